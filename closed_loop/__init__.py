@@ -1,0 +1,1 @@
+"""Driving: the embedded simulator, the controller, the ROS driver, measurement and report."""

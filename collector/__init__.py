@@ -1,0 +1,1 @@
+"""Recording and curating: bags from the simulator, samples whose thought and path agree."""

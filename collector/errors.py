@@ -1,0 +1,47 @@
+"""Errors a person can act on, and the one way to import something optional."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class MonoError(Exception):
+    """Something a user gave us does not fit; the message says what to do about it.
+
+    Args:
+        found: what was there, with its name or path.
+        expected: what should have been there.
+        do: the next step for the person reading it.
+    """
+
+    def __init__(self, found: str, expected: str = "", do: str = "") -> None:
+        self.found, self.expected, self.do = found, expected, do
+        parts = [found.rstrip(".") + "."]
+        if expected:
+            parts.append(f"Expected: {expected.rstrip('.')}.")
+        if do:
+            parts.append(f"Do: {do.rstrip('.')}.")
+        super().__init__(" ".join(parts))
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional module, or say which pip command brings it.
+
+    Args:
+        module: dotted name to import.
+        extra: the extra of this package that carries it, e.g. ``"gpu"``.
+
+    Raises:
+        MonoError: the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        # An installed module may fail on one of its own imports: name the one that is really missing.
+        missing = error.name or module
+        raise MonoError(
+            f"the Python module {missing!r} cannot be imported ({error})",
+            f"the packages of the extra [{extra}]",
+            f"pip install 'alpamayo_mono[{extra}]'",
+        ) from error
