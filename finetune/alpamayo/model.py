@@ -1,0 +1,230 @@
+"""Alpamayo-R1: a vision-language model that thinks and an action expert that drives from its memory.
+
+The expert is a narrower transformer with the same layers and key/value heads. Layer by layer it attends to the
+language model's keys and values and to its own 64 waypoint tokens, which all see each other. Module names follow
+the official checkpoint, so ``state_dict`` has its keys.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import DynamicCache, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfig
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
+
+from collector.errors import MonoError
+from finetune.alpamayo import flow_matching
+from finetune.alpamayo.action_projection import ActionInProjection
+from finetune.alpamayo.action_space import ActionSpace
+from finetune.alpamayo.cache import ExpertStore, Prefix, VisionFeatures
+from finetune.alpamayo.configuration import AlpamayoConfig
+from finetune.alpamayo.generation import Generation, generate
+from finetune.alpamayo.rope import prefix_positions
+from finetune.alpamayo.vision import all_equal, encode_equal_images
+
+__all__ = ["AlpamayoR1", "Generation", "Prefix", "VisionFeatures"]
+
+
+def text_config(sizes: dict[str, Any]) -> Qwen3VLTextConfig:
+    """Text settings for transformers from plain sizes."""
+    values = dict(sizes)
+    rope = {
+        "rope_type": "default", "rope_theta": float(values.pop("rope_theta")),
+        "mrope_section": list(values.pop("mrope_section")), "mrope_interleaved": True,
+    }
+    config = Qwen3VLTextConfig(**values, rope_parameters=rope, tie_word_embeddings=False)
+    config._attn_implementation = "sdpa"
+    return config
+
+
+class AlpamayoR1(nn.Module):
+    """The whole model.
+
+    Rows of a batch are padded on the right. Shapes: B rows, K noise draws per row, L tokens, 64 waypoints.
+
+    Args:
+        config: sizes and constants.
+    """
+
+    def __init__(self, config: AlpamayoConfig) -> None:
+        super().__init__()
+        self.settings = config
+        text = dict(config.vlm["text_config"])
+        qwen = Qwen3VLConfig(
+            text_config=text_config(text).to_dict(), vision_config=dict(config.vlm["vision_config"]),
+            tie_word_embeddings=False, **{k: v for k, v in config.vlm.items() if k.endswith("_token_id")},
+        )
+        for part in (qwen, qwen.text_config, qwen.vision_config):
+            part._attn_implementation = "sdpa"
+        self.vlm = Qwen3VLForConditionalGeneration(qwen)
+        sizes = {**text, **vars(config.expert), "vocab_size": 1}
+        self.expert = Qwen3VLTextModel(text_config(sizes))
+        # The expert is fed embeddings of actions; the official checkpoint has no words for it.
+        del self.expert.embed_tokens
+        width = config.expert.hidden_size
+        self.action_in_proj = ActionInProjection(config.action_in_proj, width)
+        self.action_out_proj = nn.Linear(width, 2)
+        self.action_space = ActionSpace(config.action_space)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.vlm.lm_head.weight.device
+
+    # -- seeing and reading ------------------------------------------------------------------------------------
+
+    def encode_images(self, pixel_values: Tensor, grid_thw: Tensor) -> VisionFeatures:
+        """All images of a batch in one pass of the vision tower.
+
+        Args:
+            pixel_values: (P, 1536) patches.
+            grid_thw: (n, 3) grids.
+        """
+        visual = self.vlm.model.visual
+        if all_equal(grid_thw):
+            return VisionFeatures(*encode_equal_images(visual, pixel_values, grid_thw))
+        output = visual(pixel_values.to(visual.patch_embed.proj.weight.dtype), grid_thw=grid_thw)
+        if isinstance(output, tuple):
+            return VisionFeatures(output[0], list(output[1]))
+        return VisionFeatures(output.pooler_output, list(output.deepstack_features))
+
+    def run_prefix(self, input_ids: Tensor, attention_mask: Tensor, vision: VisionFeatures, grid_thw: Tensor) -> Prefix:
+        """Read images and words; differentiable.
+
+        Args:
+            input_ids: (B, L), history bins inserted, padded on the right.
+            attention_mask: (B, L), zero on padding.
+            vision: features of all images, row after row.
+            grid_thw: (n, 3) their grids.
+
+        Raises:
+            MonoError: features, grids and placeholders do not match.
+        """
+        language = self.vlm.model.language_model
+        image_id = self.settings.vlm["image_token_id"]
+        merge = self.settings.vlm["vision_config"]["spatial_merge_size"]
+        positions, following = prefix_positions(input_ids, attention_mask, grid_thw, image_id, merge)
+        embeds = language.embed_tokens(input_ids)
+        is_image = (input_ids == image_id) & attention_mask.bool()
+        if len(vision.embeds) != int(grid_thw.prod(-1).sum()) // merge**2:
+            raise MonoError(f"{len(vision.embeds)} image tokens", f"those of {len(grid_thw)} grids")
+        embeds = embeds.masked_scatter(is_image[..., None], vision.embeds.to(embeds))
+        cache = DynamicCache()
+        # Right padding needs no mask: a token never sees what follows it, and padded rows are not read.
+        output = language(
+            inputs_embeds=embeds, position_ids=positions, attention_mask=None, past_key_values=cache, use_cache=True,
+            visual_pos_masks=is_image, deepstack_visual_embeds=[layer.to(embeds) for layer in vision.deepstack],
+        )
+        filled = attention_mask.bool()
+        visible, expert_position = self.expert_start(input_ids, filled, positions[0], following)
+        return Prefix(
+            keys=tuple(layer.keys for layer in cache.layers), values=tuple(layer.values for layer in cache.layers),
+            filled=filled, visible=visible, next_position=following, expert_position=expert_position,
+            hidden=output.last_hidden_state, input_ids=input_ids,
+        )
+
+    def expert_start(
+        self, input_ids: Tensor, filled: Tensor, positions: Tensor, following: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Columns the expert sees (B, L) and its first rotary position (B,).
+
+        That is everything up to a row's FIRST ``<|traj_future_start|>``; a row without one is seen to its end.
+        """
+        starts = (input_ids == self.settings.token_ids.future_start) & filled
+        seen_before = starts.long().cumsum(-1) - starts.long()
+        visible = filled & (seen_before == 0)
+        first = starts.long().argmax(-1)
+        at_start = positions.gather(1, first[:, None])[:, 0] + 1
+        return visible, torch.where(starts.any(-1), at_start, following)
+
+    def text_logits(self, hidden: Tensor) -> Tensor:
+        """Vocabulary logits (..., V), float32."""
+        return self.vlm.lm_head(hidden).float()
+
+    def text_loss(self, prefix: Prefix, label_mask: Tensor) -> Tensor:
+        """Mean cross-entropy per row (B,) over the tokens marked in ``label_mask`` (B, L); 0 for a row without any.
+
+        Only marked tokens pass through the vocabulary matrix.
+        """
+        if prefix.hidden is None:
+            raise MonoError("a prefix after decoding", "one from run_prefix")
+        marked = label_mask[:, 1:].bool() & prefix.filled[:, 1:]
+        logits = self.text_logits(prefix.hidden[:, :-1][marked])
+        losses = functional.cross_entropy(logits, prefix.input_ids[:, 1:][marked], reduction="none")
+        rows = marked.nonzero()[:, 0]
+        total = losses.new_zeros(len(prefix)).index_add(0, rows, losses)
+        return total / marked.sum(-1).clamp(min=1)
+
+    # -- driving -----------------------------------------------------------------------------------------------
+
+    def velocity(self, prefix: Prefix, x_t: Tensor, t: Tensor) -> Tensor:
+        """Predicted velocity of noisy actions.
+
+        Args:
+            prefix: of B rows.
+            x_t: (B*K, 64, 2), the K draws of a row side by side.
+            t: (B*K,) flow times.
+        """
+        return self._velocity(prefix, ExpertStore(prefix, self._draws(prefix, x_t)), x_t, t)
+
+    def flow_loss(self, prefix: Prefix, actions: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Mean squared velocity error per row (B,).
+
+        Args:
+            actions: (B, 64, 2) normalised.
+            noise: (B, K, 64, 2); t: (B, K).
+        """
+        actions = actions.float()[:, None].expand_as(noise)
+        x_t = flow_matching.interpolate(actions, noise, t)
+        predicted = self.velocity(prefix, x_t.flatten(0, 1), t.flatten()).view_as(noise)
+        return (predicted - flow_matching.target_velocity(actions, noise)).square().mean(dim=(1, 2, 3))
+
+    @torch.no_grad()
+    def sample_actions(self, prefix: Prefix, x0: Tensor, steps: int | None = None) -> Tensor:
+        """Actions (B*K, 64, 2), float32, from initial noise of that shape."""
+        store = ExpertStore(prefix, self._draws(prefix, x0))
+        count = self.settings.flow.num_inference_steps if steps is None else steps
+        return flow_matching.integrate(lambda x, t: self._velocity(prefix, store, x, t), x0, count)
+
+    def generate(
+        self, prefix: Prefix, *, cot_end_id: int, max_new_tokens: int = 128, temperature: float = 0.0,
+        top_p: float = 1.0, generator: torch.Generator | None = None,
+    ) -> Generation:
+        """Let every row think until its ``<|traj_future_start|>``; see :func:`finetune.alpamayo.generation.generate`."""
+        return generate(
+            self, prefix, cot_end_id=cot_end_id, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
+            generator=generator,
+        )
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, label_mask: Tensor, vision: VisionFeatures, grid_thw: Tensor,
+        actions: Tensor, noise: Tensor, t: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Text loss (B,) and flow loss (B,) through one prefix; arguments as in the methods above."""
+        prefix = self.run_prefix(input_ids, attention_mask, vision, grid_thw)
+        return self.text_loss(prefix, label_mask), self.flow_loss(prefix, actions, noise, t)
+
+    def _draws(self, prefix: Prefix, x: Tensor) -> int:
+        draws, rest = divmod(len(x), len(prefix))
+        if rest or not draws:
+            raise MonoError(f"{len(x)} noisy actions for {len(prefix)} prefixes", "a whole number per prefix")
+        return draws
+
+    def _velocity(self, prefix: Prefix, store: ExpertStore, x_t: Tensor, t: Tensor) -> Tensor:
+        draws, waypoints = self._draws(prefix, x_t), x_t.shape[1]
+        embeds = self.action_in_proj(x_t, t)
+        steps = torch.arange(waypoints, device=x_t.device)
+        positions = (prefix.expert_position[:, None] + steps).repeat_interleave(draws, 0).expand(3, -1, -1)
+        # Without an explicit mask transformers would make the waypoints causal.
+        visible = functional.pad(prefix.visible, (0, waypoints), value=True)
+        mask = torch.zeros(visible.shape, dtype=embeds.dtype, device=embeds.device)
+        mask = mask.masked_fill(~visible, torch.finfo(embeds.dtype).min).repeat_interleave(draws, 0)
+        output = self.expert(
+            inputs_embeds=embeds, position_ids=positions, past_key_values=store, use_cache=True,
+            attention_mask=mask[:, None, None].expand(-1, 1, waypoints, -1),
+        )
+        return self.action_out_proj(output.last_hidden_state).float()
