@@ -92,7 +92,7 @@ class Argument:
         self.check(value)
         return value
 
-    def coerce(self, value: Any) -> Value:
+    def coerce(self, value: Any) -> Any:
         """A ROS parameter's value in the table's type (a whole number serves as a float), checked.
 
         Raises:
@@ -101,11 +101,11 @@ class Argument:
         if self.type is float and type(value) is int:
             value = float(value)
         # Compared exactly: for isinstance a bool would also be an int.
-        if type(value) is not self.type:
+        given = type(value)
+        if given is not self.type:
             raise MonoError(f"{self.name}:={value!r}", f"a value of type {self.type.__name__}", self.help)
-        checked: Value = value
-        self.check(checked)
-        return checked
+        self.check(value)
+        return value
 
     def check(self, value: Value) -> None:
         """Refuse a value outside the choices or the range (MonoError)."""
@@ -149,7 +149,8 @@ ARGUMENTS: tuple[Argument, ...] = (
     ),
     Argument(
         "duration_s", 0.0,
-        "stop after this many seconds of simulated time; 0 runs until Ctrl-C (record, simulate) or the last lap (drive)",
+        "stop after this many seconds of simulated time; 0 runs until Ctrl-C (record, simulate) or the last lap "
+        "(drive)",
         nodes=("record_node", "drive_node", "simulator"), minimum=0.0, main_only=True,
     ),
     Argument(
@@ -196,7 +197,8 @@ ARGUMENTS: tuple[Argument, ...] = (
         "time_scale", 1.0, "simulated seconds per second of wall time", nodes=("simulator",), minimum=0.05,
         maximum=20.0,
     ),
-    Argument("image_width", 640, "width of the rendered frames, pixels", nodes=("simulator",), minimum=64, maximum=1920),
+    Argument("image_width", 640, "width of the rendered frames, pixels", nodes=("simulator",), minimum=64,
+             maximum=1920),
     Argument("image_height", 360, "height of the rendered frames, pixels", nodes=("simulator",), minimum=36,
              maximum=1080),
     Argument(
@@ -213,7 +215,8 @@ ARGUMENTS: tuple[Argument, ...] = (
         "filled with black)",
         nodes=("drive_node",), choices=("mono", "mono-4frames", "mono-padded"),
     ),
-    Argument("laps", 1, "laps to drive before a clean end; 0 drives on", nodes=("drive_node",), minimum=0, maximum=1000),
+    Argument("laps", 1, "laps to drive before a clean end; 0 drives on", nodes=("drive_node",), minimum=0,
+             maximum=1000),
     Argument("replan_s", 0.2, "simulated seconds between plans", nodes=("drive_node",), minimum=0.05, maximum=2.0),
     Argument("control_hz", 40.0, "rate of control_cmd", nodes=("drive_node",), minimum=10.0, maximum=100.0),
     Argument(
