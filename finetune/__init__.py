@@ -1,1 +1,6 @@
 """Alpamayo-R1 and its adapters: the model, its losses, training and open-loop evaluation."""
+
+from pathlib import Path
+
+# The tiny base shipped with this package, in the official layout.
+TINY_BASE = Path(__file__).resolve().parent / "tiny_base"

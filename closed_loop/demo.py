@@ -1,0 +1,187 @@
+"""The whole mission in one command: record, build, finetune, drive, measure, report.
+
+Every stage is the command a person would type; the demo prints it, keeps its log, times it, and on a second
+run goes on after the last stage that finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from collector.errors import MonoError
+from collector.transport import child_environment
+from finetune import TINY_BASE
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Run the whole loop on this machine: no ROS installation, no GPU and no weights needed.
+
+    Attributes:
+        out: folder of the run; a finished stage in it is not repeated.
+        courses: seeded random courses driven while recording (never the ones driven in the comparison).
+        episode_s: simulated seconds on each of them.
+        time_scale: simulated seconds per second while recording.
+        steps: finetuning steps.
+        laps: laps of the ROS drive before and after.
+        drive_timeout_s: simulated seconds after which an unfinished drive ends.
+        starts: starts per course in the comparison.
+        fresh: forget finished stages and begin again.
+    """
+
+    out: Path = Path("runs/demo")
+    courses: int = 48
+    episode_s: float = 17.0
+    time_scale: float = 4.0
+    steps: int = 300
+    laps: int = 1
+    drive_timeout_s: float = 150.0
+    starts: int = 1
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the demo: a name, what it is for, and the arguments of ``alpamayo-mono``."""
+
+    name: str
+    purpose: str
+    arguments: tuple[str, ...]
+    may_fail: bool = False
+
+
+# Seeds of the courses recorded for finetuning: apart from the base's (0 ...) and from the held-out 9001.
+RECORD_SEED = 5000
+HELD_OUT = ("city", "city-mirror", "random:9001")
+
+
+def stages(config: DemoConfig) -> tuple[Stage, ...]:
+    """The demo's stages in order."""
+    out = config.out
+    bag, dataset, training = out / "bag", out / "dataset", out / "finetune"
+    courses = ",".join(f"random:{RECORD_SEED + index}" for index in range(config.courses))
+    model = ("--model", str(TINY_BASE))
+    adapter = ("--adapter", str(training / "adapter"))
+    drive = (
+        "drive", "simulator:=true", "course:=city", f"model:={TINY_BASE}", f"laps:={config.laps}",
+        f"duration_s:={config.drive_timeout_s:g}",
+    )
+    return (
+        Stage("messages", "find or build the Autoware messages", ("messages",)),
+        Stage(
+            "record",
+            f"a teacher drives {config.courses} courses; ROS 2 records frames and poses",
+            (
+                "record", "simulator:=true", f"courses:={courses}", f"episode_s:={config.episode_s:g}",
+                f"duration_s:={config.courses * config.episode_s:g}", f"time_scale:={config.time_scale:g}",
+                "seed:=1", f"out:={bag}",
+            ),
+        ),
+        Stage(
+            "build", "frames and poses become samples whose thought and path agree",
+            ("build", "--bags", str(bag), "--out", str(dataset)),
+        ),
+        Stage(
+            "finetune", "LoRA on language model and action expert, one camera",
+            (
+                "finetune", *model, "--dataset", str(dataset), "--out", str(training), "--steps", str(config.steps),
+                "--lora_rank", "16", "--lora_alpha", "32", "--learning_rate", "2e-3",
+            ),
+        ),
+        Stage(
+            "evaluate", "open loop, before and after",
+            ("evaluate", *model, *adapter, "--dataset", str(dataset), "--out", str(out / "evaluate"), "--limit", "96"),
+        ),
+        Stage(
+            "drive-before", "one camera, bare model, over ROS 2", (*drive, f"out:={out / 'drive_before'}"), may_fail=True
+        ),
+        Stage(
+            "drive-after", "one camera, with the adapter, over ROS 2",
+            (*drive, f"adapter:={training / 'adapter'}", f"out:={out / 'drive_after'}"), may_fail=True,
+        ),
+        Stage(
+            "compare", "before and after on held-out courses, in-process",
+            (
+                "compare", *model, *adapter, "--courses", *HELD_OUT, "--starts", str(config.starts),
+                "--conditions", "base-mono", "adapter-mono", "teacher", "--out", str(out / "compare"),
+            ),
+        ),
+        Stage("report", "one page", ("report", "--run", str(out), "--out", str(out / "report.html"))),
+    )
+
+
+def run_stage(stage: Stage, logs: Path) -> float:
+    """Run one stage as a child process, its output both shown and kept.
+
+    Returns:
+        Wall seconds.
+
+    Raises:
+        MonoError: the stage failed and the demo cannot go on without it.
+    """
+    command = [sys.executable, "-m", "closed_loop.cli", *stage.arguments]
+    print(f"\n== {stage.name}: {stage.purpose}\n$ alpamayo-mono {shlex.join(stage.arguments)}", flush=True)
+    began = time.monotonic()
+    log_path = logs / f"{stage.name}.log"
+    with log_path.open("wb") as log, subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=child_environment(dict(os.environ))
+    ) as process:
+        assert process.stdout is not None
+        while chunk := os.read(process.stdout.fileno(), 65536):
+            log.write(chunk)
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.flush()
+    seconds = time.monotonic() - began
+    if process.returncode and not stage.may_fail:
+        raise MonoError(
+            f"the stage {stage.name!r} ended with exit code {process.returncode}",
+            "exit code 0",
+            f"read {log_path}, mend the cause, and run the demo again: finished stages are kept",
+        )
+    print(f"== {stage.name}: {seconds:.0f} s", flush=True)
+    return seconds
+
+
+def demo(config: DemoConfig) -> Path:
+    """Run all stages that have not finished yet.
+
+    Returns:
+        The report page.
+    """
+    logs = config.out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    times_path = config.out / "stages.json"
+    times: dict[str, float] = {}
+    if times_path.is_file() and not config.fresh:
+        times = json.loads(times_path.read_text())
+    for stage in stages(config):
+        if stage.name in times and stage.name != "report":
+            print(f"== {stage.name}: finished before ({times[stage.name]:.0f} s)", flush=True)
+            continue
+        times[stage.name] = round(run_stage(stage, logs), 1)
+        times_path.write_text(json.dumps(times, indent=2) + "\n")
+    return config.out / "report.html"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """``alpamayo-mono demo``."""
+    config = tyro.cli(DemoConfig, args=argv, prog="alpamayo-mono demo")
+    page = demo(config)
+    table = config.out / "compare" / "table.txt"
+    if table.is_file():
+        print("\n" + table.read_text())
+    print(f"report: {page.resolve()}")
+
+
+if __name__ == "__main__":
+    main()

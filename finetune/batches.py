@@ -1,0 +1,181 @@
+"""From samples to batches: the same encoding for training, evaluation and driving.
+
+A row is a sample encoded once (tokens, normalised actions, image features where the vision tower is frozen);
+a batch is rows padded to the right. Nothing here knows about adapters or optimisers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from collector.errors import MonoError
+from collector.samples import Sample
+from finetune.alpamayo.model import VisionFeatures
+from finetune.policy import Observation, select_images
+
+
+@dataclass(frozen=True)
+class Row:
+    """One encoded sample.
+
+    Attributes:
+        sample_id: for messages that must name a sample.
+        input_ids: (L,) prompt, thought and ``<|traj_future_start|>``.
+        label_mask: (L,) true where the text loss applies.
+        silent_ids: (L2,) the prompt that skips the thought, for thought dropout.
+        actions: (64, 2) normalised acceleration and curvature.
+        pixel_values, grid_thw: flattened patches and their grids; pixels are dropped once features exist.
+        vision: cached image features, or None while the vision tower trains.
+    """
+
+    sample_id: str
+    input_ids: Tensor
+    label_mask: Tensor
+    silent_ids: Tensor
+    actions: Tensor
+    grid_thw: Tensor
+    pixel_values: Tensor | None = None
+    vision: VisionFeatures | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows side by side; tensors as in :class:`Row` with a leading batch axis, right-padded."""
+
+    sample_ids: tuple[str, ...]
+    input_ids: Tensor
+    attention_mask: Tensor
+    label_mask: Tensor
+    actions: Tensor
+    grid_thw: Tensor
+    pixel_values: Tensor | None
+    vision: VisionFeatures | None
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+
+def read_frame(path: Path) -> NDArray[np.uint8]:
+    """One stored frame as (H, W, 3) uint8 RGB.
+
+    Raises:
+        MonoError: the file is absent or no image.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise MonoError(f"the frame {path} cannot be read", "a JPEG of the dataset", "build the dataset again")
+    return np.ascontiguousarray(image[:, :, ::-1])
+
+
+def observe(sample: Sample, folder: Path) -> Observation:
+    """The observation a driver would have had at a sample's t0: front frames, history, speed."""
+    frames = np.stack([read_frame(folder / name) for name in sample.frames])
+    return Observation(
+        stamp_ns=sample.stamp_ns,
+        frames={"front": frames},
+        history=np.asarray(sample.history, np.float64),
+        speed_mps=sample.speed_mps,
+    )
+
+
+def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str) -> Row:
+    """Encode one sample with a loaded model's processor and action space.
+
+    Args:
+        loaded: ``finetune.alpamayo.checkpoint.LoadedModel``.
+        sample, folder: a line of ``metadata.jsonl`` and its dataset folder.
+        cameras: camera mode, see :data:`finetune.policy.CAMERA_MODES`.
+    """
+    observation = observe(sample, folder)
+    images = select_images(observation, cameras)
+    encoded = loaded.processor.encode(images, observation.history, sample.reasoning)
+    silent = loaded.processor.encode(images, observation.history, "")
+    history = torch.as_tensor(observation.history, dtype=torch.float64)[None]
+    future = torch.as_tensor(np.asarray(sample.future), dtype=torch.float64)[None]
+    actions = loaded.model.action_space.traj_to_action(history, future)[0].float()
+    if not torch.isfinite(actions).all():
+        raise MonoError(f"sample {sample.id} gives non-finite actions", "finite poses", "quarantine this sample")
+    return Row(
+        sample_id=sample.id,
+        input_ids=torch.as_tensor(encoded.input_ids),
+        label_mask=torch.as_tensor(encoded.label_mask),
+        silent_ids=torch.as_tensor(silent.input_ids),
+        actions=actions,
+        grid_thw=torch.as_tensor(encoded.grid_thw),
+        pixel_values=torch.as_tensor(encoded.pixel_values),
+    )
+
+
+def cache_vision(model: Any, rows: Sequence[Row], device: torch.device, chunk: int = 16) -> Iterator[Row]:
+    """Rows with their image features computed once, which a frozen vision tower permits."""
+    for start in range(0, len(rows), chunk):
+        part = rows[start : start + chunk]
+        pixels = torch.cat([row.pixel_values for row in part if row.pixel_values is not None])
+        grids = torch.cat([row.grid_thw for row in part])
+        with torch.no_grad():
+            features = model.encode_images(pixels.to(device), grids.to(device))
+        tokens = [_token_count(row.grid_thw) for row in part]
+        embeds = features.embeds.cpu().split(tokens)
+        deepstack = [layer.cpu().split(tokens) for layer in features.deepstack]
+        for index, row in enumerate(part):
+            cached = VisionFeatures(embeds=embeds[index], deepstack=[layer[index] for layer in deepstack])
+            yield Row(
+                row.sample_id, row.input_ids, row.label_mask, row.silent_ids, row.actions, row.grid_thw, None, cached
+            )
+
+
+def _token_count(grid_thw: Tensor, merge: int = 2) -> int:
+    """Language-model tokens of these images: patches over the merge block."""
+    return int(grid_thw.prod(dim=1).sum()) // merge**2
+
+
+def collate(rows: Sequence[Row], pad_id: int, silent: Sequence[bool] | None = None) -> Batch:
+    """Right-pad rows into a batch.
+
+    Args:
+        rows: at least one row.
+        pad_id: id written after a row's end; masked everywhere.
+        silent: per row, whether to use the prompt that skips the thought (no text label then).
+    """
+    silence = list(silent) if silent is not None else [False] * len(rows)
+    ids = [row.silent_ids if quiet else row.input_ids for row, quiet in zip(rows, silence)]
+    labels = [
+        torch.zeros(len(row.silent_ids), dtype=torch.bool) if quiet else row.label_mask
+        for row, quiet in zip(rows, silence)
+    ]
+    length = max(len(row) for row in ids)
+
+    def padded(values: Sequence[Tensor], fill: int) -> Tensor:
+        out = torch.full((len(values), length), fill, dtype=values[0].dtype)
+        for index, value in enumerate(values):
+            out[index, : len(value)] = value
+        return out
+
+    features = [row.vision for row in rows]
+    vision = None
+    if all(feature is not None for feature in features):
+        known = [feature for feature in features if feature is not None]
+        vision = VisionFeatures(
+            embeds=torch.cat([feature.embeds for feature in known]),
+            deepstack=[torch.cat(layer) for layer in zip(*(feature.deepstack for feature in known))],
+        )
+    pixels = [row.pixel_values for row in rows if row.pixel_values is not None]
+    return Batch(
+        sample_ids=tuple(row.sample_id for row in rows),
+        input_ids=padded(ids, pad_id),
+        attention_mask=padded([torch.ones(len(row), dtype=torch.int64) for row in ids], 0),
+        label_mask=padded(labels, 0),
+        actions=torch.stack([row.actions for row in rows]),
+        grid_thw=torch.cat([row.grid_thw for row in rows]),
+        pixel_values=torch.cat(pixels) if pixels and vision is None else None,
+        vision=vision,
+    )
