@@ -1,0 +1,276 @@
+"""A course: a road's reference line with its width, and where a point lies on it.
+
+Pure numpy. The line is sampled about every half metre; everything the simulator, the teacher and the
+deviation report ask of a road (station, lateral offset, heading, curvature) is answered here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from collector.errors import MonoError
+from collector.poses import tangent_yaw, wrap_angle
+
+FloatArray = NDArray[np.float64]
+
+# How far along the road a hinted projection looks, each way: two seconds at ten metres per second.
+HINT_WINDOW_M = 20.0
+
+
+class Projection(NamedTuple):
+    """Feet of points on a course; every field has the shape of the queried points without the last axis.
+
+    ``lateral_m`` is positive left of the reference line; ``yaw_rad`` and ``curvature_1pm`` are the line's.
+    """
+
+    s_m: FloatArray
+    lateral_m: FloatArray
+    yaw_rad: FloatArray
+    curvature_1pm: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """A road.
+
+    Attributes:
+        name: what reports call it.
+        xy: (N, 2) reference line in the map, metres, about 0.5 m apart; a closed course does not repeat its
+            first point.
+        closed: the last point joins the first.
+        width_left_m, width_right_m: (N,) distance from the line to the road's edges, positive.
+
+    Raises:
+        MonoError: shapes that do not fit, repeated points or widths that are not positive.
+    """
+
+    name: str
+    xy: FloatArray
+    closed: bool
+    width_left_m: FloatArray
+    width_right_m: FloatArray
+
+    def __post_init__(self) -> None:
+        xy = np.array(self.xy, np.float64)
+        if xy.ndim != 2 or xy.shape[1:] != (2,) or len(xy) < 4 or not np.isfinite(xy).all():
+            raise MonoError(
+                f"a course line of shape {xy.shape}", "at least 4 finite points (N, 2) in metres",
+                f"check the source of course {self.name!r}",
+            )
+        steps = np.linalg.norm(np.diff(xy, axis=0, append=xy[:1] if self.closed else xy[-1:] + 1.0), axis=1)
+        if steps.min() < 1e-6:
+            raise MonoError(
+                f"course {self.name!r} repeats the point {int(steps.argmin())}", "distinct neighbouring points",
+                "drop repeated points; a closed course does not repeat its first one",
+            )
+        for field in ("width_left_m", "width_right_m"):
+            width = np.array(np.broadcast_to(np.asarray(getattr(self, field), np.float64), len(xy)))
+            if not (np.isfinite(width).all() and (width > 0.0).all()):
+                raise MonoError(
+                    f"course {self.name!r} has {field} from {width.min():.2f}", "positive widths in metres",
+                    "check that the line lies between the road's edges",
+                )
+            width.setflags(write=False)
+            object.__setattr__(self, field, width)
+        xy.setflags(write=False)
+        object.__setattr__(self, "xy", xy)
+
+    @cached_property
+    def _corners(self) -> FloatArray:
+        """Segment ends: the points, and the first once more when closed."""
+        return np.vstack([self.xy, self.xy[:1]]) if self.closed else self.xy
+
+    @cached_property
+    def _corner_s_m(self) -> FloatArray:
+        return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(self._corners, axis=0), axis=1))])
+
+    @cached_property
+    def s_m(self) -> FloatArray:
+        """(N,) arc length at each point, starting at 0."""
+        return self._corner_s_m[: len(self.xy)]
+
+    @cached_property
+    def length_m(self) -> float:
+        """Length of the line; of a closed course, of one lap."""
+        return float(self._corner_s_m[-1])
+
+    @cached_property
+    def yaw_rad(self) -> FloatArray:
+        """(N,) heading of the line, unwrapped."""
+        return tangent_yaw(self.xy, self.closed)
+
+    @cached_property
+    def curvature_1pm(self) -> FloatArray:
+        """(N,) change of heading per metre, positive in a left bend, over about two samples each way."""
+        if not self.closed:
+            return _binomial(np.gradient(self.yaw_rad, self.s_m), closed=False)
+        ahead, behind = np.roll(self.xy, -1, axis=0), np.roll(self.xy, 1, axis=0)
+        run = np.linalg.norm(ahead - self.xy, axis=1) + np.linalg.norm(self.xy - behind, axis=1)
+        turn = wrap_angle(np.roll(self.yaw_rad, -1) - np.roll(self.yaw_rad, 1))
+        return _binomial(turn / run, closed=True)
+
+    @property
+    def half_width_m(self) -> float:
+        """The narrowest half of the road, metres."""
+        return float(min(self.width_left_m.min(), self.width_right_m.min()))
+
+    def wrap_s(self, s_m: ArrayLike) -> FloatArray:
+        """Stations brought onto the course: modulo the lap when closed, clipped to the ends otherwise."""
+        s = np.asarray(s_m, np.float64)
+        return s % self.length_m if self.closed else np.clip(s, 0.0, self.length_m)
+
+    def at(self, s_m: ArrayLike, values: FloatArray) -> FloatArray:
+        """A per-point quantity (N,) interpolated at stations of any shape."""
+        period = np.append(values, values[0]) if self.closed else values
+        return np.interp(self.wrap_s(s_m), self._corner_s_m, period)
+
+    def pose_at(self, s_m: ArrayLike, lateral_m: ArrayLike = 0.0) -> FloatArray:
+        """Poses (..., 3) in the map at stations, ``lateral_m`` left of the line, heading along it."""
+        s = self.wrap_s(s_m)
+        lateral = np.asarray(lateral_m, np.float64)
+        x = np.interp(s, self._corner_s_m, self._corners[:, 0])
+        y = np.interp(s, self._corner_s_m, self._corners[:, 1])
+        yaw = np.interp(s, self._corner_s_m, self._corner_yaw_rad)
+        return np.stack(
+            np.broadcast_arrays(x - lateral * np.sin(yaw), y + lateral * np.cos(yaw), wrap_angle(yaw)), axis=-1
+        )
+
+    @cached_property
+    def _corner_yaw_rad(self) -> FloatArray:
+        if not self.closed:
+            return self.yaw_rad
+        last = self.yaw_rad[-1] + wrap_angle(self.yaw_rad[0] - self.yaw_rad[-1])
+        return np.append(self.yaw_rad, last)
+
+    def project(self, xy: ArrayLike, hint_s_m: ArrayLike | None = None) -> Projection:
+        """The nearest point of the line for each query.
+
+        Args:
+            xy: (..., 2) points in the map.
+            hint_s_m: (...) station near which to look (20 m each way); keeps a kart on its own stretch where
+                the road comes close to itself. Without it the whole course is searched.
+
+        Returns:
+            a Projection whose fields have the shape (...).
+        """
+        points = np.asarray(xy, np.float64)
+        shape = points.shape[:-1]
+        points = points.reshape(-1, 2)
+        count = len(self.xy)
+        if hint_s_m is None:
+            nearest = np.empty(len(points), np.int64)
+            for start in range(0, len(points), 512):  # bounds the memory of the distance table
+                gap = points[start : start + 512, None, :] - self.xy
+                nearest[start : start + 512] = np.einsum("mnk,mnk->mn", gap, gap).argmin(axis=1)
+        else:
+            hint = np.broadcast_to(self.wrap_s(hint_s_m), shape).reshape(-1)
+            reach = int(np.ceil(HINT_WINDOW_M / (self.length_m / count)))
+            reach = min(reach, (count - 1) // 2)
+            centre = np.searchsorted(self.s_m, hint).clip(0, count - 1)
+            window = centre[:, None] + np.arange(-reach, reach + 1)
+            window = window % count if self.closed else window.clip(0, count - 1)
+            gap = points[:, None, :] - self.xy[window]
+            best = np.einsum("mnk,mnk->mn", gap, gap).argmin(axis=1)
+            nearest = window[np.arange(len(points)), best]
+        return Projection(*(field.reshape(shape) for field in self._foot(points, nearest)))
+
+    def _foot(self, points: FloatArray, nearest: NDArray[np.int64]) -> Projection:
+        """Exact feet on the two segments that meet at the nearest point."""
+        segments = len(self._corners) - 1
+        pair = np.stack([nearest - 1, nearest], axis=1)
+        pair = pair % segments if self.closed else pair.clip(0, segments - 1)
+        start = self._corners[pair]
+        along = self._corners[pair + 1] - start
+        offset = points[:, None, :] - start
+        part = np.einsum("mik,mik->mi", offset, along) / np.einsum("mik,mik->mi", along, along)
+        part = part.clip(0.0, 1.0)
+        distance = np.linalg.norm(offset - part[..., None] * along, axis=-1)
+        row, pick = np.arange(len(points)), distance.argmin(axis=1)
+        segment, part = pair[row, pick], part[row, pick]
+        along, offset = along[row, pick], offset[row, pick]
+        side = np.sign(along[:, 0] * offset[:, 1] - along[:, 1] * offset[:, 0])
+        s = self._corner_s_m[segment] + part * (self._corner_s_m[segment + 1] - self._corner_s_m[segment])
+        yaw = wrap_angle(np.interp(s, self._corner_s_m, self._corner_yaw_rad))
+        return Projection(self.wrap_s(s), side * distance[row, pick], yaw, self.at(s, self.curvature_1pm))
+
+    def mirrored(self) -> Course:
+        """The same road in a mirror along the x axis: every left bend becomes a right one."""
+        suffix = "-mirror"
+        name = self.name[: -len(suffix)] if self.name.endswith(suffix) else self.name + suffix
+        return Course(name, self.xy * (1.0, -1.0), self.closed, self.width_right_m, self.width_left_m)
+
+    def shifted(self, offset_xy: ArrayLike) -> Course:
+        """The same road moved by (2,) metres in the map."""
+        xy = self.xy + np.asarray(offset_xy, np.float64)
+        return Course(self.name, xy, self.closed, self.width_left_m, self.width_right_m)
+
+
+def _binomial(values: FloatArray, closed: bool) -> FloatArray:
+    """Weights 1-2-1: removes sample-to-sample ripple and keeps the mean."""
+    mode = "wrap" if closed else "edge"
+    wide = np.pad(values, 1, mode=mode)
+    return 0.25 * wide[:-2] + 0.5 * wide[1:-1] + 0.25 * wide[2:]
+
+
+def resample(xy: ArrayLike, step_m: float, closed: bool) -> FloatArray:
+    """Points about ``step_m`` apart on a cubic spline through the given ones (arc-length parameter).
+
+    Args:
+        xy: (N, 2), N >= 3, no repeated neighbours; a closed line does not repeat its first point.
+        step_m: wanted spacing; the nearest one that divides the length is used.
+        closed: spline without a seam, first point not repeated.
+
+    Returns:
+        (M, 2) points, evenly spaced along the spline.
+    """
+    points = np.asarray(xy, np.float64)
+    origin = points.mean(axis=0)  # map coordinates of 1e5 m would cost digits
+    points = points - origin
+    pad = min(24, len(points))
+    if closed:  # a natural spline forgets its ends within a few knots, so a wrapped margin makes it periodic
+        points = np.vstack([points[-pad:], points, points[:pad]])
+        knots = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+        first, last = knots[pad], knots[len(points) - pad]
+    else:
+        knots = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+        first, last = knots[0], knots[-1]
+    bend = _natural_spline(knots, points)
+    count = max(4, round((last - first) / step_m * 8))
+    fine = np.linspace(first, last, count + 1)
+    path = _evaluate(knots, points, bend, fine)
+    length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    pieces = max(4, round(length[-1] / step_m))
+    even = np.linspace(0.0, length[-1], pieces + 1)
+    even = np.interp(even[:-1] if closed else even, length, fine)
+    return _evaluate(knots, points, bend, even) + origin
+
+
+def _natural_spline(knots: FloatArray, values: FloatArray) -> FloatArray:
+    """Second derivatives at the knots of a natural cubic spline (tridiagonal elimination)."""
+    gap = np.diff(knots)
+    slope = np.diff(values, axis=0) / gap[:, None]
+    right = 6.0 * np.diff(slope, axis=0)
+    diagonal = 2.0 * (gap[:-1] + gap[1:])
+    for i in range(1, len(diagonal)):
+        factor = gap[i] / diagonal[i - 1]
+        diagonal[i] -= factor * gap[i]
+        right[i] -= factor * right[i - 1]
+    bend = np.zeros_like(values)
+    for i in range(len(diagonal) - 1, -1, -1):
+        bend[i + 1] = (right[i] - gap[i + 1] * bend[i + 2]) / diagonal[i]
+    return bend
+
+
+def _evaluate(knots: FloatArray, values: FloatArray, bend: FloatArray, at: FloatArray) -> FloatArray:
+    """The spline at parameters within its knots."""
+    i = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, len(knots) - 2)
+    gap = (knots[i + 1] - knots[i])[:, None]
+    b = (at - knots[i])[:, None] / gap
+    a = 1.0 - b
+    cubic = ((a**3 - a) * bend[i] + (b**3 - b) * bend[i + 1]) * gap**2 / 6.0
+    return a * values[i] + b * values[i + 1] + cubic

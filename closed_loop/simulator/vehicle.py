@@ -1,0 +1,144 @@
+"""The kart: a kinematic bicycle behind an actuator with gain, dead time, lag and limits.
+
+The reference point is ``base_link``, the middle of the rear axle.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from collector.poses import to_map, wrap_angle
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a driver asks for: commanded tyre angle (left positive) and acceleration."""
+
+    steer_rad: float
+    accel_mps2: float
+
+
+@dataclass(frozen=True)
+class VehicleParams:
+    """The racing kart of the Automotive AI Challenge.
+
+    Attributes:
+        steering_gain: applied over commanded tyre angle; teams identified 0.61 to 0.67.
+        dead_time_s, lag_s: from a steering command to its effect: transport, then first order.
+        steer_rate_radps: fastest change of the applied angle.
+        accel_lag_s: first-order lag of the acceleration.
+        front_m, rear_m: from the rear axle to the bumpers (2.064 m in all); width_m over the bodywork.
+    """
+
+    wheelbase_m: float = 1.087
+    max_steer_rad: float = 0.64
+    steering_gain: float = 0.62
+    dead_time_s: float = 0.10
+    lag_s: float = 0.10
+    steer_rate_radps: float = 0.8
+    max_accel_mps2: float = 1.5
+    max_decel_mps2: float = 3.0
+    accel_lag_s: float = 0.12
+    front_m: float = 1.554
+    rear_m: float = 0.510
+    width_m: float = 1.30
+
+
+@dataclass(frozen=True)
+class VehicleState:
+    """Pose in the map, speed along x, and what the actuators currently apply."""
+
+    x_m: float = 0.0
+    y_m: float = 0.0
+    yaw_rad: float = 0.0
+    speed_mps: float = 0.0
+    steer_rad: float = 0.0
+    accel_mps2: float = 0.0
+
+    @property
+    def pose(self) -> FloatArray:
+        """(3,) [x, y, yaw] in the map."""
+        return np.array([self.x_m, self.y_m, self.yaw_rad])
+
+
+def footprint(pose: ArrayLike, params: VehicleParams) -> FloatArray:
+    """Corners (..., 4, 2) of the kart in the map: front left, front right, rear right, rear left."""
+    half = params.width_m / 2.0
+    corners = np.array(
+        [[params.front_m, half, 0.0], [params.front_m, -half, 0.0], [-params.rear_m, -half, 0.0],
+         [-params.rear_m, half, 0.0]]
+    )
+    return to_map(corners, np.asarray(pose, np.float64)[..., None, :])[..., :2]
+
+
+@dataclass
+class Vehicle:
+    """The kart in motion; ``state`` is where it is, ``step`` moves it.
+
+    Speed never goes below zero. Commands beyond the limits are clipped, as the simulator of the Challenge
+    does; commands that are not numbers count as straight ahead and full braking.
+    """
+
+    params: VehicleParams = field(default_factory=VehicleParams)
+    state: VehicleState = field(default_factory=VehicleState)
+    _time_s: float = 0.0
+    _pending: deque[tuple[float, float]] = field(default_factory=deque)
+    _arrived_rad: float = 0.0
+
+    def place(self, pose: ArrayLike, speed_mps: float, steer_rad: float = 0.0) -> None:
+        """Put the kart somewhere, with its wheels at ``steer_rad`` (applied) and no command under way."""
+        x, y, yaw = (float(v) for v in np.asarray(pose, np.float64))
+        self.state = VehicleState(x, y, float(wrap_angle(yaw)), max(0.0, float(speed_mps)), steer_rad, 0.0)
+        self._pending.clear()
+        self._arrived_rad = steer_rad
+
+    def step(self, steer_cmd_rad: float, accel_cmd_mps2: float, dt_s: float) -> VehicleState:
+        """Advance by ``dt_s`` under a command; returns the new state."""
+        p, old = self.params, self.state
+        if not (np.isfinite(steer_cmd_rad) and np.isfinite(accel_cmd_mps2)):
+            steer_cmd_rad, accel_cmd_mps2 = 0.0, -p.max_decel_mps2
+        wanted = min(max(steer_cmd_rad, -p.max_steer_rad), p.max_steer_rad) * p.steering_gain
+        self._pending.append((self._time_s + p.dead_time_s, wanted))
+        while self._pending and self._pending[0][0] <= self._time_s + 1e-9:
+            self._arrived_rad = self._pending.popleft()[1]
+        steer = actuate(old.steer_rad, self._arrived_rad, p, dt_s)
+        accel_goal = min(max(accel_cmd_mps2, -p.max_decel_mps2), p.max_accel_mps2)
+        accel = old.accel_mps2 + (accel_goal - old.accel_mps2) * _share(dt_s, p.accel_lag_s)
+        speed = max(0.0, old.speed_mps + accel * dt_s)
+        x, y, yaw = advance(
+            (old.x_m, old.y_m, old.yaw_rad), 0.5 * (old.speed_mps + speed) * dt_s,
+            float(np.tan(0.5 * (old.steer_rad + steer))) / p.wheelbase_m,
+        )
+        self._time_s += dt_s
+        self.state = VehicleState(x, y, float(wrap_angle(yaw)), speed, steer, accel)
+        return self.state
+
+    def copy(self) -> Vehicle:
+        """An independent vehicle in the same state."""
+        return replace(self, _pending=deque(self._pending))
+
+
+def actuate(steer_rad: float, goal_rad: float, params: VehicleParams, dt_s: float) -> float:
+    """Applied tyre angle after ``dt_s``: first-order approach to the goal, limited in rate."""
+    change = (goal_rad - steer_rad) * _share(dt_s, params.lag_s)
+    limit = params.steer_rate_radps * dt_s
+    return steer_rad + min(max(change, -limit), limit)
+
+
+def advance(pose: tuple[float, float, float], distance_m: float, curvature_1pm: float) -> tuple[float, float, float]:
+    """A pose moved along an arc (exact)."""
+    x, y, yaw = pose
+    half = 0.5 * distance_m * curvature_1pm
+    chord = distance_m * float(np.sinc(half / np.pi))
+    return x + chord * float(np.cos(yaw + half)), y + chord * float(np.sin(yaw + half)), yaw + 2.0 * half
+
+
+def _share(dt_s: float, lag_s: float) -> float:
+    """Part of the way a first-order lag goes in ``dt_s``."""
+    return 1.0 - float(np.exp(-dt_s / lag_s)) if lag_s > 0.0 else 1.0
