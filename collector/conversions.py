@@ -1,0 +1,98 @@
+"""Between ROS messages and plain data: stamps, poses, images.
+
+Duck-typed: a message is anything with the right attributes (rclpy's classes, or those rosbags makes from a bag), so
+nothing of ROS is imported here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.errors import MonoError
+
+NS_PER_S = 1_000_000_000
+
+# Channels of the encodings a camera may send, in the order that makes RGB of them.
+_RGB_ORDER: dict[str, tuple[int, tuple[int, int, int]]] = {
+    "rgb8": (3, (0, 1, 2)),
+    "bgr8": (3, (2, 1, 0)),
+    "rgba8": (4, (0, 1, 2)),
+    "bgra8": (4, (2, 1, 0)),
+    "mono8": (1, (0, 0, 0)),
+}
+
+
+def stamp_ns_of(stamp: Any) -> int:
+    """Nanoseconds of a ``builtin_interfaces/Time``."""
+    return int(stamp.sec) * NS_PER_S + int(stamp.nanosec)
+
+
+def set_stamp(stamp: Any, stamp_ns: int) -> None:
+    """Write nanoseconds into a ``builtin_interfaces/Time``."""
+    stamp.sec, stamp.nanosec = divmod(int(stamp_ns), NS_PER_S)
+
+
+def yaw_of(orientation: Any) -> float:
+    """Yaw of a quaternion message, radians (rotation about z; roll and pitch are ignored)."""
+    x, y, z, w = orientation.x, orientation.y, orientation.z, orientation.w
+    return math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+
+
+def set_yaw(orientation: Any, yaw_rad: float) -> None:
+    """Make a quaternion message a pure yaw."""
+    orientation.x = orientation.y = 0.0
+    orientation.z, orientation.w = math.sin(yaw_rad / 2.0), math.cos(yaw_rad / 2.0)
+
+
+def set_pose(pose: Any, pose_map: Any) -> None:
+    """Write (x, y, yaw) into a ``geometry_msgs/Pose``, z = 0."""
+    pose.position.x, pose.position.y, pose.position.z = float(pose_map[0]), float(pose_map[1]), 0.0
+    set_yaw(pose.orientation, float(pose_map[2]))
+
+
+def odometry_of(message: Any) -> tuple[int, tuple[float, float, float], float]:
+    """(stamp_ns, (x, y, yaw) in the map, forward speed m/s) of a ``nav_msgs/Odometry``."""
+    pose = message.pose.pose
+    return (
+        stamp_ns_of(message.header.stamp),
+        (pose.position.x, pose.position.y, yaw_of(pose.orientation)),
+        message.twist.twist.linear.x,
+    )
+
+
+def rgb_of(message: Any) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB copy of a ``sensor_msgs/Image``.
+
+    Raises:
+        MonoError: an encoding this project does not read, or fewer bytes than the header promises.
+    """
+    if message.encoding not in _RGB_ORDER:
+        raise MonoError(
+            f"a camera image with encoding {message.encoding!r}", "one of " + ", ".join(_RGB_ORDER),
+            "configure the camera to send one of these",
+        )
+    channels, order = _RGB_ORDER[message.encoding]
+    height, width, step = message.height, message.width, message.step
+    data = np.frombuffer(message.data, np.uint8)
+    if step < width * channels or data.size < height * step:
+        raise MonoError(
+            f"a camera image of {data.size} bytes for {width}x{height} {message.encoding} with rows of {step}",
+            f"{height * max(step, width * channels)} bytes", "check the camera's publisher",
+        )
+    rows = data[: height * step].reshape(height, step)[:, : width * channels]
+    pixels = rows.reshape(height, width, channels)
+    return np.ascontiguousarray(pixels[..., ::-1] if message.encoding == "bgr8" else pixels[..., list(order)])
+
+
+def fill_image(message: Any, image_rgb: NDArray[np.uint8]) -> None:
+    """Write an RGB image into a ``sensor_msgs/Image`` as bgr8, as AWSIM sends it."""
+    height, width = image_rgb.shape[:2]
+    message.height, message.width, message.step = height, width, 3 * width
+    message.encoding, message.is_bigendian = "bgr8", 0
+    # An array filled from memory costs a millisecond; assigning an ndarray costs hundreds.
+    del message.data[:]
+    message.data.frombytes(np.ascontiguousarray(image_rgb[..., ::-1]).data.cast("B"))
