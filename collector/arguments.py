@@ -204,6 +204,20 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument(
         "start_s_m", 0.0, "arc length of the first start on the course, metres", nodes=("simulator",), minimum=0.0
     ),
+    Argument("start_lateral_m", 0.0, "offset of the first start from the centreline, left positive, metres",
+             nodes=("simulator",), minimum=-5.0, maximum=5.0),
+    Argument("start_heading_rad", 0.0, "heading of the first start against the course, left positive, radians",
+             nodes=("simulator",), minimum=-1.5, maximum=1.5),
+    Argument("start_speed_mps", 0.0, "speed of the first start", nodes=("simulator",), minimum=0.0, maximum=10.0),
+    Argument("camera", True, "false renders no frames, as AWSIM does with --camera off", nodes=("simulator",)),
+    Argument(
+        "camera_fail_after_s", 0.0, "simulated seconds after which the camera goes silent, to see what happens; 0 never",
+        nodes=("simulator",), minimum=0.0,
+    ),
+    Argument(
+        "log", "", "file (.npz) for the simulator's own record of pose, speed and commands; empty writes none",
+        nodes=("simulator",),
+    ),
     # The driver.
     Argument("model", "", "Alpamayo-R1 model folder; empty takes the tiny base shipped with this package",
              nodes=("drive_node",)),
@@ -225,6 +239,22 @@ ARGUMENTS: tuple[Argument, ...] = (
         "centreline of course",
         nodes=("drive_node",),
     ),
+    Argument(
+        "noise_temperature", 0.0,
+        "spread of the noise the trajectory is drawn from: 0 always gives the same plan for the same frame, 1 is the "
+        "trained spread",
+        nodes=("drive_node",), minimum=0.0, maximum=2.0,
+    ),
+    Argument(
+        "policy", "finetune.alpamayo_policy:AlpamayoPolicy",
+        "who drives, as module:Class with a plan() method; a team's own driver goes here",
+        nodes=("drive_node",),
+    ),
+    Argument(
+        "policy_python", "",
+        "Python interpreter of the policy process, e.g. of a newer environment with torch; empty takes this one",
+        nodes=("drive_node",),
+    ),
     Argument("flow_steps", 10, "Euler steps of the action expert", nodes=("drive_node",), minimum=1, maximum=100),
     Argument("reasoning", True, "false skips the thought and answers with the trajectory alone", nodes=("drive_node",)),
     Argument("device", "cpu", "torch device of the model: cpu, cuda, cuda:1", nodes=("drive_node",)),
@@ -234,15 +264,15 @@ ARGUMENTS: tuple[Argument, ...] = (
         nodes=("drive_node",), minimum=0.2, maximum=1.5,
     ),
     Argument(
-        "frame_timeout_s", 0.5, "wall seconds without a frame before the kart is braked", nodes=("drive_node",),
+        "frame_timeout_s", 0.5, "vehicle seconds without a frame before the kart is braked", nodes=("drive_node",),
         minimum=0.05, maximum=10.0,
     ),
     Argument(
-        "odometry_timeout_s", 0.5, "wall seconds without odometry before the kart is braked", nodes=("drive_node",),
+        "odometry_timeout_s", 0.5, "vehicle seconds without odometry before the kart is braked", nodes=("drive_node",),
         minimum=0.05, maximum=10.0,
     ),
     Argument(
-        "plan_timeout_s", 1.5, "wall seconds without a new plan before the kart is braked", nodes=("drive_node",),
+        "plan_timeout_s", 1.5, "age of the plan's image, vehicle seconds, before the kart is braked", nodes=("drive_node",),
         minimum=0.05, maximum=30.0,
     ),
 )
