@@ -210,14 +210,15 @@ def train(
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             rate = (step + 1) * settings.batch_size / (time.perf_counter() - started)
+            text_value, flow_value = float(text.detach()), float(flow.detach())
             write(
                 step + 1,
-                text_loss=float(text),
-                flow_loss=float(flow),
+                text_loss=text_value,
+                flow_loss=flow_value,
                 learning_rate=schedule.get_last_lr()[0],
                 samples_per_s=rate,
             )
-            bar.set_postfix(text=f"{float(text):.3f}", flow=f"{float(flow):.3f}", rate=f"{rate:.1f}/s")
+            bar.set_postfix(text=f"{text_value:.3f}", flow=f"{flow_value:.3f}", rate=f"{rate:.1f}/s")
             bar.update()
             if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
                 validate(step + 1)
