@@ -134,11 +134,12 @@ def patchify(image: NDArray[np.uint8], settings: ImageSettings) -> tuple[NDArray
     """
     patch, merge = settings.patch_size, settings.merge_size
     rows, columns = image.shape[0] // patch, image.shape[1] // patch
-    values = (image.astype(np.float32) / 255.0 - _MEAN) / _STD
-    blocks = values.reshape(rows // merge, merge, patch, columns // merge, merge, patch, 3)
+    # Reordered while still bytes: a quarter of the memory traffic of floats.
+    blocks = image.reshape(rows // merge, merge, patch, columns // merge, merge, patch, 3)
     blocks = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(rows * columns, 3, 1, patch * patch)
-    timed = np.broadcast_to(blocks, (rows * columns, 3, settings.temporal_patch_size, patch * patch))
-    return np.ascontiguousarray(timed.reshape(rows * columns, -1)), (1, rows, columns)
+    values = blocks.astype(np.float32) * np.float32(1.0 / (255.0 * _STD)) - np.float32(_MEAN / _STD)
+    timed = np.broadcast_to(values, (rows * columns, 3, settings.temporal_patch_size, patch * patch))
+    return timed.reshape(rows * columns, -1), (1, rows, columns)
 
 
 def preprocess(
@@ -155,11 +156,17 @@ def preprocess(
     if not images:
         raise MonoError("a prompt without images", "at least one front image")
     patches, grids = [], []
+    known: dict[int, tuple[NDArray[np.float32], tuple[int, int, int]]] = {}
     for image in images:
-        image = np.asarray(image)
+        if id(image) in known:  # padding repeats one black frame
+            flat, grid = known[id(image)]
+            patches.append(flat)
+            grids.append(grid)
+            continue
+        key, image = id(image), np.asarray(image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise MonoError(f"an image of shape {image.shape}, {image.dtype}", "(H, W, 3) uint8 RGB")
-        flat, grid = patchify(resize(image, settings), settings)
+        flat, grid = known[key] = patchify(resize(image, settings), settings)
         patches.append(flat)
         grids.append(grid)
     return np.concatenate(patches), np.asarray(grids, dtype=np.int64)
