@@ -1,0 +1,151 @@
+"""The one command ``alpamayo-mono``: a verb per job, each imported only when it is called for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from collector.errors import MonoError
+
+EXIT_USAGE = 2
+_EXIT_INTERRUPTED = 130
+_OWN_PACKAGES = ("collector", "finetune", "closed_loop")
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One job of the command line.
+
+    Attributes:
+        name: the word typed.
+        target: ``"module:function"``; the function takes the remaining words.
+        help: one line.
+        extra: the extra of this package that carries what the job imports, empty for none.
+    """
+
+    name: str
+    target: str
+    help: str
+    extra: str = ""
+
+
+STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
+    (
+        "see it work",
+        (Verb("demo", "closed_loop.demo:main", "the whole loop here, a table and a page at its end", "model"),),
+    ),
+    (
+        "1 collect (ROS 2)",
+        (
+            Verb("messages", "collector.message_types:main", "where the ROS messages come from; build missing ones"),
+            Verb("simulate", "closed_loop.launcher:main_simulate", "run the embedded simulator, in place of AWSIM"),
+            Verb("record", "closed_loop.launcher:main_record", "record front frames and poses to a bag"),
+        ),
+    ),
+    (
+        "2 curate",
+        (Verb("build", "collector.build:main", "cut bags into samples whose thought and path agree"),),
+    ),
+    (
+        "3 finetune",
+        (
+            Verb("finetune", "finetune.lora_finetune:main", "train a LoRA on both halves of the model", "model"),
+            Verb("evaluate", "finetune.evaluation:main", "open-loop errors and consistency of a model", "model"),
+        ),
+    ),
+    (
+        "4 drive and measure",
+        (
+            Verb("drive", "closed_loop.launcher:main_drive", "drive closed-loop over ROS 2 with one camera"),
+            Verb("compare", "closed_loop.comparison:main", "before and after on held-out courses, no ROS", "model"),
+            Verb("report", "closed_loop.report:main", "one HTML page from the runs", "report"),
+        ),
+    ),
+    (
+        "make the tiny base model",
+        (
+            Verb("render-base", "closed_loop.simulator.base_data:main", "render its four-camera training set"),
+            Verb("train-base", "finetune.base_training:main", "train it from random weights (a GPU job)", "model"),
+        ),
+    ),
+)
+VERBS = {verb.name: verb for _, verbs in STAGES for verb in verbs}
+
+
+def help_text() -> str:
+    """What ``alpamayo-mono --help`` prints."""
+    width = max(map(len, VERBS))
+    lines = [
+        "usage: alpamayo-mono VERB ...        (alpamayo-mono VERB --help explains a verb)",
+        "",
+        "Adapts Alpamayo-R1, a driving model trained on four cameras, to a kart with one front camera:",
+        "record drives, build samples whose thought and path agree, finetune, drive, measure on curves.",
+    ]
+    for stage, verbs in STAGES:
+        lines += ["", f"{stage}:", *(f"  {verb.name:<{width}}  {verb.help}" for verb in verbs)]
+    lines += [
+        "",
+        "A first round without AWSIM, GPU or weights:",
+        "  alpamayo-mono record simulator:=true out:=runs/bag duration_s:=120 episode_s:=20",
+        "  alpamayo-mono build --help      # then finetune, compare, report; or all of it: alpamayo-mono demo",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb.
+
+    Returns:
+        The verb's exit code; 2 with one sentence on stderr for what the user can mend; 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0 if words else EXIT_USAGE
+    if words[0] == "--version":
+        print(_version())
+        return 0
+    try:
+        return _run(words[0], words[1:])
+    except MonoError as error:
+        print(f"alpamayo-mono {words[0]}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _EXIT_INTERRUPTED
+
+
+def _run(name: str, words: list[str]) -> int:
+    verb = VERBS.get(name)
+    if verb is None:
+        close = difflib.get_close_matches(name, VERBS, n=1)
+        raise MonoError(
+            f"there is no verb {name!r}", f"{close[0]!r}, perhaps" if close else "", "see alpamayo-mono --help"
+        )
+    module, _, function = verb.target.partition(":")
+    try:
+        code = getattr(importlib.import_module(module), function)(words)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if not missing or missing in _OWN_PACKAGES:
+            raise
+        raise MonoError(
+            f"the Python module {missing!r} is missing", "" if not verb.extra else f"the extra [{verb.extra}]",
+            f"pip install 'alpamayo_mono[{verb.extra}]'" if verb.extra else f"pip install {missing}",
+        ) from error
+    return int(code or 0)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("alpamayo_mono")
+    except importlib.metadata.PackageNotFoundError:
+        return "alpamayo_mono (not installed: running from its folder)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Record, drive and simulate without ``ros2 launch``: the same processes, started and ended by us.
+
+The verb's main node decides: when it ends, a simulator started beside it is asked to end. Ctrl-C and SIGTERM are
+passed on, and every node gets time to finish its files. The exit code is the worst one of the children.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from closed_loop.launch_arguments import help_text, parse_command
+from collector.arguments import MAIN_NODE, NODE_MODULES, NodeName, Value, Verb, parameter_values
+from collector.errors import MonoError
+from collector.message_types import message_class
+from collector.stack import CONTROL_CMD
+
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a node may take to end.
+
+    Attributes:
+        interrupt_s: after SIGINT, before SIGTERM (a recorder closes its bag in this time).
+        terminate_s: after SIGTERM, before SIGKILL.
+    """
+
+    interrupt_s: float = 20.0
+    terminate_s: float = 5.0
+
+
+def main_record(argv: list[str]) -> int:
+    """Verb ``record``."""
+    return run("record", argv)
+
+
+def main_drive(argv: list[str]) -> int:
+    """Verb ``drive``."""
+    return run("drive", argv)
+
+
+def main_simulate(argv: list[str]) -> int:
+    """Verb ``simulate``."""
+    return run("simulate", argv)
+
+
+def run(verb: Verb, argv: Sequence[str]) -> int:
+    """Parse the command line, start the verb's nodes, wait for their end.
+
+    Returns:
+        0 when every node ended well, else the worst exit code (128 + number for a death by signal).
+
+    Raises:
+        MonoError: bad arguments, or no ROS in this Python.
+    """
+    if {"-h", "--help"} & set(argv):
+        print(help_text(verb))
+        return 0
+    values = parse_command(verb, argv)
+    if importlib.util.find_spec("rclpy") is None:
+        raise MonoError(
+            "rclpy cannot be imported", "a sourced ROS 2, or the ROS wheels",
+            "source /opt/ros/<distribution>/setup.bash, or without any ROS: pip install 'alpamayo_mono[ros]'",
+        )
+    # A first build of the messages takes half a minute: do it once here, before any node's patience starts to run.
+    message_class(CONTROL_CMD.type)
+
+    nodes: list[NodeName] = [MAIN_NODE[verb]]
+    environment = {"PYTHONUNBUFFERED": "1", **os.environ}
+    if values.get("simulator"):
+        nodes.append("simulator")
+        # All our processes are on this machine: stay off the network unless the user has said otherwise.
+        environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    commands = {node: node_command(node, parameter_values(verb, node, values)) for node in nodes}
+    return supervise(commands, MAIN_NODE[verb], environment)
+
+
+def node_command(node: NodeName, parameters: Mapping[str, Value]) -> list[str]:
+    """The command line that runs a node with its ROS parameters."""
+    command = [sys.executable, "-m", NODE_MODULES[node], "--ros-args"]
+    for name, value in parameters.items():
+        # JSON is YAML with the type made plain: "2026" stays a text, 5.0 a float, true a boolean.
+        command += ["-p", f"{name}:={json.dumps(value)}"]
+    return command
+
+
+def supervise(
+    commands: Mapping[NodeName, Sequence[str]], main: NodeName, environment: Mapping[str, str],
+    patience: Patience = Patience(),
+) -> int:
+    """Run processes until the main one ends; then end the others. See :func:`run` for the exit code."""
+    children: dict[NodeName, subprocess.Popen[bytes]] = {}
+    with _signals() as received:
+        try:
+            # Others first: a simulator needs seconds to its first frame. A session of their own keeps the terminal's
+            # Ctrl-C from reaching the children a second time beside the one we pass on.
+            for name in sorted(commands, key=lambda name: name == main):
+                children[name] = subprocess.Popen(
+                    list(commands[name]), env=dict(environment), start_new_session=True, stdin=subprocess.DEVNULL
+                )
+            while not received and all(child.poll() is None for child in children.values()):
+                time.sleep(_POLL_S)
+            for name, child in children.items():
+                if name != main and child.poll() is not None and not received:
+                    print(f"{name} ended early with exit code {_exit_code(child)}", file=sys.stderr)
+        finally:
+            # The main node first: a recorder must not see the simulator vanish and count that as lost frames.
+            for name in sorted(children, key=lambda name: name != main):
+                _end(children[name], patience)
+    return max(_exit_code(child) for child in children.values())
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Note SIGINT and SIGTERM in a list instead of dying of them."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(child: subprocess.Popen[bytes], patience: Patience) -> None:
+    for number, seconds in ((signal.SIGINT, patience.interrupt_s), (signal.SIGTERM, patience.terminate_s)):
+        if child.poll() is not None:
+            return
+        child.send_signal(number)
+        try:
+            child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            print(f"process {child.pid} did not end on {signal.Signals(number).name}", file=sys.stderr)
+    if child.poll() is None:
+        child.kill()
+        child.wait()
+
+
+def _exit_code(child: subprocess.Popen[bytes]) -> int:
+    code = child.returncode
+    return 128 - code if code < 0 else code

@@ -1,0 +1,8 @@
+"""Drive the kart with a finetuned model: ``ros2 launch closed_loop drive.launch.py adapter:=runs/lora/adapter``."""
+
+from collector.launching import describe
+
+
+def generate_launch_description():
+    """Called by ``ros2 launch``; ``--show-args`` lists the arguments."""
+    return describe("drive")

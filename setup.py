@@ -1,0 +1,68 @@
+"""Package alpamayo_mono, for pip and for colcon (ament_python).
+
+One package answers to three names: ``ros2 launch collector ...`` and ``ros2 launch closed_loop ...`` resolve through
+alias entries in the ament index, each with a marker, a manifest of its own name and its own launch files only.
+The metadata stands here rather than in pyproject.toml because ROS 2 Humble's setuptools does not read it there.
+"""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "alpamayo_mono"
+MANIFEST = ElementTree.parse(Path(__file__).resolve().parent / "package.xml").getroot()
+RECORD, DRIVE = "launch/record.launch.py", "launch/drive.launch.py"
+
+
+def share(name: str, manifest: str, launch_files: list[str]) -> list[tuple[str, list[str]]]:
+    """Data files that make ``name`` a package in the eyes of ament and ``ros2 launch``."""
+    return [
+        ("share/ament_index/resource_index/packages", [f"resource/{name}"]),
+        (f"share/{name}", [manifest]),
+        (f"share/{name}/launch", launch_files),
+    ]
+
+
+MODEL = ["torch>=2.4", "transformers>=5.17", "peft>=0.17", "accelerate>=1.0", "safetensors>=0.4", "tensorboard"]
+EXTRAS = {
+    # Only for machines without a sourced ROS 2; a metapackage of another distribution works too.
+    "ros": [
+        "ros-rclpy[fastrtps]", "ros-std-msgs", "ros-std-srvs", "ros-geometry-msgs", "ros-nav-msgs", "ros-sensor-msgs",
+        "ros-rosgraph-msgs",
+    ],
+    "model": MODEL,
+    "gpu": [*MODEL, "bitsandbytes"],
+    "report": ["matplotlib", "jinja2"],
+    "dev": ["pytest", "pytest-timeout", "hypothesis", "mcap", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+}
+
+setup(
+    name=NAME,
+    version=MANIFEST.findtext("version"),
+    description=MANIFEST.findtext("description"),
+    author="alpamayo_mono maintainers",
+    maintainer="alpamayo_mono maintainers",
+    maintainer_email="alpamayo_mono@example.org",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["collector*", "finetune*", "closed_loop*"], exclude=["launch*", "tests*"]),
+    package_data={
+        "collector": ["msg/*/msg/*.msg"],
+        "finetune": ["tiny_base/*"],
+        "closed_loop": ["templates/*"],
+    },
+    data_files=[
+        *share(NAME, "package.xml", [RECORD, DRIVE]),
+        *share("collector", "resource/manifests/collector/package.xml", [RECORD]),
+        *share("closed_loop", "resource/manifests/closed_loop/package.xml", [DRIVE]),
+    ],
+    # No upper bounds: the Challenge's image has numpy 1.26 and OpenCV 4.9, and both work.
+    install_requires=[
+        "setuptools", "numpy>=1.24", "opencv-python-headless>=4.5", "pydantic>=2", "tyro>=0.8", "tqdm", "rich",
+        "rosbags>=0.10", "pyyaml", "shapely>=2",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["alpamayo-mono = closed_loop.cli:main"]},
+    zip_safe=False,
+)
