@@ -1,0 +1,271 @@
+"""The dataset folder: one definition of a sample, reading it, writing it.
+
+A folder holds ``metadata.jsonl`` (a line per sample; Hugging Face's imagefolder convention), ``images/``,
+``quarantine.jsonl`` (what was refused for its text, with the reason) and ``manifest.json``, which is written last:
+a folder without a manifest is unfinished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from collector.claims import LateralClaim, LongitudinalClaim
+from collector.curvature import PathLabel
+from collector.errors import MonoError
+
+SCHEMA_VERSION = 1
+HISTORY_STEPS = 16
+FUTURE_STEPS = 64
+FRAME_STEPS = 4
+METADATA_FILE = "metadata.jsonl"
+QUARANTINE_FILE = "quarantine.jsonl"
+MANIFEST_FILE = "manifest.json"
+IMAGE_FOLDER = "images"
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+PoseRow = tuple[Finite, Finite, Finite]
+Split = Literal["train", "val"]
+
+
+class SchemaError(MonoError):
+    """A line of a dataset does not fit; the message names file, line and field."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Curve(_Strict):
+    """The curve label of the thought's window (:class:`collector.curvature.CurveLabel`)."""
+
+    label: PathLabel
+    max_abs_curvature_1pm: Finite
+    entry_m: Finite | None
+    turn_rad: Finite
+
+
+class TextClaim(_Strict):
+    """What the reasoning claims (:class:`collector.claims.Claim`)."""
+
+    lateral: LateralClaim
+    longitudinal: LongitudinalClaim
+
+
+class Sample(_Strict):
+    """One line of ``metadata.jsonl``; poses are in the ego frame at t0, metres and radians.
+
+    Attributes:
+        file_name: the front frame at t0, relative to the dataset folder.
+        frames: the last four front frames at 10 Hz, oldest first; the last one is ``file_name``.
+        id: unique within the dataset.
+        bag: name of the recording.
+        lap: lap count at t0, 0 where not recorded.
+        stamp_ns: header stamp of the frame at t0.
+        reasoning: the thought.
+        history: 16 poses [x, y, yaw] at t0-1.5 s ... t0, the last one the origin.
+        future: 64 poses at t0+0.1 ... t0+6.4 s.
+        dt_s: time between poses.
+        speed_mps: wheel speed at t0 where recorded, else from the poses.
+        curve: label of the path within the thought's window.
+        claim: what the reasoning claims.
+        split: train or val.
+    """
+
+    file_name: str = Field(min_length=1)
+    frames: Annotated[tuple[str, ...], Field(min_length=FRAME_STEPS, max_length=FRAME_STEPS)]
+    id: str = Field(min_length=1)
+    bag: str
+    lap: int
+    stamp_ns: int
+    reasoning: str
+    history: Annotated[tuple[PoseRow, ...], Field(min_length=HISTORY_STEPS, max_length=HISTORY_STEPS)]
+    future: Annotated[tuple[PoseRow, ...], Field(min_length=FUTURE_STEPS, max_length=FUTURE_STEPS)]
+    dt_s: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 0.1
+    speed_mps: Finite
+    curve: Curve
+    claim: TextClaim
+    split: Split = "train"
+
+    def history_array(self) -> NDArray[np.float64]:
+        """The history as (16, 3)."""
+        return np.array(self.history, np.float64)
+
+    def future_array(self) -> NDArray[np.float64]:
+        """The future as (64, 3)."""
+        return np.array(self.future, np.float64)
+
+
+def parse_sample(line: str, file: Path | str, line_number: int) -> Sample:
+    """One JSON line as a sample.
+
+    Raises:
+        SchemaError: the line is no JSON object, or a field is missing, unknown or of the wrong kind.
+    """
+    try:
+        return Sample.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the line itself"
+        raise SchemaError(
+            f"{file}, line {line_number}, field {field}: {first['msg']} (found {_short(first.get('input'))})",
+            "a sample as collector.samples.Sample describes it",
+            "rebuild the dataset, or repair or remove this line",
+        ) from error
+
+
+def read_samples(folder: Path | str, split: Split | None = None) -> Iterator[Sample]:
+    """Stream the samples of a dataset folder, one line in memory at a time.
+
+    Args:
+        folder: a dataset folder.
+        split: only this split.
+
+    Raises:
+        MonoError: no ``metadata.jsonl`` there.
+        SchemaError: a line does not fit; it names file, line and field.
+    """
+    file = Path(folder) / METADATA_FILE
+    if not file.is_file():
+        raise MonoError(
+            f"no {METADATA_FILE} in {Path(folder)}",
+            "a dataset folder",
+            "build one: python -m collector.build --help",
+        )
+    return _stream(file, split)
+
+
+def _stream(file: Path, split: Split | None) -> Iterator[Sample]:
+    with file.open("rb") as lines:
+        for number, raw in enumerate(lines, start=1):
+            if not raw.strip():
+                continue
+            try:
+                text = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise SchemaError(
+                    f"{file}, line {number}, field the line itself: {error}",
+                    "UTF-8 text",
+                    "rebuild the dataset",
+                ) from error
+            sample = parse_sample(text, file, number)
+            if split is None or sample.split == split:
+                yield sample
+
+
+def load_manifest(folder: Path | str) -> dict[str, Any]:
+    """The manifest of a finished dataset folder.
+
+    Raises:
+        MonoError: there is none (the build did not finish), or it is not JSON, or of a newer schema.
+    """
+    file = Path(folder) / MANIFEST_FILE
+    try:
+        manifest = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise MonoError(
+            f"no {MANIFEST_FILE} in {Path(folder)}",
+            "a finished dataset folder",
+            "build it again with --overwrite",
+        ) from error
+    except (ValueError, OSError) as error:
+        raise MonoError(f"{file} cannot be read: {error}", "JSON", "build the dataset again") from error
+    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
+        raise MonoError(
+            f"{file} has schema version {manifest.get('schema_version') if isinstance(manifest, dict) else None!r}",
+            f"version {SCHEMA_VERSION}",
+            "build the dataset again with this version",
+        )
+    return manifest
+
+
+class DatasetWriter:
+    """Writes a dataset folder; use it as a context manager and end with :meth:`finish`.
+
+    Args:
+        folder: where to write; it must be absent or empty.
+        overwrite: empty a dataset folder that is there already (only what a dataset consists of is removed).
+
+    Raises:
+        MonoError: the folder is not empty.
+    """
+
+    def __init__(self, folder: Path | str, overwrite: bool = False) -> None:
+        self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise MonoError(f"{self.folder} is a file", "a folder to write to", "choose another --out")
+        if self.folder.exists() and any(self.folder.iterdir()):
+            if not overwrite:
+                raise MonoError(
+                    f"{self.folder} is not empty",
+                    "an absent or empty folder",
+                    "choose another --out or add --overwrite",
+                )
+            for name in (MANIFEST_FILE, METADATA_FILE, QUARANTINE_FILE):
+                (self.folder / name).unlink(missing_ok=True)
+            shutil.rmtree(self.folder / IMAGE_FOLDER, ignore_errors=True)
+        (self.folder / IMAGE_FOLDER).mkdir(parents=True, exist_ok=True)
+        self._metadata = (self.folder / METADATA_FILE).open("w", encoding="utf-8")
+        self._quarantine = (self.folder / QUARANTINE_FILE).open("w", encoding="utf-8")
+
+    def add_image(self, bag: str, stamp_ns: int, jpeg: bytes) -> str:
+        """Store one camera frame once; returns its name relative to the folder."""
+        name = f"{IMAGE_FOLDER}/{bag}_{stamp_ns}.jpg"
+        path = self.folder / name
+        if not path.exists():
+            path.write_bytes(jpeg)
+        return name
+
+    def write(self, sample: Sample) -> None:
+        """Append a sample that may train."""
+        self._metadata.write(sample.model_dump_json() + "\n")
+
+    def quarantine(self, sample: Sample, verdict: Mapping[str, Any]) -> None:
+        """Append a refused sample: all its fields, and under ``verdict`` why."""
+        line = sample.model_dump(mode="json") | {"verdict": dict(verdict)}
+        self._quarantine.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def finish(self, manifest: Mapping[str, Any]) -> None:
+        """Close the lines and, last of all and in one step, write the manifest."""
+        self.close()
+        text = json.dumps(
+            {"schema_version": SCHEMA_VERSION, **manifest}, indent=2, ensure_ascii=False, allow_nan=False
+        )
+        write_atomically(self.folder / MANIFEST_FILE, text + "\n")
+
+    def close(self) -> None:
+        """Close the files; without :meth:`finish` the folder stays unfinished (no manifest)."""
+        self._metadata.close()
+        self._quarantine.close()
+
+    def __enter__(self) -> DatasetWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, never half of it."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
