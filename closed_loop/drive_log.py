@@ -50,7 +50,7 @@ class DriveLog:
         except FileExistsError as error:
             raise MonoError(f"{out} already holds a drive", "a new folder", "choose another out:=") from error
         except OSError as error:
-            raise MonoError(f"{out} cannot be written ({error})", "a folder of yours", "choose another out:=") from error
+            raise MonoError(f"{out}: {error.strerror}", "a folder of yours", "choose another out:=") from error
 
     def odometry(self, stamp_ns: int, pose_map: tuple[float, float, float], speed_mps: float) -> None:
         with self._lock:
@@ -65,8 +65,9 @@ class DriveLog:
         with self._lock:
             if self._ticks and not tick.verdict.drive:
                 self._braked_s[tick.verdict.reason] += max(0.0, now_s - self._ticks[-1][0])
+            command = tick.command
             self._ticks.append(
-                (now_s, tick.command.steer_rad, tick.command.accel_mps2, age_s, float(tick.verdict.drive), tick.speed_mps)
+                (now_s, command.steer_rad, command.accel_mps2, age_s, float(tick.verdict.drive), tick.speed_mps)
             )
             self._tick_steady_s.append(self._clock())
 

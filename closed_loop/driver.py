@@ -100,7 +100,8 @@ class Driver:
         self.jumps = 0
 
     def odometry(
-        self, stamp_ns: int, pose_map: tuple[float, float, float], speed_mps: float, yaw_rate_radps: float, steady_s: float
+        self, stamp_ns: int, pose_map: tuple[float, float, float], speed_mps: float, yaw_rate_radps: float,
+        steady_s: float,
     ) -> None:
         """Take an odometry message. Non-finite ones are ignored, and so go stale."""
         if not np.isfinite([*pose_map, speed_mps]).all():
@@ -218,7 +219,9 @@ class Driver:
         self.supervisor.forget_plan()
 
 
-def carried(pose_map: NDArray[np.float64], speed_mps: float, yaw_rate_radps: float, seconds: float) -> NDArray[np.float64]:
+def carried(
+    pose_map: NDArray[np.float64], speed_mps: float, yaw_rate_radps: float, seconds: float
+) -> NDArray[np.float64]:
     """A pose (3,) some milliseconds later, at constant speed and yaw rate."""
     turn = yaw_rate_radps * seconds
     heading = pose_map[2] + turn / 2.0

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,10 +181,8 @@ class PolicyProcess:
                 write_message(stream, *pack_observation(observation))
         except OSError:
             pass  # the child is gone; the receiving thread says so, with its last words
-        try:
+        with suppress(OSError):
             stream.close()
-        except OSError:
-            pass
 
     def _receive_loop(self) -> None:
         stream = self._process.stdout

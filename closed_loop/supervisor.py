@@ -114,6 +114,11 @@ class Supervisor:
         self._has_plan = self._has_plan or not self._plan_defect
         return self._plan_defect
 
+    @property
+    def defect(self) -> str:
+        """What is wrong with the newest plan, empty when it is sound."""
+        return self._plan_defect
+
     def policy_failed(self, why: str) -> None:
         """The policy answered with an error instead of a plan."""
         self._plan_defect = why

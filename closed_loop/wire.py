@@ -26,7 +26,9 @@ Header = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]
 
 
-def write_message(stream: IO[bytes], header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
+def write_message(
+    stream: IO[bytes], header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None
+) -> None:
     """Send one message and flush. Raises OSError when the other end is gone."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
     listing = [[name, array.dtype.name, list(array.shape)] for name, array in contiguous.items()]

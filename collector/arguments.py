@@ -211,7 +211,7 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument("start_speed_mps", 0.0, "speed of the first start", nodes=("simulator",), minimum=0.0, maximum=10.0),
     Argument("camera", True, "false renders no frames, as AWSIM does with --camera off", nodes=("simulator",)),
     Argument(
-        "camera_fail_after_s", 0.0, "simulated seconds after which the camera goes silent, to see what happens; 0 never",
+        "camera_fail_after_s", 0.0, "simulated seconds after which the camera goes silent, a fault on purpose; 0 never",
         nodes=("simulator",), minimum=0.0,
     ),
     Argument(
@@ -272,8 +272,8 @@ ARGUMENTS: tuple[Argument, ...] = (
         minimum=0.05, maximum=10.0,
     ),
     Argument(
-        "plan_timeout_s", 1.5, "age of the plan's image, vehicle seconds, before the kart is braked", nodes=("drive_node",),
-        minimum=0.05, maximum=30.0,
+        "plan_timeout_s", 1.5, "age of the plan's image, vehicle seconds, before the kart is braked",
+        nodes=("drive_node",), minimum=0.05, maximum=30.0,
     ),
 )
 

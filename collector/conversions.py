@@ -12,19 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.bags import ENCODINGS
 from collector.errors import MonoError
 
 NS_PER_S = 1_000_000_000
-
-# Channels of the encodings a camera may send, in the order that makes RGB of them.
-_RGB_ORDER: dict[str, tuple[int, tuple[int, int, int]]] = {
-    "rgb8": (3, (0, 1, 2)),
-    "bgr8": (3, (2, 1, 0)),
-    "rgba8": (4, (0, 1, 2)),
-    "bgra8": (4, (2, 1, 0)),
-    "mono8": (1, (0, 0, 0)),
-}
-
 
 def stamp_ns_of(stamp: Any) -> int:
     """Nanoseconds of a ``builtin_interfaces/Time``."""
@@ -70,12 +61,12 @@ def rgb_of(message: Any) -> NDArray[np.uint8]:
     Raises:
         MonoError: an encoding this project does not read, or fewer bytes than the header promises.
     """
-    if message.encoding not in _RGB_ORDER:
+    if message.encoding not in ENCODINGS:
         raise MonoError(
-            f"a camera image with encoding {message.encoding!r}", "one of " + ", ".join(_RGB_ORDER),
+            f"a camera image with encoding {message.encoding!r}", "one of " + ", ".join(ENCODINGS),
             "configure the camera to send one of these",
         )
-    channels, order = _RGB_ORDER[message.encoding]
+    channels, is_rgb = ENCODINGS[message.encoding]
     height, width, step = message.height, message.width, message.step
     data = np.frombuffer(message.data, np.uint8)
     if step < width * channels or data.size < height * step:
@@ -85,7 +76,10 @@ def rgb_of(message: Any) -> NDArray[np.uint8]:
         )
     rows = data[: height * step].reshape(height, step)[:, : width * channels]
     pixels = rows.reshape(height, width, channels)
-    return np.ascontiguousarray(pixels[..., ::-1] if message.encoding == "bgr8" else pixels[..., list(order)])
+    if channels == 1:
+        return np.repeat(pixels, 3, axis=2)
+    # A copy in any case: the message's memory belongs to the middleware.
+    return np.array(pixels[..., :3] if is_rgb else pixels[..., 2::-1], order="C")
 
 
 def fill_image(message: Any, image_rgb: NDArray[np.uint8]) -> None:

@@ -77,7 +77,11 @@ def test_an_observation_survives_the_wire() -> None:
 
 
 @pytest.mark.parametrize(
-    "rubbish", [b"Loading checkpoint shards...\n", b"\0\0\0\2[]", b"\0\0\0\x20{", b'\0\0\0\x22{"arrays": [["a", "object", [1]]]}']
+    "rubbish",
+    [
+        b"Loading checkpoint shards...\n", b"\0\0\0\2[]", b"\0\0\0\x20{",
+        b'\0\0\0\x22{"arrays": [["a", "object", [1]]]}',
+    ],
 )
 def test_rubbish_on_the_wire_is_a_sentence(rubbish: bytes) -> None:
     with pytest.raises(MonoError, match="pipe to the policy process"):
@@ -152,7 +156,10 @@ def test_an_interpreter_that_does_not_exist() -> None:
 
 
 def test_another_interpreter_does_not_inherit_this_environment() -> None:
-    ours = {"PYTHONPATH": "/opt/ros/lib", "LD_LIBRARY_PATH": "/opt/ros", "_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1", "HOME": "/h"}
+    ours = {
+        "PYTHONPATH": "/opt/ros/lib", "LD_LIBRARY_PATH": "/opt/ros", "_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1",
+        "HOME": "/h",
+    }
     child = child_environment("/other/bin/python", ours)
     assert child == {"HOME": "/h", "PYTHONPATH": str(PROJECT_ROOT)}
     same = child_environment(sys.executable, ours)
