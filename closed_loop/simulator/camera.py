@@ -126,13 +126,14 @@ class Camera:
             near, far = self.distance_of_row(row + 0.5), self.distance_of_row(row - 0.5)
             middle = float(self.distance_of_row(row))
             aside = middle / self.focal_px
-            along = float(near * 0.0 + min(far, 4.0 * middle) - near)
+            along = float(min(far, 4.0 * middle) - near)
             level = int(np.clip(np.ceil(np.log2(max(aside / px_m, 1e-6))), 0, levels - 1))
             while level < levels - 1 and along > 8.0 * px_m * 2**level:
                 level += 1
             wanted = along / (px_m * 2**level)
             rows = 1 if wanted <= 1.3 else 2 if wanted <= 2.6 else 4 if wanted <= 5.2 else 8
-            if found and found[-1].rows_per_row == rows and found[-1].level == level:
+            same = bool(found) and found[-1].rows_per_row == rows and found[-1].level == level
+            if found and (same or found[-1].bottom - found[-1].top < 4):  # a short band is not worth a call
                 found[-1] = found[-1]._replace(bottom=row + 1)
             else:
                 found.append(Band(row, row + 1, rows, level))

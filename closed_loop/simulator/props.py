@@ -5,7 +5,8 @@ Each is a few flat coloured polygons. A round thing always shows its face; a wal
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -24,14 +25,39 @@ SMALLEST_PX = 1.5
 CLEAR_OF_ROAD_M = 0.55
 
 
-@dataclass
-class Props:
-    """Everything upright of a scene, flattened into arrays for one projection per picture."""
+class Item(NamedTuple):
+    """One thing: where it stands, which way its width runs (NaN: across the view), and its faces."""
 
-    xy: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
-    heading_rad: FloatArray = field(default_factory=lambda: np.zeros(0))  # NaN: turns its face to the viewer
-    height_m: FloatArray = field(default_factory=lambda: np.zeros(0))
-    faces: list[list[tuple[FloatArray, tuple[float, float, float]]]] = field(default_factory=list)
+    xy: FloatArray
+    heading_rad: float
+    height_m: float
+    faces: list[Face]
+
+
+class Props:
+    """Everything upright of a scene, flattened into arrays for one projection per picture.
+
+    Args:
+        items: position (2,), direction of a wall in the map (NaN: it turns its face to the viewer), height,
+            and faces already in their final colours.
+    """
+
+    def __init__(self, items: Sequence[Item] = ()) -> None:
+        self.xy = np.array([item.xy for item in items], np.float64).reshape(-1, 2)
+        self.heading_rad = np.array([item.heading_rad for item in items], np.float64)
+        self.height_m = np.array([item.height_m for item in items], np.float64)
+        outlines, owner = [], []
+        self._faces: list[list[tuple[int, int, tuple[float, float, float]]]] = []
+        start = 0
+        for index, item in enumerate(items):
+            self._faces.append([])
+            for outline, (r, g, b) in item.faces:
+                outlines.append(np.array(outline, np.float64))
+                owner += [index] * len(outline)
+                self._faces[-1].append((start, start + len(outline), (float(r), float(g), float(b))))
+                start += len(outline)
+        self._outline = np.concatenate(outlines) if outlines else np.zeros((0, 2))
+        self._owner = np.array(owner, np.int64)
 
     def draw(
         self, image: Image, camera: Camera, pose: tuple[float, float, float], near_m: float, far_m: float
@@ -41,70 +67,61 @@ class Props:
             return
         x, y, yaw = pose
         cos, sin = np.cos(yaw), np.sin(yaw)
-        offset = self.xy - (x, y)
-        ego = np.stack([cos * offset[:, 0] + sin * offset[:, 1], -sin * offset[:, 0] + cos * offset[:, 1]], axis=1)
-        seat = ego - (camera.x_m, camera.y_m)
-        depth = seat[:, 0] * np.cos(camera.yaw_rad) + seat[:, 1] * np.sin(camera.yaw_rad)
-        aside = np.abs(-seat[:, 0] * np.sin(camera.yaw_rad) + seat[:, 1] * np.cos(camera.yaw_rad))
+        dx, dy = self.xy[:, 0] - x, self.xy[:, 1] - y
+        ahead, left = cos * dx + sin * dy, cos * dy - sin * dx
+        to_x, to_y = ahead - camera.x_m, left - camera.y_m
+        depth = to_x * np.cos(camera.yaw_rad) + to_y * np.sin(camera.yaw_rad)
+        aside = np.abs(to_y * np.cos(camera.yaw_rad) - to_x * np.sin(camera.yaw_rad))
         in_view = (depth > near_m) & (depth < far_m) & (aside < depth * np.tan(camera.hfov_rad / 2.0) + 4.0)
         in_view &= self.height_m * camera.focal_px > SMALLEST_PX * depth
         chosen = np.flatnonzero(in_view)
-        chosen = chosen[np.argsort(-np.hypot(seat[chosen, 0], seat[chosen, 1]))]
-        facing = np.arctan2(seat[:, 1], seat[:, 0]) - np.pi / 2.0  # across, to the right as seen
+        if not len(chosen):
+            return
+        # Across is to the right as seen: at a right angle to the view, or along the wall.
+        facing = np.arctan2(to_y, to_x) - np.pi / 2.0
         across = np.where(np.isnan(self.heading_rad), facing, self.heading_rad - yaw)
-        for index in chosen:
-            step = (np.cos(across[index]), np.sin(across[index]))
-            for outline, colour in self.faces[index]:
-                points = np.empty((len(outline), 3))
-                points[:, 0] = ego[index, 0] + outline[:, 0] * step[0]
-                points[:, 1] = ego[index, 1] + outline[:, 0] * step[1]
-                points[:, 2] = outline[:, 1]
-                seen = camera.optical(points)
-                if seen[:, 2].min() < near_m:
-                    continue
-                pixels = camera.focal_px * seen[:, :2] / seen[:, 2:] + camera.K[:2, 2]
-                if np.abs(pixels).max() < 16000.0:
-                    cv2.fillPoly(image, [np.round(pixels * 16.0).astype(np.int32)], colour, cv2.LINE_AA, 4)
+        shown = np.flatnonzero(in_view[self._owner])
+        owner, outline = self._owner[shown], self._outline[shown]
+        points = np.stack(
+            [ahead[owner] + outline[:, 0] * np.cos(across)[owner],
+             left[owner] + outline[:, 0] * np.sin(across)[owner], outline[:, 1]], axis=1
+        )
+        seen = camera.optical(points)
+        deep = np.maximum(seen[:, 2:], 1e-3)
+        pixels = np.round((camera.focal_px * seen[:, :2] / deep + camera.K[:2, 2]) * 16.0).clip(-3e5, 3e5)
+        hidden = seen[:, 2] < near_m  # a face that reaches behind the lens is left out
+        fixed = np.zeros((len(self._owner), 2), np.int32)
+        fixed[shown] = pixels
+        out = np.zeros(len(self._owner), bool)
+        out[shown] = hidden
+        for index in chosen[np.argsort(-np.hypot(to_x[chosen], to_y[chosen]))]:
+            for start, stop, colour in self._faces[index]:
+                if not out[start:stop].any():
+                    cv2.fillPoly(image, [fixed[start:stop]], colour, cv2.LINE_AA, 4)
 
 
 def place_props(
     course: Course, ground: Ground, rng: np.random.Generator, light: FloatArray, wanted: bool = True
 ) -> Props:
     """Draw what stands beside a course; nothing stands on the road or closer than half a metre to it."""
-    placed: list[tuple[FloatArray, float, float, list[Face]]] = []
+    placed: list[Item] = []
     if wanted:
         _scatter(course, rng, placed)
         _line_bends(course, rng, placed)
-    result = Props()
-    if not placed:
-        return result
+    tint = light * rng.uniform(0.85, 1.1)
     kept = []
     for item in placed:
-        xy, heading, _, faces = item
-        reach = max(abs(a) for outline, _ in faces[:1] for a, _ in outline)
-        ends = xy + np.array([[0.0, 0.0]]) if np.isnan(heading) else xy + np.outer(
-            [-reach, 0.0, reach], [np.cos(heading), np.sin(heading)]
-        )
-        room = ground.off_road_m(ends).min()
-        if room > CLEAR_OF_ROAD_M + (reach if np.isnan(heading) else 0.0):
-            kept.append(item)
-    if not kept:
-        return result
-    tint = light * rng.uniform(0.85, 1.1)
-
-    def shade(colour: FloatArray) -> tuple[float, float, float]:
-        r, g, b = (colour * tint).clip(0, 255)
-        return float(r), float(g), float(b)
-
-    return Props(
-        np.array([item[0] for item in kept]),
-        np.array([item[1] for item in kept]),
-        np.array([item[2] for item in kept]),
-        [[(np.array(outline, np.float64), shade(colour)) for outline, colour in item[3]] for item in kept],
-    )
+        reach = max(abs(across) for across, _ in item.faces[0][0])
+        round_thing = np.isnan(item.heading_rad)
+        direction = (0.0, 0.0) if round_thing else (np.cos(item.heading_rad), np.sin(item.heading_rad))
+        ends = item.xy + np.outer((-reach, 0.0, reach), direction)
+        if ground.off_road_m(ends).min() > CLEAR_OF_ROAD_M + (reach if round_thing else 0.0):
+            faces = [(outline, (colour * tint).clip(0, 255)) for outline, colour in item.faces]
+            kept.append(item._replace(faces=faces))
+    return Props(kept)
 
 
-def _scatter(course: Course, rng: np.random.Generator, placed: list[tuple[FloatArray, float, float, list[Face]]]) -> None:
+def _scatter(course: Course, rng: np.random.Generator, placed: list[Item]) -> None:
     """Cones, poles and trees at random stations."""
     amount = course.length_m * rng.uniform(0.12, 0.38)
     for _ in range(int(amount)):
@@ -114,10 +131,10 @@ def _scatter(course: Course, rng: np.random.Generator, placed: list[tuple[FloatA
         beyond = {"cone": rng.uniform(0.7, 1.8), "pole": rng.uniform(0.9, 3.0), "tree": rng.uniform(2.5, 16.0)}[kind]
         xy = course.pose_at(s, side * (edge + beyond))[:2]
         height, faces = {"cone": _cone, "pole": _pole, "tree": _tree}[kind](rng)
-        placed.append((xy, float("nan"), height, faces))
+        placed.append(Item(xy, float("nan"), height, faces))
 
 
-def _line_bends(course: Course, rng: np.random.Generator, placed: list[tuple[FloatArray, float, float, list[Face]]]) -> None:
+def _line_bends(course: Course, rng: np.random.Generator, placed: list[Item]) -> None:
     """Tyre walls and boards along the outside of some bends and along some straights."""
     s = 0.0
     while s < course.length_m:
@@ -132,7 +149,7 @@ def _line_bends(course: Course, rng: np.random.Generator, placed: list[tuple[Flo
             for k, station in enumerate(np.arange(s, min(s + run, course.length_m), length)):
                 pose = course.pose_at(station, side * (float(course.at(station, edge)) + away))
                 height, faces = make(rng, k, length)
-                placed.append((pose[:2], float(pose[2]), height, faces))
+                placed.append(Item(pose[:2], float(pose[2]), height, faces))
         s += run + rng.uniform(1.0, 8.0)
 
 

@@ -1,0 +1,242 @@
+"""The world: a kart on a course, in steps of ten milliseconds, with its laps, its errors and its cameras.
+
+With several courses and ``episode_s`` the kart is placed on the next course when its time is over, at a drawn
+place, beside and askew, sometimes with a teacher told to err: data to learn recoveries from. Without, it
+drives on: continuous laps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from closed_loop.simulator.camera import Camera
+from closed_loop.simulator.course import Course
+from closed_loop.simulator.scene import Scene
+from closed_loop.simulator.teacher import Disturbance, DisturbanceConfig, DisturbedPhase, draw_phase
+from closed_loop.simulator.vehicle import Command, Vehicle, VehicleParams, VehicleState, footprint
+from collector.errors import MonoError
+from collector.poses import wrap_angle
+
+FloatArray = NDArray[np.float64]
+
+# Courses lie side by side in the map, so that a pose belongs to exactly one of them.
+COURSE_SPACING_M = 1000.0
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """How the world runs.
+
+    Attributes:
+        physics_hz: steps per second.
+        episode_s: None for continuous laps; a time after which the kart is placed anew.
+        start_lateral_m, start_heading_rad: limits of the drawn start errors of an episode.
+        start_speed_mps: range of the drawn start speed.
+        disturbed_share: part of the episodes that begin with a disturbed phase.
+        disturb_every_s: in continuous laps, a disturbed phase begins about this often; None for never.
+        props: False leaves out everything upright.
+    """
+
+    physics_hz: float = 100.0
+    vehicle: VehicleParams = field(default_factory=VehicleParams)
+    episode_s: float | None = None
+    start_lateral_m: float = 1.2
+    start_heading_rad: float = 0.3
+    start_speed_mps: tuple[float, float] = (0.5, 4.5)
+    disturbed_share: float = 0.7
+    disturb_every_s: float | None = None
+    disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
+    props: bool = True
+
+
+class World:
+    """One kart, one or more courses, deterministic by seed.
+
+    Args:
+        courses: a course, or several; course i is moved by i x 1000 m along x in the map.
+        seed: decides looks, drawn starts and disturbances.
+
+    Raises:
+        MonoError: no course at all.
+    """
+
+    def __init__(self, courses: Course | Sequence[Course], seed: int = 0, config: WorldConfig | None = None) -> None:
+        given = [courses] if isinstance(courses, Course) else list(courses)
+        if not given:
+            raise MonoError("a world without courses", "at least one course", "name one, e.g. city")
+        self.config = config or WorldConfig()
+        self.seed = seed
+        self.courses: tuple[Course, ...] = tuple(
+            course if index == 0 else course.shifted((COURSE_SPACING_M * index, 0.0))
+            for index, course in enumerate(given)
+        )
+        self.vehicle = Vehicle(self.config.vehicle)
+        self._scene: tuple[int, Scene] | None = None
+        self._rng = np.random.default_rng([11, seed])
+        self._steps = 0
+        self._phase: DisturbedPhase | None = None
+        self._next_phase_s = float("inf")
+        self.episode = 0
+        self._place_time_s = 0.0
+        if self.config.episode_s is None:
+            self.reset()
+        else:
+            self._start_episode()
+
+    # ------------------------------------------------------------ what is
+
+    @property
+    def course_index(self) -> int:
+        """Which of the courses the kart is on."""
+        return self.episode % len(self.courses)
+
+    @property
+    def course(self) -> Course:
+        """The course the kart is on, where it lies in the map."""
+        return self.courses[self.course_index]
+
+    @property
+    def time_s(self) -> float:
+        """Simulated time since the world began; placing the kart does not turn it back."""
+        return self._steps / self.config.physics_hz
+
+    @property
+    def state(self) -> VehicleState:
+        """The kart's state in the map."""
+        return self.vehicle.state
+
+    @property
+    def pose(self) -> FloatArray:
+        """(3,) pose of base_link (middle of the rear axle) in the map."""
+        return self.vehicle.state.pose
+
+    @property
+    def speed_mps(self) -> float:
+        """Speed along the kart's x axis."""
+        return self.vehicle.state.speed_mps
+
+    @property
+    def progress_m(self) -> float:
+        """Metres driven along the course since the kart was placed (backwards counts negative)."""
+        return self._progress_m
+
+    @property
+    def progress(self) -> float:
+        """Laps driven since the kart was placed, with fraction."""
+        return self._progress_m / self.course.length_m
+
+    @property
+    def lap(self) -> int:
+        """Whole laps since the kart was placed."""
+        return max(0, int(np.floor(self.progress + 1e-9)))
+
+    @property
+    def station_m(self) -> float:
+        """Where along the course the kart is."""
+        return self._station_m
+
+    @property
+    def lateral_m(self) -> float:
+        """Signed distance from the reference line, positive left of it."""
+        return self._lateral_m
+
+    @property
+    def beyond_edge_m(self) -> float:
+        """How far the kart's outline reaches over the road's edge; negative while all of it is on the road."""
+        foot = self.course.project(footprint(self.pose, self.config.vehicle), np.full(4, self._station_m))
+        left = foot.lateral_m - self.course.at(foot.s_m, self.course.width_left_m)
+        right = -foot.lateral_m - self.course.at(foot.s_m, self.course.width_right_m)
+        return float(np.maximum(left, right).max())
+
+    @property
+    def off_track(self) -> bool:
+        """Any corner of the kart (2.064 x 1.30 m) beyond the road's edge."""
+        return self.beyond_edge_m > 0.0
+
+    @property
+    def finished(self) -> bool:
+        """The end of an open course has been reached."""
+        return not self.course.closed and self._station_m > self.course.length_m - 1.0
+
+    @property
+    def disturbance(self) -> Disturbance | None:
+        """What the teacher is to do wrong now; None outside disturbed phases."""
+        return self._phase.at(self.time_s) if self._phase else None
+
+    # ------------------------------------------------------------ what happens
+
+    def reset(
+        self, s_m: float = 0.0, lateral_m: float = 0.0, heading_rad: float = 0.0, speed_mps: float = 0.0,
+        course_index: int | None = None,
+    ) -> None:
+        """Place the kart at a station, beside the line and askew; laps and progress start again.
+
+        Args:
+            course_index: which course; None stays on the current one.
+        """
+        if course_index is not None:
+            self.episode += (course_index - self.episode) % len(self.courses)
+        pose = self.course.pose_at(s_m, lateral_m)
+        pose[2] = wrap_angle(pose[2] + heading_rad)
+        curvature = float(self.course.at(s_m, self.course.curvature_1pm))
+        wheels = float(np.arctan(curvature * self.config.vehicle.wheelbase_m))
+        self.vehicle.place(pose, speed_mps, wheels if speed_mps > 0.0 else 0.0)
+        self._station_m, self._lateral_m, self._progress_m = float(self.course.wrap_s(s_m)), lateral_m, 0.0
+        self._place_time_s = self.time_s
+        self._phase = None
+        every = self.config.disturb_every_s
+        self._next_phase_s = float("inf") if every is None else self.time_s + self._rng.uniform(0.3, 1.0) * every
+
+    def _start_episode(self) -> None:
+        """Drawn start: the errors shrink where the road is narrow."""
+        c, rng = self.config, self._rng
+        room = max(0.0, self.course.half_width_m - 0.5 * c.vehicle.width_m - 0.3)
+        lateral = rng.uniform(-1.0, 1.0) * min(c.start_lateral_m, room)
+        heading = rng.uniform(-1.0, 1.0) * c.start_heading_rad
+        # An open course keeps room behind and ahead.
+        span = (0.0, 1.0) if self.course.closed else (0.05, 0.7)
+        self.reset(self.course.length_m * rng.uniform(*span), lateral, heading, rng.uniform(*c.start_speed_mps))
+        if rng.random() < c.disturbed_share:
+            self._phase = draw_phase(rng, self.time_s, self.course, c.vehicle, c.disturbance)
+
+    def step(self, command: Command) -> VehicleState:
+        """One physics step (10 ms) under a command; an episode whose time is over ends with a new start."""
+        self.vehicle.step(command.steer_rad, command.accel_mps2, 1.0 / self.config.physics_hz)
+        self._steps += 1
+        state = self.vehicle.state
+        foot = self.course.project((state.x_m, state.y_m), self._station_m)
+        moved = float(foot.s_m) - self._station_m
+        if self.course.closed:
+            moved -= self.course.length_m * round(moved / self.course.length_m)
+        self._progress_m += moved
+        self._station_m, self._lateral_m = float(foot.s_m), float(foot.lateral_m)
+        self._move_on()
+        return self.vehicle.state
+
+    def _move_on(self) -> None:
+        c = self.config
+        if c.episode_s is not None and (self.time_s - self._place_time_s >= c.episode_s - 1e-9 or self.finished):
+            self.episode += 1
+            self._start_episode()
+        elif c.disturb_every_s is not None and self.time_s >= self._next_phase_s:
+            self._phase = draw_phase(self._rng, self.time_s, self.course, c.vehicle, c.disturbance)
+            self._next_phase_s = self._phase.end_s + self._rng.uniform(0.5, 1.5) * c.disturb_every_s
+
+    # ------------------------------------------------------------ what is seen
+
+    @property
+    def scene(self) -> Scene:
+        """The scene of the current course (one is kept; building one takes some tenths of a second)."""
+        if self._scene is None or self._scene[0] != self.course_index:
+            self._scene = None  # frees the old texture before the new one is painted
+            look = int(np.random.default_rng([23, self.seed, self.course_index]).integers(2**31))
+            self._scene = (self.course_index, Scene(self.course, look, self.config.props))
+        return self._scene[1]
+
+    def render(self, camera: Camera) -> NDArray[np.uint8]:
+        """What a camera sees now: (height, width, 3) uint8 RGB."""
+        return self.scene.render(camera, self.pose)
