@@ -39,14 +39,22 @@ class AlpamayoPolicy:
     """
 
     def __init__(
-        self, model_folder: Path | str | LoadedModel, adapter: Path | str | None = None, cameras: str = "mono",
-        flow_steps: int = 10, noise_temperature: float = 0.0, seed: int = 0, reasoning: bool = True,
-        device: str = "cpu", max_thought_tokens: int = MAX_THOUGHT_TOKENS,
+        self,
+        model_folder: Path | str | LoadedModel,
+        adapter: Path | str | None = None,
+        cameras: str = "mono",
+        flow_steps: int = 10,
+        noise_temperature: float = 0.0,
+        seed: int = 0,
+        reasoning: bool = True,
+        device: str = "cpu",
+        max_thought_tokens: int = MAX_THOUGHT_TOKENS,
     ) -> None:
         cameras_of(cameras)
         if flow_steps < 1 or noise_temperature < 0.0:
             raise MonoError(
-                f"{flow_steps} flow steps at noise temperature {noise_temperature}", "at least 1 step, temperature >= 0"
+                f"{flow_steps} flow steps at noise temperature {noise_temperature}",
+                "at least 1 step, temperature >= 0",
             )
         if isinstance(model_folder, LoadedModel):
             loaded = model_folder
@@ -82,15 +90,19 @@ class AlpamayoPolicy:
             return []
         clock = _StageClock(self.model.device)
         asked = None if self.reasoning else ""
-        batch = self.processor.collate([
-            self.processor.encode(select_images(observation, self.cameras), observation.history, asked)
-            for observation in observations
-        ])
+        batch = self.processor.collate(
+            [
+                self.processor.encode(select_images(observation, self.cameras), observation.history, asked)
+                for observation in observations
+            ]
+        )
         clock.lap("encode")
         device, grids = self.model.device, batch.grid_thw
         vision = self.model.encode_images(batch.pixel_values.to(device), grids.to(device))
         clock.lap("vision")
-        prefix = self.model.run_prefix(batch.input_ids.to(device), batch.attention_mask.to(device), vision, grids)
+        prefix = self.model.run_prefix(
+            batch.input_ids.to(device), batch.attention_mask.to(device), vision, grids
+        )
         clock.lap("prefill")
         thoughts = [""] * len(observations)
         if self.reasoning:
@@ -123,7 +135,9 @@ class AlpamayoPolicy:
         history = torch.as_tensor(np.stack([o.history for o in observations]), device=actions.device)
         v0 = space.estimate_v0(history)
         known = [o.speed_mps is not None and bool(np.isfinite(o.speed_mps)) for o in observations]
-        speeds = torch.tensor([o.speed_mps if k else 0.0 for o, k in zip(observations, known)], dtype=v0.dtype)
+        speeds = torch.tensor(
+            [o.speed_mps if k else 0.0 for o, k in zip(observations, known)], dtype=v0.dtype
+        )
         v0 = torch.where(torch.tensor(known).to(v0.device), speeds.to(v0.device), v0)
         poses = space.action_to_traj(history, actions.double(), v0=v0)
         return list(poses.cpu().numpy())

@@ -61,7 +61,9 @@ def test_actions_and_paths_match_the_reference_in_float64(golden: dict[str, np.n
 
 def test_float32_class_defaults_and_rounded_constants(golden: dict[str, np.ndarray]) -> None:
     history, future = case(golden, torch.float32)
-    assert gap(ActionSpace(RELEASED_ACTION_SPACE).traj_to_action(history, future), golden["action_f32"]) < 5e-4
+    assert (
+        gap(ActionSpace(RELEASED_ACTION_SPACE).traj_to_action(history, future), golden["action_f32"]) < 5e-4
+    )
     physical = ActionSpace(ActionSpaceConfig()).traj_to_action(history, future)
     assert gap(physical, golden["action_ctor_defaults_f32"]) < 5e-4
     rounded = ActionSpace(RELEASED_ACTION_SPACE, dtype=torch.bfloat16)
@@ -73,10 +75,17 @@ def test_float32_class_defaults_and_rounded_constants(golden: dict[str, np.ndarr
 def test_a_known_speed_replaces_the_estimate(golden: dict[str, np.ndarray]) -> None:
     history, _ = case(golden, torch.float64)
     space = ActionSpace(RELEASED_ACTION_SPACE, dtype=torch.float64)
-    still = -torch.as_tensor([RELEASED_ACTION_SPACE.accel_mean / RELEASED_ACTION_SPACE.accel_std,
-                              RELEASED_ACTION_SPACE.curvature_mean / RELEASED_ACTION_SPACE.curvature_std])
-    path = space.action_to_traj(history, still.double().expand(len(history), 64, 2),
-                                v0=torch.full((len(history),), 5.0, dtype=torch.float64))
+    still = -torch.as_tensor(
+        [
+            RELEASED_ACTION_SPACE.accel_mean / RELEASED_ACTION_SPACE.accel_std,
+            RELEASED_ACTION_SPACE.curvature_mean / RELEASED_ACTION_SPACE.curvature_std,
+        ]
+    )
+    path = space.action_to_traj(
+        history,
+        still.double().expand(len(history), 64, 2),
+        v0=torch.full((len(history),), 5.0, dtype=torch.float64),
+    )
     assert torch.allclose(path[:, -1, 0], torch.tensor(32.0, dtype=torch.float64), atol=1e-5)
     assert float(path[..., 1:].abs().max()) < 1e-5
 
@@ -85,7 +94,10 @@ def test_mirrored_driving_mirrors_the_curvature(golden: dict[str, np.ndarray]) -
     history, future = case(golden, torch.float64)
     flip = torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
     space = ActionSpace(ActionSpaceConfig(), dtype=torch.float64)
-    actions, mirrored = space.traj_to_action(history, future), space.traj_to_action(history * flip, future * flip)
+    actions, mirrored = (
+        space.traj_to_action(history, future),
+        space.traj_to_action(history * flip, future * flip),
+    )
     assert torch.allclose(mirrored, actions * flip[:2], atol=1e-9)
 
 

@@ -18,13 +18,8 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from collector.errors import MonoError  # noqa: E402
 from finetune.alpamayo.action_projection import fourier_frequencies  # noqa: E402
 from finetune.alpamayo.checkpoint import fit_vocabulary, load_model, new_model, save_model  # noqa: E402
-from finetune.alpamayo.configuration import (  # noqa: E402
-    RELEASED_BACKBONES,
-    AlpamayoConfig,
-    official_config,
-    parse_config,
-    read_config,
-)
+from finetune.alpamayo.configuration import RELEASED_BACKBONES, AlpamayoConfig  # noqa: E402
+from finetune.alpamayo.configuration_files import official_config, parse_config, read_config  # noqa: E402
 from finetune.alpamayo.images import ImageSettings  # noqa: E402
 from finetune.alpamayo.model import AlpamayoR1  # noqa: E402
 from finetune.alpamayo.tokenizer import Tokenizer  # noqa: E402
@@ -72,8 +67,11 @@ def test_half_precision_keeps_constants_and_rotary_frequencies(tmp_path: Path) -
 
 
 def test_absent_constants_are_made_again(folder: Path) -> None:
-    constants = tuple(name for name in load_file(folder / "model.safetensors")
-                      if name.startswith("action_space.") or name.endswith("freqs"))
+    constants = tuple(
+        name
+        for name in load_file(folder / "model.safetensors")
+        if name.startswith("action_space.") or name.endswith("freqs")
+    )
     assert len(constants) == 7
     edit_weights(folder, drop=constants)
     model = load_model(folder).model
@@ -81,8 +79,12 @@ def test_absent_constants_are_made_again(folder: Path) -> None:
     assert float(model.action_space.accel_std) == pytest.approx(0.6810426736454882)
     edit_config(folder, dtype="bfloat16")
     rounded = load_model(folder).model.action_space
-    assert [float(rounded.accel_mean), float(rounded.accel_std), float(rounded.curvature_mean),
-            float(rounded.curvature_std)] == [0.029052734375, 0.6796875, 0.0002689361572265625, 0.026123046875]
+    assert [
+        float(rounded.accel_mean),
+        float(rounded.accel_std),
+        float(rounded.curvature_mean),
+        float(rounded.curvature_std),
+    ] == [0.029052734375, 0.6796875, 0.0002689361572265625, 0.026123046875]
 
 
 def test_shards_load_as_one(folder: Path) -> None:
@@ -103,12 +105,21 @@ def test_shards_load_as_one(folder: Path) -> None:
 
 
 def test_missing_surplus_and_misshapen_tensors_are_all_named_at_once(folder: Path) -> None:
-    edit_weights(folder, drop=("expert.norm.weight", "action_out_proj.bias"),
-                 **{"vlm.spare": torch.zeros(1), "action_out_proj.weight": torch.zeros(3, 32)})
+    edit_weights(
+        folder,
+        drop=("expert.norm.weight", "action_out_proj.bias"),
+        **{"vlm.spare": torch.zeros(1), "action_out_proj.weight": torch.zeros(3, 32)},
+    )
     with pytest.raises(MonoError) as caught:
         load_model(folder)
-    for word in ("missing", "expert.norm.weight", "action_out_proj.bias", "surplus", "vlm.spare",
-                 "action_out_proj.weight (3, 32) instead of (2, 32)"):
+    for word in (
+        "missing",
+        "expert.norm.weight",
+        "action_out_proj.bias",
+        "surplus",
+        "vlm.spare",
+        "action_out_proj.weight (3, 32) instead of (2, 32)",
+    ):
         assert word in str(caught.value)
 
 
@@ -127,7 +138,10 @@ def test_truncated_weights_are_refused(folder: Path) -> None:
     [
         ({"action_space_cfg": {"_target_": "os.system"}}, "os.system"),
         ({"action_out_proj_cfg": {"_target_": "torch.hub.load"}}, "torch.hub.load"),
-        ({"diffusion_cfg": {"_target_": "alpamayo_r1.diffusion.flow_matching.FlowMatching2"}}, "FlowMatching2"),
+        (
+            {"diffusion_cfg": {"_target_": "alpamayo_r1.diffusion.flow_matching.FlowMatching2"}},
+            "FlowMatching2",
+        ),
         ({"diffusion_cfg": {"int_method": "heun"}}, "heun"),
         ({"diffusion_cfg": {"stepps": 3}}, "stepps"),
         ({"model_type": "alpamayo_reasoning_vla"}, "alpamayo_reasoning_vla"),
@@ -136,7 +150,9 @@ def test_truncated_weights_are_refused(folder: Path) -> None:
         ({"expert_cfg": {"head_dim": 8}}, "head_dim"),
     ],
 )
-def test_foreign_configurations_are_refused_by_name(folder: Path, changes: dict[str, Any], found: str) -> None:
+def test_foreign_configurations_are_refused_by_name(
+    folder: Path, changes: dict[str, Any], found: str
+) -> None:
     edit_config(folder, **changes)
     with pytest.raises(MonoError, match=found):
         load_model(folder)
@@ -189,7 +205,8 @@ def test_new_models_repeat_by_seed_and_survive_saving(tmp_path: Path) -> None:
 def test_a_model_with_adapters_is_not_saved_as_a_plain_one(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     loaded = load_model(TINY)
-    wrapped = peft.get_peft_model(loaded.model, peft.LoraConfig(r=2, target_modules=r".*layers\.\d+\.self_attn\.q_proj"))
+    lora = peft.LoraConfig(r=2, target_modules=r".*layers\.\d+\.self_attn\.q_proj")
+    wrapped = peft.get_peft_model(loaded.model, lora)
     adapted = [name for name, p in wrapped.named_parameters() if p.requires_grad]
     assert any("expert" in name for name in adapted) and any("language_model" in name for name in adapted)
     with pytest.raises(MonoError, match="adapters"):

@@ -1,4 +1,4 @@
-"""The whole tiny reference model against its figures: vision, logits, losses, velocity, sampling, padding, gradients."""
+"""The whole tiny reference model against its figures: images, logits, losses, velocity, sampling, padding."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def test_vision_tower(io: dict[str, Any], vision: VisionFeatures) -> None:
     assert gap(torch.stack(vision.deepstack), io["s0/vision/deepstack"]) < 1e-5
 
 
-def test_equal_images_take_the_batched_path_to_the_same_features(loaded: LoadedModel, io: dict[str, Any]) -> None:
+def test_equal_images_take_the_batched_path_to_the_same_features(
+    loaded: LoadedModel, io: dict[str, Any]
+) -> None:
     grids = io["s0/image_grid_thw"][:2]
     patches = int(grids.prod(-1).sum())
     ours = loaded.model.encode_images(io["s0/pixel_values"][:patches].float(), grids)
@@ -65,14 +67,18 @@ def test_equal_images_take_the_batched_path_to_the_same_features(loaded: LoadedM
 
 def test_rotary_positions(loaded: LoadedModel, io: dict[str, Any]) -> None:
     ids, mask = io["s0/train_cot/input_ids_all_fused"], io["s0/train_cot/attention_mask"]
-    positions, following = prefix_positions(ids, mask, io["s0/image_grid_thw"], loaded.config.vlm["image_token_id"], 2)
+    positions, following = prefix_positions(
+        ids, mask, io["s0/image_grid_thw"], loaded.config.vlm["image_token_id"], 2
+    )
     assert (positions == io["s0/stage1/position_ids"]).all()
     assert int(following) - int(mask.sum()) == int(io["s0/stage1/rope_deltas"])
 
 
 def test_positions_refuse_what_does_not_fit(loaded: LoadedModel, io: dict[str, Any]) -> None:
-    ids, mask, grids = (io[k] for k in ("s0/train_cot/input_ids_all_fused", "s0/train_cot/attention_mask",
-                                        "s0/image_grid_thw"))
+    ids, mask, grids = (
+        io[k]
+        for k in ("s0/train_cot/input_ids_all_fused", "s0/train_cot/attention_mask", "s0/image_grid_thw")
+    )
     image = loaded.config.vlm["image_token_id"]
     for wrong in (grids[:3], torch.cat([grids, grids[:1]]), grids.flip(0)):
         with pytest.raises(MonoError, match="placeholders"):
@@ -131,14 +137,18 @@ def test_expert_sees_both_ways_and_stops_at_its_own_start(
     assert gap(loss[0], io["s0/stage2/noncausal/loss_flow"]) < 1e-5
 
 
-def test_first_waypoint_depends_on_the_last(loaded: LoadedModel, io: dict[str, Any], vision: VisionFeatures) -> None:
+def test_first_waypoint_depends_on_the_last(
+    loaded: LoadedModel, io: dict[str, Any], vision: VisionFeatures
+) -> None:
     prefix = read(loaded, io, vision, "input_ids_hist_fused").detach()
     x = io["s0/stage2/noisy_x"].clone().requires_grad_(True)
     loaded.model.velocity(prefix, x, io["train/t"])[0, 0].sum().backward()
     assert float(x.grad[0, -1].abs().sum()) > 0
 
 
-def test_gradients_match_the_reference(loaded: LoadedModel, io: dict[str, Any], vision: VisionFeatures) -> None:
+def test_gradients_match_the_reference(
+    loaded: LoadedModel, io: dict[str, Any], vision: VisionFeatures
+) -> None:
     model = loaded.model
     prefix = read(loaded, io, vision, "input_ids_hist_fused")
     model.zero_grad()
@@ -164,15 +174,24 @@ def inference_prompt(loaded: LoadedModel, io: dict[str, Any]) -> Any:
     return ids
 
 
-def test_forced_thought_and_euler_end_point(loaded: LoadedModel, io: dict[str, Any], vision: VisionFeatures) -> None:
+def test_forced_thought_and_euler_end_point(
+    loaded: LoadedModel, io: dict[str, Any], vision: VisionFeatures
+) -> None:
     model, processor = loaded.model, loaded.processor
     ids = inference_prompt(loaded, io).repeat(2, 1)
     with torch.no_grad():
         prefix = model.run_prefix(
-            ids, torch.ones_like(ids), VisionFeatures.cat([vision, vision]), io["s0/image_grid_thw"].repeat(2, 1)
+            ids,
+            torch.ones_like(ids),
+            VisionFeatures.cat([vision, vision]),
+            io["s0/image_grid_thw"].repeat(2, 1),
         )
         answer = generate(
-            model, prefix, cot_end_id=processor.cot_end_id, max_new_tokens=64, forced=io["infer/forced_tokens"]
+            model,
+            prefix,
+            cot_end_id=processor.cot_end_id,
+            max_new_tokens=64,
+            forced=io["infer/forced_tokens"],
         )
         assert [len(row) for row in answer.tokens] == io["infer/forced_len_until_future_start"].tolist()
         assert answer.finished == [True, True]
@@ -205,7 +224,9 @@ def mixed_batch(loaded: LoadedModel, thoughts: list[str | None]) -> Any:
     small = replace(processor.images, resize_width_px=96, resize_height_px=64)
     processor = type(processor)(loaded.config, processor.tokenizer, small)
     rows = [
-        processor.encode([rng.integers(0, 255, PHOTO, dtype=np.uint8) for _ in range(1 + i % 2)], history, thought)
+        processor.encode(
+            [rng.integers(0, 255, PHOTO, dtype=np.uint8) for _ in range(1 + i % 2)], history, thought
+        )
         for i, thought in enumerate(thoughts)
     ]
     return processor, rows
@@ -215,15 +236,24 @@ def test_padded_batch_equals_its_single_rows(loaded: LoadedModel) -> None:
     processor, rows = mixed_batch(loaded, ["Turn left.", "A longer thought about the bend.", ""])
     model, draws = loaded.model, 3
     generator = torch.Generator().manual_seed(3)
-    actions, noise = torch.randn(3, 64, 2, generator=generator), torch.randn(3, draws, 64, 2, generator=generator)
+    actions, noise = (
+        torch.randn(3, 64, 2, generator=generator),
+        torch.randn(3, draws, 64, 2, generator=generator),
+    )
     t = torch.rand(3, draws, generator=generator)
 
     def losses(encoded: list[Any], which: slice) -> tuple[Any, Any]:
         batch = processor.collate(encoded)
         vision = model.encode_images(batch.pixel_values, batch.grid_thw)
         return model(
-            batch.input_ids, batch.attention_mask, batch.label_mask, vision, batch.grid_thw,
-            actions[which], noise[which], t[which],
+            batch.input_ids,
+            batch.attention_mask,
+            batch.label_mask,
+            vision,
+            batch.grid_thw,
+            actions[which],
+            noise[which],
+            t[which],
         )
 
     for graded in (False, True):
@@ -270,7 +300,11 @@ def test_sampling_thoughts_is_seeded_and_varied(loaded: LoadedModel) -> None:
         vision = model.encode_images(batch.pixel_values, batch.grid_thw)
         prefix = model.run_prefix(batch.input_ids, batch.attention_mask, vision, batch.grid_thw)
         return model.generate(
-            prefix, cot_end_id=processor.cot_end_id, max_new_tokens=10, temperature=1.0, top_p=0.98,
+            prefix,
+            cot_end_id=processor.cot_end_id,
+            max_new_tokens=10,
+            temperature=1.0,
+            top_p=0.98,
             generator=torch.Generator().manual_seed(seed),
         ).tokens[0]
 
@@ -286,9 +320,15 @@ def test_expert_store_repeats_a_prefix_for_its_draws(
         store = ExpertStore(prefix, 2)
         new = torch.randn(2, 2, 64, 16)
         keys, _ = store.update(new, new, 0)
-        assert gap(keys[0, :, :-64], prefix.keys[0][0]) == 0.0 and gap(keys[1, :, :-64], prefix.keys[0][0]) == 0.0
+        assert (
+            gap(keys[0, :, :-64], prefix.keys[0][0]) == 0.0
+            and gap(keys[1, :, :-64], prefix.keys[0][0]) == 0.0
+        )
         again, _ = store.update(2 * new, new, 0)
     assert again.shape == keys.shape and gap(again[:, :, -64:], 2 * new) == 0.0
     with pytest.raises(MonoError, match="whole number"):
-        loaded.model.velocity(type(prefix)(**{**vars(prefix), "input_ids": prefix.input_ids.repeat(2, 1)}),
-                              torch.zeros(3, 64, 2), torch.zeros(3))
+        loaded.model.velocity(
+            type(prefix)(**{**vars(prefix), "input_ids": prefix.input_ids.repeat(2, 1)}),
+            torch.zeros(3, 64, 2),
+            torch.zeros(3),
+        )

@@ -28,7 +28,9 @@ def loaded() -> LoadedModel:
     return replace(model, processor=Processor(model.config, model.processor.tokenizer, images))
 
 
-def observation(stamp_ns: int, speed_mps: float | None = 5.0, cameras: tuple[str, ...] = ("front",)) -> Observation:
+def observation(
+    stamp_ns: int, speed_mps: float | None = 5.0, cameras: tuple[str, ...] = ("front",)
+) -> Observation:
     rng = np.random.default_rng(stamp_ns)
     history = np.zeros((16, 3))
     history[:, 0] = np.linspace(-7.5, 0.0, 16)
@@ -47,7 +49,9 @@ def test_a_plan_has_path_thought_stamp_and_stages(loaded: LoadedModel) -> None:
 
 def test_plans_do_not_depend_on_their_neighbours(loaded: LoadedModel) -> None:
     for temperature in (0.0, 1.0):
-        policy = AlpamayoPolicy(loaded, cameras="mono-4frames", noise_temperature=temperature, max_thought_tokens=6)
+        policy = AlpamayoPolicy(
+            loaded, cameras="mono-4frames", noise_temperature=temperature, max_thought_tokens=6
+        )
         seen = [observation(stamp) for stamp in (11, 12, 13)]
         together = policy.plan_many(seen)
         for one, plan in zip(seen, together):

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
 
 from collector.errors import MonoError  # noqa: E402
-from finetune.alpamayo.configuration import read_config  # noqa: E402
+from finetune.alpamayo.configuration_files import read_config  # noqa: E402
 from finetune.alpamayo.images import ImageSettings, patchify, preprocess, resize, smart_resize  # noqa: E402
 from finetune.alpamayo.processor import Processor  # noqa: E402
 from finetune.alpamayo.prompt import PromptBuilder, prompt_text  # noqa: E402
@@ -42,7 +42,9 @@ def test_prompt_words_are_the_reference_s() -> None:
     assert texts["s0/train_cot"].startswith(ours)
     assert texts["s0/train_cot"][len(ours) :].startswith("<|traj_future|>")
     silent = prompt_text([1], reasoning="")
-    assert silent.endswith("output the future trajectory.<|im_end|>\n<|im_start|>assistant\n<|traj_future_start|>")
+    assert silent.endswith(
+        "output the future trajectory.<|im_end|>\n<|im_start|>assistant\n<|traj_future_start|>"
+    )
     assert "chain-of-thought" not in silent
 
 
@@ -52,7 +54,11 @@ def test_prompt_ids_are_exact(processor: Processor, io: Any) -> None:
     builder = PromptBuilder(processor.tokenizer)
     ids, learned = builder.build(TOKENS, history, None)
     fused = io["s0/train_cot/input_ids_hist_fused"][0]
-    assert ids == fused[: len(ids)].tolist() and len(ids) == io["s0/infer/input_ids_raw"].shape[1] and learned == 0
+    assert (
+        ids == fused[: len(ids)].tolist()
+        and len(ids) == io["s0/infer/input_ids_raw"].shape[1]
+        and learned == 0
+    )
     ids, learned = builder.build(TOKENS, history, "Keep lane; the road bends left.")
     assert ids == fused[: len(ids)].tolist()
     # What is learned here is what the reference labels, up to the trajectory's start.
@@ -60,7 +66,9 @@ def test_prompt_ids_are_exact(processor: Processor, io: Any) -> None:
     ours = np.zeros(len(ids), dtype=bool)
     ours[-learned:] = True
     cot_start = ids.index(processor.cot_start_id)
-    assert labels[cot_start + 1 :].tolist() == ours[cot_start + 1 :].tolist() and not ours[: cot_start + 1].any()
+    assert (
+        labels[cot_start + 1 :].tolist() == ours[cot_start + 1 :].tolist() and not ours[: cot_start + 1].any()
+    )
 
 
 def test_piecewise_ids_equal_those_of_the_whole_text(processor: Processor) -> None:
@@ -85,7 +93,9 @@ def test_extension_appends_bins_then_words_once() -> None:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=list(QWEN_SPECIALS), initial_alphabet=alphabet)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=list(QWEN_SPECIALS), initial_alphabet=alphabet
+    )
     backend.train_from_iterator(["the lane bends left"], trainer)
     tokenizer = Tokenizer(backend)
     before = len(tokenizer)
@@ -105,7 +115,10 @@ def test_thought_is_cut_out_of_generated_ids(processor: Processor) -> None:
     thought = words.encode("Nudge left.")
     tail = [processor.cot_end_id, processor.config.token_ids.future_start]
     assert processor.decode_reasoning(thought + tail) == "Nudge left."
-    assert processor.decode_reasoning([*words.encode("noise"), processor.cot_start_id, *thought, *tail]) == "Nudge left."
+    assert (
+        processor.decode_reasoning([*words.encode("noise"), processor.cot_start_id, *thought, *tail])
+        == "Nudge left."
+    )
     assert processor.decode_reasoning(thought) == ""
 
 
@@ -121,7 +134,11 @@ def test_encoded_prompt_has_matching_images_history_and_labels(processor: Proces
     learned = processor.tokenizer.decode(encoded.input_ids[encoded.label_mask].tolist(), keep_special=True)
     assert learned == "Nudge left.<|cot_end|><|traj_future_start|>"
     batch = processor.collate([encoded, processor.encode([image], HISTORY, "")])
-    assert batch.attention_mask.sum(-1).tolist()[0] == len(encoded.input_ids) > int(batch.attention_mask[1].sum())
+    assert (
+        batch.attention_mask.sum(-1).tolist()[0]
+        == len(encoded.input_ids)
+        > int(batch.attention_mask[1].sum())
+    )
     assert not batch.label_mask[1].any() and batch.pixel_values.shape == (1440, 1536)
 
 
@@ -148,8 +165,11 @@ def test_official_size_and_crop() -> None:
     cropped = resize(image, ImageSettings(crop_top=0.5, resize_width_px=320, resize_height_px=160))
     assert cropped.shape == (160, 320, 3) and cropped.min() == 255
     assert resize(image, ImageSettings(resize_width_px=320, resize_height_px=160)).min() == 0
-    for wrong in ({"crop_top": 0.6, "crop_bottom": 0.4}, {"resize_width_px": 320},
-                  {"resize_width_px": 300, "resize_height_px": 160}):
+    for wrong in (
+        {"crop_top": 0.6, "crop_bottom": 0.4},
+        {"resize_width_px": 320},
+        {"resize_width_px": 300, "resize_height_px": 160},
+    ):
         with pytest.raises(MonoError):
             ImageSettings(**wrong)  # type: ignore[arg-type]
 

@@ -17,15 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from collector.errors import MonoError
-from finetune.alpamayo.action_space import ActionSpace
 from finetune.alpamayo.action_projection import FourierEncoder, fourier_frequencies
-from finetune.alpamayo.configuration import (
-    CONFIG_FILE,
-    VLM_CONFIG_FILE,
-    AlpamayoConfig,
-    official_config,
-    read_config,
-)
+from finetune.alpamayo.action_space import ActionSpace
+from finetune.alpamayo.configuration import CONFIG_FILE, VLM_CONFIG_FILE, AlpamayoConfig
+from finetune.alpamayo.configuration_files import official_config, read_config
 from finetune.alpamayo.images import ImageSettings
 from finetune.alpamayo.model import AlpamayoR1
 from finetune.alpamayo.processor import Processor
@@ -76,13 +71,16 @@ def load_model(
     missing = [name for name in expected if name not in tensors and name not in constants]
     surplus = [name for name in tensors if name not in expected]
     problems = [
-        f"{what}: {', '.join(names[:_NAMED])}" + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-        for what, names in (("missing", missing), ("surplus", surplus), ("wrong shape", wrong)) if names
+        f"{what}: {', '.join(names[:_NAMED])}"
+        + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        for what, names in (("missing", missing), ("surplus", surplus), ("wrong shape", wrong))
+        if names
     ]
     if problems:
         raise MonoError(
             f"the weights in {folder} do not fit its config.json; " + "; ".join(problems),
-            f"the {len(expected)} tensors of this configuration", "download or save the folder again",
+            f"the {len(expected)} tensors of this configuration",
+            "download or save the folder again",
         )
     # Files of Alpamayo 1.5 hold no constants: they are made again, as rounded as the released weights have them.
     stored = getattr(torch, config.dtype)
@@ -97,8 +95,13 @@ def load_model(
 
 
 def new_model(
-    config: AlpamayoConfig, tokenizer: Tokenizer, *, images: ImageSettings | None = None, seed: int = 0,
-    dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
+    config: AlpamayoConfig,
+    tokenizer: Tokenizer,
+    *,
+    images: ImageSettings | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
 ) -> LoadedModel:
     """A model with random weights.
 
@@ -124,13 +127,20 @@ def fit_vocabulary(config: AlpamayoConfig, tokenizer: Tokenizer) -> AlpamayoConf
     tokenizer.extend(bins)
     vlm = {**config.vlm, "text_config": {**config.vlm["text_config"], "vocab_size": len(tokenizer)}}
     for key, word in (
-        ("image_token_id", "<|image_pad|>"), ("video_token_id", "<|video_pad|>"),
-        ("vision_start_token_id", "<|vision_start|>"), ("vision_end_token_id", "<|vision_end|>"),
+        ("image_token_id", "<|image_pad|>"),
+        ("video_token_id", "<|video_pad|>"),
+        ("vision_start_token_id", "<|vision_start|>"),
+        ("vision_end_token_id", "<|vision_end|>"),
     ):
         vlm[key] = tokenizer.id_of(word)
     return replace(
-        config, vlm=vlm, vocab_size=len(tokenizer), traj_vocab_size=bins, traj_token_start_idx=tokenizer.id_of("<i0>"),
-        token_ids=tokenizer.trajectory_token_ids(), raw={},
+        config,
+        vlm=vlm,
+        vocab_size=len(tokenizer),
+        traj_vocab_size=bins,
+        traj_token_start_idx=tokenizer.id_of("<i0>"),
+        token_ids=tokenizer.trajectory_token_ids(),
+        raw={},
     )
 
 
@@ -147,7 +157,9 @@ def save_model(loaded: LoadedModel, folder: Path | str, *, dtype: torch.dtype | 
     """
     folder = Path(folder)
     state = loaded.model.state_dict()
-    wrapped = [name for name in state if "lora_" in name or ".base_layer." in name or ".modules_to_save." in name]
+    wrapped = [
+        name for name in state if "lora_" in name or ".base_layer." in name or ".modules_to_save." in name
+    ]
     if wrapped:
         raise MonoError(f"a model with adapters ({wrapped[0]})", "merged weights", "merge the adapter first")
     folder.mkdir(parents=True, exist_ok=True)
@@ -181,7 +193,9 @@ def _read_tensors(folder: Path, device: torch.device | str) -> Iterator[tuple[st
                 for name in content.keys():  # noqa: SIM118 (not a mapping)
                     yield name, content.get_tensor(name)
         except SafetensorError as error:
-            raise MonoError(f"{path} is damaged ({error})", "a complete safetensors file", "download it again") from error
+            raise MonoError(
+                f"{path} is damaged ({error})", "a complete safetensors file", "download it again"
+            ) from error
 
 
 def _constants(model: AlpamayoR1, config: AlpamayoConfig, stored: torch.dtype) -> dict[str, Tensor]:

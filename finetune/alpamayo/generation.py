@@ -33,8 +33,15 @@ class Generation:
 
 @torch.no_grad()
 def generate(
-    model: AlpamayoR1, prefix: Prefix, *, cot_end_id: int, max_new_tokens: int = 128, temperature: float = 0.0,
-    top_p: float = 1.0, generator: torch.Generator | None = None, forced: Tensor | None = None,
+    model: AlpamayoR1,
+    prefix: Prefix,
+    *,
+    cot_end_id: int,
+    max_new_tokens: int = 128,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    generator: torch.Generator | None = None,
+    forced: Tensor | None = None,
 ) -> Generation:
     """Continue every row of a prefix until it says ``<|traj_future_start|>``.
 
@@ -89,8 +96,11 @@ def generate(
         mask = torch.zeros(filled.shape, dtype=embeds.dtype, device=device)
         mask = mask.masked_fill(~filled, torch.finfo(embeds.dtype).min)
         output = language(
-            inputs_embeds=embeds, position_ids=position[None, :, None].expand(3, -1, -1), use_cache=True,
-            attention_mask=mask[:, None, None], past_key_values=store,
+            inputs_embeds=embeds,
+            position_ids=position[None, :, None].expand(3, -1, -1),
+            use_cache=True,
+            attention_mask=mask[:, None, None],
+            past_key_values=store,
         )
         hidden = output.last_hidden_state[:, 0]
         position = position + alive
@@ -100,8 +110,14 @@ def generate(
     tokens = torch.stack(written, dim=1)
     keys, values = store.tensors()
     grown = replace(
-        prefix, keys=keys, values=values, filled=filled, visible=filled, next_position=position,
-        expert_position=position, hidden=None,
+        prefix,
+        keys=keys,
+        values=values,
+        filled=filled,
+        visible=filled,
+        next_position=position,
+        expert_position=position,
+        hidden=None,
         input_ids=torch.cat([prefix.input_ids, tokens.clamp(min=0)], dim=1),
     )
     lists = [[index for index in row if index >= 0] for row in tokens.tolist()]

@@ -46,15 +46,17 @@ class ImageSettings:
     temporal_patch_size: int = 2
 
     def __post_init__(self) -> None:
-        if not (0.0 <= self.crop_top and 0.0 <= self.crop_bottom and self.crop_top + self.crop_bottom < 1.0):
+        if not (min(self.crop_top, self.crop_bottom) >= 0.0 and self.crop_top + self.crop_bottom < 1.0):
             raise MonoError(
                 f"image crop {self.crop_top} from the top and {self.crop_bottom} from the bottom",
-                "fractions of the height that leave something", f"correct {PREPROCESSOR_FILE}",
+                "fractions of the height that leave something",
+                f"correct {PREPROCESSOR_FILE}",
             )
         fixed = (self.resize_width_px, self.resize_height_px)
         if fixed != (None, None) and any(not side or side % self.factor for side in fixed):
             raise MonoError(
-                f"image size {fixed}", f"width and height, both multiples of {self.factor}",
+                f"image size {fixed}",
+                f"width and height, both multiples of {self.factor}",
                 f"correct {PREPROCESSOR_FILE}",
             )
 
@@ -123,7 +125,9 @@ def resize(image: NDArray[np.uint8], settings: ImageSettings) -> NDArray[np.uint
     return np.asarray(Image.fromarray(cut).resize((columns, rows), Image.Resampling.BICUBIC))
 
 
-def patchify(image: NDArray[np.uint8], settings: ImageSettings) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
+def patchify(
+    image: NDArray[np.uint8], settings: ImageSettings
+) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
     """Normalised flat patches of a resized image.
 
     Patches are ordered merge block by merge block; within one, values run channel, time, row, column. A single frame

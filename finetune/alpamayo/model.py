@@ -29,14 +29,16 @@ from finetune.alpamayo.vision import all_equal, encode_equal_images
 __all__ = ["AlpamayoR1", "Generation", "Prefix", "VisionFeatures"]
 
 
-def text_config(sizes: dict[str, Any]) -> Qwen3VLTextConfig:
+def text_config(sizes: dict[str, Any]) -> Any:
     """Text settings for transformers from plain sizes."""
     values = dict(sizes)
     rope = {
-        "rope_type": "default", "rope_theta": float(values.pop("rope_theta")),
-        "mrope_section": list(values.pop("mrope_section")), "mrope_interleaved": True,
+        "rope_type": "default",
+        "rope_theta": float(values.pop("rope_theta")),
+        "mrope_section": list(values.pop("mrope_section")),
+        "mrope_interleaved": True,
     }
-    config = Qwen3VLTextConfig(**values, rope_parameters=rope, tie_word_embeddings=False)
+    config: Any = Qwen3VLTextConfig(**{**values, "rope_parameters": rope, "tie_word_embeddings": False})
     config._attn_implementation = "sdpa"
     return config
 
@@ -54,9 +56,11 @@ class AlpamayoR1(nn.Module):
         super().__init__()
         self.settings = config
         text = dict(config.vlm["text_config"])
-        qwen = Qwen3VLConfig(
-            text_config=text_config(text).to_dict(), vision_config=dict(config.vlm["vision_config"]),
-            tie_word_embeddings=False, **{k: v for k, v in config.vlm.items() if k.endswith("_token_id")},
+        qwen: Any = Qwen3VLConfig(
+            text_config=text_config(text).to_dict(),
+            vision_config=dict(config.vlm["vision_config"]),
+            tie_word_embeddings=False,
+            **{k: v for k, v in config.vlm.items() if k.endswith("_token_id")},
         )
         for part in (qwen, qwen.text_config, qwen.vision_config):
             part._attn_implementation = "sdpa"
@@ -92,7 +96,9 @@ class AlpamayoR1(nn.Module):
             return VisionFeatures(output[0], list(output[1]))
         return VisionFeatures(output.pooler_output, list(output.deepstack_features))
 
-    def run_prefix(self, input_ids: Tensor, attention_mask: Tensor, vision: VisionFeatures, grid_thw: Tensor) -> Prefix:
+    def run_prefix(
+        self, input_ids: Tensor, attention_mask: Tensor, vision: VisionFeatures, grid_thw: Tensor
+    ) -> Prefix:
         """Read images and words; differentiable.
 
         Args:
@@ -116,15 +122,26 @@ class AlpamayoR1(nn.Module):
         cache = DynamicCache()
         # Right padding needs no mask: a token never sees what follows it, and padded rows are not read.
         output = language(
-            inputs_embeds=embeds, position_ids=positions, attention_mask=None, past_key_values=cache, use_cache=True,
-            visual_pos_masks=is_image, deepstack_visual_embeds=[layer.to(embeds) for layer in vision.deepstack],
+            inputs_embeds=embeds,
+            position_ids=positions,
+            attention_mask=None,
+            past_key_values=cache,
+            use_cache=True,
+            visual_pos_masks=is_image,
+            deepstack_visual_embeds=[layer.to(embeds) for layer in vision.deepstack],
         )
+        layers: list[Any] = cache.layers
         filled = attention_mask.bool()
         visible, expert_position = self.expert_start(input_ids, filled, positions[0], following)
         return Prefix(
-            keys=tuple(layer.keys for layer in cache.layers), values=tuple(layer.values for layer in cache.layers),
-            filled=filled, visible=visible, next_position=following, expert_position=expert_position,
-            hidden=output.last_hidden_state, input_ids=input_ids,
+            keys=tuple(layer.keys for layer in layers),
+            values=tuple(layer.values for layer in layers),
+            filled=filled,
+            visible=visible,
+            next_position=following,
+            expert_position=expert_position,
+            hidden=output.last_hidden_state,
+            input_ids=input_ids,
         )
 
     def expert_start(
@@ -191,18 +208,36 @@ class AlpamayoR1(nn.Module):
         return flow_matching.integrate(lambda x, t: self._velocity(prefix, store, x, t), x0, count)
 
     def generate(
-        self, prefix: Prefix, *, cot_end_id: int, max_new_tokens: int = 128, temperature: float = 0.0,
-        top_p: float = 1.0, generator: torch.Generator | None = None,
+        self,
+        prefix: Prefix,
+        *,
+        cot_end_id: int,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        generator: torch.Generator | None = None,
     ) -> Generation:
-        """Let every row think until its ``<|traj_future_start|>``; see :func:`finetune.alpamayo.generation.generate`."""
+        """Let every row think until its ``<|traj_future_start|>``; see ``generation.generate``."""
         return generate(
-            self, prefix, cot_end_id=cot_end_id, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p,
+            self,
+            prefix,
+            cot_end_id=cot_end_id,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
             generator=generator,
         )
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, label_mask: Tensor, vision: VisionFeatures, grid_thw: Tensor,
-        actions: Tensor, noise: Tensor, t: Tensor,
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        label_mask: Tensor,
+        vision: VisionFeatures,
+        grid_thw: Tensor,
+        actions: Tensor,
+        noise: Tensor,
+        t: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Text loss (B,) and flow loss (B,) through one prefix; arguments as in the methods above."""
         prefix = self.run_prefix(input_ids, attention_mask, vision, grid_thw)
@@ -224,7 +259,10 @@ class AlpamayoR1(nn.Module):
         mask = torch.zeros(visible.shape, dtype=embeds.dtype, device=embeds.device)
         mask = mask.masked_fill(~visible, torch.finfo(embeds.dtype).min).repeat_interleave(draws, 0)
         output = self.expert(
-            inputs_embeds=embeds, position_ids=positions, past_key_values=store, use_cache=True,
+            inputs_embeds=embeds,
+            position_ids=positions,
+            past_key_values=store,
+            use_cache=True,
             attention_mask=mask[:, None, None].expand(-1, 1, waypoints, -1),
         )
         return self.action_out_proj(output.last_hidden_state).float()

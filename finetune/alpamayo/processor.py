@@ -59,7 +59,9 @@ class Processor:
         MonoError: tokenizer and configuration disagree.
     """
 
-    def __init__(self, config: AlpamayoConfig, tokenizer: Tokenizer, images: ImageSettings | None = None) -> None:
+    def __init__(
+        self, config: AlpamayoConfig, tokenizer: Tokenizer, images: ImageSettings | None = None
+    ) -> None:
         self.config = config
         self.tokenizer = tokenizer.extend(config.traj_vocab_size)
         self.images = images or ImageSettings(config.min_pixels, config.max_pixels)
@@ -109,7 +111,9 @@ class Processor:
         """48 vocabulary ids of a history (16, 3); the road is flat, so height is zero."""
         poses = np.asarray(history, dtype=np.float64)
         if poses.ndim != 2 or poses.shape[1] != 3 or len(poses) * 3 != self.config.tokens_per_history_traj:
-            raise MonoError(f"a history of shape {poses.shape}", f"({self.config.tokens_per_history_traj // 3}, 3)")
+            raise MonoError(
+                f"a history of shape {poses.shape}", f"({self.config.tokens_per_history_traj // 3}, 3)"
+            )
         xyz = torch.tensor(poses, dtype=torch.float32)
         xyz[:, 2] = 0.0
         return (self.history_tokenizer.encode(xyz) + self.config.history_token_start_idx).tolist()
@@ -144,7 +148,8 @@ class Processor:
         for name, (configured, found) in expected.items():
             if configured != found:
                 raise MonoError(
-                    f"config.json says {name} {configured}, the tokenizer {found}", "one and the same vocabulary",
+                    f"config.json says {name} {configured}, the tokenizer {found}",
+                    "one and the same vocabulary",
                     "use the tokenizer that belongs to this model",
                 )
         if len(self.tokenizer) > self.config.vocab_size:

@@ -60,7 +60,9 @@ def prefix_positions(
         positions[:, row, :length] = walked
         used += used_here
     if used != len(grids):
-        raise MonoError(f"{len(grids)} images but placeholders for {used}", "one block of placeholders per image")
+        raise MonoError(
+            f"{len(grids)} images but placeholders for {used}", "one block of placeholders per image"
+        )
     return positions.to(device), following.to(device)
 
 

@@ -16,15 +16,45 @@ TOKENIZER_FILE = "tokenizer.json"
 
 # In the order in which the released vocabulary appends them; image_pad is Qwen's own word and keeps its id.
 SPECIAL_KEYS = (
-    "prompt_start", "prompt_end", "image_start", "image_pre_tkn", "image_end", "traj_history_start",
-    "traj_history_pre_tkn", "traj_history_end", "cot_start", "cot_end", "meta_action_start", "meta_action_end",
-    "traj_future_start", "traj_future_pre_tkn", "traj_future_end", "traj_history", "traj_future", "image_pad",
-    "vectorized_wm", "vectorized_wm_start", "vectorized_wm_end", "vectorized_wm_pre_tkn", "route_start", "route_pad",
-    "route_end", "question_start", "question_end", "answer_start", "answer_end",
+    "prompt_start",
+    "prompt_end",
+    "image_start",
+    "image_pre_tkn",
+    "image_end",
+    "traj_history_start",
+    "traj_history_pre_tkn",
+    "traj_history_end",
+    "cot_start",
+    "cot_end",
+    "meta_action_start",
+    "meta_action_end",
+    "traj_future_start",
+    "traj_future_pre_tkn",
+    "traj_future_end",
+    "traj_history",
+    "traj_future",
+    "image_pad",
+    "vectorized_wm",
+    "vectorized_wm_start",
+    "vectorized_wm_end",
+    "vectorized_wm_pre_tkn",
+    "route_start",
+    "route_pad",
+    "route_end",
+    "question_start",
+    "question_end",
+    "answer_start",
+    "answer_end",
 )
 QWEN_SPECIALS = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
-    "<|image_pad|>", "<|video_pad|>",
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
 )
 
 
@@ -55,13 +85,16 @@ class Tokenizer:
         path = Path(folder) / TOKENIZER_FILE
         if not path.is_file():
             raise MonoError(
-                f"no {TOKENIZER_FILE} in {folder}", "the tokenizer of the model or of its Qwen3-VL backbone",
+                f"no {TOKENIZER_FILE} in {folder}",
+                "the tokenizer of the model or of its Qwen3-VL backbone",
                 f"put the backbone's {TOKENIZER_FILE} there",
             )
         try:
             return cls(tokenizers.Tokenizer.from_file(str(path)))
         except Exception as error:  # tokenizers raises plain Exception for a malformed file
-            raise MonoError(f"{path} cannot be read ({error})", "a tokenizer of the tokenizers library") from error
+            raise MonoError(
+                f"{path} cannot be read ({error})", "a tokenizer of the tokenizers library"
+            ) from error
 
     def __len__(self) -> int:
         return int(self._backend.get_vocab_size(with_added_tokens=True))
@@ -74,7 +107,9 @@ class Tokenizer:
         """
         found = self._backend.token_to_id(word)
         if found is None:
-            raise MonoError(f"the tokenizer has no word {word!r}", "the vocabulary of Alpamayo", "see --model")
+            raise MonoError(
+                f"the tokenizer has no word {word!r}", "the vocabulary of Alpamayo", "see --model"
+            )
         return int(found)
 
     def has(self, word: str) -> bool:
@@ -93,7 +128,9 @@ class Tokenizer:
         """
         ids = self.encode(text)
         if "<|" in text or any(self._is_added(index) for index in ids):
-            raise MonoError(f"a reasoning text with special words: {text!r}", "plain words", "clean the reasoning text")
+            raise MonoError(
+                f"a reasoning text with special words: {text!r}", "plain words", "clean the reasoning text"
+            )
         return ids
 
     def _is_added(self, index: int) -> bool:
@@ -117,15 +154,20 @@ class Tokenizer:
         words = [special(key) for key in SPECIAL_KEYS]
         missing = [word for word in words if not self.has(word)]
         if missing:
-            self._backend.add_special_tokens([AddedToken(word, normalized=False, special=True) for word in missing])
+            self._backend.add_special_tokens(
+                [AddedToken(word, normalized=False, special=True) for word in missing]
+            )
         return self
 
     def trajectory_token_ids(self) -> TrajectoryTokenIds:
         """Ids of the trajectory markers, as ``config.json`` stores them."""
         return TrajectoryTokenIds(
-            history=self.id_of("<|traj_history|>"), future=self.id_of("<|traj_future|>"),
-            history_start=self.id_of("<|traj_history_start|>"), future_start=self.id_of("<|traj_future_start|>"),
-            history_end=self.id_of("<|traj_history_end|>"), future_end=self.id_of("<|traj_future_end|>"),
+            history=self.id_of("<|traj_history|>"),
+            future=self.id_of("<|traj_future|>"),
+            history_start=self.id_of("<|traj_history_start|>"),
+            future_start=self.id_of("<|traj_future_start|>"),
+            history_end=self.id_of("<|traj_history_end|>"),
+            future_end=self.id_of("<|traj_future_end|>"),
         )
 
     def save(self, folder: Path | str) -> None:
