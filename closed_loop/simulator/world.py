@@ -59,12 +59,16 @@ class World:
     Args:
         courses: a course, or several; course i is moved by i x 1000 m along x in the map.
         seed: decides looks, drawn starts and disturbances.
+        scene: what a world of one course looks like; karts on the same course can share one. None paints one.
 
     Raises:
         MonoError: no course at all.
     """
 
-    def __init__(self, courses: Course | Sequence[Course], seed: int = 0, config: WorldConfig | None = None) -> None:
+    def __init__(
+        self, courses: Course | Sequence[Course], seed: int = 0, config: WorldConfig | None = None,
+        scene: Scene | None = None,
+    ) -> None:
         given = [courses] if isinstance(courses, Course) else list(courses)
         if not given:
             raise MonoError("a world without courses", "at least one course", "name one, e.g. city")
@@ -75,7 +79,7 @@ class World:
             for index, course in enumerate(given)
         )
         self.vehicle = Vehicle(self.config.vehicle)
-        self._scene: tuple[int, Scene] | None = None
+        self._scene: tuple[int, Scene] | None = None if scene is None else (0, scene)
         self._rng = np.random.default_rng([11, seed])
         self._steps = 0
         self._phase: DisturbedPhase | None = None
@@ -180,16 +184,25 @@ class World:
         """
         if course_index is not None:
             self.episode += (course_index - self.episode) % len(self.courses)
+        self._place(s_m, lateral_m, heading_rad, speed_mps)
+        self._progress_m = 0.0
+        self._place_time_s = self.time_s
+        self._phase = None
+        every = self.config.disturb_every_s
+        self._next_phase_s = float("inf") if every is None else self.time_s + self._rng.uniform(0.3, 1.0) * every
+
+    def set_back(self, speed_mps: float = 0.0) -> None:
+        """Put the kart back on the reference line where it is now, along the road; progress is kept."""
+        self._place(self._station_m, 0.0, 0.0, speed_mps)
+        self._phase = None
+
+    def _place(self, s_m: float, lateral_m: float, heading_rad: float, speed_mps: float) -> None:
         pose = self.course.pose_at(s_m, lateral_m)
         pose[2] = wrap_angle(pose[2] + heading_rad)
         curvature = float(self.course.at(s_m, self.course.curvature_1pm))
         wheels = float(np.arctan(curvature * self.config.vehicle.wheelbase_m))
         self.vehicle.place(pose, speed_mps, wheels if speed_mps > 0.0 else 0.0)
-        self._station_m, self._lateral_m, self._progress_m = float(self.course.wrap_s(s_m)), lateral_m, 0.0
-        self._place_time_s = self.time_s
-        self._phase = None
-        every = self.config.disturb_every_s
-        self._next_phase_s = float("inf") if every is None else self.time_s + self._rng.uniform(0.3, 1.0) * every
+        self._station_m, self._lateral_m = float(self.course.wrap_s(s_m)), lateral_m
 
     def _start_episode(self) -> None:
         """Drawn start: the errors shrink where the road is narrow."""
