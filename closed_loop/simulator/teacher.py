@@ -6,6 +6,7 @@ R. C. Coulter, CMU-RI-TR-92-01), and keeps a speed that the bends, its throttle 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from closed_loop.simulator.course import Course
 from closed_loop.simulator.vehicle import Command, VehicleParams, VehicleState, actuate, advance
-from collector.poses import wrap_angle
 
 FloatArray = NDArray[np.float64]
 
@@ -137,28 +137,29 @@ class Teacher:
         c, wrong = self.config, disturbance or Disturbance()
         station = self._locate(state)
         x, y, yaw = self._predict(state, t_s)
-        foot = self.course.project((x, y), station)
-        heading_error = float(wrap_angle(yaw - foot.yaw_rad))
+        foot_m, lateral, line_yaw, _ = self.course.follow(x, y, station)
         look = c.look_ahead_m + c.look_ahead_s * state.speed_mps
-        error = float(foot.lateral_m) - wrong.lateral_m
-        left_over = error - float(np.clip(error, -c.approach_slope * look, c.approach_slope * look))
-        ahead = float(foot.s_m) + look * max(0.2, float(np.cos(heading_error)))
-        goal = self.course.pose_at(ahead, wrong.lateral_m + left_over)
-        dx, dy = float(goal[0]) - x, float(goal[1]) - y
-        along, aside = np.cos(yaw) * dx + np.sin(yaw) * dy, -np.sin(yaw) * dx + np.cos(yaw) * dy
-        curvature = 2.0 * aside / max(along * along + aside * aside, 0.25)
-        steer = np.arctan(curvature * c.vehicle.wheelbase_m) / c.vehicle.steering_gain + wrong.steer_rad
-        steer = float(np.clip(steer, -c.vehicle.max_steer_rad, c.vehicle.max_steer_rad))
+        error, step = lateral - wrong.lateral_m, c.approach_slope * look
+        left_over = error - min(max(error, -step), step)
+        ahead = foot_m + look * max(0.2, math.cos(yaw - line_yaw))
+        goal_x, goal_y, _ = self.course.pose_at(ahead, wrong.lateral_m + left_over).tolist()
+        dx, dy = goal_x - x, goal_y - y
+        aside = -math.sin(yaw) * dx + math.cos(yaw) * dy
+        curvature = 2.0 * aside / max(dx * dx + dy * dy, 0.25)
+        steer = math.atan(curvature * c.vehicle.wheelbase_m) / c.vehicle.steering_gain + wrong.steer_rad
+        steer = min(max(steer, -c.vehicle.max_steer_rad), c.vehicle.max_steer_rad)
         self._remember(t_s, steer)
         return Command(steer, self._throttle(state, station, wrong.speed_scale))
 
     def _locate(self, state: VehicleState) -> float:
         """Station of the kart; near the last one where there is one, so that a close stretch cannot take it."""
-        foot = self.course.project((state.x_m, state.y_m), self._station_m)
-        if self._station_m is not None and abs(foot.lateral_m) > 15.0:  # placed elsewhere without a reset
-            self._sent.clear()
-            foot = self.course.project((state.x_m, state.y_m))
-        self._station_m = float(foot.s_m)
+        if self._station_m is not None:
+            station, lateral, _, _ = self.course.follow(state.x_m, state.y_m, self._station_m)
+            if abs(lateral) < 15.0:
+                self._station_m = station
+                return station
+            self._sent.clear()  # placed elsewhere without a reset
+        self._station_m = float(self.course.project((state.x_m, state.y_m)).s_m)
         return self._station_m
 
     def _predict(self, state: VehicleState, t_s: float) -> tuple[float, float, float]:
@@ -172,7 +173,7 @@ class Teacher:
             given = [angle for sent, angle in self._sent if sent + p.dead_time_s <= t_s + at + 1e-9]
             goal = given[-1] * p.steering_gain if given else steer
             new = actuate(steer, goal, p, span)
-            pose = advance(pose, state.speed_mps * span, float(np.tan(0.5 * (steer + new))) / p.wheelbase_m)
+            pose = advance(pose, state.speed_mps * span, math.tan(0.5 * (steer + new)) / p.wheelbase_m)
             steer, at = new, at + span
         return pose
 
@@ -186,10 +187,10 @@ class Teacher:
         """Follow the speed profile: its own slope as feed-forward, the difference as correction."""
         c = self.config
         lead = state.speed_mps * c.vehicle.accel_lag_s
-        here, ahead = self.course.at([station_m + lead, station_m + lead + 0.5], self.speed_mps)
+        here, ahead = self.course.at([station_m + lead, station_m + lead + 0.5], self.speed_mps).tolist()
         slope = (ahead**2 - here**2) if self.course.closed or ahead > 0.0 else 0.0  # v dv/ds over 0.5 m
         wanted = scale * scale * slope + c.speed_gain * (scale * here - state.speed_mps)
-        return float(np.clip(wanted, -c.vehicle.max_decel_mps2, c.accel_mps2))
+        return min(max(wanted, -c.vehicle.max_decel_mps2), c.accel_mps2)
 
 
 class TeacherPool:

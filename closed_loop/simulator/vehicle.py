@@ -5,6 +5,7 @@ The reference point is ``base_link``, the middle of the rear axle.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field, replace
 
@@ -101,7 +102,7 @@ class Vehicle:
     def step(self, steer_cmd_rad: float, accel_cmd_mps2: float, dt_s: float) -> VehicleState:
         """Advance by ``dt_s`` under a command; returns the new state."""
         p, old = self.params, self.state
-        if not (np.isfinite(steer_cmd_rad) and np.isfinite(accel_cmd_mps2)):
+        if not (math.isfinite(steer_cmd_rad) and math.isfinite(accel_cmd_mps2)):
             steer_cmd_rad, accel_cmd_mps2 = 0.0, -p.max_decel_mps2
         wanted = min(max(steer_cmd_rad, -p.max_steer_rad), p.max_steer_rad) * p.steering_gain
         self._pending.append((self._time_s + p.dead_time_s, wanted))
@@ -113,10 +114,10 @@ class Vehicle:
         speed = max(0.0, old.speed_mps + accel * dt_s)
         x, y, yaw = advance(
             (old.x_m, old.y_m, old.yaw_rad), 0.5 * (old.speed_mps + speed) * dt_s,
-            float(np.tan(0.5 * (old.steer_rad + steer))) / p.wheelbase_m,
+            math.tan(0.5 * (old.steer_rad + steer)) / p.wheelbase_m,
         )
         self._time_s += dt_s
-        self.state = VehicleState(x, y, float(wrap_angle(yaw)), speed, steer, accel)
+        self.state = VehicleState(x, y, math.remainder(yaw, math.tau), speed, steer, accel)
         return self.state
 
     def copy(self) -> Vehicle:
@@ -135,10 +136,10 @@ def advance(pose: tuple[float, float, float], distance_m: float, curvature_1pm: 
     """A pose moved along an arc (exact)."""
     x, y, yaw = pose
     half = 0.5 * distance_m * curvature_1pm
-    chord = distance_m * float(np.sinc(half / np.pi))
-    return x + chord * float(np.cos(yaw + half)), y + chord * float(np.sin(yaw + half)), yaw + 2.0 * half
+    chord = distance_m * math.sin(half) / half if abs(half) > 1e-9 else distance_m
+    return x + chord * math.cos(yaw + half), y + chord * math.sin(yaw + half), yaw + 2.0 * half
 
 
 def _share(dt_s: float, lag_s: float) -> float:
     """Part of the way a first-order lag goes in ``dt_s``."""
-    return 1.0 - float(np.exp(-dt_s / lag_s)) if lag_s > 0.0 else 1.0
+    return 1.0 - math.exp(-dt_s / lag_s) if lag_s > 0.0 else 1.0

@@ -221,12 +221,12 @@ class World:
         self.vehicle.step(command.steer_rad, command.accel_mps2, 1.0 / self.config.physics_hz)
         self._steps += 1
         state = self.vehicle.state
-        foot = self.course.project((state.x_m, state.y_m), self._station_m)
-        moved = float(foot.s_m) - self._station_m
+        station, lateral, _, _ = self.course.follow(state.x_m, state.y_m, self._station_m)
+        moved = station - self._station_m
         if self.course.closed:
             moved -= self.course.length_m * round(moved / self.course.length_m)
         self._progress_m += moved
-        self._station_m, self._lateral_m = float(foot.s_m), float(foot.lateral_m)
+        self._station_m, self._lateral_m = station, lateral
         self._move_on()
         return self.vehicle.state
 
