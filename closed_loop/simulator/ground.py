@@ -162,8 +162,9 @@ class _Painter:
         """255 on the road: the quadrilaterals between successive cross-sections."""
         mask = np.zeros(self.size, np.uint8)
         xy, c = self.course.xy, self.course
-        left = self._pixels(xy + self.normal * c.width_left_m[:, None])
-        right = self._pixels(xy - self.normal * c.width_right_m[:, None])
+        # OpenCV fills every pixel an outline touches: half a pixel less on each side is the true edge.
+        left = self._pixels(xy + self.normal * (c.width_left_m - 0.5 * self.px_m)[:, None])
+        right = self._pixels(xy - self.normal * (c.width_right_m - 0.5 * self.px_m)[:, None])
         for i in range(len(xy) - (0 if c.closed else 1)):
             j = (i + 1) % len(xy)
             quad = np.array([left[i], left[j], right[j], right[i]])
@@ -202,7 +203,8 @@ class _Painter:
     def _edge_lines(self, picture: Image, inside_px: NDArray[np.float32]) -> None:
         """White lines just inside the edge, worn away in places."""
         half = 0.5 * self.look.line_width_m
-        depth = inside_px * np.float32(self.px_m) - np.float32(LINE_FROM_EDGE_M + half)
+        # The outermost road pixel counts 1 and lies half a pixel inside.
+        depth = (inside_px - np.float32(0.5)) * np.float32(self.px_m) - np.float32(LINE_FROM_EDGE_M + half)
         near = np.flatnonzero(np.abs(depth).ravel() < half + self.px_m)
         cover = np.clip((half - np.abs(depth.ravel()[near])) / self.px_m + 0.5, 0.0, 1.0)
         row, col = np.divmod(near, self.size[1])
