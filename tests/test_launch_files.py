@@ -116,11 +116,9 @@ def test_real_launch_keeps_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("collector.launching.NODE_MODULES", dict.fromkeys(NODE_MODULES, "spy_node"))
     typed = {"wait_s": "5", "out": "2026", "simulator": "true", "duration_s": "7", "teacher": "false"}
     service = LaunchService()
-    service.include_launch_description(
-        LaunchDescription(
-            [*(SetLaunchConfiguration(*item) for item in typed.items()), load("record.launch.py").generate_launch_description()]
-        )
-    )
+    settings = [SetLaunchConfiguration(*item) for item in typed.items()]
+    description = load("record.launch.py").generate_launch_description()
+    service.include_launch_description(LaunchDescription([*settings, description]))
     assert service.run() == 0
 
     def parameters(name: str) -> dict[str, object]:
