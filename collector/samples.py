@@ -219,7 +219,7 @@ class DatasetWriter:
 
     def add_image(self, bag: str, stamp_ns: int, jpeg: bytes) -> str:
         """Store one camera frame once; returns its name relative to the folder."""
-        name = f"{IMAGE_FOLDER}/{bag}_{stamp_ns}.jpg"
+        name = image_name(bag, stamp_ns)
         path = self.folder / name
         if not path.exists():
             path.write_bytes(jpeg)
@@ -254,6 +254,11 @@ class DatasetWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def image_name(bag: str, stamp_ns: int) -> str:
+    """Where a camera frame lies, relative to the dataset folder."""
+    return f"{IMAGE_FOLDER}/{bag}_{stamp_ns}.jpg"
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,45 +1,101 @@
 """Which stretches of the recordings are for validation: whole laps by seed, with a guard band around them.
 
-Neighbouring frames look alike, so frames are never shuffled apart: a stretch is one lap, or a whole bag without lap
-counts, or, where those are larger than the share asked for, a piece of one.
+Neighbouring frames look alike, so frames are never shuffled apart. A stretch is what was driven without interruption
+within one lap; where stretches are larger than the share asked for, a piece of one is taken.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from collector.errors import MonoError
+from collector.samples import Split
+from collector.tracks import PoseTrack
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """One lap of one bag between two header stamps; ``epoch`` counts restarts of the clock."""
+    """Uninterrupted driving within one lap, between two header stamps.
+
+    Attributes:
+        bag: the recording.
+        piece: index of the pose track's piece.
+        lap: lap count, 0 where not recorded.
+        start_ns, end_ns: stamps for which a whole sample (history and future) exists.
+    """
 
     bag: str
-    epoch: int
+    piece: int
     lap: int
     start_ns: int
     end_ns: int
 
     @property
     def length_ns(self) -> int:
+        """How long it is."""
         return self.end_ns - self.start_ns
+
+
+@dataclass(frozen=True)
+class LapCount:
+    """The lap count over time of arrival: (N,) ``received_ns`` (rising) and (N,) ``laps``."""
+
+    received_ns: NDArray[np.int64]
+    laps: NDArray[np.int64]
+
+    def at(self, received_ns: int) -> int:
+        """The lap count when a message arrived, 0 where none is known."""
+        index = int(np.searchsorted(self.received_ns, received_ns, side="right")) - 1
+        return int(self.laps[index]) if index >= 0 else 0
+
+
+def stretches_of(
+    bag: str, track: PoseTrack, laps: LapCount, history_ns: int, horizon_ns: int
+) -> list[Stretch]:
+    """The stretches of a recording in which samples can be cut."""
+    changes = np.flatnonzero(np.diff(laps.laps)) + 1
+    borders = [track.stamp_at(int(laps.received_ns[change])) for change in changes]
+    border_epochs = [track.epoch_at(int(laps.received_ns[change])) for change in changes]
+    stretches = []
+    for index, piece in enumerate(track.pieces):
+        start_ns, end_ns = int(piece.stamps_ns[0]) + history_ns, int(piece.stamps_ns[-1]) - horizon_ns
+        inner = [
+            (border, int(laps.laps[change]))
+            for border, epoch, change in zip(borders, border_epochs, changes, strict=True)
+            if epoch == piece.epoch and start_ns < border < end_ns
+        ]
+        before = [
+            int(laps.laps[change])
+            for border, epoch, change in zip(borders, border_epochs, changes, strict=True)
+            if (epoch, border) <= (piece.epoch, start_ns)
+        ]
+        lap = before[-1] if before else (int(laps.laps[0]) if len(laps.laps) else 0)
+        for border, next_lap in [*inner, (end_ns, lap)]:
+            if border > start_ns:
+                stretches.append(Stretch(bag, index, lap, start_ns, border))
+            start_ns, lap = border, next_lap
+    return stretches
 
 
 def choose_validation(stretches: Sequence[Stretch], share: float, seed: int) -> tuple[Stretch, ...]:
     """Draw the validation stretches.
 
-    Laps are drawn until ``share`` of the driven time is reached; a lap far larger than what is still wanted is not
-    taken whole. If all are, one piece of the wanted length is cut from one of them.
+    Stretches are drawn until ``share`` of the usable time is reached; one far larger than what is still wanted is not
+    taken whole. If all are, one piece of the wanted length is cut from the longest.
 
     Raises:
         MonoError: a share outside [0, 1).
     """
     if not 0.0 <= share < 1.0:
         raise MonoError(
-            f"a validation share of {share}", "0 or more and less than 1", "use for example --val 0.1"
+            f"a validation fraction of {share}",
+            "0 or more and less than 1",
+            "use for example --val-fraction 0.1",
         )
     drawn = [stretch for stretch in stretches if stretch.length_ns > 0]
     wanted_ns = share * sum(stretch.length_ns for stretch in drawn)
@@ -48,20 +104,27 @@ def choose_validation(stretches: Sequence[Stretch], share: float, seed: int) -> 
     draw = random.Random(seed)
     draw.shuffle(drawn)
     chosen: list[Stretch] = []
+    missing_ns = wanted_ns
     for stretch in drawn:
-        missing_ns = wanted_ns - sum(taken.length_ns for taken in chosen)
-        if 0 < stretch.length_ns <= 1.5 * missing_ns:
+        if stretch.length_ns <= 1.5 * missing_ns:
             chosen.append(stretch)
+            missing_ns -= stretch.length_ns
     if not chosen:
-        whole = drawn[0]
-        start_ns = whole.start_ns + round(draw.random() * (whole.length_ns - wanted_ns))
-        chosen.append(Stretch(whole.bag, whole.epoch, whole.lap, start_ns, start_ns + round(wanted_ns)))
-    return tuple(sorted(chosen, key=lambda stretch: (stretch.bag, stretch.epoch, stretch.start_ns)))
+        whole = max(drawn, key=lambda stretch: stretch.length_ns)
+        length_ns = min(round(wanted_ns), whole.length_ns)
+        start_ns = whole.start_ns + round(draw.random() * (whole.length_ns - length_ns))
+        chosen.append(replace(whole, start_ns=start_ns, end_ns=start_ns + length_ns))
+    return tuple(sorted(chosen, key=lambda stretch: (stretch.bag, stretch.piece, stretch.start_ns)))
 
 
-def split_of(bag: str, epoch: int, stamp_ns: int, validation: Sequence[Stretch], guard_ns: int) -> str | None:
-    """``"val"`` inside a validation stretch, None (use neither) within the guard band around one, else ``"train"``."""
-    here = [stretch for stretch in validation if stretch.bag == bag and stretch.epoch == epoch]
+def split_of(
+    bag: str, piece: int, stamp_ns: int, validation: Sequence[Stretch], guard_ns: int
+) -> Split | None:
+    """``"val"`` inside a validation stretch, None (use neither) within ``guard_ns`` of one, else ``"train"``.
+
+    Other pieces need no guard: a sample never reaches beyond its own, so theirs share no pose with it.
+    """
+    here = [stretch for stretch in validation if stretch.bag == bag and stretch.piece == piece]
     if any(stretch.start_ns <= stamp_ns <= stretch.end_ns for stretch in here):
         return "val"
     if any(stretch.start_ns - guard_ns <= stamp_ns <= stretch.end_ns + guard_ns for stretch in here):

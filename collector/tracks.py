@@ -96,30 +96,32 @@ class PoseTrack:
         at = int(np.clip(np.searchsorted(self.received_ns, received_ns), 0, len(self.stamps_ns) - 1))
         return int(self.stamps_ns[at])
 
-    def piece_at(self, stamp_ns: int, epoch: int) -> Piece | str:
-        """The piece that holds a stamp, or the reason why none does."""
+    def piece_at(self, stamp_ns: int, epoch: int) -> int | str:
+        """Index of the piece that holds a stamp, or the reason why none does."""
         ended = NO_POSE
-        for piece in self.pieces:
+        for index, piece in enumerate(self.pieces):
             if piece.epoch != epoch:
                 continue
             if stamp_ns < piece.stamps_ns[0]:
                 return ended
             if stamp_ns <= piece.stamps_ns[-1]:
-                return piece
+                return index
             ended = NO_POSE if piece.ends in (HORIZON_CUT, CLOCK_BACK) else piece.ends
         return NO_POSE
 
-    def sample(self, stamp_ns: int, epoch: int, offsets_ns: NDArray[np.int64]) -> NDArray[np.float64] | str:
-        """Map poses (K, 3) at ``stamp_ns + offsets_ns`` from one piece, or the reason why there are none."""
-        piece = self.piece_at(stamp_ns, epoch)
-        if isinstance(piece, str):
-            return piece
+    def sample(self, index: int, stamp_ns: int, offsets_ns: NDArray[np.int64]) -> NDArray[np.float64] | str:
+        """Map poses (K, 3) at ``stamp_ns + offsets_ns`` (rising) within one piece, or the reason why it ends short."""
+        piece = self.pieces[index]
         query = stamp_ns + offsets_ns
         if query[0] < piece.stamps_ns[0]:
             return piece.begins
         if query[-1] > piece.stamps_ns[-1]:
             return piece.ends
-        return interpolate_poses(piece.stamps_ns, piece.poses, query)
+        # Only the window: a long recording must not make every frame dearer.
+        first = max(0, int(np.searchsorted(piece.stamps_ns, query[0], side="right")) - 1)
+        last = int(np.searchsorted(piece.stamps_ns, query[-1])) + 1
+        first = min(first, last - 2)
+        return interpolate_poses(piece.stamps_ns[first:last], piece.poses[first:last], query)
 
 
 def build_track(rows: Iterable[OdometryRow | None], config: TrackConfig | None = None) -> PoseTrack:
