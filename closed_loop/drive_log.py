@@ -16,9 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from closed_loop.deviation import measure, summarise
 from closed_loop.driver import Tick
 from closed_loop.policy_process import PlanReply
+from closed_loop.simulator.course import Course
 from collector.errors import MonoError
+from collector.run_folder import RunFolder
+
+HOP_M = 1.0  # a step between two odometry messages that is a reset and no driving
+FOREIGN_M = 20.0  # a track this far from a course was not driven on it
 
 
 class DriveLog:
@@ -108,7 +114,7 @@ class DriveLog:
         """Write the files and return the metrics.
 
         Args:
-            extra: further entries for ``metrics.json``, e.g. the resolved parameters.
+            extra: further entries for ``metrics.json``.
         """
         with self._lock:
             self._plans_file.close()
@@ -119,7 +125,7 @@ class DriveLog:
             self.out / "drive.npz", t_s=odometry[:, 0], poses_map=odometry[:, 1:4], speed_mps=odometry[:, 4],
             command_t_s=ticks[:, 0], commands=ticks[:, 1:3], plan_age_s=ticks[:, 3], driving=ticks[:, 4] > 0,
         )
-        (self.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        RunFolder(self.out).write_metrics(metrics)
         return metrics
 
     def _metrics(self, ticks: NDArray[np.float64], odometry: NDArray[np.float64]) -> dict[str, Any]:
@@ -131,8 +137,7 @@ class DriveLog:
         return {
             "simulated_s": round(simulated_s, 3),
             "wall_s": round(wall_s, 3),
-            # Steps of a metre between two messages are resets, not driving.
-            "distance_m": round(float(steps_m[steps_m < 1.0].sum()), 2),
+            "distance_m": round(float(steps_m[steps_m < HOP_M].sum()), 2),
             "control_rate_hz": round(len(gaps_s) / simulated_s, 2) if simulated_s > 0 else None,
             "control_gap_ms": _spread(gaps_s * 1e3),
             "plan_age_s": _spread(ticks[driving, 3]),
@@ -143,6 +148,31 @@ class DriveLog:
             "braked_s": {reason: round(seconds, 2) for reason, seconds in sorted(self._braked_s.items())},
             "events": self._events,
         }
+
+
+def deviation_of(track: NDArray[np.float64], road: Course, reference: Course | None, laps: int) -> dict[str, Any]:
+    """How far a driven track strayed from a line, as :func:`closed_loop.deviation.summarise` says it.
+
+    Args:
+        track: (N, 5) odometry, see :meth:`DriveLog.track`.
+        road: whose edges count.
+        reference: line to measure from, None for the road's centreline.
+        laps: laps asked for, 0 when there was no limit.
+
+    Returns:
+        The figures, or ``{"not_measured": why}``.
+    """
+    if len(track) < 2:
+        return {"not_measured": "the drive has no track"}
+    away_m = float(np.median(np.abs(road.project(track[:: max(1, len(track) // 200), 1:3]).lateral_m)))
+    if away_m > FOREIGN_M:
+        return {"not_measured": f"half of the track lies over {away_m:.0f} m from {road.name}: another map or course"}
+    times_s, rising = np.unique(track[:, 0], return_index=True)
+    poses = track[rising, 1:4]
+    hops = np.flatnonzero(np.hypot(*np.diff(poses[:, :2], axis=0).T) > HOP_M) + 1
+    return summarise(
+        [measure(times_s, poses, road, reference, recovered_s=[float(times_s[i]) for i in hops], laps_asked=laps or 1)]
+    )
 
 
 def _spread(values: Any) -> dict[str, float] | None:

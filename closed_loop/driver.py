@@ -153,6 +153,7 @@ class Driver:
         """From now on brake, along the last plan."""
         with self._lock:
             self._stopping = True
+            self.supervisor.stop()
 
     def tick(self, steady_s: float) -> Tick:
         """Decide on the command for this instant."""
@@ -160,8 +161,9 @@ class Driver:
             newest = self.poses.newest
             rate = self.rate.value
             if newest is None:
-                return Tick(Command(0.0, self.config.controller.stop_mps2), self._check(steady_s, None, None, rate),
-                            None, None, 0.0, None)
+                command = Command(0.0, self.config.controller.stop_mps2)
+                verdict = self.supervisor.check(steady_s, None, None, rate)
+                return Tick(command, verdict, None, None, 0.0, None)
             odometry_ns, pose_map, speed_mps = newest
             carry_s = float(np.clip((steady_s - self._odometry_s) * rate, 0.0, LONGEST_CARRY_S))
             pose_map = carried(pose_map, speed_mps, self._yaw_rate_radps, carry_s)
@@ -171,13 +173,9 @@ class Driver:
             if self._plan is not None:
                 plan_age_s = (now_ns - self._plan.plan.stamp_ns) * 1e-9
                 offset_m = float(np.hypot(*(self._plan.path_xy - pose_map[:2]).T).min())
-            verdict = self._check(steady_s, plan_age_s, offset_m, rate)
+            verdict = self.supervisor.check(steady_s, plan_age_s, offset_m, rate)
             command = self._command(verdict, now_ns, pose_map, speed_mps, plan_age_s)
             return Tick(command, verdict, now_ns, pose_map, speed_mps, plan_age_s)
-
-    def _check(self, steady_s: float, plan_age_s: float | None, offset_m: float | None, rate: float) -> Verdict:
-        verdict = self.supervisor.check(steady_s, plan_age_s, offset_m, rate)
-        return Verdict(False, "stopping") if self._stopping and verdict.drive else verdict
 
     def _command(
         self, verdict: Verdict, now_ns: int, pose_map: NDArray[np.float64], speed_mps: float, plan_age_s: float | None

@@ -26,7 +26,7 @@ class Mission:
         wait_s: wall seconds to wait for the first odometry and the first frame.
         began_s: steady time of the start.
         laps_done: counted from the simulator's own lap counter, wherever that started.
-        goal: what was reached; from then on the kart should stop.
+        goal: what was reached, or why no more can be; from then on the kart should stop.
         failed: why nothing could be driven, as a sentence.
     """
 
@@ -100,6 +100,11 @@ class Mission:
         elif speed_mps < STANDING_MPS or steady_s - self._goal_s > STOP_WITHIN_S:
             return self.goal
         return ""
+
+    def give_up(self, why: str, steady_s: float) -> None:
+        """There is no driving on from here: bring the kart to rest, then end."""
+        if not self.goal:
+            self.goal, self._goal_s = why, steady_s
 
     @staticmethod
     def is_gone(steady_s: float, odometry_s: float | None, publishers: int) -> bool:

@@ -96,6 +96,7 @@ class Supervisor:
     _plan_defect: str = ""
     _has_plan: bool = False
     _dead: str = ""
+    _stopping: bool = False
     _last_reason: str = ""
 
     def frame_arrived(self, steady_s: float) -> None:
@@ -129,6 +130,10 @@ class Supervisor:
 
     def policy_alive(self) -> None:
         self._dead = ""
+
+    def stop(self) -> None:
+        """The drive is over: brake from now on, whatever else is well."""
+        self._stopping = True
 
     def forget_plan(self) -> None:
         """The world jumped (reset, teleport): earlier plans say nothing about it."""
@@ -171,6 +176,8 @@ class Supervisor:
             return Verdict(False, "no odometry yet")
         if detail := stale(self._odometry_s, limits.odometry_age_s):
             return Verdict(False, "odometry stale", detail)
+        if self._stopping:
+            return Verdict(False, "stopping")
         if self._plan_defect:
             return Verdict(False, "plan not sane", self._plan_defect)
         if not self._has_plan or plan_age_s is None:

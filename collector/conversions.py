@@ -83,10 +83,12 @@ def rgb_of(message: Any) -> NDArray[np.uint8]:
 
 
 def fill_image(message: Any, image_rgb: NDArray[np.uint8]) -> None:
-    """Write an RGB image into a ``sensor_msgs/Image`` as bgr8, as AWSIM sends it."""
+    """Write an RGB image into a ``sensor_msgs/Image`` as bgr8, as AWSIM sends it (needs OpenCV)."""
+    import cv2
+
     height, width = image_rgb.shape[:2]
     message.height, message.width, message.step = height, width, 3 * width
     message.encoding, message.is_bigendian = "bgr8", 0
     # An array filled from memory costs a millisecond; assigning an ndarray costs hundreds.
     del message.data[:]
-    message.data.frombytes(np.ascontiguousarray(image_rgb[..., ::-1]).data.cast("B"))
+    message.data.frombytes(cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR).data.cast("B"))

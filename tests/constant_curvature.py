@@ -28,7 +28,7 @@ class ConstantCurvature:
         reasoning: bool = True,
         device: str = "cpu",
     ) -> None:
-        self._curvature_1pm, self._speed_mps = curvature_1pm, speed_mps
+        self._curvature_1pm, self._speed_mps = curvature_1pm, speed_mps  # 0 drives straight on
         self._delay_s, self._fail_at_stamp_ns = delay_s, fail_at_stamp_ns
 
     def plan(self, observation: Observation) -> Plan:
@@ -43,3 +43,10 @@ class ConstantCurvature:
 
     def plan_many(self, observations: Sequence[Observation]) -> list[Plan]:
         return [self.plan(observation) for observation in observations]
+
+
+class LeftCircle(ConstantCurvature):
+    """Drives a left circle of 8 m radius at 2.5 m/s, and takes as long for a plan as a small model does."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(curvature_1pm=1 / 8, speed_mps=2.5, delay_s=0.05)

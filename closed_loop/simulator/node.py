@@ -1,0 +1,276 @@
+"""The embedded simulator as a ROS node: speaks the Challenge's interface, in AWSIM's place.
+
+Physics, cameras and publishing run in one loop, paced by the wall clock; received commands come in through a thread.
+A machine that cannot keep ``time_scale`` gets slower time, never missing frames.
+
+    python -m closed_loop.simulator.node --ros-args -p course:=city -p time_scale:=2.0
+
+Like AWSIM it goes on with the last command it heard, however old: stopping a kart whose driver has gone silent is
+the driver's own duty.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+
+from closed_loop.simulator.camera import FRONT
+from closed_loop.simulator.course_design import course_named
+from closed_loop.simulator.pacing import Pacer, is_due
+from closed_loop.simulator.publishing import Publishing
+from closed_loop.simulator.teacher import DisturbanceConfig, TeacherConfig, TeacherPool
+from closed_loop.simulator.vehicle import Command
+from closed_loop.simulator.world import World, WorldConfig
+from collector.arguments import declare_parameters
+from collector.errors import MonoError
+from collector.message_types import message_class
+from collector.ros_session import Session, run_node
+from collector.stack import (
+    AWSIM_RESET,
+    AWSIM_STATUS,
+    CAMERA_IMAGE,
+    CLOCK,
+    CONTROL_CMD,
+    CONTROL_MODE_REQUEST,
+    GEAR_CMD,
+    ODOMETRY,
+    VELOCITY_STATUS,
+    qos_profile,
+)
+
+GEAR_DRIVE, GEAR_DRIVE_LAST = 2, 19
+MODE_AUTONOMOUS, MODE_MANUAL = 1, 4
+STANDSTILL = Command(0.0, -3.0)
+CONTROL_HZ, LOG_HZ = 40.0, 50.0
+DISTURB_EVERY_S = 8.0
+PROGRESS_S = 10.0
+
+
+@dataclass
+class Heard:
+    """What the subscribers wrote down last; each field is replaced as a whole, so reading needs no lock."""
+
+    command: Command | None = None
+    gear: int = GEAR_DRIVE
+    autonomous: bool = False
+    reset: bool = False
+
+
+class SimulatorNode(Node):
+    """Parameters, subscriptions and the loop of one simulation; :meth:`simulate` runs it."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__("simulator")
+        self._session = session
+        self.values: dict[str, Any] = declare_parameters(self, "simulator")
+        v = self.values
+        self.world = World(_courses(v), v["seed"], world_config(v))
+        if not v["episode_s"]:
+            self._place_at_start()
+        self._teachers = TeacherPool(TeacherConfig(max_speed_mps=v["max_speed_mps"]))
+        self._camera = replace(FRONT, width_px=v["image_width"], height_px=v["image_height"]) if v["camera"] else None
+        self._say = Publishing(self, self._camera, self.world.config.vehicle, v["teacher"])
+        self._heard = Heard()
+        self._command = STANDSTILL
+        self._frames = 0
+        self._lap = (self.world.episode, 0), 0.0  # which lap it is, and when it began
+        self._track: list[tuple[float, ...]] = []
+        for topic, callback in (
+            (CONTROL_CMD, self._on_command), (GEAR_CMD, self._on_gear), (CONTROL_MODE_REQUEST, self._on_mode),
+            (AWSIM_RESET, self._on_reset),
+        ):
+            if topic is not CONTROL_CMD or not v["teacher"]:
+                self.create_subscription(message_class(topic.type), topic.name, callback, qos_profile(topic))
+
+    # Messages in, in the callback thread.
+
+    def _on_command(self, message: Any) -> None:
+        # As AWSIM: only these two numbers count.
+        self._heard.command = Command(message.lateral.steering_tire_angle, message.longitudinal.acceleration)
+
+    def _on_gear(self, message: Any) -> None:
+        self._heard.gear = int(message.command)
+
+    def _on_mode(self, message: Any) -> None:
+        self._heard.autonomous = bool(message.data)
+
+    def _on_reset(self, _message: Any) -> None:
+        self._heard.reset = True
+
+    # The loop.
+
+    def simulate(self) -> int:
+        """Run until the end is asked for or ``duration_s`` has passed; returns the exit code."""
+        v, world = self.values, self.world
+        physics_hz = world.config.physics_hz
+        pacer = Pacer(v["time_scale"])
+        step, episode, next_report_s = 0, world.episode, time.monotonic() + PROGRESS_S
+        if self._camera:
+            world.render(self._camera)  # painting the first scene takes time that belongs before the start
+        self._say.state("Start")
+        with self._session.spinning(self):
+            while not self._session.stop.is_set():
+                if v["duration_s"] and world.time_s >= v["duration_s"] - 1e-9:
+                    self._session.end(f"{v['duration_s']:g} s simulated")
+                    break
+                if self._heard.reset:
+                    self._reset()
+                self._publish(step, physics_hz)
+                world.step(self._command)
+                step += 1
+                if world.episode != episode:
+                    episode = world.episode
+                    self._teachers.for_course(world.course).reset()
+                pacer.wait(world.time_s)
+                if time.monotonic() >= next_report_s:
+                    next_report_s += PROGRESS_S
+                    self.get_logger().info(self._report(pacer))
+            self._say.state("Finish")
+            if self._session.why.endswith("simulated"):
+                time.sleep(0.3)  # the last messages are still on their way
+        self._write_log()
+        print(f"simulation ended: {self._session.why}; {self._report(pacer)}", flush=True)
+        return 0
+
+    def _publish(self, step: int, physics_hz: float) -> None:
+        """Decide on a command and say everything that is due at this step."""
+        world, say, heard = self.world, self._say, self._heard
+        # Simulated time starts at one step: a stamp of zero means "no time" to ROS.
+        stamp_ns = round((step + 1) * 1e9 / physics_hz)
+        state = world.state
+
+        def due(rate_hz: float | None) -> bool:
+            return is_due(step, rate_hz or physics_hz, physics_hz)
+
+        if due(CLOCK.rate_hz):
+            say.clock(stamp_ns)
+        if self.values["teacher"]:
+            if due(CONTROL_HZ):
+                teacher = self._teachers.for_course(world.course)
+                self._command = teacher.command(state, world.time_s, world.disturbance)
+                say.command(stamp_ns, self._command, state)
+        else:
+            self._command = obeyed(heard)
+        if due(ODOMETRY.rate_hz):
+            say.odometry(stamp_ns, state)
+        if due(VELOCITY_STATUS.rate_hz):
+            autonomous = self.values["teacher"] or heard.autonomous
+            say.vehicle(stamp_ns, state, heard.gear, MODE_AUTONOMOUS if autonomous else MODE_MANUAL)
+        if due(AWSIM_STATUS.rate_hz):
+            say.status(self._status())
+        if self._camera and due(CAMERA_IMAGE.rate_hz) and not self._camera_failed():
+            say.frame(stamp_ns, world.render(self._camera))
+            self._frames += 1
+        if self.values["log"] and due(LOG_HZ):
+            command = self._command
+            self._track.append(
+                (stamp_ns * 1e-9, *state.pose, state.speed_mps, command.steer_rad, command.accel_mps2, self._laps())
+            )
+
+    def _camera_failed(self) -> bool:
+        after_s = self.values["camera_fail_after_s"]
+        return bool(after_s) and self.world.time_s >= after_s
+
+    def _laps(self) -> int:
+        # An open course counts as one lap when its end is reached.
+        return 1 if self.world.finished else self.world.lap
+
+    def _status(self) -> tuple[float, ...]:
+        v, world = self.values, self.world
+        if self._lap[0] != (world.episode, self._laps()):
+            self._lap = (world.episode, self._laps()), world.time_s
+        left_s = max(0.0, v["duration_s"] - world.time_s)
+        section = int(10.0 * (world.station_m / world.course.length_m)) % 10
+        return (left_s, float(self._laps()), world.time_s - self._lap[1], float(section), v["time_scale"], 0.0, 0.0)
+
+    def _reset(self) -> None:
+        self._heard = Heard(gear=self._heard.gear)
+        self._command = STANDSTILL
+        self._place_at_start()
+        self._teachers.for_course(self.world.course).reset()
+        self._say.state("Start")
+
+    def _place_at_start(self) -> None:
+        v = self.values
+        self.world.reset(v["start_s_m"], v["start_lateral_m"], v["start_heading_rad"], v["start_speed_mps"])
+
+    def _report(self, pacer: Pacer) -> str:
+        world = self.world
+        return (
+            f"{world.time_s:.0f} s simulated at {pacer.achieved(world.time_s):.2f} times real time "
+            f"(asked for {pacer.time_scale:g}), {self._frames} frames, {self._laps()} laps, "
+            f"course {world.course.name}"
+        )
+
+    def _write_log(self) -> None:
+        if not self.values["log"]:
+            return
+        path = Path(self.values["log"])
+        track = np.array(self._track, np.float64).reshape(-1, 8)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(
+                path, t_s=track[:, 0], poses_map=track[:, 1:4], speed_mps=track[:, 4], commands=track[:, 5:7],
+                laps=track[:, 7].astype(np.int64),
+            )
+        except OSError as error:
+            raise MonoError(f"the log {path}: {error.strerror}", "a folder of yours", "give another log:=") from error
+
+
+def obeyed(heard: Heard) -> Command:
+    """What the kart does with what it heard: nothing before autonomous mode, no driving force out of gear."""
+    if heard.command is None or not heard.autonomous:
+        return STANDSTILL
+    if GEAR_DRIVE <= heard.gear <= GEAR_DRIVE_LAST:
+        return heard.command
+    return Command(heard.command.steer_rad, min(heard.command.accel_mps2, 0.0))
+
+
+def world_config(values: dict[str, Any]) -> WorldConfig:
+    """The world's settings from the node's parameters; ``perturbation`` scales every error on purpose."""
+    plain, scale = WorldConfig(), values["perturbation"]
+    calm, errors = plain.disturbance, values["teacher"] and scale > 0.0
+    return replace(
+        plain,
+        episode_s=values["episode_s"] or None,
+        start_lateral_m=scale * plain.start_lateral_m,
+        start_heading_rad=scale * plain.start_heading_rad,
+        disturbed_share=min(1.0, scale * plain.disturbed_share),
+        disturb_every_s=DISTURB_EVERY_S if errors and not values["episode_s"] else None,
+        disturbance=replace(
+            DisturbanceConfig(),
+            max_lateral_m=scale * calm.max_lateral_m,
+            steer_noise_rad=scale * calm.steer_noise_rad,
+            speed_scale=(1.0 + scale * (calm.speed_scale[0] - 1.0), 1.0 + scale * (calm.speed_scale[1] - 1.0)),
+        ),
+    )
+
+
+def _courses(values: dict[str, Any]) -> list[Any]:
+    specs = [spec.strip() for spec in values["courses"].split(",") if spec.strip()] or [values["course"]]
+    return [course_named(spec) for spec in specs]
+
+
+def run(session: Session) -> int:
+    """Body of the node's process."""
+    node = SimulatorNode(session)
+    try:
+        return node.simulate()
+    finally:
+        node.destroy_node()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point: ``python -m closed_loop.simulator.node``, and the console script of the ROS package."""
+    return run_node(run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
