@@ -74,6 +74,7 @@ class CellSettings:
     replan_s: float = 0.2
     latency_s: float = 0.15
     max_speed_mps: float = 5.0
+    max_off_track: int = 5
     seed: int = 0
     controller: ControllerConfig = field(default_factory=ControllerConfig)
 
@@ -114,6 +115,7 @@ def run_cell(
     configs = [
         RolloutConfig(
             laps=settings.laps, start_s_m=start_m, replan_s=settings.replan_s, latency_s=settings.latency_s,
+            max_off_track=settings.max_off_track,
         )
         for start_m in starts_m
     ]
@@ -172,18 +174,10 @@ def drive_table(drive: Drive, deviation: Deviation) -> dict[str, NDArray[Any]]:
     """A drive as arrays for ``.npz``: what plots, videos and later questions need, no pickles."""
     plans = drive.plans
     return {
-        "t_s": drive.t_s,
-        "poses": drive.poses,
+        **deviation.arrays(),
         "speed_mps": drive.speed_mps,
         "steer_rad": drive.steer_rad,
         "accel_mps2": drive.accel_mps2,
-        "station_m": deviation.station_m,
-        "lateral_m": deviation.lateral_m,
-        "curve": deviation.curve,
-        "off_track": deviation.off_track,
-        "recovered_s": np.array(drive.recovered_s, np.float64),
-        "event_xy": np.array([(event.x_m, event.y_m) for event in deviation.events], np.float64).reshape(-1, 2),
-        "event_station_m": np.array([event.station_m for event in deviation.events], np.float64),
         "plan_stamp_s": np.array([plan.stamp_s for plan in plans], np.float64),
         "plan_pose_map": np.array([plan.pose_map for plan in plans], np.float64).reshape(-1, 3),
         "plan_poses": np.array([plan.poses for plan in plans], np.float32).reshape(-1, FUTURE_STEPS, 3),

@@ -54,6 +54,7 @@ class CompareConfig:
         noise_temperature: scale of the flow noise; 0 drives the most typical path.
         reasoning: think before driving.
         max_speed_mps: the driver is held to this speed, and the teacher drives no faster; 0 leaves the model free.
+        max_off_track: a drive ends at this many off-track events; the lap stays unfinished in the table.
         steering_gain: applied over commanded tyre angle, as the controller believes it.
         seed: of scenery, noise and everything drawn; the same for all conditions.
         fresh: drive finished cells again.
@@ -75,6 +76,7 @@ class CompareConfig:
     noise_temperature: float = 0.0
     reasoning: bool = True
     max_speed_mps: float = 0.0
+    max_off_track: int = 5
     steering_gain: float = 0.62
     seed: int = 0
     fresh: bool = False
@@ -105,7 +107,8 @@ def settings_of(config: CompareConfig) -> CellSettings:
     """What decides a cell besides its driver."""
     limit = config.max_speed_mps or None
     return CellSettings(
-        config.starts, config.laps, config.reference, config.replan_s, config.latency_s, limit or 5.0, config.seed,
+        config.starts, config.laps, config.reference, config.replan_s, config.latency_s, limit or 5.0,
+        config.max_off_track, config.seed,
         ControllerConfig(steering_gain=config.steering_gain, max_speed_mps=limit),
     )
 

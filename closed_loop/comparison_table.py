@@ -50,7 +50,8 @@ def table_rows(conditions: Iterable[Condition], cells: Sequence[dict[str, Any]])
 
     Returns:
         dicts with ``condition, label, role, max_on_curves_m, rms_on_curves_m, off_track_events, recoveries,
-        laps_finished, laps_asked, mean_speed_mps, thoughts`` (pooled, None for the teacher) and ``result``.
+        laps_finished, laps_asked, laps_driven, mean_speed_mps, thoughts`` (pooled, None for the teacher) and
+        ``result``.
     """
     rows = []
     for condition in conditions:
@@ -62,7 +63,7 @@ def table_rows(conditions: Iterable[Condition], cells: Sequence[dict[str, Any]])
         driven_m = sum(part["distance_m"] for part in curves)
         counts = {
             key: sum(part[key] for part in parts)
-            for key in ("off_track_events", "recoveries", "laps_finished", "laps_asked")
+            for key in ("off_track_events", "recoveries", "laps_finished", "laps_asked", "laps_driven")
         }
         duration_s = sum(part["duration_s"] for part in parts)
         square = sum(part["distance_m"] * part["rms_m"] ** 2 for part in curves)
@@ -99,13 +100,17 @@ def table_texts(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{100.0 * value:.0f} %"
 
+    def laps(row: dict[str, Any]) -> str:
+        whole = f"{row['laps_finished']} of {row['laps_asked']}"
+        return whole if row["laps_finished"] >= row["laps_asked"] else f"{whole} ({row['laps_driven']:.1f} driven)"
+
     rows: list[tuple[str, ...]] = []
     for row in metrics["table"]:
         said = row["thoughts"]
         rows.append(
             (
                 row["label"], metres(row["max_on_curves_m"]), metres(row["rms_on_curves_m"]),
-                str(row["off_track_events"]), f"{row['laps_finished']} of {row['laps_asked']}",
+                str(row["off_track_events"]), laps(row),
                 f"{percent(said['consistent'])} ({percent(said['coverage'])})" if said else "-",
                 f"{percent(said['thinks_curve_drives_straight'])} of {said['curve_plans']}" if said else "-",
                 row["result"],

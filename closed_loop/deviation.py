@@ -79,7 +79,7 @@ class Deviation:
 
     Attributes:
         reference, road: names of the line and of the road.
-        length_m: of the reference.
+        length_m, road_length_m: of the reference and of the road.
         t_s: times of the drive's samples.
         poses: (T, 3) in the map.
         station_m: place along the reference, 0 ... length.
@@ -90,13 +90,14 @@ class Deviation:
         progress_m: distance gained along the road since the start, laps added up.
         curves: the reference's curves; number n is ``curves[n - 1]``.
         events: each time the kart left the road.
-        recoveries: times the kart was put back on the road.
+        recovered_s: times at which the kart was put back on the road.
         laps_asked, laps_finished: see :data:`DEFINITIONS`.
     """
 
     reference: str
     road: str
     length_m: float
+    road_length_m: float
     t_s: FloatArray
     poses: FloatArray
     station_m: FloatArray
@@ -107,9 +108,23 @@ class Deviation:
     progress_m: FloatArray
     curves: tuple[CurveSegment, ...]
     events: tuple[OffTrackEvent, ...]
-    recoveries: int
+    recovered_s: tuple[float, ...]
     laps_asked: int
     laps_finished: int
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What a plot needs, as plain arrays for ``.npz``."""
+        return {
+            "t_s": self.t_s,
+            "poses": self.poses,
+            "station_m": self.station_m,
+            "lateral_m": self.lateral_m,
+            "curve": self.curve,
+            "off_track": self.off_track,
+            "recovered_s": np.array(self.recovered_s, np.float64),
+            "event_xy": np.array([(event.x_m, event.y_m) for event in self.events], np.float64).reshape(-1, 2),
+            "event_station_m": np.array([event.station_m for event in self.events], np.float64),
+        }
 
 
 def reference_curves(
@@ -177,8 +192,8 @@ def measure(
     )
     progress_m = _progress(road, road_m, put_back)
     return Deviation(
-        line.name, road.name, line.length_m, times, places, station_m, lateral_m, curve, off_track, step_m,
-        progress_m, curves, events, int(put_back.sum()), laps_asked,
+        line.name, road.name, line.length_m, road.length_m, times, places, station_m, lateral_m, curve, off_track,
+        step_m, progress_m, curves, events, tuple(times[put_back].tolist()), laps_asked,
         min(_laps(progress_m, put_back, road), laps_asked),
     )
 
@@ -294,7 +309,8 @@ def summarise(drives: Sequence[Deviation]) -> dict[str, Any]:
     Returns:
         ``reference``, ``road``, ``drives``, ``duration_s``, ``mean_speed_mps``, ``on_curves`` and ``all`` (each
         ``distance_m, max_m, rms_m, p95_m, mean_signed_m``), ``off_track_events``, ``recoveries``, ``laps_asked``,
-        ``laps_finished``, ``curves`` (a row per curve) and ``events``.
+        ``laps_finished``, ``laps_driven`` (with fractions, unfinished ones too), ``curves`` (a row per curve) and
+        ``events``.
 
     Raises:
         MonoError: no drive, or drives measured against different lines.
@@ -328,9 +344,10 @@ def summarise(drives: Sequence[Deviation]) -> dict[str, Any]:
         "on_curves": _rates(drives, [drive.curve > 0 for drive in drives]),
         "all": everywhere,
         "off_track_events": sum(len(drive.events) for drive in drives),
-        "recoveries": sum(drive.recoveries for drive in drives),
+        "recoveries": sum(len(drive.recovered_s) for drive in drives),
         "laps_asked": sum(drive.laps_asked for drive in drives),
         "laps_finished": sum(drive.laps_finished for drive in drives),
+        "laps_driven": float(sum(max(0.0, drive.progress_m[-1]) / drive.road_length_m for drive in drives)),
         "curves": rows,
         "events": [{"drive": index, **asdict(event)} for index, drive in enumerate(drives) for event in drive.events],
     }
