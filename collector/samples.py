@@ -112,7 +112,7 @@ def parse_sample(line: str, file: Path | str, line_number: int) -> Sample:
         SchemaError: the line is no JSON object, or a field is missing, unknown or of the wrong kind.
     """
     try:
-        return Sample.model_validate_json(line)
+        return Sample.model_validate_json(line, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "the line itself"
