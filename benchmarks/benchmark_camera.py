@@ -14,9 +14,9 @@ import cv2
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from closed_loop.simulator.camera import FOUR_CAMERAS, FRONT  # noqa: E402
-from closed_loop.simulator.course_design import course_named  # noqa: E402
-from closed_loop.simulator.scene import Scene  # noqa: E402
+from closed_loop.simulator.camera import FOUR_CAMERAS, FRONT
+from closed_loop.simulator.course_design import course_named
+from closed_loop.simulator.scene import Scene
 
 
 def main() -> None:

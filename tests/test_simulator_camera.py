@@ -81,7 +81,8 @@ def test_edge_lines_are_drawn_where_the_camera_model_puts_them(straight, camera,
                 continue
             # The crossing of the line with the nearest whole row.
             row = round(v)
-            along = camera.project(np.array([to_ego(point + [d, 0, 0], pose) * [1, 1, 0] for d in (-0.4, 0.4)]))
+            ends = [to_ego(point + np.array([d, 0.0, 0.0]), pose) * [1, 1, 0] for d in (-0.4, 0.4)]
+            along = camera.project(np.array(ends))
             u += (row - v) * (along[1, 0] - along[0, 0]) / (along[1, 1] - along[0, 1])
             first = round(u) - 8
             if not 0 <= first < camera.width_px - 17:
@@ -115,7 +116,7 @@ def test_sky_above_and_ground_below_the_horizon(city):
 def test_far_ground_does_not_flicker(city):
     # A sub-pixel step must not change far rows much: an aliased texture would sparkle there.
     pose = city.course.pose_at(2.0)
-    step = pose + [0.01 * np.cos(pose[2]), 0.01 * np.sin(pose[2]), 0.0]
+    step = pose + 0.01 * np.array([np.cos(pose[2]), np.sin(pose[2]), 0.0])
     one, two = (city.render(FRONT, p).astype(int)[183:215] for p in (pose, step))
     assert np.abs(one - two).mean() < 2.5
 

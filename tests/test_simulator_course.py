@@ -5,9 +5,10 @@ import time
 import numpy as np
 import pytest
 
-from closed_loop.simulator import course_design
-from closed_loop.simulator.course import Course, resample
-from closed_loop.simulator.course_design import CITY_CURVES, clearance_m, course_named
+from closed_loop.simulator import course_random
+from closed_loop.simulator.course import Course, clearance_m
+from closed_loop.simulator.course_design import CITY_CURVES, CITY_LENGTH_M, CITY_WIDTH_M, course_named
+from closed_loop.simulator.splines import resample
 from collector.errors import MonoError
 from collector.poses import wrap_angle
 
@@ -99,14 +100,14 @@ def test_resampling_keeps_a_circle_round_and_its_map_coordinates_exact():
 
 def test_the_city_look_alike_keeps_to_its_table():
     course = course_named("city")
-    assert course.length_m == pytest.approx(course_design.CITY_LENGTH_M, rel=0.01)
+    assert course.length_m == pytest.approx(CITY_LENGTH_M, rel=0.01)
     assert 3.8 < 1.0 / np.abs(course.curvature_1pm).max() < 4.2
     assert course.yaw_rad[-1] - course.yaw_rad[0] == pytest.approx(-2.0 * np.pi, abs=0.1)  # clockwise
     gap = np.linalg.norm(course.xy[0] - course.xy[-1])
     assert gap == pytest.approx(np.linalg.norm(course.xy[1] - course.xy[0]), abs=1e-3)
     assert np.abs(np.diff(course.curvature_1pm, append=course.curvature_1pm[:1])).max() < 0.12  # no kinks
     assert clearance_m(course) >= 0.95
-    assert course.width_left_m.mean() * 2.0 == pytest.approx(course_design.CITY_WIDTH_M, abs=0.35)
+    assert course.width_left_m.mean() * 2.0 == pytest.approx(CITY_WIDTH_M, abs=0.35)
     for start, end, turn_deg, radius, _ in CITY_CURVES:
         inside = (course.s_m >= start - 2.5) & (course.s_m <= end + 1.0)
         turned = np.degrees((course.curvature_1pm[inside] * 0.5).sum())
@@ -116,17 +117,17 @@ def test_the_city_look_alike_keeps_to_its_table():
 
 @pytest.mark.parametrize("seed", list(range(0, 10000, 557)))
 def test_random_circuits_are_roads(seed):
-    course_design.random_course.cache_clear()
+    course_random.random_course.cache_clear()
     began = time.process_time()
     course = course_named(f"random:{seed}")
     assert time.process_time() - began < 1.5  # a tenth of a second when alone
-    low, high = course_design.RANDOM_LENGTH_M
+    low, high = course_random.RANDOM_LENGTH_M
     assert course.closed and low <= course.length_m <= high
     assert 1.0 / np.abs(course.curvature_1pm).max() >= 3.9
-    assert clearance_m(course) >= course_design.VERGE_M
+    assert clearance_m(course) >= course_random.VERGE_M
     width = course.width_left_m + course.width_right_m
     assert width.min() >= 5.5 - 1e-9 and width.max() <= 8.0 + 1e-9
-    again = course_design.random_course.__wrapped__(seed)
+    again = course_random.random_course.__wrapped__(seed)
     assert np.array_equal(again.xy, course.xy)
 
 
@@ -141,10 +142,9 @@ def test_random_circuits_bend_about_as_much_as_the_city():
 
 
 def test_the_mildest_random_circuit_is_always_acceptable():
-    for seed in range(40):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
-        drawn = [course_design._draw_circuit("plain", rng, 0.0) for _ in range(4)]
-        assert any(course is not None for course in drawn)
+        assert any(course_random._draw_circuit("plain", rng, 0.0) is not None for _ in range(4))
 
 
 @pytest.mark.parametrize("spec", ["cty", "random:x", "random:", "/nowhere/line.csv", "random:-1"])

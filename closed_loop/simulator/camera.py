@@ -123,10 +123,9 @@ class Camera:
         top = max(0, int(np.floor(self.horizon_px)) + 1)
         found: list[Band] = []
         for row in range(top, self.height_px):
-            near, far = self.distance_of_row(row + 0.5), self.distance_of_row(row - 0.5)
-            middle = float(self.distance_of_row(row))
+            near, middle, far = (float(self.distance_of_row(row + half)) for half in (0.5, 0.0, -0.5))
             aside = middle / self.focal_px
-            along = float(min(far, 4.0 * middle) - near)
+            along = min(far, 4.0 * middle) - near
             level = int(np.clip(np.ceil(np.log2(max(aside / px_m, 1e-6))), 0, levels - 1))
             while level < levels - 1 and along > 8.0 * px_m * 2**level:
                 level += 1

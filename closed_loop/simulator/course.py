@@ -216,8 +216,8 @@ class Course:
         Returns:
             station, lateral offset (left positive), heading and curvature of the line there.
         """
-        xs, ys, ss, yaws, bends = self._walk
-        segments = len(xs) - 1
+        _, _, ss, yaws, bends = self._walk
+        segments = len(ss) - 1
         i = min(max(bisect_right(ss, float(self._wrapped(near_s_m))) - 1, 0), segments - 1)
         best = self._segment_foot(i, x_m, y_m)
         for way in (1, -1):
@@ -262,65 +262,30 @@ class Course:
 
 def _binomial(values: FloatArray, closed: bool) -> FloatArray:
     """Weights 1-2-1: removes sample-to-sample ripple and keeps the mean."""
-    mode = "wrap" if closed else "edge"
-    wide = np.pad(values, 1, mode=mode)
+    ends = (values[-1:], values[:1]) if closed else (values[:1], values[-1:])
+    wide = np.concatenate([ends[0], values, ends[1]])
     return 0.25 * wide[:-2] + 0.5 * wide[1:-1] + 0.25 * wide[2:]
 
 
-def resample(xy: ArrayLike, step_m: float, closed: bool) -> FloatArray:
-    """Points about ``step_m`` apart on a cubic spline through the given ones (arc-length parameter).
+def clearance_m(course: Course) -> float:
+    """Narrowest strip between two stretches of the road (negative: they overlap).
 
-    Args:
-        xy: (N, 2), N >= 3, no repeated neighbours; a closed line does not repeat its first point.
-        step_m: wanted spacing; the nearest one that divides the length is used.
-        closed: spline without a seam, first point not repeated.
-
-    Returns:
-        (M, 2) points, evenly spaced along the spline.
+    Stretches count as different when the way along the road is over 2.2 times the straight distance
+    between them, which the two ends of a half circle are not.
     """
-    points = np.asarray(xy, np.float64)
-    origin = points.mean(axis=0)  # map coordinates of 1e5 m would cost digits
-    points = points - origin
-    pad = min(24, len(points))
-    if closed:  # a natural spline forgets its ends within a few knots, so a wrapped margin makes it periodic
-        points = np.vstack([points[-pad:], points, points[:pad]])
-        knots = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-        first, last = knots[pad], knots[len(points) - pad]
-    else:
-        knots = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-        first, last = knots[0], knots[-1]
-    bend = _natural_spline(knots, points)
-    count = max(4, round((last - first) / step_m * 8))
-    fine = np.linspace(first, last, count + 1)
-    path = _evaluate(knots, points, bend, fine)
-    length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
-    pieces = max(4, round(length[-1] / step_m))
-    even = np.linspace(0.0, length[-1], pieces + 1)
-    even = np.interp(even[:-1] if closed else even, length, fine)
-    return _evaluate(knots, points, bend, even) + origin
+    _, strip = strips(course)
+    return float(strip.min()) if len(strip) else float("inf")
 
 
-def _natural_spline(knots: FloatArray, values: FloatArray) -> FloatArray:
-    """Second derivatives at the knots of a natural cubic spline (tridiagonal elimination)."""
-    gap = np.diff(knots)
-    slope = np.diff(values, axis=0) / gap[:, None]
-    right = 6.0 * np.diff(slope, axis=0)
-    diagonal = 2.0 * (gap[:-1] + gap[1:])
-    for i in range(1, len(diagonal)):
-        factor = gap[i] / diagonal[i - 1]
-        diagonal[i] -= factor * gap[i]
-        right[i] -= factor * right[i - 1]
-    bend = np.zeros_like(values)
-    for i in range(len(diagonal) - 1, -1, -1):
-        bend[i + 1] = (right[i] - gap[i + 1] * bend[i + 2]) / diagonal[i]
-    return bend
-
-
-def _evaluate(knots: FloatArray, values: FloatArray, bend: FloatArray, at: FloatArray) -> FloatArray:
-    """The spline at parameters within its knots."""
-    i = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, len(knots) - 2)
-    gap = (knots[i + 1] - knots[i])[:, None]
-    b = (at - knots[i])[:, None] / gap
-    a = 1.0 - b
-    cubic = ((a**3 - a) * bend[i] + (b**3 - b) * bend[i + 1]) * gap**2 / 6.0
-    return a * values[i] + b * values[i + 1] + cubic
+def strips(course: Course) -> tuple[NDArray[np.int64], FloatArray]:
+    """Index pairs (P, 2) of points on different stretches, and the strip (P,) between their edges."""
+    xy, s = course.xy, course.s_m
+    gap = xy[:, None, :] - xy[None, :, :]
+    distance = np.sqrt(np.einsum("mnk,mnk->mn", gap, gap))
+    along = np.abs(s[:, None] - s[None, :])
+    if course.closed:
+        along = np.minimum(along, course.length_m - along)
+    half = np.maximum(course.width_left_m, course.width_right_m)
+    pairs = np.argwhere((along > 2.2 * distance) & (along > 4.0))
+    one, other = pairs[:, 0], pairs[:, 1]
+    return pairs, distance[one, other] - half[one] - half[other]

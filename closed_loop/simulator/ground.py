@@ -107,7 +107,7 @@ def paint_ground(course: Course, seed: int) -> Ground:
     levels = [picture]
     for _ in range(LEVELS - 1):
         half = (levels[-1].shape[1] // 2, levels[-1].shape[0] // 2)
-        levels.append(cv2.resize(levels[-1], half, interpolation=cv2.INTER_AREA))
+        levels.append(np.asarray(cv2.resize(levels[-1], half, interpolation=cv2.INTER_AREA), np.uint8))
     rim = np.concatenate([levels[-1][0], levels[-1][-1]]).mean(axis=0)
     return Ground(tuple(levels), px_m, low, (float(rim[0]), float(rim[1]), float(rim[2])), edge_map)
 
@@ -131,7 +131,7 @@ class _Painter:
         self._patches(asphalt)
         cv2.copyTo(asphalt, road, picture)
         del asphalt
-        inside = cv2.distanceTransform(road, cv2.DIST_L2, 5)
+        inside = np.asarray(cv2.distanceTransform(road, cv2.DIST_L2, 5), np.float32)
         self._edge_lines(picture, inside)
         del inside
         self._start_line(picture)
@@ -152,7 +152,7 @@ class _Painter:
         fine = np.tile(turned, (height // 512 + 1, width // 512 + 1))[:height, :width]
         value = cv2.addWeighted(smooth, coarse_share, fine, 1.0 - coarse_share, 0.0)
         ramp = np.linspace(colours[0], colours[1], 256) * self.look.light
-        return cv2.applyColorMap(value, ramp.clip(0, 255).astype(np.uint8)[:, None, :])
+        return np.asarray(cv2.applyColorMap(value, ramp.clip(0, 255).astype(np.uint8)[:, None, :]), np.uint8)
 
     def _colour(self, rgb: FloatArray) -> tuple[float, float, float]:
         r, g, b = (rgb * self.look.light).clip(0, 255)

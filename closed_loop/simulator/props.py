@@ -188,8 +188,10 @@ def _tree(rng: np.random.Generator) -> tuple[float, list[Face]]:
     ]
     sunny = [(0.55 * a - 0.15 * half, 0.55 * (z - trunk) + trunk + 0.38 * (height - trunk)) for a, z in crown]
     return height, [
-        ([(-half * 0.09, 0.0), (half * 0.09, 0.0), (half * 0.07, trunk * 1.3), (-half * 0.07, trunk * 1.3)], _rgb(84, 66, 50)),
-        (crown, leaf), (sunny, leaf * 1.18),
+        ([(-half * 0.09, 0.0), (half * 0.09, 0.0), (half * 0.07, trunk * 1.3), (-half * 0.07, trunk * 1.3)],
+         _rgb(84, 66, 50)),
+        (crown, leaf),
+        (sunny, leaf * 1.18),
     ]
 
 
@@ -204,8 +206,10 @@ def _tyres(rng: np.random.Generator, index: int, length_m: float) -> tuple[float
 
 def _board(rng: np.random.Generator, index: int, length_m: float) -> tuple[float, list[Face]]:
     half = length_m / 2.0 + 0.01
-    ground, mark = (_rgb(226, 226, 220), _rgb(38, 66, 160)) if index % 4 < 2 else (_rgb(38, 66, 160), _rgb(226, 226, 220))
+    white, blue = _rgb(226, 226, 220), _rgb(38, 66, 160)
+    ground, mark = (white, blue) if index % 4 < 2 else (blue, white)
     return 0.9, [
         ([(-half, 0.05), (half, 0.05), (half, 0.9), (-half, 0.9)], ground),
-        ([(-half * 0.5, 0.35), (half * 0.5, 0.35), (half * 0.5, 0.6), (-half * 0.5, 0.6)], mark * rng.uniform(0.9, 1.1)),
+        ([(-half * 0.5, 0.35), (half * 0.5, 0.35), (half * 0.5, 0.6), (-half * 0.5, 0.6)],
+         mark * rng.uniform(0.9, 1.1)),
     ]

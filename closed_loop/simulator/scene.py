@@ -39,9 +39,10 @@ class Scene:
         self.light = draw_look(np.random.default_rng([31, seed])).light
         self.props: Props = place_props(course, self.ground, rng, self.light, wanted=props)
         blue = rng.uniform(0.0, 1.0)  # from overcast to clear
-        self._zenith = (np.array([188.0, 194.0, 200.0]) * (1 - blue) + np.array([88.0, 140.0, 208.0]) * blue) * self.light
+        overcast, clear = np.array([188.0, 194.0, 200.0]), np.array([88.0, 140.0, 208.0])
+        self._zenith = (overcast * (1.0 - blue) + clear * blue) * self.light
         self._haze = np.array([206.0, 212.0, 216.0]) * self.light
-        self._hill = ((0.55 * np.array([86.0, 112.0, 92.0]) + 0.45 * self._haze / self.light) * self.light).clip(0, 255)
+        self._hill = (0.55 * np.array([86.0, 112.0, 92.0]) * self.light + 0.45 * self._haze).clip(0, 255)
         self._hill_waves = [
             (int(k), rng.uniform(0.2, 1.0) * 0.05 / (1.0 + 0.35 * k), rng.uniform(0.0, 6.283))
             for k in rng.choice(np.arange(1, 24), 7, replace=False)
@@ -85,7 +86,8 @@ class _View:
         self.first_row = min(camera.height_px, max(0, int(np.floor(camera.horizon_px)) + 1))
         up = np.clip((camera.horizon_px - rows[: self.first_row]) / camera.focal_px, 0.0, 1.0)[:, None]
         ramp = haze + (zenith - haze) * np.minimum(1.0, 1.6 * up)
-        self.sky = np.ascontiguousarray(np.broadcast_to(ramp[:, None, :], (self.first_row, camera.width_px, 3)), np.uint8)
+        rows_of_sky = np.broadcast_to(ramp[:, None, :], (self.first_row, camera.width_px, 3))
+        self.sky = np.ascontiguousarray(rows_of_sky, np.uint8)
         self.bands: tuple[Band, ...] = camera.bands(ground.px_m, len(ground.levels))
         self.to_ground = []
         for band in self.bands:
