@@ -34,6 +34,8 @@ ENCODINGS = {
     "mono8": (1, False),
 }
 
+_LATEST_NS = 2**63 - 1
+
 
 class FrameError(MonoError):
     """A camera frame cannot be decoded; ``build`` counts it and goes on."""
@@ -249,7 +251,8 @@ class BagReader:
             return
         try:
             for connection, received_ns, raw in self._reader.messages(connections):
-                yield connection.topic, received_ns, raw
+                # A damaged record may claim a time beyond what int64 holds.
+                yield connection.topic, min(received_ns, _LATEST_NS), raw
         except MonoError:
             raise
         except Exception as error:

@@ -15,6 +15,10 @@ from collector.stack import AWSIM_STATUS_FIELDS, ODOMETRY
 from collector.tracks import NS, PoseTrack, build_track
 
 
+# A count beyond this is a damaged message.
+_MOST_LAPS = 1_000_000
+
+
 @dataclass(frozen=True)
 class Drive:
     """What a bag knows about the kart: poses, wheel speed and lap over time."""
@@ -65,7 +69,7 @@ def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
         bag.messages(config.status_topic) if config.status_topic in bag.topics else ()
     ):
         data = getattr(message, "data", ())
-        if len(data) > field_index and np.isfinite(data[field_index]):
+        if len(data) > field_index and abs(data[field_index]) < _MOST_LAPS:
             laps.append((received_ns, int(data[field_index])))
     lap_rows = np.array(laps, np.int64).reshape(-1, 2)
     stamps = sorted(wheel)

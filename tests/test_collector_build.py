@@ -443,3 +443,22 @@ def test_command_line(tmp_path: Path, course_bag: Path, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     assert stopped.value.code == 0 and "--stride" in capsys.readouterr().out
+
+
+def test_damaged_bags_never_end_in_a_traceback(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", drive_course(((60, 0.05),)))
+    file = next(bag.glob("*.mcap"))
+    intact = file.read_bytes()
+    outcomes = Counter()
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        damaged = np.frombuffer(intact, np.uint8).copy()
+        damaged[rng.integers(0, len(damaged), 4 ** rng.integers(0, 4))] = rng.integers(0, 256)
+        file.write_bytes(damaged.tobytes())
+        config = BuildConfig((bag,), tmp_path / "out", overwrite=True)
+        try:
+            build_dataset(config, show_progress=False).check_sum()
+            outcomes["built"] += 1
+        except MonoError:
+            outcomes["refused"] += 1
+    assert outcomes["built"] and outcomes["refused"]
