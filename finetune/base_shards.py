@@ -20,9 +20,12 @@ from tqdm import tqdm
 
 from collector.agreement import measure_motion
 from collector.errors import MonoError
+from collector.poses import mirror_poses
 from collector.reasoning import write_reasoning
 from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA
 
+# Which camera stands in each place when left and right are exchanged.
+MIRRORED_CAMERAS = [CAMERA_ORDER.index(name) for name in ("cross_right", "front", "cross_left", "front_tele")]
 SHARD_KEYS = ("frames", "frame_index", "history", "future")
 
 
@@ -50,19 +53,21 @@ def patchify(images: Tensor, patch: int = 16, merge: int = 2, temporal: int = 2)
 
 @dataclass
 class Shards:
-    """All samples of a folder of shards, images on the training device.
+    """All samples of a folder of shards and their mirror images, frames on the training device.
 
     Attributes:
         frames: (F, 4, H, W, 3) uint8.
         frame_index: (N,) int64.
         history, future: (N, 16, 3) and (N, 64, 3) float64.
         course: (N,) int64, which shard a sample is of.
+        mirrored: (N,) bool, the sample is seen in a mirror: left and right change places.
         reasoning: N texts, written from the future by the one writer.
     """
 
     frames: Tensor
     frame_index: Tensor
     course: Tensor
+    mirrored: Tensor
     history: NDArray[np.float64]
     future: NDArray[np.float64]
     reasoning: list[str]
@@ -75,6 +80,8 @@ class Shards:
         offsets = torch.arange(1 - FRAMES_PER_CAMERA, 1, device=self.frames.device)
         index = self.frame_index[chosen][:, None] + offsets
         frames = self.frames[index]  # (B, 4 times, 4 cameras, H, W, 3)
+        flip = self.mirrored[chosen]
+        frames[flip] = frames[flip][:, :, MIRRORED_CAMERAS].flip(-2)
         return frames.transpose(1, 2).reshape(-1, *self.frames.shape[2:])
 
 
@@ -102,14 +109,17 @@ def load_shards(folder: Path, device: torch.device, seed: int) -> Shards:
             parts["history"].append(shard["history"])
             parts["future"].append(shard["future"])
             count += len(frames)
-    future = np.concatenate(parts["future"])
+    history, future = np.concatenate(parts["history"]), np.concatenate(parts["future"])
+    history, future = (np.concatenate([poses, mirror_poses(poses)]) for poses in (history, future))
+    course = torch.cat(
+        [torch.full((len(part),), number, dtype=torch.int64) for number, part in enumerate(parts["frame_index"])]
+    )
     return Shards(
         frames=torch.cat(parts["frames"]),
-        frame_index=torch.cat(parts["frame_index"]).to(device),
-        course=torch.cat(
-            [torch.full((len(part),), number, dtype=torch.int64) for number, part in enumerate(parts["frame_index"])]
-        ),
-        history=np.concatenate(parts["history"]),
+        frame_index=torch.cat(parts["frame_index"]).to(device).repeat(2),
+        course=course.repeat(2),
+        mirrored=torch.arange(2 * len(course), device=device) >= len(course),
+        history=history,
         future=future,
         reasoning=[write_reasoning(measure_motion(path), seed + index) for index, path in enumerate(future)],
     )

@@ -47,6 +47,7 @@ class BaseConfig:
         projection_steps: steps of the pre-training of action_in_proj as a reader of noisy actions.
         thought_dropout: share of samples without thought.
         text_weight, flow_weight: weights of the losses.
+        horizon_s: fading of the flow loss along the path, see ``flow_matching.horizon_weights``.
         average: decay of the weight average that is saved; 0 saves the last weights.
         seed: of weights, order and noise.
         device: torch device.
@@ -56,14 +57,15 @@ class BaseConfig:
     out: Path
     validation_courses: int = 8
     steps: int = 0
-    minutes: float = 6.0
+    minutes: float = 7.0
     batch_size: int = 64
     noise_draws: int = 4
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1.2e-3
     projection_steps: int = 3000
     thought_dropout: float = 0.15
     text_weight: float = 1.0
     flow_weight: float = 1.0
+    horizon_s: float = 3.0
     average: float = 0.998
     seed: int = 0
     device: str = "cuda"
@@ -86,10 +88,10 @@ def encode_prompts(shards: Shards, processor: Any, tokens_per_image: int, device
     counts = [tokens_per_image] * IMAGES_PER_SAMPLE
     for history, text in zip(tqdm(shards.history, desc="prompts", unit="sample"), shards.reasoning):
         words = processor.history_ids(history)
-        ids, count = processor._prompt.build(counts, words, text)
+        ids, count = processor.prompt.build(counts, words, text)
         rows.append(ids)
         learned.append(count)
-        silent.append(processor._prompt.build(counts, words, "")[0])
+        silent.append(processor.prompt.build(counts, words, "")[0])
 
     def padded(values: list[list[int]]) -> tuple[Tensor, Tensor]:
         lengths = np.array([len(value) for value in values])
@@ -171,14 +173,18 @@ class BaseTrainer:
 
     def losses(self, chosen: Tensor, silent: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Mean text and flow loss of a batch."""
-        from finetune.alpamayo.flow_matching import sample_times
+        from finetune.alpamayo.flow_matching import horizon_weights, sample_times
 
-        prefix, labels = self.prefix(chosen, silent)
+        # Images and words bear bfloat16; the expert does not: it must read noise through aliased features.
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+            prefix, labels = self.prefix(chosen, silent)
+            text = torch.zeros((), device=self.device) if silent else self.model.text_loss(prefix, labels).mean()
+        weights = horizon_weights(self.config.horizon_s)
+        weights = None if weights is None else weights.to(self.device)
         shape = (len(chosen), self.config.noise_draws)
         noise = torch.randn(*shape, 64, 2, device=self.device, generator=generator)
         times = sample_times(shape, generator=generator, device=str(self.device))
-        text = torch.zeros((), device=self.device) if silent else self.model.text_loss(prefix, labels).mean()
-        return text, self.model.flow_loss(prefix, self.actions[chosen], noise, times).mean()
+        return text.float(), self.model.flow_loss(prefix, self.actions[chosen], noise, times, weights).mean()
 
     @torch.no_grad()
     def validate(self, chosen: Tensor) -> dict[str, float]:
@@ -302,6 +308,7 @@ def train_base(config: BaseConfig) -> dict[str, Any]:
                 live, trainer.model = trainer.model, average
                 line.update(trainer.validate(validation))
                 trainer.model = live
+                save_model(LoadedModel(average, loaded.processor, loaded.config), config.out, dtype=torch.bfloat16)
             history.append({key: round(float(value), 6) for key, value in line.items()})
             bar.write(json.dumps(history[-1]))
         bar.update()

@@ -41,6 +41,7 @@ class FinetuneConfig:
         warmup_steps: linear warm-up.
         text_weight: weight of the chain-of-causation cross-entropy.
         flow_weight: weight of the flow-matching loss.
+        horizon_s: let the flow loss fade along the path with this time constant; 0 weighs all 6.4 s alike, as released.
         noise_draws: flow noises per sample and step.
         thought_dropout: share of samples trained without their thought, so that the path also follows the image.
         validate_every: steps between validation losses.
@@ -67,6 +68,7 @@ class FinetuneConfig:
     warmup_steps: int = 20
     text_weight: float = 1.0
     flow_weight: float = 1.0
+    horizon_s: float = 0.0
     noise_draws: int = 2
     thought_dropout: float = 0.1
     validate_every: int = 50
@@ -138,6 +140,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         warmup_steps=config.warmup_steps,
         text_weight=config.text_weight,
         flow_weight=config.flow_weight,
+        horizon_s=config.horizon_s,
         noise_draws=config.noise_draws,
         thought_dropout=config.thought_dropout,
         validate_every=config.validate_every,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from collector.errors import MonoError, require
-from finetune.alpamayo.flow_matching import sample_times
+from finetune.alpamayo.flow_matching import horizon_weights, sample_times
 from finetune.batches import Batch, Row, collate
 
 
@@ -35,6 +35,7 @@ class LoopSettings:
         warmup_steps: length of the warm-up.
         weight_decay: of AdamW.
         text_weight, flow_weight: weights of the two losses in their sum.
+        horizon_s: fading of the flow loss along the path, 0 for the released loss, which knows none.
         noise_draws: flow noises per prefix; the prefix is the expensive part, so several draws are cheap.
         thought_dropout: share of rows whose thought is skipped, so that the expert also reads the image.
         gradient_clip: largest gradient norm.
@@ -49,6 +50,7 @@ class LoopSettings:
     weight_decay: float = 0.0
     text_weight: float = 1.0
     flow_weight: float = 1.0
+    horizon_s: float = 0.0
     noise_draws: int = 2
     thought_dropout: float = 0.1
     gradient_clip: float = 1.0
@@ -65,9 +67,11 @@ class JointLoss(nn.Module):
     horizon moves every later waypoint, and ADE/FDE in metres are reported by the evaluation instead.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, horizon_s: float = 0.0) -> None:
         super().__init__()
         self.model = model
+        weights = horizon_weights(horizon_s)
+        self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, batch: Batch, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
         """Mean text loss over rows that speak, and mean flow loss over all rows.
@@ -85,7 +89,7 @@ class JointLoss(nn.Module):
         text_rows = self.model.text_loss(prefix, batch.label_mask)
         # A silent row has no label: its text loss is no number and must not touch the mean.
         text = torch.where(speaks, text_rows, torch.zeros_like(text_rows)).sum() / speaks.sum().clamp(min=1)
-        flow = self.model.flow_loss(prefix, batch.actions, noise, times).mean()
+        flow = self.model.flow_loss(prefix, batch.actions, noise, times, self.weights).mean()
         return text, flow
 
 
@@ -168,7 +172,7 @@ def train(
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, settings))
-    loss, optimizer, schedule = accelerator.prepare(JointLoss(model), optimizer, schedule)
+    loss, optimizer, schedule = accelerator.prepare(JointLoss(model, settings.horizon_s), optimizer, schedule)
     chooser = np.random.default_rng(settings.seed + 17)
     order = row_order(len(rows), settings.batch_size, settings.seed)
     result: dict[str, float] = {}

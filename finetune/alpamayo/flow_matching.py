@@ -36,6 +36,21 @@ def target_velocity(actions: Tensor, noise: Tensor) -> Tensor:
     return actions - noise
 
 
+def horizon_weights(horizon_s: float, waypoints: int = 64, step_s: float = 0.1) -> Tensor | None:
+    """Weights (64,) of the waypoints' errors that fade with time, mean 1; None for 0, all alike.
+
+    What lies behind the next bend cannot be seen, yet in a plain mean that unpredictable far curvature outweighs the
+    next two seconds, which decide where the kart really goes.
+
+    Args:
+        horizon_s: time constant of the exponential fading; 0 is the released loss.
+    """
+    if horizon_s == 0.0:
+        return None
+    weights = torch.exp(-step_s * torch.arange(waypoints) / horizon_s)
+    return weights / weights.mean()
+
+
 def integrate(velocity: Callable[[Tensor, Tensor], Tensor], x0: Tensor, steps: int) -> Tensor:
     """Euler from noise to actions in uniform steps.
 

@@ -188,17 +188,23 @@ class AlpamayoR1(nn.Module):
         """
         return self._velocity(prefix, ExpertStore(prefix, self._draws(prefix, x_t)), x_t, t)
 
-    def flow_loss(self, prefix: Prefix, actions: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def flow_loss(
+        self, prefix: Prefix, actions: Tensor, noise: Tensor, t: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
         """Mean squared velocity error per row (B,).
 
         Args:
             actions: (B, 64, 2) normalised.
             noise: (B, K, 64, 2); t: (B, K).
+            weights: (64,) of the waypoints, mean 1; None is the released loss, all alike.
         """
         actions = actions.float()[:, None].expand_as(noise)
         x_t = flow_matching.interpolate(actions, noise, t)
         predicted = self.velocity(prefix, x_t.flatten(0, 1), t.flatten()).view_as(noise)
-        return (predicted - flow_matching.target_velocity(actions, noise)).square().mean(dim=(1, 2, 3))
+        error = (predicted - flow_matching.target_velocity(actions, noise)).square()
+        if weights is not None:
+            error = error * weights[:, None]
+        return error.mean(dim=(1, 2, 3))
 
     @torch.no_grad()
     def sample_actions(self, prefix: Prefix, x0: Tensor, steps: int | None = None) -> Tensor:

@@ -71,7 +71,7 @@ class Processor:
         self.pad_id = tokenizer.id_of("<|endoftext|>")
         self.cot_start_id = tokenizer.id_of("<|cot_start|>")
         self.cot_end_id = tokenizer.id_of("<|cot_end|>")
-        self._prompt = PromptBuilder(tokenizer)
+        self.prompt = PromptBuilder(tokenizer)
 
     @classmethod
     def from_folder(cls, folder: Path | str, config: AlpamayoConfig) -> Processor:
@@ -101,7 +101,7 @@ class Processor:
         """
         patches, grids = preprocess(images, self.images)
         counts = (grids.prod(axis=1) // self.images.merge_size**2).tolist()
-        ids, learned = self._prompt.build(counts, self.history_ids(history), reasoning)
+        ids, learned = self.prompt.build(counts, self.history_ids(history), reasoning)
         mask = torch.zeros(len(ids), dtype=torch.bool)
         if learned:
             mask[-learned:] = True
