@@ -14,7 +14,6 @@ from collector.splits import LapCount
 from collector.stack import AWSIM_STATUS_FIELDS, ODOMETRY
 from collector.tracks import NS, PoseTrack, build_track
 
-
 # A count beyond this is a damaged message.
 _MOST_LAPS = 1_000_000
 
