@@ -6,7 +6,7 @@ Pure numpy, filled by a node, emptied by nobody: each buffer keeps what an obser
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,6 +168,15 @@ def observe(frames: FrameBuffer, poses: PoseBuffer, count: int = FRAMES_PER_CAME
     if history is None:
         return None
     return Observation(newest.stamp_ns, {"front": frames.images(count)}, history, poses.speed_at(newest.stamp_ns))
+
+
+def rolling(observation: Observation, speed_mps: float) -> Observation:
+    """The observation, with the history of a kart rolling straight at ``speed_mps`` if it is slower than that."""
+    if observation.speed_mps is None or observation.speed_mps >= speed_mps:
+        return observation
+    history = np.zeros((HISTORY_STEPS, 3))
+    history[:, 0] = speed_mps * STEP_S * np.arange(1 - HISTORY_STEPS, 1)
+    return replace(observation, history=history, speed_mps=speed_mps)
 
 
 class TimeRate:

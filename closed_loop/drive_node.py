@@ -67,7 +67,7 @@ class DriveNode(Node):
         self._log = DriveLog(self._out)
         self.driver = Driver(
             DriverConfig(
-                v["replan_s"], 1 if v["cameras"] == "mono" else 4,
+                v["replan_s"], 1 if v["cameras"] == "mono" else 4, v["rolling_start_mps"],
                 SupervisorLimits(v["frame_timeout_s"], v["odometry_timeout_s"], v["plan_timeout_s"]),
                 ControllerConfig(steering_gain=v["steering_gain"], max_speed_mps=v["max_speed_mps"]),
             ),

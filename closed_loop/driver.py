@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from closed_loop.buffers import Frame, FrameBuffer, PoseBuffer, TimeRate, observe
+from closed_loop.buffers import Frame, FrameBuffer, PoseBuffer, TimeRate, observe, rolling
 from closed_loop.controller import ControllerConfig, TrackingController
 from closed_loop.simulator.vehicle import Command
 from closed_loop.supervisor import Supervisor, SupervisorLimits, Verdict
@@ -33,12 +33,15 @@ class DriverConfig:
     Attributes:
         replan_s: vehicle seconds between the frames handed to the policy.
         frames: how many frames of the camera the policy looks at.
+        rolling_start_mps: below this speed the policy is shown the history of a kart that rolls straight at this
+            speed: models that learned from moving karts only see no reason to move off. 0 shows what was measured.
         limits: when to brake.
         controller: the kart and its limits.
     """
 
     replan_s: float = 0.2
     frames: int = FRAMES_PER_CAMERA
+    rolling_start_mps: float = 1.5
     limits: SupervisorLimits = field(default_factory=SupervisorLimits)
     controller: ControllerConfig = field(default_factory=ControllerConfig)
 
@@ -204,6 +207,7 @@ class Driver:
             return
         observation = observe(self.frames, self.poses, self.config.frames)
         if observation is not None:
+            observation = rolling(observation, self.config.rolling_start_mps)
             self._asked_ns, self._policy_free = newest.stamp_ns, False
             self._submit(observation)
 

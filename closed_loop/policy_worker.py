@@ -70,8 +70,6 @@ def main() -> None:
     # Libraries print: keep the pipe for messages, and send everything printed to stderr.
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    # The control loop shares these cores and must win.
-    os.nice(5)
     try:
         serve(sys.stdin.buffer, sink)
     except (OSError, MonoError) as error:

@@ -234,6 +234,12 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument("replan_s", 0.2, "simulated seconds between plans", nodes=("drive_node",), minimum=0.05, maximum=2.0),
     Argument("control_hz", 40.0, "rate of control_cmd", nodes=("drive_node",), minimum=10.0, maximum=100.0),
     Argument(
+        "rolling_start_mps", 1.5,
+        "below this speed the model is shown the history of a kart rolling at it, since one that learned from moving "
+        "karts does not move off from standstill; 0 shows the true history",
+        nodes=("drive_node",), minimum=0.0, maximum=5.0,
+    ),
+    Argument(
         "reference", "",
         "line the lateral deviation is measured from: centreline CSV, raceline CSV or a course name; empty is the "
         "centreline of course",

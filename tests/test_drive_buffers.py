@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from closed_loop.buffers import Frame, FrameBuffer, PoseBuffer, TimeRate, observe
+from closed_loop.buffers import Frame, FrameBuffer, PoseBuffer, TimeRate, observe, rolling
 
 SECOND = 1_000_000_000
 EPOCH = 1_790_000_000 * SECOND  # stamps of a real clock: float64 seconds would lose their low bits
@@ -99,6 +99,20 @@ def test_awsim_frame_rhythm_of_105_ms_counts_as_lossless() -> None:
     for index in range(50):
         frames.add(frame(EPOCH + index * 105_000_000))
     assert frames.lost == 0
+
+
+def test_a_standing_kart_is_shown_rolling_and_a_moving_one_as_it_is() -> None:
+    frames, standing = FrameBuffer(), PoseBuffer()
+    for index in range(20):
+        standing.add(EPOCH + index * 20_000_000, (5.0, 6.0, 1.0), 0.2)
+    frames.add(frame(EPOCH + 200_000_000))
+    seen = observe(frames, standing)
+    assert seen is not None
+    shown = rolling(seen, 1.5)
+    assert shown.speed_mps == 1.5 and shown.stamp_ns == seen.stamp_ns
+    np.testing.assert_allclose(shown.history[[0, 14, 15], 0], [-2.25, -0.15, 0.0])
+    assert not shown.history[:, 1:].any()
+    assert rolling(seen, 0.0) is seen and rolling(seen, 0.2) is seen
 
 
 def test_time_rate_measures_and_is_bounded() -> None:

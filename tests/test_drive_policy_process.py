@@ -161,7 +161,7 @@ def test_another_interpreter_does_not_inherit_this_environment() -> None:
         "HOME": "/h",
     }
     child = child_environment("/other/bin/python", ours)
-    assert child == {"HOME": "/h", "PYTHONPATH": str(PROJECT_ROOT)}
+    assert child == {"HOME": "/h", "PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1"}
     same = child_environment(sys.executable, ours)
     assert same["LD_LIBRARY_PATH"] == "/opt/ros"
     assert same["PYTHONPATH"].split(os.pathsep) == [str(PROJECT_ROOT), "/opt/ros/lib"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,7 @@ def test_killing_the_policy_process_brakes_to_a_stop(domain: Domain, tmp_path: P
     driver = driver_of(domain, out)
     pid = int(driver.wait_for(r"policy process (\d+) loads").group(1))
     driver.wait_for(r"\]: driving")
-    # Time to come up to speed and go round for a while.
-    simulator.wait_for(r"simulated at")
+    time.sleep(6.0)  # to come up to speed and go round for a while
     os.kill(pid, signal.SIGKILL)
     assert driver.wait() == 1, driver.output
     assert "policy process died" in driver.output and "signal 9" in driver.output
@@ -76,7 +76,7 @@ def test_killing_the_policy_process_brakes_to_a_stop(domain: Domain, tmp_path: P
     assert truth.speed_at(died_s + 2.5) == 0.0
     assert truth.speed_mps[-1] == 0.0 and truth.commands[-1, 1] < 0.0
     # On the circle up to the end of the braking, by the last plan.
-    moving = (truth.t_s > died_s - 4.0) & (truth.speed_mps > 0.3)
+    moving = (truth.t_s > died_s - 2.0) & (truth.speed_mps > 0.3)
     turned = np.unwrap(truth.poses[moving, 2])
     path_m = np.hypot(*np.diff(truth.poses[moving, :2], axis=0).T).sum()
     assert (turned[-1] - turned[0]) * 8.0 == pytest.approx(path_m, rel=0.1)
@@ -84,7 +84,7 @@ def test_killing_the_policy_process_brakes_to_a_stop(domain: Domain, tmp_path: P
     assert metrics["control_rate_hz"] == pytest.approx(40.0, rel=0.05)
     assert metrics["control_gap_ms"]["p95"] < 60.0
     assert 0.05 < metrics["plan_age_s"]["p50"] < 0.5 and metrics["plan_age_s"]["p95"] < 0.8
-    assert metrics["frames"]["lost"] == 0 and metrics["frames"]["received"] > 50
+    assert metrics["frames"]["lost"] == 0 and metrics["frames"]["received"] > 40
     assert metrics["brakes"]["policy process died"] == 1
     assert not metrics["complete"] and metrics["laps"] == 0
     lines = [json.loads(line) for line in (out / "plans.jsonl").read_text().splitlines()]
@@ -96,33 +96,33 @@ def test_killing_the_policy_process_brakes_to_a_stop(domain: Domain, tmp_path: P
 
 def test_losing_the_camera_brakes_to_a_stop(domain: Domain, tmp_path: Path) -> None:
     out, log = tmp_path / "drive", tmp_path / "truth.npz"
-    simulator = domain.simulator(teacher=False, camera_fail_after_s=9.0, log=log, **SMALL)
+    simulator = domain.simulator(teacher=False, camera_fail_after_s=8.0, time_scale=1.5, log=log, **SMALL)
     driver = driver_of(domain, out)
     driver.wait_for("braking: camera frame stale", 30.0)
-    simulator.wait_for(r"1\d s simulated at", 30.0)
+    time.sleep(2.5)
     assert driver.interrupt() == 0
     assert simulator.interrupt() == 0
     metrics, truth = metrics_of(out), Truth(log)
     stale_s = event_s(metrics, "braking: camera frame stale")
-    assert 9.3 < stale_s < 10.2
-    assert truth.speed_at(9.0) > 1.5
+    assert 8.3 < stale_s < 9.2
+    assert truth.speed_at(8.0) > 1.5
     assert truth.speed_at(stale_s + 2.5) == 0.0 == truth.speed_mps[-1]
     assert metrics["ended"] == "SIGINT"
 
 
-def test_a_killed_driver_leaves_what_the_simulator_heard_last(domain: Domain, tmp_path: Path) -> None:
-    """The limit of every watchdog inside the driver, as with AWSIM: written down here so that nobody is surprised."""
+def test_the_last_word_of_a_terminated_driver_is_a_stop(domain: Domain, tmp_path: Path) -> None:
+    """The simulator, like AWSIM, goes on with the last command it heard."""
     log = tmp_path / "truth.npz"
     simulator = domain.simulator(teacher=False, log=log, **SMALL)
     driver = driver_of(domain, tmp_path / "drive")
     driver.wait_for(r"\]: driving")
-    simulator.wait_for(r"simulated at")
-    driver.interrupt(signal.SIGTERM)
+    time.sleep(4.0)
+    assert driver.interrupt(signal.SIGTERM) == 0
+    time.sleep(2.5)
     simulator.interrupt()
     truth = Truth(log)
-    assert truth.speed_mps.max() > 2.0
-    # Ended properly, its last word was a stop.
-    assert truth.commands[-1, 1] < 0.0
+    assert truth.speed_mps.max() > 1.5
+    assert truth.commands[-1, 1] < 0.0 and truth.speed_mps[-1] == 0.0
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_drive_with_a_sentence(domain: Domain, tmp_path: Path) -> None:
@@ -139,13 +139,16 @@ def test_a_model_that_cannot_be_loaded_ends_the_drive_with_a_sentence(domain: Do
 def test_the_tiny_base_drives_over_ros(domain: Domain, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     out = tmp_path / "drive"
-    simulator = domain.simulator(teacher=False)
-    driver = driver_of(domain, out, policy="finetune.alpamayo_policy:AlpamayoPolicy", duration_s=6.0, laps=0)
+    # Half speed and patience: what is shown is that the parts fit, also on a machine that is busy with other things.
+    simulator = domain.simulator(teacher=False, time_scale=0.5)
+    driver = driver_of(
+        domain, out, policy="finetune.alpamayo_policy:AlpamayoPolicy", duration_s=5.0, laps=0, plan_timeout_s=4.0
+    )
     assert driver.wait(60.0) == 0, driver.output
     assert simulator.interrupt() == 0
     metrics = metrics_of(out)
     assert metrics["control_rate_hz"] == pytest.approx(40.0, rel=0.05)
-    assert metrics["distance_m"] > 3.0 and metrics["plans"] > 5
+    assert metrics["distance_m"] > 2.0 and metrics["plans"] > 4
     lines = [json.loads(line) for line in (out / "plans.jsonl").read_text().splitlines()]
     assert any(line["reasoning"] for line in lines)
     assert "on_curves" in metrics["deviation"]

@@ -159,7 +159,7 @@ class Publishing:
 
 
 def quaternion_of(matrix: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """(x, y, z, w) of a rotation matrix (3, 3)."""
+    """(x, y, z, w) of a rotation matrix (3, 3), w not negative."""
     # Four equal answers up to a factor; the one with the largest diagonal never vanishes.
     candidates = np.array(
         [
@@ -179,5 +179,5 @@ def quaternion_of(matrix: NDArray[np.float64]) -> tuple[float, float, float, flo
         ]
     )
     best = rows[int(np.argmax(candidates))]
-    x, y, z, w = best / np.linalg.norm(best)
+    x, y, z, w = best / np.linalg.norm(best) * (-1.0 if best[3] < 0.0 else 1.0)
     return float(x), float(y), float(z), float(w)
