@@ -21,7 +21,8 @@ from closed_loop.controller import ControllerConfig, TrackingController
 from closed_loop.deviation import Deviation, measure, summarise
 from closed_loop.simulator.course import Course
 from closed_loop.simulator.course_design import course_named
-from closed_loop.simulator.rollout import Drive, RolloutConfig, drive_many
+from closed_loop.simulator.drives import Drive, RolloutConfig
+from closed_loop.simulator.rollout import drive_many
 from closed_loop.simulator.teacher import TeacherConfig
 from closed_loop.thoughts import PlannedMoment, check_plans, summarise_checks
 from collector.errors import MonoError
