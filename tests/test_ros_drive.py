@@ -59,6 +59,31 @@ def event_s(metrics: dict[str, Any], what: str) -> float:
     return next(event["t_s"] for event in metrics["events"] if event["what"] == what)
 
 
+def test_a_lap_is_driven_counted_measured_and_ended(domain: Domain, tmp_path: Path) -> None:
+    angle = np.linspace(0.0, 2.0 * np.pi, 100, endpoint=False)
+    circle = tmp_path / "circle.csv"
+    rows = ["x,y,z,x_quat,y_quat,z_quat,w_quat,speed"]
+    for a in angle:
+        half = (a + np.pi / 2.0) / 2.0
+        rows.append(f"{8 * np.cos(a)},{8 * np.sin(a)},0,0,0,{np.sin(half)},{np.cos(half)},3")
+    circle.write_text("\n".join(rows) + "\n")
+    out = tmp_path / "drive"
+    simulator = domain.simulator(teacher=False, course=circle, time_scale=2.0, **SMALL)
+    driver = driver_of(domain, out, course=circle, laps=1, duration_s=60.0)
+    assert driver.wait(40.0) == 0, driver.output
+    assert simulator.interrupt() == 0
+    metrics = metrics_of(out)
+    assert metrics["complete"] and metrics["laps"] == 1 and "1 of 1 laps" in metrics["ended"]
+    deviation = metrics["deviation"]
+    assert deviation["laps_finished"] == 1 and deviation["off_track_events"] == 0
+    # The plans are the circle itself, drawn from where the kart is: errors of the loop add up unseen.
+    assert deviation["on_curves"]["max_m"] < 0.5
+    assert metrics["distance_m"] == pytest.approx(2.0 * np.pi * 8.0, abs=5.0)
+    assert 37.0 < metrics["control_rate_hz"] < 42.0
+    saved = np.load(out / "drive.npz")
+    assert len(saved["t_s"]) == len(saved["poses_map"]) > 500 and saved["driving"].any()
+
+
 def test_killing_the_policy_process_brakes_to_a_stop(domain: Domain, tmp_path: Path) -> None:
     out, log = tmp_path / "drive", tmp_path / "truth.npz"
     simulator = domain.simulator(teacher=False, log=log, **SMALL)
