@@ -192,9 +192,9 @@ def measure(
     )
     progress_m = _progress(road, road_m, put_back)
     return Deviation(
-        line.name, road.name, line.length_m, road.length_m, times, places, station_m, lateral_m, curve, off_track,
-        step_m, progress_m, curves, events, tuple(times[put_back].tolist()), laps_asked,
-        min(_laps(progress_m, put_back, road), laps_asked),
+        f"{road.name} centreline" if reference is None else reference.name, road.name, line.length_m,
+        road.length_m, times, places, station_m, lateral_m, curve, off_track, step_m, progress_m, curves, events,
+        tuple(times[put_back].tolist()), laps_asked, min(_laps(progress_m, put_back, road), laps_asked),
     )
 
 

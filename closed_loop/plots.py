@@ -118,11 +118,15 @@ def map_figure(
                 markeredgewidth=1.0, zorder=6,
             )
             title = (titles or {}).get(condition, label_of(condition))
-            axes.set_title(title, color=colour_of(condition), fontsize=9.5 if columns > 2 else 10.5)
+            axes.set_title(title, color=colour_of(condition), fontsize=9.5)
         for axes in list(panels.flat)[len(drives) :]:
             axes.set_visible(False)
-        _map_legend(figure, panels, (reference or road).name)
+        _map_legend(figure, panels, _name(road, reference))
         return figure
+
+
+def _name(road: Course, reference: Course | None) -> str:
+    return f"{road.name} centreline" if reference is None else reference.name
 
 
 def _draw_road(axes: Axes, road: Course) -> None:
@@ -255,8 +259,8 @@ def along_figure(
         axes.set_ylim(-min(reach, 5.0), min(reach, 5.0))
         axes.grid(axis="x", visible=False)
         axes.set_xlabel(
-            f"along {line.name} [m]   (bands: curves, L left, R right; dashed: the kart's side at the edge; "
-            "X: leaves the road)"
+            f"along {_name(road, reference)} [m]   "
+            "(bands: curves, L left, R right; dashed: the kart's side at the edge; X: leaves the road)"
         )
         axes.set_ylabel("deviation [m]\nright  |  left")
         figure.legend(loc="outside upper center", ncols=min(4, len(drives)))

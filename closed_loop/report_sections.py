@@ -1,0 +1,202 @@
+"""The other parts of the report page: open loop, training, data, drives over ROS 2, provenance.
+
+Every function reads a run folder, returns plain data for the template and raises MonoError where its input is
+missing or unreadable; :func:`closed_loop.report.section` turns that into the line on the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from closed_loop import plots, sheets
+from closed_loop.cells import CONDITIONS
+from closed_loop.deviation import reference_curves, verdict
+from closed_loop.driven import MeasuredDrive, measure_drive, read_json
+from closed_loop.report_comparison import image, metres, number, percent
+from collector.errors import MonoError
+from collector.samples import load_manifest
+
+
+def open_loop(folder: Path) -> dict[str, Any]:
+    """The open-loop table of ``finetune.evaluation``: ``conditions`` -> means, ``by_label``, ``consistency``."""
+    metrics = read_json(folder / "metrics.json")
+    conditions = metrics.get("conditions")
+    if not isinstance(conditions, dict) or not conditions:
+        raise MonoError(f"{folder / 'metrics.json'} has no conditions", "the run folder of evaluate")
+    distances = ("ade_1s_m", "ade_3s_m", "ade_6.4s_m", "fde_3s_m", "fde_6.4s_m")
+    columns = [(key, f"{key[:3].upper()} {key[4:-2]}") for key in distances]
+    columns.append(("max_deviation_3s_m", "max within 3s"))
+    labels = sorted({label for values in conditions.values() for label in values.get("by_label", {})})
+    rows = []
+    for name, values in conditions.items():
+        said = values.get("consistency")
+        by_label = values.get("by_label", {})
+        rows.append({
+            "label": name,
+            "colour": plots.colour_of(name),
+            "samples": values.get("samples", "-"),
+            "texts": [number(values.get(key)) for key, _heading in columns],
+            "by_label": [number(by_label.get(label, {}).get("ade_3s_m")) for label in labels],
+            "consistent": f"{percent(said.get('consistent'))} ({percent(said.get('coverage'))})" if said else "-",
+            "symptom": percent(said.get("thinks_curve_drives_straight")) if said else "-",
+        })
+    return {
+        "columns": [heading for _key, heading in columns], "labels": labels, "rows": rows,
+        "definitions": metrics.get("definitions", ""), "cameras": metrics.get("cameras", ""),
+    }
+
+
+def training(folder: Path) -> dict[str, Any]:
+    """Loss curves and counts of a finetuning run."""
+    log = folder / "training.jsonl"
+    if not log.is_file():
+        raise MonoError(f"no training.jsonl in {folder}", "the run folder of finetune")
+    curves = sheets.read_losses(log)
+    if not curves:
+        raise MonoError(f"{log} holds no losses", "lines with step, text_loss and flow_loss")
+    try:
+        metrics = read_json(folder / "metrics.json")
+    except MonoError:
+        metrics = {}
+    facts = [(f"{split} samples", metrics.get(f"{key}_samples")) for split, key in
+             (("training", "train"), ("validation", "validation"))]
+    for part, count in (metrics.get("trainable_parameters") or {}).items():
+        facts.append((f"trainable parameters, {str(part).replace('_', ' ')}", count))
+    if metrics.get("samples_per_s"):
+        facts.append(("samples per second", round(metrics["samples_per_s"], 1)))
+    return {
+        "plot": image(sheets.loss_figure(curves), "Text loss and trajectory loss over training steps"),
+        "facts": [(name, f"{value:,}".replace(",", " ")) for name, value in facts if value is not None],
+    }
+
+
+def dataset(folder: Path) -> dict[str, Any]:
+    """What was kept and refused, and a sheet of samples."""
+    counts = load_manifest(folder).get("counts") or {}
+    rows = [
+        ("kept", counts.get("kept", 0), "kept"),
+        ("text and path disagree (quarantine)", counts.get("quarantined", 0), ""),
+    ]
+    rows += [(str(reason), count, "") for reason, count in sorted((counts.get("rejected") or {}).items())]
+    seen = counts.get("seen") or sum(count for _name, count, _kind in rows)
+    return {
+        "seen": seen,
+        "rows": [
+            {"name": name, "count": count, "share": 100.0 * count / seen if seen else 0.0, "kind": kind}
+            for name, count, kind in rows
+        ],
+        "adds_up": sum(count for _name, count, _kind in rows) == seen,
+        "labels": sorted((counts.get("labels") or {}).items()),
+        "splits": sorted((counts.get("splits") or {}).items()),
+        "sheet": image(sheets.sample_sheet(folder), "Samples: front frame with the future path, from above, thought"),
+    }
+
+
+def ros_drives(folders: Sequence[Path]) -> dict[str, Any]:
+    """Drives over ROS 2: how well the loop ran, and the same deviation figures."""
+    measured, broken = [], []
+    for folder in folders:
+        try:
+            measured.append(measure_drive(folder))
+        except MonoError as error:
+            broken.append(str(error))
+    if not measured:
+        raise MonoError("; ".join(broken) or "no drive folder", "the folder of a drive")
+    names = [_drive_name(drive) for drive in measured]
+    first = measured[0]
+    line = (first.road.name, first.summary["reference"])
+    same = [drive for drive in measured if (drive.road.name, drive.summary["reference"]) == line]
+    curves = reference_curves(first.reference or first.road)
+    tables: dict[str, list[Any]] = {}
+    for name, drive in zip(names, measured):
+        if drive in same:
+            tables.setdefault(name, []).append(drive.measured.arrays())
+    timings = {
+        name: {
+            stage.removeprefix("stage_"): values
+            for stage, values in (drive.metrics.get("timings_ms") or {}).items() if values
+        }
+        for name, drive in zip(names, measured)
+    }
+    texts = [_drive_texts(drive) for drive in measured]
+    return {
+        "broken": broken,
+        "names": names,
+        "columns": [{"label": plots.label_of(name), "colour": plots.colour_of(name)} for name in names],
+        "rows": [(figure, [part[figure] for part in texts]) for figure in texts[0]],
+        "map": image(
+            plots.map_figure(first.road, curves, tables, None, first.reference, columns=2),
+            f"Drives over ROS 2 on {first.road.name}",
+        ),
+        "along": image(plots.along_figure(first.road, curves, tables, first.reference), "Deviation along the course"),
+        "latency": image(plots.latency_figure(timings), "Planning times") if any(timings.values()) else None,
+    }
+
+
+def _drive_name(drive: MeasuredDrive) -> str:
+    """Before or after, by whether an adapter drove; colours and legends know these names."""
+    parameters = drive.metrics.get("parameters") or {}
+    cameras = str(parameters.get("cameras") or "mono")
+    name = ("adapter-" if parameters.get("adapter") else "base-") + cameras.removeprefix("mono-")
+    return name if name in CONDITIONS else f"{'adapter' if parameters.get('adapter') else 'base'}-{cameras}"
+
+
+def _drive_texts(drive: MeasuredDrive) -> dict[str, str]:
+    """The figures of one drive, name -> text, in the order shown."""
+    metrics, part, said = drive.metrics, drive.summary, drive.thoughts
+
+    def spread(key: str, unit: str = " s", digits: int = 2) -> str:
+        values = metrics.get(key)
+        if not isinstance(values, dict):
+            return "-"
+        return f"{number(values.get('p50'), digits)} / {number(values.get('p95'), digits)}{unit}"
+
+    frames, braked = metrics.get("frames") or {}, metrics.get("braked_s") or {}
+    return {
+        "result": verdict(part["off_track_events"], part["laps_asked"], part["laps_finished"], part["recoveries"]),
+        "max deviation on curves": metres(part["on_curves"]["max_m"]),
+        "RMS on curves": metres(part["on_curves"]["rms_m"]),
+        "reference": part["reference"],
+        "leaves the road": f"{part['off_track_events']}x",
+        "laps (driven)": f"{part['laps_finished']} of {part['laps_asked']} ({part['laps_driven']:.2f})",
+        "mean speed": f"{part['mean_speed_mps']:.2f} m/s",
+        "thought and path (coverage)": f"{percent(said['consistent'])} ({percent(said['coverage'])})" if said else "-",
+        "thinks curve, drives straight":
+            f"{percent(said['thinks_curve_drives_straight'])} of {said['curve_plans']}" if said else "-",
+        "control rate": number(metrics.get("control_rate_hz"), 1, " Hz"),
+        "control gap p50 / p95": spread("control_gap_ms", " ms", 1),
+        "plan age in use p50 / p95": spread("plan_age_s"),
+        "plan age on arrival p50 / p95": spread("plan_age_on_arrival_s"),
+        "plans": f"{metrics.get('plans', '-')} ({number(metrics.get('plans_per_s'), 1)} per s)",
+        "frames received / lost": f"{frames.get('received', '-')} / {frames.get('lost', '-')}",
+        "time, simulated / wall": f"{number(metrics.get('simulated_s'), 0)} / {number(metrics.get('wall_s'), 0, ' s')}",
+        "braked for": ", ".join(f"{reason} {number(seconds, 1, ' s')}" for reason, seconds in braked.items()) or "-",
+        "ended because": str(metrics.get("ended", "-")),
+    }
+
+
+def provenance(folders: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Commit, command, input hashes and resolved configuration of every run folder that has them."""
+    found = []
+    for name, folder in folders.items():
+        try:
+            values = read_json(folder / "provenance.json")
+        except MonoError:
+            continue
+        try:
+            config = (folder / "config.yaml").read_text("utf-8")
+        except OSError:
+            config = ""
+        found.append({
+            "name": name,
+            "folder": str(folder),
+            "commit": values.get("commit") or "not a checkout",
+            "command": " ".join(str(word) for word in values.get("command") or []),
+            "packages": ", ".join(f"{key} {value}" for key, value in (values.get("packages") or {}).items()),
+            "python": values.get("python", ""),
+            "inputs": sorted((values.get("inputs") or {}).items()),
+            "config": config,
+        })
+    return found
