@@ -14,14 +14,15 @@ from numpy.typing import ArrayLike
 
 from collector.agreement import Agreement, Motion, judge, measure_motion
 from collector.claims import Claim, parse_claim
+from collector.curvature import DEFAULT_THRESHOLDS
 
 # "Thinks curve, drives straight": the thought names the road's own direction, yet the planned heading after
 # this time is less than this share of the heading the road (or the true future) asks for.
 SYMPTOM_TIME_S = 2.0
 SYMPTOM_SHARE = 1.0 / 3.0
 SYMPTOM_DEFINITION = (
-    "thinks curve, drives straight: on a curve, the thought names the true direction, but the planned heading "
-    "change after 2 s is under a third of the true one"
+    "thinks curve, drives straight: where the true path turns by at least 0.2 rad within 2 s, the thought names its "
+    "direction, but the planned heading change after 2 s is under a third of the true one"
 )
 
 
@@ -34,7 +35,7 @@ class ThoughtCheck:
         agreement: the claim against the plan's own motion.
         true_direction: direction of the true future over the thought window.
         thought_right: the lateral claim names that direction (None without a claim).
-        symptom: thinks curve, drives straight (None on straights, where it cannot occur).
+        symptom: thinks curve, drives straight (None where the true path hardly turns by then: it cannot occur).
     """
 
     claim: Claim
@@ -57,12 +58,12 @@ def check_thought(reasoning: str, plan: ArrayLike, truth: ArrayLike, dt_s: float
     claim = parse_claim(reasoning)
     motion: Motion = measure_motion(planned, dt_s)
     true_motion = measure_motion(true, dt_s)
-    on_curve = true_motion.lateral != "straight"
     thought_right = None if claim.lateral == "none" else claim.lateral == true_motion.lateral
     symptom: bool | None = None
-    if on_curve:
-        index = min(len(planned), round(SYMPTOM_TIME_S / dt_s)) - 1
-        asked = float(np.unwrap([0.0, *true[: index + 1, 2]])[-1])
+    index = min(len(planned), round(SYMPTOM_TIME_S / dt_s)) - 1
+    asked = float(np.unwrap([0.0, *true[: index + 1, 2]])[-1])
+    # A bend that begins later asks for no turn by then, and an S may have undone its own: neither can show it.
+    if true_motion.lateral != "straight" and abs(asked) >= DEFAULT_THRESHOLDS.min_turn_rad:
         given = float(np.unwrap([0.0, *planned[: index + 1, 2]])[-1])
         too_straight = given * np.sign(asked) < SYMPTOM_SHARE * abs(asked)
         symptom = bool(thought_right and too_straight)
