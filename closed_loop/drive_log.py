@@ -16,15 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from closed_loop.deviation import measure, summarise
 from closed_loop.driver import Tick
 from closed_loop.policy_process import PlanReply
-from closed_loop.simulator.course import Course
 from collector.errors import MonoError
 from collector.run_folder import RunFolder
 
 HOP_M = 1.0  # a step between two odometry messages that is a reset and no driving
-FOREIGN_M = 20.0  # a track this far from a course was not driven on it
 
 
 class DriveLog:
@@ -105,11 +102,6 @@ class DriveLog:
         with self._lock:
             self._events.append({"t_s": None if stamp_ns is None else stamp_ns * 1e-9, "what": what, "detail": detail})
 
-    def track(self) -> NDArray[np.float64]:
-        """(N, 5) odometry so far: t_s, x, y, yaw, speed."""
-        with self._lock:
-            return np.array(self._odometry, np.float64).reshape(-1, 5)
-
     def finish(self, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Write the files and return the metrics.
 
@@ -148,31 +140,6 @@ class DriveLog:
             "braked_s": {reason: round(seconds, 2) for reason, seconds in sorted(self._braked_s.items())},
             "events": self._events,
         }
-
-
-def deviation_of(track: NDArray[np.float64], road: Course, reference: Course | None, laps: int) -> dict[str, Any]:
-    """How far a driven track strayed from a line, as :func:`closed_loop.deviation.summarise` says it.
-
-    Args:
-        track: (N, 5) odometry, see :meth:`DriveLog.track`.
-        road: whose edges count.
-        reference: line to measure from, None for the road's centreline.
-        laps: laps asked for, 0 when there was no limit.
-
-    Returns:
-        The figures, or ``{"not_measured": why}``.
-    """
-    if len(track) < 2:
-        return {"not_measured": "the drive has no track"}
-    away_m = float(np.median(np.abs(road.project(track[:: max(1, len(track) // 200), 1:3]).lateral_m)))
-    if away_m > FOREIGN_M:
-        return {"not_measured": f"half of the track lies over {away_m:.0f} m from {road.name}: another map or course"}
-    times_s, rising = np.unique(track[:, 0], return_index=True)
-    poses = track[rising, 1:4]
-    hops = np.flatnonzero(np.hypot(*np.diff(poses[:, :2], axis=0).T) > HOP_M) + 1
-    return summarise(
-        [measure(times_s, poses, road, reference, recovered_s=[float(times_s[i]) for i in hops], laps_asked=laps or 1)]
-    )
 
 
 def _spread(values: Any) -> dict[str, float] | None:

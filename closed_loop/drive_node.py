@@ -8,7 +8,6 @@ Challenge's interface and does not know which simulator (or kart) is at the othe
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
@@ -16,40 +15,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 
 from closed_loop.controller import ControllerConfig
-from closed_loop.drive_log import DriveLog, deviation_of
-from closed_loop.driver import Driver, DriverConfig, PlacedPlan, Tick
+from closed_loop.drive_log import DriveLog
+from closed_loop.drive_publishing import DrivePublishing
+from closed_loop.driver import Driver, DriverConfig, Tick
 from closed_loop.mission import Mission
 from closed_loop.policy_process import DEFAULT_POLICY, PlanReply, PolicyProcess, PolicySpec
 from closed_loop.simulator.course_design import course_named
 from closed_loop.supervisor import SupervisorLimits
 from collector.arguments import declare_parameters
-from collector.conversions import odometry_of, rgb_of, set_pose, set_stamp, stamp_ns_of
+from collector.conversions import odometry_of, rgb_of, stamp_ns_of
 from collector.errors import MonoError
 from collector.message_types import message_class
 from collector.ros_session import Session, run_node
 from collector.run_folder import open_run
-from collector.stack import (
-    AWSIM_STATUS,
-    CAMERA_IMAGE,
-    CONTROL_CMD,
-    CONTROL_MODE_REQUEST,
-    DRIVE_STATUS,
-    GEAR_CMD,
-    MAP_FRAME,
-    ODOMETRY,
-    PLANNED_PATH,
-    REASONING,
-    Topic,
-    qos_profile,
-)
+from collector.stack import AWSIM_STATUS, CAMERA_IMAGE, ODOMETRY, qos_profile
 from finetune import TINY_BASE
 
-GEAR_DRIVE = 2
 STATUS_HZ = 5.0
+FOREIGN_M = 50.0  # RMS distance from a course above which the drive took place elsewhere
 
 
 class DriveNode(Node):
@@ -60,9 +46,9 @@ class DriveNode(Node):
         self._session = session
         self.values: dict[str, Any] = declare_parameters(self, "drive_node")
         v = self.values
-        # Read now, though needed at the end: a misspelt course should not cost a drive.
-        self._road = course_named(v["course"])
-        self._reference = course_named(v["reference"]) if v["reference"] else None
+        # Needed by whoever measures the drive: a misspelt course should be noticed before it.
+        for name in filter(None, (v["course"], v["reference"])):
+            course_named(name)
         self._out = Path(v["out"] or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-drive")
         self._log = DriveLog(self._out)
         self.driver = Driver(
@@ -73,7 +59,8 @@ class DriveNode(Node):
             ),
             lambda observation: self._policy.submit(observation),
         )
-        inputs = [path for path in (self._policy_spec().options["model_folder"], v["adapter"]) if path]
+        spec = self._policy_spec()
+        inputs = [path for path in (spec.options["model_folder"], v["adapter"]) if path]
         open_run(self._out, {"parameters": v, "driver": self.driver.config}, inputs)
         self.mission = Mission(v["laps"], v["duration_s"], v["wait_s"], time.monotonic())
         self._odometry_ns: int | None = None
@@ -84,22 +71,13 @@ class DriveNode(Node):
         self._ticks = 0
 
         # Publishers and subscriptions first, the policy last: its callbacks use them.
-        self._outputs = {
-            topic: self.create_publisher(message_class(topic.type), topic.name, qos_profile(topic))
-            for topic in (CONTROL_CMD, GEAR_CMD, CONTROL_MODE_REQUEST, PLANNED_PATH, REASONING, DRIVE_STATUS)
-        }
-        self._types = {topic: message_class(topic.type) for topic in self._outputs}
-        self._pose_stamped = message_class("geometry_msgs/msg/PoseStamped")
-        group = MutuallyExclusiveCallbackGroup()
+        self._say = DrivePublishing(self)
         for topic, callback in (
             (CAMERA_IMAGE, self._on_image), (ODOMETRY, self._on_odometry), (AWSIM_STATUS, self._on_status),
         ):
-            self.create_subscription(
-                message_class(topic.type), topic.name, callback, qos_profile(topic), callback_group=group
-            )
+            self.create_subscription(message_class(topic.type), topic.name, callback, qos_profile(topic))
         self._policy = PolicyProcess(
-            self._policy_spec(), self._on_ready, self._on_plan, self._on_policy_error, self._on_policy_death,
-            self._on_policy_line,
+            spec, self._on_ready, self._on_plan, self._on_policy_error, self._on_policy_death, self._on_policy_line
         )
         self.get_logger().info(f"policy process {self._policy.pid} loads {v['policy']}")
 
@@ -119,8 +97,8 @@ class DriveNode(Node):
         stamp_ns, pose_map, speed_mps = odometry_of(message)
         steady_s = time.monotonic()
         self._odometry_ns, self._odometry_s = stamp_ns, steady_s
-        self.driver.odometry(stamp_ns, pose_map, speed_mps, message.twist.twist.angular.z, steady_s)
-        self._log.odometry(stamp_ns, pose_map, speed_mps)
+        if self.driver.odometry(stamp_ns, pose_map, speed_mps, message.twist.twist.angular.z, steady_s):
+            self._log.odometry(stamp_ns, pose_map, speed_mps)
 
     def _on_image(self, message: Any) -> None:
         try:
@@ -149,7 +127,7 @@ class DriveNode(Node):
         defect = "" if placed else self.driver.supervisor.defect or "from before a jump"
         self._log.plan(reply, self._odometry_ns or reply.plan.stamp_ns, defect)
         if placed is not None:
-            self._publish_plan(placed)
+            self._say.plan(placed.plan, placed.poses_map)
 
     def _on_policy_line(self, line: str) -> None:
         self.get_logger().info(f"policy: {line}")
@@ -166,51 +144,20 @@ class DriveNode(Node):
         else:
             self.mission.failed = f"the policy did not start: {why}"
 
-    # Messages out.
-
-    def _send(self, topic: Topic, message: Any) -> None:
-        self._outputs[topic].publish(message)
-
-    def _publish_command(self, tick: Tick) -> None:
-        message = self._types[CONTROL_CMD]()
-        now_ns = self.get_clock().now().nanoseconds
-        for stamp in (message.stamp, message.lateral.stamp, message.longitudinal.stamp):
-            set_stamp(stamp, now_ns)
-        message.lateral.steering_tire_angle = float(tick.command.steer_rad)
-        message.longitudinal.acceleration = float(tick.command.accel_mps2)
-        message.longitudinal.speed = float(max(0.0, tick.speed_mps))
-        self._send(CONTROL_CMD, message)
-
-    def _publish_plan(self, placed: PlacedPlan) -> None:
-        path = self._types[PLANNED_PATH]()
-        path.header.frame_id = MAP_FRAME
-        set_stamp(path.header.stamp, placed.plan.stamp_ns)
-        for index, pose_map in enumerate(placed.poses_map):
-            pose = self._pose_stamped()
-            pose.header.frame_id = MAP_FRAME
-            set_stamp(pose.header.stamp, placed.plan.stamp_ns + (index + 1) * 100_000_000)
-            set_pose(pose.pose, pose_map)
-            path.poses.append(pose)
-        self._send(PLANNED_PATH, path)
-        self._send(REASONING, self._types[REASONING](data=placed.plan.reasoning))
-
-    def _publish_status(self, tick: Tick) -> None:
-        status = {
+    def _status(self, tick: Tick) -> dict[str, Any]:
+        return {
             "driving": tick.verdict.drive, "reason": tick.verdict.reason, "detail": tick.verdict.detail,
             "plan_age_s": None if tick.plan_age_s is None else round(tick.plan_age_s, 3),
             "speed_mps": round(tick.speed_mps, 3), "laps": self.mission.laps_done,
             "frames": self.driver.frames.received, "frames_lost": self.driver.frames.lost,
             "time_rate": round(self.driver.rate.value, 3),
         }
-        self._send(DRIVE_STATUS, self._types[DRIVE_STATUS](data=json.dumps(status)))
 
-    def _engage(self) -> None:
-        """Ask for gear and autonomous mode, as the stack's orchestrator does."""
-        gear = self._types[GEAR_CMD]()
-        set_stamp(gear.stamp, self.get_clock().now().nanoseconds)
-        gear.command = GEAR_DRIVE
-        self._send(GEAR_CMD, gear)
-        self._send(CONTROL_MODE_REQUEST, self._types[CONTROL_MODE_REQUEST](data=True))
+    def _send_command(self, tick: Tick) -> None:
+        self._say.command(self._now_ns(), tick.command, tick.speed_mps)
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
 
     # The control loop, in a thread of its own: neither images nor inference nor the executor can hold it up.
 
@@ -220,19 +167,19 @@ class DriveNode(Node):
         while not self._session.stop.is_set():
             now_s = time.monotonic()
             tick = self.driver.tick(now_s)
-            self._publish_command(tick)
+            self._send_command(tick)
             self._log.tick(tick)
             self._ticks += 1
             if tick.verdict.reason != self._last_reason:
                 self._last_reason = tick.verdict.reason
                 self._note("driving" if tick.verdict.drive else f"braking: {tick.verdict.reason}", tick.verdict.detail)
-                self._publish_status(tick)
+                self._say.status(self._status(tick))
             rate = self.driver.rate.value
             if self._ticks % max(1, round(self.values["control_hz"] / STATUS_HZ)) == 0:
-                self._publish_status(tick)
+                self._say.status(self._status(tick))
             if now_s - engaged_s > 1.0:
                 engaged_s = now_s
-                self._engage()
+                self._say.engage(self._now_ns())
             self._watch_for_the_end(tick, now_s)
             # After a stall the missed ticks are not made up for: old commands help nobody.
             next_s = max(next_s + 1.0 / (self.values["control_hz"] * rate), now_s)
@@ -268,7 +215,7 @@ class DriveNode(Node):
             # AWSIM goes on with the last command it heard: it must be a stop.
             self.driver.stop()
             for _ in range(3):
-                self._publish_command(self.driver.tick(time.monotonic()))
+                self._send_command(self.driver.tick(time.monotonic()))
                 time.sleep(0.02)
             self._policy.close()
         return self._finish()
@@ -285,13 +232,12 @@ class DriveNode(Node):
     def _finish(self) -> int:
         v = self.values
         complete = self.mission.complete
-        deviation = deviation_of(self._log.track(), self._road, self._reference, v["laps"])
         metrics = self._log.finish(
             {
                 "ended": self._session.why, "laps": self.mission.laps_done, "complete": complete,
                 "frames": {"received": self.driver.frames.received, "lost": self.driver.frames.lost},
                 "brakes": dict(self.driver.supervisor.brakes), "jumps": self.driver.jumps,
-                "deviation": deviation,
+                "parameters": v,
             }
         )
         if self.mission.failed:
@@ -305,7 +251,27 @@ class DriveNode(Node):
             f"{self._out / 'metrics.json'}",
             flush=True,
         )
+        print(deviation_line(self._out), flush=True)
         return 0 if complete or self._session.why.startswith("SIG") else 1
+
+
+def deviation_line(folder: Path) -> str:
+    """How far a finished drive strayed, in a line; `alpamayo-mono measure` and the report say it in full."""
+    from closed_loop.driven import measure_drive
+
+    try:
+        drive = measure_drive(folder)
+    except MonoError as error:
+        return f"deviation not measured: {error}"
+    everywhere, curves = drive.summary["all"], drive.summary["on_curves"]
+    if everywhere["rms_m"] is not None and everywhere["rms_m"] > FOREIGN_M:
+        return f"deviation not measured: the track does not lie on the course {drive.road.name}; name it with course:="
+    if curves["max_m"] is None:
+        return "deviation not measured: no curve was reached"
+    return (
+        f"from {drive.summary['reference']}: max {curves['max_m']:.2f} m, RMS {curves['rms_m']:.2f} m on curves; "
+        f"off the road {drive.summary['off_track_events']} times; full table: alpamayo-mono measure {folder}"
+    )
 
 
 def run(session: Session) -> int:

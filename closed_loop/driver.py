@@ -105,10 +105,10 @@ class Driver:
     def odometry(
         self, stamp_ns: int, pose_map: tuple[float, float, float], speed_mps: float, yaw_rate_radps: float,
         steady_s: float,
-    ) -> None:
-        """Take an odometry message. Non-finite ones are ignored, and so go stale."""
+    ) -> bool:
+        """Take an odometry message; False for a non-finite one, which is ignored and so goes stale."""
         if not np.isfinite([*pose_map, speed_mps]).all():
-            return
+            return False
         with self._lock:
             self.supervisor.odometry_arrived(steady_s)
             self.rate.add(steady_s, stamp_ns)
@@ -118,6 +118,7 @@ class Driver:
             if self.poses.add(stamp_ns, pose_map, speed_mps):
                 self._forget()
             self._ask()
+        return True
 
     def frame(self, stamp_ns: int, image_rgb: NDArray[np.uint8], steady_s: float) -> None:
         """Take a camera frame, (H, W, 3) RGB. A repeated frame does not count as fresh."""

@@ -44,6 +44,7 @@ class Publishing:
     Args:
         node: the node they belong to.
         camera: mounted on the kart; None for a simulator without one, which then has no camera topics.
+        params: the kart, for its yaw rate.
         teacher: whether ``control_cmd`` is ours to publish.
     """
 
@@ -58,10 +59,6 @@ class Publishing:
         }
         self._info = self._camera_info(camera) if camera else None
         self._transforms(camera)
-
-    def subscribers(self, topic: Topic) -> int:
-        """How many listen to one of our topics."""
-        return int(self._publishers[topic].get_subscription_count())
 
     def clock(self, stamp_ns: int) -> None:
         message = self._types[CLOCK]()
