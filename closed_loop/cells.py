@@ -54,13 +54,13 @@ CONDITIONS: Mapping[str, Condition] = {
     condition.name: condition
     for condition in (
         Condition("base-four", "base, four cameras", "control", "four"),
-        Condition("base-padded", "base, one camera + padding", "before", "mono-padded"),
+        Condition("base-padded", "base, one camera padded", "before", "mono-padded"),
         Condition("base-mono", "base, one camera", "before", "mono"),
         Condition("base-mono-4frames", "base, one camera x 4 frames", "before", "mono-4frames"),
-        Condition("adapter-padded", "adapter, one camera + padding", "after", "mono-padded", True),
+        Condition("adapter-padded", "adapter, one camera padded", "after", "mono-padded", True),
         Condition("adapter-mono", "adapter, one camera", "after", "mono", True),
         Condition("adapter-mono-4frames", "adapter, one camera x 4 frames", "after", "mono-4frames", True),
-        Condition("teacher", "teacher (knows the course)", "teacher"),
+        Condition("teacher", "teacher", "teacher"),
     )
 }
 

@@ -203,9 +203,9 @@ def _run(
     )
 
     def moved(job: _Job, share: float, scale: float = 1.0) -> None:
-        share *= scale  # the last hundredth is measuring and writing
-        bar.update(max(0.0, share - job.share))
-        job.share = max(job.share, share)
+        job.share = max(job.share, scale * min(1.0, share))  # the last hundredth is measuring and writing
+        bar.n = sum(each.share for each in jobs)
+        bar.refresh()
 
     with bar:
         if workers <= 1:
@@ -277,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = command_line(CompareConfig, argv, "alpamayo-mono compare")
     metrics = compare(config)
     console = Console()
-    console.print(rich_table(metrics))
+    console.print(rich_table(metrics, console.width))
     console.print(metrics["definitions"]["deviation"], style="dim")
     console.print(metrics["honesty"])
     print(f"run folder: {config.out}")

@@ -78,7 +78,7 @@ def table_rows(conditions: Iterable[Condition], cells: Sequence[dict[str, Any]])
                 "mean_speed_mps": sum(part["all"]["distance_m"] for part in parts) / duration_s if duration_s else 0.0,
                 "thoughts": thoughts.pool(cell["thoughts"] for cell in own),
                 "result": deviation.verdict(
-                    counts["off_track_events"], counts["laps_asked"], counts["laps_finished"], counts["recoveries"]
+                    counts["off_track_events"], counts["laps_asked"], counts["laps_finished"]
                 ),
             }
         )
@@ -86,9 +86,10 @@ def table_rows(conditions: Iterable[Condition], cells: Sequence[dict[str, Any]])
 
 
 HEADINGS = (
-    "condition", "max deviation on curves", "RMS on curves", "off-track", "laps", "consistency (coverage)",
-    "thinks curve, drives straight", "result",
+    "condition", "max deviation\non curves", "RMS on\ncurves", "off-track", "laps", "consistency\n(coverage)",
+    "thinks curve,\ndrives straight", "result",
 )
+WIDE = 136
 
 
 def table_texts(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -102,7 +103,7 @@ def table_texts(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
 
     def laps(row: dict[str, Any]) -> str:
         whole = f"{row['laps_finished']} of {row['laps_asked']}"
-        return whole if row["laps_finished"] >= row["laps_asked"] else f"{whole} ({row['laps_driven']:.1f} driven)"
+        return whole if row["laps_finished"] >= row["laps_asked"] else f"{whole}\n({row['laps_driven']:.1f} driven)"
 
     rows: list[tuple[str, ...]] = []
     for row in metrics["table"]:
@@ -119,18 +120,27 @@ def table_texts(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def rich_table(metrics: dict[str, Any]) -> Any:
-    """The headline table for a terminal."""
+def rich_table(metrics: dict[str, Any], width: int = WIDE) -> Any:
+    """The headline table for a terminal; a narrow one gets the columns that matter most."""
+    from rich import box
     from rich.table import Table
 
     starts = f"{metrics['starts']} start{'s' if metrics['starts'] != 1 else ''}"
-    title = f"Closed loop: {', '.join(metrics['courses'])}; {starts} x {metrics['laps']:g} laps each"
-    table = Table(title=title, title_justify="left")
-    for index, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if 0 < index < 5 else "left")
+    laps = f"{metrics['laps']:g} lap{'s' if metrics['laps'] != 1 else ''}"
+    title = f"Closed loop on {', '.join(metrics['courses'])}: {starts} x {laps} each"
+    wide = width >= WIDE
+    shown = range(len(HEADINGS)) if wide else (0, 1, 3, 4, 7)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for index in shown:
+        justify: Any = "right" if 0 < index < 5 else "left"
+        heading = HEADINGS[index]
+        if not wide:
+            heading = heading.replace("deviation", "dev.").replace("-track", "-\ntrack")
+        table.add_column(heading, justify=justify, no_wrap=index < len(HEADINGS) - 1)
     styles = {"before": "red", "after": "green", "teacher": "dim", "control": "cyan"}
     for row, texts in zip(metrics["table"], table_texts(metrics)):
-        table.add_row(*texts, style=styles.get(row["role"]))
+        table.add_row(*(texts[index] if wide else texts[index].split("\n")[0] for index in shown),
+                      style=styles.get(row["role"]))
     return table
 
 
@@ -153,6 +163,6 @@ def write_table(metrics: dict[str, Any], folder: Path) -> None:
             said = row["thoughts"] or {}
             writer.writerow([course, *(row[key] for key in shown), *(said.get(rate) for rate in rates)])
     with (folder / "table.txt").open("w", encoding="utf-8") as file:
-        Console(file=file, width=150, no_color=True).print(rich_table(metrics))
+        Console(file=file, width=WIDE, no_color=True).print(rich_table(metrics))
         file.write(metrics["honesty"] + "\n")
     write_atomically(folder / "definitions.txt", "\n\n".join(metrics["definitions"].values()) + "\n")

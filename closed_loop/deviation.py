@@ -353,14 +353,9 @@ def summarise(drives: Sequence[Deviation]) -> dict[str, Any]:
     }
 
 
-def verdict(off_track_events: int, laps_asked: int, laps_finished: int, recoveries: int = 0) -> str:
+def verdict(off_track_events: int, laps_asked: int, laps_finished: int) -> str:
     """The result column: plain words from the measured counts, nothing else."""
     times = {1: "once", 2: "twice"}.get(off_track_events, f"{off_track_events} times")
     if off_track_events:
-        finished = "" if laps_finished >= laps_asked and not recoveries else ", does not finish"
-        if finished and laps_finished:
-            finished = f", finishes {laps_finished} of {laps_asked} laps"
-        return f"leaves the road {times}{finished}"
-    if laps_finished < laps_asked:
-        return f"stays on the road, finishes {laps_finished} of {laps_asked} laps"
-    return "stays on the road, finishes every lap"
+        return f"leaves the road {times}"
+    return "stays on the road" if laps_finished >= laps_asked else "stays on the road, does not finish"

@@ -181,9 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _verdict(part: Mapping[str, Any]) -> str:
-    return deviation.verdict(
-        part["off_track_events"], part["laps_asked"], part["laps_finished"], part["recoveries"]
-    )
+    return deviation.verdict(part["off_track_events"], part["laps_asked"], part["laps_finished"])
 
 
 def _metres(value: float | None) -> str:

@@ -94,8 +94,9 @@ def headline_notes(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
         notes.append({
             "kind": "result",
             "text": f"Without adapter the kart with one camera {before['result']} (at most "
-            f"{metres(before['max_on_curves_m'])} from the line on curves). With the adapter it {after['result']} "
-            f"(at most {metres(after['max_on_curves_m'])}).",
+            f"{metres(before['max_on_curves_m'])} from the line on curves, {before['laps_finished']} of "
+            f"{before['laps_asked']} laps). With the adapter it {after['result']} (at most "
+            f"{metres(after['max_on_curves_m'])}, {after['laps_finished']} of {after['laps_asked']} laps).",
         })
     if control and fails(control):
         notes.append({

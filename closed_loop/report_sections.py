@@ -155,7 +155,7 @@ def _drive_texts(drive: MeasuredDrive) -> dict[str, str]:
 
     frames, braked = metrics.get("frames") or {}, metrics.get("braked_s") or {}
     return {
-        "result": verdict(part["off_track_events"], part["laps_asked"], part["laps_finished"], part["recoveries"]),
+        "result": verdict(part["off_track_events"], part["laps_asked"], part["laps_finished"]),
         "max deviation on curves": metres(part["on_curves"]["max_m"]),
         "RMS on curves": metres(part["on_curves"]["rms_m"]),
         "reference": part["reference"],
