@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -16,9 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from collector.errors import MonoError
+from collector.run_folder import command_line
 from collector.transport import child_environment
 from finetune import TINY_BASE
 
@@ -42,7 +42,7 @@ class DemoConfig:
     out: Path = Path("runs/demo")
     courses: int = 48
     episode_s: float = 17.0
-    time_scale: float = 4.0
+    time_scale: float = 3.0
     steps: int = 300
     laps: int = 1
     drive_timeout_s: float = 150.0
@@ -52,11 +52,19 @@ class DemoConfig:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the demo: a name, what it is for, and the arguments of ``alpamayo-mono``."""
+    """One step of the demo.
+
+    Attributes:
+        name, purpose: for the person watching.
+        arguments: of ``alpamayo-mono``.
+        folder: what it makes below the run folder; emptied before an unfinished stage is run again.
+        may_fail: its failure is a result (a kart that leaves the road), not an end of the demo.
+    """
 
     name: str
     purpose: str
     arguments: tuple[str, ...]
+    folder: str = ""
     may_fail: bool = False
 
 
@@ -86,28 +94,33 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 f"duration_s:={config.courses * config.episode_s:g}", f"time_scale:={config.time_scale:g}",
                 "seed:=1", f"out:={bag}",
             ),
+            "bag",
         ),
         Stage(
             "build", "frames and poses become samples whose thought and path agree",
-            ("build", "--bags", str(bag), "--out", str(dataset)),
+            ("build", "--bags", str(bag), "--out", str(dataset), "--stride", "4"), "dataset",
         ),
         Stage(
             "finetune", "LoRA on language model and action expert, one camera",
             (
                 "finetune", *model, "--dataset", str(dataset), "--out", str(training), "--steps", str(config.steps),
-                "--lora_rank", "16", "--lora_alpha", "32", "--learning_rate", "2e-3",
+                "--lora_rank", "16", "--lora_alpha", "32", "--learning_rate", "2e-3", "--horizon_s", "3",
             ),
+            "finetune",
         ),
         Stage(
             "evaluate", "open loop, before and after",
             ("evaluate", *model, *adapter, "--dataset", str(dataset), "--out", str(out / "evaluate"), "--limit", "96"),
+            "evaluate",
         ),
         Stage(
-            "drive-before", "one camera, bare model, over ROS 2", (*drive, f"out:={out / 'drive_before'}"), may_fail=True
+            "drive-before", "one camera, bare model, over ROS 2", (*drive, f"out:={out / 'drive_before'}"),
+            "drive_before", may_fail=True,
         ),
         Stage(
             "drive-after", "one camera, with the adapter, over ROS 2",
-            (*drive, f"adapter:={training / 'adapter'}", f"out:={out / 'drive_after'}"), may_fail=True,
+            (*drive, f"adapter:={training / 'adapter'}", f"out:={out / 'drive_after'}"),
+            "drive_after", may_fail=True,
         ),
         Stage(
             "compare", "before and after on held-out courses, in-process",
@@ -168,6 +181,8 @@ def demo(config: DemoConfig) -> Path:
         if stage.name in times and stage.name != "report":
             print(f"== {stage.name}: finished before ({times[stage.name]:.0f} s)", flush=True)
             continue
+        if stage.folder:
+            shutil.rmtree(config.out / stage.folder, ignore_errors=True)
         times[stage.name] = round(run_stage(stage, logs), 1)
         times_path.write_text(json.dumps(times, indent=2) + "\n")
     return config.out / "report.html"
@@ -175,7 +190,7 @@ def demo(config: DemoConfig) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """``alpamayo-mono demo``."""
-    config = tyro.cli(DemoConfig, args=argv, prog="alpamayo-mono demo")
+    config = command_line(DemoConfig, argv, "alpamayo-mono demo")
     page = demo(config)
     table = config.out / "compare" / "table.txt"
     if table.is_file():

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from collector.run_folder import command_line
 from finetune.base_shards import Shards, load_shards, patchify
 from finetune.consistency import check_thought, summarise
 from finetune.path_errors import path_errors
@@ -334,7 +334,7 @@ def train_base(config: BaseConfig) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """``alpamayo-mono train-base``."""
-    train_base(tyro.cli(BaseConfig, args=argv, prog="alpamayo-mono train-base"))
+    train_base(command_line(BaseConfig, argv, "alpamayo-mono train-base"))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from collector.errors import MonoError
+from collector.run_folder import command_line, open_run
 from collector.samples import Sample, read_samples
 from finetune.consistency import SYMPTOM_DEFINITION, check_thought, summarise
 from finetune.path_errors import constant_motion, path_errors
@@ -108,7 +109,6 @@ class EvaluateConfig:
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Run the evaluation and write ``metrics.json``, ``table.csv`` and ``plans.jsonl`` into the run folder."""
-    from collector.run_folder import open_run
     from finetune.alpamayo_policy import AlpamayoPolicy
 
     samples = [sample for sample in read_samples(config.dataset) if sample.split == config.split]
@@ -181,7 +181,7 @@ def print_table(metrics: dict[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """``alpamayo-mono evaluate``: open-loop table of a model, with and without an adapter."""
-    config = tyro.cli(EvaluateConfig, args=argv, prog="alpamayo-mono evaluate")
+    config = command_line(EvaluateConfig, argv, "alpamayo-mono evaluate")
     print_table(evaluate(config))
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
 from tqdm import tqdm
 
 from collector.errors import MonoError
+from collector.run_folder import command_line, open_run
 from collector.samples import read_samples
 from finetune.policy import CameraMode
 
@@ -89,7 +89,6 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """
     import torch
 
-    from collector.run_folder import open_run
     from finetune.adapters import LoraSettings, add_lora, save_adapter, trainable_counts, trainable_table
     from finetune.alpamayo.checkpoint import load_model
     from finetune.batches import cache_vision, encode_row
@@ -163,7 +162,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """``alpamayo-mono finetune``."""
-    finetune(tyro.cli(FinetuneConfig, args=argv, prog="alpamayo-mono finetune"))
+    finetune(command_line(FinetuneConfig, argv, "alpamayo-mono finetune"))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from finetune.alpamayo.tokenizer import QWEN_SPECIALS, Tokenizer
 # The kart's camera looks along the road from 0.7 m: what lies above the horizon says nothing about the course,
 # and a distant curve is a few rows high. So the crop keeps the road and is squeezed in width only.
 IMAGES = ImageSettings(
-    min_pixels=320 * 160, max_pixels=320 * 160, crop_top=0.45, crop_bottom=0.05, resize_width_px=320, resize_height_px=160
+    min_pixels=320 * 160, max_pixels=320 * 160, crop_top=0.45, crop_bottom=0.05,
+    resize_width_px=320, resize_height_px=160,
 )
 
 VISION_SIZES: dict[str, Any] = {

@@ -165,7 +165,7 @@ def train(
         MonoError: no rows, or a loss that is not finite (with the sample ids of the batch).
     """
     if not rows:
-        raise MonoError("a training set without samples", "at least one", "record and build more, or lower val-fraction")
+        raise MonoError("a training set without samples", "at least one", "build more, or lower --val-fraction")
     accelerate = require("accelerate", "model")
     tensorboard = require("torch.utils.tensorboard", "model")
     accelerator = accelerate.Accelerator(cpu=device == "cpu")

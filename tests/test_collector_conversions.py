@@ -15,7 +15,7 @@ RED_AND_BLUE = np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8)
 
 
 def image(encoding: str, rows: list[list[int]], width: int) -> SimpleNamespace:
-    data = array("B", sum(rows, []))
+    data = array("B", [value for row in rows for value in row])
     return SimpleNamespace(height=len(rows), width=width, encoding=encoding, step=len(rows[0]), data=data)
 
 

@@ -65,7 +65,7 @@ def test_a_trained_adapter_reloads_to_the_same_losses(tmp_path: Path) -> None:
     assert torch.allclose(torch.stack(base), torch.stack(fresh), atol=1e-6), "LoRA must begin as the identity"
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for name, parameter in loaded.model.named_parameters():
+        for parameter in loaded.model.parameters():
             if parameter.requires_grad:
                 parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
     changed = _losses(loaded, rows)

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -26,6 +25,7 @@ from closed_loop.simulator.teacher import DisturbanceConfig, Teacher, TeacherCon
 from closed_loop.simulator.vehicle import Vehicle
 from collector.errors import MonoError
 from collector.poses import to_ego
+from collector.run_folder import command_line
 from finetune.alpamayo.images import resize
 from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA, FUTURE_STEPS, HISTORY_STEPS, STEP_S
 from finetune.tiny import IMAGES
@@ -59,7 +59,9 @@ class BaseDataConfig:
     workers: int = 0
 
 
-def drive_episode(course: Course, config: BaseDataConfig, rng: np.random.Generator) -> tuple[NDArray[np.float64], int, int]:
+def drive_episode(
+    course: Course, config: BaseDataConfig, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], int, int]:
     """One start, disturbance and recovery.
 
     Returns:
@@ -72,7 +74,10 @@ def drive_episode(course: Course, config: BaseDataConfig, rng: np.random.Generat
     lateral, heading = rng.uniform(-1.0, 1.0), rng.normal(0.0, 0.15)
     clean = rng.random() < config.clean_share
     phase = draw_phase(rng, 0.0, course, vehicle.params, disturbance)
-    vehicle.place(course.pose_at(station, 0.0 if clean else lateral) + [0.0, 0.0, 0.0 if clean else heading], speed)
+    start = course.pose_at(station, 0.0 if clean else lateral)
+    if not clean:
+        start[2] += heading
+    vehicle.place(start, speed)
     # The first t0 needs a full history, and stands at the end of the disturbance or up to half a second before it.
     first = max(HISTORY_STEPS - 1, int(np.ceil((phase.end_s - rng.uniform(0.0, 0.5)) / STEP_S)))
     last = first + round(config.window_s / STEP_S)
@@ -150,7 +155,7 @@ def _single_thread() -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """``alpamayo-mono render-base``."""
-    render(tyro.cli(BaseDataConfig, args=argv, prog="alpamayo-mono render-base"))
+    render(command_line(BaseDataConfig, argv, "alpamayo-mono render-base"))
 
 
 if __name__ == "__main__":
