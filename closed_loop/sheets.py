@@ -169,7 +169,7 @@ def _draw_seen(axes: Axes, image: NDArray[np.uint8], future: FloatArray, camera:
     if len(left):
         ribbon = np.vstack([left, right[::-1]])
         axes.fill(ribbon[:, 0], ribbon[:, 1], color=PATH_COLOUR, alpha=0.38, linewidth=0)
-        middle = 0.5 * (left + right)
+        middle = path_ribbon(future, camera.sized(width, height), 0.0)[0]
         axes.plot(middle[:, 0], middle[:, 1], color=PATH_COLOUR, linewidth=1.6)
     axes.set_xlim(0, width - 1)
     axes.set_ylim(height - 1, 0)
