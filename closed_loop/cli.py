@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from collector.errors import MonoError
+from finetune.cores import share_cores
 
 EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130
@@ -61,6 +62,7 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         "4 drive and measure",
         (
             Verb("drive", "closed_loop.launcher:main_drive", "drive closed-loop over ROS 2 with one camera"),
+            Verb("measure", "closed_loop.driven:main", "lateral deviation of a drive, curve by curve"),
             Verb("compare", "closed_loop.comparison:main", "before and after on held-out courses, no ROS", "model"),
             Verb("report", "closed_loop.report:main", "one HTML page from the runs", "report"),
         ),
@@ -109,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(_version())
         return 0
+    share_cores()
     try:
         return _run(words[0], words[1:])
     except MonoError as error:

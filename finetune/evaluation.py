@@ -18,6 +18,7 @@ from collector.errors import MonoError
 from collector.run_folder import command_line, open_run
 from collector.samples import Sample, read_samples
 from finetune.consistency import SYMPTOM_DEFINITION, check_thought, summarise
+from finetune.cores import share_cores
 from finetune.path_errors import constant_motion, path_errors
 from finetune.policy import CameraMode, Policy
 
@@ -181,6 +182,7 @@ def print_table(metrics: dict[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """``alpamayo-mono evaluate``: open-loop table of a model, with and without an adapter."""
+    share_cores()
     config = command_line(EvaluateConfig, argv, "alpamayo-mono evaluate")
     print_table(evaluate(config))
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from collector.errors import MonoError
 from collector.run_folder import command_line, open_run
 from collector.samples import read_samples
+from finetune.cores import share_cores
 from finetune.policy import CameraMode
 
 
@@ -162,6 +163,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """``alpamayo-mono finetune``."""
+    share_cores()
     finetune(command_line(FinetuneConfig, argv, "alpamayo-mono finetune"))
 
 
