@@ -9,8 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -195,7 +196,7 @@ def _run(
     """Drive the jobs, side by side where that helps, with one bar over all of them."""
     from tqdm import tqdm
 
-    workers = config.jobs or (1 if config.device != "cpu" else os.cpu_count() or 1)
+    workers = config.jobs or (1 if config.device != "cpu" else _cores())
     workers = min(workers, len(jobs))
     bar = tqdm(
         total=float(len(jobs)), desc="compare", dynamic_ncols=True, disable=not jobs,
@@ -222,9 +223,9 @@ def _run(
             return
         # Spawned, not forked: torch's threads do not survive a fork. One thread each: contention costs more.
         context = multiprocessing.get_context("spawn")
-        with context.Manager() as manager:
+        with _one_thread_each(), context.Manager() as manager:
             channel: Any = manager.Queue()
-            with ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool:
+            with ProcessPoolExecutor(workers, context) as pool:
                 pending: dict[Future[Any], _Job] = {
                     pool.submit(_work, config, settings, job, policies, channel): job for job in jobs
                 }
@@ -249,10 +250,25 @@ def _run(
                         yield job, row, tables
 
 
-def _one_thread() -> None:
-    """Before a worker imports torch or numpy's libraries."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """What is started meanwhile computes on one thread: numpy's libraries read these only when first imported."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _cores() -> int:
+    """CPU cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _work(

@@ -144,6 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rich.table import Table
 
     config = tyro.cli(MeasureConfig, args=argv, prog="alpamayo-mono measure")
+    if not config.drives:
+        raise MonoError("no drive folder named", "at least one", "alpamayo-mono measure runs/...-drive")
     console = Console()
     for folder in config.drives:
         drive = measure_drive(folder, config.course, config.reference)
