@@ -24,7 +24,7 @@ def share(name: str, manifest: str, launch_files: list[str]) -> list[tuple[str, 
     ]
 
 
-MODEL = ["torch>=2.4", "transformers>=5.17", "peft>=0.17", "accelerate>=1.0", "safetensors>=0.4", "tensorboard"]
+MODEL = ["torch>=2.4", "transformers>=5.17", "peft>=0.17", "accelerate>=1.0", "safetensors>=0.4", "tokenizers", "pillow", "tensorboard"]
 EXTRAS = {
     # Only for machines without a sourced ROS 2; a metapackage of another distribution works too.
     "ros": [
@@ -60,7 +60,7 @@ setup(
     # No upper bounds: the Challenge's image has numpy 1.26 and OpenCV 4.9, and both work.
     install_requires=[
         "setuptools", "numpy>=1.24", "opencv-python-headless>=4.5", "pydantic>=2", "tyro>=0.8", "tqdm", "rich",
-        "rosbags>=0.10", "pyyaml", "shapely>=2",
+        "rosbags>=0.10", "pyyaml",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["alpamayo-mono = closed_loop.cli:main"]},
