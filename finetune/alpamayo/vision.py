@@ -134,8 +134,7 @@ def encode_equal_images(visual: nn.Module, pixel_values: Tensor, grid_thw: Tenso
     return tower.merger(hidden.reshape(count * patches, -1)), deep
 
 
-def _embed_patches(convolution: nn.Module, pixel_values: Tensor) -> Tensor:
+def _embed_patches(convolution: Any, pixel_values: Tensor) -> Tensor:
     """The patch convolution as the matrix product it is: a patch is exactly one kernel wide."""
-    weight, bias = convolution.weight, convolution.bias
-    flat: Tensor = weight.reshape(weight.shape[0], -1)  # type: ignore[operator, union-attr]
-    return functional.linear(pixel_values.to(flat.dtype), flat, bias)  # type: ignore[arg-type]
+    flat = convolution.weight.reshape(convolution.weight.shape[0], -1)
+    return functional.linear(pixel_values.to(flat.dtype), flat, convolution.bias)
