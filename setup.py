@@ -24,7 +24,10 @@ def share(name: str, manifest: str, launch_files: list[str]) -> list[tuple[str, 
     ]
 
 
-MODEL = ["torch>=2.4", "transformers>=5.17", "peft>=0.17", "accelerate>=1.0", "safetensors>=0.4", "tokenizers", "pillow", "tensorboard"]
+MODEL = [
+    "torch>=2.4", "transformers>=5.17", "peft>=0.17", "accelerate>=1.0", "safetensors>=0.4", "tokenizers", "pillow",
+    "tensorboard",
+]
 EXTRAS = {
     # Only for machines without a sourced ROS 2; a metapackage of another distribution works too.
     "ros": [
