@@ -110,6 +110,13 @@ def headline_notes(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
             "text": "Before already drives every lap on the road: on these courses one camera alone does not break "
             "this base model, so there was little to cure.",
         })
+    said = before["thoughts"] if before else None
+    if said and (said["coverage"] or 0.0) < 0.5:
+        notes.append({
+            "kind": "caution",
+            "text": f"Before, only {percent(said['coverage'])} of the plans say a direction at all: with one camera "
+            "the thought itself breaks, so its consistency and its \"thinks curve, drives straight\" say little.",
+        })
     if after is None:
         notes.append({"kind": "caution", "text": "No adapter was driven: this table has a before and no after."})
     elif fails(after) or (after["max_on_curves_m"] or 0.0) > AIM_M:

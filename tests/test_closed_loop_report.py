@@ -197,6 +197,9 @@ def test_the_headline_says_the_unwelcome_too() -> None:
     assert "2.20 m on curve 7 of city (right, radius 4.0 m)" in missed
     assert "no cure yet" in notes(base_mono=(12, 0, 3.5), adapter_mono=(1, 2, 0.9))
     assert "No adapter was driven" in notes(base_mono=(12, 0, 3.5))
+    silent = headline(base_mono=(12, 0, 3.5), adapter_mono=(0, 3, 0.8))
+    silent["table"][0]["thoughts"] = {"coverage": 0.04}
+    assert "only 4 % of the plans say a direction" in " ".join(note["text"] for note in headline_notes(silent))
 
 
 def test_before_is_set_against_the_same_cameras_as_after() -> None:
