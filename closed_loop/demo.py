@@ -40,10 +40,10 @@ class DemoConfig:
     """
 
     out: Path = Path("runs/demo")
-    courses: int = 48
-    episode_s: float = 17.0
-    time_scale: float = 3.0
-    steps: int = 300
+    courses: int = 70
+    episode_s: float = 12.0
+    time_scale: float = 4.0
+    steps: int = 480
     laps: int = 1
     drive_timeout_s: float = 150.0
     starts: int = 1
@@ -98,13 +98,13 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
         ),
         Stage(
             "build", "frames and poses become samples whose thought and path agree",
-            ("build", "--bags", str(bag), "--out", str(dataset), "--stride", "4"), "dataset",
+            ("build", "--bags", str(bag), "--out", str(dataset), "--stride", "3"), "dataset",
         ),
         Stage(
             "finetune", "LoRA on language model and action expert, one camera",
             (
                 "finetune", *model, "--dataset", str(dataset), "--out", str(training), "--steps", str(config.steps),
-                "--lora_rank", "16", "--lora_alpha", "32", "--learning_rate", "2e-3", "--horizon_s", "3",
+                "--lora_rank", "16", "--lora_alpha", "32", "--learning_rate", "2e-3", "--text_weight", "0.3", "--horizon_s", "2", "--mirror",
             ),
             "finetune",
         ),
@@ -126,7 +126,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
             "compare", "before and after on held-out courses, in-process",
             (
                 "compare", *model, *adapter, "--courses", *HELD_OUT, "--starts", str(config.starts),
-                "--conditions", "base-mono", "adapter-mono", "teacher", "--out", str(out / "compare"),
+                "--conditions", "base-padded", "base-mono", "adapter-mono", "teacher", "--out", str(out / "compare"),
             ),
         ),
         Stage("report", "one page", ("report", "--run", str(out), "--out", str(out / "report.html"))),

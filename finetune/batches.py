@@ -6,8 +6,9 @@ a batch is rows padded to the right. Nothing here knows about adapters or optimi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from collector.errors import MonoError
+from collector.poses import mirror_poses
 from collector.samples import Sample
 from finetune.alpamayo.model import VisionFeatures
 from finetune.policy import Observation, select_images
@@ -87,25 +89,36 @@ def observe(sample: Sample, folder: Path) -> Observation:
     )
 
 
-def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str) -> Row:
+def swap_sides(text: str) -> str:
+    """A thought as a mirror tells it: left and right exchanged, in either case of writing."""
+    other = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
+    return re.sub(r"\b(left|right|Left|Right)\b", lambda side: other[side.group()], text)
+
+
+def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool = False) -> Row:
     """Encode one sample with a loaded model's processor and action space.
 
     Args:
         loaded: ``finetune.alpamayo.checkpoint.LoadedModel``.
         sample, folder: a line of ``metadata.jsonl`` and its dataset folder.
         cameras: camera mode, see :data:`finetune.policy.CAMERA_MODES`.
+        mirrored: encode what a mirror would show; true to life for a camera on the kart's middle line.
     """
     observation = observe(sample, folder)
+    future, reasoning = np.asarray(sample.future, np.float64), sample.reasoning
+    if mirrored:
+        frames = {name: images[:, :, ::-1] for name, images in observation.frames.items()}
+        observation = replace(observation, frames=frames, history=mirror_poses(observation.history))
+        future, reasoning = mirror_poses(future), swap_sides(reasoning)
     images = select_images(observation, cameras)
-    encoded = loaded.processor.encode(images, observation.history, sample.reasoning)
+    encoded = loaded.processor.encode(images, observation.history, reasoning)
     silent = loaded.processor.encode(images, observation.history, "")
     history = torch.as_tensor(observation.history, dtype=torch.float64)[None]
-    future = torch.as_tensor(np.asarray(sample.future), dtype=torch.float64)[None]
-    actions = loaded.model.action_space.traj_to_action(history, future)[0].float()
+    actions = loaded.model.action_space.traj_to_action(history, torch.from_numpy(future)[None])[0].float()
     if not torch.isfinite(actions).all():
         raise MonoError(f"sample {sample.id} gives non-finite actions", "finite poses", "quarantine this sample")
     return Row(
-        sample_id=sample.id,
+        sample_id=sample.id + ("-mirror" if mirrored else ""),
         input_ids=torch.as_tensor(encoded.input_ids),
         label_mask=torch.as_tensor(encoded.label_mask),
         silent_ids=torch.as_tensor(silent.input_ids),

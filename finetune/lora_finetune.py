@@ -44,6 +44,7 @@ class FinetuneConfig:
         flow_weight: weight of the flow-matching loss.
         horizon_s: let the flow loss fade along the path with this time constant; 0 weighs all 6.4 s alike, as released.
         noise_draws: flow noises per sample and step.
+        mirror: train on the mirror image of every sample too; for a camera on the kart's middle line.
         thought_dropout: share of samples trained without their thought, so that the path also follows the image.
         validate_every: steps between validation losses.
         seed: of everything drawn.
@@ -71,6 +72,7 @@ class FinetuneConfig:
     flow_weight: float = 1.0
     horizon_s: float = 0.0
     noise_draws: int = 2
+    mirror: bool = False
     thought_dropout: float = 0.1
     validate_every: int = 50
     seed: int = 0
@@ -112,6 +114,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     rows: dict[str, list[Any]] = {"train": [], "val": []}
     for sample in tqdm(samples, desc="encode", unit="sample", dynamic_ncols=True):
         rows[sample.split].append(encode_row(loaded, sample, config.dataset, config.cameras))
+        if config.mirror and sample.split == "train":
+            rows["train"].append(encode_row(loaded, sample, config.dataset, config.cameras, mirrored=True))
     if not config.adapt_vision:
         for split, encoded in rows.items():
             bar = tqdm(total=len(encoded), desc=f"image features ({split})", unit="sample", dynamic_ncols=True)

@@ -25,7 +25,7 @@ from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.course_design import course_named
 from closed_loop.simulator.pacing import Pacer, is_due
 from closed_loop.simulator.publishing import Publishing
-from closed_loop.simulator.teacher import DisturbanceConfig, TeacherConfig, TeacherPool
+from closed_loop.simulator.teacher import TeacherConfig, TeacherPool
 from closed_loop.simulator.vehicle import Command
 from closed_loop.simulator.world import World, WorldConfig
 from collector.arguments import declare_parameters
@@ -245,7 +245,7 @@ def world_config(values: dict[str, Any]) -> WorldConfig:
         disturbed_share=min(1.0, scale * plain.disturbed_share),
         disturb_every_s=DISTURB_EVERY_S if errors and not values["episode_s"] else None,
         disturbance=replace(
-            DisturbanceConfig(),
+            calm,
             max_lateral_m=scale * calm.max_lateral_m,
             steer_noise_rad=scale * calm.steer_noise_rad,
             speed_scale=(1.0 + scale * (calm.speed_scale[0] - 1.0), 1.0 + scale * (calm.speed_scale[1] - 1.0)),

@@ -27,6 +27,10 @@ FloatArray = NDArray[np.float64]
 COURSE_SPACING_M = 1000.0
 
 
+# An error that ends before a sample's history (1.5 s) is full teaches nothing: the recovery must come after it.
+EPISODE_ERROR_S = (1.4, 2.8)
+
+
 @dataclass(frozen=True)
 class WorldConfig:
     """How the world runs.
@@ -47,9 +51,9 @@ class WorldConfig:
     start_lateral_m: float = 1.2
     start_heading_rad: float = 0.3
     start_speed_mps: tuple[float, float] = (0.5, 4.5)
-    disturbed_share: float = 0.7
+    disturbed_share: float = 0.85
     disturb_every_s: float | None = None
-    disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
+    disturbance: DisturbanceConfig = field(default_factory=lambda: DisturbanceConfig(duration_s=EPISODE_ERROR_S))
     props: bool = True
 
 
