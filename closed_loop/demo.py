@@ -104,7 +104,8 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
             "finetune", "LoRA on language model and action expert, one camera",
             (
                 "finetune", *model, "--dataset", str(dataset), "--out", str(training), "--steps", str(config.steps),
-                "--lora_rank", "16", "--lora_alpha", "32", "--learning_rate", "2e-3", "--text_weight", "0.3", "--horizon_s", "2", "--mirror",
+                "--lora_rank", "16", "--lora_alpha", "32", "--learning_rate", "2e-3",
+                "--text_weight", "0.3", "--horizon_s", "2", "--mirror",
             ),
             "finetune",
         ),
