@@ -36,7 +36,7 @@ EXTRAS = {
     ],
     "model": MODEL,
     "gpu": [*MODEL, "bitsandbytes"],
-    "report": ["matplotlib", "jinja2"],
+    "report": ["matplotlib>=3.7", "jinja2"],
     "dev": ["pytest", "pytest-timeout", "hypothesis", "mcap", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
 }
 

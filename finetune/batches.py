@@ -137,13 +137,8 @@ def cache_vision(model: Any, rows: Sequence[Row], device: torch.device, chunk: i
         with torch.no_grad():
             features = model.encode_images(pixels.to(device), grids.to(device))
         tokens = [_token_count(row.grid_thw) for row in part]
-        embeds = features.embeds.cpu().split(tokens)
-        deepstack = [layer.cpu().split(tokens) for layer in features.deepstack]
-        for index, row in enumerate(part):
-            cached = VisionFeatures(embeds=embeds[index], deepstack=[layer[index] for layer in deepstack])
-            yield Row(
-                row.sample_id, row.input_ids, row.label_mask, row.silent_ids, row.actions, row.grid_thw, None, cached
-            )
+        for row, cached in zip(part, features.to("cpu").split(tokens)):
+            yield replace(row, pixel_values=None, vision=cached)
 
 
 def _token_count(grid_thw: Tensor, merge: int = 2) -> int:
@@ -173,14 +168,8 @@ def collate(rows: Sequence[Row], pad_id: int, silent: Sequence[bool] | None = No
             out[index, : len(value)] = value
         return out
 
-    features = [row.vision for row in rows]
-    vision = None
-    if all(feature is not None for feature in features):
-        known = [feature for feature in features if feature is not None]
-        vision = VisionFeatures(
-            embeds=torch.cat([feature.embeds for feature in known]),
-            deepstack=[torch.cat(layer) for layer in zip(*(feature.deepstack for feature in known))],
-        )
+    features = [row.vision for row in rows if row.vision is not None]
+    vision = VisionFeatures.cat(features) if len(features) == len(rows) else None
     pixels = [row.pixel_values for row in rows if row.pixel_values is not None]
     return Batch(
         sample_ids=tuple(row.sample_id for row in rows),

@@ -31,6 +31,7 @@ TORCH_LEAVES = (
 ROS_LEAVES = (
     "collector.record_node",
     "closed_loop.drive_node",
+    "closed_loop.drive_publishing",
     "closed_loop.simulator.node",
     "closed_loop.simulator.publishing",
 )
