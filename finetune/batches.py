@@ -7,8 +7,9 @@ a batch is rows padded to the right. Nothing here knows about adapters or optimi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +129,13 @@ def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored
     )
 
 
-def cache_vision(model: Any, rows: Sequence[Row], device: torch.device, chunk: int = 16) -> Iterator[Row]:
-    """Rows with their image features computed once, which a frozen vision tower permits."""
-    for start in range(0, len(rows), chunk):
-        part = rows[start : start + chunk]
+def cache_vision(model: Any, rows: Iterable[Row], device: torch.device, chunk: int = 16) -> Iterator[Row]:
+    """Rows with their image features computed once, which a frozen vision tower permits.
+
+    Pixels weigh ten times what features do, so rows are taken a chunk at a time and their pixels let go.
+    """
+    waiting = iter(rows)
+    while part := list(islice(waiting, chunk)):
         pixels = torch.cat([row.pixel_values for row in part if row.pixel_values is not None])
         grids = torch.cat([row.grid_thw for row in part])
         with torch.no_grad():

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,20 +111,21 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     loaded = load_model(config.model, dtype=getattr(torch, config.dtype), device=config.device)
     run = open_run(config.out, config, inputs=[config.dataset / "metadata.jsonl", config.model])
 
-    rows: dict[str, list[Any]] = {"train": [], "val": []}
-    for sample in tqdm(samples, desc="encode", unit="sample", dynamic_ncols=True):
-        rows[sample.split].append(encode_row(loaded, sample, config.dataset, config.cameras))
-        if config.mirror and sample.split == "train":
-            rows["train"].append(encode_row(loaded, sample, config.dataset, config.cameras, mirrored=True))
-    if not config.adapt_vision:
-        for split, encoded in rows.items():
-            bar = tqdm(total=len(encoded), desc=f"image features ({split})", unit="sample", dynamic_ncols=True)
-            cached = []
-            for row in cache_vision(loaded.model, encoded, torch.device(config.device)):
-                cached.append(row)
-                bar.update()
-            bar.close()
-            rows[split] = cached
+    rows: dict[str, list[Any]] = {}
+    for split in ("train", "val"):
+        views = [
+            (sample, mirrored)
+            for sample in samples
+            if sample.split == split
+            for mirrored in ((False, True) if config.mirror and split == "train" else (False,))
+        ]
+        encoded: Iterator[Any] = (
+            encode_row(loaded, sample, config.dataset, config.cameras, mirrored) for sample, mirrored in views
+        )
+        if not config.adapt_vision:
+            encoded = cache_vision(loaded.model, encoded, torch.device(config.device))
+        bar = tqdm(encoded, total=len(views), desc=f"encode ({split})", unit="sample", dynamic_ncols=True)
+        rows[split] = list(bar)
 
     settings = LoraSettings(
         rank=config.lora_rank,
