@@ -10,7 +10,7 @@ from closed_loop.simulator.course import Course
 from closed_loop.simulator.course_design import course_named
 from closed_loop.simulator.teacher import TeacherPool
 from closed_loop.simulator.vehicle import Command
-from closed_loop.simulator.world import COURSE_SPACING_M, World, WorldConfig
+from closed_loop.simulator.world import COURSE_SPACING_M, EPISODE_ERROR_S, World, WorldConfig
 from collector.errors import MonoError
 
 
@@ -80,7 +80,8 @@ def test_disturbed_phases_begin_an_episode_and_recover_on_the_road():
     rows = np.array(drive_on(world, 42.0))
     since = rows[:, 0] % 7.0
     disturbed = rows[:, 3] > 0.5
-    assert disturbed[since < 0.5].all() and not disturbed[since > 2.3].any()
+    shortest, longest = EPISODE_ERROR_S
+    assert disturbed[since < shortest - 0.1].all() and not disturbed[since > longest + 0.1].any()
     assert np.abs(rows[disturbed, 2]).max() > 0.7
     assert np.abs(rows[since > 6.0, 2]).max() < 0.25  # back on the line
     clean = World(courses, 1, WorldConfig(episode_s=7.0, disturbed_share=0.0))
