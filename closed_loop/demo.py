@@ -43,7 +43,7 @@ class DemoConfig:
     courses: int = 70
     episode_s: float = 12.0
     time_scale: float = 4.0
-    steps: int = 480
+    steps: int = 400
     laps: int = 1
     drive_timeout_s: float = 150.0
     starts: int = 1
@@ -132,7 +132,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
             "compare", "before and after on held-out courses, in-process",
             (
                 "compare", *model, *adapter, "--courses", *HELD_OUT, "--starts", str(config.starts),
-                "--conditions", "base-padded", "base-mono", "adapter-mono", "teacher", "--out", str(out / "compare"),
+                "--conditions", "base-mono", "adapter-mono", "teacher", "--out", str(out / "compare"),
             ),
         ),
         Stage("report", "one page", ("report", "--run", str(out), "--out", str(out / "report.html"))),

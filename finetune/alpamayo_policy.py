@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,8 @@ class AlpamayoPolicy:
         seed: of the noise.
         reasoning: think before driving; without, the prompt asks for the trajectory alone.
         device: "cpu" or "cuda"; on a CPU weights are float32, elsewhere as stored.
-        max_thought_tokens: room for the thought; a longer one is cut off and the plan made from it.
+        max_thought_tokens: room for the thought; a longer one is cut off and the plan made from it. None takes
+            ``max_new_tokens`` of the folder's ``generation_config.json``, 128 without one.
 
     Raises:
         MonoError: unusable folder, adapter, camera mode or settings.
@@ -48,7 +50,7 @@ class AlpamayoPolicy:
         seed: int = 0,
         reasoning: bool = True,
         device: str = "cpu",
-        max_thought_tokens: int = MAX_THOUGHT_TOKENS,
+        max_thought_tokens: int | None = None,
     ) -> None:
         cameras_of(cameras)
         if flow_steps < 1 or noise_temperature < 0.0:
@@ -73,7 +75,7 @@ class AlpamayoPolicy:
         self.noise_temperature = noise_temperature
         self.seed = seed
         self.reasoning = reasoning
-        self.max_thought_tokens = max_thought_tokens
+        self.max_thought_tokens = max_thought_tokens or thought_room(loaded.folder)
 
     def plan(self, observation: Observation) -> Plan:
         """Plan for one observation."""
@@ -141,6 +143,24 @@ class AlpamayoPolicy:
         v0 = torch.where(torch.tensor(known).to(v0.device), speeds.to(v0.device), v0)
         poses = space.action_to_traj(history, actions.double(), v0=v0)
         return list(poses.cpu().numpy())
+
+
+def thought_room(folder: Path | None) -> int:
+    """Longest thought a model folder asks for: one that babbles must not keep its plan waiting.
+
+    Raises:
+        MonoError: a ``generation_config.json`` without a usable number.
+    """
+    path = folder / "generation_config.json" if folder else None
+    if path is None or not path.is_file():
+        return MAX_THOUGHT_TOKENS
+    try:
+        room = json.loads(path.read_text(encoding="utf-8")).get("max_new_tokens", MAX_THOUGHT_TOKENS)
+    except (ValueError, AttributeError) as error:
+        raise MonoError(f"{path} is not a JSON object", '{"max_new_tokens": 128}', "correct or remove it") from error
+    if not isinstance(room, int) or room < 2:
+        raise MonoError(f"{path}: max_new_tokens is {room!r}", "a whole number of at least 2", "correct or remove it")
+    return room
 
 
 class _StageClock:

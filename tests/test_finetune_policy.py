@@ -103,3 +103,15 @@ def test_unusable_settings_are_named(loaded: LoadedModel, tmp_path: Path) -> Non
         AlpamayoPolicy(tmp_path)
     with pytest.raises(MonoError, match="cross_left"):
         AlpamayoPolicy(loaded, cameras="four").plan(observation(6))
+
+
+def test_a_folder_says_how_long_its_thoughts_may_be(tmp_path: Path) -> None:
+    from finetune.alpamayo_policy import MAX_THOUGHT_TOKENS, thought_room
+
+    assert thought_room(None) == thought_room(tmp_path) == MAX_THOUGHT_TOKENS
+    (tmp_path / "generation_config.json").write_text('{"max_new_tokens": 40}')
+    assert thought_room(tmp_path) == 40
+    for wrong in ("[]", '{"max_new_tokens": 0}', "no json"):
+        (tmp_path / "generation_config.json").write_text(wrong)
+        with pytest.raises(MonoError, match="generation_config"):
+            thought_room(tmp_path)
