@@ -43,9 +43,9 @@ class DemoConfig:
     courses: int = 70
     episode_s: float = 12.0
     time_scale: float = 4.0
-    steps: int = 400
+    steps: int = 360
     laps: int = 1
-    drive_timeout_s: float = 150.0
+    drive_timeout_s: float = 120.0
     starts: int = 1
     fresh: bool = False
 
