@@ -8,6 +8,7 @@ t0 of each sample, whose three predecessors are the frames at 10 Hz before it; `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,15 @@ class Shards:
     def __len__(self) -> int:
         return len(self.reasoning)
 
-    def images(self, chosen: Tensor) -> Tensor:
-        """(B * 16, H, W, 3) frames of samples, camera-major, oldest to newest."""
+    def images(self, chosen: Tensor, cameras: Sequence[str] = CAMERA_ORDER) -> Tensor:
+        """(B * cameras * 4, H, W, 3) frames of samples, camera-major, oldest to newest."""
         offsets = torch.arange(1 - FRAMES_PER_CAMERA, 1, device=self.frames.device)
         index = self.frame_index[chosen][:, None] + offsets
         frames = self.frames[index]  # (B, 4 times, 4 cameras, H, W, 3)
         flip = self.mirrored[chosen]
         frames[flip] = frames[flip][:, :, MIRRORED_CAMERAS].flip(-2)
+        if tuple(cameras) != CAMERA_ORDER:
+            frames = frames[:, :, [CAMERA_ORDER.index(name) for name in cameras]]
         return frames.transpose(1, 2).reshape(-1, *self.frames.shape[2:])
 
 

@@ -1,4 +1,4 @@
-"""Train the tiny base on four cameras over random courses: the experiment's stand-in for NVIDIA's pre-training.
+"""Train the tiny base on two to four cameras over random courses: the experiment's stand-in for NVIDIA's pre-training.
 
 Needs a GPU: minutes on an H200, most of a day on two cores. The trained weights therefore lie in the repository;
 this is the command that made them.
@@ -26,9 +26,15 @@ from collector.run_folder import command_line
 from finetune.base_shards import Shards, load_shards, patchify
 from finetune.consistency import check_thought, summarise
 from finetune.path_errors import path_errors
+from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA
 from finetune.tiny import IMAGES, build_tokenizer, tiny_config
 
-IMAGES_PER_SAMPLE = 16
+# The released model was trained on several sensor configurations. Ours are these; a camera's place in the prompt is
+# all that names it, so every rig keeps the order of CAMERA_ORDER, and none is the front camera alone.
+FULL_RIG: tuple[str, ...] = CAMERA_ORDER
+SMALL_RIGS: tuple[tuple[str, ...], ...] = (
+    ("cross_left", "front", "front_tele"), ("front", "cross_right", "front_tele"), ("front", "front_tele"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class BaseConfig:
     Attributes:
         data: folder of shards made by `alpamayo-mono render-base`.
         out: model folder to write, in the official layout, with training.jsonl beside the weights.
+        init: a base to go on from; without, weights are random and action_in_proj is pre-trained.
         validation_courses: so many shards, the last ones, are only evaluated.
         steps: optimiser steps; 0 trains until minutes are over.
         minutes: wall minutes after which the schedule must have ended, when steps is 0.
@@ -46,6 +53,8 @@ class BaseConfig:
         learning_rate: peak of the cosine schedule.
         projection_steps: steps of the pre-training of action_in_proj as a reader of noisy actions.
         thought_dropout: share of samples without thought.
+        small_rigs: share of steps on a rig of two or three cameras, the front camera and the tele always among them;
+            0 trains on all four alone.
         text_weight, flow_weight: weights of the losses.
         horizon_s: fading of the flow loss along the path, see ``flow_matching.horizon_weights``.
         average: decay of the weight average that is saved; 0 saves the last weights.
@@ -55,6 +64,7 @@ class BaseConfig:
 
     data: Path
     out: Path
+    init: Path | None = None
     validation_courses: int = 8
     steps: int = 0
     minutes: float = 7.0
@@ -63,6 +73,7 @@ class BaseConfig:
     learning_rate: float = 1.2e-3
     projection_steps: int = 3000
     thought_dropout: float = 0.15
+    small_rigs: float = 0.5
     text_weight: float = 1.0
     flow_weight: float = 1.0
     horizon_s: float = 3.0
@@ -73,19 +84,41 @@ class BaseConfig:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Every sample's prompt as padded ids, thinking and silent, with lengths and label masks; on the device."""
+    """Every sample's prompt for the full rig as padded ids, thinking and silent; on the device.
+
+    Attributes:
+        ids, lengths, labels: (N, L), (N,), (N, L) with the thought; labels mark what is to be learned.
+        silent_ids, silent_lengths: (N, L2), (N,) without.
+        images_at: column of the first image. image_length: columns of one image, its marks included.
+    """
 
     ids: Tensor
     lengths: Tensor
     labels: Tensor
     silent_ids: Tensor
     silent_lengths: Tensor
+    images_at: int
+    image_length: int
+
+    def batch(self, chosen: Tensor, silent: bool, images: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids, mask and labels (B, L) of samples shown only so many images: fewer placeholders, that is all."""
+        spare = (len(FULL_RIG) * FRAMES_PER_CAMERA - images) * self.image_length
+
+        def shortened(table: Tensor) -> Tensor:
+            return torch.cat([table[:, : self.images_at], table[:, self.images_at + spare : length + spare]], dim=1)
+
+        lengths = (self.silent_lengths if silent else self.lengths)[chosen] - spare
+        length = int(lengths.max())
+        ids = shortened((self.silent_ids if silent else self.ids)[chosen].long())
+        mask = torch.arange(length, device=ids.device) < lengths[:, None]
+        labels = torch.zeros_like(mask) if silent else shortened(self.labels[chosen])
+        return ids, mask, labels
 
 
 def encode_prompts(shards: Shards, processor: Any, tokens_per_image: int, device: torch.device) -> Prompts:
     """Prompts of all samples through the processor's own builder; the images add only their placeholders."""
     rows, learned, silent = [], [], []
-    counts = [tokens_per_image] * IMAGES_PER_SAMPLE
+    counts = [tokens_per_image] * (len(FULL_RIG) * FRAMES_PER_CAMERA)
     for history, text in zip(tqdm(shards.history, desc="prompts", unit="sample"), shards.reasoning):
         words = processor.history_ids(history)
         ids, count = processor.prompt.build(counts, words, text)
@@ -105,7 +138,8 @@ def encode_prompts(shards: Shards, processor: Any, tokens_per_image: int, device
     first = lengths - torch.tensor(learned, device=device)
     labels = (column >= first[:, None]) & (column < lengths[:, None])
     silent_ids, silent_lengths = padded(silent)
-    return Prompts(ids, lengths, labels, silent_ids, silent_lengths)
+    images_at = rows[0].index(processor.tokenizer.id_of("<|vision_start|>"))
+    return Prompts(ids, lengths, labels, silent_ids, silent_lengths, images_at, tokens_per_image + 2)
 
 
 def pretrain_projection(model: Any, actions: Tensor, config: BaseConfig) -> float:
@@ -159,25 +193,25 @@ class BaseTrainer:
             future = torch.from_numpy(shards.future)
             self.actions = model.action_space.traj_to_action(history.to(self.device), future.to(self.device)).float()
 
-    def prefix(self, chosen: Tensor, silent: bool = False, reasoning: bool = True) -> tuple[Any, Tensor]:
-        """Run the language model over samples; returns the prefix and the label mask."""
-        grids = self.grid.expand(len(chosen) * IMAGES_PER_SAMPLE, 3)
-        vision = self.model.encode_images(patchify(self.shards.images(chosen)), grids)
-        prompts = self.prompts
-        ids = (prompts.silent_ids if silent else prompts.ids)[chosen].long()
-        lengths = (prompts.silent_lengths if silent else prompts.lengths)[chosen]
-        length = int(lengths.max())
-        mask = torch.arange(length, device=self.device) < lengths[:, None]
-        labels = torch.zeros_like(mask) if silent else prompts.labels[chosen][:, :length]
-        return self.model.run_prefix(ids[:, :length], mask.long(), vision, grids), labels
+    def prefix(
+        self, chosen: Tensor, silent: bool = False, rig: tuple[str, ...] = FULL_RIG
+    ) -> tuple[Any, Tensor]:
+        """Run the language model over samples as one rig sees them; returns the prefix and the label mask."""
+        images = self.shards.images(chosen, rig)
+        grids = self.grid.expand(len(images), 3)
+        vision = self.model.encode_images(patchify(images), grids)
+        ids, mask, labels = self.prompts.batch(chosen, silent, len(images) // len(chosen))
+        return self.model.run_prefix(ids, mask.long(), vision, grids), labels
 
-    def losses(self, chosen: Tensor, silent: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def losses(
+        self, chosen: Tensor, silent: bool, generator: torch.Generator, rig: tuple[str, ...] = FULL_RIG
+    ) -> tuple[Tensor, Tensor]:
         """Mean text and flow loss of a batch."""
         from finetune.alpamayo.flow_matching import horizon_weights, sample_times
 
         # Images and words bear bfloat16; the expert does not: it must read noise through aliased features.
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            prefix, labels = self.prefix(chosen, silent)
+            prefix, labels = self.prefix(chosen, silent, rig)
             text = torch.zeros((), device=self.device) if silent else self.model.text_loss(prefix, labels).mean()
         weights = horizon_weights(self.config.horizon_s)
         weights = None if weights is None else weights.to(self.device)
@@ -222,8 +256,9 @@ def judge_generation(trainer: BaseTrainer, chosen: Tensor) -> dict[str, Any]:
     paths = []
     for part in chosen.split(32):
         length = int(trainer.prompts.labels[part].long().argmax(dim=1)[0])  # prompts differ only after this
-        grids = trainer.grid.expand(len(part) * IMAGES_PER_SAMPLE, 3)
-        vision = model.encode_images(patchify(shards.images(part)), grids)
+        images = shards.images(part, FULL_RIG)
+        grids = trainer.grid.expand(len(images), 3)
+        vision = model.encode_images(patchify(images), grids)
         ids = trainer.prompts.ids[part, :length].long()
         prefix = model.run_prefix(ids, torch.ones_like(ids), vision, grids)
         spoken = model.generate(prefix, cot_end_id=processor.cot_end_id, max_new_tokens=48)
@@ -245,14 +280,17 @@ def judge_generation(trainer: BaseTrainer, chosen: Tensor) -> dict[str, Any]:
 
 def train_base(config: BaseConfig) -> dict[str, Any]:
     """Train and save the base; returns the metrics that lie beside it."""
-    from finetune.alpamayo.checkpoint import LoadedModel, new_model, save_model
+    from finetune.alpamayo.checkpoint import LoadedModel, load_model, new_model, save_model
 
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     device = torch.device(config.device)
     shards = load_shards(config.data, device, config.seed)
-    tokenizer = build_tokenizer(shards.reasoning)
-    loaded = new_model(tiny_config(tokenizer), tokenizer, images=IMAGES, seed=config.seed, device=device)
+    if config.init is not None:
+        loaded = load_model(config.init, dtype=torch.float32, device=device)
+    else:
+        tokenizer = build_tokenizer(shards.reasoning)
+        loaded = new_model(tiny_config(tokenizer), tokenizer, images=IMAGES, seed=config.seed, device=device)
     model: Any = loaded.model
     trainer = BaseTrainer(model, loaded.processor, shards, config)
     course_of = shards.course.cpu().numpy()
@@ -264,10 +302,15 @@ def train_base(config: BaseConfig) -> dict[str, Any]:
     print(f"{len(train)} training samples, {len(validation)} for validation", flush=True)
 
     model.train()
-    projection_error = pretrain_projection(model, trainer.actions, config)
-    print(f"action_in_proj reads noisy actions with weighted error {projection_error:.4f}", flush=True)
+    projection_error = None
+    if config.init is None:
+        projection_error = pretrain_projection(model, trainer.actions, config)
+        print(f"action_in_proj reads noisy actions with weighted error {projection_error:.4f}", flush=True)
     average = copy.deepcopy(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01,
+        fused=device.type == "cuda",
+    )
     generator = torch.Generator(device=device).manual_seed(config.seed)
     chooser = np.random.default_rng(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -289,7 +332,10 @@ def train_base(config: BaseConfig) -> dict[str, Any]:
             group["lr"] = rate
         chosen = train[torch.randint(len(train), (config.batch_size,), device=device, generator=generator)]
         silent = bool(chooser.random() < config.thought_dropout)
-        text, flow = trainer.losses(chosen, silent, generator)
+        rig = FULL_RIG
+        if chooser.random() < config.small_rigs:
+            rig = SMALL_RIGS[int(chooser.integers(len(SMALL_RIGS)))]
+        text, flow = trainer.losses(chosen, silent, generator, rig)
         total = config.text_weight * text + config.flow_weight * flow
         optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -325,7 +371,10 @@ def train_base(config: BaseConfig) -> dict[str, Any]:
     }
     save_model(LoadedModel(trainer.model, loaded.processor, loaded.config), config.out, dtype=torch.bfloat16)
     (config.out / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
-    resolved = {**asdict(config), "data": config.data.name, "out": config.out.name}
+    resolved = {
+        **asdict(config), "data": config.data.name, "out": config.out.name,
+        "init": config.init.name if config.init else None,
+    }
     record = {"config": resolved, "metrics": metrics, "torch": torch.__version__}
     (config.out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(metrics, indent=2), flush=True)
