@@ -23,7 +23,7 @@ from collector.errors import MonoError
 from collector.poses import mirror_poses
 from collector.samples import Sample
 from finetune.alpamayo.model import VisionFeatures
-from finetune.policy import Observation, select_images
+from finetune.policy import Observation, frames_of, select_images
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ def read_frame(path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image[:, :, ::-1])
 
 
-def observe(sample: Sample, folder: Path) -> Observation:
-    """The observation a driver would have had at a sample's t0: front frames, history, speed."""
-    frames = np.stack([read_frame(folder / name) for name in sample.frames])
+def observe(sample: Sample, folder: Path, cameras: str = "mono") -> Observation:
+    """The observation a driver in this camera mode would have had at a sample's t0: front frames, history, speed."""
+    frames = np.stack([read_frame(folder / name) for name in sample.frames[-frames_of(cameras) :]])
     return Observation(
         stamp_ns=sample.stamp_ns,
         frames={"front": frames},
@@ -105,7 +105,7 @@ def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored
         cameras: camera mode, see :data:`finetune.policy.CAMERA_MODES`.
         mirrored: encode what a mirror would show; true to life for a camera on the kart's middle line.
     """
-    observation = observe(sample, folder)
+    observation = observe(sample, folder, cameras)
     future, reasoning = np.asarray(sample.future, np.float64), sample.reasoning
     if mirrored:
         frames = {name: images[:, :, ::-1] for name, images in observation.frames.items()}

@@ -38,13 +38,15 @@ class Judged:
     errors: dict[str, float]
 
 
-def judge_policy(policy: Policy, samples: Sequence[Sample], folder: Path, batch_size: int = 8) -> Iterator[Judged]:
+def judge_policy(
+    policy: Policy, samples: Sequence[Sample], folder: Path, cameras: str, batch_size: int = 8
+) -> Iterator[Judged]:
     """Plan every sample with the driving path itself and measure it."""
     from finetune.batches import observe  # reads frames and brings torch; the metrics above need neither
 
     for start in tqdm(range(0, len(samples), batch_size), desc="evaluate", unit="batch", dynamic_ncols=True):
         part = samples[start : start + batch_size]
-        plans = policy.plan_many([observe(sample, folder) for sample in part])
+        plans = policy.plan_many([observe(sample, folder, cameras) for sample in part])
         for sample, plan in zip(part, plans):
             yield Judged(sample, plan.poses, plan.reasoning, path_errors(plan.poses, np.asarray(sample.future)))
 
@@ -128,7 +130,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     with (run.folder / "plans.jsonl").open("w") as plans:
         for name, adapter in runs.items():
             policy = AlpamayoPolicy(config.model, adapter=adapter, cameras=config.cameras, device=config.device)
-            judged = list(judge_policy(policy, samples, config.dataset, config.batch_size))
+            judged = list(judge_policy(policy, samples, config.dataset, config.cameras, config.batch_size))
             metrics["conditions"][name] = summarise_policy(judged)
             for item in judged:
                 line = {"condition": name, "id": item.sample.id, "reasoning": item.reasoning, **item.errors}

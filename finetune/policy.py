@@ -88,6 +88,11 @@ def cameras_of(mode: str) -> tuple[str, ...]:
     return CAMERA_ORDER if mode == "four" else ("front",)
 
 
+def frames_of(mode: str) -> int:
+    """Frames of each camera a mode looks at: the newest alone, or four at 10 Hz."""
+    return 1 if mode == "mono" else FRAMES_PER_CAMERA
+
+
 def select_images(observation: Observation, mode: str) -> list[NDArray[np.uint8]]:
     """The images of a camera mode, in the model's order (camera-major, oldest to newest).
 

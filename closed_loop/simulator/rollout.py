@@ -23,7 +23,6 @@ from closed_loop.simulator.world import World
 from collector.errors import MonoError
 from collector.poses import to_ego, to_map
 from finetune.policy import (
-    FRAMES_PER_CAMERA,
     FUTURE_STEPS,
     HISTORY_STEPS,
     STEP_S,
@@ -31,6 +30,7 @@ from finetune.policy import (
     Plan,
     Policy,
     cameras_of,
+    frames_of,
 )
 
 FloatArray = NDArray[np.float64]
@@ -127,7 +127,7 @@ def _views(policy: Policy | None, config: RolloutConfig) -> tuple[tuple[Camera, 
         return (), 0
     mode = getattr(policy, "cameras", "mono")
     names = config.cameras or cameras_of(mode if isinstance(mode, str) else "mono")
-    count = config.frames or (1 if mode == "mono" else FRAMES_PER_CAMERA)
+    count = config.frames or frames_of(mode)
     cameras = []
     for name in names:
         camera = CAMERAS[name]
