@@ -180,7 +180,8 @@ def measure(
     road_m = station_m if line is road else _project_in_order(road, places[:, :2], step_m, hops)[0]
     curves = reference_curves(line, config.thresholds)
     curve = curve_at(station_m, curves, line.length_m, line.closed, config.curve_margin_m)
-    beyond_left_m, beyond_right_m = _beyond_edges(road, places, road_m, config.vehicle)
+    corners = road.beyond_edges_m(footprint(places, config.vehicle), road_m[:, None])
+    beyond_left_m, beyond_right_m = (beyond.max(axis=1) for beyond in corners)
     off_track = np.maximum(beyond_left_m, beyond_right_m) > 0.0
     starts = _event_starts(times, off_track, put_back, config.back_on_road_s)
     events = tuple(
@@ -234,17 +235,6 @@ def curve_at(
             nearer = (gap <= margin_m) & (gap < outside_m)
             number[nearer], outside_m[nearer] = index + 1, gap[nearer]
     return number
-
-
-def _beyond_edges(
-    road: Course, poses: FloatArray, road_m: FloatArray, vehicle: VehicleParams
-) -> tuple[FloatArray, FloatArray]:
-    """How far (m) the farthest corner is beyond the left and the right edge, (T,) each; negative on the road."""
-    corners = footprint(poses, vehicle)
-    foot = road.project(corners, np.repeat(road_m[:, None], corners.shape[1], axis=1))
-    left = foot.lateral_m - road.at(foot.s_m, road.width_left_m)
-    right = -foot.lateral_m - road.at(foot.s_m, road.width_right_m)
-    return left.max(axis=1), right.max(axis=1)
 
 
 def _event_starts(

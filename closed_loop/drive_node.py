@@ -22,6 +22,7 @@ from closed_loop.drive_log import DriveLog
 from closed_loop.drive_publishing import DrivePublishing
 from closed_loop.driver import Driver, DriverConfig, Tick
 from closed_loop.mission import Mission
+from closed_loop.off_road import OffRoadWatch
 from closed_loop.policy_process import DEFAULT_POLICY, PlanReply, PolicyProcess, PolicySpec
 from closed_loop.simulator.course_design import course_named
 from closed_loop.supervisor import SupervisorLimits
@@ -33,6 +34,7 @@ from collector.ros_session import Session, run_node
 from collector.run_folder import open_run
 from collector.stack import AWSIM_STATUS, CAMERA_IMAGE, ODOMETRY, qos_profile
 from finetune import TINY_BASE
+from finetune.policy import frames_of
 
 STATUS_HZ = 5.0
 FOREIGN_M = 50.0  # RMS distance from a course above which the drive took place elsewhere
@@ -47,13 +49,13 @@ class DriveNode(Node):
         self.values: dict[str, Any] = declare_parameters(self, "drive_node")
         v = self.values
         # Needed by whoever measures the drive: a misspelt course should be noticed before it.
-        for name in filter(None, (v["course"], v["reference"])):
-            course_named(name)
+        road, *_ = [course_named(name) for name in (v["course"], v["reference"]) if name] or [None]
+        self._off_road = OffRoadWatch(road) if road is not None and v["off_road_s"] > 0.0 else None
         self._out = Path(v["out"] or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-drive")
         self._log = DriveLog(self._out)
         self.driver = Driver(
             DriverConfig(
-                v["replan_s"], 1 if v["cameras"] == "mono" else 4, v["rolling_start_mps"],
+                v["replan_s"], frames_of(v["cameras"]), v["rolling_start_mps"],
                 SupervisorLimits(v["frame_timeout_s"], v["odometry_timeout_s"], v["plan_timeout_s"]),
                 ControllerConfig(steering_gain=v["steering_gain"], max_speed_mps=v["max_speed_mps"]),
             ),
@@ -99,6 +101,14 @@ class DriveNode(Node):
         self._odometry_ns, self._odometry_s = stamp_ns, steady_s
         if self.driver.odometry(stamp_ns, pose_map, speed_mps, message.twist.twist.angular.z, steady_s):
             self._log.odometry(stamp_ns, pose_map, speed_mps)
+            self._watch_the_road(stamp_ns, pose_map, steady_s)
+
+    def _watch_the_road(self, stamp_ns: int, pose_map: Any, steady_s: float) -> None:
+        limit_s: float = self.values["off_road_s"]
+        if self._off_road is not None and self._off_road.update(stamp_ns, pose_map) > limit_s:
+            self._off_road = None
+            self._note("off the road", f"for {limit_s:g} s: the drive ends")
+            self.mission.give_up(f"off the road for {limit_s:g} s", steady_s)
 
     def _on_image(self, message: Any) -> None:
         try:

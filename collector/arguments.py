@@ -231,6 +231,11 @@ ARGUMENTS: tuple[Argument, ...] = (
     ),
     Argument("laps", 1, "laps to drive before a clean end; 0 drives on", nodes=("drive_node",), minimum=0,
              maximum=1000),
+    Argument(
+        "off_road_s", 8.0,
+        "end the drive when the kart has been off the road of course for so many vehicle seconds; 0 never does",
+        nodes=("drive_node",), minimum=0.0, maximum=600.0,
+    ),
     Argument("replan_s", 0.2, "simulated seconds between plans", nodes=("drive_node",), minimum=0.05, maximum=2.0),
     Argument("control_hz", 40.0, "rate of control_cmd", nodes=("drive_node",), minimum=10.0, maximum=100.0),
     Argument(

@@ -181,6 +181,13 @@ class Course:
             nearest = window[np.arange(len(points)), best]
         return Projection(*(field.reshape(shape) for field in self._foot(points, nearest)))
 
+    def beyond_edges_m(self, xy: ArrayLike, hint_s_m: ArrayLike | None = None) -> tuple[FloatArray, FloatArray]:
+        """How far points (..., 2) lie beyond the left and beyond the right edge, (...) each; negative on the road."""
+        foot = self.project(xy, hint_s_m)
+        left = foot.lateral_m - self.at(foot.s_m, self.width_left_m)
+        right = -foot.lateral_m - self.at(foot.s_m, self.width_right_m)
+        return left, right
+
     def _foot(self, points: FloatArray, nearest: NDArray[np.int64]) -> Projection:
         """Exact feet on the two segments that meet at the nearest point."""
         segments = len(self._corners) - 1

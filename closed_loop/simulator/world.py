@@ -155,9 +155,7 @@ class World:
     @property
     def beyond_edge_m(self) -> float:
         """How far the kart's outline reaches over the road's edge; negative while all of it is on the road."""
-        foot = self.course.project(footprint(self.pose, self.config.vehicle), np.full(4, self._station_m))
-        left = foot.lateral_m - self.course.at(foot.s_m, self.course.width_left_m)
-        right = -foot.lateral_m - self.course.at(foot.s_m, self.course.width_right_m)
+        left, right = self.course.beyond_edges_m(footprint(self.pose, self.config.vehicle), self._station_m)
         return float(np.maximum(left, right).max())
 
     @property
