@@ -10,7 +10,7 @@ import torch
 from finetune.alpamayo.checkpoint import LoadedModel, new_model
 from finetune.alpamayo.configuration import ActionInProjConfig, ExpertConfig
 from finetune.alpamayo.images import ImageSettings
-from finetune.batches import Row
+from finetune.batches import Row, pack_pixels
 
 TEXTS = (
     "The lane bends right ahead, so slow down and steer right to keep the lane.",
@@ -71,7 +71,7 @@ def small_rows(loaded: LoadedModel, count: int) -> list[Row]:
         rows.append(
             Row(
                 f"sample-{index}", encoded.input_ids, encoded.label_mask, silent.input_ids, actions.float(),
-                encoded.grid_thw, encoded.pixel_values,
+                encoded.grid_thw, pack_pixels(encoded.pixel_values),
             )
         )
     return rows

@@ -15,7 +15,7 @@ from collector.claims import parse_claim  # noqa: E402
 from collector.errors import MonoError  # noqa: E402
 from collector.poses import mirror_poses  # noqa: E402
 from collector.samples import Sample, read_samples  # noqa: E402
-from finetune.batches import encode_row, observe, read_frame, swap_sides  # noqa: E402
+from finetune.batches import encode_row, observe, read_frame, swap_sides, unpack_pixels  # noqa: E402
 from tests.small_model import small_model  # noqa: E402
 from tests.synthetic_bag import drive_course, write_bag  # noqa: E402
 
@@ -52,10 +52,11 @@ def test_a_mirrored_row_is_the_mirrored_sample(dataset: tuple[Path, list[Sample]
     assert torch.equal(row.input_ids, expected.input_ids)
     assert torch.allclose(row.actions, expected.actions, atol=1e-5)
     assert row.sample_id.endswith("-mirror")
-    assert not torch.equal(row.pixel_values, expected.pixel_values), "the picture itself must be mirrored too"
+    assert not torch.equal(row.pixels, expected.pixels), "the picture itself must be mirrored too"
     observation = observe(curved, folder)
     flipped = loaded.processor.encode([observation.frames["front"][-1][:, ::-1]], observation.history, None)
-    assert torch.equal(row.pixel_values, flipped.pixel_values)
+    assert torch.equal(unpack_pixels(row.pixels), flipped.pixel_values), "packing loses nothing"
+    assert row.pixels.nbytes * 8 == flipped.pixel_values.nbytes
 
 
 def test_curvature_changes_sign_and_acceleration_stays(dataset: tuple[Path, list[Sample]]) -> None:

@@ -100,12 +100,19 @@ class Processor:
             MonoError: unusable images, history, or text.
         """
         patches, grids = preprocess(images, self.images)
-        counts = (grids.prod(axis=1) // self.images.merge_size**2).tolist()
+        ids, mask = self.tokens(grids, history, reasoning)
+        return Encoded(ids, mask, torch.from_numpy(patches), torch.from_numpy(grids))
+
+    def tokens(
+        self, grid_thw: ArrayLike, history: ArrayLike, reasoning: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Ids (L,) and label mask (L,) of a prompt whose images have these patch grids (n, 3); see :meth:`encode`."""
+        counts = (np.asarray(grid_thw).prod(axis=1) // self.images.merge_size**2).tolist()
         ids, learned = self.prompt.build(counts, self.history_ids(history), reasoning)
         mask = torch.zeros(len(ids), dtype=torch.bool)
         if learned:
             mask[-learned:] = True
-        return Encoded(torch.tensor(ids), mask, torch.from_numpy(patches), torch.from_numpy(grids))
+        return torch.tensor(ids), mask
 
     def history_ids(self, history: ArrayLike) -> list[int]:
         """48 vocabulary ids of a history (16, 3); the road is flat, so height is zero."""
