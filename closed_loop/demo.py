@@ -42,11 +42,11 @@ class DemoConfig:
     out: Path = Path("runs/demo")
     courses: int = 70
     episode_s: float = 12.0
-    time_scale: float = 4.0
-    steps: int = 360
+    time_scale: float = 8.0
+    steps: int = 600
     laps: int = 1
     drive_timeout_s: float = 120.0
-    starts: int = 1
+    starts: int = 3
     fresh: bool = False
 
 
@@ -102,11 +102,11 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
             ("build", "--bags", str(bag), "--out", str(dataset), "--stride", "3"), "dataset",
         ),
         Stage(
-            "finetune", "LoRA on language model and action expert, one camera",
+            "finetune", "LoRA on language model, action expert and vision tower, one camera",
             (
                 "finetune", *model, "--dataset", str(dataset), "--out", str(training), "--steps", str(config.steps),
                 "--lora_rank", "16", "--lora_alpha", "32", "--learning_rate", "2e-3",
-                "--text_weight", "0.3", "--horizon_s", "2", "--mirror",
+                "--text_weight", "0.3", "--horizon_s", "2", "--mirror", "--adapt_vision",
             ),
             "finetune",
         ),

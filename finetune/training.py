@@ -31,7 +31,7 @@ class LoopSettings:
     Attributes:
         steps: optimiser steps.
         batch_size: rows per step and process.
-        learning_rate: peak of a cosine schedule with linear warm-up, decaying to a tenth.
+        learning_rate: peak of a cosine schedule with linear warm-up, decaying to a hundredth.
         warmup_steps: length of the warm-up.
         weight_decay: of AdamW.
         text_weight, flow_weight: weights of the two losses in their sum.
@@ -113,11 +113,11 @@ def row_order(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
 
 
 def learning_rate_factor(step: int, settings: LoopSettings) -> float:
-    """Linear warm-up, then cosine down to a tenth of the peak."""
+    """Linear warm-up, then cosine down to a hundredth of the peak."""
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
     progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    return 0.1 + 0.45 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+    return 0.01 + 0.495 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
 def batch_to(batch: Batch, device: torch.device) -> Batch:
