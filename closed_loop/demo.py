@@ -43,7 +43,7 @@ class DemoConfig:
     courses: int = 70
     episode_s: float = 12.0
     time_scale: float = 8.0
-    steps: int = 600
+    steps: int = 700
     laps: int = 1
     drive_timeout_s: float = 120.0
     starts: int = 3
@@ -106,7 +106,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
             (
                 "finetune", *model, "--dataset", str(dataset), "--out", str(training), "--steps", str(config.steps),
                 "--lora_rank", "16", "--lora_alpha", "32", "--learning_rate", "2e-3",
-                "--text_weight", "0.3", "--horizon_s", "2", "--mirror", "--adapt_vision",
+                "--horizon_s", "1.5", "--mirror", "--adapt_vision",
             ),
             "finetune",
         ),
