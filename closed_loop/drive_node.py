@@ -49,7 +49,9 @@ class DriveNode(Node):
         self.values: dict[str, Any] = declare_parameters(self, "drive_node")
         v = self.values
         # Needed by whoever measures the drive: a misspelt course should be noticed before it.
-        road, *_ = [course_named(name) for name in (v["course"], v["reference"]) if name] or [None]
+        if v["reference"]:
+            course_named(v["reference"])
+        road = course_named(v["course"]) if v["course"] else None
         self._off_road = OffRoadWatch(road) if road is not None and v["off_road_s"] > 0.0 else None
         self._out = Path(v["out"] or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-drive")
         self._log = DriveLog(self._out)
