@@ -124,21 +124,26 @@ _HALT = re.compile(
 )
 _NO_HALT_BEFORE = re.compile(r"\b(?:from|out of|bus|after|no|leaving) (?:a |the |full |complete )*$")
 _LESS = _any(r"reduc\w+ lower\w* decreas\w+ drop dropping shed sheds cut cuts cutting lose losing bleed scrub\w*")
+_PRESSING = _any("press(?:es|ing)? appl(?:y|ies|ying) hit(?:s|ting)? us(?:e|es|ing) squeez(?:e|es|ing) tap(?:ping)?")
+_PEDAL = _any("throttle gas accelerator power")
 _SLOW = re.compile(
     r"\bslow(?:s|ing)? (?:down|to|for|before|into|until|gently|slightly|smoothly|and)\b|\bslow(?:s|ing)?$|"
     rf"\bslow(?:ing)? (?:the|our) (?:kart|car|vehicle|{_SPEED})\b|\b(?:go|drive|get) slower\b|"
     r"\b(?:decelerat\w+|brak(?:e|es|ing)|coast(?:s|ing)?|yield(?:s|ing)?)\b(?! (?:lights?|signs?|lamps?)\b)|"
-    rf"\b{_LESS} (?:off |down )?{_ITS}{_SPEED}\b|\b(?:ease|easing|lift|lifting|back|backing) off\b|\bon the brakes?\b"
+    rf"\b{_LESS} (?:off |down )?{_ITS}{_SPEED}\b|\b(?:ease|easing|lift|lifting|back|backing) off\b|\bon the brakes?\b|"
+    rf"\b{_PRESSING} (?:on )?(?:the )?brakes?\b|\b(?:off|release|releasing|ease|easing|less) (?:the )?{_PEDAL}\b"
 )
 _MORE = _any(r"gain\w* increas\w+ rais\w+ build\w* pick.up picking.up resum\w+ regain\w* add more")
 _FAST = re.compile(
-    r"\b(?:accelerat\w+|speed(?:s|ing)? up|(?:go|get|drive) faster|(?:full|more|on the|open the) throttle|throttle up)\b|"
+    rf"\b(?:accelerat\w+|speed(?:s|ing)? up|(?:go|get|drive) faster|throttle up|(?:full|more|on the|open the) {_PEDAL})\b|"
+    rf"\b{_PRESSING} (?:on )?(?:the )?{_PEDAL}\b|"
     rf"\b{_MORE} {_ITS}{_SPEED}\b|\b(?:pick|bring|build) {_ITS}{_SPEED} up\b|"
     r"\b(?:start(?:s|ing)? moving|pull(?:s|ing)? away|set(?:s|ting)? off|move off|drive off)\b"
 )
 _HOLD = re.compile(
     rf"\b{_KEEPING} {_ITS}{_SPEED}\b|\b{_STEADY} {_SPEED}\b|"
-    rf"\bcruis(?:e|es|ing)\b(?! {_SPEED})|\b{_SPEED} {_STEADY}\b"
+    rf"\bcruis(?:e|es|ing)\b(?! {_SPEED})|\b{_SPEED} (?:stays? |remains? |is )?(?:the )?{_STEADY}\b|"
+    rf"\bstay(?:s|ing)? at {_ITS}{_SPEED}\b"
 )
 _CHANGE_OF_SPEED = re.compile(rf"\b(?:chang(?:e|es|ing)|alter(?:ing)?|vary(?:ing)?) (?:in )?{_ITS}{_SPEED}\b")
 

@@ -73,12 +73,13 @@ _OURS = _any(
 )
 # The subject and all it does, up to a subject of ours; "their indicator" acts for them.
 _OTHERS_ACT = re.compile(rf"{_OTHER}(?:の[^、はがも]{{1,9}})?(?:[はがも]|だけが|まで).*?(?=(?:{_OURS})|(?<=て)から|$)")
+_LIKE = "(?:前|隣|後ろ|横|手前|目の前|他)の|[白黒赤青][いの]|遅い|速い|大きな|小さな|大型の"
 # "The car that brakes", "the car on the left", "the parked car": said of them, not of us.
 _OTHERS_VERB = re.compile(
     rf"(?:(?<=て)(?![いくきるおしみ])|(?<=で)(?!い)|(?<=ながら)|(?<=、)|^)(?:(?!て(?![いくきるおしみ])|で(?!い)|ながら)[^、])*?"
-    rf"(?:[うくすつぬむるたぐぶ]|んだ|中の|側の)(?:前の|隣の)?{_OTHER}"
+    rf"(?:[うくすつぬむるたぐぶ]|んだ|中の|側の)(?:{_LIKE}){{0,2}}(?={_OTHER})"
 )
-_OTHERS_PLACE = re.compile(rf"[左右][^、をにではがへ]{{0,6}}の{_OTHER}")
+_OTHERS_PLACE = re.compile(rf"[左右][^、をにではがへ]{{0,6}}の(?:{_LIKE}){{0,2}}(?={_OTHER})")
 _STANDING = re.compile(rf"(?:停止|停車|駐車|駐停車|減速|徐行)(?:中の?|している|した|する)?(?={_OTHER})")
 
 # Letters after an act that take it back: an inflection, or a noun such as "no need".
@@ -147,9 +148,8 @@ def _pieces(text: str) -> list[str]:
         text = re.sub(spelling, word, text)
     pieces = []
     for piece in _END.split(text):
-        piece = _STANDING.sub("", piece)
-        piece = _OTHERS_ACT.sub("", piece)
-        piece = _OTHERS_PLACE.sub("", _OTHERS_VERB.sub("、", piece))
+        for said_of_them in (_STANDING, _OTHERS_VERB, _OTHERS_PLACE, _OTHERS_ACT):
+            piece = said_of_them.sub("、" if said_of_them is _OTHERS_VERB else "", piece)
         pieces.append(_SIDE_LIST.sub(r"\1", _NOT_BUT.sub("", piece)))
     return pieces
 
