@@ -115,35 +115,45 @@ _ANY_TURN = re.compile(rf"\b(?:{_BENDING}|turn(?:s|ing)?|steer(?:s|ing)?|{_CURVE
 _SPEED = _any("speed pace velocity")
 _STEADY = _any("present current same constant steady unchanged")
 _ITS = rf"(?:{_any('the a an my our this that your its set target cruising some of much')} |{_STEADY} )*"
-_KEEPING = _any("keep(?:s|ing)? hold(?:s|ing)? maintain(?:s|ing)?")
+_KEEPING = _any("keep(?:s|ing)? hold(?:s|ing)? maintain(?:s|ing)? sustain preserve retain leave carry(?:ing)?")
 _HALT = re.compile(
     r"\b(?:"
-    + _any("stop stops stopping halt halts halting standstill stationary wait waits waiting parks? parking")
-    + r"|(?:remain|stay|stand|hold|keep) (?:still|stopped|put)|hold (?:the |our )?position|(?:come|comes|coming) to rest)"
-    r"\b(?! (?:signs?|lines?|lights?|signals?|(?!behind|before|at)\w+ing)\b)"
+    + _any("stop stops stopping halt halts halting standstill wait waits waiting parks? parking")
+    + r"|(?:remain|stay|stand|hold|keep|be) (?:still|stopped|put|stationary|parked)|hold (?:the |our )?position|"
+    r"(?:come|comes|coming) to rest|pull(?:s|ing)? up)\b(?! (?:signs?|lines?|lights?|signals?|(?!behind|before|at)\w+ing)\b)"
 )
 _NO_HALT_BEFORE = re.compile(r"\b(?:from|out of|bus|after|no|leaving) (?:a |the |full |complete )*$")
-_LESS = _any(r"reduc\w+ lower\w* decreas\w+ drop dropping shed sheds cut cuts cutting lose losing bleed scrub\w*")
-_PRESSING = _any("press(?:es|ing)? appl(?:y|ies|ying) hit(?:s|ting)? us(?:e|es|ing) squeez(?:e|es|ing) tap(?:ping)?")
+_LESS = _any(
+    r"reduc\w+ lower\w* decreas\w+ drop dropping sheds? shedding cut cuts cutting lose losing bleed scrub\w* kill wash "
+    r"moderate slacken lessen rein check tak(?:e|es|ing)(?=.\w+.\w+.(?:off|out)\b|.\w+.(?:off|out)\b)"
+)
+_PRESSING = _any(
+    "press(?:es|ing)? appl(?:y|ies|ying) hit(?:s|ting)? us(?:e|es|ing) squeez(?:e|es|ing) tap(?:ping)? trail step(?:ping)?"
+)
 _PEDAL = _any("throttle gas accelerator power")
 _SLOW = re.compile(
-    r"\bslow(?:s|ing)? (?:down|to|for|before|into|until|gently|slightly|smoothly|and)\b|\bslow(?:s|ing)?$|"
-    rf"\bslow(?:ing)? (?:the|our) (?:kart|car|vehicle|{_SPEED})\b|\b(?:go|drive|get) slower\b|"
-    r"\b(?:decelerat\w+|brak(?:e|es|ing)|coast(?:s|ing)?|yield(?:s|ing)?)\b(?! (?:lights?|signs?|lamps?)\b)|"
-    rf"\b{_LESS} (?:off |down )?{_ITS}{_SPEED}\b|\b(?:ease|easing|lift|lifting|back|backing) off\b|\bon the brakes?\b|"
+    r"\bslow(?:s|ing)? (?:down|up|to|for|before|into|until|gently|slightly|smoothly|and)\b|\bslow(?:s|ing)?$|"
+    rf"\bslow(?:ing)? (?:the|our) (?:kart|car|vehicle|{_SPEED})\b|\b(?:go|drive|get|move) (?:slower|more slowly)\b|"
+    r"\b(?:decelerat\w+|brak(?:e|es|ing)|coast(?:s|ing)?|yield(?:s|ing)?|downshift\w*|giv(?:e|es|ing) way|"
+    r"take it (?:slow|easy)\w*)\b(?! (?:lights?|signs?|lamps?)\b)|"
+    rf"\b{_LESS} (?:off |down |in |out )?{_ITS}{_SPEED}\b|\b(?:lower|reduced|slower) {_SPEED}\b|"
+    r"\b(?:ease|eases|easing|lift|lifting|back|backing) (?:off|up)\b|\bon the brakes?\b|"
     rf"\b{_PRESSING} (?:on )?(?:the )?brakes?\b|\b(?:off|release|releasing|ease|easing|less) (?:the )?{_PEDAL}\b"
 )
-_MORE = _any(r"gain\w* increas\w+ rais\w+ build\w* pick.up picking.up resum\w+ regain\w* add more")
+_MORE = _any(
+    r"gain\w* gather\w* increas\w+ rais\w+ build\w* pick.up picking.up resum\w+ regain\w* restor\w+ add more higher"
+)
 _FAST = re.compile(
     rf"\b(?:accelerat\w+|speed(?:s|ing)? up|(?:go|get|drive) faster|throttle up|(?:full|more|on the|open the) {_PEDAL})\b|"
-    rf"\b{_PRESSING} (?:on )?(?:the )?{_PEDAL}\b|"
-    rf"\b{_MORE} {_ITS}{_SPEED}\b|\b(?:pick|bring|build) {_ITS}{_SPEED} up\b|"
-    r"\b(?:start(?:s|ing)? moving|pull(?:s|ing)? away|set(?:s|ting)? off|move off|drive off)\b"
+    rf"\b{_PRESSING} (?:on )?(?:the )?{_PEDAL}\b|\bput (?:the power|your foot|our foot) down\b|\bfloor it\b|\bstep on it\b|"
+    rf"\b{_MORE} (?:back |up )?{_ITS}{_SPEED}\b|\b(?:pick|bring|build) {_ITS}{_SPEED} (?:back )?up\b|"
+    rf"\b(?:back|return|get) (?:up )?to {_ITS}{_SPEED}\b|"
+    r"\b(?:start(?:s|ing)? moving|pull(?:s|ing)? away|set(?:s|ting)? off|move off|drive off|get going)\b"
 )
 _HOLD = re.compile(
-    rf"\b{_KEEPING} {_ITS}{_SPEED}\b|\b{_STEADY} {_SPEED}\b|"
+    rf"\b{_KEEPING} {_ITS}{_SPEED}\b|\b{_STEADY} {_SPEED}\b|\b(?:constant|steady) {_PEDAL}\b|"
     rf"\bcruis(?:e|es|ing)\b(?! {_SPEED})|\b{_SPEED} (?:stays? |remains? |is )?(?:the )?{_STEADY}\b|"
-    rf"\bstay(?:s|ing)? at {_ITS}{_SPEED}\b"
+    rf"\bstay(?:s|ing)? at {_ITS}{_SPEED}\b|\b{_SPEED} (?:where|as) it is\b"
 )
 _CHANGE_OF_SPEED = re.compile(rf"\b(?:chang(?:e|es|ing)|alter(?:ing)?|vary(?:ing)?) (?:in )?{_ITS}{_SPEED}\b")
 
