@@ -43,8 +43,8 @@ _FILLER = _any(
 _OTHERS_ACT = (
     r"(?:\w+(?:s|ing|ed)\b|(?:will|may|might|about to|wants to|starts to|begins to|seems to) \w+|"
     + _any(
-        "turn slow stop brake accelerate steer swerve merge move cut change wait cross collide crash come go drive stay "
-        "pull spin leave enter block yield approach pass overtake bear veer"
+        "turn slow stop brake accelerate steer swerve merge move cut change wait cross collide crash come go drive "
+        "stay pull spin leave enter block yield approach pass overtake bear veer"
     )
     + r"(?= |$))"
 )
@@ -63,10 +63,10 @@ _PLACE = re.compile(r"\b(?:in|through|during|at|on|around|along|for)\b")
 
 _SIDE = r"(?P<side>left|right)(?:wards?)?"
 _DEGREES = _any(
-    "very a an the to towards? into my our your this that upcoming next then sharply sharp gently gentle slightly slight "
-    "slowly smoothly hard tight tightly strongly steadily gradually gradual wheel steering kart car vehicle us little bit "
-    "touch tad fraction notch away off back over lanes? path wide moderate moderately long ahead further more now first "
-    "just"
+    "very a an the to towards? into my our your us this that upcoming next then now first just out sharply sharp "
+    "gently gentle slightly slight slowly smoothly hard tight tightly strongly steadily gradually gradual wheel "
+    "steering kart car vehicle little bit touch tad fraction notch away off back over lanes? path wide moderate "
+    "moderately long ahead further more"
 )
 _DEGREE = rf"(?:{_DEGREES} )*"
 _ROAD = _any("road roadway lane track course street path circuit route curve bend corner turn way line")
@@ -74,11 +74,12 @@ _ACT = _any(
     "steer(?:s|ing)? turn(?:s|ing)? veer(?:s|ing)? nudg(?:e|es|ing) swerv(?:e|es|ing) bear(?:s|ing)? mov(?:e|es|ing) "
     "shift(?:s|ing)? drift(?:s|ing)? merg(?:e|es|ing) go(?:es|ing)? head(?:s|ing)? chang(?:e|es|ing) pull(?:s|ing)? "
     "keeps? stays? tak(?:e|es|ing) follow(?:s|ing)? negotiat(?:e|es|ing) navigat(?:e|es|ing) enter(?:ing)? make making "
-    "lean(?:s|ing)? rotate round(?:ing)? swing(?:s|ing)? edg(?:e|es|ing) eas(?:e|es|ing) cut(?:s|ting)? dodg(?:e|es|ing) "
-    "get(?:s|ting)? guid(?:e|es|ing)"
+    "lean(?:s|ing)? rotate round(?:ing)? swing(?:s|ing)? edg(?:e|es|ing) eas(?:e|es|ing) cut(?:s|ting)? get(?:s|ting)? "
+    "dodg(?:e|es|ing) guid(?:e|es|ing)"
 )
 _BENDING = _any(
-    "bend(?:s|ing)? curv(?:e|es|ing) sweep(?:s|ing)? winds? winding arcs? hooks? kinks? snakes? snaking meanders? zigzags?"
+    "bend(?:s|ing)? curv(?:e|es|ing) sweep(?:s|ing)? winds? winding arcs? hooks? kinks? snakes? snaking meanders? "
+    "zigzags?"
 )
 _CURVE_NOUN = _any(
     "bends? curves? curvature turns? turning corners? hairpins? sweeper arc kink hook chicane combination sequence"
@@ -89,13 +90,15 @@ _NO_SIDE = r"(?! (?:away|of way|distance|time)\b)"
 _OWN_SIDE = re.compile(rf"\b{_ACT} {_DEGREE}{_SIDE}\b{_NO_SIDE}")
 _ROAD_VERB = (
     rf"(?:{_BENDING}|(?:{_ROAD}|{_CURVE_NOUN}) (?:ahead )?"
-    rf"{_any('turns goes leads veers runs swings turning veering is')})"
+    rf"{_any('turns goes leads veers runs swings merges moves shifts bears heads turning veering is')})"
 )
 _ROAD_SIDE = re.compile(
     rf"\b{_ROAD_VERB} {_DEGREE}{_SIDE}\b{_NO_SIDE}"
     rf"|\b(?P<side_before>left|right)(?: hand|ward)? {_DEGREE}{_CURVE_NOUN}\b"
     rf"|\b{_CURVE_NOUN} (?:ahead )?(?:to|towards?) the (?P<side_after>left|right)\b"
-    rf"|^{_DEGREE}(?P<side_alone>left|right){_DEGREE.replace('{} '.format(_DEGREES), ' ' + _DEGREES)}$"
+    rf"|\b{_any('tight sharp hard gentle blind easy slow fast long')} (?P<side_noun>left|right)\b"
+    r"(?! (?:lane|side|edge|mirror|arrow))"
+    rf"|^{_DEGREE}(?P<side_alone>left|right)(?: {_DEGREES})*$"
 )
 # "The track turns left" is the road's act; "at the corner turn left" is ours.
 _ROAD_BEFORE = re.compile(rf"\b(?:{_ROAD}|{_CURVE_NOUN}) (?:{_any('ahead now also here soon first suddenly')} )*$")
@@ -120,7 +123,7 @@ _HALT = re.compile(
     r"\b(?:"
     + _any("stop stops stopping halt halts halting standstill wait waits waiting parks? parking")
     + r"|(?:remain|stay|stand|hold|keep|be) (?:still|stopped|put|stationary|parked)|hold (?:the |our )?position|"
-    r"(?:come|comes|coming) to rest|pull(?:s|ing)? up)\b(?! (?:signs?|lines?|lights?|signals?|(?!behind|before|at)\w+ing)\b)"
+    r"(?:come|comes|coming) to rest|pull(?:s|ing)? up)\b(?! (?:signs?|lines?|lights?|signals?|\w+ing)\b)"
 )
 _NO_HALT_BEFORE = re.compile(r"\b(?:from|out of|bus|after|no|leaving) (?:a |the |full |complete )*$")
 _LESS = _any(
@@ -128,7 +131,8 @@ _LESS = _any(
     r"moderate slacken lessen rein check tak(?:e|es|ing)(?=.\w+.\w+.(?:off|out)\b|.\w+.(?:off|out)\b)"
 )
 _PRESSING = _any(
-    "press(?:es|ing)? appl(?:y|ies|ying) hit(?:s|ting)? us(?:e|es|ing) squeez(?:e|es|ing) tap(?:ping)? trail step(?:ping)?"
+    "press(?:es|ing)? appl(?:y|ies|ying) hit(?:s|ting)? us(?:e|es|ing) squeez(?:e|es|ing) tap(?:ping)? trail "
+    "step(?:ping)?"
 )
 _PEDAL = _any("throttle gas accelerator power")
 _SLOW = re.compile(
@@ -137,15 +141,16 @@ _SLOW = re.compile(
     r"\b(?:decelerat\w+|brak(?:e|es|ing)|coast(?:s|ing)?|yield(?:s|ing)?|downshift\w*|giv(?:e|es|ing) way|"
     r"take it (?:slow|easy)\w*)\b(?! (?:lights?|signs?|lamps?)\b)|"
     rf"\b{_LESS} (?:off |down |in |out )?{_ITS}{_SPEED}\b|\b(?:lower|reduced|slower) {_SPEED}\b|"
-    r"\b(?:ease|eases|easing|lift|lifting|back|backing) (?:off|up)\b|\bon the brakes?\b|"
+    r"\b(?:eas(?:e|es|ing) (?:off|up)|(?:lift|back)(?:s|ing)? off)\b|\bon the brakes?\b|"
     rf"\b{_PRESSING} (?:on )?(?:the )?brakes?\b|\b(?:off|release|releasing|ease|easing|less) (?:the )?{_PEDAL}\b"
 )
 _MORE = _any(
     r"gain\w* gather\w* increas\w+ rais\w+ build\w* pick.up picking.up resum\w+ regain\w* restor\w+ add more higher"
 )
 _FAST = re.compile(
-    rf"\b(?:accelerat\w+|speed(?:s|ing)? up|(?:go|get|drive) faster|throttle up|(?:full|more|on the|open the) {_PEDAL})\b|"
-    rf"\b{_PRESSING} (?:on )?(?:the )?{_PEDAL}\b|\bput (?:the power|your foot|our foot) down\b|\bfloor it\b|\bstep on it\b|"
+    r"\b(?:accelerat\w+|speed(?:s|ing)? (?:back )?up|(?:go|get|drive) faster|throttle up|floor it|step on it)\b|"
+    rf"\b(?:full|more|on the|open the) {_PEDAL}\b|\b{_PRESSING} (?:on )?(?:the )?{_PEDAL}\b|"
+    r"\bput (?:the power|your foot|our foot) down\b|"
     rf"\b{_MORE} (?:back |up )?{_ITS}{_SPEED}\b|\b(?:pick|bring|build) {_ITS}{_SPEED} (?:back )?up\b|"
     rf"\b(?:back|return|get) (?:up )?to {_ITS}{_SPEED}\b|"
     r"\b(?:start(?:s|ing)? moving|pull(?:s|ing)? away|set(?:s|ting)? off|move off|drive off|get going)\b"
