@@ -45,7 +45,7 @@ _SPELLINGS = (
     (_any("ステアリング ステア"), "ハンドル"),
     ("スロットル", "アクセル"),
     # Must: the two negations cancel.
-    (_any("なければ なくては ないと ねば なきゃ") + r"(?:なら|いけ|だめ|駄目)?(?:ない|ません|なく)?", ""),
+    (_any("なければ なくては ないと ねば なきゃ") + "(?:(?:なら|いけ)(?:ない|ません)|だめ|駄目)", ""),
     (_any("ざるを得ない ざるをえない しかない かもしれない に違いない かもしれません しかありません"), ""),
     (_any("やむを?得ず やむを?えず 必ず 思わず まず まもなく 間もなく 少なく 危なく 少ない 危ない つまらない"), ""),
     # Nouns made of acts.
@@ -153,7 +153,7 @@ def _pieces(text: str) -> list[str]:
     pieces = []
     for piece in _END.split(text):
         for said_of_them in (_STANDING, _OTHERS_VERB, _OTHERS_PLACE, _OTHERS_ACT):
-            piece = said_of_them.sub("、" if said_of_them is _OTHERS_VERB else "", piece)
+            piece = said_of_them.sub("、", piece)
         pieces.append(_SIDE_LIST.sub(r"\1", _NOT_BUT.sub("", piece)))
     return pieces
 
