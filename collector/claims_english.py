@@ -75,11 +75,12 @@ _ACT = _any(
     "shift(?:s|ing)? drift(?:s|ing)? merg(?:e|es|ing) go(?:es|ing)? head(?:s|ing)? chang(?:e|es|ing) pull(?:s|ing)? "
     "keeps? stays? tak(?:e|es|ing) follow(?:s|ing)? negotiat(?:e|es|ing) navigat(?:e|es|ing) enter(?:ing)? make making "
     "lean(?:s|ing)? rotate round(?:ing)? swing(?:s|ing)? edg(?:e|es|ing) eas(?:e|es|ing) cut(?:s|ting)? get(?:s|ting)? "
-    "dodg(?:e|es|ing) guid(?:e|es|ing)"
+    "dodg(?:e|es|ing) guid(?:e|es|ing) stick(?:s|ing)? hug(?:s|ging)? aim(?:s|ing)? div(?:e|es|ing) point(?:s|ing)? "
+    "offset slid(?:e|es|ing) tuck(?:s|ing)? angle favou?r"
 )
 _BENDING = _any(
     "bend(?:s|ing)? curv(?:e|es|ing) sweep(?:s|ing)? winds? winding arcs? hooks? kinks? snakes? snaking meanders? "
-    "zigzags?"
+    "zigzags? doubles?.back loops? hairpins"
 )
 _CURVE_NOUN = _any(
     "bends? curves? curvature turns? turning corners? hairpins? sweeper arc kink hook chicane combination sequence"
@@ -87,7 +88,11 @@ _CURVE_NOUN = _any(
 # "right of way" names no side; "the car on the left side" and "stop right now" lack a verb of turning.
 _NO_SIDE = r"(?! (?:away|of way|distance|time)\b)"
 
-_OWN_SIDE = re.compile(rf"\b{_ACT} {_DEGREE}{_SIDE}\b{_NO_SIDE}")
+_OWN_SIDE = re.compile(
+    rf"\b{_ACT} {_DEGREE}{_SIDE}\b{_NO_SIDE}"
+    r"|\b(?P<side_act>left|right) (?:steering|lock|nudge|swerve|lane change|shift)\b"
+    r"|\b(?:pass|overtak)\w* (?:it |them |him |her )?on (?:the|its|their) (?P<side_past>left|right)\b"
+)
 _ROAD_VERB = (
     rf"(?:{_BENDING}|(?:{_ROAD}|{_CURVE_NOUN}) (?:ahead )?"
     rf"{_any('turns goes leads veers runs swings merges moves shifts bears heads turning veering is')})"
@@ -141,6 +146,7 @@ _SLOW = re.compile(
     r"\b(?:decelerat\w+|brak(?:e|es|ing)|coast(?:s|ing)?|yield(?:s|ing)?|downshift\w*|giv(?:e|es|ing) way|"
     r"take it (?:slow|easy)\w*)\b(?! (?:lights?|signs?|lamps?)\b)|"
     rf"\b{_LESS} (?:off |down |in |out )?{_ITS}{_SPEED}\b|\b(?:lower|reduced|slower) {_SPEED}\b|"
+    rf"\b{_SPEED} (?:(?:has|needs|have) to |must |should |will )?(?:(?:come|go)(?:es|s)? down|drops?|falls?)\b|"
     r"\b(?:eas(?:e|es|ing) (?:off|up)|(?:lift|back)(?:s|ing)? off)\b|\bon the brakes?\b|"
     rf"\b{_PRESSING} (?:on )?(?:the )?brakes?\b|\b(?:off|release|releasing|ease|easing|less) (?:the )?{_PEDAL}\b"
 )
@@ -158,7 +164,8 @@ _FAST = re.compile(
 _HOLD = re.compile(
     rf"\b{_KEEPING} {_ITS}{_SPEED}\b|\b{_STEADY} {_SPEED}\b|\b(?:constant|steady) {_PEDAL}\b|"
     rf"\bcruis(?:e|es|ing)\b(?! {_SPEED})|\b{_SPEED} (?:stays? |remains? |is )?(?:the )?{_STEADY}\b|"
-    rf"\bstay(?:s|ing)? at {_ITS}{_SPEED}\b|\b{_SPEED} (?:where|as) it is\b"
+    rf"\bstay(?:s|ing)? at {_ITS}{_SPEED}\b|\b{_SPEED} (?:where|as) it is\b|"
+    rf"\b{_KEEPING} (?:it|this|things) (?:steady|constant|there|so)\b"
 )
 _CHANGE_OF_SPEED = re.compile(rf"\b(?:chang(?:e|es|ing)|alter(?:ing)?|vary(?:ing)?) (?:in )?{_ITS}{_SPEED}\b")
 
@@ -183,6 +190,7 @@ def _clauses(text: str) -> list[_Clause]:
     clauses, theirs = [], False
     for joint, piece in zip(["", *pieces[1::2]], pieces[::2]):
         words = " ".join(_WORD.findall(piece))
+        words = re.sub(r"^.*\b(?:let|lets|letting|allow|allows|allowing) us\b", "", words)
         if re.match("(?:which|who|that) ", words) or (theirs and joint == "and" and not _OWN_SUBJECT.search(words)):
             continue  # still about those others
         ours = _OTHERS.sub("", words)
@@ -225,17 +233,21 @@ def _own_sides(clauses: list[_Clause]) -> list[LateralClaim]:
     sides: list[LateralClaim] = []
     road_spoke = False
     for clause in clauses:
-        found = []
+        found: list[tuple[int, LateralClaim]] = []
         for match in _OWN_SIDE.finditer(clause.plain):
             before = clause.plain[: match.start()]
             # "The road turns right before turning left": the second verb has the first one's subject.
             of_road = _ROAD_BEFORE.search(before) or (road_spoke and not before)
             if not (of_road and _OF_IT.match(match.group())):
-                found.append((match.start(), match["side"]))
+                found.append((match.start(), _named(match)))
         road_spoke = not found and _ROAD_SIDE.search(clause.plain) is not None
         found += [(match.start(), "straight") for match in _OWN_STRAIGHT.finditer(clause.plain)]
-        sides += [cast("LateralClaim", side) for _, side in sorted(found)]
+        sides += [side for _, side in sorted(found)]
     return sides
+
+
+def _named(match: re.Match[str]) -> LateralClaim:
+    return cast("LateralClaim", next(side for side in match.groups() if side))
 
 
 def _road_sides(clauses: list[_Clause]) -> list[LateralClaim]:
@@ -244,7 +256,7 @@ def _road_sides(clauses: list[_Clause]) -> list[LateralClaim]:
         for match in _ROAD_SIDE.finditer(clause.plain):
             # "Right, we go": a word for yes, not a side, at the very beginning.
             if clause.plain != "right" or clause is not clauses[0]:
-                sides.append(cast("LateralClaim", next(side for side in match.groups() if side)))
+                sides.append(_named(match))
     if any(_STRAIGHT.search(clause.plain) for clause in clauses):
         sides.append("straight")
     for clause in clauses:
