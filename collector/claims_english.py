@@ -59,7 +59,7 @@ _NEGATION = re.compile(
     + r"|instead of|rather than|(?:stop|quit|cease)(?= (?!moving|rolling|driving|going|waiting)\w+ing\b))\b"
 )
 # Where something is not done is no part of what is not done: "never accelerate in the left bend".
-_PLACE = re.compile(r"\b(?:in|through|during|at|on|around|along|for)\b")
+_PLACE = re.compile(r"\b(?:in(?! speed| pace)|through|during|at|on|around|along|for)\b")
 
 _SIDE = r"(?P<side>left|right)(?:wards?)?"
 _DEGREES = _any(
@@ -126,7 +126,7 @@ _ITS = rf"(?:{_any('the a an my our this that your its set target cruising some 
 _KEEPING = _any("keep(?:s|ing)? hold(?:s|ing)? maintain(?:s|ing)? sustain preserve retain leave carry(?:ing)?")
 _HALT = re.compile(
     r"\b(?:"
-    + _any("stop stops stopping halt halts halting standstill wait waits waiting parks? parking")
+    + _any("stop stops stopping halt halts halting standstill wait waiting parks? parking")
     + r"|(?:remain|stay|stand|hold|keep|be) (?:still|stopped|put|stationary|parked)|hold (?:the |our )?position|"
     r"(?:come|comes|coming) to rest|pull(?:s|ing)? up)\b(?! (?:signs?|lines?|lights?|signals?|\w+ing)\b)"
 )
@@ -142,7 +142,7 @@ _PRESSING = _any(
 _PEDAL = _any("throttle gas accelerator power")
 _SLOW = re.compile(
     r"\bslow(?:s|ing)? (?:down|up|to|for|before|into|until|gently|slightly|smoothly|and)\b|\bslow(?:s|ing)?$|"
-    rf"\bslow(?:ing)? (?:the|our) (?:kart|car|vehicle|{_SPEED})\b|\b(?:go|drive|get|move) (?:slower|more slowly)\b|"
+    rf"\bslow(?:ing)? (?:the|our) (?:kart|car|vehicle|{_SPEED})\b|\b(?:(?:go|drive|get|move) slower|more slowly)\b|"
     r"\b(?:decelerat\w+|brak(?:e|es|ing)|coast(?:s|ing)?|yield(?:s|ing)?|downshift\w*|giv(?:e|es|ing) way|"
     r"take it (?:slow|easy)\w*)\b(?! (?:lights?|signs?|lamps?)\b)|"
     rf"\b{_LESS} (?:off |down |in |out )?{_ITS}{_SPEED}\b|\b(?:lower|reduced|slower) {_SPEED}\b|"
@@ -167,7 +167,7 @@ _HOLD = re.compile(
     rf"\bstay(?:s|ing)? at {_ITS}{_SPEED}\b|\b{_SPEED} (?:where|as) it is\b|"
     rf"\b{_KEEPING} (?:it|this|things) (?:steady|constant|there|so)\b"
 )
-_CHANGE_OF_SPEED = re.compile(rf"\b(?:chang(?:e|es|ing)|alter(?:ing)?|vary(?:ing)?) (?:in )?{_ITS}{_SPEED}\b")
+_CHANGE_OF_SPEED = re.compile(rf"\b(?:chang(?:es?|ing)|alter(?:ing)?|vary(?:ing)?) (?:in )?{_ITS}{_SPEED}\b")
 
 
 @dataclass(frozen=True)
