@@ -47,8 +47,8 @@ _MIRRORED = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "左": "右", "�
 _MIRRORED |= {other: side for side, other in _MIRRORED.items()}
 # What names both sides or none stays: "right of way", "all right", 左右 (both sides), 右左折 (any turn).
 _SIDE_WORD = re.compile(
-    r"(?P<kept>\bright(?= away\b|[ -]of[ -]way\b)|(?<=\ball )right\b|左右|右左折)|"
-    r"\b(?:left|right|Left|Right|LEFT|RIGHT)\b|左|右|ひだり|みぎ"
+    r"(?P<kept>\bright(?= away\b|[ -]of[ -]way\b)|(?<=\b[Aa]ll )right\b|左右|右左折)|"
+    r"\b(?:left|right|Left|Right|LEFT|RIGHT)(?=(?:wards?|most|hand|hander)?\b)|左|右|ひだり|みぎ"
 )
 
 
