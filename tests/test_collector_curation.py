@@ -26,7 +26,7 @@ from tests.synthetic_bag import drive_course, write_bag
 PLANTED = 500
 LATERAL = {
     "en": {
-        "side": ("bear {0} with the road", "a {0} curve lies ahead", "turn the wheel to the {0}", "take the {0}-hander"),
+        "side": ("bear {0} with the road", "a {0} curve lies ahead", "turn the wheel {0}", "take the {0}-hander"),
         "straight": ("carry on straight", "there is no curve ahead", "the track ahead is straight"),
     },
     "ja": {
