@@ -56,7 +56,7 @@ _NEGATION = re.compile(
         r"not no never none neither nor without avoid avoids avoiding cannot unable refuses? \w+n't dont cant wont "
         r"abort\w* cancel\w* forgo nobody nothing"
     )
-    + r"|instead of|rather than|(?:stop|quit|cease)(?= (?!moving|rolling|driving|going|waiting)\w+ing\b))\b"
+    + r"|instead of|rather than|(?:stop|quit|cease)(?= (?!moving|driving)\w+ing\b))\b"
 )
 # Where something is not done is no part of what is not done: "never accelerate in the left bend".
 _PLACE = re.compile(r"\b(?:in(?! speed| pace)|through|during|at|on|around|along|for)\b")
@@ -128,7 +128,8 @@ _HALT = re.compile(
     r"\b(?:"
     + _any("stop stops stopping halt halts halting standstill wait waiting parks? parking")
     + r"|(?:remain|stay|stand|hold|keep|be) (?:still|stopped|put|stationary|parked)|hold (?:the |our )?position|"
-    r"(?:come|comes|coming) to rest|pull(?:s|ing)? up)\b(?! (?:signs?|lines?|lights?|signals?|\w+ing)\b)"
+    r"(?:come|comes|coming) to rest|pull(?:s|ing)? up)\b"
+    r"(?! (?:signs?|lines?|lights?|signals?|(?!moving|driving)\w+ing)\b)"
 )
 _NO_HALT_BEFORE = re.compile(r"\b(?:from|out of|bus|after|no|leaving) (?:a |the |full |complete )*$")
 _LESS = _any(
@@ -168,6 +169,12 @@ _HOLD = re.compile(
     rf"\b{_KEEPING} (?:it|this|things) (?:steady|constant|there|so)\b"
 )
 _CHANGE_OF_SPEED = re.compile(rf"\b(?:chang(?:es?|ing)|alter(?:ing)?|vary(?:ing)?) (?:in )?{_ITS}{_SPEED}\b")
+_OWN_SUBJECT = re.compile(rf"\b(?:we|i|our|us)\b|^(?:the|this|a) {_ROAD}\b")
+# "Follow the car that turns left and slow down": with a verb of our own before them, the "and" is ours.
+_OWN_VERB = re.compile(
+    rf"\b(?:{_ACT}|{_KEEPING}|yield|wait|let|give|pass|slow|brake|stop|avoid|overtake|watch|accelerate|mind)\b"
+)
+_NOUN = re.compile(rf"\b(?:(?P<agent>(?!it\b){_AGENT})|(?P<road>{_ROAD}))\b|\bit\b")
 
 
 @dataclass(frozen=True)
@@ -205,14 +212,6 @@ def _clauses(text: str) -> list[_Clause]:
             negated, place = negated[: found.start()].strip(), negated[found.start() :]
         clauses.append(_Clause(f"{ours[: negation.start()].strip()} {place}".strip(), negated))
     return clauses
-
-
-_OWN_SUBJECT = re.compile(rf"\b(?:we|i|our|us)\b|^(?:the|this|a) {_ROAD}\b")
-# "Follow the car that turns left and slow down": with a verb of our own before them, the "and" is ours.
-_OWN_VERB = re.compile(
-    rf"\b(?:{_ACT}|{_KEEPING}|yield|wait|let|give|pass|slow|brake|stop|avoid|overtake|watch|accelerate|mind)\b"
-)
-_NOUN = re.compile(rf"\b(?:(?P<agent>(?!it\b){_AGENT})|(?P<road>{_ROAD}))\b|\bit\b")
 
 
 def _name_it(text: str) -> str:

@@ -1,7 +1,8 @@
 """What the claim parser reads in sentences whose claims were written down by hand.
 
 ``data/claims.csv`` holds sentences of both languages with the claims a reader finds in them; the expectations were
-written before the parser was asked, and none was changed to suit it. What it gets wrong stays in the table.
+written before the parser was asked, and none was changed to suit it. The parser was improved on all kinds of sentences
+but the "unseen" ones, which were written when it was finished and say how it does on words that nobody tried on it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ with (Path(__file__).parent / "data" / "claims.csv").open(encoding="utf-8", newl
     TABLE = list(csv.DictReader(file))
 AXES = ("lateral", "longitudinal")
 # Sentences it reads wrongly today, per language and axis.
-MISTAKES = {("en", "lateral"): 1, ("en", "longitudinal"): 1, ("ja", "lateral"): 1, ("ja", "longitudinal"): 0}
+MISTAKES = {("en", "lateral"): 3, ("en", "longitudinal"): 2, ("ja", "lateral"): 2, ("ja", "longitudinal"): 0}
 
 
 def test_the_table_is_wide() -> None:
@@ -31,7 +32,7 @@ def test_the_table_is_wide() -> None:
     assert {row["longitudinal"] for row in TABLE} == set(get_args(LongitudinalClaim))
     kinds = Counter((row["language"], row["kind"]) for row in TABLE)
     for language in ("en", "ja"):
-        for kind in ("both", "road", "s-bend", "stop", "negation", "others", "coc", "words", "mixed"):
+        for kind in ("both", "road", "s-bend", "stop", "negation", "others", "coc", "words", "mixed", "unseen"):
             assert kinds[language, kind] >= 8, (language, kind)
 
 
@@ -39,8 +40,12 @@ def test_the_table_is_wide() -> None:
 @pytest.mark.parametrize("language", ["en", "ja"])
 def test_accuracy(language: str, axis: str) -> None:
     rows = [row for row in TABLE if row["language"] == language]
-    wrong = [row["text"] for row in rows if getattr(parse_claim(row["text"]), axis) != row[axis]]
-    print(f"{language} {axis}: {len(rows) - len(wrong)} of {len(rows)} right ({1 - len(wrong) / len(rows):.1%})")
+    wrong = [row for row in rows if getattr(parse_claim(row["text"]), axis) != row[axis]]
+    unseen = [sum(row["kind"] == "unseen" for row in some) for some in (wrong, rows)]
+    print(
+        f"{language} {axis}: {len(rows) - len(wrong)} of {len(rows)} right ({1 - len(wrong) / len(rows):.1%}); "
+        f"of the unseen ones {unseen[1] - unseen[0]} of {unseen[1]}"
+    )
     assert len(wrong) <= MISTAKES[language, axis], wrong
 
 
