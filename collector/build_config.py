@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from collector.claims import Language
 from collector.curvature import CurveThresholds
 from collector.errors import MonoError
 from collector.stack import AWSIM_STATUS, ODOMETRY, VELOCITY_STATUS
@@ -26,6 +27,7 @@ class BuildConfig:
         seed: of the split and of the phrasing of the thoughts.
         reasoning: JSONL of texts to curate instead of writing our own: {"stamp_ns": .., "reasoning": "..",
             "bag": ".."} (bag is optional); frames without a text are rejected.
+        reasoning_language: of the thoughts we write: en, as the released model speaks, or ja.
         image_topic: camera topic; by default our JPEG topic, else the raw one.
         odometry_topic: nav_msgs/Odometry with the pose of base_link in the map.
         velocity_topic: VelocityReport, used where the bag has it.
@@ -44,6 +46,7 @@ class BuildConfig:
     val_fraction: float = 0.1
     seed: int = 0
     reasoning: Path | None = None
+    reasoning_language: Language = "en"
     image_topic: str | None = None
     odometry_topic: str = ODOMETRY.name
     velocity_topic: str = VELOCITY_STATUS.name

@@ -153,9 +153,9 @@ class SampleCutter:
     def _text(self, motion: Motion, stamp_ns: int) -> str | None:
         name = self._drive.name
         if self._texts is None:
-            return write_reasoning(
-                motion, text_seed(self._config.seed, name, stamp_ns), self._config.thresholds
-            )
+            config = self._config
+            seed = text_seed(config.seed, name, stamp_ns)
+            return write_reasoning(motion, seed, config.thresholds, config.reasoning_language)
         return self._texts.get((name, stamp_ns), self._texts.get((None, stamp_ns)))
 
     def _verdict(self, agreement: Agreement, motion: Motion) -> dict[str, Any]:

@@ -6,7 +6,6 @@ a batch is rows padded to the right. Nothing here knows about adapters or optimi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from collector.errors import MonoError
 from collector.poses import mirror_poses
+from collector.reasoning import swap_sides
 from collector.samples import Sample
 from finetune.alpamayo.model import VisionFeatures
 from finetune.policy import Observation, frames_of, select_images
@@ -88,12 +88,6 @@ def observe(sample: Sample, folder: Path, cameras: str = "mono") -> Observation:
         history=np.asarray(sample.history, np.float64),
         speed_mps=sample.speed_mps,
     )
-
-
-def swap_sides(text: str) -> str:
-    """A thought as a mirror tells it: left and right exchanged, in either case of writing."""
-    other = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
-    return re.sub(r"\b(left|right|Left|Right)\b", lambda side: other[side.group()], text)
 
 
 def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool = False) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 import numpy as np
@@ -10,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.agreement import Motion, judge, measure_motion
-from collector.claims import Claim, parse_claim
+from collector.claims import Claim, Language, language_of, parse_claim
 from collector.curvature import DEFAULT_THRESHOLDS, CurveLabel
 from collector.errors import MonoError
 from collector.poses import mirror_poses
-from collector.reasoning import write_reasoning
+from collector.reasoning import swap_sides, write_reasoning
 
 CURVATURES = st.sampled_from([0.0, 0.03, 0.05, 0.1, 0.2, 0.25])
 
@@ -36,36 +37,121 @@ def futures(draw: st.DrawFn) -> np.ndarray:
     )
 
 
-@settings(max_examples=300, deadline=None)
-@given(futures(), st.integers(0, 2**31))
-def test_every_written_thought_reads_back_to_its_motion(future: np.ndarray, seed: int) -> None:
+LANGUAGES = pytest.mark.parametrize("language", ["en", "ja"])
+
+
+@LANGUAGES
+@settings(max_examples=150, deadline=None)
+@given(future=futures(), seed=st.integers(0, 2**31))
+def test_every_written_thought_reads_back_to_its_motion(language: Language, future: np.ndarray, seed: int) -> None:
     motion = measure_motion(future)
-    text = write_reasoning(motion, seed)
+    text = write_reasoning(motion, seed, language=language)
+    assert language_of(text) == language
     claim = parse_claim(text)
     assert (claim.lateral, claim.longitudinal) == (motion.lateral, motion.longitudinal), text
     verdict = judge(claim, motion)
     assert (verdict.lateral, verdict.longitudinal, verdict.keep) == ("agree", "agree", True)
-    assert len(text.split()) <= 22
+    assert len(text.split()) <= 22 and len(text) <= 110
 
 
-@settings(max_examples=100, deadline=None)
-@given(futures(), st.integers(0, 2**31))
-def test_a_mirrored_drive_gets_the_mirrored_text(future: np.ndarray, seed: int) -> None:
-    text = write_reasoning(measure_motion(future), seed)
-    swapped = re.sub("left|right", lambda m: {"left": "right", "right": "left"}[m.group()], text)
-    assert write_reasoning(measure_motion(mirror_poses(future)), seed) == swapped
+def swap(text: str) -> str:
+    """Independent of what is tested: no text of ours names a side in any other sense."""
+    other = {"left": "right", "right": "left", "左": "右", "右": "左"}
+    return re.sub("left|right|左|右", lambda side: other[side.group()], text)
 
 
-@settings(max_examples=100, deadline=None)
-@given(futures(), st.integers(0, 2**31))
-def test_an_exchanged_direction_is_quarantined(future: np.ndarray, seed: int) -> None:
+@LANGUAGES
+@settings(max_examples=50, deadline=None)
+@given(future=futures(), seed=st.integers(0, 2**31))
+def test_a_mirrored_drive_gets_the_mirrored_text(language: Language, future: np.ndarray, seed: int) -> None:
+    text = write_reasoning(measure_motion(future), seed, language=language)
+    mirrored = write_reasoning(measure_motion(mirror_poses(future)), seed, language=language)
+    assert mirrored == swap(text) == swap_sides(text)
+
+
+@LANGUAGES
+@settings(max_examples=50, deadline=None)
+@given(future=futures(), seed=st.integers(0, 2**31))
+def test_an_exchanged_direction_is_quarantined(language: Language, future: np.ndarray, seed: int) -> None:
     motion = measure_motion(future)
     if motion.lateral == "straight":
         return
-    text = write_reasoning(motion, seed)
-    swapped = re.sub("left|right", lambda m: {"left": "right", "right": "left"}[m.group()], text)
-    verdict = judge(parse_claim(swapped), motion)
+    verdict = judge(parse_claim(swap(write_reasoning(motion, seed, language=language))), motion)
     assert verdict.lateral == "contradict" and not verdict.keep
+
+
+# Eight drives and what they have always been told, seeds 0 to 2: the tiny base has learnt these very sentences.
+DRIVES: list[tuple[float, float, list[float]]] = [
+    (5, 0, [0.0] * 8),
+    (4, 1, [0.0] * 8),
+    (5, -1, [0.06] * 8),
+    (5, 0, [-0.12] * 8),
+    (5, 0.5, [0.25] * 8),
+    (5, 0, [0, 0, -0.12, -0.12, -0.12, 0, 0, 0]),
+    (5, 0, [-0.15, -0.15, 0.15, 0.15, 0, 0, 0, 0]),
+    (2, -1, [0.2] * 8),
+]
+ENGLISH = """
+The road ahead is straight, so hold the speed and keep straight.
+The lane runs straight, so keep the speed and keep straight.
+The lane is straight, so keep the speed and keep straight.
+The road ahead is straight, so accelerate and keep straight.
+The lane runs straight, so speed up and keep straight.
+The lane is straight, so speed up and keep straight.
+The lane bends gently left now, so brake and steer left to follow the lane.
+The lane bends gently left now, so slow down and turn left with the road.
+The lane bends gently left now, so slow down and steer left to keep the lane.
+The lane bends right now, so hold the speed and steer right to follow the lane.
+The lane bends right now, so keep the speed and turn right with the road.
+The lane bends right now, so keep the speed and steer right to keep the lane.
+The lane bends sharply left now, so accelerate and steer left to follow the lane.
+The lane bends sharply left now, so speed up and turn left with the road.
+The lane bends sharply left now, so speed up and steer left to keep the lane.
+The lane bends right ahead, so hold the speed and steer right to follow the lane.
+The lane bends right ahead, so keep the speed and turn right with the road.
+The lane bends right ahead, so keep the speed and steer right to keep the lane.
+The lane bends right and then left now, so hold the speed and steer right and then left.
+The lane bends right and then left now, so keep the speed and steer right and then left.
+The lane bends right and then left now, so keep the speed and steer right and then left.
+The lane bends sharply left now, so come to a stop and steer left to follow the lane.
+The lane bends sharply left now, so stop and turn left with the road.
+The lane bends sharply left now, so stop and steer left to keep the lane.
+""".strip().splitlines()
+# Of the sentences of seeds 0 to 499, each with a line feed, taken before Japanese came.
+ENGLISH_SHA256 = "e0ab51ed031ffbac4efeeef4d35a4ec4f12d471021772ba76cc075cda7ce9ed1"
+
+
+def test_the_english_that_a_model_has_learnt_never_changes() -> None:
+    motions = [measure_motion(drive(*spec)) for spec in DRIVES]
+    assert [write_reasoning(motion, seed) for motion in motions for seed in range(3)] == ENGLISH
+    texts = "".join(write_reasoning(motion, seed) + "\n" for motion in motions for seed in range(500))
+    assert hashlib.sha256(texts.encode()).hexdigest() == ENGLISH_SHA256
+
+
+def test_japanese_names_cause_and_action_on_both_axes_in_many_ways() -> None:
+    motions = [measure_motion(drive(*spec)) for spec in DRIVES]
+    texts = {write_reasoning(motion, seed, language="ja") for motion in motions for seed in range(60)}
+    assert len(texts) > 80
+    assert {
+        "前方の道路が直線なので、直進しながら速度を保つ。",
+        "車線がここで緩やかに左に曲がるので、道なりに左に曲がりながら減速する。",
+        "この先右カーブがあるので、右に操舵して車線を維持しながら速度を維持する。",
+        "ここで急な左カーブが始まるので、車線に沿って左に操舵しながら加速する。",
+        "車線がここで右、続いて左に曲がるので、右、続いて左に操舵しながら速度を保つ。",
+    } <= texts
+    assert all("ので、" in text and text.endswith("。") for text in texts)
+
+
+def test_words_change_sides() -> None:
+    for text, mirrored in [
+        ("It bends left and then right, so brake.", "It bends right and then left, so brake."),
+        ("Turn Left. It is brightly lit.", "Turn Right. It is brightly lit."),
+        ("A left-hander, then rightwards.", "A right-hander, then leftwards."),
+        ("All right, they have the right of way on the left.", "All right, they have the right of way on the right."),
+        ("左に曲がり、みぎへ寄る。", "右に曲がり、ひだりへ寄る。"),
+        ("左右を確認して右折する。", "左右を確認して左折する。"),
+    ]:
+        assert swap_sides(text) == mirrored and swap_sides(mirrored) == text
 
 
 def test_vocabulary_is_small_and_phrasings_vary() -> None:
@@ -212,7 +298,7 @@ SENTENCES = [
     ("Keep lane.", "none", "none"),
     ("", "none", "none"),
     ("the the the the", "none", "none"),
-    ("左に曲がる", "none", "none"),
+    ("左に曲がる", "left", "none"),
     ("\x00\ud800 weird bytes", "none", "none"),
 ]
 

@@ -40,6 +40,8 @@ PURE = (
     "collector.agreement",
     "collector.arguments",
     "collector.claims",
+    "collector.claims_english",
+    "collector.claims_japanese",
     "collector.curvature",
     "collector.errors",
     "collector.poses",

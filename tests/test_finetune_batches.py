@@ -14,8 +14,9 @@ from collector.build import main as build  # noqa: E402
 from collector.claims import parse_claim  # noqa: E402
 from collector.errors import MonoError  # noqa: E402
 from collector.poses import mirror_poses  # noqa: E402
+from collector.reasoning import swap_sides  # noqa: E402
 from collector.samples import Sample, read_samples  # noqa: E402
-from finetune.batches import encode_row, observe, read_frame, swap_sides, unpack_pixels  # noqa: E402
+from finetune.batches import encode_row, observe, read_frame, unpack_pixels  # noqa: E402
 from tests.small_model import small_model  # noqa: E402
 from tests.synthetic_bag import drive_course, write_bag  # noqa: E402
 
@@ -29,11 +30,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Sample
     for path in (root / "set" / "images").iterdir():
         cv2.imwrite(str(path), picture)
     return root / "set", list(read_samples(root / "set"))
-
-
-def test_words_change_sides() -> None:
-    assert swap_sides("It bends left and then right, so brake.") == "It bends right and then left, so brake."
-    assert swap_sides("Turn Left. It is brightly lit.") == "Turn Right. It is brightly lit."
 
 
 def test_a_mirrored_row_is_the_mirrored_sample(dataset: tuple[Path, list[Sample]]) -> None:
