@@ -29,6 +29,7 @@ TORCH_LEAVES = (
     "finetune.training",
 )
 ROS_LEAVES = (
+    "collector.doctor.node",
     "collector.record_node",
     "closed_loop.drive_node",
     "closed_loop.drive_publishing",
