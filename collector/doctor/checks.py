@@ -32,7 +32,8 @@ def examine(facts: Facts, config: DoctorConfig) -> list[Row]:
             Row(
                 "ROS 2", "failed", facts.ros_error,
                 "source /opt/ros/<distribution>/setup.bash and your workspace, or without any ROS: pip install "
-                "'alpamayo_mono[ros]'; RMW_IMPLEMENTATION, if set, must name an installed middleware",
+                "'alpamayo_mono[ros]'. RMW_IMPLEMENTATION, if set, must name an installed middleware, ROS_DOMAIN_ID a "
+                "number from 0 to 101",
             )
         )
     else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -103,19 +104,19 @@ def _look_at_ros(config: DoctorConfig) -> tuple[RosFacts | None, str]:
 def _dies_at_start() -> str:
     """Why ROS would take this process down, empty when it would not.
 
-    With a middleware in RMW_IMPLEMENTATION that is not installed, rcl ends the process without an exception.
+    A middleware in RMW_IMPLEMENTATION that is not installed, or a ROS_DOMAIN_ID out of range, ends the process without
+    an exception: another process is to find that out.
     """
-    chosen = os.environ.get("RMW_IMPLEMENTATION")
-    if not chosen:
+    if importlib.util.find_spec("rclpy") is None:
         return ""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", "import rclpy; rclpy.init(); rclpy.create_node('doctor_probe')"],
-            capture_output=True, text=True, timeout=_START_S, stdin=subprocess.DEVNULL,
+            [sys.executable, "-c", "import rclpy; rclpy.init(); rclpy.create_node('alpamayo_doctor')"],
+            capture_output=True, text=True, errors="replace", timeout=_START_S, stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
-        return f"a node with RMW_IMPLEMENTATION={chosen} did not start in {_START_S:.0f} s"
-    if done.returncode == 0 or "No module named 'rclpy'" in done.stderr:
+        return f"a node did not start in {_START_S:.0f} s"
+    if done.returncode == 0:
         return ""
-    last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-    return f"no node starts with RMW_IMPLEMENTATION={chosen}: {last}"
+    said = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr).strip() or f"exit code {done.returncode}"
+    return f"no node starts: {said.splitlines()[-1]}"

@@ -14,7 +14,7 @@ def transport_cure(ros: RosFacts) -> str:
     if "cyclone" in ros.rmw:
         return (
             "tune the network: ./setup.bash network tune of the competition's repository "
-            "(net.core.rmem_max=2147483647, multicast on lo), and a socket receive buffer of at least 10 MB in the file "
+            "(net.core.rmem_max=2147483647, multicast on lo), and a socket receive buffer of 10 MB in the file that "
             "CYCLONEDDS_URI names"
         )
     if "fastrtps" in ros.rmw:

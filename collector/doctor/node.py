@@ -50,7 +50,7 @@ from collector.stack import (
 from collector.transport import PROFILE_VARIABLES
 
 DISCOVERY_S = 3.0  # longest wait for a first message; Cyclone finds others in one, Fast DDS in half a second
-_ELSEWHERE_S = 1.5
+_MATCHING_S = 0.5
 _RESTRICTIONS = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY")
 _RELIABILITY = {ReliabilityPolicy.RELIABLE: "reliable", ReliabilityPolicy.BEST_EFFORT: "best_effort"}
 _DURABILITY = {DurabilityPolicy.VOLATILE: "volatile", DurabilityPolicy.TRANSIENT_LOCAL: "transient_local"}
@@ -64,6 +64,11 @@ class _Ear:
     arrivals_ns: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     newest: Any = None
+
+    def forget(self) -> None:
+        """Start counting anew; the newest message stays."""
+        for counted in (self.stamps_ns, self.arrivals_ns, self.sizes):
+            counted.clear()
 
 
 class DoctorNode(Node):
@@ -103,7 +108,7 @@ class DoctorNode(Node):
         return take
 
     def listen(self, seconds: float, jpeg_quality: int) -> RosFacts:
-        """Wait for a first message, listen on for ``seconds``, and look at the graph.
+        """Wait for a first message, then until publishers are matched, listen for ``seconds``, and look at the graph.
 
         Raises:
             KeyboardInterrupt: a signal asked for the end.
@@ -112,6 +117,12 @@ class DoctorNode(Node):
         executor.add_node(self)
         try:
             self._spin(executor, DISCOVERY_S, lambda: any(ear.arrivals_ns for ear in self._ears.values()))
+            # Topics are matched one after the other: counted from here on, all have the same chance.
+            self._spin(executor, _MATCHING_S)
+            for topic, ear in self._ears.items():
+                if topic.rate_hz:
+                    ear.forget()
+            self._bad_poses = 0
             began_s = time.monotonic()
             self._spin(executor, seconds)
             listened_s = time.monotonic() - began_s
@@ -189,9 +200,13 @@ def _domains_with_simulator(domains: list[int]) -> tuple[int, ...]:
             nodes[domain] = Node(
                 "alpamayo_doctor", context=contexts[-1], start_parameter_services=False, enable_rosout=False
             )
-        time.sleep(_ELSEWHERE_S)
         names = [topic.name for topic in (CLOCK, CAMERA_IMAGE, ODOMETRY)]
-        return tuple(domain for domain, node in nodes.items() if any(node.count_publishers(name) for name in names))
+        end_s = time.monotonic() + DISCOVERY_S
+        found: tuple[int, ...] = ()
+        while not found and time.monotonic() < end_s:
+            time.sleep(0.1)
+            found = tuple(d for d, node in nodes.items() if any(node.count_publishers(name) for name in names))
+        return found
     except RuntimeError:
         return ()  # a courtesy: a domain that cannot be joined is not what the table is about
     finally:

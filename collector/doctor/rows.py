@@ -57,12 +57,8 @@ def table(rows: Sequence[Row]) -> Any:
         row = line[0]
         mark, style = _MARKS[row.state]
         # Names and paths are data: as Text nothing in them is taken for markup.
-        found = Text()
         topics = [entry.topic for entry in line if entry.topic]
-        if len(topics) > 1:
-            found.append("\n".join([f"{len(topics)} topics: {row.found}", *topics]))
-        else:
-            found.append(": ".join([*topics, row.found]))
+        found = Text(("\n" if len(topics) > 1 else ": ").join([*topics, row.found]))
         if row.cure:
             found.append(f"\n-> {row.cure}", style=style.replace("bold ", ""))
         shown.add_row(Text(mark, style=style), Text("\n".join(entry.name for entry in line)), found)

@@ -125,7 +125,7 @@ def _heard(
         return Row(name, state, found, cure, topic.name)
 
     if not facts.publishers:
-        return row(bad, "nobody publishes it", absent if has_simulator(ros) else "start the simulator (first row)")
+        return row(bad, "nobody publishes it", absent if has_simulator(ros) else "start the simulator (row simulator)")
     if not right:
         return row(
             bad, f"published as {_types(facts.publishers)} by {_nodes(facts.publishers)}, expected {topic.type}",
@@ -156,7 +156,7 @@ def _heard(
     if len(audible) > 1 and topic is not TF_STATIC:
         jumping = "; stamps jump back and forth between them" if facts.went_back else ""
         return row(
-            bad if facts.went_back else "warning", f"{len(audible)} publishers: {_nodes(audible)}{jumping}",
+            bad if facts.went_back else "warning", f"{len(audible)} publishers ({_nodes(audible)}){jumping}",
             "stop all but one (a node that was killed stays listed for up to 20 s)",
         )
     found = f"{_rate(facts, topic)}, {_qos(audible[0])}, from {_nodes(audible)}"
@@ -180,6 +180,8 @@ def _camera(ros: RosFacts) -> Row:
         "camera", CAMERA_IMAGE, ros, "failed", _CAMERA_CURE, slow=_SLOW_CAMERA,
         silent=transport_cure(ros) if in_transit else f"{_CAMERA_CURE}; with the camera on: {transport_cure(ros)}",
     )
+    if not facts.publishers and has_simulator(ros):
+        return replace(row, found="nobody publishes it: the simulator runs with its camera off")
     if in_transit and not facts.received:
         return replace(row, found=f"{row.found}, while {info.received} camera_info did: frames are lost on their way")
     frame = ros.frame
@@ -311,7 +313,7 @@ def _obeys(name: str, topic: Topic, ros: RosFacts, bad: State) -> Row:
         )
     cure = "start AWSIM in this domain, or the embedded simulator with teacher:=false"
     return Row(
-        name, bad, "nobody listens", cure if has_simulator(ros) else "start the simulator (first row)", topic.name
+        name, bad, "nobody listens", cure if has_simulator(ros) else "start the simulator (row simulator)", topic.name
     )
 
 
