@@ -3,7 +3,8 @@
     python -m faulty_stack --ros-args -p faults:=interface
 
 ``interface``: the camera has another type, odometry another QoS, the session's state another durability, and the clock
-stands still. ``content``: large frames on FastDDS's default transport, and poses that are not numbers.
+stands still. ``content``: large frames on FastDDS's default transport, poses that are not numbers, and a message cut
+short, as one of another definition looks.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ import time
 from dataclasses import replace
 
 import rclpy
+from rclpy.serialization import serialize_message
 from rclpy.signals import SignalHandlerOptions
 
 from collector.conversions import set_stamp
 from collector.message_types import message_class
-from collector.stack import AWSIM_STATE, CAMERA_IMAGE, CAMERA_INFO, CLOCK, ODOMETRY, Topic, qos_profile
+from collector.stack import AWSIM_STATE, CAMERA_IMAGE, CAMERA_INFO, CLOCK, ODOMETRY, VELOCITY_STATUS, Topic, qos_profile
 
 FAULTS: dict[str, tuple[Topic, ...]] = {
     "interface": (
         replace(CAMERA_IMAGE, type="sensor_msgs/msg/CompressedImage"), replace(ODOMETRY, reliability="best_effort"),
         replace(AWSIM_STATE, durability="volatile"), CLOCK,
     ),
-    "content": (CAMERA_IMAGE, CAMERA_INFO, ODOMETRY, CLOCK),
+    "content": (CAMERA_IMAGE, CAMERA_INFO, ODOMETRY, CLOCK, VELOCITY_STATUS),
 }
 
 
@@ -44,6 +46,7 @@ def main() -> None:
         image.height, image.width, image.step, image.encoding = 1080, 1920, 5760, "bgr8"
         image.data.frombytes(bytes(1080 * 5760))
         messages[ODOMETRY.name].pose.pose.position.x = math.nan
+        messages[VELOCITY_STATUS.name] = serialize_message(messages[VELOCITY_STATUS.name])[:9]
     print("publishing", flush=True)
     start_ns = time.monotonic_ns()
     while True:

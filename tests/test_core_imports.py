@@ -42,6 +42,7 @@ PURE = (
     "collector.arguments",
     "collector.claims",
     "collector.curvature",
+    "collector.doctor.checks",
     "collector.errors",
     "collector.poses",
     "collector.reasoning",

@@ -101,7 +101,7 @@ CASES: tuple[tuple[str, Change, str, str, str, str], ...] = (
     ("record", topic(ODOMETRY, publishers=(offer(ODOMETRY), offer(ODOMETRY, "b", type="x/msg/Y"))), "odometry",
      "warning", "also published as x/msg/Y", "stop b"),
     ("record", topic(ODOMETRY, rate_hz=20.0), "odometry", "warning", "20.0 Hz (nominal 50)", "short of CPU"),
-    ("record", ros(type_errors={ODOMETRY.type: "no nav_msgs"}), "odometry", "failed", "cannot be loaded", "messages"),
+    ("record", ros(type_errors={ODOMETRY.type: "no nav_msgs"}), "odometry", "failed", "cannot be used", "messages"),
     # Clock, stamps and session.
     ("drive", both(topic(CLOCK, **GONE), ros(time_scale=None)), "clock", "failed", "nobody", "use_sim_time:=false"),
     ("record", both(topic(CLOCK, **GONE), ros(time_scale=None)), "clock", "warning", "nobody", "use_sim_time:=false"),

@@ -38,7 +38,7 @@ class Doctor:
     def says(self) -> tuple[int, dict[str, dict[str, Any]]]:
         """Exit code, and rows by name."""
         try:
-            out, error = self.process.communicate(timeout=60)
+            out, error = self.process.communicate(timeout=120)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -133,9 +133,10 @@ def test_wrong_types_and_qos_are_named(domain: Domain) -> None:
 def test_frames_lost_on_their_way_and_poses_that_are_none(domain: Domain) -> None:
     domain.start("faulty_stack", faults="content").wait_for("publishing")
     code, rows = Doctor(domain).says()
-    assert code == 1 and failed(rows) == ["camera", "odometry"], rows
+    assert code == 1 and failed(rows) == ["messages", "camera", "odometry"], rows
     assert "lost on their way" in rows["camera"]["found"] and "PROFILES_FILE=" in rows["camera"]["cure"], rows
     assert "poses are not finite" in rows["odometry"]["found"]
+    assert "VelocityReport on /vehicle/status/velocity_status differs from ours" in rows["messages"]["found"]
 
 
 @pytest.mark.parametrize("variable", [{"RMW_IMPLEMENTATION": "rmw_nobody_cpp"}, {"ROS_DOMAIN_ID": "900"}])

@@ -32,7 +32,7 @@ from collector.ros_session import ros_session
 from collector.run_folder import command_line, plain
 
 EXIT_USELESS = 1
-_START_S = 30.0
+_START_S = 90.0  # one second, unless the machine is very busy
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -35,7 +35,6 @@ from collector.doctor.topics import (
 from collector.errors import MonoError
 from collector.message_builder import messages_folder
 from collector.message_types import installed_packages, message_class
-from collector.record_node import FRAME_DEPTH, MESSAGE_DEPTH
 from collector.ros_session import Session
 from collector.stack import (
     AWSIM_STATE,
@@ -51,6 +50,7 @@ from collector.transport import PROFILE_VARIABLES
 
 DISCOVERY_S = 3.0  # longest wait for a first message; Cyclone finds others in one, Fast DDS in half a second
 _MATCHING_S = 0.5
+_DEPTH = 50  # as a recorder: what a busy moment of ours costs must not look like loss
 _RESTRICTIONS = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY")
 _RELIABILITY = {ReliabilityPolicy.RELIABLE: "reliable", ReliabilityPolicy.BEST_EFFORT: "best_effort"}
 _DURABILITY = {DurabilityPolicy.VOLATILE: "volatile", DurabilityPolicy.TRANSIENT_LOCAL: "transient_local"}
@@ -86,18 +86,22 @@ class DoctorNode(Node):
             except MonoError as error:
                 self.type_errors[topic.type] = str(error)
                 continue
-            depth = FRAME_DEPTH if topic is CAMERA_IMAGE else MESSAGE_DEPTH
             self.create_subscription(
-                message_type, topic.name, self._take(topic, message_type), qos_profile(topic, depth), raw=True
+                message_type, topic.name, self._take(topic, message_type), qos_profile(topic, _DEPTH), raw=True
             )
 
     def _take(self, topic: Topic, message_type: Any) -> Callable[[bytes], None]:
         ear = self._ears[topic]
 
         def take(data: bytes) -> None:
+            try:
+                message = deserialize_message(data, message_type)
+            except RuntimeError as error:
+                self.type_errors[topic.type] = f"{topic.type} on {topic.name} differs from ours ({error})"
+                return
+            ear.newest = message
             ear.arrivals_ns.append(time.monotonic_ns())
             ear.sizes.append(len(data))
-            ear.newest = message = deserialize_message(data, message_type)
             stamp = getattr(getattr(message, "header", message), "stamp", getattr(message, "clock", None))
             if stamp is not None:
                 ear.stamps_ns.append(stamp_ns_of(stamp))

@@ -132,7 +132,7 @@ def _heard(
             f"publish it as {topic.type}, or remap that publisher to another name",
         )
     if topic.type in ros.type_errors:
-        return row(bad, f"{topic.type} cannot be loaded", "see the row messages")
+        return row(bad, f"{topic.type} cannot be used", "see the row messages")
     if not audible:
         offered, asked = _qos_words(right[0], topic)
         return row(
