@@ -78,6 +78,9 @@ CASES: tuple[tuple[str, Change, str, str, str, str], ...] = (
      "failed", "30 camera_info did", "FASTDDS_X=/p.xml"),
     ("record", both(topic(CAMERA_IMAGE, **SILENT), ros(frame=None)), "camera", "failed", "lost on their way",
      "network tune"),
+    # A frame from before the window, and then none.
+    ("record", both(topic(CAMERA_IMAGE, **SILENT), topic(CAMERA_INFO, **SILENT)), "camera", "failed", "nothing came",
+     "--camera gpu"),
     ("record", topic(CAMERA_IMAGE, received=28, lost=2), "camera", "warning", "2 of 30 frames lost", "rmem_max"),
     ("record", both(topic(CAMERA_IMAGE, received=1, rate_hz=None), ros(**FAST)), "camera", "failed",
      "28 of 29 frames lost", "shared-memory"),
@@ -140,6 +143,8 @@ CASES: tuple[tuple[str, Change, str, str, str, str], ...] = (
     # ROS, messages and middleware.
     ("record", lambda facts: replace(facts, ros=None, ros_error="rclpy is missing"), "ROS 2", "failed", "rclpy",
      "source /opt/ros"),
+    ("record", lambda facts: replace(facts, ros=None, ros_error="no profile", ros_cure="set XDG"), "ROS 2", "failed",
+     "no profile", "set XDG"),
     ("record", ros(type_errors={VELOCITY_STATUS.type: "no compiler"}), "messages", "failed", "no compiler",
      "alpamayo-mono messages"),
     ("record", machine(rmem_max=212_992), "middleware", "warning", "rmem_max is 212992", "sysctl"),

@@ -30,7 +30,7 @@ def examine(facts: Facts, config: DoctorConfig) -> list[Row]:
     if ros is None:
         rows.append(
             Row(
-                "ROS 2", "failed", facts.ros_error,
+                "ROS 2", "failed", facts.ros_error, facts.ros_cure or
                 "source /opt/ros/<distribution>/setup.bash and your workspace, or without any ROS: pip install "
                 "'alpamayo_mono[ros]'. RMW_IMPLEMENTATION, if set, must name an installed middleware, ROS_DOMAIN_ID a "
                 "number from 0 to 101",

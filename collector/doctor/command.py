@@ -67,10 +67,11 @@ def gather(config: DoctorConfig) -> Facts:
     """Everything there is to know; the policy's Python imports torch while we listen."""
     with ThreadPoolExecutor(1) as pool:
         wants_model = config.purpose == "drive" and not config.own_policy
-        python = pool.submit(look_at_python, config.policy_python) if wants_model else None
-        ros, ros_error = _look_at_ros(config)
+        with_adapter = config.adapter is not None
+        python = pool.submit(look_at_python, config.policy_python, with_adapter) if wants_model else None
+        ros, ros_error, ros_cure = _look_at_ros(config)
         machine = _look_at_machine(config)
-        return Facts(replace(machine, python=python.result() if python else None), ros, ros_error)
+        return Facts(replace(machine, python=python.result() if python else None), ros, ros_error, ros_cure)
 
 
 def _look_at_machine(config: DoctorConfig) -> MachineFacts:
@@ -83,22 +84,22 @@ def _look_at_machine(config: DoctorConfig) -> MachineFacts:
     return MachineFacts(disk, rmem_max(), lo_multicast(), tuple(folders))
 
 
-def _look_at_ros(config: DoctorConfig) -> tuple[RosFacts | None, str]:
-    """The ROS facts, or why there are none."""
+def _look_at_ros(config: DoctorConfig) -> tuple[RosFacts | None, str, str]:
+    """The ROS facts, or why there are none and the cure for that (empty for the usual one)."""
     error = _dies_at_start()
     if error:
-        return None, error
+        return None, error, ""
     try:
         # Not the command line's words: rclpy would read them as its own.
         with ros_session([]) as session:
             from collector.doctor.node import listen
 
-            return listen(session, config), ""
+            return listen(session, config), "", ""
     except MonoError as failure:
-        return None, failure.found
+        return None, failure.found, "" if "rclpy" in failure.found else failure.do
     except (ImportError, RuntimeError) as failure:
         # RCLError is a RuntimeError: a middleware that cannot join its domain ends here.
-        return None, f"{type(failure).__name__}: {failure}"
+        return None, f"{type(failure).__name__}: {failure}", ""
 
 
 def _dies_at_start() -> str:

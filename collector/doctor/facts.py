@@ -150,11 +150,12 @@ class MachineFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """All of it; ``ros`` is None when ROS could not be used, and ``ros_error`` says why."""
+    """All of it; ``ros`` is None when ROS could not be used, ``ros_error`` says why, ``ros_cure`` what to do."""
 
     machine: MachineFacts
     ros: RosFacts | None = None
     ros_error: str = ""
+    ros_cure: str = ""
 
 
 def heard(

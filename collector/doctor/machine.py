@@ -20,7 +20,7 @@ _IMPORT_S = 90.0  # torch takes a second from a warm disk and a minute from a co
 
 MODEL_FILES, ADAPTER_FILES = ("config.json", "tokenizer.json"), ("adapter_config.json",)
 MODEL_WEIGHTS, ADAPTER_WEIGHTS = "model.safetensors", "adapter_model.safetensors"
-_POLICY_PACKAGES = ("transformers", "peft", "safetensors", "tokenizers", "PIL", "numpy", "cv2", "pydantic")
+_MODEL_PACKAGES = ("transformers", "safetensors", "tokenizers", "PIL", "numpy", "yaml")
 # Only torch is really imported: it is the one that breaks (a missing CUDA library), and peft alone takes ten seconds.
 _PROBE = """
 import importlib.util, json, sys
@@ -108,14 +108,16 @@ def weights_defect(path: Path) -> str:
     return f"{path.name} is damaged: {short} bytes are missing at its end" if short > 0 else ""
 
 
-def look_at_python(python: str) -> PythonFacts:
+def look_at_python(python: str, with_adapter: bool) -> PythonFacts:
     """Ask the policy's interpreter for torch and its companions, in the environment the driver would give it.
 
     Args:
         python: path or name of an interpreter, empty for the running one.
+        with_adapter: whether it will need peft.
     """
     same = not python or os.path.abspath(python) == os.path.abspath(sys.executable)
     command, environment = [sys.executable], dict(os.environ)
+    packages = (*_MODEL_PACKAGES, "peft") if with_adapter else _MODEL_PACKAGES
     if not same:
         # As the driver does: another interpreter must see nothing of this one's packages.
         environment = child_environment(environment)
@@ -123,7 +125,7 @@ def look_at_python(python: str) -> PythonFacts:
         command = [python, "-E"]
     try:
         done = subprocess.run(
-            [*command, "-c", _PROBE, *_POLICY_PACKAGES], env=environment, capture_output=True, text=True,
+            [*command, "-c", _PROBE, *packages], env=environment, capture_output=True, text=True,
             timeout=_IMPORT_S, stdin=subprocess.DEVNULL,
         )
         found = json.loads(done.stdout.strip().splitlines()[-1])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,13 +24,13 @@ from collector.bags import encode_jpeg
 from collector.conversions import odometry_of, rgb_of, stamp_ns_of
 from collector.doctor.config import DoctorConfig
 from collector.doctor.facts import Endpoint, FrameFacts, RosFacts, TopicFacts, heard
+from collector.doctor.hearing import has_simulator
 from collector.doctor.topics import (
     ADMIN_TOPIC,
     GNSS_TOPIC,
     IMU_TOPIC,
     LISTENED,
     LOOKED_UP,
-    has_simulator,
 )
 from collector.errors import MonoError
 from collector.message_builder import messages_folder
@@ -51,7 +51,8 @@ from collector.transport import PROFILE_VARIABLES
 DISCOVERY_S = 3.0  # longest wait for a first message; Cyclone finds others in one, Fast DDS in half a second
 _MATCHING_S = 0.5
 _DEPTH = 50  # as a recorder: what a busy moment of ours costs must not look like loss
-_RESTRICTIONS = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY")
+# The competition sets ROS_LOCALHOST_ONLY=0, which restricts nothing.
+_RESTRICTIONS = {"ROS_AUTOMATIC_DISCOVERY_RANGE": ("LOCALHOST", "OFF"), "ROS_LOCALHOST_ONLY": ("1",)}
 _RELIABILITY = {ReliabilityPolicy.RELIABLE: "reliable", ReliabilityPolicy.BEST_EFFORT: "best_effort"}
 _DURABILITY = {DurabilityPolicy.VOLATILE: "volatile", DurabilityPolicy.TRANSIENT_LOCAL: "transient_local"}
 
@@ -166,8 +167,8 @@ class DoctorNode(Node):
             has_gnss=self.count_publishers(GNSS_TOPIC) > 0,
             has_imu=self.count_publishers(IMU_TOPIC) > 0,
             has_admin=self.count_publishers(ADMIN_TOPIC) > 0,
-            profile=_set_in_environment(PROFILE_VARIABLES),
-            discovery=_set_in_environment(_RESTRICTIONS),
+            profile=_setting({name: (os.environ.get(name),) for name in PROFILE_VARIABLES}),
+            discovery=_setting(_RESTRICTIONS),
         )
 
     def _topic(self, topic: Topic, scale: float | None) -> TopicFacts:
@@ -255,5 +256,7 @@ def _packages() -> dict[str, tuple[Path | None, bool]]:
     return {name: (place, place is not None and place.parent == ours) for name, place in installed_packages().items()}
 
 
-def _set_in_environment(names: tuple[str, ...]) -> str:
-    return next((f"{name}={os.environ[name]}" for name in names if os.environ.get(name)), "")
+def _setting(of_interest: Mapping[str, Sequence[str | None]]) -> str:
+    """The first environment variable that has one of the values of interest, as ``NAME=value``."""
+    values = ((name, os.environ.get(name)) for name in of_interest)
+    return next((f"{name}={value}" for name, value in values if value and value in of_interest[name]), "")
