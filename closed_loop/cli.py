@@ -44,6 +44,7 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         (
             Verb("messages", "collector.message_types:main", "where the ROS messages come from; build missing ones"),
             Verb("simulate", "closed_loop.launcher:main_simulate", "run the embedded simulator, in place of AWSIM"),
+            Verb("doctor", "collector.doctor.command:main", "before a run: what is missing, and the cure"),
             Verb("record", "closed_loop.launcher:main_record", "record front frames and poses to a bag"),
         ),
     ),

@@ -86,6 +86,12 @@ def _import_built(package: str) -> Any:
         ) from error
 
 
+def installed_packages() -> dict[str, Path | None]:
+    """Every message package of the interface and its folder, None where it is not installed (ours will serve)."""
+    used = {topic.type.split("/")[0] for topic in ALL_TOPICS} | set(package_names())
+    return {name: _location(name) for name in sorted(used)}
+
+
 def main(argv: list[str]) -> int:
     """Verb ``messages``: build the message packages ahead and list where each comes from."""
     parser = argparse.ArgumentParser(
@@ -97,14 +103,13 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
 
     start_s = time.monotonic()
-    used = {topic.type.split("/")[0] for topic in ALL_TOPICS} | set(package_names())
-    installed = {name: _location(name) for name in sorted(used)}
+    installed = installed_packages()
     absent = [name for name, place in installed.items() if place is None]
     if options.rebuild or any(name in package_names() for name in absent):
         build_messages(rebuild=options.rebuild, say=lambda line: print(line, flush=True))
     for topic in ALL_TOPICS:
         message_class(topic.type)
-    width = max(map(len, used))
+    width = max(map(len, installed))
     for name, place in installed.items():
         where = f"installed   {place}" if place else f"built by us {messages_folder() / name}"
         print(f"{name:<{width}}  {where}")

@@ -29,6 +29,7 @@ TORCH_LEAVES = (
     "finetune.training",
 )
 ROS_LEAVES = (
+    "collector.doctor.node",
     "collector.record_node",
     "closed_loop.drive_node",
     "closed_loop.drive_publishing",
@@ -43,6 +44,7 @@ PURE = (
     "collector.claims_english",
     "collector.claims_japanese",
     "collector.curvature",
+    "collector.doctor.checks",
     "collector.errors",
     "collector.poses",
     "collector.reasoning",

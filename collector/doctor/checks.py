@@ -1,0 +1,117 @@
+"""The doctor's judgement: facts in, one row per check out, each with what was found and its cure. Pure.
+
+A row fails when a run would be useless with it; what only costs something is a warning.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from collector.doctor.facts import DiskFacts, Facts, FolderFacts, PythonFacts, RosFacts
+from collector.doctor.network import middleware_row
+from collector.doctor.rows import Row
+from collector.doctor.topics import topic_rows
+from collector.stack import CAMERA_IMAGE, CAMERA_JPEG, RECORDED
+
+if TYPE_CHECKING:
+    from collector.doctor.config import DoctorConfig
+
+# Where nothing could be measured: a 1920x1080 JPEG of quality 90, and everything else a bag holds.
+_NOMINAL_JPEG_BYTES, _NOMINAL_REST_BPS = 500_000, 50_000.0
+_DRIVE_BYTES = 100 * 10**6  # log, metrics and plots, generously
+_TIGHT = 1.2
+
+
+def examine(facts: Facts, config: DoctorConfig) -> list[Row]:
+    """The doctor's table: ROS first, then its topics, then the disk and (for a drive) the model."""
+    ros, machine = facts.ros, facts.machine
+    rows = []
+    if ros is None:
+        rows.append(
+            Row(
+                "ROS 2", "failed", facts.ros_error, facts.ros_cure or
+                "source /opt/ros/<distribution>/setup.bash and your workspace, or without any ROS: pip install "
+                "'alpamayo_mono[ros]'. RMW_IMPLEMENTATION, if set, must name an installed middleware, ROS_DOMAIN_ID a "
+                "number from 0 to 101",
+            )
+        )
+    else:
+        rows += [middleware_row(ros, machine), _messages(ros)]
+        rows += topic_rows(ros, config.purpose, config.use_sim_time)
+    rows.append(_disk(machine.disk, ros, config))
+    rows += [_folder(entry) for entry in machine.folders]
+    if machine.python is not None:
+        rows.append(_python(machine.python, config.device))
+    return rows
+
+
+def _messages(ros: RosFacts) -> Row:
+    if ros.type_errors:
+        return Row(
+            "messages", "failed", "; ".join(dict.fromkeys(ros.type_errors.values())),
+            "source the workspace that has the Autoware messages; without one: alpamayo-mono messages",
+        )
+    places: dict[str, list[str]] = defaultdict(list)
+    for package, (folder, is_ours) in ros.packages.items():
+        if folder is None or package.startswith("autoware"):
+            where = "not found" if folder is None else "built by us in" if is_ours else "installed in"
+            places[where + (f" {folder.parent}" if folder else "")].append(package)
+    return Row("messages", "ok", "; ".join(f"{', '.join(packages)} {where}" for where, packages in places.items()))
+
+
+def planned_bytes(ros: RosFacts | None, minutes: float) -> tuple[int, str]:
+    """Bytes a recording will take, and how that was estimated."""
+    frame_bytes, frames_hz, rest_bps = _NOMINAL_JPEG_BYTES, CAMERA_IMAGE.rate_hz or 0.0, _NOMINAL_REST_BPS
+    how = "a guess for 1920x1080: no frame came"
+    if ros is not None:
+        heard = [ros.topics[topic.name] for topic in RECORDED if topic is not CAMERA_JPEG]
+        if any(topic.rate_hz for topic in heard):
+            rest_bps = sum((topic.rate_hz or 0.0) * topic.mean_bytes for topic in heard)
+        if ros.frame is not None and ros.frame.jpeg_bytes:
+            frame_bytes = ros.frame.jpeg_bytes
+            frames_hz = ros.topics[CAMERA_IMAGE.name].rate_hz or frames_hz
+            how = f"{frame_bytes / 1e3:.0f} kB a frame, {frames_hz:.1f} Hz"
+    return round((frame_bytes * frames_hz + rest_bps) * 60.0 * minutes), how
+
+
+def _disk(disk: DiskFacts, ros: RosFacts | None, config: DoctorConfig) -> Row:
+    where = f"{disk.free_bytes / 1e9:.1f} GB free in {disk.place}"
+    if disk.taken:
+        return Row("disk", "failed", f"{disk.folder} exists", "name a new folder: none is overwritten")
+    if not disk.writable:
+        return Row("disk", "failed", f"{disk.place} is not yours to write to", "choose another --out")
+    if config.purpose == "record":
+        needed, how = planned_bytes(ros, config.minutes)
+        found = f"{where}; {config.minutes:g} min need {needed / 1e9:.2f} GB ({how})"
+    else:
+        needed, found = _DRIVE_BYTES, f"{where}; a drive's log needs {_DRIVE_BYTES / 1e9:.1f} GB"
+    if disk.free_bytes < needed:
+        cure = "free some space or choose another --out"
+        if config.purpose == "record" and needed:
+            cure += f"; there is room for {config.minutes * disk.free_bytes / needed:.0f} min"
+        return Row("disk", "failed", found, cure)
+    if disk.free_bytes < _TIGHT * needed:
+        return Row("disk", "warning", found, "that is tight, and build needs as much again: free some space")
+    return Row("disk", "ok", found)
+
+
+def _folder(entry: FolderFacts) -> Row:
+    if entry.defect:
+        return Row(entry.name, "failed", f"{entry.folder}: {entry.defect}", f"check --{entry.name}, or fetch it again")
+    return Row(entry.name, "ok", f"{entry.folder}: its files are complete")
+
+
+def _python(python: PythonFacts, device: str) -> Row:
+    install = f"{python.python} -m pip install 'alpamayo_mono[model]'; or name another interpreter: --policy-python"
+    if not python.torch or python.error:
+        return Row("policy python", "failed", f"{python.python}: {python.error or 'no torch'}", install)
+    if python.missing:
+        return Row("policy python", "failed", f"{python.python} lacks {', '.join(python.missing)}", install)
+    found = f"{python.python}: torch {python.torch}"
+    if device.startswith("cuda") and not python.cuda:
+        return Row(
+            "policy python", "failed", f"{found} sees no CUDA device",
+            "check nvidia-smi and torch's build, or --device cpu",
+        )
+    return Row("policy python", "ok", found)

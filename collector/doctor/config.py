@@ -1,0 +1,59 @@
+"""Settings of the doctor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from collector.errors import MonoError
+
+Purpose = Literal["record", "drive"]
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Listen for a few seconds and say whether a run would be worth starting: one table, a cure per row.
+
+    The exit code is 0 when nothing stands in the way, 1 when a run would be useless. Warnings do not fail. Run it with
+    the same environment (ROS_DOMAIN_ID, RMW_IMPLEMENTATION) as the run itself.
+
+    Attributes:
+        purpose: the run that is planned; it decides which rows may fail.
+        seconds: wall seconds to listen, counted from the first message.
+        minutes: planned length of the recording in simulated minutes, for the disk.
+        out: folder the recording will be written to; by default one below runs/.
+        jpeg_quality: of the recording, for the disk.
+        use_sim_time: --no-use-sim-time for a real vehicle, which has no /clock.
+        model: Alpamayo-R1 model folder of the drive; by default the tiny one, which needs no check.
+        adapter: PEFT adapter folder of the drive.
+        policy_python: interpreter of the policy process; by default this one.
+        device: torch device of the drive.
+        own_policy: the driver is a team's own (policy:=module:Class): do not ask for a model and torch.
+        domains: other ROS domains to look for a simulator in when there is none in this one.
+        json: print the rows as JSON instead of a table.
+    """
+
+    purpose: Annotated[Purpose, tyro.conf.arg(name="for", aliases=["--purpose"])] = "record"
+    seconds: float = 3.0
+    minutes: float = 10.0
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    jpeg_quality: int = 90
+    use_sim_time: bool = True
+    model: Path | None = None
+    adapter: Path | None = None
+    policy_python: str = ""
+    device: str = "cpu"
+    own_policy: bool = False
+    domains: tuple[int, ...] = (0, 1, 2, 3, 4)
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("seconds", self.seconds, 0.5, 120.0), ("minutes", self.minutes, 0.0, 10_000.0),
+            ("jpeg-quality", self.jpeg_quality, 1, 100),
+        ):
+            if not low <= value <= high:
+                raise MonoError(f"--{name} {value:g}", f"{low:g} to {high:g}", "see alpamayo-mono doctor --help")

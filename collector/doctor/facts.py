@@ -1,0 +1,192 @@
+"""What the doctor looked at, as plain data: no judgement here (:mod:`collector.doctor.checks`), and nothing of ROS.
+
+Gathered by :mod:`collector.doctor.node` (the ROS graph and what is heard on it) and :mod:`collector.doctor.machine`
+(disk, network, model folders, the policy's Python).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from collector.receipt import missing_messages
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One publisher or subscriber of a topic; reliability and durability as in ``stack.Topic``, empty if unknown."""
+
+    node: str
+    type: str
+    reliability: str = ""
+    durability: str = ""
+
+
+@dataclass(frozen=True)
+class TopicFacts:
+    """What the graph says of a topic, and what was heard on it.
+
+    Attributes:
+        publishers, subscribers: other nodes than the doctor.
+        received: messages heard.
+        mean_bytes: of a serialised message.
+        rate_hz: per simulated second by the messages' stamps where they have any, else by arrival; None with fewer
+            than two messages.
+        lost: messages missing between stamps, before they reached this process.
+        went_back: how often the stamps went back.
+        newest_ns: last stamp, None without one.
+    """
+
+    publishers: tuple[Endpoint, ...] = ()
+    subscribers: tuple[Endpoint, ...] = ()
+    received: int = 0
+    mean_bytes: float = 0.0
+    rate_hz: float | None = None
+    lost: int = 0
+    went_back: int = 0
+    newest_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class FrameFacts:
+    """The newest camera frame: pixels and encoding as sent; ``jpeg_bytes`` at the recorder's quality.
+
+    ``defect`` says why it cannot be used, empty when it can; ``is_blank`` that all its pixels are alike.
+    """
+
+    width: int
+    height: int
+    encoding: str
+    jpeg_bytes: int = 0
+    defect: str = ""
+    is_blank: bool = False
+
+
+@dataclass(frozen=True)
+class RosFacts:
+    """A short listening in one ROS domain.
+
+    Attributes:
+        rmw: middleware, e.g. ``"rmw_cyclonedds_cpp"``.
+        domain: ROS_DOMAIN_ID in use.
+        topics: by name; a topic whose message type could not be loaded has its graph only.
+        packages: message packages and where each was found: a folder, and whether it is our own build.
+        type_errors: message types that could not be loaded, and why.
+        listened_s: wall seconds of the window in which messages were counted.
+        time_scale: clock seconds per wall second, None when fewer than two clock messages came.
+        announced_scale: what the simulator says of itself, None without its status.
+        state: the simulator's last word on ``stack.AWSIM_STATE``.
+        frame: None without one.
+        bad_poses: odometry messages with a number that is not finite.
+        has_gnss, has_imu: whether anybody publishes the localisation's inputs; has_admin: AWSIM's own domain.
+        other_domains: domains in which a simulator was seen while this one had none.
+        profile: ``VARIABLE=file`` of the transport profile in use, empty without one.
+        discovery: a restriction of discovery set in the environment, as ``VARIABLE=value``.
+    """
+
+    rmw: str
+    domain: int
+    topics: Mapping[str, TopicFacts]
+    packages: Mapping[str, tuple[Path | None, bool]] = field(default_factory=dict)
+    type_errors: Mapping[str, str] = field(default_factory=dict)
+    listened_s: float = 0.0
+    time_scale: float | None = None
+    announced_scale: float | None = None
+    state: str = ""
+    frame: FrameFacts | None = None
+    bad_poses: int = 0
+    has_gnss: bool = False
+    has_imu: bool = False
+    has_admin: bool = False
+    other_domains: tuple[int, ...] = ()
+    profile: str = ""
+    discovery: str = ""
+
+
+@dataclass(frozen=True)
+class DiskFacts:
+    """Where a run will write: ``place`` is the nearest folder that exists; ``taken`` that the run's own does."""
+
+    folder: Path
+    place: Path
+    free_bytes: int
+    writable: bool
+    taken: bool = False
+
+
+@dataclass(frozen=True)
+class FolderFacts:
+    """A model or adapter folder (``name``) the driver is to load; ``defect`` is empty when its files are complete."""
+
+    name: str
+    folder: Path
+    defect: str = ""
+
+
+@dataclass(frozen=True)
+class PythonFacts:
+    """The policy's interpreter: its torch version (empty without one), missing packages, and why it would not run."""
+
+    python: str
+    torch: str = ""
+    cuda: bool = False
+    missing: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """What needs no ROS. ``rmem_max`` and ``lo_multicast`` are the kernel's settings Cyclone DDS depends on."""
+
+    disk: DiskFacts
+    rmem_max: int | None = None
+    lo_multicast: bool | None = None
+    folders: tuple[FolderFacts, ...] = ()
+    python: PythonFacts | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All of it; ``ros`` is None when ROS could not be used, ``ros_error`` says why, ``ros_cure`` what to do."""
+
+    machine: MachineFacts
+    ros: RosFacts | None = None
+    ros_error: str = ""
+    ros_cure: str = ""
+
+
+def heard(
+    publishers: Sequence[Endpoint],
+    subscribers: Sequence[Endpoint],
+    nominal_hz: float | None,
+    stamps_ns: Sequence[int],
+    arrivals_ns: Sequence[int],
+    sizes: Sequence[int],
+    time_scale: float | None,
+) -> TopicFacts:
+    """The facts of a topic from what came in.
+
+    Args:
+        publishers, subscribers: from the graph.
+        nominal_hz: as in the topic table.
+        stamps_ns: of the messages, empty for a type without one.
+        arrivals_ns: by the wall's steady clock.
+        sizes: serialised bytes.
+        time_scale: simulated seconds per wall second; turns a rate by arrival into one of simulated time.
+    """
+    forward = np.diff(np.asarray(stamps_ns, np.int64))
+    # A sender may leave its stamps at zero: then they say nothing.
+    stamped = bool(np.any(forward > 0))
+    rate_hz = None
+    if stamped:
+        rate_hz = float(np.sum(forward > 0) / (forward[forward > 0].sum() * 1e-9))
+    elif len(arrivals_ns) > 1 and arrivals_ns[-1] > arrivals_ns[0]:
+        rate_hz = (len(arrivals_ns) - 1) / ((arrivals_ns[-1] - arrivals_ns[0]) * 1e-9) / (time_scale or 1.0)
+    return TopicFacts(
+        tuple(publishers), tuple(subscribers), len(arrivals_ns), float(np.mean(sizes)) if len(sizes) else 0.0, rate_hz,
+        missing_messages(np.asarray(stamps_ns, np.int64), nominal_hz) if stamped else 0,
+        int(np.sum(forward < 0)), stamps_ns[-1] if len(stamps_ns) and stamps_ns[-1] else None,
+    )

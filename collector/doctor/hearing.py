@@ -1,0 +1,123 @@
+"""The doctor on any topic: who publishes it, whether that can be heard (type and QoS), and how fast it comes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from collector.doctor.facts import Endpoint, RosFacts, TopicFacts
+from collector.doctor.rows import Row, State
+from collector.stack import CLOCK, FROM_SIMULATOR, ODOMETRY, TF_STATIC, Topic
+
+PAUSED = 0.01  # simulated seconds per second below which time stands still
+SLOW = 0.5  # of the nominal rate; localisations often run at little more
+
+
+def has_simulator(ros: RosFacts) -> bool:
+    """Whether anybody publishes any of the simulator's topics (poses and mounts come from other nodes as well)."""
+    own = [topic for topic in FROM_SIMULATOR if topic not in (ODOMETRY, TF_STATIC)]
+    return any(ros.topics[topic.name].publishers for topic in own)
+
+
+def fits(offered: Endpoint, asked: Endpoint | Topic) -> bool:
+    """Whether a subscriber asking for this hears a publisher offering that (what is unknown counts as fitting)."""
+    return not (
+        (offered.reliability == "best_effort" and asked.reliability == "reliable")
+        or (offered.durability == "volatile" and asked.durability == "transient_local")
+    )
+
+
+def heard_row(
+    name: str, topic: Topic, ros: RosFacts, bad: State, absent: str, silent: str = "", slow: float = SLOW
+) -> Row:
+    """A topic's row, by the first thing that is wrong with it, since the rest follows from that.
+
+    Args:
+        name: of the row.
+        topic: as the run will subscribe to it.
+        ros: what was heard.
+        bad: what a missing topic makes of the row.
+        absent: cure where nobody publishes it.
+        silent: cure where it is published and nothing comes; ``absent`` by default.
+        slow: share of the nominal rate below which there is a warning.
+    """
+    facts = ros.topics[topic.name]
+    right = [offer for offer in facts.publishers if offer.type == topic.type]
+    audible = [offer for offer in right if fits(offer, topic)]
+
+    def row(state: State, found: str, cure: str = "") -> Row:
+        return Row(name, state, found, cure, topic.name)
+
+    if not facts.publishers:
+        return row(bad, "nobody publishes it", absent if has_simulator(ros) else "start the simulator (row simulator)")
+    if not right:
+        return row(
+            bad, f"published as {types(facts.publishers)} by {nodes(facts.publishers)}, expected {topic.type}",
+            f"publish it as {topic.type}, or remap that publisher to another name",
+        )
+    if topic.type in ros.type_errors:
+        return row(bad, f"{topic.type} cannot be used", "see the row messages")
+    if not audible:
+        offered, asked = _qos_words(right[0], topic)
+        return row(
+            bad, f"{nodes(right)} offers it {offered}; who asks for {asked} hears nothing",
+            f"let {nodes(right)} publish it {asked}",
+        )
+    if not facts.received:
+        expected = (topic.rate_hz or 0.0) * ros.listened_s * (1.0 if ros.time_scale is None else ros.time_scale)
+        silence = f"published by {nodes(audible)}, but nothing came in {ros.listened_s:.1f} s"
+        if ros.time_scale is not None and ros.time_scale >= PAUSED and topic.rate_hz and expected < 2.0:
+            return row("warning", f"{silence}, which is {expected:.1f} of its periods", "listen longer: --seconds 30")
+        if _stands_still(ros, topic):
+            return row(bad, silence, "let the simulator run first (row clock)")
+        return row(bad, silence, silent or absent)
+    strange = [offer for offer in facts.publishers if offer not in audible]
+    if strange:
+        return row(
+            "warning", f"heard, but also published as {types(strange)}, {_qos(strange[0])}, by {nodes(strange)}",
+            f"stop {nodes(strange)}, or remap its topic",
+        )
+    if len(audible) > 1 and topic is not TF_STATIC:
+        jumping = "; stamps jump back and forth between them" if facts.went_back else ""
+        return row(
+            bad if facts.went_back else "warning", f"{len(audible)} publishers ({nodes(audible)}){jumping}",
+            "stop all but one (a node that was killed stays listed for up to 20 s)",
+        )
+    found = f"{_rate(facts, topic)}, {_qos(audible[0])}, from {nodes(audible)}"
+    if topic.rate_hz and facts.rate_hz is not None and facts.rate_hz < slow * topic.rate_hz:
+        return row("warning", found, f"slower than it should be: is {nodes(audible)} short of CPU or GPU?")
+    return row("ok", found)
+
+
+def _stands_still(ros: RosFacts, topic: Topic) -> bool:
+    """Whether a paused simulator explains the silence of a topic."""
+    clock_runs = ros.time_scale is not None and ros.time_scale >= PAUSED
+    return topic is not CLOCK and bool(ros.topics[CLOCK.name].publishers) and not clock_runs
+
+
+def _rate(facts: TopicFacts, topic: Topic) -> str:
+    if topic.rate_hz is None:
+        return f"{facts.received} heard"
+    measured = "one message" if facts.rate_hz is None else f"{facts.rate_hz:.1f} Hz"
+    return f"{measured} (nominal {topic.rate_hz:g})"
+
+
+def nodes(endpoints: Iterable[Endpoint]) -> str:
+    """Names of nodes, each once, as words."""
+    return " and ".join(dict.fromkeys(entry.node for entry in endpoints))
+
+
+def types(endpoints: Iterable[Endpoint]) -> str:
+    """Message types, each once, as words."""
+    return " and ".join(dict.fromkeys(entry.type for entry in endpoints))
+
+
+def _qos(offer: Endpoint) -> str:
+    durability = "" if offer.durability == "volatile" else offer.durability
+    return f"{offer.reliability} {durability}".strip().replace("_", " ")
+
+
+def _qos_words(offered: Endpoint, asked: Topic) -> tuple[str, str]:
+    """The policy that does not fit, as offered and as asked."""
+    if offered.reliability == "best_effort" and asked.reliability == "reliable":
+        return "best effort", "reliable"
+    return "volatile", "transient local"

@@ -1,0 +1,141 @@
+"""The doctor's look at the machine, without ROS: disk, network settings, model folders, the policy's Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from collector.doctor.facts import DiskFacts, FolderFacts, PythonFacts
+from collector.transport import child_environment
+
+_RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
+_LO_FLAGS = Path("/sys/class/net/lo/flags")
+_IFF_MULTICAST = 0x1000
+_IMPORT_S = 90.0  # torch takes a second from a warm disk and a minute from a cold one
+
+MODEL_FILES, ADAPTER_FILES = ("config.json", "tokenizer.json"), ("adapter_config.json",)
+MODEL_WEIGHTS, ADAPTER_WEIGHTS = "model.safetensors", "adapter_model.safetensors"
+_MODEL_PACKAGES = ("transformers", "safetensors", "tokenizers", "PIL", "numpy", "yaml")
+# Only torch is really imported: it is the one that breaks (a missing CUDA library), and peft alone takes ten seconds.
+_PROBE = """
+import importlib.util, json, sys
+missing = [name for name in sys.argv[1:] if importlib.util.find_spec(name) is None]
+found = {"missing": missing, "torch": "", "cuda": False, "error": ""}
+if sys.version_info < (3, 10):
+    found["error"] = "Python " + sys.version.split()[0] + " is older than 3.10"
+try:
+    import torch
+    found.update(torch=torch.__version__, cuda=torch.cuda.is_available())
+except Exception as error:
+    found["error"] = found["error"] or f"import torch: {error}"
+print(json.dumps(found))
+"""
+
+
+def look_at_disk(folder: Path, is_new: bool) -> DiskFacts:
+    """Free space where a folder is, or would be made; ``is_new`` when the run insists on making it."""
+    place = Path(os.path.abspath(folder))
+    while not place.is_dir() and place != place.parent:
+        place = place.parent
+    return DiskFacts(
+        folder, place, shutil.disk_usage(place).free, os.access(place, os.W_OK | os.X_OK), is_new and folder.exists()
+    )
+
+
+def rmem_max() -> int | None:
+    """The largest receive buffer a socket may ask for, bytes; None where the kernel does not say."""
+    try:
+        return int(_RMEM_MAX.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def lo_multicast() -> bool | None:
+    """Whether the loopback interface carries multicast; None where the kernel does not say."""
+    try:
+        return bool(int(_LO_FLAGS.read_text(), 16) & _IFF_MULTICAST)
+    except (OSError, ValueError):
+        return None
+
+
+def look_at_folder(name: str, folder: Path, files: Sequence[str], weights: str) -> FolderFacts:
+    """Whether a folder has its files and complete weights, without loading them.
+
+    Args:
+        name: what the folder is, for the table.
+        folder: to look at.
+        files: that must be there.
+        weights: a safetensors file, or the shards its ``.index.json`` names.
+    """
+    if not folder.is_dir():
+        return FolderFacts(name, folder, "there is no such folder")
+    absent = [file for file in files if not (folder / file).is_file()]
+    if absent:
+        return FolderFacts(name, folder, f"no {', '.join(absent)}")
+    index, shards = folder / f"{weights}.index.json", [weights]
+    if index.is_file():
+        try:
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            return FolderFacts(name, folder, f"{index.name} cannot be read")
+    defects = [defect for shard in shards if (defect := weights_defect(folder / str(shard)))]
+    return FolderFacts(name, folder, defects[0] if defects else "")
+
+
+def weights_defect(path: Path) -> str:
+    """What is wrong with a safetensors file by its header and its length, empty when they agree.
+
+    A broken download is too short for its header, and a Git LFS pointer has none.
+    """
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            size = path.stat().st_size
+            if length > size - 8:
+                return f"{path.name} is damaged: {size} bytes, and not the beginning of a safetensors file"
+            header = json.loads(stream.read(length))
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    except OSError as error:
+        return f"no {path.name}" if isinstance(error, FileNotFoundError) else f"{path.name}: {error.strerror}"
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return f"{path.name} is damaged: its header cannot be read"
+    short = 8 + length + end - size
+    return f"{path.name} is damaged: {short} bytes are missing at its end" if short > 0 else ""
+
+
+def look_at_python(python: str, with_adapter: bool) -> PythonFacts:
+    """Ask the policy's interpreter for torch and its companions, in the environment the driver would give it.
+
+    Args:
+        python: path or name of an interpreter, empty for the running one.
+        with_adapter: whether it will need peft.
+    """
+    same = not python or os.path.abspath(python) == os.path.abspath(sys.executable)
+    command, environment = [sys.executable], dict(os.environ)
+    packages = (*_MODEL_PACKAGES, "peft") if with_adapter else _MODEL_PACKAGES
+    if not same:
+        # As the driver does: another interpreter must see nothing of this one's packages.
+        environment = child_environment(environment)
+        environment.pop("LD_LIBRARY_PATH", None)
+        command = [python, "-E"]
+    try:
+        done = subprocess.run(
+            [*command, "-c", _PROBE, *packages], env=environment, capture_output=True, text=True,
+            timeout=_IMPORT_S, stdin=subprocess.DEVNULL,
+        )
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+        return PythonFacts(
+            command[0], str(found["torch"]), bool(found["cuda"]), tuple(found["missing"]), str(found["error"])
+        )
+    except subprocess.TimeoutExpired:
+        return PythonFacts(command[0], error=f"import torch took longer than {_IMPORT_S:.0f} s")
+    except OSError as error:
+        return PythonFacts(command[0], error=f"it cannot be started: {error.strerror}")
+    except (ValueError, IndexError, KeyError, TypeError):
+        last = (done.stderr.strip() or "no word").splitlines()[-1]
+        return PythonFacts(command[0], error=f"it ended with exit code {done.returncode}: {last}")

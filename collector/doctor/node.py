@@ -1,0 +1,262 @@
+"""The doctor's ears: a node that subscribes as the recorder and the driver do, listens for a while, and goes.
+
+Thin: the graph and the messages become :class:`collector.doctor.facts.RosFacts`; judging them is done elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+
+from collector.bags import encode_jpeg
+from collector.conversions import odometry_of, rgb_of, stamp_ns_of
+from collector.doctor.config import DoctorConfig
+from collector.doctor.facts import Endpoint, FrameFacts, RosFacts, TopicFacts, heard
+from collector.doctor.hearing import has_simulator
+from collector.doctor.topics import (
+    ADMIN_TOPIC,
+    GNSS_TOPIC,
+    IMU_TOPIC,
+    LISTENED,
+    LOOKED_UP,
+)
+from collector.errors import MonoError
+from collector.message_builder import messages_folder
+from collector.message_types import installed_packages, message_class
+from collector.ros_session import Session
+from collector.stack import (
+    AWSIM_STATE,
+    AWSIM_STATUS,
+    AWSIM_STATUS_FIELDS,
+    CAMERA_IMAGE,
+    CLOCK,
+    ODOMETRY,
+    Topic,
+    qos_profile,
+)
+from collector.transport import PROFILE_VARIABLES
+
+DISCOVERY_S = 3.0  # longest wait for a first message; Cyclone finds others in one, Fast DDS in half a second
+_MATCHING_S = 0.5
+_DEPTH = 50  # as a recorder: what a busy moment of ours costs must not look like loss
+# The competition sets ROS_LOCALHOST_ONLY=0, which restricts nothing.
+_RESTRICTIONS = {"ROS_AUTOMATIC_DISCOVERY_RANGE": ("LOCALHOST", "OFF"), "ROS_LOCALHOST_ONLY": ("1",)}
+_RELIABILITY = {ReliabilityPolicy.RELIABLE: "reliable", ReliabilityPolicy.BEST_EFFORT: "best_effort"}
+_DURABILITY = {DurabilityPolicy.VOLATILE: "volatile", DurabilityPolicy.TRANSIENT_LOCAL: "transient_local"}
+
+
+@dataclass
+class _Ear:
+    """What came in on one topic."""
+
+    stamps_ns: list[int] = field(default_factory=list)
+    arrivals_ns: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    newest: Any = None
+
+    def forget(self) -> None:
+        """Start counting anew; the newest message stays."""
+        for counted in (self.stamps_ns, self.arrivals_ns, self.sizes):
+            counted.clear()
+
+
+class DoctorNode(Node):
+    """Subscribes to every topic of interest; :meth:`listen` returns the facts."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__("alpamayo_doctor", start_parameter_services=False, enable_rosout=False)
+        self._session = session
+        self._ears = {topic: _Ear() for topic in LISTENED}
+        self._bad_poses = 0
+        self.type_errors: dict[str, str] = {}
+        for topic in LISTENED:
+            try:
+                message_type = message_class(topic.type)
+            except MonoError as error:
+                self.type_errors[topic.type] = str(error)
+                continue
+            self.create_subscription(
+                message_type, topic.name, self._take(topic, message_type), qos_profile(topic, _DEPTH), raw=True
+            )
+
+    def _take(self, topic: Topic, message_type: Any) -> Callable[[bytes], None]:
+        ear = self._ears[topic]
+
+        def take(data: bytes) -> None:
+            try:
+                message = deserialize_message(data, message_type)
+            except RuntimeError as error:
+                self.type_errors[topic.type] = f"{topic.type} on {topic.name} differs from ours ({error})"
+                return
+            ear.newest = message
+            ear.arrivals_ns.append(time.monotonic_ns())
+            ear.sizes.append(len(data))
+            stamp = getattr(getattr(message, "header", message), "stamp", getattr(message, "clock", None))
+            if stamp is not None:
+                ear.stamps_ns.append(stamp_ns_of(stamp))
+            if topic is ODOMETRY:
+                _, pose_map, speed_mps = odometry_of(message)
+                self._bad_poses += not np.all(np.isfinite([*pose_map, speed_mps]))
+
+        return take
+
+    def listen(self, seconds: float, jpeg_quality: int) -> RosFacts:
+        """Wait for a first message, then until publishers are matched, listen for ``seconds``, and look at the graph.
+
+        Raises:
+            KeyboardInterrupt: a signal asked for the end.
+        """
+        executor = SingleThreadedExecutor()
+        executor.add_node(self)
+        try:
+            self._spin(executor, DISCOVERY_S, lambda: any(ear.arrivals_ns for ear in self._ears.values()))
+            # Topics are matched one after the other: counted from here on, all have the same chance.
+            self._spin(executor, _MATCHING_S)
+            for topic, ear in self._ears.items():
+                if topic.rate_hz:
+                    ear.forget()
+            self._bad_poses = 0
+            began_s = time.monotonic()
+            self._spin(executor, seconds)
+            listened_s = time.monotonic() - began_s
+        finally:
+            executor.shutdown(timeout_sec=1.0)
+        return self._facts(listened_s, jpeg_quality)
+
+    def _spin(
+        self, executor: SingleThreadedExecutor, seconds: float, enough: Callable[[], bool] = lambda: False
+    ) -> None:
+        end_s = time.monotonic() + seconds
+        while (left_s := end_s - time.monotonic()) > 0.0 and not enough():
+            if self._session.stop.is_set():
+                raise KeyboardInterrupt
+            executor.spin_once(timeout_sec=min(0.1, left_s))
+
+    def _facts(self, listened_s: float, jpeg_quality: int) -> RosFacts:
+        clock, status, state = (self._ears[topic] for topic in (CLOCK, AWSIM_STATUS, AWSIM_STATE))
+        scale = _time_scale(clock)
+        announced = list(status.newest.data)[: len(AWSIM_STATUS_FIELDS)] if status.newest is not None else []
+        image = self._ears[CAMERA_IMAGE].newest
+        return RosFacts(
+            rmw=rclpy.get_rmw_implementation_identifier(),
+            domain=self.context.get_domain_id(),
+            topics={topic.name: self._topic(topic, scale) for topic in (*LISTENED, *LOOKED_UP)},
+            packages=_packages(),
+            type_errors=self.type_errors,
+            listened_s=listened_s,
+            time_scale=scale,
+            announced_scale=(
+                float(announced[AWSIM_STATUS_FIELDS.index("time_scale")])
+                if len(announced) == len(AWSIM_STATUS_FIELDS) else None
+            ),
+            state=state.newest.data if state.newest is not None else "",
+            frame=_frame(image, jpeg_quality) if image is not None else None,
+            bad_poses=self._bad_poses,
+            has_gnss=self.count_publishers(GNSS_TOPIC) > 0,
+            has_imu=self.count_publishers(IMU_TOPIC) > 0,
+            has_admin=self.count_publishers(ADMIN_TOPIC) > 0,
+            profile=_setting({name: (os.environ.get(name),) for name in PROFILE_VARIABLES}),
+            discovery=_setting(_RESTRICTIONS),
+        )
+
+    def _topic(self, topic: Topic, scale: float | None) -> TopicFacts:
+        ear = self._ears.get(topic, _Ear())
+        publishers = self.get_publishers_info_by_topic(topic.name)
+        subscribers = self.get_subscriptions_info_by_topic(topic.name)
+        return heard(
+            [_endpoint(info) for info in publishers],
+            [_endpoint(info) for info in subscribers if info.node_name != self.get_name()],
+            topic.rate_hz, ear.stamps_ns, ear.arrivals_ns, ear.sizes, scale,
+        )
+
+
+def listen(session: Session, config: DoctorConfig) -> RosFacts:
+    """The facts of this process's ROS domain; where it has no simulator, other domains are looked at too."""
+    node = DoctorNode(session)
+    try:
+        facts = node.listen(config.seconds, config.jpeg_quality)
+    finally:
+        node.destroy_node()
+    if has_simulator(facts):
+        return facts
+    return replace(facts, other_domains=_domains_with_simulator([d for d in config.domains if d != facts.domain]))
+
+
+def _domains_with_simulator(domains: list[int]) -> tuple[int, ...]:
+    """Those of the domains in which somebody publishes a clock, a camera or odometry."""
+    contexts = []
+    nodes: dict[int, Node] = {}
+    try:
+        for domain in domains:
+            contexts.append(rclpy.Context())
+            rclpy.init(context=contexts[-1], domain_id=domain)
+            nodes[domain] = Node(
+                "alpamayo_doctor", context=contexts[-1], start_parameter_services=False, enable_rosout=False
+            )
+        names = [topic.name for topic in (CLOCK, CAMERA_IMAGE, ODOMETRY)]
+        end_s = time.monotonic() + DISCOVERY_S
+        found: tuple[int, ...] = ()
+        while not found and time.monotonic() < end_s:
+            time.sleep(0.1)
+            found = tuple(d for d, node in nodes.items() if any(node.count_publishers(name) for name in names))
+        return found
+    except RuntimeError:
+        return ()  # a courtesy: a domain that cannot be joined is not what the table is about
+    finally:
+        for node in nodes.values():
+            node.destroy_node()
+        for context in contexts:
+            with suppress(RuntimeError):
+                rclpy.try_shutdown(context=context)
+
+
+def _time_scale(clock: _Ear) -> float | None:
+    """Clock seconds per wall second; a clock set back counts as one that stood still in that moment."""
+    if len(clock.arrivals_ns) < 2 or clock.arrivals_ns[-1] == clock.arrivals_ns[0]:
+        return None
+    steps = np.diff(np.asarray(clock.stamps_ns, np.int64))
+    return float(steps[steps > 0].sum() / (clock.arrivals_ns[-1] - clock.arrivals_ns[0]))
+
+
+def _endpoint(info: Any) -> Endpoint:
+    profile = info.qos_profile
+    name = info.node_name if info.node_namespace == "/" else f"{info.node_namespace}/{info.node_name}"
+    return Endpoint(
+        name, info.topic_type, _RELIABILITY.get(profile.reliability, ""), _DURABILITY.get(profile.durability, "")
+    )
+
+
+def _frame(image: Any, jpeg_quality: int) -> FrameFacts:
+    try:
+        rgb = rgb_of(image)
+    except MonoError as error:
+        return FrameFacts(image.width, image.height, image.encoding, defect=f"{error.found}; expected {error.expected}")
+    # Swapped colours cost the same bytes.
+    jpeg_bytes = len(encode_jpeg(rgb, jpeg_quality))
+    return FrameFacts(image.width, image.height, image.encoding, jpeg_bytes, is_blank=bool(np.ptp(rgb) == 0))
+
+
+def _packages() -> dict[str, tuple[Path | None, bool]]:
+    try:
+        ours: Path | None = messages_folder()
+    except MonoError:
+        ours = None  # no generators here: then nothing is our build
+    return {name: (place, place is not None and place.parent == ours) for name, place in installed_packages().items()}
+
+
+def _setting(of_interest: Mapping[str, Sequence[str | None]]) -> str:
+    """The first environment variable that has one of the values of interest, as ``NAME=value``."""
+    values = ((name, os.environ.get(name)) for name in of_interest)
+    return next((f"{name}={value}" for name, value in values if value and value in of_interest[name]), "")

@@ -1,0 +1,241 @@
+"""The doctor's rows about topics, one by one: what each must say to make sense, and the cure when it does not. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from collector.doctor.facts import Endpoint, RosFacts
+from collector.doctor.hearing import PAUSED, fits, has_simulator, heard_row, nodes, types
+from collector.doctor.network import transport_cure
+from collector.doctor.rows import Row, State
+from collector.stack import (
+    AWSIM_STATE,
+    AWSIM_STATES,
+    AWSIM_STATUS,
+    CAMERA_IMAGE,
+    CAMERA_INFO,
+    CLOCK,
+    CONTROL_CMD,
+    CONTROL_MODE,
+    CONTROL_MODE_REQUEST,
+    FROM_SIMULATOR,
+    GEAR_CMD,
+    GEAR_STATUS,
+    ODOMETRY,
+    STEERING_STATUS,
+    TF_STATIC,
+    VELOCITY_STATUS,
+    Topic,
+)
+
+# Subscribed while listening; and what is only looked up in the graph.
+LISTENED = (*FROM_SIMULATOR, CONTROL_CMD)
+LOOKED_UP = (GEAR_CMD, CONTROL_MODE_REQUEST)
+# Localisation's inputs, and a topic only AWSIM's own domain has; none of them is ours to read.
+GNSS_TOPIC, IMU_TOPIC, ADMIN_TOPIC = "/sensing/gnss/nav_sat_fix", "/sensing/imu/imu_raw", "/admin/awsim/state"
+
+_CAMERA_CURE = (
+    "start AWSIM with --camera gpu (its dev and eval scripts pass --camera off), the embedded simulator with "
+    "camera:=true"
+)
+_GIVE_POSE = "give it a pose: ros2 service call /set_initial_pose std_srvs/srv/Trigger"
+_NOT_NEEDED = "samples do not need it: only the bag will lack it"
+# What a recording lacks without a topic that is not required.
+_OPTIONAL: tuple[tuple[str, Topic, str], ...] = (
+    ("camera info", CAMERA_INFO, "the bag will lack the camera's intrinsics: note them by hand, or publish them"),
+    ("velocity", VELOCITY_STATUS, "speeds will come from the poses alone, which must then be smooth"),
+    ("steering", STEERING_STATUS, _NOT_NEEDED),
+    ("gear", GEAR_STATUS, _NOT_NEEDED),
+    ("control mode", CONTROL_MODE, _NOT_NEEDED),
+    ("status", AWSIM_STATUS, "laps will not be told apart when samples are split"),
+    ("camera mount", TF_STATIC, "the bag will lack the camera's mounting: note it by hand, or publish it"),
+)
+_SLOW_CAMERA = 0.8  # AWSIM's runs at 9.5 of its 10 Hz
+_LOSSY, _HOPELESS = 0.01, 0.5
+_TOO_SLOW = 0.9
+_OTHER_CLOCK_S = 60.0
+# Nodes that hear control_cmd without driving anything.
+_ONLY_LISTEN = ("alpamayo_record", "rosbag2_recorder", "rviz", "rqt", "foxglove_bridge")
+
+
+def topic_rows(ros: RosFacts, purpose: str, use_sim_time: bool = True) -> list[Row]:
+    """Every row about a topic that the run planned (``"record"`` or ``"drive"``) depends on."""
+    rows = [_simulator(ros)] if not has_simulator(ros) else []
+    rows += [_camera(ros), _odometry(ros), _clock(ros, purpose, use_sim_time), *_stamps(ros), *_state(ros)]
+    if purpose == "record":
+        rows += [heard_row(name, topic, ros, "warning", cure) for name, topic, cure in _OPTIONAL]
+        rows.append(_who_drives(ros))
+    else:
+        laps = "laps are not counted without it: end the drive with duration_s:="
+        rows += [heard_row("status", AWSIM_STATUS, ros, "warning", laps), _other_driver(ros)]
+        rows += [
+            _obeys("control_cmd", CONTROL_CMD, ros, "failed"),
+            _obeys("gear_cmd", GEAR_CMD, ros, "warning"),
+            _obeys("engage", CONTROL_MODE_REQUEST, ros, "warning"),
+        ]
+    return rows
+
+
+def _simulator(ros: RosFacts) -> Row:
+    found = f"no simulator in ROS domain {ros.domain}: nobody publishes camera, clock or vehicle status"
+    if ros.other_domains:
+        where = " or ".join(map(str, ros.other_domains))
+        return Row("simulator", "failed", f"{found}; there is one in domain {where}", f"export ROS_DOMAIN_ID={where}")
+    if ros.has_admin:
+        return Row(
+            "simulator", "failed", f"{found}; this is AWSIM's own domain, its vehicles are elsewhere",
+            f"export ROS_DOMAIN_ID={ros.domain + 1} for the first vehicle",
+        )
+    cure = (
+        "start AWSIM with --camera gpu, or the embedded simulator: alpamayo-mono simulate. Is it running? Then set its "
+        "ROS_DOMAIN_ID here (AWSIM's first vehicle is in domain 1)"
+    )
+    if ros.discovery:
+        cure += f"; {ros.discovery} hides other machines"
+    return Row("simulator", "failed", found, cure)
+
+
+def _camera(ros: RosFacts) -> Row:
+    facts, info = ros.topics[CAMERA_IMAGE.name], ros.topics[CAMERA_INFO.name]
+    # Each frame comes with its small camera_info, which passes where the frame is lost.
+    lost = max(facts.lost, info.received - facts.received - 1)
+    in_transit = lost > 1 and facts.lost < lost
+    row = heard_row(
+        "camera", CAMERA_IMAGE, ros, "failed", _CAMERA_CURE, slow=_SLOW_CAMERA,
+        silent=transport_cure(ros) if in_transit else f"{_CAMERA_CURE}; with the camera on: {transport_cure(ros)}",
+    )
+    if not facts.publishers and has_simulator(ros):
+        return replace(row, found="nobody publishes it: the simulator runs with its camera off")
+    if in_transit and not facts.received:
+        return replace(row, found=f"{row.found}, while {info.received} camera_info did: frames are lost on their way")
+    frame = ros.frame
+    if frame is None or not facts.received:
+        return row
+    if frame.defect:
+        return replace(row, state="failed", found=frame.defect, cure="let the camera publish what was expected")
+    row = replace(row, found=f"{frame.width}x{frame.height} {frame.encoding}, {row.found}")
+    share = lost / (lost + facts.received)
+    if share > _LOSSY:
+        return replace(
+            row, state="failed" if share > _HOPELESS else "warning",
+            found=f"{row.found}; {lost} of {lost + facts.received} frames lost on their way", cure=transport_cure(ros),
+        )
+    if frame.is_blank and row.state == "ok":
+        return replace(
+            row, state="warning", found=f"{row.found}; every pixel is alike",
+            cure="look at the picture (rqt_image_view): Unity's -headless and a covered lens give such frames",
+        )
+    return row
+
+
+def _odometry(ros: RosFacts) -> Row:
+    off = [name for name, there in (("GNSS", ros.has_gnss), ("IMU", ros.has_imu)) if not there]
+    cure = (
+        f"{' and '.join(off)} off, so there is no localisation: start AWSIM with --gnss on --imu on (its e2e scripts "
+        "switch them off), and Autoware beside it"
+        if off else
+        f"start Autoware's localisation; if it runs, {_GIVE_POSE}"
+    )
+    row = heard_row("odometry", ODOMETRY, ros, "failed", cure)
+    if ros.bad_poses:
+        received = ros.topics[ODOMETRY.name].received
+        return replace(
+            row, state="failed", found=f"{ros.bad_poses} of {received} poses are not finite numbers",
+            cure=f"restart the localisation, and {_GIVE_POSE}",
+        )
+    return row
+
+
+def _clock(ros: RosFacts, purpose: str, use_sim_time: bool) -> Row:
+    if not use_sim_time:
+        return Row("clock", "ok", "not asked for (--no-use-sim-time)", topic=CLOCK.name)
+    facts = ros.topics[CLOCK.name]
+    row = heard_row(
+        "clock", CLOCK, ros, "failed" if purpose == "drive" or facts.publishers else "warning",
+        "start the simulator; for a real vehicle: use_sim_time:=false, and --no-use-sim-time here",
+        silent="the simulator is paused or hangs: let it run",
+    )
+    if row.state == "failed" or ros.time_scale is None:
+        return row
+    found = f"{ros.time_scale:.2f} simulated seconds per second"
+    announced = ros.announced_scale
+    if ros.time_scale < PAUSED:
+        return replace(
+            row, state="failed", found=f"{found}: the simulator is paused", cure="let it run (AWSIM: its window)"
+        )
+    if announced is not None and ros.time_scale < _TOO_SLOW * announced:
+        return replace(
+            row, state="warning", found=f"{found}, while the simulator wants {announced:.2f}",
+            cure="this machine is too slow for it: close other programs, or expect the run to take longer",
+        )
+    return replace(row, found=f"{found}, {row.found}")
+
+
+def _stamps(ros: RosFacts) -> list[Row]:
+    frame_ns, pose_ns = ros.topics[CAMERA_IMAGE.name].newest_ns, ros.topics[ODOMETRY.name].newest_ns
+    if frame_ns is None or pose_ns is None:
+        return []
+    apart_s = (frame_ns - pose_ns) * 1e-9
+    if abs(apart_s) > _OTHER_CLOCK_S:
+        return [
+            Row(
+                "time stamps", "failed", f"frames and poses are {abs(apart_s):.3g} s apart: stamped by two clocks",
+                "start every node with use_sim_time:=true (on a real vehicle with false)",
+            )
+        ]
+    return [Row("time stamps", "ok", "frames and poses are stamped by one clock")]
+
+
+def _state(ros: RosFacts) -> list[Row]:
+    if ros.state == AWSIM_STATES[-1]:
+        return [
+            Row("session", "failed", f"over: the simulator says {ros.state!r}", "start or reset it", AWSIM_STATE.name)
+        ]
+    return [Row("session", "ok", repr(ros.state), topic=AWSIM_STATE.name)] if ros.state else []
+
+
+def _who_drives(ros: RosFacts) -> Row:
+    return heard_row(
+        "driving", CONTROL_CMD, ros, "warning",
+        "nobody drives, and a kart that stands still gives no samples: start a controller (control_method:=), or "
+        "alpamayo-mono simulate teacher:=true",
+        silent="the controller is silent: has the session started, is the control mode autonomous?",
+    )
+
+
+def _other_driver(ros: RosFacts) -> Row:
+    facts = ros.topics[CONTROL_CMD.name]
+    if not facts.publishers:
+        return Row("other drivers", "ok", "none", topic=CONTROL_CMD.name)
+    return Row(
+        "other drivers", "failed", f"{nodes(facts.publishers)} publishes it too ({facts.received} messages came)",
+        "stop it, two drivers fight: start Autoware without a controller, the embedded simulator with teacher:=false "
+        "(a node that was killed stays listed for up to 20 s)",
+        CONTROL_CMD.name,
+    )
+
+
+def _obeys(name: str, topic: Topic, ros: RosFacts, bad: State) -> Row:
+    """Whether somebody hears what the driver says, by the type and the QoS it says it with."""
+    there = [
+        entry for entry in ros.topics[topic.name].subscribers if not entry.node.lstrip("/").startswith(_ONLY_LISTEN)
+    ]
+    ears = [entry for entry in there if entry.type == topic.type]
+    offer = Endpoint("", topic.type, topic.reliability, topic.durability)
+    obeying = [entry for entry in ears if fits(offer, entry)]
+    if obeying:
+        return Row(name, "ok", f"heard by {nodes(obeying)}", topic=topic.name)
+    if ears:
+        return Row(
+            name, bad, f"{nodes(ears)} asks for it {ears[0].durability}; the driver offers it {topic.durability}",
+            f"let {nodes(ears)} ask for it {topic.durability}", topic.name,
+        )
+    if there:
+        return Row(
+            name, bad, f"{nodes(there)} expects {types(there)}, the driver sends {topic.type}",
+            "use the messages of the competition's stack (autoware_auto)", topic.name,
+        )
+    cure = "start AWSIM in this domain, or the embedded simulator with teacher:=false"
+    return Row(
+        name, bad, "nobody listens", cure if has_simulator(ros) else "start the simulator (row simulator)", topic.name
+    )
