@@ -100,7 +100,7 @@ def cameras_of(
     """
     block = _mapping(manifest.get("camera"))
     mount = _mapping(block.get("mount"))
-    sources = {"mount": "assumed (the kart's description)", "pitch": "assumed level"}
+    sources = {"mount": "assumed from the kart's description", "pitch": "assumed level"}
     base = DEFAULT
     values = {key: float(mount[key]) for key in _MOUNT if _is_number(mount.get(key))}
     try:

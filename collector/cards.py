@@ -11,11 +11,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from collector.bags import encode_jpeg
 from collector.camera_block import DatasetCameras
 from collector.errors import MonoError, require
-from collector.path_drawing import above_svg, draw_seen
+from collector.path_drawing import AboveView, Image, above_svg, draw_seen, ground_from_above
 from collector.samples import QuarantinedSample, Sample
 from collector.survey import radius_m
 
@@ -67,9 +67,9 @@ def make_card(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes:
         cameras: of the dataset.
         most_bytes: the picture becomes smaller and coarser until it fits.
     """
-    image, fault = b"", ""
+    image = ground = fault = ""
     try:
-        image = _picture(sample, folder, cameras, most_bytes)
+        image, ground = _pictures(sample, folder, cameras, most_bytes)
     except MonoError as error:
         fault = error.found
     verdict = sample.verdict if isinstance(sample, QuarantinedSample) else {}
@@ -86,9 +86,9 @@ def make_card(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes:
         lap=sample.lap,
         stamp_s=sample.stamp_ns / 1e9,
         reasoning=sample.reasoning,
-        image="data:image/jpeg;base64," + base64.b64encode(image).decode() if image else "",
+        image=image,
         fault=fault,
-        above=above_svg(sample.history_array(), sample.future_array()),
+        above=above_svg(sample.history_array(), sample.future_array(), ground),
         radius=f"{radius:.1f} m" if radius < 100.0 else "over 100 m",
         curvature_1pm=sample.curve.max_abs_curvature_1pm,
         turn_deg=math.degrees(sample.curve.turn_rad),
@@ -117,7 +117,8 @@ def cards_html(cards: Sequence[Card]) -> str:
     return str(environment.from_string(text).render(cards=cards))
 
 
-def _picture(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int) -> bytes:
+def _pictures(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int) -> tuple[str, str]:
+    """Data URIs of the frame with its path, and of the frame laid flat; together at most so many bytes of JPEG."""
     path = folder / sample.file_name
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
@@ -126,17 +127,19 @@ def _picture(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: 
         raise MonoError(f"{sample.file_name}: {getattr(error, 'strerror', None) or error}") from error
     if decoded is None:
         raise MonoError(f"{sample.file_name} is no picture that can be decoded")
-    image: NDArray[np.uint8] = np.asarray(decoded, np.uint8)
-    jpeg = b""
+    image: Image = np.asarray(decoded, np.uint8)
+    view = AboveView.around(sample.history_array(), sample.future_array())
+    flat = ground_from_above(image, cameras.of(sample.bag, image.shape[1], image.shape[0]), view)
     for width, quality in _SIZES:
         width = min(width, image.shape[1])
         height = max(8, round(image.shape[0] * width / image.shape[1]))
         small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         drawn = draw_seen(small, sample.future_array(), cameras.of(sample.bag, width, height))
-        jpeg = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-        if len(jpeg) <= most_bytes:
+        pair = encode_jpeg(drawn, quality), encode_jpeg(flat, quality - 15)
+        if sum(map(len, pair)) <= most_bytes:
             break
-    return jpeg
+    seen, above = ("data:image/jpeg;base64," + base64.b64encode(data).decode() for data in pair)
+    return seen, above
 
 
 def _motion(measured: dict[str, Any]) -> str:

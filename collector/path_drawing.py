@@ -6,11 +6,13 @@ border blue and marked L, its right border red and marked R, a dot at every seco
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from collector.pinhole import KART_WIDTH_M, Pinhole, path_ribbon, seen_part
+from collector.pinhole import KART_WIDTH_M, Pinhole, path_borders, path_ribbon, seen_part
 
 FloatArray = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -20,6 +22,8 @@ LEFT_RGB, RIGHT_RGB, PAST_RGB = (41, 121, 255), (255, 23, 68), (134, 142, 150)
 TIME_RGB = ((255, 241, 0), (255, 145, 0), (213, 0, 249))
 KART_FRONT_M, KART_REAR_M = 1.554, 0.510  # bumpers from the rear axle
 _STEPS_PER_S = 10
+# Depths between which a picture laid flat shows more than smear.
+_NEAREST_SEEN_M, _FARTHEST_SEEN_M = 0.3, 40.0
 _ABOVE_W, _ABOVE_H = 130.0, 195.0
 _SHIFT = 4  # cv2 takes coordinates as whole numbers of 1/16 pixel
 
@@ -38,12 +42,12 @@ def draw_seen(image_bgr: Image, future: ArrayLike, camera: Pinhole) -> Image:
         future: (64, 3) ego poses.
         camera: sized to the picture.
     """
-    canvas = image_bgr.copy()
+    canvas, future = image_bgr.copy(), _near(future)
     height, width = canvas.shape[:2]
     scale = width / 480.0
     first, last = seen_part(future, camera)
     left, right = _drawable(path_ribbon(future, camera))
-    steps = len(np.asarray(future))
+    steps = len(future)
     layer = canvas.copy()
     for index in reversed(range(len(left) - 1)):  # from far to near, so that the near part lies on top
         quad = np.stack([left[index], left[index + 1], right[index + 1], right[index]])
@@ -53,7 +57,7 @@ def draw_seen(image_bgr: Image, future: ArrayLike, camera: Pinhole) -> Image:
     for border, colour in ((left, LEFT_RGB), (right, RIGHT_RGB)):
         for below, rgb in ((max(3, round(4 * scale)), (255, 255, 255)), (max(1, round(2 * scale)), colour)):
             cv2.polylines(canvas, [_fixed(border)], False, _bgr(rgb), below, cv2.LINE_AA, _SHIFT)
-    middle = camera.project(_on_ground(future))
+    middle = camera.project(path_borders(future, 0.0)[0])
     drawn = None
     for second in range(1, steps // _STEPS_PER_S + 1):
         index = second * _STEPS_PER_S - 1
@@ -79,45 +83,96 @@ def draw_seen(image_bgr: Image, future: ArrayLike, camera: Pinhole) -> Image:
     return canvas
 
 
-def above_svg(history: ArrayLike, future: ArrayLike) -> str:
-    """The path from above as an SVG element: the kart looks up, left is left, a grid of 5 m.
+@dataclass(frozen=True)
+class AboveView:
+    """The window of a drawing from above: forward is up, left is left.
+
+    Attributes:
+        middle: (x, y) of base_link in its centre, metres. per_m: drawing units per metre.
+    """
+
+    middle: tuple[float, float]
+    per_m: float
+
+    @classmethod
+    def around(cls, history: ArrayLike, future: ArrayLike) -> AboveView:
+        """The window that holds history, future and kart, at least 8 m wide and 12 m long."""
+        poses = np.vstack([_near(history)[:, :2], _near(future)[:, :2]])
+        low = np.minimum(poses.min(axis=0), (-KART_REAR_M, 0.0)) - 1.2
+        high = np.maximum(poses.max(axis=0), (KART_FRONT_M, 0.0)) + 1.2
+        low[1], high[1] = min(low[1], -4.0), max(high[1], 4.0)
+        per_m = min(_ABOVE_H / max(high[0] - low[0], 12.0), _ABOVE_W / (high[1] - low[1]))
+        return cls((float(low[0] + high[0]) / 2.0, float(low[1] + high[1]) / 2.0), float(per_m))
+
+    def place(self, xy: ArrayLike) -> FloatArray:
+        """(..., 2) drawing coordinates, right and down, of (..., 2) metres in base_link."""
+        points = np.asarray(xy, np.float64)
+        u = _ABOVE_W / 2.0 - (points[..., 1] - self.middle[1]) * self.per_m
+        return np.stack([u, _ABOVE_H / 2.0 - (points[..., 0] - self.middle[0]) * self.per_m], axis=-1)
+
+    def ground_from_drawing(self, sharpness: float) -> FloatArray:
+        """(3, 3) from the pixels of this window, ``sharpness`` per drawing unit, to (x, y, 1) on the ground."""
+        metre = 1.0 / (self.per_m * sharpness)
+        shift = 0.5 * metre  # pixel centres are whole numbers
+        top = self.middle[0] + _ABOVE_H / 2.0 / self.per_m - shift
+        left = self.middle[1] + _ABOVE_W / 2.0 / self.per_m - shift
+        return np.array([[0.0, -metre, top], [-metre, 0.0, left], [0.0, 0.0, 1.0]])
+
+
+def ground_from_above(image_bgr: Image, camera: Pinhole, view: AboveView) -> Image:
+    """The picture laid flat on the ground and seen from above, faded; white where it does not see the ground.
+
+    With the right pitch and field the road's edges run parallel in it, whatever the path says.
+
+    Returns:
+        (H, W, 3) uint8 BGR, two pixels per drawing unit.
+    """
+    sharpness = 2.0
+    size = (round(_ABOVE_W * sharpness), round(_ABOVE_H * sharpness))
+    to_picture = np.linalg.inv(camera.ground_from_pixel) @ view.ground_from_drawing(sharpness)
+    flat = cv2.warpPerspective(
+        image_bgr, to_picture, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT, borderValue=(255, 255, 255),
+    )
+    u, v = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    ground = np.stack([u, v, np.ones_like(u)], axis=-1) @ view.ground_from_drawing(sharpness).T
+    depth = camera.optical(ground * (1.0, 1.0, 0.0))[..., 2]
+    flat[(depth < _NEAREST_SEEN_M) | (depth > _FARTHEST_SEEN_M)] = 255
+    return np.asarray(cv2.addWeighted(flat, 0.85, np.full_like(flat, 255), 0.15, 0.0), np.uint8)
+
+
+def above_svg(history: ArrayLike, future: ArrayLike, ground: str = "") -> str:
+    """The path from above as an SVG element, over a grid in metres.
 
     Args:
         history: (16, 3) ego poses. future: (64, 3) ego poses.
+        ground: data URI of :func:`ground_from_above` to lie below it.
     """
-    past, path = np.asarray(history, np.float64), np.asarray(future, np.float64)
-    everything = np.vstack([past[:, :2], path[:, :2], [[KART_FRONT_M, 0.0], [-KART_REAR_M, 0.0]]])
-    low, high = everything.min(axis=0) - 1.2, everything.max(axis=0) + 1.2
-    low[1], high[1] = min(low[1], -4.0), max(high[1], 4.0)
-    per_m = min(_ABOVE_H / max(high[0] - low[0], 12.0), _ABOVE_W / (high[1] - low[1]))
-    middle_x, middle_y = (low + high) / 2.0
-
-    def place(xy: ArrayLike) -> FloatArray:
-        points = np.asarray(xy, np.float64)
-        u = _ABOVE_W / 2.0 - (points[..., 1] - middle_y) * per_m
-        return np.stack([u, _ABOVE_H / 2.0 - (points[..., 0] - middle_x) * per_m], axis=-1)
-
+    past, path = _near(history), _near(future)
+    view = AboveView.around(past, path)
+    place, per_m, (middle_x, middle_y) = view.place, view.per_m, view.middle
     parts = [f'<svg class="above" viewBox="0 0 {_ABOVE_W:g} {_ABOVE_H:g}" role="img" '
              'aria-label="the path from above, forward is up">']
-    # Lines at whole multiples of 5 m (10 m where those would crowd), forward ones with their distance.
-    step_m = 5.0 if per_m > 5.0 else 10.0
+    if ground:
+        parts.append(f'<image href="{ground}" width="{_ABOVE_W:g}" height="{_ABOVE_H:g}"/>')
+    # Lines at a round distance that leaves room between them, forward ones with their distance.
+    step_m = next((step for step in (5.0, 10.0, 20.0, 50.0, 100.0, 500.0) if step * per_m > 22.0), 5000.0)
     reach_x, reach_y = _ABOVE_H / per_m / 2.0, _ABOVE_W / per_m / 2.0
     for x in np.arange(np.ceil((middle_x - reach_x) / step_m), (middle_x + reach_x) / step_m) * step_m:
-        v = place([x, 0.0])[1]
-        parts.append(f'<path d="M0 {v:.1f}H{_ABOVE_W:g}" stroke="#e3e7eb"/>'
-                     f'<text x="3" y="{v - 2.0:.1f}" fill="#87909a">{x + 0.0:.0f} m</text>')
+        down = place([x, 0.0])[1]
+        parts.append(f'<path d="M0 {down:.1f}H{_ABOVE_W:g}" stroke="#8d99a6" stroke-opacity="0.3"/>'
+                     f'<text x="3" y="{down - 2.0:.1f}" fill="#4d5761">{x + 0.0:.0f} m</text>')
     for y in np.arange(np.ceil((middle_y - reach_y) / step_m), (middle_y + reach_y) / step_m) * step_m:
-        u = place([0.0, y])[0]
-        parts.append(f'<path d="M{u:.1f} 0V{_ABOVE_H:g}" stroke="#e3e7eb"/>')
-    parts.append(_line(place(past[:, :2]), PAST_RGB, max(1.5, KART_WIDTH_M * per_m), ' opacity="0.35"'))
+        aside = place([0.0, y])[0]
+        parts.append(f'<path d="M{aside:.1f} 0V{_ABOVE_H:g}" stroke="#8d99a6" stroke-opacity="0.3"/>')
+    parts.append(_line(place(past[:, :2]), PAST_RGB, max(1.5, KART_WIDTH_M * per_m), ' opacity="0.5"'))
     whole = np.vstack([np.zeros((1, 3)), path])
     for index in range(0, len(path), 4):
         piece = place(whole[index : index + 5, :2])
         colour = time_rgb((index + 2) / max(1, len(path)))
         parts.append(_line(piece, colour, max(2.0, KART_WIDTH_M * per_m), ' opacity="0.75"'))
-    aside = np.stack([-np.sin(whole[:, 2]), np.cos(whole[:, 2])], axis=1) * KART_WIDTH_M / 2.0
-    for side, rgb in ((aside, LEFT_RGB), (-aside, RIGHT_RGB)):
-        parts.append(_line(place(whole[:, :2] + side), rgb, 1.6))
+    for border, rgb in zip(path_borders(whole), (LEFT_RGB, RIGHT_RGB)):
+        parts.append(_line(place(border[:, :2]), rgb, 1.6))
     half = KART_WIDTH_M / 2.0
     corners = place([[KART_FRONT_M, half], [KART_FRONT_M, -half], [-KART_REAR_M, -half], [-KART_REAR_M, half]])
     parts.append(f'<polygon points="{_points(corners)}" fill="#20262e"/>')
@@ -131,9 +186,9 @@ def above_svg(history: ArrayLike, future: ArrayLike) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def _on_ground(future: ArrayLike) -> FloatArray:
-    xy = np.asarray(future, np.float64)[:, :2]
-    return np.concatenate([xy, np.zeros((len(xy), 1))], axis=1)
+def _near(poses: ArrayLike) -> FloatArray:
+    """Poses no farther than anything drawn: a damaged line may put the kart anywhere."""
+    return np.clip(np.asarray(poses, np.float64), -2000.0, 2000.0)
 
 
 def _drawable(pixels: FloatArray) -> FloatArray:

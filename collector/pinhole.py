@@ -115,6 +115,13 @@ class Pinhole:
         """Row at which the ground ends (there is no roll, so it is one row for all columns)."""
         return float(self.K[1, 2] - self.K[1, 1] * np.tan(self.pitch_rad))
 
+    @cached_property
+    def ground_from_pixel(self) -> FloatArray:
+        """(3, 3) homography from (u, v, 1) to (x, y, 1) on the ground of base_link, up to scale."""
+        ray = self.rotation @ np.linalg.inv(self.K)
+        down = -ray[2]
+        return np.stack([self.x_m * down + self.z_m * ray[0], self.y_m * down + self.z_m * ray[1], down])
+
 
 def is_camera_matrix(values: ArrayLike) -> bool:
     """Whether these are the nine numbers of a pinhole's K; an uncalibrated CameraInfo has zeros."""
@@ -136,7 +143,7 @@ def path_ribbon(future: ArrayLike, camera: Pinhole, half_width_m: float = KART_W
     Points behind the camera, or nearer than half a metre, are left out.
     """
     first, last = seen_part(future, camera, half_width_m)
-    return camera.project(_borders(future, half_width_m)[:, first:last])
+    return camera.project(path_borders(future, half_width_m)[:, first:last])
 
 
 def seen_part(
@@ -144,7 +151,7 @@ def seen_part(
 ) -> tuple[int, int]:
     """Which poses [first, last) of a future :func:`path_ribbon` draws; first = last when none is in front."""
     ahead: NDArray[np.bool_] = np.all(
-        camera.optical(_borders(future, half_width_m))[..., 2] > _NEAREST_M, axis=0
+        camera.optical(path_borders(future, half_width_m))[..., 2] > _NEAREST_M, axis=0
     )
     if not ahead.any():
         return 0, 0
@@ -154,8 +161,8 @@ def seen_part(
     return first, first + int(behind[0]) if len(behind) else len(ahead)
 
 
-def _borders(future: ArrayLike, half_width_m: float) -> FloatArray:
-    """(2, N, 3) the left and right border on the ground."""
+def path_borders(future: ArrayLike, half_width_m: float = KART_WIDTH_M / 2.0) -> FloatArray:
+    """(2, N, 3) the left and the right border of a ribbon along ego poses (N, 3), on the ground of base_link."""
     poses = np.asarray(future, np.float64)
     aside = np.stack([-np.sin(poses[:, 2]), np.cos(poses[:, 2])], axis=1) * half_width_m
     borders = np.stack([poses[:, :2] + aside, poses[:, :2] - aside])

@@ -208,7 +208,7 @@ def count_rows(manifest: Mapping[str, Any]) -> dict[str, Any]:
     rejected = whole.get("rejected") if isinstance(whole, Mapping) else None
     rows = [
         ("kept", counts.get("kept", 0), "kept"),
-        ("text and path disagree (quarantine)", counts.get("quarantined", 0), "quarantined"),
+        ("quarantined: text and path disagree", counts.get("quarantined", 0), "quarantined"),
     ]
     if isinstance(rejected, Mapping):
         rows += [(str(name), count, "") for name, count in sorted(rejected.items()) if isinstance(count, int)]

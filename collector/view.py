@@ -31,7 +31,7 @@ from collector.survey import (
 
 # Bytes of pictures in a page; as base64 four thirds of it, which with text and drawings stays below 15 MB.
 PICTURE_BYTES = 9_000_000
-MOST_CARDS = 1000
+MOST_CARDS = 500
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _context(config: ViewConfig, survey: Survey, cameras: DatasetCameras) -> dic
         "height_m": f"{cameras.other.z_m:.2f}", "ahead_m": f"{cameras.other.x_m:.2f}",
         "charts": [
             ("curve label", _bars({name: name for name in LABELS}, kept.labels, refused.labels)),
-            ("smallest radius within the thought's window", _bars(radii, kept.radius_m, refused.radius_m)),
+            ("smallest radius in the thought's window", _bars(radii, kept.radius_m, refused.radius_m)),
             ("speed at t0", _bars(speeds, kept.speed_mps, refused.speed_mps)),
             ("split", _bars({name: name for name in ("train", "val")}, kept.splits, refused.splits)),
         ],

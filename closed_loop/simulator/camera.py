@@ -28,7 +28,7 @@ class Band(NamedTuple):
 
 @dataclass(frozen=True)
 class Camera(Pinhole):
-    """A pinhole that can be rendered: the ground's homography, and how far each row looks.
+    """A pinhole that can be rendered: how far each row looks, and how finely it is to be sampled.
 
     Rendering assumes square pixels and an upright horizon.
     """
@@ -37,13 +37,6 @@ class Camera(Pinhole):
     def focal_px(self) -> float:
         """Focal length in pixels."""
         return float(self.K[0, 0])
-
-    @cached_property
-    def ground_from_pixel(self) -> FloatArray:
-        """(3, 3) homography from (u, v, 1) to (x, y, 1) on the ground of base_link, up to scale."""
-        ray = self.rotation @ np.linalg.inv(self.K)
-        down = -ray[2]
-        return np.stack([self.x_m * down + self.z_m * ray[0], self.y_m * down + self.z_m * ray[1], down])
 
     def distance_of_row(self, row: ArrayLike) -> FloatArray:
         """Distance along the optical axis' ground track to the ground seen in a row; inf at the horizon."""
