@@ -24,7 +24,7 @@ KART_FRONT_M, KART_REAR_M = 1.554, 0.510  # bumpers from the rear axle
 _STEPS_PER_S = 10
 # Depths between which a picture laid flat shows more than smear.
 _NEAREST_SEEN_M, _FARTHEST_SEEN_M = 0.3, 40.0
-_ABOVE_W, _ABOVE_H = 130.0, 195.0
+_ABOVE_W, _ABOVE_H = 130.0, 164.0
 _SHIFT = 4  # cv2 takes coordinates as whole numbers of 1/16 pixel
 
 
