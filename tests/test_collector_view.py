@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from closed_loop.report import ReportConfig, write_report
 from collector.build import build_dataset
 from collector.build_config import BuildConfig
 from collector.camera_block import cameras_of
@@ -177,6 +178,15 @@ def test_an_odd_manifest_costs_its_table_only(dataset: Path, tmp_path: Path, man
     page, text = view(copy, tmp_path / "page.html", samples=2)
     assert len(page.cards) == len(page.images) == 2
     assert ("manifest.json" in text) == (manifest is None or not manifest.startswith('{"'))
+
+
+def test_the_report_shows_the_same_cards(dataset: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    text = write_report(ReportConfig(tmp_path, dataset=dataset)).read_text("utf-8")
+    page = Page(text)
+    assert len(page.cards) == len(page.images) == 8
+    assert {card["data-label"] for card in page.cards} == set(load_manifest(dataset)["counts"]["labels"])
+    assert "No dataset here" not in text and "do not add up" not in text and "&lt;article" not in text
 
 
 def test_an_empty_dataset_and_none_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,7 @@ PURE = (
     "collector.claims",
     "collector.curvature",
     "collector.errors",
+    "collector.pinhole",
     "collector.poses",
     "collector.reasoning",
     "collector.stack",
