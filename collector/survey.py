@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from tqdm import tqdm
 
+from collector.curvature import PathLabel
 from collector.errors import MonoError
 from collector.samples import (
     METADATA_FILE,
@@ -23,7 +24,7 @@ from collector.samples import (
     scan_samples,
 )
 
-LABELS = ("straight", "left", "right", "s")
+LABELS: tuple[str, ...] = get_args(PathLabel)
 # Lower ends of the radius bins, metres; the last one is as good as straight.
 RADIUS_FROM_M = (0, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 FASTEST_BIN_MPS = 14

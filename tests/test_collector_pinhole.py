@@ -159,7 +159,7 @@ def test_left_is_drawn_left_and_a_swapped_sign_goes_the_other_way(direction: flo
     assert (grey == 128).all()
     svg = above_svg(np.zeros((16, 3)), bend(direction))
     ends = [float(part.split('"')[0].split()[-1].split(",")[0]) for part in svg.split('<polyline points="')[1:]]
-    kart = 130.0 / 2.0 + AboveView.around(np.zeros((16, 3)), bend(direction)).place((0.0, 0.0))[0] - 65.0
+    kart = AboveView.around(np.zeros((16, 3)), bend(direction)).place((0.0, 0.0))[0]
     assert all((end < kart) == (direction > 0.0) for end in ends[1:-2])
 
 
@@ -172,7 +172,7 @@ def test_a_path_out_of_view_is_no_failure() -> None:
 
 
 def edge_columns(flat: np.ndarray) -> np.ndarray:
-    """Column of the middle of the road's left half, row by row: the asphalt is grey, the grass green."""
+    """Where the grass left of the road ends, row by row: the asphalt is grey, the grass green."""
     green = flat[..., 1].astype(int) - flat[..., 2] > 12
     found = []
     for row in range(120, 260):
@@ -188,9 +188,9 @@ def test_laid_flat_a_straight_road_has_parallel_edges_with_the_right_pitch_only(
     tilted = replace(FRONT, pitch_rad=float(np.radians(4.0)))
     image = np.ascontiguousarray(scene.render(tilted, (20.0, 0.0, 0.0))[..., ::-1])
     view = AboveView.around(np.zeros((16, 3)), STRAIGHT[:40] * [0.8, 1.0, 1.0])
-    right = edge_columns(ground_from_above(image, tilted, view))
+    edge = edge_columns(ground_from_above(image, tilted, view))
     expected = 2.0 * view.place((0.0, 3.2))[0]
-    assert len(right) > 60 and np.abs(np.median(right) - expected) < 6.0
-    assert np.ptp(np.percentile(right, (5, 95))) < 8.0
+    assert len(edge) > 60 and np.abs(np.median(edge) - expected) < 6.0
+    assert np.ptp(np.percentile(edge, (5, 95))) < 8.0
     wrong = edge_columns(ground_from_above(image, replace(tilted, pitch_rad=0.0), view))
     assert len(wrong) < 60 or np.ptp(np.percentile(wrong, (5, 95))) > 16.0
