@@ -51,7 +51,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["collector*", "finetune*", "closed_loop*"], exclude=["launch*", "tests*"]),
     package_data={
-        "collector": ["msg/*/msg/*.msg"],
+        "collector": ["msg/*/msg/*.msg", "templates/*"],
         "finetune": ["tiny_base/*"],
         "closed_loop": ["templates/*"],
     },

@@ -50,7 +50,10 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
     ),
     (
         "2 curate",
-        (Verb("build", "collector.build:main", "cut bags into samples whose thought and path agree"),),
+        (
+            Verb("build", "collector.build:main", "cut bags into samples whose thought and path agree"),
+            Verb("view", "collector.view:main", "one HTML page of a dataset, the paths drawn on the road", "report"),
+        ),
     ),
     (
         "3 finetune",

@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from closed_loop import plots, sheets
+from closed_loop import losses, plots
 from closed_loop.cells import CONDITIONS
 from closed_loop.deviation import reference_curves, verdict
 from closed_loop.driven import MeasuredDrive, measure_drive, read_json
 from closed_loop.report_comparison import image, metres, number, percent
+from collector.camera_block import cameras_of
+from collector.cards import cards_html, make_cards
 from collector.errors import MonoError
 from collector.samples import load_manifest
+from collector.survey import count_rows, survey_dataset
 
 
 def open_loop(folder: Path) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def training(folder: Path) -> dict[str, Any]:
     log = folder / "training.jsonl"
     if not log.is_file():
         raise MonoError(f"no training.jsonl in {folder}", "the run folder of finetune")
-    curves = sheets.read_losses(log)
+    curves = losses.read_losses(log)
     if not curves:
         raise MonoError(f"{log} holds no losses", "lines with step, text_loss and flow_loss")
     try:
@@ -67,30 +70,23 @@ def training(folder: Path) -> dict[str, Any]:
     if metrics.get("samples_per_s"):
         facts.append(("samples per second", round(metrics["samples_per_s"], 1)))
     return {
-        "plot": image(sheets.loss_figure(curves), "Text loss and trajectory loss over training steps"),
+        "plot": image(losses.loss_figure(curves), "Text loss and trajectory loss over training steps"),
         "facts": [(name, f"{value:,}".replace(",", " ")) for name, value in facts if value is not None],
     }
 
 
-def dataset(folder: Path) -> dict[str, Any]:
-    """What was kept and refused, and a sheet of samples."""
-    counts = load_manifest(folder).get("counts") or {}
-    rows = [
-        ("kept", counts.get("kept", 0), "kept"),
-        ("text and path disagree (quarantine)", counts.get("quarantined", 0), ""),
-    ]
-    rows += [(str(reason), count, "") for reason, count in sorted((counts.get("rejected") or {}).items())]
-    seen = counts.get("seen") or sum(count for _name, count, _kind in rows)
+def dataset(folder: Path, samples: int = 8) -> dict[str, Any]:
+    """What was kept and refused, and some samples as cards."""
+    manifest = load_manifest(folder)
+    picked = survey_dataset(folder, samples).picked
+    if not picked:
+        raise MonoError(f"no sample in {folder}", "a dataset with at least one", "record and build more")
+    counts = manifest.get("counts") or {}
     return {
-        "seen": seen,
-        "rows": [
-            {"name": name, "count": count, "share": 100.0 * count / seen if seen else 0.0, "kind": kind}
-            for name, count, kind in rows
-        ],
-        "adds_up": sum(count for _name, count, _kind in rows) == seen,
+        **count_rows(manifest),
         "labels": sorted((counts.get("labels") or {}).items()),
         "splits": sorted((counts.get("splits") or {}).items()),
-        "sheet": image(sheets.sample_sheet(folder), "Samples: front frame with the future path, from above, thought"),
+        "cards": cards_html(make_cards(picked, folder, cameras_of(manifest))),
     }
 
 

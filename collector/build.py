@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from collector.bags import RawFrame, open_bag
 from collector.build_config import BuildConfig, BuildReport
+from collector.camera_block import camera_block, read_intrinsics
 from collector.cutting import HISTORY_NS, HORIZON_NS, SampleCutter
 from collector.drives import read_drive
 from collector.errors import MonoError
@@ -35,10 +36,11 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
     texts = load_texts(config.reasoning) if config.reasoning is not None else None
     names = bag_names(config.bags)
     stretches: list[Stretch] = []
+    intrinsics: dict[str, dict[str, Any] | None] = {}
     for path, name in zip(config.bags, names):
         with open_bag(path) as bag:
             # Every bag is asked before the first one is cut: a missing topic should not surface after an hour.
-            bag.image_topic(config.image_topic)
+            intrinsics[name] = read_intrinsics(bag, bag.image_topic(config.image_topic))
             drive = read_drive(bag, name, config)
         stretches += stretches_of(name, drive.track, drive.laps, HISTORY_NS, HORIZON_NS)
     validation = choose_validation(stretches, config.val_fraction, config.seed)
@@ -60,7 +62,9 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
                 )
                 _cut_bag(frames, SampleCutter(drive, config, validation, texts), writer, report)
         report.check_sum()
-        writer.finish(_manifest(config, names, report, validation, dropped))
+        writer.finish(
+            {**_manifest(config, names, report, validation, dropped), "camera": camera_block(intrinsics)}
+        )
     return report
 
 
@@ -149,7 +153,6 @@ def _manifest(
         "counts": asdict(report),
         "poses_left_out": dropped,
         "validation": [asdict(stretch) for stretch in validation],
-        "camera": "front",
         "frames": "the last four at 10 Hz, oldest first",
         "poses": "[x_m, y_m, yaw_rad] in the ego frame at stamp_ns, x forward, y left",
     }

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,14 +105,27 @@ class Sample(_Strict):
         return np.array(self.future, np.float64)
 
 
+class QuarantinedSample(Sample):
+    """One line of ``quarantine.jsonl``: a sample, and under ``verdict`` why it must not train."""
+
+    verdict: dict[str, Any]
+
+
+AnySample = TypeVar("AnySample", bound=Sample)
+
+
 def parse_sample(line: str, file: Path | str, line_number: int) -> Sample:
     """One JSON line as a sample.
 
     Raises:
         SchemaError: the line is no JSON object, or a field is missing, unknown or of the wrong kind.
     """
+    return _parse(line, file, line_number, Sample)
+
+
+def _parse(line: str, file: Path | str, line_number: int, kind: type[AnySample]) -> AnySample:
     try:
-        return Sample.model_validate_json(line, strict=True)
+        return kind.model_validate_json(line, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "the line itself"
@@ -144,22 +157,30 @@ def read_samples(folder: Path | str, split: Split | None = None) -> Iterator[Sam
     return _stream(file, split)
 
 
-def _stream(file: Path, split: Split | None) -> Iterator[Sample]:
+def scan_samples(file: Path, kind: type[AnySample]) -> Iterator[AnySample | SchemaError]:
+    """Stream a file of samples, one line in memory at a time; a line that does not fit comes as its error."""
     with file.open("rb") as lines:
         for number, raw in enumerate(lines, start=1):
             if not raw.strip():
                 continue
+            found: AnySample | SchemaError
             try:
-                text = raw.decode("utf-8")
+                found = _parse(raw.decode("utf-8"), file, number, kind)
             except UnicodeDecodeError as error:
-                raise SchemaError(
-                    f"{file}, line {number}, field the line itself: {error}",
-                    "UTF-8 text",
-                    "rebuild the dataset",
-                ) from error
-            sample = parse_sample(text, file, number)
-            if split is None or sample.split == split:
-                yield sample
+                found = SchemaError(
+                    f"{file}, line {number}, field the line itself: {error}", "UTF-8 text", "rebuild the dataset"
+                )
+            except SchemaError as error:
+                found = error
+            yield found
+
+
+def _stream(file: Path, split: Split | None) -> Iterator[Sample]:
+    for sample in scan_samples(file, Sample):
+        if isinstance(sample, SchemaError):
+            raise sample
+        if split is None or sample.split == split:
+            yield sample
 
 
 def load_manifest(folder: Path | str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from matplotlib.collections import LineCollection
 
 from closed_loop.cells import CONDITIONS
 from closed_loop.deviation import measure, reference_curves, summarise
+from closed_loop.losses import loss_figure, read_losses
 from closed_loop.plots import (
     COLOURS,
     along_figure,
@@ -22,12 +23,8 @@ from closed_loop.plots import (
     ordered,
     png,
 )
-from closed_loop.sheets import choose_samples, loss_figure, path_ribbon, read_losses, sample_sheet
-from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.course import Course
 from closed_loop.simulator.course_design import course_named
-from collector.errors import MonoError
-from collector.samples import Curve, DatasetWriter, Sample, TextClaim
 
 
 @pytest.fixture(scope="module")
@@ -129,72 +126,6 @@ def test_losses_are_read_apart_and_bad_lines_passed_over(tmp_path: Path) -> None
     ]
     assert is_png(png(figure))
     assert is_png(png(loss_figure({})))
-
-
-def test_the_ribbon_lies_where_a_pinhole_sees_the_ground() -> None:
-    straight = np.stack([0.5 * np.arange(1, 65), np.zeros(64), np.zeros(64)], axis=1)
-    left, right = path_ribbon(straight, FRONT, half_width_m=0.5)
-    centre_u, centre_v = FRONT.K[0, 2], FRONT.K[1, 2]
-    assert np.allclose(left[:, 0] + right[:, 0], 2.0 * centre_u)
-    assert (left[:, 0] < centre_u).all()
-    # A point 10 m ahead of the rear axle is 9.2 m from the camera, 0.7 m below it.
-    at = straight[:, 0].tolist().index(10.0) - (64 - len(left))
-    assert left[at, 1] == pytest.approx(centre_v + FRONT.focal_px * 0.7 / 9.2)
-    assert left[at, 0] == pytest.approx(centre_u - FRONT.focal_px * 0.5 / 9.2)
-    yaw = 0.05 * np.arange(1, 65)
-    bend = np.stack([10.0 * np.sin(yaw), 10.0 * (1.0 - np.cos(yaw)), yaw], axis=1)
-    seen = path_ribbon(bend, FRONT, half_width_m=0.0)[0]
-    assert (np.diff(seen[:, 0]) < 0.0).all()  # a left bend moves left in the picture
-    assert path_ribbon(straight * [-1.0, 1.0, 1.0], FRONT).shape == (2, 0, 2)
-
-
-def make_sample(index: int, label: str) -> Sample:
-    yaw = {"left": 0.02, "right": -0.02}.get(label, 0.0) * np.arange(1, 65)
-    future = np.stack([0.4 * np.arange(1, 65), 6.0 * yaw, yaw], axis=1)
-    history = np.stack([0.4 * np.arange(-15, 1), np.zeros(16), np.zeros(16)], axis=1)
-    return Sample(
-        file_name=f"images/{index % 3}.jpg",
-        frames=(f"images/{index % 3}.jpg",) * 4,
-        id=f"{label}-{index}",
-        bag="bag",
-        lap=0,
-        stamp_ns=index,
-        reasoning="The lane bends, so steer with it.",
-        speed_mps=4.0,
-        history=tuple(map(tuple, history.tolist())),
-        future=tuple(map(tuple, future.tolist())),
-        curve=Curve(label=label, max_abs_curvature_1pm=0.1, entry_m=None, turn_rad=float(yaw[30])),
-        claim=TextClaim(lateral="none", longitudinal="none"),
-    )
-
-
-def test_the_sheet_takes_every_label_and_spreads_over_the_dataset() -> None:
-    samples = [make_sample(index, "straight") for index in range(90)] + [make_sample(i, "left") for i in range(4)]
-    samples += [make_sample(i, "right") for i in range(4)]
-    chosen = choose_samples(samples, 6)
-    assert [sample.curve.label for sample in chosen] == ["left", "right", "straight"] * 2
-    straight = [sample.stamp_ns for sample in chosen if sample.curve.label == "straight"]
-    assert straight[0] < 45 <= straight[1]
-    assert choose_samples([], 6) == []
-    assert len(choose_samples(samples[:2], 6)) == 6  # fewer samples than places: repeated, not a failure
-
-
-def test_a_sheet_of_a_dataset_with_an_unreadable_frame(tmp_path: Path) -> None:
-    folder = tmp_path / "dataset"
-    with DatasetWriter(folder) as writer:
-        for index in range(3):
-            image = np.full((90, 160, 3), 60 * index, np.uint8)
-            data = cv2.imencode(".jpg", image)[1].tobytes() if index else b"no picture"
-            (folder / "images" / f"{index}.jpg").write_bytes(data)
-        for index in range(6):
-            writer.write(make_sample(index, ("left", "right", "straight")[index % 3]))
-        writer.finish({})
-    figure = sample_sheet(folder, count=4)
-    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert "frame cannot be read" in texts
-    assert is_png(png(figure))
-    with pytest.raises(MonoError, match="dataset"):
-        sample_sheet(tmp_path / "none")
 
 
 def test_figures_leave_no_global_state() -> None:

@@ -46,6 +46,7 @@ PURE = (
     "collector.curvature",
     "collector.doctor.checks",
     "collector.errors",
+    "collector.pinhole",
     "collector.poses",
     "collector.reasoning",
     "collector.stack",

@@ -64,8 +64,11 @@ def test_ament_resolves_the_names(prefix: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_data_files_are_installed(prefix: Path) -> None:
     site = next(prefix.rglob("collector/__init__.py")).parents[1]
-    patterns = {"collector": "msg/*/msg/*.msg", "finetune": "tiny_base/*", "closed_loop": "templates/*"}
-    for package, pattern in patterns.items():
+    patterns = (
+        ("collector", "msg/*/msg/*.msg"), ("collector", "templates/*"), ("finetune", "tiny_base/*"),
+        ("closed_loop", "templates/*"),
+    )
+    for package, pattern in patterns:
         expected = {path.relative_to(ROOT) for path in (ROOT / package).glob(pattern) if path.is_file()}
         missing = {str(path) for path in expected if not (site / path).is_file()}
         assert not missing

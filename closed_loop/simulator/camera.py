@@ -1,19 +1,18 @@
-"""A pinhole camera on the kart, and the flat ground seen through it.
+"""The rendered cameras: the flat ground seen through the kart's pinhole (:mod:`collector.pinhole`).
 
-Axes of ``base_link``: x forward, y left, z up. Pixels: u to the right, v down, pixel centres at whole numbers.
 A flat ground seen by a pinhole is a homography, so the picture is one exact perspective warp of a texture.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from collector.errors import MonoError
+from collector.pinhole import Pinhole
 
 FloatArray = NDArray[np.float64]
 
@@ -28,84 +27,16 @@ class Band(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Camera:
-    """Where a camera sits on the kart and what it sees.
+class Camera(Pinhole):
+    """A pinhole that can be rendered: how far each row looks, and how finely it is to be sampled.
 
-    Attributes:
-        x_m, y_m, z_m: mount in base_link.
-        yaw_rad: positive turns the view left. pitch_rad: positive turns it down (REP-103).
-        hfov_rad: horizontal field of view over the whole width; pixels are square.
-
-    Raises:
-        MonoError: a size or field of view no pinhole has.
+    Rendering assumes square pixels and an upright horizon.
     """
-
-    name: str
-    x_m: float = 0.8
-    y_m: float = 0.0
-    z_m: float = 0.7
-    yaw_rad: float = 0.0
-    pitch_rad: float = 0.0
-    hfov_rad: float = float(np.pi / 2)
-    width_px: int = 640
-    height_px: int = 360
-
-    def __post_init__(self) -> None:
-        if self.width_px < 8 or self.height_px < 8 or not 0.05 < self.hfov_rad < 3.0 or self.z_m <= 0.0:
-            raise MonoError(
-                f"camera {self.name!r} of {self.width_px}x{self.height_px} px, field {self.hfov_rad} rad, "
-                f"height {self.z_m} m",
-                "at least 8x8 px, a field between 0.05 and 3 rad, above the ground", "correct the camera",
-            )
-
-    def sized(self, width_px: int, height_px: int) -> Camera:
-        """The same view with other pixels; keep the aspect ratio, or the picture is cropped up and down."""
-        return replace(self, width_px=width_px, height_px=height_px)
 
     @cached_property
     def focal_px(self) -> float:
         """Focal length in pixels."""
-        return self.width_px / 2.0 / float(np.tan(self.hfov_rad / 2.0))
-
-    @cached_property
-    def K(self) -> FloatArray:
-        """(3, 3) intrinsic matrix, as in sensor_msgs/CameraInfo."""
-        f = self.focal_px
-        return np.array(
-            [[f, 0.0, (self.width_px - 1) / 2.0], [0.0, f, (self.height_px - 1) / 2.0], [0.0, 0.0, 1.0]]
-        )
-
-    @cached_property
-    def rotation(self) -> FloatArray:
-        """(3, 3) from optical axes (right, down, forward) to base_link axes."""
-        cy, sy = np.cos(self.yaw_rad), np.sin(self.yaw_rad)
-        cp, sp = np.cos(self.pitch_rad), np.sin(self.pitch_rad)
-        yaw = np.array([[cy, -sy, 0.0], [sy, cy, 0.0], [0.0, 0.0, 1.0]])
-        pitch = np.array([[cp, 0.0, sp], [0.0, 1.0, 0.0], [-sp, 0.0, cp]])
-        optical = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
-        return yaw @ pitch @ optical
-
-    def optical(self, points: ArrayLike) -> FloatArray:
-        """Points (..., 3) of base_link in optical axes: right, down, depth; metres."""
-        return (np.asarray(points, np.float64) - (self.x_m, self.y_m, self.z_m)) @ self.rotation
-
-    def project(self, points: ArrayLike) -> FloatArray:
-        """Pixels (..., 2) of points (..., 3) in base_link; NaN for points that are not in front."""
-        seen = self.optical(points)
-        depth = np.where(seen[..., 2:] > 1e-6, seen[..., 2:], np.nan)
-        return self.focal_px * seen[..., :2] / depth + self.K[:2, 2]
-
-    @cached_property
-    def horizon_px(self) -> float:
-        """Row at which the ground ends (there is no roll, so it is one row for all columns)."""
-        return float(self.K[1, 2] - self.focal_px * np.tan(self.pitch_rad))
-
-    @cached_property
-    def ground_from_pixel(self) -> FloatArray:
-        """(3, 3) homography from (u, v, 1) to (x, y, 1) on the ground of base_link, up to scale."""
-        ray = self.rotation @ np.linalg.inv(self.K)
-        down = -ray[2]
-        return np.stack([self.x_m * down + self.z_m * ray[0], self.y_m * down + self.z_m * ray[1], down])
+        return float(self.K[0, 0])
 
     def distance_of_row(self, row: ArrayLike) -> FloatArray:
         """Distance along the optical axis' ground track to the ground seen in a row; inf at the horizon."""
