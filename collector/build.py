@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from collector.errors import MonoError
 from collector.run_folder import command_line, git_commit, hash_path, plain
 from collector.samples import DatasetWriter, SchemaError
 from collector.splits import Stretch, choose_validation, stretches_of
+from collector.tracks import PoseTrack
 
 
 def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildReport:
@@ -43,12 +44,12 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
         stretches += stretches_of(name, drive.track, drive.laps, HISTORY_NS, HORIZON_NS)
     validation = choose_validation(stretches, config.val_fraction, config.seed)
     report = BuildReport()
-    dropped: dict[str, dict[str, int]] = {}
+    tracks: dict[str, PoseTrack] = {}
     with DatasetWriter(config.out, config.overwrite) as writer:
         for path, name in zip(config.bags, names):
             with open_bag(path) as bag:
                 drive = read_drive(bag, name, config)
-                dropped[name] = drive.track.dropped
+                tracks[name] = drive.track
                 topic = bag.image_topic(config.image_topic)
                 frames = tqdm(
                     bag.frames(topic),
@@ -60,7 +61,7 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
                 )
                 _cut_bag(frames, SampleCutter(drive, config, validation, texts), writer, report)
         report.check_sum()
-        writer.finish(_manifest(config, names, report, validation, dropped))
+        writer.finish(_manifest(config, names, report, validation, tracks))
     return report
 
 
@@ -135,7 +136,7 @@ def _manifest(
     names: Sequence[str],
     report: BuildReport,
     validation: Sequence[Stretch],
-    dropped: dict[str, dict[str, int]],
+    tracks: Mapping[str, PoseTrack],
 ) -> dict[str, Any]:
     """Everything needed to build the same folder again; nothing that would differ if one did."""
     settings = plain(config)
@@ -147,7 +148,8 @@ def _manifest(
         "bags": [{"name": name, "sha256": hash_path(path)} for path, name in zip(config.bags, names)],
         "config": settings,
         "counts": asdict(report),
-        "poses_left_out": dropped,
+        "pose_quality": {name: track.report.plain() for name, track in tracks.items()},
+        "poses_left_out": {name: track.dropped for name, track in tracks.items()},
         "validation": [asdict(stretch) for stretch in validation],
         "camera": "front",
         "frames": "the last four at 10 Hz, oldest first",

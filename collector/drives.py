@@ -72,10 +72,12 @@ def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
             laps.append((received_ns, int(data[field_index])))
     lap_rows = np.array(laps, np.int64).reshape(-1, 2)
     stamps = sorted(wheel)
+    wheel_ns = np.array(stamps, np.int64)
+    wheel_mps = np.array([wheel[stamp] for stamp in stamps], np.float64)
     return Drive(
         name,
-        build_track(bag.odometry(config.odometry_topic), config.track),
+        build_track(bag.odometry(config.odometry_topic), config.track, (wheel_ns, wheel_mps)),
         LapCount(lap_rows[:, 0], lap_rows[:, 1]),
-        np.array(stamps, np.int64),
-        np.array([wheel[stamp] for stamp in stamps], np.float64),
+        wheel_ns,
+        wheel_mps,
     )
