@@ -27,7 +27,8 @@ class BuildConfig:
         reasoning: JSONL of texts to curate instead of writing our own: {"stamp_ns": .., "reasoning": "..",
             "bag": ".."} (bag is optional); frames without a text are rejected.
         image_topic: camera topic; by default our JPEG topic, else the raw one.
-        odometry_topic: nav_msgs/Odometry with the pose of base_link in the map.
+        odometry_topic: the pose of base_link in the map: nav_msgs/Odometry, or geometry_msgs/PoseStamped or
+            PoseWithCovarianceStamped.
         velocity_topic: VelocityReport, used where the bag has it.
         status_topic: the simulator's status with the lap count, used where the bag has it.
         min_speed_mps: a frame whose kart is on average slower than this over the thought's window stands still.

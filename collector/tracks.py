@@ -30,6 +30,8 @@ HORIZON_CUT = "horizon cut off"
 NS = 1_000_000_000
 # A clock that steps back by less is a message out of order; by more, a restart of the simulation.
 _RESET_NS = NS
+# Of the kart; assumed where a source of poses tells no speed.
+_TOP_SPEED_MPS = 10.0
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ def _rejoined(pieces: Sequence[Piece], config: TrackConfig, noise: PoseNoise) ->
 
 def _allowed_step_m(speeds_mps: Sequence[float], dt_s: float, config: TrackConfig) -> float:
     known = [abs(speed) for speed in speeds_mps if np.isfinite(speed)]
-    return config.teleport_slack_m + 2.0 * max(known, default=0.0) * dt_s
+    return config.teleport_slack_m + 2.0 * max(known, default=_TOP_SPEED_MPS) * dt_s
 
 
 class _Cutter:
