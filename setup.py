@@ -37,7 +37,7 @@ EXTRAS = {
     "model": MODEL,
     "gpu": [*MODEL, "bitsandbytes"],
     "report": ["matplotlib>=3.7", "jinja2"],
-    "dev": ["pytest", "pytest-timeout", "hypothesis", "mcap", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+    "dev": ["pytest", "pytest-timeout", "hypothesis", "mcap", "datasets", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
 }
 
 setup(
