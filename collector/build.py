@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from collector.bags import RawFrame, open_bag
+from collector.balance import balance_folder
 from collector.build_config import BuildConfig, BuildReport
 from collector.cutting import HISTORY_NS, HORIZON_NS, SampleCutter
 from collector.drives import read_drive
@@ -60,8 +61,12 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
                     dynamic_ncols=True,
                 )
                 _cut_bag(frames, SampleCutter(drive, config, validation, texts), writer, report)
+        manifest: dict[str, Any] = {}
+        if config.balance:
+            writer.close()
+            manifest["balance"] = balance_folder(config.out, config, report)
         report.check_sum()
-        writer.finish(_manifest(config, names, report, validation, tracks))
+        writer.finish(_manifest(config, names, report, validation, tracks) | manifest)
     return report
 
 

@@ -36,6 +36,9 @@ class BuildConfig:
         jpeg_quality: for frames recorded raw; recorded JPEG is kept byte for byte.
         track: what counts as one continuous motion, and smoothing of noisy poses.
         thresholds: of the curve labels and of the contradiction filter.
+        balance: level the training split by label and radius, by seed: straights and the commonest bends are thinned.
+        balance_ratio: a bin keeps at most this many times what the smallest bin has.
+        balance_rare_share: a bin with a smaller share of the training samples is kept whole and levels no other.
         overwrite: replace a dataset that is there already.
     """
 
@@ -54,6 +57,9 @@ class BuildConfig:
     jpeg_quality: int = 95
     track: TrackConfig = field(default_factory=TrackConfig)
     thresholds: CurveThresholds = field(default_factory=CurveThresholds)
+    balance: bool = False
+    balance_ratio: float = 2.0
+    balance_rare_share: float = 0.02
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -64,6 +70,12 @@ class BuildConfig:
         if not 0.0 <= self.val_fraction < 1.0:
             raise MonoError(
                 f"a validation fraction of {self.val_fraction}", "from 0 to below 1", "use for example 0.1"
+            )
+        if not (self.balance_ratio >= 1.0 and 0.0 <= self.balance_rare_share < 1.0):
+            raise MonoError(
+                f"a balance ratio of {self.balance_ratio} and a rare share of {self.balance_rare_share}",
+                "a ratio of 1 or more, a share from 0 to below 1",
+                "use for example 2 and 0.02",
             )
         if not 1 <= self.jpeg_quality <= 100:
             raise MonoError(f"a JPEG quality of {self.jpeg_quality}", "1 to 100", "use for example 95")
@@ -97,6 +109,13 @@ class BuildReport:
     def reject(self, reason: str) -> None:
         """Count one frame out."""
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+    def take_back(self, label: str, split: str, reason: str) -> None:
+        """Count a frame out that had been counted in."""
+        self.kept -= 1
+        self.labels[label] -= 1
+        self.splits[split] -= 1
+        self.reject(reason)
 
     def check_sum(self) -> None:
         """Raise if a frame was lost or counted twice; that would be a fault of ours."""

@@ -33,8 +33,8 @@ QUARANTINE_FILE = "quarantine.jsonl"
 MANIFEST_FILE = "manifest.json"
 IMAGE_FOLDER = "images"
 
-# Hugging Face takes a file name with one of these words in it for a split of its own, and then loads the pictures without
-# the metadata: a bag called "test" would cost all texts.
+# Hugging Face takes a file name with one of these words in it for a split of its own, and then loads the pictures
+# without the metadata: a bag called "test" would cost all texts.
 _SPLIT_WORD = re.compile(
     r"(?<![^-._ 0-9/])(train|training|validation|valid|dev|val|test|testing|eval|evaluation)(?![^-._ 0-9])"
 )
