@@ -49,7 +49,13 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
     ),
     (
         "2 curate",
-        (Verb("build", "collector.build:main", "cut bags into samples whose thought and path agree"),),
+        (
+            Verb("build", "collector.build:main", "cut bags into samples whose thought and path agree"),
+            Verb(
+                "build-physical-ai", "collector.physical_ai:main", "the same from curves of NVIDIA's PhysicalAI-AV",
+                "physical-ai",
+            ),
+        ),
     ),
     (
         "3 finetune",
