@@ -59,7 +59,7 @@ class BuildConfig:
     thresholds: CurveThresholds = field(default_factory=CurveThresholds)
     balance: bool = False
     balance_ratio: float = 2.0
-    balance_rare_share: float = 0.02
+    balance_rare_share: float = 0.05
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class BuildConfig:
             raise MonoError(
                 f"a balance ratio of {self.balance_ratio} and a rare share of {self.balance_rare_share}",
                 "a ratio of 1 or more, a share from 0 to below 1",
-                "use for example 2 and 0.02",
+                "use for example 2 and 0.05",
             )
         if not 1 <= self.jpeg_quality <= 100:
             raise MonoError(f"a JPEG quality of {self.jpeg_quality}", "1 to 100", "use for example 95")

@@ -36,7 +36,7 @@ _GRID_S = 0.02
 # Medians of the length of a 2-D normal vector and of a 1-D one, over their deviation.
 _RAYLEIGH_MEDIAN, _NORMAL_MEDIAN = 1.17741, 0.67449
 # How lively a kart drives: power density of the third derivative that the noise is weighed against. Tuned on simulated
-# hairpins of 4 m radius at 5 to 8 m/s; errors change by a tenth within a factor of four.
+# hairpins of 4 m radius at 5 to 8 m/s; path errors change by less than a tenth within a factor of four.
 _YAW_LIVELINESS = 50.0  # rad^2/s^5
 _SPEED_LIVELINESS = 20.0  # of positions where only their speed is wanted, m^2/s^5
 _DRIFT_LIVELINESS = {"wheel": 0.01, "odometry": 0.01, "positions": 0.2}  # of positions against the guide, m^2/s^5

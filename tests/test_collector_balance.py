@@ -38,14 +38,16 @@ def bins_of(samples: list[Sample]) -> Counter[str]:
 def test_bins_are_level_and_the_sum_still_checks(tmp_path: Path, bags: tuple[Path, ...]) -> None:
     everything = build_dataset(BuildConfig(bags, tmp_path / "all", val_fraction=0.2), show_progress=False)
     whole = {sample.id: sample for sample in read_samples(tmp_path / "all")}
-    config = BuildConfig(bags, tmp_path / "level", val_fraction=0.2, balance=True, balance_ratio=1.5)
+    config = BuildConfig(
+        bags, tmp_path / "level", val_fraction=0.2, balance=True, balance_ratio=1.5, balance_rare_share=0.02
+    )
     report = build_dataset(config, show_progress=False)
     samples = list(read_samples(tmp_path / "level"))
     before, after = bins_of(list(whole.values())), bins_of(samples)
     assert before["straight"] > 4 * min(before.values()) and len(before) >= 5
 
     total = sum(before.values())
-    common = {name: count for name, count in after.items() if before[name] >= 0.02 * total}
+    common = {name: count for name, count in after.items() if before[name] >= config.balance_rare_share * total}
     assert len(common) >= 4 and max(common.values()) <= 1.5 * min(common.values())
     assert max(after.values()) == max(common.values()) and after.keys() == before.keys()
     assert all(after[name] == before[name] for name in before if before[name] <= max(common.values()))
