@@ -37,7 +37,9 @@ EXTRAS = {
     "model": MODEL,
     "gpu": [*MODEL, "bitsandbytes"],
     "report": ["matplotlib>=3.7", "jinja2"],
-    "dev": ["pytest", "pytest-timeout", "hypothesis", "mcap", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+    # NVIDIA's own reader of its driving data; it needs Python 3.11 or newer.
+    "physical-ai": ["physical_ai_av>=0.2"],
+    "dev": ["pytest", "pytest-timeout", "hypothesis", "mcap", "datasets", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
 }
 
 setup(

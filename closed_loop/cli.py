@@ -52,6 +52,10 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         "2 curate",
         (
             Verb("build", "collector.build:main", "cut bags into samples whose thought and path agree"),
+            Verb(
+                "build-physical-ai", "collector.physical_ai:main", "the same from curves of NVIDIA's PhysicalAI-AV",
+                "physical-ai",
+            ),
             Verb("view", "collector.view:main", "one HTML page of a dataset, the paths drawn on the road", "report"),
         ),
     ),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
 
 IMAGE_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
+# What a pose can be read from; only odometry tells the speed too.
+POSE_TYPES = (ODOMETRY.type, "geometry_msgs/msg/PoseWithCovarianceStamped", "geometry_msgs/msg/PoseStamped")
 # Channels per pixel, and whether the colours come as RGB (OpenCV wants BGR).
 ENCODINGS = {
     "bgr8": (3, False),
@@ -64,7 +66,7 @@ class RawFrame:
 
 @dataclass(frozen=True)
 class OdometryRow:
-    """One odometry message: pose in the map, forward speed in the kart's frame."""
+    """One odometry or pose message: pose in the map, forward speed in the kart's frame (NaN where it tells none)."""
 
     stamp_ns: int
     received_ns: int
@@ -167,13 +169,26 @@ class BagReader:
         for connection in reader.connections:
             self.counts[connection.topic] = self.counts.get(connection.topic, 0) + connection.msgcount
 
-    def require_topic(self, name: str, purpose: str, cure: str) -> None:
-        """Raise a MonoError that names the missing topic and what the bag has instead."""
-        if self.counts.get(name, 0) == 0:
-            held = ", ".join(sorted(topic for topic, count in self.counts.items() if count)) or "nothing"
+    def require_topic(self, name: str, purpose: str, types: Sequence[str], option: str, cure: str) -> None:
+        """Raise a MonoError unless the bag has messages of a topic, of a type that can be read.
+
+        It names what is missing and what the bag has instead, first of all topics that would do.
+        """
+        if self.counts.get(name, 0):
+            if self.topics[name] in types:
+                return
             raise MonoError(
-                f"the bag {self.path} holds no messages of {name} ({purpose}); it holds {held}", name, cure
+                f"{name} in {self.path} has the type {self.topics[name]}",
+                " or ".join(types),
+                f"choose another {option}",
             )
+        held = sorted(topic for topic, count in self.counts.items() if count)
+        others = [topic for topic in held if self.topics[topic] in types]
+        raise MonoError(
+            f"the bag {self.path} holds no messages of {name} ({purpose}); it holds {', '.join(held) or 'nothing'}",
+            f"{name} of the type {' or '.join(types)}",
+            f"use {option} {others[0]}" if others else cure,
+        )
 
     def image_topic(self, wanted: str | None = None) -> str:
         """The camera topic: the one wanted, else our JPEG topic, else the raw one.
@@ -182,21 +197,15 @@ class BagReader:
             MonoError: none there, or not an image type.
         """
         candidates = [wanted] if wanted else [CAMERA_JPEG.name, CAMERA_IMAGE.name]
-        for name in candidates:
-            if self.counts.get(name, 0):
-                if self.topics[name] not in IMAGE_TYPES:
-                    raise MonoError(
-                        f"{name} in {self.path} has the type {self.topics[name]}",
-                        " or ".join(IMAGE_TYPES),
-                        "choose another --image-topic",
-                    )
-                return name
+        name = next((name for name in candidates if self.counts.get(name, 0)), candidates[-1])
         self.require_topic(
-            " or ".join(candidates),
+            name,
             "the camera",
-            "record with the camera on (AWSIM: --camera gpu), or name your topic with --image-topic",
+            IMAGE_TYPES,
+            "--image-topic",
+            "record with the camera on (AWSIM: --camera gpu), for example with alpamayo-mono record",
         )
-        raise AssertionError("unreachable")
+        return name
 
     def messages(self, topic: str) -> Iterator[tuple[int, Any]]:
         """(received_ns, message) of one topic in order of arrival; undecodable messages come as None."""
@@ -220,12 +229,12 @@ class BagReader:
                 yield RawFrame(stamp_ns, received_ns, frame_id, bytes(message.data))
 
     def odometry(self, topic: str = ODOMETRY.name) -> Iterator[OdometryRow | None]:
-        """Poses of a nav_msgs/Odometry topic; None where a message cannot be read."""
+        """Poses of a topic of one of POSE_TYPES; None where a message cannot be read."""
         for received_ns, message in self.messages(topic):
             if message is None:
                 yield None
                 continue
-            pose, twist = message.pose.pose, message.twist.twist
+            pose = message.pose if hasattr(message.pose, "position") else message.pose.pose
             q = pose.orientation
             # Yaw of a quaternion (REP-103 axes); an all-zero one has no direction and becomes NaN.
             norm = q.x * q.x + q.y * q.y + q.z * q.z + q.w * q.w
@@ -242,7 +251,7 @@ class BagReader:
                 float(pose.position.x),
                 float(pose.position.y),
                 yaw_rad,
-                float(twist.linear.x),
+                float(message.twist.twist.linear.x) if hasattr(message, "twist") else float("nan"),
             )
 
     def _raw(self, topics: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
@@ -290,7 +299,8 @@ def open_bag(path: Path | str) -> Iterator[BagReader]:
         raise MonoError(
             f"{place} cannot be opened as a bag: {error}",
             "a bag folder with metadata.yaml, or an .mcap or .db3 file",
-            "check that the recording was finished; a folder without metadata.yaml can be read by its file",
+            "check that the recording was finished; a folder without metadata.yaml can be read by its file "
+            "(one that ends in .zstd after zstd -d)",
         ) from error
     try:
         yield BagReader(place, reader)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from collector.bags import RawFrame, open_bag
+from collector.balance import balance_folder
 from collector.build_config import BuildConfig, BuildReport
 from collector.camera_block import camera_block, read_intrinsics
 from collector.cutting import HISTORY_NS, HORIZON_NS, SampleCutter
@@ -24,6 +25,7 @@ from collector.errors import MonoError
 from collector.run_folder import command_line, git_commit, hash_path, plain
 from collector.samples import DatasetWriter, SchemaError
 from collector.splits import Stretch, choose_validation, stretches_of
+from collector.tracks import PoseTrack
 
 
 def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildReport:
@@ -45,12 +47,12 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
         stretches += stretches_of(name, drive.track, drive.laps, HISTORY_NS, HORIZON_NS)
     validation = choose_validation(stretches, config.val_fraction, config.seed)
     report = BuildReport()
-    dropped: dict[str, dict[str, int]] = {}
+    tracks: dict[str, PoseTrack] = {}
     with DatasetWriter(config.out, config.overwrite) as writer:
         for path, name in zip(config.bags, names):
             with open_bag(path) as bag:
                 drive = read_drive(bag, name, config)
-                dropped[name] = drive.track.dropped
+                tracks[name] = drive.track
                 topic = bag.image_topic(config.image_topic)
                 frames = tqdm(
                     bag.frames(topic),
@@ -61,10 +63,13 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
                     dynamic_ncols=True,
                 )
                 _cut_bag(frames, SampleCutter(drive, config, validation, texts), writer, report)
+        manifest: dict[str, Any] = {}
+        if config.balance:
+            writer.close()
+            manifest["balance"] = balance_folder(config.out, config, report)
         report.check_sum()
-        writer.finish(
-            {**_manifest(config, names, report, validation, dropped), "camera": camera_block(intrinsics)}
-        )
+        manifest["camera"] = camera_block(intrinsics)
+        writer.finish(_manifest(config, names, report, validation, tracks) | manifest)
     return report
 
 
@@ -139,7 +144,7 @@ def _manifest(
     names: Sequence[str],
     report: BuildReport,
     validation: Sequence[Stretch],
-    dropped: dict[str, dict[str, int]],
+    tracks: Mapping[str, PoseTrack],
 ) -> dict[str, Any]:
     """Everything needed to build the same folder again; nothing that would differ if one did."""
     settings = plain(config)
@@ -151,7 +156,8 @@ def _manifest(
         "bags": [{"name": name, "sha256": hash_path(path)} for path, name in zip(config.bags, names)],
         "config": settings,
         "counts": asdict(report),
-        "poses_left_out": dropped,
+        "pose_quality": {name: track.report.plain() for name, track in tracks.items()},
+        "poses_left_out": {name: track.dropped for name, track in tracks.items()},
         "validation": [asdict(stretch) for stretch in validation],
         "frames": "the last four at 10 Hz, oldest first",
         "poses": "[x_m, y_m, yaw_rad] in the ego frame at stamp_ns, x forward, y left",

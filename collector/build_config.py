@@ -29,7 +29,8 @@ class BuildConfig:
             "bag": ".."} (bag is optional); frames without a text are rejected.
         reasoning_language: of the thoughts we write: en, as the released model speaks, or ja.
         image_topic: camera topic; by default our JPEG topic, else the raw one.
-        odometry_topic: nav_msgs/Odometry with the pose of base_link in the map.
+        odometry_topic: the pose of base_link in the map: nav_msgs/Odometry, or geometry_msgs/PoseStamped or
+            PoseWithCovarianceStamped.
         velocity_topic: VelocityReport, used where the bag has it.
         status_topic: the simulator's status with the lap count, used where the bag has it.
         min_speed_mps: a frame whose kart is on average slower than this over the thought's window stands still.
@@ -37,6 +38,9 @@ class BuildConfig:
         jpeg_quality: for frames recorded raw; recorded JPEG is kept byte for byte.
         track: what counts as one continuous motion, and smoothing of noisy poses.
         thresholds: of the curve labels and of the contradiction filter.
+        balance: level the training split by label and radius, by seed: straights and the commonest bends are thinned.
+        balance_ratio: a bin keeps at most this many times what the smallest bin has.
+        balance_rare_share: a bin with a smaller share of the training samples is kept whole and levels no other.
         overwrite: replace a dataset that is there already.
     """
 
@@ -56,6 +60,9 @@ class BuildConfig:
     jpeg_quality: int = 95
     track: TrackConfig = field(default_factory=TrackConfig)
     thresholds: CurveThresholds = field(default_factory=CurveThresholds)
+    balance: bool = False
+    balance_ratio: float = 2.0
+    balance_rare_share: float = 0.05
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -66,6 +73,12 @@ class BuildConfig:
         if not 0.0 <= self.val_fraction < 1.0:
             raise MonoError(
                 f"a validation fraction of {self.val_fraction}", "from 0 to below 1", "use for example 0.1"
+            )
+        if not (self.balance_ratio >= 1.0 and 0.0 <= self.balance_rare_share < 1.0):
+            raise MonoError(
+                f"a balance ratio of {self.balance_ratio} and a rare share of {self.balance_rare_share}",
+                "a ratio of 1 or more, a share from 0 to below 1",
+                "use for example 2 and 0.05",
             )
         if not 1 <= self.jpeg_quality <= 100:
             raise MonoError(f"a JPEG quality of {self.jpeg_quality}", "1 to 100", "use for example 95")
@@ -99,6 +112,13 @@ class BuildReport:
     def reject(self, reason: str) -> None:
         """Count one frame out."""
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+    def take_back(self, label: str, split: str, reason: str) -> None:
+        """Count a frame out that had been counted in."""
+        self.kept -= 1
+        self.labels[label] -= 1
+        self.splits[split] -= 1
+        self.reject(reason)
 
     def check_sum(self) -> None:
         """Raise if a frame was lost or counted twice; that would be a fault of ours."""

@@ -68,6 +68,14 @@ class CurveThresholds:
                     f"the threshold {name} = {value!r}", "a positive number", f"set {name} above zero"
                 )
 
+    def radius_bin(self, label: PathLabel, max_abs_curvature_1pm: float) -> str:
+        """The bin of a path by label and radius: straight, or for example "left gentle", "s medium", "right sharp"."""
+        if label == "straight":
+            return label
+        if max_abs_curvature_1pm < self.gentle_curvature_1pm:
+            return f"{label} gentle"
+        return f"{label} {'sharp' if max_abs_curvature_1pm > self.sharp_curvature_1pm else 'medium'}"
+
 
 DEFAULT_THRESHOLDS = CurveThresholds()
 

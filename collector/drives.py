@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.bags import BagReader, header_stamp_ns
+from collector.bags import POSE_TYPES, BagReader, header_stamp_ns
 from collector.build_config import BuildConfig
-from collector.errors import MonoError
 from collector.splits import LapCount
-from collector.stack import AWSIM_STATUS_FIELDS, ODOMETRY
+from collector.stack import AWSIM_STATUS_FIELDS
 from collector.tracks import NS, PoseTrack, build_track
 
 # A count beyond this is a damaged message.
@@ -45,19 +44,18 @@ def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
     """Read everything but the camera.
 
     Raises:
-        MonoError: the bag has no odometry, or under that name something else.
+        MonoError: the bag has no pose, or under that name something else; it says what to record, and how.
     """
+    wanted = (config.odometry_topic, config.velocity_topic, config.status_topic)
     bag.require_topic(
         config.odometry_topic,
         "the kart's pose",
-        "record it too (alpamayo-mono record does; AWSIM: keep GNSS and IMU on), or name yours with --odometry-topic",
+        POSE_TYPES,
+        "--odometry-topic",
+        "record it: alpamayo-mono record takes all that is needed; or add "
+        f"{' '.join(topic for topic in wanted if not bag.counts.get(topic, 0))} to the topics of your own recording "
+        "(the Challenge's record_data.bash), with AWSIM's GNSS and IMU on",
     )
-    if bag.topics[config.odometry_topic] != ODOMETRY.type:
-        raise MonoError(
-            f"{config.odometry_topic} in {bag.path} has the type {bag.topics[config.odometry_topic]}",
-            ODOMETRY.type,
-            "choose another --odometry-topic",
-        )
     wheel: dict[int, float] = {}
     for _, message in bag.messages(config.velocity_topic) if config.velocity_topic in bag.topics else ():
         if hasattr(message, "longitudinal_velocity"):
@@ -72,10 +70,12 @@ def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
             laps.append((received_ns, int(data[field_index])))
     lap_rows = np.array(laps, np.int64).reshape(-1, 2)
     stamps = sorted(wheel)
+    wheel_ns = np.array(stamps, np.int64)
+    wheel_mps = np.array([wheel[stamp] for stamp in stamps], np.float64)
     return Drive(
         name,
-        build_track(bag.odometry(config.odometry_topic), config.track),
+        build_track(bag.odometry(config.odometry_topic), config.track, (wheel_ns, wheel_mps)),
         LapCount(lap_rows[:, 0], lap_rows[:, 1]),
-        np.array(stamps, np.int64),
-        np.array([wheel[stamp] for stamp in stamps], np.float64),
+        wheel_ns,
+        wheel_mps,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,13 @@ METADATA_FILE = "metadata.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
 MANIFEST_FILE = "manifest.json"
 IMAGE_FOLDER = "images"
+
+# Hugging Face takes a file name with one of these words in it for a split of its own, and then loads the pictures
+# without the metadata: a bag called "test" would cost all texts.
+_SPLIT_WORD = re.compile(
+    r"(?<![^-._ 0-9/])(train|training|validation|valid|dev|val|test|testing|eval|evaluation)(?![^-._ 0-9])"
+)
+_MARKED = r"\1~"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PoseRow = tuple[Finite, Finite, Finite]
@@ -279,7 +287,7 @@ class DatasetWriter:
 
 def image_name(bag: str, stamp_ns: int) -> str:
     """Where a camera frame lies, relative to the dataset folder."""
-    return f"{IMAGE_FOLDER}/{bag}_{stamp_ns}.jpg"
+    return f"{IMAGE_FOLDER}/{_SPLIT_WORD.sub(_MARKED, bag)}_{stamp_ns}.jpg"
 
 
 def write_atomically(path: Path, text: str) -> None:

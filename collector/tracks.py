@@ -6,15 +6,18 @@ localisation or a reset of the simulator's clock; whoever asks for one gets the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from collector.bags import OdometryRow
 from collector.errors import MonoError
-from collector.poses import interpolate_poses, wrap_angle
+from collector.poses import interpolate_poses
+from collector.smoothing import PoseNoise, Speeds, SpeedSource, clean_track, measure_noise
 
 NO_POSE = "no pose"
 GAP = "pose gap too large"
@@ -27,27 +30,33 @@ HORIZON_CUT = "horizon cut off"
 NS = 1_000_000_000
 # A clock that steps back by less is a message out of order; by more, a restart of the simulation.
 _RESET_NS = NS
+# Of the kart; assumed where a source of poses tells no speed.
+_TOP_SPEED_MPS = 10.0
 
 
 @dataclass(frozen=True)
 class TrackConfig:
-    """What counts as one continuous motion.
+    """What counts as one continuous motion, and which poses are too noisy to be used as recorded.
 
     Attributes:
         max_pose_gap_s: a longer silence of the odometry cuts the track.
         teleport_slack_m: two poses in a row may lie this much farther apart than twice the speed explains.
-        smooth_s: window of a quadratic (Savitzky-Golay) smoothing of the poses; 0 leaves them as recorded.
+        smooth: auto cleans the poses of a recording whose measured noise is above the two limits below, or whose
+            heading is not that of its motion; never leaves all poses as recorded.
+        clean_position_m: noise of x and y up to which poses count as clean.
+        clean_yaw_rad: the same of the heading.
     """
 
     max_pose_gap_s: float = 0.2
     teleport_slack_m: float = 1.0
-    smooth_s: float = 0.0
+    smooth: Literal["auto", "never"] = "auto"
+    clean_position_m: float = 0.003
+    clean_yaw_rad: float = 0.003
 
     def __post_init__(self) -> None:
-        if not (self.max_pose_gap_s > 0.0 and self.teleport_slack_m > 0.0 and self.smooth_s >= 0.0):
-            raise MonoError(
-                f"track limits {self}", "positive limits", "set them above zero (smooth_s may be 0)"
-            )
+        limits = (self.max_pose_gap_s, self.teleport_slack_m, self.clean_position_m, self.clean_yaw_rad)
+        if not min(limits) > 0.0:
+            raise MonoError(f"track limits {self}", "positive limits", "set them above zero")
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class Piece:
         stamps_ns: (N,) header stamps.
         poses: (N, 3) map poses.
         begins, ends: why it does not reach further back, or on.
+        speeds_mps: (N,) forward speed as the odometry tells it, NaN where it does not; empty once poses are cleaned.
     """
 
     epoch: int
@@ -66,6 +76,29 @@ class Piece:
     poses: NDArray[np.float64]
     begins: str
     ends: str
+    speeds_mps: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+
+@dataclass(frozen=True)
+class PoseReport:
+    """What was measured of a recording's poses and what was done about it; goes into the manifest.
+
+    Attributes:
+        noise: as measured.
+        smoothed: whether the poses were cleaned.
+        yaw: whose heading the samples have.
+        speed_pieces: by whose speed the pieces were cleaned: wheel, odometry, or that of the positions.
+    """
+
+    noise: PoseNoise = field(default_factory=PoseNoise)
+    smoothed: bool = False
+    yaw: Literal["recorded", "motion"] = "recorded"
+    speed_pieces: dict[SpeedSource, int] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, noise to a hundredth of a millimetre."""
+        values = asdict(self)
+        return values | {"noise": {name: round(value, 5) for name, value in values["noise"].items()}}
 
 
 @dataclass(frozen=True)
@@ -77,6 +110,7 @@ class PoseTrack:
         epoch_received_ns: (E,) time of arrival of the first pose of each epoch.
         received_ns, stamps_ns: (M,) arrival and header stamp of every pose used, to carry arrival times over.
         dropped: poses left out, by reason.
+        report: how noisy the poses were, and what was done about it.
     """
 
     pieces: tuple[Piece, ...]
@@ -84,6 +118,7 @@ class PoseTrack:
     received_ns: NDArray[np.int64]
     stamps_ns: NDArray[np.int64]
     dropped: dict[str, int] = field(default_factory=dict)
+    report: PoseReport = field(default_factory=PoseReport)
 
     def epoch_at(self, received_ns: int) -> int:
         """The epoch in which a message arrived."""
@@ -124,28 +159,72 @@ class PoseTrack:
         return interpolate_poses(piece.stamps_ns[first:last], piece.poses[first:last], query)
 
 
-def build_track(rows: Iterable[OdometryRow | None], config: TrackConfig | None = None) -> PoseTrack:
-    """Cut odometry, in order of arrival, into continuous pieces.
+def build_track(
+    rows: Iterable[OdometryRow | None], config: TrackConfig | None = None, wheel: Speeds | None = None
+) -> PoseTrack:
+    """Cut odometry, in order of arrival, into continuous pieces, and clean them where they are noisy.
 
     Args:
         rows: poses; None where a message could not be read.
-        config: what counts as continuous.
+        config: what counts as continuous, and as noisy.
+        wheel: wheel speed over header time, where recorded; it overrides the speed of noisy positions.
     """
     config = config or TrackConfig()
     cutter = _Cutter(config)
     for row in rows:
         cutter.add(row)
     track = cutter.finish()
-    if config.smooth_s > 0.0:
-        track = replace(track, pieces=tuple(_smoothed(piece, config.smooth_s) for piece in track.pieces))
-    return track
+    noise = measure_noise([(piece.stamps_ns, piece.poses) for piece in track.pieces])
+    track = replace(track, pieces=_rejoined(track.pieces, config, noise))
+    noisy = noise.position_m > config.clean_position_m or noise.yaw_rad > config.clean_yaw_rad
+    if config.smooth == "never" or not (noisy or noise.is_heading_wrong):
+        return replace(track, report=PoseReport(noise))
+    pieces, sources = [], Counter[SpeedSource]()
+    for piece in track.pieces:
+        speeds: list[tuple[SpeedSource, Speeds]] = [("odometry", (piece.stamps_ns, piece.speeds_mps))]
+        if wheel is not None:
+            speeds.insert(0, ("wheel", wheel))
+        (stamps_ns, poses), source = clean_track((piece.stamps_ns, piece.poses), noise, speeds)
+        pieces.append(replace(piece, stamps_ns=stamps_ns, poses=poses, speeds_mps=np.empty(0)))
+        sources[source] += 1
+    return replace(track, pieces=tuple(pieces), report=PoseReport(noise, True, "motion", dict(sources)))
+
+
+def _rejoined(pieces: Sequence[Piece], config: TrackConfig, noise: PoseNoise) -> tuple[Piece, ...]:
+    """Undo the cuts whose jump is no more than the noise of the poses explains (or a single pose far off)."""
+    joined: list[Piece] = []
+    for piece in pieces:
+        last = joined[-1] if joined else None
+        if last is not None and last.epoch == piece.epoch and last.ends == TELEPORT:
+            step_ns = int(piece.stamps_ns[0] - last.stamps_ns[-1])
+            jump_m = float(np.hypot(*(piece.poses[0, :2] - last.poses[-1, :2])))
+            speeds = (float(last.speeds_mps[-1]), float(piece.speeds_mps[0]))
+            # The difference of two poses six of its deviations off is no accident.
+            allowed_m = _allowed_step_m(speeds, step_ns / NS, config) + 6.0 * 2.0**0.5 * noise.position_m
+            if jump_m <= allowed_m and step_ns <= config.max_pose_gap_s * NS:
+                joined[-1] = Piece(
+                    last.epoch,
+                    np.concatenate([last.stamps_ns, piece.stamps_ns]),
+                    np.concatenate([last.poses, piece.poses]),
+                    last.begins,
+                    piece.ends,
+                    np.concatenate([last.speeds_mps, piece.speeds_mps]),
+                )
+                continue
+        joined.append(piece)
+    return tuple(joined)
+
+
+def _allowed_step_m(speeds_mps: Sequence[float], dt_s: float, config: TrackConfig) -> float:
+    known = [abs(speed) for speed in speeds_mps if np.isfinite(speed)]
+    return config.teleport_slack_m + 2.0 * max(known, default=_TOP_SPEED_MPS) * dt_s
 
 
 class _Cutter:
     def __init__(self, config: TrackConfig) -> None:
         self._config = config
         self._pieces: list[Piece] = []
-        self._rows: list[tuple[int, float, float, float]] = []
+        self._rows: list[tuple[int, float, float, float, float]] = []
         self._last: OdometryRow | None = None
         self._begins, self._epoch = HISTORY_CUT, 0
         self._saw_non_finite = False
@@ -179,7 +258,7 @@ class _Cutter:
                 self._cut(TELEPORT)
         self._saw_non_finite = False
         self._last = row
-        self._rows.append((row.stamp_ns, row.x_m, row.y_m, row.yaw_rad))
+        self._rows.append((row.stamp_ns, row.x_m, row.y_m, row.yaw_rad, row.speed_mps))
         self._stamps.append((row.received_ns, row.stamp_ns))
 
     def finish(self) -> PoseTrack:
@@ -190,41 +269,16 @@ class _Cutter:
         )
 
     def _is_teleport(self, last: OdometryRow, row: OdometryRow, dt_s: float) -> bool:
-        speeds = [abs(speed) for speed in (last.speed_mps, row.speed_mps) if np.isfinite(speed)]
-        allowed_m = self._config.teleport_slack_m + 2.0 * max(speeds, default=0.0) * dt_s
+        allowed_m = _allowed_step_m((last.speed_mps, row.speed_mps), dt_s, self._config)
         return float(np.hypot(row.x_m - last.x_m, row.y_m - last.y_m)) > allowed_m
 
     def _cut(self, reason: str) -> None:
         if len(self._rows) >= 2:
             stamps = np.array([row[0] for row in self._rows], np.int64)
-            poses = np.array([row[1:] for row in self._rows], np.float64)
-            self._pieces.append(Piece(self._epoch, stamps, poses, self._begins, reason))
+            values = np.array([row[1:] for row in self._rows], np.float64)
+            self._pieces.append(Piece(self._epoch, stamps, values[:, :3], self._begins, reason, values[:, 3]))
         self._rows = []
         self._begins = reason
 
     def _drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
-
-
-def _smoothed(piece: Piece, window_s: float) -> Piece:
-    """Least-squares parabola over a sliding window, so that curves keep their radius (an average would shrink it)."""
-    step_ns = int(np.median(np.diff(piece.stamps_ns)))
-    reach = round(window_s * NS / step_ns / 2)
-    grid = np.arange(piece.stamps_ns[0], piece.stamps_ns[-1] + 1, step_ns, dtype=np.int64)
-    if reach < 2 or len(grid) < 2 * reach + 1:
-        return piece
-    even = interpolate_poses(piece.stamps_ns, piece.poses, grid)
-    even[:, 2] = np.unwrap(even[:, 2])
-    offset = np.arange(-reach, reach + 1, dtype=np.float64)
-    design = np.stack([np.ones_like(offset), offset, offset**2], axis=1)
-    solve = np.linalg.pinv(design)
-    smooth = even.copy()
-    for column in range(3):
-        values = even[:, column] - even[0, column]
-        smooth[reach:-reach, column] = np.convolve(values, solve[0][::-1], mode="valid") + even[0, column]
-        # The parabolas of the first and last full window cover the ends.
-        smooth[:reach, column] = (design @ (solve @ values[: 2 * reach + 1]))[:reach] + even[0, column]
-        smooth[-reach:, column] = (design @ (solve @ values[-2 * reach - 1 :]))[-reach:] + even[0, column]
-    inside = piece.stamps_ns[(piece.stamps_ns >= grid[0]) & (piece.stamps_ns <= grid[-1])]
-    poses = interpolate_poses(grid, np.column_stack([smooth[:, :2], wrap_angle(smooth[:, 2])]), inside)
-    return replace(piece, stamps_ns=inside, poses=poses)

@@ -367,23 +367,29 @@ def test_episodes_split_whole_without_a_guard(tmp_path: Path) -> None:
     assert np.abs(train[:, None] - np.array(val)[None, :]).min() > HORIZON_NS
 
 
-def test_noisy_poses_need_smoothing(tmp_path: Path) -> None:
+def test_noisy_poses_are_cleaned_and_the_manifest_says_so(tmp_path: Path) -> None:
     drive = drive_course()
     rng = np.random.default_rng(0)
     noisy = replace(drive, poses=drive.poses + rng.normal(0, [0.15, 0.15, 0.03], drive.poses.shape))
     bag = write_bag(tmp_path / "noisy", noisy)
-    _, rough, _ = build(tmp_path, bag)
-    _, smooth, _ = build(tmp_path / "smooth", bag, track=TrackConfig(smooth_s=1.0))
-    _, clean, _ = build(tmp_path / "clean", write_bag(tmp_path / "clean" / "noisy", drive))
+    _, rough, out = build(tmp_path, bag, track=TrackConfig(smooth="never"))
+    assert load_manifest(out)["pose_quality"]["noisy"]["smoothed"] is False
+    _, smooth, out = build(tmp_path / "smooth", bag)
+    said = load_manifest(out)["pose_quality"]["noisy"]
+    assert said["smoothed"] and said["yaw"] == "motion" and said["speed_pieces"] == {"wheel": 1}
+    assert said["noise"]["position_m"] == pytest.approx(0.15, rel=0.2)
+    _, clean, out = build(tmp_path / "clean", write_bag(tmp_path / "clean" / "noisy", drive))
+    said = load_manifest(out)["pose_quality"]["noisy"]
+    assert not said["smoothed"] and said["yaw"] == "recorded" and said["noise"]["position_m"] < 0.001
     truth = {sample.stamp_ns: sample for sample in clean}
 
     def wrong(samples: list[Sample]) -> float:
         return float(np.mean([s.claim != truth[s.stamp_ns].claim for s in samples if s.stamp_ns in truth]))
 
     assert len(smooth) == len(clean)
-    assert wrong(smooth) < 0.15 and wrong(smooth) < wrong(rough) / 2
+    assert wrong(smooth) < 0.06 and wrong(smooth) < wrong(rough) / 4
     errors = [np.abs(s.future_array() - truth[s.stamp_ns].future_array())[:30, :2].mean() for s in smooth]
-    assert np.mean(errors) < 0.15
+    assert np.mean(errors) < 0.1
 
 
 def test_several_bags_and_a_manifest_that_says_how(tmp_path: Path, course_bag: Path) -> None:
