@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,13 @@ from tqdm import tqdm
 
 from collector.bags import RawFrame, open_bag
 from collector.build_config import BuildConfig, BuildReport
-from collector.cutting import HISTORY_NS, HORIZON_NS, SampleCutter
-from collector.drives import read_drive
+from collector.cutting import HISTORY_NS, HORIZON_NS, Cut, SampleCutter
+from collector.drives import Drive, read_drive
 from collector.errors import MonoError
 from collector.run_folder import command_line, git_commit, hash_path, plain
 from collector.samples import DatasetWriter, SchemaError
 from collector.splits import Stretch, choose_validation, stretches_of
+from collector.workers import compressing, keep_freed_memory
 
 
 def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildReport:
@@ -33,33 +36,39 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
             texts given is malformed.
     """
     texts = load_texts(config.reasoning) if config.reasoning is not None else None
+    keep_freed_memory()
     names = bag_names(config.bags)
-    stretches: list[Stretch] = []
+    report = BuildReport()
+    drives: list[Drive] = []
     for path, name in zip(config.bags, names):
         with open_bag(path) as bag:
             # Every bag is asked before the first one is cut: a missing topic should not surface after an hour.
             bag.image_topic(config.image_topic)
-            drive = read_drive(bag, name, config)
-        stretches += stretches_of(name, drive.track, drive.laps, HISTORY_NS, HORIZON_NS)
+            drives.append(read_drive(bag, name, config))
+            report.note_break(name, bag.breaks_off)
+    stretches = [
+        stretch
+        for drive in drives
+        for stretch in stretches_of(drive.name, drive.track, drive.laps, HISTORY_NS, HORIZON_NS)
+    ]
     validation = choose_validation(stretches, config.val_fraction, config.seed)
-    report = BuildReport()
-    dropped: dict[str, dict[str, int]] = {}
-    with DatasetWriter(config.out, config.overwrite) as writer:
-        for path, name in zip(config.bags, names):
+    with DatasetWriter(config.out, config.overwrite) as writer, compressing(config.workers) as pool:
+        for path, drive in zip(config.bags, drives):
             with open_bag(path) as bag:
-                drive = read_drive(bag, name, config)
-                dropped[name] = drive.track.dropped
                 topic = bag.image_topic(config.image_topic)
                 frames = tqdm(
                     bag.frames(topic),
-                    desc=f"build {name}",
+                    desc=f"build {drive.name}",
                     total=bag.counts[topic],
                     unit="frame",
                     disable=None if show_progress else True,
                     dynamic_ncols=True,
                 )
-                _cut_bag(frames, SampleCutter(drive, config, validation, texts), writer, report)
+                line = _Line(writer, report, pool, config.workers)
+                line.run(frames, SampleCutter(drive, config, validation, texts))
+                report.note_break(drive.name, bag.breaks_off)
         report.check_sum()
+        dropped = {drive.name: drive.track.dropped for drive in drives}
         writer.finish(_manifest(config, names, report, validation, dropped))
     return report
 
@@ -94,7 +103,7 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
                 continue
             try:
                 values = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise SchemaError(
                     f"{file}, line {number}: {error}", "a JSON object", "repair this line"
                 ) from error
@@ -107,27 +116,50 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
                         "repair it",
                     )
             bag = values.get("bag")
-            texts[(None if bag is None else str(bag), values["stamp_ns"])] = values["reasoning"]
+            # JSON can spell half a character, which no file can hold.
+            text = values["reasoning"].encode("utf-8", "replace").decode()
+            texts[(None if bag is None else str(bag), values["stamp_ns"])] = text
     return texts
 
 
-def _cut_bag(
-    frames: Iterable[RawFrame | None], cutter: SampleCutter, writer: DatasetWriter, report: BuildReport
-) -> None:
-    for frame in frames:
-        report.seen += 1
-        cut = cutter.add(frame)
-        if isinstance(cut, str):
-            report.reject(cut)
-            continue
+class _Line:
+    """Frames to samples, in order; while one frame waits for its pictures, the next ones are read and cut."""
+
+    def __init__(self, writer: DatasetWriter, report: BuildReport, pool: Executor | None, workers: int) -> None:
+        self._writer, self._report, self._pool, self._workers = writer, report, pool, workers
+        self._waiting: deque[Cut] = deque()
+
+    def run(self, frames: Iterable[RawFrame | None], cutter: SampleCutter) -> None:
+        """Take all frames of a bag to where they belong."""
+        for frame in frames:
+            self._report.seen += 1
+            cut = cutter.add(frame)
+            if isinstance(cut, str):
+                self._report.reject(cut)
+                continue
+            self._waiting.append(cut)
+            if self._pool is not None:
+                for held in cut.frames:
+                    held.start(self._pool)
+            # One frame per worker: memory must not grow where reading is faster than compressing.
+            if len(self._waiting) > (self._workers if self._pool is not None else 0):
+                self._settle(self._waiting.popleft())
+        while self._waiting:
+            self._settle(self._waiting.popleft())
+
+    def _settle(self, cut: Cut) -> None:
+        broken = cut.broken()
+        if broken is not None:
+            self._report.reject(broken)
+            return
         for held in cut.frames:
-            writer.add_image(cut.image_stem, held.stamp_ns, held.jpeg() or b"")
+            self._writer.add_image(cut.image_stem, held.stamp_ns, held.jpeg() or b"")
         if cut.verdict is None:
-            writer.write(cut.sample)
-            report.keep(cut.sample.curve.label, cut.sample.split)
+            self._writer.write(cut.sample)
+            self._report.keep(cut.sample.curve.label, cut.sample.split)
         else:
-            writer.quarantine(cut.sample, cut.verdict)
-            report.quarantined += 1
+            self._writer.quarantine(cut.sample, cut.verdict)
+            self._report.quarantined += 1
 
 
 def _manifest(
@@ -139,14 +171,14 @@ def _manifest(
 ) -> dict[str, Any]:
     """Everything needed to build the same folder again; nothing that would differ if one did."""
     settings = plain(config)
-    for private in ("bags", "out", "overwrite"):
+    for private in ("bags", "out", "overwrite", "workers"):
         settings.pop(private)
     return {
         "made_by": "alpamayo_mono collector.build",
         "commit": git_commit(),
         "bags": [{"name": name, "sha256": hash_path(path)} for path, name in zip(config.bags, names)],
         "config": settings,
-        "counts": asdict(report),
+        "counts": report.counts(),
         "poses_left_out": dropped,
         "validation": [asdict(stretch) for stretch in validation],
         "camera": "front",
@@ -158,7 +190,13 @@ def _manifest(
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line of the builder; prints the table of counts."""
     config = command_line(BuildConfig, argv, "alpamayo-mono build")
-    report = build_dataset(config)
+    try:
+        report = build_dataset(config)
+    except KeyboardInterrupt:
+        print(f"build: stopped; {config.out} is as it was before", file=sys.stderr)
+        raise
+    for name, why in report.breaks.items():
+        print(f"warning: the bag {name} is not whole, what could be read was used: {why}", file=sys.stderr)
     print(report.table())
     print(f"dataset: {config.out}")
     if report.kept == 0:

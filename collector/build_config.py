@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -12,6 +12,7 @@ from collector.curvature import CurveThresholds
 from collector.errors import MonoError
 from collector.stack import AWSIM_STATUS, ODOMETRY, VELOCITY_STATUS
 from collector.tracks import TrackConfig
+from collector.workers import default_workers
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class BuildConfig:
         track: what counts as one continuous motion, and smoothing of noisy poses.
         thresholds: of the curve labels and of the contradiction filter.
         overwrite: replace a dataset that is there already.
+        workers: threads that compress raw frames and check recorded ones; the dataset is the same for any number.
     """
 
     bags: tuple[Path, ...]
@@ -54,6 +56,7 @@ class BuildConfig:
     track: TrackConfig = field(default_factory=TrackConfig)
     thresholds: CurveThresholds = field(default_factory=CurveThresholds)
     overwrite: bool = False
+    workers: int = field(default_factory=default_workers)
 
     def __post_init__(self) -> None:
         if not self.bags:
@@ -66,6 +69,8 @@ class BuildConfig:
             )
         if not 1 <= self.jpeg_quality <= 100:
             raise MonoError(f"a JPEG quality of {self.jpeg_quality}", "1 to 100", "use for example 95")
+        if self.workers < 1:
+            raise MonoError(f"{self.workers} workers", "1 or more", "leave --workers out to use every core")
 
 
 @dataclass
@@ -78,6 +83,7 @@ class BuildReport:
         quarantined: samples whose text and path disagree.
         rejected: the rest, by reason.
         labels, splits: of the kept samples.
+        breaks: why a bag could not be read to its end, by bag; what lies before is used.
     """
 
     seen: int = 0
@@ -86,6 +92,7 @@ class BuildReport:
     rejected: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     splits: dict[str, int] = field(default_factory=dict)
+    breaks: dict[str, str] = field(default_factory=dict)
 
     def keep(self, label: str, split: str) -> None:
         """Count one frame in."""
@@ -96,6 +103,19 @@ class BuildReport:
     def reject(self, reason: str) -> None:
         """Count one frame out."""
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+    def note_break(self, bag: str, why: str) -> None:
+        """Remember why a bag could not be read to its end (empty: it could)."""
+        if why:
+            self.breaks.setdefault(bag, why)
+
+    def counts(self) -> dict[str, Any]:
+        """All of it as plain values, in an order that does not depend on what came first."""
+        values = asdict(self)
+        return {
+            name: dict(sorted(value.items())) if isinstance(value, dict) else value
+            for name, value in values.items()
+        }
 
     def check_sum(self) -> None:
         """Raise if a frame was lost or counted twice; that would be a fault of ours."""
@@ -111,6 +131,8 @@ class BuildReport:
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {count:>8}" for name, count in rows]
         lines.insert(-1, "-" * (width + 10))
+        if self.breaks:
+            lines.append(f"{'bags that break off':<{width}}  {len(self.breaks):>8}")
         for title, counts in (("labels", self.labels), ("splits", self.splits)):
             lines.append(
                 f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))

@@ -50,6 +50,12 @@ class Cut:
     image_stem: str
     verdict: dict[str, Any] | None
 
+    def broken(self) -> str | None:
+        """Why its frames cannot serve; compresses them, or waits until workers have."""
+        if self.frames[-1].jpeg() is None:
+            return UNDECODABLE
+        return NO_HISTORY if any(frame.jpeg() is None for frame in self.frames) else None
+
 
 class SampleCutter:
     """Cuts the samples of one recording; feed it every camera frame in order of arrival.
@@ -70,7 +76,10 @@ class SampleCutter:
         self._seen = self._restarts = 0
 
     def add(self, frame: RawFrame | None) -> Cut | str:
-        """The sample of a frame (None: a message that could not be read), or the reason why it has none."""
+        """The sample of a frame (None: a message that could not be read), or the reason why it has none.
+
+        Pictures are not looked at here: ask :meth:`Cut.broken` before a sample is used.
+        """
         number, self._seen = self._seen, self._seen + 1
         if frame is None:
             return UNDECODABLE
@@ -89,8 +98,6 @@ class SampleCutter:
         return self._cut(held)
 
     def _cut(self, held: HeldFrame) -> Cut | str:
-        if not held.check():
-            return UNDECODABLE
         drive, stamp_ns = self._drive, held.stamp_ns
         piece = drive.track.piece_at(stamp_ns, drive.track.epoch_at(held.frame.received_ns))
         if isinstance(piece, str):

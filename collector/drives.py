@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.bags import BagReader, header_stamp_ns
+from collector.bags import BagReader, OdometryRow, header_stamp_ns, odometry_row
 from collector.build_config import BuildConfig
 from collector.errors import MonoError
 from collector.splits import LapCount
@@ -45,7 +46,7 @@ def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
     """Read everything but the camera.
 
     Raises:
-        MonoError: the bag has no odometry, or under that name something else.
+        MonoError: the bag has no odometry, or under that name something else, or breaks off before it.
     """
     bag.require_topic(
         config.odometry_topic,
@@ -59,22 +60,34 @@ def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
             "choose another --odometry-topic",
         )
     wheel: dict[int, float] = {}
-    for _, message in bag.messages(config.velocity_topic) if config.velocity_topic in bag.topics else ():
-        if hasattr(message, "longitudinal_velocity"):
-            wheel[header_stamp_ns(message)] = float(message.longitudinal_velocity)
     laps: list[tuple[int, int]] = []
     field_index = AWSIM_STATUS_FIELDS.index("lap_count")
-    for received_ns, message in (
-        bag.messages(config.status_topic) if config.status_topic in bag.topics else ()
-    ):
-        data = getattr(message, "data", ())
-        if len(data) > field_index and abs(data[field_index]) < _MOST_LAPS:
-            laps.append((received_ns, int(data[field_index])))
+
+    def poses() -> Iterator[OdometryRow | None]:
+        # All three topics in one pass: every pass through a bag of raw images reads the images too.
+        topics = (config.odometry_topic, config.velocity_topic, config.status_topic)
+        for topic, received_ns, message in bag.messages_of(topics):
+            if topic == config.odometry_topic:
+                yield None if message is None else odometry_row(received_ns, message)
+            elif hasattr(message, "longitudinal_velocity"):
+                wheel[header_stamp_ns(message)] = float(message.longitudinal_velocity)
+            elif topic == config.status_topic:
+                data = getattr(message, "data", ())
+                if len(data) > field_index and abs(data[field_index]) < _MOST_LAPS:
+                    laps.append((received_ns, int(data[field_index])))
+
+    track = build_track(poses(), config.track)
+    if bag.breaks_off and len(track.stamps_ns) == 0:
+        raise MonoError(
+            f"the bag {bag.path} breaks off before its first pose: {bag.breaks_off}",
+            "a bag of which something can be read",
+            "leave it out, or record it again",
+        )
     lap_rows = np.array(laps, np.int64).reshape(-1, 2)
     stamps = sorted(wheel)
     return Drive(
         name,
-        build_track(bag.odometry(config.odometry_topic), config.track),
+        track,
         LapCount(lap_rows[:, 0], lap_rows[:, 1]),
         np.array(stamps, np.int64),
         np.array([wheel[stamp] for stamp in stamps], np.float64),
