@@ -26,6 +26,9 @@ DT_S = 0.1
 STEP_NS = round(DT_S * NS)
 OFFSETS_NS: NDArray[np.int64] = np.arange(-(HISTORY_STEPS - 1), FUTURE_STEPS + 1, dtype=np.int64) * STEP_NS
 HISTORY_NS, HORIZON_NS = -int(OFFSETS_NS[0]), int(OFFSETS_NS[-1])
+# From t0 to t0: nothing that a training sample touches, from its history to its horizon, lies within one more horizon
+# of anything that a validation sample touches. (Its four images lie within its history.)
+GUARD_NS = HISTORY_NS + HORIZON_NS + HORIZON_NS
 # Backwards by less than this (one step of 0.1 s at 0.3 m/s) is noise of the localisation.
 _REVERSE_STEP_M = 0.03
 
@@ -113,7 +116,7 @@ class SampleCutter:
         frames = self._memory.last_four()
         if frames is None:
             return NO_HISTORY
-        split = split_of(drive.name, piece, stamp_ns, self._validation, HORIZON_NS + HISTORY_NS)
+        split = split_of(drive.name, drive.track.run_at(piece), stamp_ns, self._validation, GUARD_NS)
         if split is None:
             return GUARD
         # Rounded to a micrometre, and minus zero made zero, so that the file holds what was judged.

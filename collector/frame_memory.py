@@ -24,7 +24,7 @@ class HeldFrame:
     frame: RawFrame
     quality: int
     _done: bool = False
-    _pending: Future[bytes] | None = None
+    _pending: Future[bytes | None] | None = None
 
     @property
     def stamp_ns(self) -> int:
@@ -34,20 +34,23 @@ class HeldFrame:
     def start(self, pool: Executor) -> None:
         """Have a worker check and compress the frame, so that :meth:`jpeg` need not."""
         if not self._done and self._pending is None:
-            self._pending = pool.submit(frame_jpeg, self.frame, self.quality)
+            self._pending = pool.submit(_jpeg_or_none, self.frame, self.quality)
 
     def jpeg(self) -> bytes | None:
         """The frame as JPEG, None when it is broken."""
         if not self._done:
             pending, self._pending, self._done = self._pending, None, True
-            try:
-                data: bytes | None = (
-                    frame_jpeg(self.frame, self.quality) if pending is None else pending.result()
-                )
-            except FrameError:
-                data = None
+            data = _jpeg_or_none(self.frame, self.quality) if pending is None else pending.result()
             self.frame = replace(self.frame, jpeg=data, pixels=None)
         return self.frame.jpeg
+
+
+def _jpeg_or_none(frame: RawFrame, quality: int) -> bytes | None:
+    # An error kept in a future would keep the frame's pixels as well.
+    try:
+        return frame_jpeg(frame, quality)
+    except FrameError:
+        return None
 
 
 class FrameMemory:

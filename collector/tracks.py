@@ -109,6 +109,13 @@ class PoseTrack:
             ended = NO_POSE if piece.ends in (HORIZON_CUT, CLOCK_BACK) else piece.ends
         return NO_POSE
 
+    def run_at(self, index: int) -> int:
+        """A piece's run: a silence leaves the kart in its run, a restart or being put elsewhere does not."""
+        run = 0
+        for before, piece in zip(self.pieces[:index], self.pieces[1 : index + 1]):
+            run += int(piece.begins == TELEPORT or piece.epoch != before.epoch)
+        return run
+
     def sample(self, index: int, stamp_ns: int, offsets_ns: NDArray[np.int64]) -> NDArray[np.float64] | str:
         """Map poses (K, 3) at ``stamp_ns + offsets_ns`` (rising) within one piece, or the reason why it ends short."""
         piece = self.pieces[index]
