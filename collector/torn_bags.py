@@ -184,6 +184,8 @@ def _sqlite_rows(file: Path) -> Iterator[_Row]:
     address = f"file:{quote(str(file.resolve()))}?mode=ro&immutable=1"
     with closing(sqlite3.connect(address, uri=True)) as database:
         database.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        # Without this sqlite refuses a file that is shorter than its header says. Nothing is written.
+        database.execute("PRAGMA writable_schema=ON")
         topics = {number: (name, kind) for number, name, kind in database.execute("SELECT id, name, type FROM topics")}
         for number, received_ns, data in database.execute("SELECT topic_id, timestamp, data FROM messages"):
             if number not in topics or not isinstance(received_ns, int) or not isinstance(data, bytes):
