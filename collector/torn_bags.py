@@ -7,7 +7,6 @@ record, up to the first thing that makes no sense. The records of mcap: https://
 from __future__ import annotations
 
 import re
-import sqlite3
 import struct
 import sys
 from collections.abc import Collection, Iterator
@@ -180,6 +179,8 @@ def _zstd() -> Any:
 
 
 def _sqlite_rows(file: Path) -> Iterator[_Row]:
+    import sqlite3
+
     # immutable: a writer that died may have left locks. In the order of writing, which needs no index.
     address = f"file:{quote(str(file.resolve()))}?mode=ro&immutable=1"
     with closing(sqlite3.connect(address, uri=True)) as database:

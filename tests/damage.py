@@ -133,7 +133,7 @@ def fuzz_line(lines: list[str], draw: random.Random, place: Path) -> str:
             read_something = read()
         except MonoError as error:
             assert "line 1" in str(error)
-            field = re.search(r"line 1(?:, field ([a-z_]+|the line itself))?", str(error))
+            field = re.search(r"line 1(?:, field (the line itself|[a-z_]+))?", str(error))
             return f"refused: {field.group(1) or 'the line itself'}" if field else "refused"
     return "accepted" if read_something else "empty"
 
