@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from collector.errors import MonoError
 from collector.stack import CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY, Topic
+from collector.torn_bags import TornReader
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
@@ -160,10 +161,18 @@ class BagWriter:
 
 
 class BagReader:
-    """A bag opened for reading; made by :func:`open_bag`."""
+    """A bag opened for reading; made by :func:`open_bag`.
 
-    def __init__(self, path: Path, reader: AnyReader) -> None:
-        self.path, self._reader = path, reader
+    Attributes:
+        path: what was opened.
+        topics: message type by topic.
+        counts: messages by topic, as the bag's index says.
+        breaks_off: why not all of it can be read, empty while nothing is wrong. Whatever lies before is delivered, so
+            look here after reading.
+    """
+
+    def __init__(self, path: Path, reader: AnyReader | TornReader, breaks_off: str = "") -> None:
+        self.path, self._reader, self.breaks_off = path, reader, breaks_off
         self.topics: dict[str, str] = {c.topic: c.msgtype for c in reader.connections}
         self.counts: dict[str, int] = {}
         for connection in reader.connections:
@@ -209,8 +218,13 @@ class BagReader:
 
     def messages(self, topic: str) -> Iterator[tuple[int, Any]]:
         """(received_ns, message) of one topic in order of arrival; undecodable messages come as None."""
-        for _, received_ns, raw in self._raw([topic]):
-            yield received_ns, self._decoded(raw, self.topics[topic])
+        for _, received_ns, message in self.messages_of([topic]):
+            yield received_ns, message
+
+    def messages_of(self, topics: Sequence[str]) -> Iterator[tuple[str, int, Any]]:
+        """(topic, received_ns, message) of several topics in one pass; those the bag lacks are left out."""
+        for topic, received_ns, raw in self._raw(topics):
+            yield topic, received_ns, self._decoded(raw, self.topics[topic])
 
     def frames(self, topic: str) -> Iterator[RawFrame | None]:
         """The camera's messages in order of arrival; None where a message cannot be read at all."""
@@ -231,49 +245,26 @@ class BagReader:
     def odometry(self, topic: str = ODOMETRY.name) -> Iterator[OdometryRow | None]:
         """Poses of a topic of one of POSE_TYPES; None where a message cannot be read."""
         for received_ns, message in self.messages(topic):
-            if message is None:
-                yield None
-                continue
-            pose = message.pose if hasattr(message.pose, "position") else message.pose.pose
-            q = pose.orientation
-            # Yaw of a quaternion (REP-103 axes); an all-zero one has no direction and becomes NaN.
-            norm = q.x * q.x + q.y * q.y + q.z * q.z + q.w * q.w
-            yaw_rad = (
-                float(
-                    np.arctan2(2.0 * (q.w * q.z + q.x * q.y), q.w * q.w + q.x * q.x - q.y * q.y - q.z * q.z)
-                )
-                if norm > 1e-12
-                else float("nan")
-            )
-            yield OdometryRow(
-                header_stamp_ns(message),
-                received_ns,
-                float(pose.position.x),
-                float(pose.position.y),
-                yaw_rad,
-                float(message.twist.twist.linear.x) if hasattr(message, "twist") else float("nan"),
-            )
+            yield None if message is None else odometry_row(received_ns, message)
 
     def _raw(self, topics: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
-        connections = [c for c in self._reader.connections if c.topic in topics]
+        connections: list[Any] = [c for c in self._reader.connections if c.topic in topics]
         if not connections:
             return
         try:
             for connection, received_ns, raw in self._reader.messages(connections):
                 # A damaged record may claim a time beyond what int64 holds.
                 yield connection.topic, min(received_ns, _LATEST_NS), raw
-        except MonoError:
-            raise
         except Exception as error:
-            # rosbags raises many kinds on a torn file (struct, zstd, its own): all mean the same to the user.
-            raise MonoError(
-                f"the bag {self.path} breaks off: {type(error).__name__}: {error}",
-                "a readable bag",
-                "record it again, or repair it with the mcap tool",
-            ) from error
+            # rosbags raises many kinds on a torn file (struct, zstd, its own): all mean that here the reading ends.
+            self.breaks_off = f"{type(error).__name__}: {error}"
 
     def _decoded(self, raw: bytes, type_name: str) -> Any:
+        store = typestore()
         try:
+            # Our own definition first: the bag's embedded one may be damaged as well.
+            if type_name in store.fielddefs:
+                return store.deserialize_cdr(raw, type_name)
             return self._reader.deserialize(raw, type_name)
         except Exception:
             # A mutated message may fail anywhere inside the decoder; the caller counts it.
@@ -284,26 +275,33 @@ class BagReader:
 def open_bag(path: Path | str) -> Iterator[BagReader]:
     """Open a bag folder (metadata.yaml and files) or a single .mcap / .db3 file.
 
+    A recording that was never finished or breaks off is opened too, with ``breaks_off`` set: see
+    :mod:`collector.torn_bags`.
+
     Raises:
-        MonoError: absent, unfinished or unreadable.
+        MonoError: absent, or nothing in it can be read.
     """
     from rosbags.highlevel import AnyReader
 
     place = Path(path)
     if not place.exists():
         raise MonoError(f"no bag at {place}", "a bag folder or an .mcap or .db3 file", "check the path")
+    reader: AnyReader | TornReader
+    breaks_off = ""
     try:
         reader = AnyReader([place], default_typestore=typestore())
         reader.open()
     except Exception as error:
-        raise MonoError(
-            f"{place} cannot be opened as a bag: {error}",
-            "a bag folder with metadata.yaml, or an .mcap or .db3 file",
-            "check that the recording was finished; a folder without metadata.yaml can be read by its file "
-            "(one that ends in .zstd after zstd -d)",
-        ) from error
+        reader = TornReader(place)
+        if not reader.connections:
+            raise MonoError(
+                f"{place} cannot be opened as a bag, and no message can be read from it: {error}",
+                "a bag folder with its files, or an .mcap or .db3 file",
+                "check the path and that something was recorded; a file that ends in .zstd is read after zstd -d",
+            ) from error
+        breaks_off = reader.breaks_off or str(error)
     try:
-        yield BagReader(place, reader)
+        yield BagReader(place, reader, breaks_off)
     finally:
         reader.close()
 
@@ -312,6 +310,21 @@ def header_stamp_ns(message: Any) -> int:
     """``header.stamp`` (or a bare ``stamp``) of a message in nanoseconds."""
     stamp = message.header.stamp if hasattr(message, "header") else message.stamp
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def odometry_row(received_ns: int, message: Any) -> OdometryRow:
+    """The row of a message of one of POSE_TYPES; those without a twist have no speed (NaN)."""
+    pose = message.pose if hasattr(message.pose, "position") else message.pose.pose
+    place, q = pose.position, pose.orientation
+    # Yaw of a quaternion (REP-103 axes); an all-zero one has no direction and becomes NaN.
+    norm = q.x * q.x + q.y * q.y + q.z * q.z + q.w * q.w
+    yaw_rad = (
+        float(np.arctan2(2.0 * (q.w * q.z + q.x * q.y), q.w * q.w + q.x * q.x - q.y * q.y - q.z * q.z))
+        if norm > 1e-12
+        else float("nan")
+    )
+    speed_mps = float(message.twist.twist.linear.x) if hasattr(message, "twist") else float("nan")
+    return OdometryRow(header_stamp_ns(message), received_ns, float(place.x), float(place.y), yaw_rad, speed_mps)
 
 
 def as_bgr(pixels: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:

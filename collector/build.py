@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,13 @@ from collector.bags import RawFrame, open_bag
 from collector.balance import balance_folder
 from collector.build_config import BuildConfig, BuildReport
 from collector.camera_block import camera_block, read_intrinsics
-from collector.cutting import HISTORY_NS, HORIZON_NS, SampleCutter
-from collector.drives import read_drive
+from collector.cutting import HISTORY_NS, HORIZON_NS, Cut, SampleCutter
+from collector.drives import Drive, read_drive
 from collector.errors import MonoError
 from collector.run_folder import command_line, git_commit, hash_path, plain
 from collector.samples import DatasetWriter, SchemaError
 from collector.splits import Stretch, choose_validation, stretches_of
-from collector.tracks import PoseTrack
+from collector.workers import compressing, keep_freed_memory
 
 
 def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildReport:
@@ -36,40 +38,44 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
             texts given is malformed.
     """
     texts = load_texts(config.reasoning) if config.reasoning is not None else None
+    keep_freed_memory()
     names = bag_names(config.bags)
-    stretches: list[Stretch] = []
+    report = BuildReport()
+    drives: list[Drive] = []
     intrinsics: dict[str, dict[str, Any] | None] = {}
     for path, name in zip(config.bags, names):
         with open_bag(path) as bag:
             # Every bag is asked before the first one is cut: a missing topic should not surface after an hour.
             intrinsics[name] = read_intrinsics(bag, bag.image_topic(config.image_topic))
-            drive = read_drive(bag, name, config)
-        stretches += stretches_of(name, drive.track, drive.laps, HISTORY_NS, HORIZON_NS)
+            drives.append(read_drive(bag, name, config))
+            report.note_break(name, bag.breaks_off)
+    stretches = [
+        stretch
+        for drive in drives
+        for stretch in stretches_of(drive.name, drive.track, drive.laps, HISTORY_NS, HORIZON_NS)
+    ]
     validation = choose_validation(stretches, config.val_fraction, config.seed)
-    report = BuildReport()
-    tracks: dict[str, PoseTrack] = {}
-    with DatasetWriter(config.out, config.overwrite) as writer:
-        for path, name in zip(config.bags, names):
+    with DatasetWriter(config.out, config.overwrite) as writer, compressing(config.workers) as pool:
+        for path, drive in zip(config.bags, drives):
             with open_bag(path) as bag:
-                drive = read_drive(bag, name, config)
-                tracks[name] = drive.track
                 topic = bag.image_topic(config.image_topic)
                 frames = tqdm(
                     bag.frames(topic),
-                    desc=f"build {name}",
+                    desc=f"build {drive.name}",
                     total=bag.counts[topic],
                     unit="frame",
                     disable=None if show_progress else True,
                     dynamic_ncols=True,
                 )
-                _cut_bag(frames, SampleCutter(drive, config, validation, texts), writer, report)
+                line = SampleLine(writer, report, pool, config.workers)
+                line.run(frames, SampleCutter(drive, config, validation, texts))
+                report.note_break(drive.name, bag.breaks_off)
         manifest: dict[str, Any] = {}
         if config.balance:
-            writer.close()
-            manifest["balance"] = balance_folder(config.out, config, report)
+            manifest["balance"] = balance_folder(writer.written(), config, report)
         report.check_sum()
         manifest["camera"] = camera_block(intrinsics)
-        writer.finish(_manifest(config, names, report, validation, tracks) | manifest)
+        writer.finish(_manifest(config, report, validation, drives) | manifest)
     return report
 
 
@@ -103,7 +109,7 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
                 continue
             try:
                 values = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise SchemaError(
                     f"{file}, line {number}: {error}", "a JSON object", "repair this line"
                 ) from error
@@ -116,48 +122,82 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
                         "repair it",
                     )
             bag = values.get("bag")
-            texts[(None if bag is None else str(bag), values["stamp_ns"])] = values["reasoning"]
+            # JSON can spell half a character, which no file can hold.
+            text = values["reasoning"].encode("utf-8", "replace").decode()
+            texts[(None if bag is None else str(bag), values["stamp_ns"])] = text
     return texts
 
 
-def _cut_bag(
-    frames: Iterable[RawFrame | None], cutter: SampleCutter, writer: DatasetWriter, report: BuildReport
-) -> None:
-    for frame in frames:
-        report.seen += 1
-        cut = cutter.add(frame)
+class SampleLine:
+    """Frames to samples, in order; while one frame waits for its pictures, the next ones are read and cut.
+
+    Args:
+        writer, report: where samples and counts go.
+        pool: compresses pictures beside the reading; None does it in place.
+        workers: how many of the pool work at a time.
+    """
+
+    def __init__(
+        self, writer: DatasetWriter, report: BuildReport, pool: Executor | None = None, workers: int = 1
+    ) -> None:
+        self._writer, self._report, self._pool, self._workers = writer, report, pool, workers
+        self._waiting: deque[Cut] = deque()
+
+    def run(self, frames: Iterable[RawFrame | None], cutter: SampleCutter) -> None:
+        """Take all frames of a bag to where they belong."""
+        for frame in frames:
+            self.take(cutter.add(frame))
+        self.finish()
+
+    def take(self, cut: Cut | str) -> None:
+        """Take one frame: its sample, or the reason why it has none."""
+        self._report.seen += 1
         if isinstance(cut, str):
-            report.reject(cut)
-            continue
+            self._report.reject(cut)
+            return
+        self._waiting.append(cut)
+        if self._pool is not None:
+            for held in cut.frames:
+                held.start(self._pool)
+        # One frame per worker: memory must not grow where reading is faster than compressing.
+        if len(self._waiting) > (self._workers if self._pool is not None else 0):
+            self._settle(self._waiting.popleft())
+
+    def finish(self) -> None:
+        """Write what still waits."""
+        while self._waiting:
+            self._settle(self._waiting.popleft())
+
+    def _settle(self, cut: Cut) -> None:
+        broken = cut.broken()
+        if broken is not None:
+            self._report.reject(broken)
+            return
         for held in cut.frames:
-            writer.add_image(cut.image_stem, held.stamp_ns, held.jpeg() or b"")
+            self._writer.add_image(cut.image_stem, held.stamp_ns, held.jpeg() or b"")
         if cut.verdict is None:
-            writer.write(cut.sample)
-            report.keep(cut.sample.curve.label, cut.sample.split)
+            self._writer.write(cut.sample)
+            self._report.keep(cut.sample.curve.label, cut.sample.split)
         else:
-            writer.quarantine(cut.sample, cut.verdict)
-            report.quarantined += 1
+            self._writer.quarantine(cut.sample, cut.verdict)
+            self._report.quarantined += 1
 
 
 def _manifest(
-    config: BuildConfig,
-    names: Sequence[str],
-    report: BuildReport,
-    validation: Sequence[Stretch],
-    tracks: Mapping[str, PoseTrack],
+    config: BuildConfig, report: BuildReport, validation: Sequence[Stretch], drives: Sequence[Drive]
 ) -> dict[str, Any]:
     """Everything needed to build the same folder again; nothing that would differ if one did."""
     settings = plain(config)
-    for private in ("bags", "out", "overwrite"):
+    for private in ("bags", "out", "overwrite", "workers"):
         settings.pop(private)
     return {
         "made_by": "alpamayo_mono collector.build",
         "commit": git_commit(),
-        "bags": [{"name": name, "sha256": hash_path(path)} for path, name in zip(config.bags, names)],
+        "bags": [{"name": drive.name, "sha256": hash_path(path)} for path, drive in zip(config.bags, drives)],
         "config": settings,
-        "counts": asdict(report),
-        "pose_quality": {name: track.report.plain() for name, track in tracks.items()},
-        "poses_left_out": {name: track.dropped for name, track in tracks.items()},
+        "counts": report.counts(),
+        "pose_quality": {drive.name: drive.track.report.plain() for drive in drives},
+        "poses_left_out": {drive.name: drive.track.dropped for drive in drives},
         "validation": [asdict(stretch) for stretch in validation],
         "frames": "the last four at 10 Hz, oldest first",
         "poses": "[x_m, y_m, yaw_rad] in the ego frame at stamp_ns, x forward, y left",
@@ -167,7 +207,13 @@ def _manifest(
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line of the builder; prints the table of counts."""
     config = command_line(BuildConfig, argv, "alpamayo-mono build")
-    report = build_dataset(config)
+    try:
+        report = build_dataset(config)
+    except KeyboardInterrupt:
+        print(f"build: stopped; {config.out} is as it was before", file=sys.stderr)
+        raise
+    for name, why in report.breaks.items():
+        print(f"warning: the bag {name} is not whole, what could be read was used: {why}", file=sys.stderr)
     print(report.table())
     print(f"dataset: {config.out}")
     if report.kept == 0:

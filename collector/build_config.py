@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -13,6 +13,7 @@ from collector.curvature import CurveThresholds
 from collector.errors import MonoError
 from collector.stack import AWSIM_STATUS, ODOMETRY, VELOCITY_STATUS
 from collector.tracks import TrackConfig
+from collector.workers import default_workers
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class BuildConfig:
         balance_ratio: a bin keeps at most this many times what the smallest bin has.
         balance_rare_share: a bin with a smaller share of the training samples is kept whole and levels no other.
         overwrite: replace a dataset that is there already.
+        workers: threads that compress raw frames and check recorded ones; the dataset is the same for any number.
     """
 
     bags: tuple[Path, ...]
@@ -64,6 +66,7 @@ class BuildConfig:
     balance_ratio: float = 2.0
     balance_rare_share: float = 0.05
     overwrite: bool = False
+    workers: int = field(default_factory=default_workers)
 
     def __post_init__(self) -> None:
         if not self.bags:
@@ -82,6 +85,8 @@ class BuildConfig:
             )
         if not 1 <= self.jpeg_quality <= 100:
             raise MonoError(f"a JPEG quality of {self.jpeg_quality}", "1 to 100", "use for example 95")
+        if self.workers < 1:
+            raise MonoError(f"{self.workers} workers", "1 or more", "leave --workers out to use every core")
 
 
 @dataclass
@@ -94,6 +99,7 @@ class BuildReport:
         quarantined: samples whose text and path disagree.
         rejected: the rest, by reason.
         labels, splits: of the kept samples.
+        breaks: why a bag could not be read to its end, by bag; what lies before is used.
     """
 
     seen: int = 0
@@ -102,6 +108,7 @@ class BuildReport:
     rejected: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     splits: dict[str, int] = field(default_factory=dict)
+    breaks: dict[str, str] = field(default_factory=dict)
 
     def keep(self, label: str, split: str) -> None:
         """Count one frame in."""
@@ -120,6 +127,19 @@ class BuildReport:
         self.splits[split] -= 1
         self.reject(reason)
 
+    def note_break(self, bag: str, why: str) -> None:
+        """Remember why a bag could not be read to its end (empty: it could)."""
+        if why:
+            self.breaks.setdefault(bag, why)
+
+    def counts(self) -> dict[str, Any]:
+        """All of it as plain values, in an order that does not depend on what came first."""
+        values = asdict(self)
+        return {
+            name: dict(sorted(value.items())) if isinstance(value, dict) else value
+            for name, value in values.items()
+        }
+
     def check_sum(self) -> None:
         """Raise if a frame was lost or counted twice; that would be a fault of ours."""
         total = self.kept + self.quarantined + sum(self.rejected.values())
@@ -134,6 +154,8 @@ class BuildReport:
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {count:>8}" for name, count in rows]
         lines.insert(-1, "-" * (width + 10))
+        if self.breaks:
+            lines.append(f"{'bags that break off':<{width}}  {len(self.breaks):>8}")
         for title, counts in (("labels", self.labels), ("splits", self.splits)):
             lines.append(
                 f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))

@@ -26,6 +26,9 @@ DT_S = 0.1
 STEP_NS = round(DT_S * NS)
 OFFSETS_NS: NDArray[np.int64] = np.arange(-(HISTORY_STEPS - 1), FUTURE_STEPS + 1, dtype=np.int64) * STEP_NS
 HISTORY_NS, HORIZON_NS = -int(OFFSETS_NS[0]), int(OFFSETS_NS[-1])
+# From t0 to t0: nothing that a training sample touches, from its history to its horizon, lies within one more horizon
+# of anything that a validation sample touches. (Its four images lie within its history.)
+GUARD_NS = HISTORY_NS + HORIZON_NS + HORIZON_NS
 # Backwards by less than this (one step of 0.1 s at 0.3 m/s) is noise of the localisation.
 _REVERSE_STEP_M = 0.03
 
@@ -50,6 +53,12 @@ class Cut:
     image_stem: str
     verdict: dict[str, Any] | None
 
+    def broken(self) -> str | None:
+        """Why its frames cannot serve; compresses them, or waits until workers have."""
+        if self.frames[-1].jpeg() is None:
+            return UNDECODABLE
+        return NO_HISTORY if any(frame.jpeg() is None for frame in self.frames) else None
+
 
 class SampleCutter:
     """Cuts the samples of one recording; feed it every camera frame in order of arrival.
@@ -70,7 +79,10 @@ class SampleCutter:
         self._seen = self._restarts = 0
 
     def add(self, frame: RawFrame | None) -> Cut | str:
-        """The sample of a frame (None: a message that could not be read), or the reason why it has none."""
+        """The sample of a frame (None: a message that could not be read), or the reason why it has none.
+
+        Pictures are not looked at here: ask :meth:`Cut.broken` before a sample is used.
+        """
         number, self._seen = self._seen, self._seen + 1
         if frame is None:
             return UNDECODABLE
@@ -89,8 +101,6 @@ class SampleCutter:
         return self._cut(held)
 
     def _cut(self, held: HeldFrame) -> Cut | str:
-        if not held.check():
-            return UNDECODABLE
         drive, stamp_ns = self._drive, held.stamp_ns
         piece = drive.track.piece_at(stamp_ns, drive.track.epoch_at(held.frame.received_ns))
         if isinstance(piece, str):
@@ -106,7 +116,7 @@ class SampleCutter:
         frames = self._memory.last_four()
         if frames is None:
             return NO_HISTORY
-        split = split_of(drive.name, piece, stamp_ns, self._validation, HORIZON_NS + HISTORY_NS)
+        split = split_of(drive.name, drive.track.run_at(piece), stamp_ns, self._validation, GUARD_NS)
         if split is None:
             return GUARD
         # Rounded to a micrometre, and minus zero made zero, so that the file holds what was judged.

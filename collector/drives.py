@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.bags import POSE_TYPES, BagReader, header_stamp_ns
+from collector.bags import POSE_TYPES, BagReader, OdometryRow, header_stamp_ns, odometry_row
 from collector.build_config import BuildConfig
+from collector.errors import MonoError
 from collector.splits import LapCount
 from collector.stack import AWSIM_STATUS_FIELDS
-from collector.tracks import NS, PoseTrack, build_track
+from collector.tracks import NS, PoseTrack, clean_track, cut_track
 
 # A count beyond this is a damaged message.
 _MOST_LAPS = 1_000_000
@@ -44,7 +46,8 @@ def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
     """Read everything but the camera.
 
     Raises:
-        MonoError: the bag has no pose, or under that name something else; it says what to record, and how.
+        MonoError: the bag has no pose, or under that name something else (it says what to record, and how), or breaks
+            off before its first pose.
     """
     wanted = (config.odometry_topic, config.velocity_topic, config.status_topic)
     bag.require_topic(
@@ -57,24 +60,35 @@ def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
         "(the Challenge's record_data.bash), with AWSIM's GNSS and IMU on",
     )
     wheel: dict[int, float] = {}
-    for _, message in bag.messages(config.velocity_topic) if config.velocity_topic in bag.topics else ():
-        if hasattr(message, "longitudinal_velocity"):
-            wheel[header_stamp_ns(message)] = float(message.longitudinal_velocity)
     laps: list[tuple[int, int]] = []
     field_index = AWSIM_STATUS_FIELDS.index("lap_count")
-    for received_ns, message in (
-        bag.messages(config.status_topic) if config.status_topic in bag.topics else ()
-    ):
-        data = getattr(message, "data", ())
-        if len(data) > field_index and abs(data[field_index]) < _MOST_LAPS:
-            laps.append((received_ns, int(data[field_index])))
+
+    def poses() -> Iterator[OdometryRow | None]:
+        # All three topics in one pass: every pass through a bag of raw images reads the images too.
+        for topic, received_ns, message in bag.messages_of(wanted):
+            if topic == config.odometry_topic:
+                yield None if message is None else odometry_row(received_ns, message)
+            elif hasattr(message, "longitudinal_velocity"):
+                wheel[header_stamp_ns(message)] = float(message.longitudinal_velocity)
+            elif topic == config.status_topic:
+                data = getattr(message, "data", ())
+                if len(data) > field_index and abs(data[field_index]) < _MOST_LAPS:
+                    laps.append((received_ns, int(data[field_index])))
+
+    track = cut_track(poses(), config.track)
+    if bag.breaks_off and len(track.stamps_ns) == 0:
+        raise MonoError(
+            f"the bag {bag.path} breaks off before its first pose: {bag.breaks_off}",
+            "a bag of which something can be read",
+            "leave it out, or record it again",
+        )
     lap_rows = np.array(laps, np.int64).reshape(-1, 2)
     stamps = sorted(wheel)
     wheel_ns = np.array(stamps, np.int64)
     wheel_mps = np.array([wheel[stamp] for stamp in stamps], np.float64)
     return Drive(
         name,
-        build_track(bag.odometry(config.odometry_topic), config.track, (wheel_ns, wheel_mps)),
+        clean_track(track, config.track, (wheel_ns, wheel_mps)),
         LapCount(lap_rows[:, 0], lap_rows[:, 1]),
         wheel_ns,
         wheel_mps,

@@ -3,46 +3,54 @@
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 
 from collector.bags import FrameError, RawFrame, frame_jpeg
 from collector.samples import FRAME_STEPS
 
 NO_HISTORY = "no frame history"
+# Stamps that hardly rise (a damaged clock) must not fill the memory.
+_MOST_FRAMES = 64
 
 
 @dataclass
 class HeldFrame:
-    """A frame with its JPEG bytes, made at most once; raw pixels are let go of as soon as they are compressed."""
+    """A frame with its JPEG bytes, made at most once and only when a sample needs them.
+
+    Raw pixels are let go of as soon as they are compressed.
+    """
 
     frame: RawFrame
     quality: int
-    is_broken: bool = False
     _done: bool = False
+    _pending: Future[bytes | None] | None = None
 
     @property
     def stamp_ns(self) -> int:
         """Header stamp."""
         return self.frame.stamp_ns
 
-    def check(self) -> bool:
-        """Whether the frame decodes. Raw pixels were checked when they were read."""
-        return self.frame.pixels is not None or self.jpeg() is not None
+    def start(self, pool: Executor) -> None:
+        """Have a worker check and compress the frame, so that :meth:`jpeg` need not."""
+        if not self._done and self._pending is None:
+            self._pending = pool.submit(_jpeg_or_none, self.frame, self.quality)
 
     def jpeg(self) -> bytes | None:
         """The frame as JPEG, None when it is broken."""
-        if self._done:
-            return self.frame.jpeg
-        if self.is_broken:
-            return None
-        try:
-            data = frame_jpeg(self.frame, self.quality)
-        except FrameError:
-            self.is_broken = True
-            return None
-        self.frame = replace(self.frame, jpeg=data, pixels=None)
-        self._done = True
-        return data
+        if not self._done:
+            pending, self._pending, self._done = self._pending, None, True
+            data = _jpeg_or_none(self.frame, self.quality) if pending is None else pending.result()
+            self.frame = replace(self.frame, jpeg=data, pixels=None)
+        return self.frame.jpeg
+
+
+def _jpeg_or_none(frame: RawFrame, quality: int) -> bytes | None:
+    # An error kept in a future would keep the frame's pixels as well.
+    try:
+        return frame_jpeg(frame, quality)
+    except FrameError:
+        return None
 
 
 class FrameMemory:
@@ -55,7 +63,7 @@ class FrameMemory:
 
     def __init__(self, step_ns: int, tolerance_ns: int) -> None:
         self._step_ns, self._tolerance_ns = step_ns, tolerance_ns
-        self._frames: deque[HeldFrame] = deque()
+        self._frames: deque[HeldFrame] = deque(maxlen=_MOST_FRAMES)
 
     def clear(self) -> None:
         """Forget everything (the clock has restarted)."""
@@ -71,18 +79,15 @@ class FrameMemory:
     def last_four(self) -> list[HeldFrame] | None:
         """The newest frame and the three at one, two and three steps before it, oldest first.
 
-        None when one of them is missing, broken, or would serve twice.
+        None when one of them is missing or would serve twice. Whether they decode is not asked here: that costs more
+        than all the rest, and frames that no sample needs are never looked at.
         """
         newest = self._frames[-1]
         picked = [newest]
         for back in range(1, FRAME_STEPS):
             ideal_ns = newest.stamp_ns - back * self._step_ns
             nearest = min(self._frames, key=lambda frame: abs(frame.stamp_ns - ideal_ns))
-            if (
-                abs(nearest.stamp_ns - ideal_ns) > self._tolerance_ns
-                or nearest is picked[0]
-                or not nearest.check()
-            ):
+            if abs(nearest.stamp_ns - ideal_ns) > self._tolerance_ns or nearest is picked[0]:
                 return None
             picked.insert(0, nearest)
         return picked

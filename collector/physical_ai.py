@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 from collector.agreement import measure_motion
 from collector.bags import OdometryRow, RawFrame
-from collector.build import load_texts
+from collector.build import SampleLine, load_texts
 from collector.build_config import BuildConfig, BuildReport
 from collector.curvature import CurveThresholds
-from collector.cutting import DT_S, STEP_NS, UNDECODABLE, SampleCutter
+from collector.cutting import DT_S, STEP_NS, SampleCutter
 from collector.drives import Drive
 from collector.errors import MonoError, require
 from collector.poses import to_ego
@@ -216,11 +216,11 @@ def build_physical_ai(config: PhysicalAiConfig, show_progress: bool = True) -> t
                 report.rejected[STRAIGHT] = report.rejected.get(STRAIGHT, 0) + len(stamps_ns)
                 continue
             whole = [
-                Stretch(clip, index, 0, int(piece.stamps_ns[0]), int(piece.stamps_ns[-1]))
+                Stretch(clip, index, drive.track.run_at(index), 0, int(piece.stamps_ns[0]), int(piece.stamps_ns[-1]))
                 for index, piece in enumerate(drive.track.pieces)
                 if clip in for_validation
             ]
-            _cut_clip(frames, SampleCutter(drive, cutting, whole, texts), writer, report)
+            _cut_clip(frames, SampleCutter(drive, cutting, whole, texts), SampleLine(writer, report))
         report.check_sum()
         settings = plain(config)
         for private in ("data", "out", "overwrite"):
@@ -245,25 +245,12 @@ def build_physical_ai(config: PhysicalAiConfig, show_progress: bool = True) -> t
     return report, left_out
 
 
-def _cut_clip(
-    frames: Iterator[RawFrame | None], cutter: SampleCutter, writer: DatasetWriter, report: BuildReport
-) -> None:
+def _cut_clip(frames: Iterator[RawFrame | None], cutter: SampleCutter, line: SampleLine) -> None:
     for frame in frames:
-        report.seen += 1
-        cut = UNDECODABLE if frame is None else cutter.add(frame)
-        if isinstance(cut, str):
-            report.reject(cut)
-        elif cut.sample.curve.label == "straight":
-            report.reject(STRAIGHT)
-        else:
-            for held in cut.frames:
-                writer.add_image(cut.image_stem, held.stamp_ns, held.jpeg() or b"")
-            if cut.verdict is None:
-                writer.write(cut.sample)
-                report.keep(cut.sample.curve.label, cut.sample.split)
-            else:
-                writer.quarantine(cut.sample, cut.verdict)
-                report.quarantined += 1
+        cut = cutter.add(frame)
+        straight = not isinstance(cut, str) and cut.sample.curve.label == "straight"
+        line.take(STRAIGHT if straight else cut)
+    line.finish()
 
 
 def _draw_clips(clips: Sequence[str], share: float, seed: int) -> set[str]:

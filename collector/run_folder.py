@@ -37,8 +37,8 @@ _PACKAGES = (
     "peft",
     "rclpy",
 )
-# Up to here a file in an input folder is hashed by its bytes, beyond by name and size: weights take minutes.
-_SMALL_BYTES = 16 * 1024 * 1024
+# Up to here a file in an input folder is hashed by all its bytes, beyond by its size and its two ends.
+_SMALL_BYTES, _END_BYTES = 16 * 1024 * 1024, 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,11 @@ def git_commit() -> str | None:
 
 
 def hash_path(path: Path | str) -> str | None:
-    """SHA-256 of a file, or of a folder's listing (names, sizes and the bytes of its small files); None if absent."""
+    """SHA-256 of a file, or of a folder; None if absent.
+
+    Of a folder: names, sizes and bytes of its files, of large ones only the first and last MiB (where bags and weights
+    keep their index), because recordings and weights would take minutes.
+    """
     place = Path(path)
     if place.is_file():
         return _hash_file(place)
@@ -132,6 +136,11 @@ def hash_path(path: Path | str) -> str | None:
         digest.update(f"{file.relative_to(place).as_posix()}\0{size}\0".encode())
         if size <= _SMALL_BYTES:
             digest.update(_hash_file(file).encode())
+            continue
+        with file.open("rb") as stream:
+            digest.update(stream.read(_END_BYTES))
+            stream.seek(-_END_BYTES, 2)
+            digest.update(stream.read())
     return digest.hexdigest()
 
 

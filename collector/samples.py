@@ -1,8 +1,8 @@
 """The dataset folder: one definition of a sample, reading it, writing it.
 
 A folder holds ``metadata.jsonl`` (a line per sample; Hugging Face's imagefolder convention), ``images/``,
-``quarantine.jsonl`` (what was refused for its text, with the reason) and ``manifest.json``, which is written last:
-a folder without a manifest is unfinished.
+``quarantine.jsonl`` (what was refused for its text, with the reason) and ``manifest.json``. It appears as a whole when
+a build has finished; a folder without a manifest is unfinished.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Literal, TypeVar
@@ -32,6 +33,7 @@ METADATA_FILE = "metadata.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
 MANIFEST_FILE = "manifest.json"
 IMAGE_FOLDER = "images"
+_PART_FOLDER = ".unfinished"
 
 # Hugging Face takes a file name with one of these words in it for a split of its own, and then loads the pictures
 # without the metadata: a bag called "test" would cost all texts.
@@ -220,61 +222,90 @@ def load_manifest(folder: Path | str) -> dict[str, Any]:
 class DatasetWriter:
     """Writes a dataset folder; use it as a context manager and end with :meth:`finish`.
 
+    Until then everything lies in a hidden folder inside: a build that fails or is interrupted leaves what was there
+    before, and one that is killed leaves that hidden folder, which the next one empties.
+
     Args:
         folder: where to write; it must be absent or empty.
-        overwrite: empty a dataset folder that is there already (only what a dataset consists of is removed).
+        overwrite: replace a dataset that is there already (only what a dataset consists of is replaced).
 
     Raises:
-        MonoError: the folder is not empty.
+        MonoError: the folder is not empty or cannot be written, here and later.
     """
 
     def __init__(self, folder: Path | str, overwrite: bool = False) -> None:
         self.folder = Path(folder)
+        self._part = self.folder / _PART_FOLDER
         if self.folder.exists() and not self.folder.is_dir():
             raise MonoError(f"{self.folder} is a file", "a folder to write to", "choose another --out")
-        if self.folder.exists() and any(self.folder.iterdir()):
-            if not overwrite:
-                raise MonoError(
-                    f"{self.folder} is not empty",
-                    "an absent or empty folder",
-                    "choose another --out or add --overwrite",
-                )
-            for name in (MANIFEST_FILE, METADATA_FILE, QUARANTINE_FILE):
-                (self.folder / name).unlink(missing_ok=True)
-            shutil.rmtree(self.folder / IMAGE_FOLDER, ignore_errors=True)
-        (self.folder / IMAGE_FOLDER).mkdir(parents=True, exist_ok=True)
-        self._metadata = (self.folder / METADATA_FILE).open("w", encoding="utf-8")
-        self._quarantine = (self.folder / QUARANTINE_FILE).open("w", encoding="utf-8")
+        self._is_new = not self.folder.exists()
+        if not overwrite and not self._is_new and any(entry != self._part for entry in self.folder.iterdir()):
+            raise MonoError(
+                f"{self.folder} is not empty",
+                "an absent or empty folder",
+                "choose another --out or add --overwrite",
+            )
+        with self._writing():
+            if self._part.exists():
+                shutil.rmtree(self._part)
+            (self._part / IMAGE_FOLDER).mkdir(parents=True)
+            self._metadata = (self._part / METADATA_FILE).open("w", encoding="utf-8")
+            self._quarantine = (self._part / QUARANTINE_FILE).open("w", encoding="utf-8")
 
     def add_image(self, bag: str, stamp_ns: int, jpeg: bytes) -> str:
         """Store one camera frame once; returns its name relative to the folder."""
         name = image_name(bag, stamp_ns)
-        path = self.folder / name
+        path = self._part / name
         if not path.exists():
-            path.write_bytes(jpeg)
+            with self._writing():
+                path.write_bytes(jpeg)
         return name
 
     def write(self, sample: Sample) -> None:
         """Append a sample that may train."""
-        self._metadata.write(sample.model_dump_json() + "\n")
+        with self._writing():
+            self._metadata.write(sample.model_dump_json() + "\n")
 
     def quarantine(self, sample: Sample, verdict: Mapping[str, Any]) -> None:
         """Append a refused sample: all its fields, and under ``verdict`` why."""
         line = sample.model_dump(mode="json") | {"verdict": dict(verdict)}
-        self._quarantine.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with self._writing():
+            self._quarantine.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def written(self) -> Path:
+        """The folder in which all written so far lies until :meth:`finish`, for a last pass over its lines."""
+        with self._writing():
+            self._metadata.flush()
+            self._quarantine.flush()
+        return self._part
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
-        """Close the lines and, last of all and in one step, write the manifest."""
-        self.close()
+        """Put the dataset in its place, in a few renames; the manifest goes first and comes last."""
         text = json.dumps(
             {"schema_version": SCHEMA_VERSION, **manifest}, indent=2, ensure_ascii=False, allow_nan=False
         )
-        write_atomically(self.folder / MANIFEST_FILE, text + "\n")
+        with self._writing():
+            self._metadata.close()
+            self._quarantine.close()
+            write_atomically(self._part / MANIFEST_FILE, text + "\n")
+            (self.folder / MANIFEST_FILE).unlink(missing_ok=True)
+            if (self.folder / IMAGE_FOLDER).exists():
+                (self.folder / IMAGE_FOLDER).rename(self._part / "replaced")
+            for name in (IMAGE_FOLDER, QUARANTINE_FILE, METADATA_FILE, MANIFEST_FILE):
+                (self._part / name).replace(self.folder / name)
+            shutil.rmtree(self._part)
 
     def close(self) -> None:
-        """Close the files; without :meth:`finish` the folder stays unfinished (no manifest)."""
-        self._metadata.close()
-        self._quarantine.close()
+        """Throw away what was not finished."""
+        for lines in (self._metadata, self._quarantine):
+            # On a full disk even closing fails.
+            with suppress(OSError):
+                lines.close()
+        shutil.rmtree(self._part, ignore_errors=True)
+        if self._is_new:
+            # Refuses unless it is empty.
+            with suppress(OSError):
+                self.folder.rmdir()
 
     def __enter__(self) -> DatasetWriter:
         return self
@@ -283,6 +314,17 @@ class DatasetWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise MonoError(
+                f"{self.folder} cannot be written: {error}",
+                "room and the right to write",
+                "see to it, or choose another --out",
+            ) from error
 
 
 def image_name(bag: str, stamp_ns: int) -> str:

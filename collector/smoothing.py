@@ -95,7 +95,7 @@ def measure_noise(tracks: Sequence[Track]) -> PoseNoise:
     )
 
 
-def clean_track(
+def clean_poses(
     track: Track, noise: PoseNoise, speeds: Sequence[tuple[SpeedSource, Speeds]] = ()
 ) -> tuple[Track, SpeedSource]:
     """One track without its noise, at 50 Hz; the heading follows the motion.

@@ -25,12 +25,14 @@ class Stretch:
     Attributes:
         bag: the recording.
         piece: index of the pose track's piece.
+        run: of that piece (:meth:`collector.tracks.PoseTrack.run_at`); within one, stamps only rise.
         lap: lap count, 0 where not recorded.
         start_ns, end_ns: stamps for which a whole sample (history and future) exists.
     """
 
     bag: str
     piece: int
+    run: int
     lap: int
     start_ns: int
     end_ns: int
@@ -77,7 +79,7 @@ def stretches_of(
         lap = before[-1] if before else (int(laps.laps[0]) if len(laps.laps) else 0)
         for border, next_lap in [*inner, (end_ns, lap)]:
             if border > start_ns:
-                stretches.append(Stretch(bag, index, lap, start_ns, border))
+                stretches.append(Stretch(bag, index, track.run_at(index), lap, start_ns, border))
             start_ns, lap = border, next_lap
     return stretches
 
@@ -117,14 +119,12 @@ def choose_validation(stretches: Sequence[Stretch], share: float, seed: int) -> 
     return tuple(sorted(chosen, key=lambda stretch: (stretch.bag, stretch.piece, stretch.start_ns)))
 
 
-def split_of(
-    bag: str, piece: int, stamp_ns: int, validation: Sequence[Stretch], guard_ns: int
-) -> Split | None:
+def split_of(bag: str, run: int, stamp_ns: int, validation: Sequence[Stretch], guard_ns: int) -> Split | None:
     """``"val"`` inside a validation stretch, None (use neither) within ``guard_ns`` of one, else ``"train"``.
 
-    Other pieces need no guard: a sample never reaches beyond its own, so theirs share no pose with it.
+    Other runs need no guard: the kart was put elsewhere between them.
     """
-    here = [stretch for stretch in validation if stretch.bag == bag and stretch.piece == piece]
+    here = [stretch for stretch in validation if stretch.bag == bag and stretch.run == run]
     if any(stretch.start_ns <= stamp_ns <= stretch.end_ns for stretch in here):
         return "val"
     if any(stretch.start_ns - guard_ns <= stamp_ns <= stretch.end_ns + guard_ns for stretch in here):

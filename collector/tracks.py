@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from collector.bags import OdometryRow
 from collector.errors import MonoError
 from collector.poses import interpolate_poses
-from collector.smoothing import PoseNoise, Speeds, SpeedSource, clean_track, measure_noise
+from collector.smoothing import PoseNoise, Speeds, SpeedSource, clean_poses, measure_noise
 
 NO_POSE = "no pose"
 GAP = "pose gap too large"
@@ -144,6 +144,13 @@ class PoseTrack:
             ended = NO_POSE if piece.ends in (HORIZON_CUT, CLOCK_BACK) else piece.ends
         return NO_POSE
 
+    def run_at(self, index: int) -> int:
+        """A piece's run: a silence leaves the kart in its run, a restart or being put elsewhere does not."""
+        run = 0
+        for before, piece in zip(self.pieces[:index], self.pieces[1 : index + 1]):
+            run += int(piece.begins == TELEPORT or piece.epoch != before.epoch)
+        return run
+
     def sample(self, index: int, stamp_ns: int, offsets_ns: NDArray[np.int64]) -> NDArray[np.float64] | str:
         """Map poses (K, 3) at ``stamp_ns + offsets_ns`` (rising) within one piece, or the reason why it ends short."""
         piece = self.pieces[index]
@@ -162,18 +169,27 @@ class PoseTrack:
 def build_track(
     rows: Iterable[OdometryRow | None], config: TrackConfig | None = None, wheel: Speeds | None = None
 ) -> PoseTrack:
-    """Cut odometry, in order of arrival, into continuous pieces, and clean them where they are noisy.
-
-    Args:
-        rows: poses; None where a message could not be read.
-        config: what counts as continuous, and as noisy.
-        wheel: wheel speed over header time, where recorded; it overrides the speed of noisy positions.
-    """
+    """:func:`cut_track`, then :func:`clean_track`."""
     config = config or TrackConfig()
+    return clean_track(cut_track(rows, config), config, wheel)
+
+
+def cut_track(rows: Iterable[OdometryRow | None], config: TrackConfig) -> PoseTrack:
+    """Cut odometry, in order of arrival, into continuous pieces; None where a message could not be read."""
     cutter = _Cutter(config)
     for row in rows:
         cutter.add(row)
-    track = cutter.finish()
+    return cutter.finish()
+
+
+def clean_track(track: PoseTrack, config: TrackConfig, wheel: Speeds | None = None) -> PoseTrack:
+    """Clean a track where it is noisy.
+
+    Args:
+        track: as cut.
+        config: what counts as noisy.
+        wheel: wheel speed over header time, where recorded; it overrides the speed of noisy positions.
+    """
     noise = measure_noise([(piece.stamps_ns, piece.poses) for piece in track.pieces])
     track = replace(track, pieces=_rejoined(track.pieces, config, noise))
     noisy = noise.position_m > config.clean_position_m or noise.yaw_rad > config.clean_yaw_rad
@@ -184,7 +200,7 @@ def build_track(
         speeds: list[tuple[SpeedSource, Speeds]] = [("odometry", (piece.stamps_ns, piece.speeds_mps))]
         if wheel is not None:
             speeds.insert(0, ("wheel", wheel))
-        (stamps_ns, poses), source = clean_track((piece.stamps_ns, piece.poses), noise, speeds)
+        (stamps_ns, poses), source = clean_poses((piece.stamps_ns, piece.poses), noise, speeds)
         pieces.append(replace(piece, stamps_ns=stamps_ns, poses=poses, speeds_mps=np.empty(0)))
         sources[source] += 1
     return replace(track, pieces=tuple(pieces), report=PoseReport(noise, True, "motion", dict(sources)))

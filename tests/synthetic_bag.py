@@ -56,10 +56,14 @@ def drive_course(
     return SyntheticDrive(stamps, table[:, 1:4], table[:, 4])
 
 
-def jpeg(number: int) -> bytes:
+def picture(number: int) -> np.ndarray:
     """A tiny frame that tells its number."""
-    image = np.full((24, 32, 3), (number * 7) % 256, np.uint8)
-    return cv2.imencode(".jpg", image)[1].tobytes()
+    return np.full((24, 32, 3), (number * 7) % 256, np.uint8)
+
+
+def jpeg(number: int) -> bytes:
+    """The same as JPEG."""
+    return cv2.imencode(".jpg", picture(number))[1].tobytes()
 
 
 def _header(stamp_ns: int, frame_id: str) -> Any:

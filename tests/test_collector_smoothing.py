@@ -14,7 +14,7 @@ from collector.bags import OdometryRow
 from collector.curvature import curvature_profile
 from collector.errors import MonoError
 from collector.poses import interpolate_poses, to_ego, wrap_angle
-from collector.smoothing import PoseNoise, clean_track, measure_noise
+from collector.smoothing import PoseNoise, clean_poses, measure_noise
 from collector.tracks import NS, TELEPORT, PoseTrack, TrackConfig, build_track
 
 torch = pytest.importorskip("torch")
@@ -123,7 +123,7 @@ def test_clean_poses_stay_as_recorded(rate_hz: int) -> None:
     assert np.array_equal(track.pieces[0].poses, poses) and np.array_equal(track.pieces[0].stamps_ns, stamps)
     assert track.report.noise.position_m < 0.001 and track.report.noise.yaw_rad < 0.001
     # And if they were cleaned all the same, by the noise that was measured, nobody would notice.
-    (grid_ns, cleaned), _ = clean_track((stamps, poses), measure_noise([(stamps, poses)]))
+    (grid_ns, cleaned), _ = clean_poses((stamps, poses), measure_noise([(stamps, poses)]))
     off = interpolate_poses(grid_ns, cleaned, stamps)[:, :2] - poses[:, :2]
     assert np.hypot(*off.T).max() < (0.001 if rate_hz > 10 else 0.003)
 
@@ -203,5 +203,5 @@ def test_pieces_too_short_to_judge_pass_unharmed() -> None:
         (piece,) = track_of(stamps[:count], poses[:count]).pieces
         assert piece.stamps_ns[0] == stamps[0] and piece.stamps_ns[-1] == stamps[count - 1]
         assert np.isfinite(piece.poses).all()
-        (grid_ns, cleaned), _ = clean_track((stamps[:count], poses[:count]), PoseNoise(0.2, 0.05))
+        (grid_ns, cleaned), _ = clean_poses((stamps[:count], poses[:count]), PoseNoise(0.2, 0.05))
         assert len(grid_ns) == len(cleaned) >= 2 and np.isfinite(cleaned).all()
