@@ -49,7 +49,10 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
     ),
     (
         "2 curate",
-        (Verb("build", "collector.build:main", "cut bags into samples whose thought and path agree"),),
+        (
+            Verb("calibrate", "collector.calibrate:main", "the camera's time lag and pitch, from a bag", "report"),
+            Verb("build", "collector.build:main", "cut bags into samples whose thought and path agree"),
+        ),
     ),
     (
         "3 finetune",

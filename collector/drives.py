@@ -41,23 +41,28 @@ class Drive:
         return speed if np.isfinite(speed) else None
 
 
+def require_odometry(bag: BagReader, topic: str) -> None:
+    """Raise a MonoError unless the bag holds odometry under this name."""
+    bag.require_topic(
+        topic,
+        "the kart's pose",
+        "record it too (alpamayo-mono record does; AWSIM: keep GNSS and IMU on), or name yours with --odometry-topic",
+    )
+    if bag.topics[topic] != ODOMETRY.type:
+        raise MonoError(
+            f"{topic} in {bag.path} has the type {bag.topics[topic]}",
+            ODOMETRY.type,
+            "choose another --odometry-topic",
+        )
+
+
 def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
     """Read everything but the camera.
 
     Raises:
         MonoError: the bag has no odometry, or under that name something else.
     """
-    bag.require_topic(
-        config.odometry_topic,
-        "the kart's pose",
-        "record it too (alpamayo-mono record does; AWSIM: keep GNSS and IMU on), or name yours with --odometry-topic",
-    )
-    if bag.topics[config.odometry_topic] != ODOMETRY.type:
-        raise MonoError(
-            f"{config.odometry_topic} in {bag.path} has the type {bag.topics[config.odometry_topic]}",
-            ODOMETRY.type,
-            "choose another --odometry-topic",
-        )
+    require_odometry(bag, config.odometry_topic)
     wheel: dict[int, float] = {}
     for _, message in bag.messages(config.velocity_topic) if config.velocity_topic in bag.topics else ():
         if hasattr(message, "longitudinal_velocity"):
