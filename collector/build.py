@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from collector.bags import RawFrame, open_bag
 from collector.build_config import BuildConfig, BuildReport
+from collector.calibration import Calibration, read_calibration
 from collector.cutting import HISTORY_NS, HORIZON_NS, SampleCutter
 from collector.drives import read_drive
 from collector.errors import MonoError
@@ -30,9 +31,11 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
 
     Raises:
         MonoError: a bag is missing or lacks the camera or the odometry; the output folder is not empty; a line of the
-            texts given is malformed.
+            texts given is malformed; the calibration cannot be read.
     """
     texts = load_texts(config.reasoning) if config.reasoning is not None else None
+    calibration = read_calibration(config.calibration) if config.calibration is not None else None
+    lag_ns = 0 if calibration is None else calibration.lag_ns
     names = bag_names(config.bags)
     stretches: list[Stretch] = []
     for path, name in zip(config.bags, names):
@@ -58,9 +61,9 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
                     disable=None if show_progress else True,
                     dynamic_ncols=True,
                 )
-                _cut_bag(frames, SampleCutter(drive, config, validation, texts), writer, report)
+                _cut_bag(frames, SampleCutter(drive, config, validation, texts, lag_ns), writer, report)
         report.check_sum()
-        writer.finish(_manifest(config, names, report, validation, dropped))
+        writer.finish(_manifest(config, names, report, validation, dropped, calibration))
     return report
 
 
@@ -136,22 +139,25 @@ def _manifest(
     report: BuildReport,
     validation: Sequence[Stretch],
     dropped: dict[str, dict[str, int]],
+    calibration: Calibration | None,
 ) -> dict[str, Any]:
     """Everything needed to build the same folder again; nothing that would differ if one did."""
     settings = plain(config)
-    for private in ("bags", "out", "overwrite"):
+    for private in ("bags", "out", "overwrite", "calibration"):
         settings.pop(private)
     return {
         "made_by": "alpamayo_mono collector.build",
         "commit": git_commit(),
         "bags": [{"name": name, "sha256": hash_path(path)} for path, name in zip(config.bags, names)],
         "config": settings,
+        # The pitch is for whoever draws paths into the pictures; null where no calibration was given.
+        "calibration": plain(calibration),
         "counts": asdict(report),
         "poses_left_out": dropped,
         "validation": [asdict(stretch) for stretch in validation],
         "camera": "front",
         "frames": "the last four at 10 Hz, oldest first",
-        "poses": "[x_m, y_m, yaw_rad] in the ego frame at stamp_ns, x forward, y left",
+        "poses": "[x_m, y_m, yaw_rad] in the ego frame at t0 = stamp_ns - lag_s of the calibration, x forward, y left",
     }
 
 

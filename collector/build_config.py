@@ -26,6 +26,8 @@ class BuildConfig:
         seed: of the split and of the phrasing of the thoughts.
         reasoning: JSONL of texts to curate instead of writing our own: {"stamp_ns": .., "reasoning": "..",
             "bag": ".."} (bag is optional); frames without a text are rejected.
+        calibration: YAML of `alpamayo-mono calibrate`; poses are then taken at each stamp minus its lag, the moment
+            that the picture shows. Without one a picture is taken to show its stamp.
         image_topic: camera topic; by default our JPEG topic, else the raw one.
         odometry_topic: nav_msgs/Odometry with the pose of base_link in the map.
         velocity_topic: VelocityReport, used where the bag has it.
@@ -44,6 +46,7 @@ class BuildConfig:
     val_fraction: float = 0.1
     seed: int = 0
     reasoning: Path | None = None
+    calibration: Path | None = None
     image_topic: str | None = None
     odometry_topic: str = ODOMETRY.name
     velocity_topic: str = VELOCITY_STATUS.name

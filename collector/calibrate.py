@@ -106,7 +106,8 @@ def calibrate_bag(config: CalibrateConfig, show_progress: bool = True) -> Findin
     except MonoError as error:
         refused.append(str(error))
     if pitch is None and lag is None:
-        raise MonoError(" ".join(refused))
+        passed = ", ".join(f"{why}: {count}" for why, count in sorted(pairs.passed_over.items()))
+        raise MonoError(" ".join(refused) + f" Of {pairs.frames} frames passed over: {passed or 'none'}")
     calibration = Calibration(
         DEFINITION,
         lag_s=None if lag is None else round(lag.lag_s, 5),

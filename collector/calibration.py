@@ -125,6 +125,19 @@ class Calibration:
                 raise MonoError(f"a calibration with {name} = {value}", f"within {most:g} of zero", "calibrate again")
 
     @property
+    def required_lag_s(self) -> float:
+        """The lag, for who asks for nothing else.
+
+        Raises:
+            MonoError: it is not known.
+        """
+        if self.lag_s is None:
+            raise MonoError(
+                "the calibration holds no lag_s", "one that does", "calibrate on a bag with turns, or leave it out"
+            )
+        return self.lag_s
+
+    @property
     def lag_ns(self) -> int:
         """The lag in nanoseconds; 0 where it is not known, which leaves every picture at its header stamp."""
         return 0 if self.lag_s is None else round(self.lag_s * 1e9)

@@ -60,7 +60,10 @@ def _draw_rates(axes: Axes, pairs: Pairs, lag: LagFit | None, pitch_rad: float) 
     first = int(np.argmax(turned[ends] - turned[:-1]))
     part = order[first : ends[first]]
     seconds = (pairs.start_ns[part] - pairs.start_ns[part[0]]) / NS
-    axes.plot(seconds, odometry[part], color=_ODOMETRY_COLOUR, label="odometry, at the lag" if lag else "odometry")
+    # No line across what was not looked at.
+    joined = np.append(pairs.start_ns[part][1:] - pairs.end_ns[part][:-1] < NS, True)
+    label = "odometry" if lag is None else "odometry, at the lag"
+    axes.plot(seconds, np.where(joined, odometry[part], np.nan), color=_ODOMETRY_COLOUR, label=label)
     axes.plot(seconds, image[part], ".", markersize=3, color=_IMAGE_COLOUR, label="image")
     axes.legend(loc="upper right")
     if lag is not None:

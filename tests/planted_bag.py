@@ -43,11 +43,11 @@ def camera_info_cdr(camera: Camera) -> bytes:
 
 def write_planted_bag(
     folder: Path, course: str | Course, *, seed: int = 0, seconds: float = 40.0, lag_s: float = 0.0,
-    pitch_rad: float = 0.0, hfov_deg: float = 90.0, with_info: bool = True,
+    pitch_rad: float = 0.0, hfov_deg: float = 90.0, with_info: bool = True, disturb: bool = True,
 ) -> Path:
     """Drive and record: a picture with stamp t shows the world at t - ``lag_s``; the odometry is noisy, not late."""
     place = course_named(course) if isinstance(course, str) else course
-    world = World(place, seed, WorldConfig(disturb_every_s=8.0))
+    world = World(place, seed, WorldConfig(disturb_every_s=8.0 if disturb else None))
     plan = RolloutConfig(laps=99.0, max_time_s=seconds, record_s=ODOMETRY_S)
     driven = drive(world, TeacherConfig(), config=plan, seed=seed)
     camera = replace(FRONT, pitch_rad=pitch_rad, hfov_rad=float(np.radians(hfov_deg)))
