@@ -231,7 +231,7 @@ ARGUMENTS: tuple[Argument, ...] = (
     ),
     Argument(
         "calibration", "",
-        "YAML of alpamayo-mono calibrate: a frame is taken to show what was lag_s before its stamp; empty trusts stamps",
+        "YAML of alpamayo-mono calibrate: a frame is taken to show what was lag_s before its stamp; empty: its stamp",
         nodes=("drive_node",),
     ),
     Argument("laps", 1, "laps to drive before a clean end; 0 drives on", nodes=("drive_node",), minimum=0,

@@ -33,7 +33,7 @@ class Motion:
 
     Attributes:
         rotation: (3,) rotation vector of the scene in optical axes, radians; +y when the camera turns left.
-        travel: (3,) unit direction of travel in optical axes at the first frame.
+        travel: (3,) unit direction of travel in optical axes at the second frame.
         tracks: features that agree with it.
         before_px, after_px: (N, 2) all features in both frames, pixels of the tracked size.
     """
