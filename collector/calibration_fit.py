@@ -84,7 +84,7 @@ class PitchFit:
 def lag_grid(limits: FitLimits) -> FloatArray:
     """The lags tried, (L,) seconds."""
     count = round(limits.max_lag_s / LAG_STEP_S)
-    return LAG_STEP_S * np.arange(-count, count + 1)
+    return np.asarray(LAG_STEP_S * np.arange(-count, count + 1), np.float64)
 
 
 def fit_lag(

@@ -7,6 +7,7 @@ line (five unknowns, the distance travelled cannot be seen). Axes are the optica
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,7 @@ def gray_image(frame: RawFrame) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """
     import cv2
 
+    gray: Any
     if frame.pixels is not None:
         image = as_bgr(frame.pixels, frame.encoding)
         gray = image if image.ndim == 2 else cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2GRAY)
@@ -101,12 +103,11 @@ def track_features(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> tuple
     corners = cv2.goodFeaturesToTrack(before, _FEATURES, _QUALITY, _SPACING_PX, blockSize=5)
     if corners is None:
         return np.zeros((0, 2)), np.zeros((0, 2))
-    how = {
-        "winSize": (15, 15), "maxLevel": 4,
-        "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.02),
-    }
-    moved, there, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, **how)
-    back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, moved, None, **how)
+    until = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.02)
+    how: dict[str, Any] = {"winSize": (15, 15), "maxLevel": 4, "criteria": until}
+    start: Any = None  # no guess of where the features went
+    moved, there, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, start, **how)
+    back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, moved, start, **how)
     trip_px = np.linalg.norm(corners - back, axis=2)[:, 0]
     good = (there[:, 0] > 0) & (again[:, 0] > 0) & (trip_px < _ROUND_TRIP_PX)
     return corners[good, 0].astype(np.float64), moved[good, 0].astype(np.float64)
