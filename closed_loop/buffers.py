@@ -108,7 +108,7 @@ class PoseBuffer:
 
 @dataclass(frozen=True)
 class Frame:
-    """One camera image: header stamp and (H, W, 3) uint8 RGB."""
+    """One camera image: the moment it shows (header stamp minus the camera's lag) and (H, W, 3) uint8 RGB."""
 
     stamp_ns: int
     image: NDArray[np.uint8]

@@ -51,6 +51,7 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
     (
         "2 curate",
         (
+            Verb("calibrate", "collector.calibrate:main", "the camera's time lag and pitch, from a bag", "report"),
             Verb("build", "collector.build:main", "cut bags into samples whose thought and path agree"),
             Verb(
                 "build-physical-ai", "collector.physical_ai:main", "the same from curves of NVIDIA's PhysicalAI-AV",

@@ -27,6 +27,7 @@ from closed_loop.policy_process import DEFAULT_POLICY, PlanReply, PolicyProcess,
 from closed_loop.simulator.course_design import course_named
 from closed_loop.supervisor import SupervisorLimits
 from collector.arguments import declare_parameters
+from collector.calibration import read_calibration
 from collector.conversions import odometry_of, rgb_of, stamp_ns_of
 from collector.errors import MonoError
 from collector.message_types import message_class
@@ -60,11 +61,12 @@ class DriveNode(Node):
                 v["replan_s"], frames_of(v["cameras"]), v["rolling_start_mps"],
                 SupervisorLimits(v["frame_timeout_s"], v["odometry_timeout_s"], v["plan_timeout_s"]),
                 ControllerConfig(steering_gain=v["steering_gain"], max_speed_mps=v["max_speed_mps"]),
+                read_calibration(v["calibration"]).required_lag_s if v["calibration"] else 0.0,
             ),
             lambda observation: self._policy.submit(observation),
         )
         spec = self._policy_spec()
-        inputs = [path for path in (spec.options["model_folder"], v["adapter"]) if path]
+        inputs = [path for path in (spec.options["model_folder"], v["adapter"], v["calibration"]) if path]
         open_run(self._out, {"parameters": v, "driver": self.driver.config}, inputs)
         self.mission = Mission(v["laps"], v["duration_s"], v["wait_s"], time.monotonic())
         self._odometry_ns: int | None = None

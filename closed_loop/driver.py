@@ -37,6 +37,7 @@ class DriverConfig:
             speed: models that learned from moving karts only see no reason to move off. 0 shows what was measured.
         limits: when to brake.
         controller: the kart and its limits.
+        camera_lag_s: a picture shows what was so long before its stamp (:mod:`collector.calibration`).
     """
 
     replan_s: float = 0.2
@@ -44,6 +45,7 @@ class DriverConfig:
     rolling_start_mps: float = 1.5
     limits: SupervisorLimits = field(default_factory=SupervisorLimits)
     controller: ControllerConfig = field(default_factory=ControllerConfig)
+    camera_lag_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Driver:
         self.config = config
         self.supervisor = Supervisor(config.limits)
         self.frames, self.poses, self.rate = FrameBuffer(), PoseBuffer(), TimeRate()
+        self._camera_lag_ns = round(config.camera_lag_s * 1e9)
         self._submit = submit
         self._controller = TrackingController(config.controller)
         self._lock = threading.Lock()
@@ -121,9 +124,12 @@ class Driver:
         return True
 
     def frame(self, stamp_ns: int, image_rgb: NDArray[np.uint8], steady_s: float) -> None:
-        """Take a camera frame, (H, W, 3) RGB. A repeated frame does not count as fresh."""
+        """Take a camera frame, (H, W, 3) RGB. A repeated frame does not count as fresh.
+
+        Here its stamp becomes the moment it shows; history, t0 and the age of plans follow from that.
+        """
         with self._lock:
-            if self.frames.add(Frame(stamp_ns, image_rgb)):
+            if self.frames.add(Frame(stamp_ns - self._camera_lag_ns, image_rgb)):
                 self.supervisor.frame_arrived(steady_s)
                 self._ask()
 

@@ -229,6 +229,11 @@ ARGUMENTS: tuple[Argument, ...] = (
         "filled with black)",
         nodes=("drive_node",), choices=("mono", "mono-4frames", "mono-padded"),
     ),
+    Argument(
+        "calibration", "",
+        "YAML of alpamayo-mono calibrate: a frame is taken to show what was lag_s before its stamp; empty: its stamp",
+        nodes=("drive_node",),
+    ),
     Argument("laps", 1, "laps to drive before a clean end; 0 drives on", nodes=("drive_node",), minimum=0,
              maximum=1000),
     Argument(

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from collector.bags import RawFrame, open_bag
 from collector.balance import balance_folder
 from collector.build_config import BuildConfig, BuildReport
+from collector.calibration import Calibration, read_calibration
 from collector.camera_block import camera_block, read_intrinsics
 from collector.cutting import HISTORY_NS, HORIZON_NS, Cut, SampleCutter
 from collector.drives import Drive, read_drive
@@ -35,9 +36,11 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
 
     Raises:
         MonoError: a bag is missing or lacks the camera or the odometry; the output folder is not empty; a line of the
-            texts given is malformed.
+            texts given is malformed; the calibration cannot be read.
     """
     texts = load_texts(config.reasoning) if config.reasoning is not None else None
+    calibration = read_calibration(config.calibration) if config.calibration is not None else None
+    lag_ns = 0 if calibration is None else calibration.lag_ns
     keep_freed_memory()
     names = bag_names(config.bags)
     report = BuildReport()
@@ -68,14 +71,14 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
                     dynamic_ncols=True,
                 )
                 line = SampleLine(writer, report, pool, config.workers)
-                line.run(frames, SampleCutter(drive, config, validation, texts))
+                line.run(frames, SampleCutter(drive, config, validation, texts, lag_ns))
                 report.note_break(drive.name, bag.breaks_off)
         manifest: dict[str, Any] = {}
         if config.balance:
             manifest["balance"] = balance_folder(writer.written(), config, report)
         report.check_sum()
         manifest["camera"] = camera_block(intrinsics)
-        writer.finish(_manifest(config, report, validation, drives) | manifest)
+        writer.finish(_manifest(config, report, validation, drives, calibration) | manifest)
     return report
 
 
@@ -184,23 +187,29 @@ class SampleLine:
 
 
 def _manifest(
-    config: BuildConfig, report: BuildReport, validation: Sequence[Stretch], drives: Sequence[Drive]
+    config: BuildConfig,
+    report: BuildReport,
+    validation: Sequence[Stretch],
+    drives: Sequence[Drive],
+    calibration: Calibration | None,
 ) -> dict[str, Any]:
     """Everything needed to build the same folder again; nothing that would differ if one did."""
     settings = plain(config)
-    for private in ("bags", "out", "overwrite", "workers"):
+    for private in ("bags", "out", "overwrite", "workers", "calibration"):
         settings.pop(private)
     return {
         "made_by": "alpamayo_mono collector.build",
         "commit": git_commit(),
         "bags": [{"name": drive.name, "sha256": hash_path(path)} for path, drive in zip(config.bags, drives)],
         "config": settings,
+        # The pitch is for whoever draws paths into the pictures; null where no calibration was given.
+        "calibration": plain(calibration),
         "counts": report.counts(),
         "pose_quality": {drive.name: drive.track.report.plain() for drive in drives},
         "poses_left_out": {drive.name: drive.track.dropped for drive in drives},
         "validation": [asdict(stretch) for stretch in validation],
         "frames": "the last four at 10 Hz, oldest first",
-        "poses": "[x_m, y_m, yaw_rad] in the ego frame at stamp_ns, x forward, y left",
+        "poses": "[x_m, y_m, yaw_rad] in the ego frame at t0 = stamp_ns - lag_s of the calibration, x forward, y left",
     }
 
 

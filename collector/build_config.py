@@ -29,6 +29,8 @@ class BuildConfig:
         reasoning: JSONL of texts to curate instead of writing our own: {"stamp_ns": .., "reasoning": "..",
             "bag": ".."} (bag is optional); frames without a text are rejected.
         reasoning_language: of the thoughts we write: en, as the released model speaks, or ja.
+        calibration: YAML of `alpamayo-mono calibrate`; poses are then taken at each stamp minus its lag, the moment
+            that the picture shows. Without one a picture is taken to show its stamp.
         image_topic: camera topic; by default our JPEG topic, else the raw one.
         odometry_topic: the pose of base_link in the map: nav_msgs/Odometry, or geometry_msgs/PoseStamped or
             PoseWithCovarianceStamped.
@@ -53,6 +55,7 @@ class BuildConfig:
     seed: int = 0
     reasoning: Path | None = None
     reasoning_language: Language = "en"
+    calibration: Path | None = None
     image_topic: str | None = None
     odometry_topic: str = ODOMETRY.name
     velocity_topic: str = VELOCITY_STATUS.name

@@ -68,12 +68,15 @@ class SampleCutter:
         config: settings of the build.
         validation: stretches kept for validation, of all recordings.
         texts: thoughts to curate; None writes our own.
+        lag_ns: what a picture shows was so long before its stamp; poses are taken then.
     """
 
     def __init__(
-        self, drive: Drive, config: BuildConfig, validation: Sequence[Stretch], texts: Texts | None = None
+        self, drive: Drive, config: BuildConfig, validation: Sequence[Stretch], texts: Texts | None = None,
+        lag_ns: int = 0,
     ) -> None:
         self._drive, self._config, self._validation, self._texts = drive, config, validation, texts
+        self._lag_ns = lag_ns
         self._memory = FrameMemory(STEP_NS, round(config.frame_tolerance_s * NS))
         self._last_ns: int | None = None
         self._seen = self._restarts = 0
@@ -102,10 +105,11 @@ class SampleCutter:
 
     def _cut(self, held: HeldFrame) -> Cut | str:
         drive, stamp_ns = self._drive, held.stamp_ns
-        piece = drive.track.piece_at(stamp_ns, drive.track.epoch_at(held.frame.received_ns))
+        t0_ns = stamp_ns - self._lag_ns
+        piece = drive.track.piece_at(t0_ns, drive.track.epoch_at(held.frame.received_ns))
         if isinstance(piece, str):
             return piece
-        poses_map = drive.track.sample(piece, stamp_ns, OFFSETS_NS)
+        poses_map = drive.track.sample(piece, t0_ns, OFFSETS_NS)
         if isinstance(poses_map, str):
             return poses_map
         ahead_m = forward_steps_m(poses_map)
@@ -116,7 +120,7 @@ class SampleCutter:
         frames = self._memory.last_four()
         if frames is None:
             return NO_HISTORY
-        split = split_of(drive.name, drive.track.run_at(piece), stamp_ns, self._validation, GUARD_NS)
+        split = split_of(drive.name, drive.track.run_at(piece), t0_ns, self._validation, GUARD_NS)
         if split is None:
             return GUARD
         # Rounded to a micrometre, and minus zero made zero, so that the file holds what was judged.
@@ -127,7 +131,7 @@ class SampleCutter:
             return NO_TEXT
         claim = parse_claim(text)
         agreement = judge(claim, motion)
-        wheel_mps = drive.wheel_speed(stamp_ns)
+        wheel_mps = drive.wheel_speed(t0_ns)
         pose_mps = float(ahead_m[HISTORY_STEPS - 2] + ahead_m[HISTORY_STEPS - 1]) / (2.0 * DT_S)
         # After a restart of the clock the same stamps come again.
         stem = f"{drive.name}-{self._restarts + 1}" if self._restarts else drive.name

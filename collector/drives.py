@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,20 @@ class Drive:
         return speed if np.isfinite(speed) else None
 
 
+def require_odometry(bag: BagReader, topic: str, wanted: Sequence[str] = ()) -> None:
+    """Refuse a bag without poses (MonoError): what it lacks of ``wanted``, and how to record it."""
+    lacking = [name for name in dict.fromkeys((topic, *wanted)) if not bag.counts.get(name, 0)]
+    bag.require_topic(
+        topic,
+        "the kart's pose",
+        POSE_TYPES,
+        "--odometry-topic",
+        "record it: alpamayo-mono record takes all that is needed; or add "
+        f"{' '.join(lacking)} to the topics of your own recording "
+        "(the Challenge's record_data.bash), with AWSIM's GNSS and IMU on",
+    )
+
+
 def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
     """Read everything but the camera.
 
@@ -50,15 +64,7 @@ def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
             off before its first pose.
     """
     wanted = (config.odometry_topic, config.velocity_topic, config.status_topic)
-    bag.require_topic(
-        config.odometry_topic,
-        "the kart's pose",
-        POSE_TYPES,
-        "--odometry-topic",
-        "record it: alpamayo-mono record takes all that is needed; or add "
-        f"{' '.join(topic for topic in wanted if not bag.counts.get(topic, 0))} to the topics of your own recording "
-        "(the Challenge's record_data.bash), with AWSIM's GNSS and IMU on",
-    )
+    require_odometry(bag, config.odometry_topic, wanted)
     wheel: dict[int, float] = {}
     laps: list[tuple[int, int]] = []
     field_index = AWSIM_STATUS_FIELDS.index("lap_count")

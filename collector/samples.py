@@ -80,7 +80,7 @@ class Sample(_Strict):
         id: unique within the dataset.
         bag: name of the recording.
         lap: lap count at t0, 0 where not recorded.
-        stamp_ns: header stamp of the frame at t0.
+        stamp_ns: header stamp of the frame at t0; t0 is earlier by the lag of the manifest's calibration.
         reasoning: the thought.
         history: 16 poses [x, y, yaw] at t0-1.5 s ... t0, the last one the origin.
         future: 64 poses at t0+0.1 ... t0+6.4 s.

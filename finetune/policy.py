@@ -30,7 +30,7 @@ class Observation:
     """Everything a policy may look at, at one instant t0.
 
     Attributes:
-        stamp_ns: header stamp of the newest front frame; it defines t0.
+        stamp_ns: t0, the moment the newest front frame shows: its header stamp minus the camera's lag.
         frames: camera name -> (n, H, W, 3) uint8 RGB, oldest to newest, 10 Hz, the last one at t0.
         history: (16, 3) ego poses at t0-1.5 s ... t0, 10 Hz; the last row is the origin.
         speed_mps: wheel speed at t0 where known.

@@ -170,3 +170,28 @@ def test_stopping_brakes_without_asking_again() -> None:
 
 def test_a_pose_carried_along_a_circle() -> None:
     np.testing.assert_allclose(carried(np.zeros(3), 2.0, 0.5, 0.1), [0.2, 0.005, 0.05], atol=1e-4)
+
+
+def test_a_lagging_camera_is_shown_at_the_moment_its_frames_show() -> None:
+    """The same drive with stamps 80 ms late and the calibration that says so: the same observations."""
+    asked: dict[float, list[Observation]] = {}
+    for lag_s in (0.0, 0.08):
+        shown = asked[lag_s] = []
+        driver = Driver(DriverConfig(camera_lag_s=lag_s), shown.append)
+        driver.policy_ready()
+        for step in range(400):
+            stamp_ns = step * 10_000_000
+            angle = SPEED_MPS * step * STEP_S / RADIUS_M
+            pose = (RADIUS_M * np.sin(angle), RADIUS_M * (1.0 - np.cos(angle)), angle)
+            driver.odometry(stamp_ns, pose, SPEED_MPS, 0.0, 50.0 + step * STEP_S)
+            late_ns = stamp_ns - round(lag_s * 1e9)
+            if late_ns % 100_000_000 == 0:
+                driver.frame(stamp_ns, IMAGE, 50.0 + step * STEP_S)
+                driver.policy_ready()
+    true, late = ({o.stamp_ns: o for o in asked[lag_s]} for lag_s in (0.0, 0.08))
+    assert len(true) > 8 and all(stamp_ns % 100_000_000 == 0 for stamp_ns in late)
+    common = true.keys() & late
+    assert len(common) > 8
+    for stamp_ns in common:
+        np.testing.assert_array_equal(true[stamp_ns].history, late[stamp_ns].history)
+        assert true[stamp_ns].speed_mps == late[stamp_ns].speed_mps

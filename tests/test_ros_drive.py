@@ -60,7 +60,7 @@ def event_s(metrics: dict[str, Any], what: str) -> float:
     return next(event["t_s"] for event in metrics["events"] if event["what"] == what)
 
 
-def test_a_lap_is_driven_counted_measured_and_ended(domain: Domain, tmp_path: Path) -> None:
+def test_a_lap_with_a_calibrated_camera_is_driven_counted_measured_and_ended(domain: Domain, tmp_path: Path) -> None:
     angle = np.linspace(0.0, 2.0 * np.pi, 100, endpoint=False)
     circle = tmp_path / "circle.csv"
     rows = ["x,y,z,x_quat,y_quat,z_quat,w_quat,speed"]
@@ -68,9 +68,10 @@ def test_a_lap_is_driven_counted_measured_and_ended(domain: Domain, tmp_path: Pa
         half = (a + np.pi / 2.0) / 2.0
         rows.append(f"{8 * np.cos(a)},{8 * np.sin(a)},0,0,0,{np.sin(half)},{np.cos(half)},3")
     circle.write_text("\n".join(rows) + "\n")
+    (tmp_path / "calibration.yaml").write_text("definition: 1\nlag_s: 0.033\n")
     out = tmp_path / "drive"
     simulator = domain.simulator(teacher=False, course=circle, time_scale=2.0, **SMALL)
-    driver = driver_of(domain, out, course=circle, laps=1, duration_s=60.0)
+    driver = driver_of(domain, out, course=circle, laps=1, duration_s=60.0, calibration=tmp_path / "calibration.yaml")
     assert driver.wait(40.0) == 0, driver.output
     assert simulator.interrupt() == 0
     metrics = metrics_of(out)
@@ -83,6 +84,9 @@ def test_a_lap_is_driven_counted_measured_and_ended(domain: Domain, tmp_path: Pa
     assert metrics["distance_m"] == pytest.approx(2.0 * np.pi * 8.0, abs=5.0)
     # 80 ticks per second of wall time, which a busy machine may not give; the rate itself is held elsewhere.
     assert 25.0 < metrics["control_rate_hz"] < 45.0
+    # The simulator stamps its pictures with whole steps of 10 ms; a plan starts 33 ms before them.
+    stamps_ns = [json.loads(line)["stamp_ns"] for line in (out / "plans.jsonl").read_text().splitlines()]
+    assert {stamp_ns % 10_000_000 for stamp_ns in stamps_ns} == {7_000_000}
     saved = np.load(out / "drive.npz")
     assert len(saved["t_s"]) == len(saved["poses_map"]) > 500 and saved["driving"].any()
 
