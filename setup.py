@@ -37,7 +37,7 @@ EXTRAS = {
     "model": MODEL,
     "gpu": [*MODEL, "bitsandbytes"],
     "report": ["matplotlib>=3.7", "jinja2"],
-    "dev": ["pytest", "pytest-timeout", "hypothesis", "mcap", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+    "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
 }
 
 setup(
@@ -63,7 +63,7 @@ setup(
     # No upper bounds: the Challenge's image has numpy 1.26 and OpenCV 4.9, and both work.
     install_requires=[
         "setuptools", "numpy>=1.24", "opencv-python-headless>=4.5", "pydantic>=2", "tyro>=0.8", "tqdm", "rich",
-        "rosbags>=0.10", "pyyaml",
+        "rosbags>=0.10", "mcap>=1.5", "pyyaml",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["alpamayo-mono = closed_loop.cli:main"]},

@@ -45,6 +45,7 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("messages", "collector.message_types:main", "where the ROS messages come from; build missing ones"),
             Verb("simulate", "closed_loop.launcher:main_simulate", "run the embedded simulator, in place of AWSIM"),
             Verb("record", "closed_loop.launcher:main_record", "record front frames and poses to a bag"),
+            Verb("recover", "collector.recover:main", "finish a bag whose recording was killed"),
         ),
     ),
     (
