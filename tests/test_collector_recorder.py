@@ -278,7 +278,7 @@ def test_scaling_shrinks_picture_and_camera_info_alike(tmp_path: Path, encoding:
     # The ray through the spot by the camera's own matrix, projected by the scaled one.
     ray = np.linalg.inv(k.reshape(3, 3)) @ [*spot, 1.0]
     for matrix in (scaled.k.reshape(3, 3), scaled.p.reshape(3, 4)[:, :3]):
-        np.testing.assert_allclose((matrix @ ray)[:2], seen, atol=0.03)
+        np.testing.assert_allclose((matrix @ ray)[:2], seen, atol=0.1)  # half a pixel of offset would show as 0.25
     assert scaled.p[3] == pytest.approx(-16.0) and list(scaled.d) == [0.1, 0.2, 0.0, 0.0, 0.3]
     assert (scaled.header.frame_id, scaled.header.stamp.nanosec) == ("eye", 4)
 
