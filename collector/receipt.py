@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 RECEIPT_FILE = "receipt.json"
-# Gaps up to this many periods are jitter, not a missing message.
-_JITTER_PERIODS = 1.5
+# Lateness up to this many periods is jitter, not a missing message.
+_JITTER_PERIODS = 0.5
+# Lateness that does not last as long as this is made up for; in messages, at least and at most so many.
+_LASTING_NS, _LASTING_MESSAGES = 3_000_000_000, (10, 400)
 # A topic may stop this much earlier than the others: a simulator's publishers do not end at one instant.
 _ENDING_NS, _SILENT_PERIODS = 2_000_000_000, 5
 
@@ -204,21 +206,32 @@ class TopicLog:
 def missing_messages(stamps_ns: NDArray[np.int64], nominal_hz: float | None = None) -> int:
     """How many messages are missing between header stamps, in order of arrival.
 
-    A gap of k periods hides k - 1 messages. The period is measured, since a camera announced at 10 Hz may run at 9.5:
-    the median of the gaps near the shortest fifth (long gaps are the losses themselves). A topic without a nominal
-    rate comes when it pleases, so nothing is missing from it.
+    Every message is late by so many periods against an even beat. What is missing leaves all that follow late; a
+    sender that stood still and caught up does not, so lateness counts only as far as it lasts. A topic without a
+    nominal rate comes when it pleases, so nothing is missing from it.
     """
     gaps: NDArray[np.float64] = np.diff(np.asarray(stamps_ns, np.int64)).astype(np.float64)
     gaps = gaps[gaps > 0.0]
     if nominal_hz is None or len(gaps) == 0:
         return 0
-    short = float(np.percentile(gaps, 20))
-    period = float(np.median(gaps[(gaps >= 0.5 * short) & (gaps <= 1.5 * short)]))
+    period = _period_ns(gaps, 1e9 / nominal_hz)
+    late = np.concatenate([[0.0], np.cumsum(gaps / period - 1.0)])
+    window = int(np.clip(_LASTING_NS / period, *_LASTING_MESSAGES))
+    ahead = np.concatenate([late, np.full(window - 1, np.inf)])
+    steps = np.diff(np.lib.stride_tricks.sliding_window_view(ahead, window).min(axis=1))
+    return int(np.sum(np.round(steps[steps > _JITTER_PERIODS])))
+
+
+def _period_ns(gaps: NDArray[np.float64], nominal_ns: float) -> float:
+    """The beat of a topic: measured, since a camera announced at 10 Hz may run at 9.5, or at 30."""
     if len(gaps) < 5:
-        # Too few to measure; the promise decides.
-        period = 1e9 / nominal_hz
-    late = gaps[gaps > _JITTER_PERIODS * period]
-    return int(np.sum(np.round(late / period) - 1.0))
+        return nominal_ns  # too few to measure; the promise decides
+    near = gaps[(gaps >= 0.7 * nominal_ns) & (gaps <= 1.4 * nominal_ns)]
+    if len(near) >= 0.2 * len(gaps):
+        return float(np.median(near))
+    # Long gaps are the losses themselves.
+    short = float(np.percentile(gaps, 20))
+    return float(np.median(gaps[(gaps >= 0.5 * short) & (gaps <= 1.5 * short)]))
 
 
 def make_receipt(

@@ -135,6 +135,24 @@ def test_missing_messages_at_any_loss(loss: float) -> None:
     assert missing_messages(stamps[kept], 50.0) == pytest.approx(1000 - len(kept), abs=8)
 
 
+@pytest.mark.parametrize("period_ns", [10_000_000, 33_333_333, 105_000_000])
+def test_a_sender_that_stands_still_and_catches_up_misses_nothing(period_ns: int) -> None:
+    """A busy machine: every three seconds or so it takes up to half a second away, then sends what it owes."""
+    rng = np.random.default_rng(5)
+    plan = np.arange(3000, dtype=np.int64) * period_ns
+    stamps, busy_until = [], 0
+    for due in plan:
+        if rng.random() < period_ns / 3e9:
+            busy_until = max(busy_until, due + int(rng.uniform(0.02, 0.5) * SECOND))
+        busy_until = max(due, busy_until) + int(rng.uniform(0.0, 0.1) * 1e6)
+        stamps.append(busy_until)
+    late = np.array(stamps)
+    nominal_hz = {10_000_000: 100.0, 33_333_333: 10.0, 105_000_000: 10.0}[period_ns]
+    assert missing_messages(late, nominal_hz) <= 3
+    kept = np.delete(late, rng.choice(np.arange(1, 2999), 150, replace=False))
+    assert missing_messages(kept, nominal_hz) == pytest.approx(150, abs=25)
+
+
 def test_topics_that_come_when_they_please_miss_nothing() -> None:
     log = TopicLog("/awsim/state", "std_msgs/msg/String", None)
     for at_s in (0, 3, 50):
