@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--rates", default="10,30", help="frames per second, comma-separated")
     parser.add_argument("--size", default="1920x1080", help="of the frames")
     parser.add_argument("--kills", type=int, default=0, help="kill so many recordings instead")
+    parser.add_argument("--seed", type=int, default=2026, help="of the moments to kill at")
     parser.add_argument("--out", type=Path, help="folder on the disk to measure; empty takes a temporary one")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="recorder-", dir=arguments.out))
@@ -46,7 +47,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, load before the run {os.getloadavg()[0]:.1f}, frames of {width}x{height}")
     try:
         if arguments.kills:
-            kill(folder, arguments.kills, width, height)
+            kill(folder, arguments.kills, arguments.seed, width, height)
             return
         for rate in map(float, arguments.rates.split(",")):
             for module in (OURS, PLAIN):
@@ -101,10 +102,10 @@ def record(folder: Path, module: str, rate: float, width: int, height: int, seco
         domain.close()
 
 
-def kill(folder: Path, kills: int, width: int, height: int) -> None:
+def kill(folder: Path, kills: int, seed: int, width: int, height: int) -> None:
     """Kill recordings at random moments; prints a line per kill and a verdict."""
     domain, log = domain_in(folder), folder / "sent.txt"
-    rng, good, void = np.random.default_rng(2026), 0, 0
+    rng, good, void = np.random.default_rng(seed), 0, 0
     try:
         domain.start("camera_publisher", log=log, width=width, height=height)
         for number in range(kills):

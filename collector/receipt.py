@@ -229,9 +229,13 @@ def _period_ns(gaps: NDArray[np.float64], nominal_ns: float) -> float:
     near = gaps[(gaps >= 0.7 * nominal_ns) & (gaps <= 1.4 * nominal_ns)]
     if len(near) >= 0.2 * len(gaps):
         return float(np.median(near))
-    # Long gaps are the losses themselves.
-    short = float(np.percentile(gaps, 20))
-    return float(np.median(gaps[(gaps >= 0.5 * short) & (gaps <= 1.5 * short)]))
+    # Another beat than announced: the shortest gaps that agree with each other, since long ones are the losses
+    # themselves. Much shorter ones than the mean come from a sender that catches up, and are no beat.
+    short, mean = float(np.percentile(gaps, 20)), float(gaps.mean())
+    base = gaps[(gaps >= 0.75 * short) & (gaps <= 1.25 * short)]
+    if short >= 0.2 * mean and len(base) >= 0.3 * len(gaps):
+        return float(np.median(base))
+    return min(nominal_ns, mean)
 
 
 def make_receipt(

@@ -153,6 +153,19 @@ def test_a_sender_that_stands_still_and_catches_up_misses_nothing(period_ns: int
     assert missing_messages(kept, nominal_hz) == pytest.approx(150, abs=25)
 
 
+@pytest.mark.parametrize(("nominal_hz", "real_hz"), [(10.0, 30.0), (10.0, 9.5), (10.0, 5.0), (100.0, 100.0)])
+def test_the_beat_is_measured_not_believed(nominal_hz: float, real_hz: float) -> None:
+    stamps = (np.arange(1000) * 1e9 / real_hz).astype(np.int64)
+    assert missing_messages(stamps, nominal_hz) == 0
+    assert missing_messages(np.delete(stamps, [3, 50, 51, 52, 700]), nominal_hz) == 5
+
+
+def test_bursts_are_no_beat() -> None:
+    """A starved machine: twenty ticks of a 100 Hz clock every fifth of a second."""
+    stamps = np.concatenate([k * SECOND // 5 + np.arange(20) * 150_000 for k in range(100)])
+    assert missing_messages(stamps, 100.0) <= 3
+
+
 def test_topics_that_come_when_they_please_miss_nothing() -> None:
     log = TopicLog("/awsim/state", "std_msgs/msg/String", None)
     for at_s in (0, 3, 50):
