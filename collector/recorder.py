@@ -229,7 +229,7 @@ class BagRecorder:
             self._messages.put(_Item(CAMERA_JPEG.name, frame.received_ns, cdr, number))
 
     def _write_bag(self) -> None:
-        # Workers finish in any order; frames that are ahead of their turn wait here (at most one per worker).
+        # Workers finish in any order; frames that are ahead of their turn wait here.
         early: dict[int, _Item] = {}
         turn = 0
         while True:
