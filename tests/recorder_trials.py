@@ -19,7 +19,7 @@ from collector.stack import CAMERA_IMAGE, CAMERA_JPEG
 
 SECOND = 1_000_000_000
 # A machine that made the publisher itself this late proves nothing about a recorder.
-TOO_LATE_MS = 300.0
+TOO_LATE_MS = 150.0
 
 
 @dataclass(frozen=True)
