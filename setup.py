@@ -39,7 +39,7 @@ EXTRAS = {
     "report": ["matplotlib>=3.7", "jinja2"],
     # NVIDIA's own reader of its driving data; it needs Python 3.11 or newer.
     "physical-ai": ["physical_ai_av>=0.2"],
-    "dev": ["pytest", "pytest-timeout", "hypothesis", "mcap", "datasets", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+    "dev": ["pytest", "pytest-timeout", "hypothesis", "datasets", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
 }
 
 setup(
@@ -65,7 +65,7 @@ setup(
     # No upper bounds: the Challenge's image has numpy 1.26 and OpenCV 4.9, and both work.
     install_requires=[
         "setuptools", "numpy>=1.24", "opencv-python-headless>=4.5", "pydantic>=2", "tyro>=0.8", "tqdm", "rich",
-        "rosbags>=0.10", "pyyaml",
+        "rosbags>=0.10", "mcap>=1.5", "pyyaml",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["alpamayo-mono = closed_loop.cli:main"]},

@@ -46,6 +46,7 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("simulate", "closed_loop.launcher:main_simulate", "run the embedded simulator, in place of AWSIM"),
             Verb("doctor", "collector.doctor.command:main", "before a run: what is missing, and the cure"),
             Verb("record", "closed_loop.launcher:main_record", "record front frames and poses to a bag"),
+            Verb("recover", "collector.recover:main", "finish a bag whose recording was killed"),
         ),
     ),
     (

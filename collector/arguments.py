@@ -168,6 +168,31 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument("jpeg_quality", 90, "quality of the stored frames, 1 to 100", nodes=("record_node",),
              minimum=1, maximum=100),
     Argument(
+        "image_scale", 1.0,
+        "stored size of a frame over the camera's, averaged over areas; CameraInfo is rewritten to fit, nothing else "
+        "changes",
+        nodes=("record_node",), minimum=0.05, maximum=1.0,
+    ),
+    Argument(
+        "queue_frames", 64, "frames that may wait for compression before one is dropped (6 MB each at 1920x1080)",
+        nodes=("record_node",), minimum=1, maximum=1000,
+    ),
+    Argument("jpeg_workers", 2, "compression threads", nodes=("record_node",), minimum=1, maximum=64),
+    Argument(
+        "max_loss", 0.02,
+        "share of a topic's expected messages that may be missing; above it the exit code is not 0 (the bag stays). 1 "
+        "allows all",
+        nodes=("record_node",), minimum=0.0, maximum=1.0,
+    ),
+    Argument(
+        "split_mb", 4000, "begin a new file of the bag after so many megabytes; 0 never does", nodes=("record_node",),
+        minimum=0, maximum=1_000_000,
+    ),
+    Argument(
+        "split_minutes", 0.0, "begin a new file of the bag after so many minutes of wall time; 0 never does",
+        nodes=("record_node",), minimum=0.0, maximum=100_000.0,
+    ),
+    Argument(
         "wait_s", 30.0, "give up with a sentence when no first frame (record) or no first state (drive) came after "
         "this many seconds of wall time",
         nodes=("record_node", "drive_node"), verbs=("record", "drive"), minimum=0.1,

@@ -1,4 +1,4 @@
-"""Bags read and written without ROS, by rosbags: sqlite3 and mcap in, mcap out.
+"""Bags read without ROS, by rosbags: sqlite3 and mcap (written by :mod:`collector.bag_writer`).
 
 Everything is keyed by header stamps; a message's time of arrival is passed along only for messages that carry none.
 Reading streams: one message is in memory at a time.
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.bag_metadata import METADATA_FILE
 from collector.errors import MonoError
-from collector.stack import CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY, Topic
+from collector.stack import CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY
 from collector.torn_bags import TornReader
 
 if TYPE_CHECKING:
@@ -95,69 +96,6 @@ def typestore() -> Typestore:
                 added.update(get_types_from_msg(text.read_text("utf-8"), name))
     store.register({name: fields for name, fields in added.items() if name not in store.fielddefs})
     return store
-
-
-def qos_of(topic: Topic) -> Any:
-    """The QoS of a topic as rosbags writes it into a bag, so that playback offers what was recorded."""
-    from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-
-    forever = QosTime(9223372036, 854775807)
-    return Qos(
-        QosHistory.KEEP_LAST,
-        topic.depth,
-        QosReliability.RELIABLE if topic.reliability == "reliable" else QosReliability.BEST_EFFORT,
-        QosDurability.TRANSIENT_LOCAL if topic.durability == "transient_local" else QosDurability.VOLATILE,
-        forever,
-        forever,
-        QosLiveliness.AUTOMATIC,
-        forever,
-        False,
-    )
-
-
-class BagWriter:
-    """Writes an mcap bag that ROS 2 Humble can play (metadata version 8), definitions embedded.
-
-    Not thread safe: one thread owns it.
-
-    Args:
-        folder: the bag; it must not exist.
-        topics: what will be written, by the names and types it has in the bag.
-
-    Raises:
-        MonoError: the folder exists, or a type is unknown.
-    """
-
-    def __init__(self, folder: Path | str, topics: Sequence[Topic]) -> None:
-        from rosbags.rosbag2 import StoragePlugin, Writer
-
-        self.folder = Path(folder)
-        store = typestore()
-        unknown = sorted({topic.type for topic in topics} - set(store.fielddefs))
-        if unknown:
-            raise MonoError(
-                f"no definition of {', '.join(unknown)}",
-                "a type of ROS 2 Humble or of collector/msg",
-                "add its .msg text to collector/msg/<package>/msg",
-            )
-        if self.folder.exists():
-            raise MonoError(f"{self.folder} exists", "a bag folder to create", "choose another name")
-        self._writer = Writer(self.folder, version=8, storage_plugin=StoragePlugin.MCAP)
-        self._writer.open()
-        self._connections = {
-            topic.name: self._writer.add_connection(
-                topic.name, topic.type, typestore=store, offered_qos_profiles=[qos_of(topic)]
-            )
-            for topic in topics
-        }
-
-    def write(self, topic_name: str, received_ns: int, cdr: bytes | memoryview) -> None:
-        """Append one serialised message."""
-        self._writer.write(self._connections[topic_name], received_ns, cdr)
-
-    def close(self) -> None:
-        """Write index and metadata; the bag is complete only after this."""
-        self._writer.close()
 
 
 class BagReader:
@@ -300,6 +238,8 @@ def open_bag(path: Path | str) -> Iterator[BagReader]:
                 "check the path and that something was recorded; a file that ends in .zstd is read after zstd -d",
             ) from error
         breaks_off = reader.breaks_off or str(error)
+        if place.is_dir() and not (place / METADATA_FILE).exists():
+            breaks_off = f"its recording was never finished (for other programs: alpamayo-mono recover {place})"
     try:
         yield BagReader(place, reader, breaks_off)
     finally:

@@ -40,7 +40,7 @@ class CalibrateConfig:
         hfov_deg: horizontal field of view of an undistorted camera, in place of CameraInfo; 90 where neither is there.
         max_frames: of a longer bag, so many frames spread over its whole length are looked at.
         min_speed_mps: slower frames are passed over.
-        track: what counts as one continuous motion; noisy poses are cleaned, since noise in the yaw hides when a turn began.
+        track: what counts as one continuous motion; noise in the yaw, which hides when a turn began, is cleaned away.
         limits: when the bag tells enough.
     """
 

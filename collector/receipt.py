@@ -17,8 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 RECEIPT_FILE = "receipt.json"
-# Gaps up to this many periods are jitter, not a missing message.
-_JITTER_PERIODS = 1.5
+# Lateness up to this many periods is jitter, not a missing message.
+_JITTER_PERIODS = 0.5
+# Lateness that does not last as long as this is made up for; in messages, at least and at most so many.
+_LASTING_NS, _LASTING_MESSAGES = 3_000_000_000, (10, 400)
+# A topic may stop this much earlier than the others: a simulator's publishers do not end at one instant.
+_ENDING_NS, _SILENT_PERIODS = 2_000_000_000, 5
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,15 @@ class TopicReceipt:
 
     Attributes:
         name, type: of the topic as it lies in the bag.
-        expected: received plus those missing between the first and the last header stamp.
+        expected: received plus lost.
         received: messages that reached the recorder.
-        lost: expected minus received.
-        dropped: received, but not stored, since a queue of ours was full or a frame could not be compressed.
+        lost: messages that never reached us: those missing between the first and the last header stamp, and those
+            a topic owes that fell silent while others went on.
+        dropped: received, but not stored: a queue of ours or the disk was full, or a frame could not be compressed.
+        missing: lost and dropped.
         rate_hz: over the received span, by header stamps where there are any; None with fewer than two messages.
         nominal_hz: what the interface promises, where it does.
-        worst_gap_s: longest time between two messages.
+        worst_gap_s: longest time between two messages, or of silence at the end.
         bytes: stored.
         clock_resets: how often the header stamps went back.
     """
@@ -44,6 +50,7 @@ class TopicReceipt:
     received: int
     lost: int
     dropped: int
+    missing: int
     rate_hz: float | None
     nominal_hz: float | None
     worst_gap_s: float | None
@@ -60,6 +67,7 @@ class Receipt:
         topics: one row per topic.
         duration_s: from the first to the last arrival.
         jpeg_queue_high_water: most frames that ever waited for compression.
+        jpeg_queue_frames: how many could have waited before one was dropped.
         error: why the recording ended early, empty when it did not.
     """
 
@@ -67,19 +75,29 @@ class Receipt:
     topics: tuple[TopicReceipt, ...]
     duration_s: float
     jpeg_queue_high_water: int = 0
+    jpeg_queue_frames: int = 0
     error: str = ""
 
     @property
     def missing(self) -> int:
         """Messages that should be in the bag and are not: lost before us, and dropped by us."""
-        return sum(topic.lost + topic.dropped for topic in self.topics)
+        return sum(topic.missing for topic in self.topics)
 
     def missing_share(self, name: str) -> float:
         """Share of a topic's expected messages that are not in the bag; 0 for a topic nothing was expected of."""
         for topic in self.topics:
             if topic.name == name:
-                return (topic.lost + topic.dropped) / topic.expected if topic.expected else 0.0
+                return topic.missing / topic.expected if topic.expected else 0.0
         return 0.0
+
+    def excess(self, max_loss: float) -> str:
+        """What exceeds a bearable share of missing messages, in one line; empty when nothing does."""
+        over = [topic for topic in self.topics if self.missing_share(topic.name) > max_loss]
+        return ", ".join(
+            f"{topic.name} misses {topic.missing} of {topic.expected} messages "
+            f"({self.missing_share(topic.name):.1%}; {topic.lost} never came, {topic.dropped} were dropped here)"
+            for topic in over
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The receipt as plain data, as ``receipt.json`` holds it."""
@@ -119,7 +137,9 @@ class Receipt:
         ]
         lines.append(f"{self.duration_s:.1f} s recorded in {self.folder}; {self.missing} messages missing")
         if self.jpeg_queue_high_water:
-            lines.append(f"at most {self.jpeg_queue_high_water} frames waited for JPEG compression")
+            lines.append(
+                f"at most {self.jpeg_queue_high_water} of {self.jpeg_queue_frames} frames waited for JPEG compression"
+            )
         if self.error:
             lines.append(f"the recording ended early: {self.error}")
         return "\n".join(lines)
@@ -144,14 +164,19 @@ class TopicLog:
         """First and last arrival."""
         return (min(self._arrivals), max(self._arrivals)) if self._arrivals else None
 
-    def receipt(self) -> TopicReceipt:
-        """The row of this topic."""
+    def receipt(self, end_ns: int | None = None) -> TopicReceipt:
+        """The row of this topic; ``end_ns`` is the recording's last arrival on any topic."""
         has_headers = len(self._headers) == self.received
         stamps = np.array(self._headers if has_headers else self._arrivals, np.int64)
         gaps_ns = np.diff(stamps)
         lost = missing_messages(stamps, self.nominal_hz) if has_headers else 0
         forward = gaps_ns[gaps_ns > 0]
         span_s = float(forward.sum()) / 1e9
+        worst_gap_s = float(forward.max()) / 1e9 if len(forward) else None
+        silent = self._missing_at_end(end_ns) if has_headers and end_ns is not None else 0
+        if silent and len(forward):
+            lost += silent
+            worst_gap_s = max(worst_gap_s or 0.0, (silent + 1) * span_s / len(forward))
         return TopicReceipt(
             name=self.name,
             type=self.type,
@@ -159,42 +184,73 @@ class TopicLog:
             received=self.received,
             lost=lost,
             dropped=self.dropped,
+            missing=lost + self.dropped,
             rate_hz=len(forward) / span_s if span_s > 0.0 else None,
             nominal_hz=self.nominal_hz,
-            worst_gap_s=float(forward.max()) / 1e9 if len(forward) else None,
+            worst_gap_s=worst_gap_s,
             bytes=self.bytes,
             clock_resets=int(np.sum(gaps_ns < 0)),
         )
+
+    def _missing_at_end(self, end_ns: int) -> int:
+        """Messages owed by a periodic topic that fell silent before the recording ended (a camera that died)."""
+        span = self.span_ns()
+        if self.nominal_hz is None or span is None or self.received < 5:
+            return 0
+        # By arrival: a silent topic has no stamps, and the simulator's time may run at any scale.
+        period_ns = (span[1] - span[0]) / (self.received - 1)
+        silence_ns = end_ns - span[1]
+        return int(silence_ns / period_ns) if silence_ns > max(_ENDING_NS, _SILENT_PERIODS * period_ns) else 0
 
 
 def missing_messages(stamps_ns: NDArray[np.int64], nominal_hz: float | None = None) -> int:
     """How many messages are missing between header stamps, in order of arrival.
 
-    A gap of k periods hides k - 1 messages. The period is measured, since a camera announced at 10 Hz may run at 9.5:
-    the median of the gaps near the shortest fifth (long gaps are the losses themselves). A topic without a nominal
-    rate comes when it pleases, so nothing is missing from it.
+    Every message is late by so many periods against an even beat. What is missing leaves all that follow late; a
+    sender that stood still and caught up does not, so lateness counts only as far as it lasts. A topic without a
+    nominal rate comes when it pleases, so nothing is missing from it.
     """
     gaps: NDArray[np.float64] = np.diff(np.asarray(stamps_ns, np.int64)).astype(np.float64)
     gaps = gaps[gaps > 0.0]
     if nominal_hz is None or len(gaps) == 0:
         return 0
-    short = float(np.percentile(gaps, 20))
-    period = float(np.median(gaps[(gaps >= 0.5 * short) & (gaps <= 1.5 * short)]))
+    period = _period_ns(gaps, 1e9 / nominal_hz)
+    late = np.concatenate([[0.0], np.cumsum(gaps / period - 1.0)])
+    window = int(np.clip(_LASTING_NS / period, *_LASTING_MESSAGES))
+    ahead = np.concatenate([late, np.full(window - 1, np.inf)])
+    steps = np.diff(np.lib.stride_tricks.sliding_window_view(ahead, window).min(axis=1))
+    return int(np.sum(np.round(steps[steps > _JITTER_PERIODS])))
+
+
+def _period_ns(gaps: NDArray[np.float64], nominal_ns: float) -> float:
+    """The beat of a topic: measured, since a camera announced at 10 Hz may run at 9.5, or at 30."""
     if len(gaps) < 5:
-        # Too few to measure; the promise decides.
-        period = 1e9 / nominal_hz
-    late = gaps[gaps > _JITTER_PERIODS * period]
-    return int(np.sum(np.round(late / period) - 1.0))
+        return nominal_ns  # too few to measure; the promise decides
+    near = gaps[(gaps >= 0.7 * nominal_ns) & (gaps <= 1.4 * nominal_ns)]
+    if len(near) >= 0.2 * len(gaps):
+        return float(np.median(near))
+    # Another beat than announced: the shortest gaps that agree with each other, since long ones are the losses
+    # themselves. Much shorter ones than the mean come from a sender that catches up, and are no beat.
+    short, mean = float(np.percentile(gaps, 20)), float(gaps.mean())
+    base = gaps[(gaps >= 0.75 * short) & (gaps <= 1.25 * short)]
+    if short >= 0.2 * mean and len(base) >= 0.3 * len(gaps):
+        return float(np.median(base))
+    return min(nominal_ns, mean)
 
 
 def make_receipt(
-    folder: Path | str, logs: Sequence[TopicLog], jpeg_queue_high_water: int = 0, error: str = ""
+    folder: Path | str,
+    logs: Sequence[TopicLog],
+    jpeg_queue_high_water: int = 0,
+    jpeg_queue_frames: int = 0,
+    error: str = "",
 ) -> Receipt:
     """The receipt of a recording from its topic logs."""
     spans = [span for log in logs if (span := log.span_ns()) is not None]
-    duration_ns = max(span[1] for span in spans) - min(span[0] for span in spans) if spans else 0
+    begin_ns, end_ns = min((span[0] for span in spans), default=0), max((span[1] for span in spans), default=0)
     return Receipt(
-        str(folder), tuple(log.receipt() for log in logs), duration_ns / 1e9, jpeg_queue_high_water, error
+        str(folder), tuple(log.receipt(end_ns) for log in logs), (end_ns - begin_ns) / 1e9, jpeg_queue_high_water,
+        jpeg_queue_frames, error,
     )
 
 

@@ -40,7 +40,12 @@ class RecordNode(Node):
         self.values: dict[str, Any] = declare_parameters(self, "record_node")
         self._out = Path(self.values["out"] or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-record")
         types = {topic: message_class(topic.type) for topic in (*RECORDED, CAMERA_IMAGE)}
-        self._recorder = BagRecorder(self._out, RECORDED, jpeg_quality=self.values["jpeg_quality"])
+        v = self.values
+        self._recorder = BagRecorder(
+            self._out, RECORDED, jpeg_quality=v["jpeg_quality"], queue_frames=v["queue_frames"],
+            jpeg_workers=v["jpeg_workers"], image_scale=v["image_scale"], split_bytes=v["split_mb"] * 1_000_000,
+            split_ns=round(v["split_minutes"] * 60e9),
+        )
         self._counts = {topic.name: 0 for topic in RECORDED}
         self._began_s = time.monotonic()
         self._last_s = self._began_s
@@ -98,8 +103,7 @@ class RecordNode(Node):
 
     def _ending(self, now_s: float) -> str:
         if self._recorder.error:
-            self._failed = f"the bag cannot be written: {self._recorder.error}"
-            return self._failed
+            return self._recorder.error
         duration_s = self.values["duration_s"]
         # The frame that closes the interval belongs to it: 60 s at 10 Hz are 601 frames.
         if duration_s and self._recorded_s >= duration_s:
@@ -125,7 +129,11 @@ class RecordNode(Node):
         return line + (f"; nothing yet on {', '.join(missing)}" if missing else "")
 
     def record(self) -> int:
-        """Run to the end; returns the exit code: 0 for a bag with frames and poses in it."""
+        """Run to the end; returns 0 for a bag with frames and poses in it.
+
+        Raises:
+            MonoError: no frames or poses came, the disk took no more, or more was lost than ``max_loss`` allows.
+        """
         watch = threading.Thread(target=self._watch, name="watch", daemon=True)
         watch.start()
         try:
@@ -136,12 +144,25 @@ class RecordNode(Node):
             receipt = self._recorder.close()
         print(receipt.table())
         print(f"recording ended: {self._session.why}; bag {self._out}", flush=True)
-        failed = self._failed or receipt.error
+        if receipt.error:
+            raise MonoError(
+                f"the recording ended after {receipt.duration_s:.0f} s: {receipt.error}", "room for the whole drive",
+                f"make room, or record to another disk with out:=; what came before is whole, in {self._out}"
+                if self._recorder.is_finished
+                else f"make room, then alpamayo-mono recover {self._out}; what came before is there",
+            )
+        failed = self._failed
         missing = self.missing()
         if not failed and (CAMERA_JPEG.name in missing or ODOMETRY.name in missing):
             failed = describe_missing(missing, time.monotonic() - self._began_s)
         if failed:
             raise MonoError(failed)
+        too_much = receipt.excess(self.values["max_loss"])
+        if too_much:
+            raise MonoError(
+                too_much, f"at most {self.values['max_loss']:.1%} missing (max_loss:=)",
+                "give the recorder more of the machine, or less to do (image_scale:=0.5)",
+            )
         return 0
 
 

@@ -10,32 +10,30 @@ import queue
 import struct
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from collector.bags import ENCODINGS, BagWriter, FrameError, as_bgr, encode_jpeg, typestore
+from collector.bag_metadata import METADATA_FILE
+from collector.bag_writer import DISK_FULL, FLUSH_S, BagWriter
+from collector.bags import FrameError, typestore
+from collector.camera_frames import Buffer, Frame, compressed_image_cdr, frame_to_jpeg, scaled_camera_info_cdr
 from collector.errors import MonoError
 from collector.receipt import Receipt, TopicLog, make_receipt
-from collector.stack import CAMERA_JPEG, Topic
+from collector.stack import CAMERA_INFO, CAMERA_JPEG, Topic
 
-Buffer = Any  # bytes, array.array, memoryview or ndarray: whatever np.frombuffer reads without a copy
-# Serialised messages that may wait for the disk.
+# Serialised messages that may wait for the disk: twelve seconds of everything the interface sends.
 _MESSAGE_QUEUE = 4096
 
 
 @dataclass(frozen=True)
-class _Frame:
-    header_stamp_ns: int
+class _Item:
+    """A message on its way to the disk; ``number`` orders frames, ``cdr`` is None for one that did not compress."""
+
+    topic_name: str
     received_ns: int
-    height: int
-    width: int
-    encoding: str
-    data: Buffer
-    step: int
-    frame_id: str
+    cdr: bytes | memoryview | None
+    number: int | None = None
 
 
 class BagRecorder:
@@ -47,6 +45,8 @@ class BagRecorder:
         jpeg_quality: 1 to 100.
         queue_frames: raw frames that may wait for compression; more are dropped and counted.
         jpeg_workers: compression threads (OpenCV releases the interpreter while it works).
+        image_scale: stored size of a frame over the camera's; CameraInfo is rewritten to fit, nothing else changes.
+        split_bytes, split_ns: begin a new file of the bag after so much; 0 never does.
 
     Raises:
         MonoError: the folder exists, a message type is unknown, or a setting is out of range.
@@ -59,6 +59,9 @@ class BagRecorder:
         jpeg_quality: int = 90,
         queue_frames: int = 64,
         jpeg_workers: int = 2,
+        image_scale: float = 1.0,
+        split_bytes: int = 0,
+        split_ns: int = 0,
     ) -> None:
         if not 1 <= jpeg_quality <= 100:
             raise MonoError(f"a JPEG quality of {jpeg_quality}", "1 to 100", "90 is a good choice")
@@ -68,17 +71,20 @@ class BagRecorder:
                 "at least one of each",
                 "raise them",
             )
+        if not 0.0 < image_scale <= 1.0:
+            raise MonoError(f"an image scale of {image_scale}", "above 0, at most 1", "1 stores frames as they come")
         self.folder = Path(folder)
-        self._quality = jpeg_quality
+        self._quality, self._scale, self._queue_frames = jpeg_quality, image_scale, queue_frames
         self._stamped = {topic.name: _begins_with_stamp(topic.type) for topic in topics}
         self._logs = {topic.name: TopicLog(topic.name, topic.type, topic.rate_hz) for topic in topics}
-        self._bag = BagWriter(self.folder, topics)
+        self._bag = BagWriter(self.folder, topics, split_bytes, split_ns)
         self._lock = threading.Lock()
         self._is_open = True
         self._error = ""
         self._high_water = 0
-        self._messages: queue.Queue[tuple[str, int, bytes | memoryview] | None] = queue.Queue(_MESSAGE_QUEUE)
-        self._frames: queue.Queue[_Frame | None] = queue.Queue(queue_frames)
+        self._accepted_frames = 0
+        self._messages: queue.Queue[_Item | None] = queue.Queue(_MESSAGE_QUEUE)
+        self._frames: queue.Queue[tuple[int, Frame] | None] = queue.Queue(queue_frames)
         self._receipt: Receipt | None = None
         self._writer = threading.Thread(target=self._write_bag, name="bag-writer", daemon=True)
         self._workers = [
@@ -92,6 +98,11 @@ class BagRecorder:
     def error(self) -> str:
         """Why the bag can no longer be written (a full disk), empty while all is well."""
         return self._error
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a closed bag can be read; False where even its index found no room."""
+        return (self.folder / METADATA_FILE).exists()
 
     def write(
         self,
@@ -119,7 +130,7 @@ class BagRecorder:
                 return False
             log.add(stamp_ns, header_stamp_ns)
             try:
-                self._messages.put_nowait((topic_name, stamp_ns, cdr_bytes))
+                self._messages.put_nowait(_Item(topic_name, stamp_ns, cdr_bytes))
             except queue.Full:
                 log.dropped += 1
                 return False
@@ -155,12 +166,12 @@ class BagRecorder:
                 return False
             log.add(arrival_ns, stamp_ns)
             try:
-                self._frames.put_nowait(
-                    _Frame(stamp_ns, arrival_ns, height, width, encoding, data, step, frame_id)
-                )
+                frame = Frame(stamp_ns, arrival_ns, height, width, encoding, data, step, frame_id)
+                self._frames.put_nowait((self._accepted_frames, frame))
             except queue.Full:
                 log.dropped += 1
                 return False
+            self._accepted_frames += 1
             self._high_water = max(self._high_water, self._frames.qsize())
         return True
 
@@ -175,7 +186,12 @@ class BagRecorder:
                 worker.join()
             self._messages.put(None)
             self._writer.join()
-            receipt = make_receipt(self.folder, list(self._logs.values()), self._high_water, self._error)
+            stored = self._bag.stored
+            for log in self._logs.values():
+                log.dropped = log.received - stored.get(log.name, 0)
+            receipt = make_receipt(
+                self.folder, list(self._logs.values()), self._high_water, self._queue_frames, self._error
+            )
             try:
                 receipt.write(self.folder)
             except OSError as error:
@@ -204,86 +220,67 @@ class BagRecorder:
             ) from None
 
     def _compress(self) -> None:
-        log = self._logs.get(CAMERA_JPEG.name)
-        while (frame := self._frames.get()) is not None:
-            assert log is not None
-            try:
-                cdr = compressed_image_cdr(frame_to_jpeg(frame, self._quality), frame)
-            except MonoError:
-                with self._lock:
-                    log.dropped += 1
-                continue
-            self._messages.put((CAMERA_JPEG.name, frame.received_ns, cdr))
+        while (job := self._frames.get()) is not None:
+            number, frame = job
+            cdr: memoryview | None = None
+            # Whatever a frame breaks, its turn must come: a worker that ended would hold up every later frame.
+            with suppress(Exception):
+                cdr = compressed_image_cdr(frame_to_jpeg(frame, self._quality, self._scale), frame)
+            self._messages.put(_Item(CAMERA_JPEG.name, frame.received_ns, cdr, number))
 
     def _write_bag(self) -> None:
-        while (item := self._messages.get()) is not None:
-            name, received_ns, cdr = item
+        # Workers finish in any order; frames that are ahead of their turn wait here.
+        early: dict[int, _Item] = {}
+        turn = 0
+        while True:
             try:
-                if self._error:
-                    raise OSError(self._error)
-                self._bag.write(name, received_ns, cdr)
-            except Exception as error:
-                # A full disk must not end the thread: the queue still has to drain, and every loss be counted.
-                self._fail(error)
-                with self._lock:
-                    self._logs[name].dropped += 1
-                continue
-            with self._lock:
-                self._logs[name].bytes += len(cdr)
+                item = self._messages.get(timeout=FLUSH_S / 2)
+                if item is None:
+                    break
+                if item.number is None:
+                    self._store(item)
+                else:
+                    early[item.number] = item
+                    while turn in early:
+                        self._store(early.pop(turn))
+                        turn += 1
+            except queue.Empty:
+                pass
+            if not self._error:
+                try:
+                    self._bag.keep_safe()
+                except Exception as error:
+                    self._fail(error)
         try:
             self._bag.close()
         except Exception as error:
             self._fail(error)
 
+    def _store(self, item: _Item) -> None:
+        # What is not stored is counted when the bag is closed, from what the bag holds then.
+        if self._error or item.cdr is None:
+            return
+        try:
+            cdr = item.cdr
+            if item.topic_name == CAMERA_INFO.name and self._scale != 1.0:
+                cdr = scaled_camera_info_cdr(cdr, self._scale)
+            self._bag.write(item.topic_name, item.received_ns, cdr)
+        except FrameError:
+            return
+        except Exception as error:
+            # A full disk must not end the thread: the queue still has to drain.
+            self._fail(error)
+            return
+        with self._lock:
+            self._logs[item.topic_name].bytes += len(cdr)
+
     def _fail(self, error: Exception) -> None:
-        if not self._error:
+        if self._error:
+            return
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            self._error = f"the disk takes no more ({error.strerror})"
+        else:
             self._error = f"{type(error).__name__}: {error}"
-
-
-def frame_to_jpeg(frame: _Frame, quality: int) -> bytes:
-    """Compress a camera frame.
-
-    Raises:
-        FrameError: unknown encoding, or fewer bytes than its size says.
-    """
-    if frame.encoding not in ENCODINGS:
-        raise FrameError(
-            f"a frame encoded as {frame.encoding!r}", ", ".join(ENCODINGS), "publish one of these"
-        )
-    channels = ENCODINGS[frame.encoding][0]
-    step = frame.step or frame.width * channels
-    pixels = np.frombuffer(frame.data, np.uint8)
-    if (
-        frame.height < 1
-        or frame.width < 1
-        or step < frame.width * channels
-        or pixels.size < frame.height * step
-    ):
-        raise FrameError(
-            f"a frame of {pixels.size} bytes",
-            f"{frame.height} rows of {step} bytes",
-            "check height, width and step",
-        )
-    rows = pixels[: frame.height * step].reshape(frame.height, step)[:, : frame.width * channels]
-    return encode_jpeg(as_bgr(rows.reshape(frame.height, frame.width, channels), frame.encoding), quality)
-
-
-def compressed_image_cdr(jpeg: bytes, frame: _Frame) -> memoryview:
-    """A serialised sensor_msgs/CompressedImage with the frame's header."""
-    store = typestore()
-    message = store.types["sensor_msgs/msg/CompressedImage"]
-    header, time = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]
-    seconds, nanoseconds = divmod(frame.header_stamp_ns, 1_000_000_000)
-    # The text by which image_transport tells what the pixels were before compression.
-    stored_as = "mono8" if frame.encoding == "mono8" else "bgr8"
-    return store.serialize_cdr(
-        message(
-            header=header(stamp=time(sec=seconds, nanosec=nanoseconds), frame_id=frame.frame_id),
-            format=f"{frame.encoding}; jpeg compressed {stored_as}",
-            data=np.frombuffer(jpeg, np.uint8),
-        ),
-        "sensor_msgs/msg/CompressedImage",
-    )
 
 
 def _begins_with_stamp(type_name: str) -> bool:

@@ -16,7 +16,8 @@ from closed_loop.simulator.drives import RolloutConfig
 from closed_loop.simulator.rollout import drive
 from closed_loop.simulator.teacher import TeacherConfig
 from closed_loop.simulator.world import World, WorldConfig
-from collector.bags import BagWriter, typestore
+from collector.bag_writer import BagWriter
+from collector.bags import typestore
 from collector.poses import interpolate_poses
 from collector.stack import CAMERA_INFO, CAMERA_JPEG, ODOMETRY, Topic
 from tests.synthetic_bag import START_NS, compressed_cdr, odometry_cdr

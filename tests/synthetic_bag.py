@@ -10,7 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from collector.bags import BagWriter, typestore
+from collector.bag_writer import BagWriter
+from collector.bags import typestore
 from collector.stack import AWSIM_STATUS, CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY, VELOCITY_STATUS, Topic
 
 SECOND = 1_000_000_000

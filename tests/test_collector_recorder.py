@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from collector.bags import open_bag, typestore
 from collector.errors import MonoError
 from collector.receipt import TopicLog, missing_messages
 from collector.recorder import BagRecorder
-from collector.stack import AWSIM_STATE, CAMERA_JPEG, CLOCK, ODOMETRY, RECORDED, VELOCITY_STATUS
+from collector.stack import AWSIM_STATE, CAMERA_INFO, CAMERA_JPEG, CLOCK, ODOMETRY, RECORDED, VELOCITY_STATUS
 
 SECOND = 1_000_000_000
 
@@ -110,7 +111,7 @@ def test_every_encoding_keeps_its_colours(tmp_path: Path, encoding: str) -> None
 
 
 def test_losses_before_us_are_counted_from_header_stamps(tmp_path: Path) -> None:
-    recorder = BagRecorder(tmp_path / "bag", [VELOCITY_STATUS, CAMERA_JPEG])
+    recorder = BagRecorder(tmp_path / "bag", [VELOCITY_STATUS, CAMERA_JPEG], queue_frames=100)
     missing = {10, 11, 12, 40, 77}
     for number in range(100):
         if number not in missing:
@@ -134,6 +135,37 @@ def test_missing_messages_at_any_loss(loss: float) -> None:
     assert missing_messages(stamps[kept], 50.0) == pytest.approx(1000 - len(kept), abs=8)
 
 
+@pytest.mark.parametrize("period_ns", [10_000_000, 33_333_333, 105_000_000])
+def test_a_sender_that_stands_still_and_catches_up_misses_nothing(period_ns: int) -> None:
+    """A busy machine: every three seconds or so it takes up to half a second away, then sends what it owes."""
+    rng = np.random.default_rng(5)
+    plan = np.arange(3000, dtype=np.int64) * period_ns
+    stamps, busy_until = [], 0
+    for due in plan:
+        if rng.random() < period_ns / 3e9:
+            busy_until = max(busy_until, due + int(rng.uniform(0.02, 0.5) * SECOND))
+        busy_until = max(due, busy_until) + int(rng.uniform(0.0, 0.1) * 1e6)
+        stamps.append(busy_until)
+    late = np.array(stamps)
+    nominal_hz = {10_000_000: 100.0, 33_333_333: 10.0, 105_000_000: 10.0}[period_ns]
+    assert missing_messages(late, nominal_hz) <= 3
+    kept = np.delete(late, rng.choice(np.arange(1, 2999), 150, replace=False))
+    assert missing_messages(kept, nominal_hz) == pytest.approx(150, abs=25)
+
+
+@pytest.mark.parametrize(("nominal_hz", "real_hz"), [(10.0, 30.0), (10.0, 9.5), (10.0, 5.0), (100.0, 100.0)])
+def test_the_beat_is_measured_not_believed(nominal_hz: float, real_hz: float) -> None:
+    stamps = (np.arange(1000) * 1e9 / real_hz).astype(np.int64)
+    assert missing_messages(stamps, nominal_hz) == 0
+    assert missing_messages(np.delete(stamps, [3, 50, 51, 52, 700]), nominal_hz) == 5
+
+
+def test_bursts_are_no_beat() -> None:
+    """A starved machine: twenty ticks of a 100 Hz clock every fifth of a second."""
+    stamps = np.concatenate([k * SECOND // 5 + np.arange(20) * 150_000 for k in range(100)])
+    assert missing_messages(stamps, 100.0) <= 3
+
+
 def test_topics_that_come_when_they_please_miss_nothing() -> None:
     log = TopicLog("/awsim/state", "std_msgs/msg/String", None)
     for at_s in (0, 3, 50):
@@ -154,9 +186,9 @@ def test_a_full_queue_drops_and_counts_without_waiting(
 
     real = module.frame_to_jpeg
 
-    def slow(frame, quality):  # type: ignore[no-untyped-def]
+    def slow(*arguments):  # type: ignore[no-untyped-def]
         gate.wait(10.0)
-        return real(frame, quality)
+        return real(*arguments)
 
     monkeypatch.setattr(module, "frame_to_jpeg", slow)
     recorder = BagRecorder(tmp_path / "bag", [CAMERA_JPEG], queue_frames=3, jpeg_workers=1)
@@ -219,6 +251,94 @@ def test_a_failing_disk_ends_cleanly(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert bag.counts[VELOCITY_STATUS.name] == 5
 
 
+def test_a_topic_that_falls_silent_before_the_end_is_missing_its_rest(tmp_path: Path) -> None:
+    """A camera that dies leaves no gap between its stamps."""
+    with BagRecorder(tmp_path / "bag", [VELOCITY_STATUS, CAMERA_JPEG, AWSIM_STATE], queue_frames=100) as recorder:
+        for number in range(300):
+            stamp_ns = number * SECOND // 30
+            recorder.write(VELOCITY_STATUS.name, stamp_ns, velocity_cdr(stamp_ns, 1.0))
+            if number < 180 and number % 3 == 0:
+                recorder.write_image(stamp_ns, 48, 64, "bgr8", picture(1).tobytes())
+        receipt = recorder.close()
+    rows = {row.name: row for row in receipt.topics}
+    assert (rows[CAMERA_JPEG.name].received, rows[CAMERA_JPEG.name].lost) == (60, 40)
+    assert rows[CAMERA_JPEG.name].worst_gap_s == pytest.approx(4.1)
+    assert rows[VELOCITY_STATUS.name].missing == rows[AWSIM_STATE.name].missing == 0
+    assert receipt.excess(0.4) == ""
+    assert "misses 40 of 100 messages (40.0%; 40 never came, 0 were dropped here)" in receipt.excess(0.39)
+    assert "\n" not in receipt.excess(0.39)
+
+
+@pytest.mark.parametrize("encoding", ["bgr8", "rgba8", "mono8"])
+def test_scaling_shrinks_picture_and_camera_info_alike(tmp_path: Path, encoding: str) -> None:
+    """A point seen through the scaled CameraInfo lies where the scaled picture shows it."""
+    store = typestore()
+    types, width, height, spot = store.types, 322, 180, (201.0, 77.0)  # an odd half: 161x90
+    gray = np.zeros((height, width), np.uint8)
+    gray[75:80, 198:205] = 255  # centred on the spot
+    channels = {"bgr8": 3, "rgba8": 4, "mono8": 1}[encoding]
+    pixels = np.repeat(gray[:, :, None], channels, axis=2)
+    stamp = types["builtin_interfaces/msg/Time"](sec=3, nanosec=4)
+    k = np.array([160.0, 0.0, 161.5, 0.0, 150.0, 89.5, 0.0, 0.0, 1.0])
+    info = types[CAMERA_INFO.type](
+        header=types["std_msgs/msg/Header"](stamp=stamp, frame_id="eye"), height=height, width=width,
+        distortion_model="plumb_bob", d=np.array([0.1, 0.2, 0.0, 0.0, 0.3]), k=k, r=np.eye(3).ravel(),
+        p=np.insert(k, [3, 6, 9], [-32.0, 0.0, 0.0]), binning_x=0, binning_y=0,
+        roi=types["sensor_msgs/msg/RegionOfInterest"](
+            x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
+        ),
+    )
+    topics = [CAMERA_JPEG, CAMERA_INFO, VELOCITY_STATUS]
+    speed = velocity_cdr(5, 2.5)
+    with BagRecorder(tmp_path / "bag", topics, jpeg_quality=100, image_scale=0.5) as recorder:
+        recorder.write_image(5, height, width, encoding, pixels.tobytes())
+        recorder.write(CAMERA_INFO.name, 5, store.serialize_cdr(info, CAMERA_INFO.type))
+        recorder.write(CAMERA_INFO.name, 6, b"\x00\x01\x00\x00 no CameraInfo")
+        recorder.write(VELOCITY_STATUS.name, 5, speed)
+        receipt = recorder.close()
+    assert [row.dropped for row in receipt.topics] == [0, 1, 0]
+    with open_bag(tmp_path / "bag") as bag:
+        (frame,) = bag.frames(CAMERA_JPEG.name)
+        ((_, scaled),) = bag.messages(CAMERA_INFO.name)
+        assert [raw for _, _, raw in bag._raw([VELOCITY_STATUS.name])] == [speed]
+    picture_back = cv2.imdecode(np.frombuffer(frame.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE).astype(float)
+    assert picture_back.shape == (scaled.height, scaled.width) == (90, 161)
+    rows, columns = np.mgrid[:90, :161]
+    bright = np.where(picture_back > 20.0, picture_back, 0.0)
+    seen = np.array([(columns * bright).sum(), (rows * bright).sum()]) / bright.sum()
+    # The ray through the spot by the camera's own matrix, projected by the scaled one.
+    ray = np.linalg.inv(k.reshape(3, 3)) @ [*spot, 1.0]
+    for matrix in (scaled.k.reshape(3, 3), scaled.p.reshape(3, 4)[:, :3]):
+        np.testing.assert_allclose((matrix @ ray)[:2], seen, atol=0.1)  # half a pixel of offset would show as 0.25
+    assert scaled.p[3] == pytest.approx(-16.0) and list(scaled.d) == [0.1, 0.2, 0.0, 0.0, 0.3]
+    assert (scaled.header.frame_id, scaled.header.stamp.nanosec) == ("eye", 4)
+
+
+def test_frames_keep_their_order_whatever_the_workers_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import collector.recorder as module
+
+    real = module.frame_to_jpeg
+
+    def uneven(frame, *rest):  # type: ignore[no-untyped-def]
+        time.sleep(0.02 if frame.header_stamp_ns % 3 == 0 else 0.0)
+        if frame.header_stamp_ns == 17:
+            raise RuntimeError("a worker meets what nobody thought of")
+        return real(frame, *rest)
+
+    monkeypatch.setattr(module, "frame_to_jpeg", uneven)
+    written: list[int] = []
+    with BagRecorder(tmp_path / "bag", [CAMERA_JPEG], jpeg_workers=4) as recorder:
+        write = recorder._bag.write
+        monkeypatch.setattr(recorder._bag, "write", lambda *args: (written.append(args[1]), write(*args)))
+        for number in range(40):
+            recorder.write_image(number, 48, 64, "bgr8", picture(1).tobytes())
+        receipt = recorder.close()
+    assert written == [number for number in range(40) if number != 17]
+    assert receipt.topics[0].dropped == 1
+
+
 def test_wrong_use_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(MonoError, match="JPEG quality"):
         BagRecorder(tmp_path / "a", [CAMERA_JPEG], jpeg_quality=0)
@@ -226,6 +346,9 @@ def test_wrong_use_says_what_to_do(tmp_path: Path) -> None:
         BagRecorder(tmp_path / "a", [CAMERA_JPEG], jpeg_workers=0)
     with pytest.raises(MonoError, match="no definition of nobody/msg/Knows"):
         BagRecorder(tmp_path / "a", [replace(CAMERA_JPEG, type="nobody/msg/Knows")])
+    for scale in (0.0, 1.5, float("nan")):
+        with pytest.raises(MonoError, match="image scale"):
+            BagRecorder(tmp_path / "a", [CAMERA_JPEG], image_scale=scale)
     assert not (tmp_path / "a").exists()
     with BagRecorder(tmp_path / "a", [CAMERA_JPEG]) as recorder, pytest.raises(MonoError, match="/odd"):
         recorder.write("/odd", 0, b"")

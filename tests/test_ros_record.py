@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from recorder_trials import TOO_LATE_MS, kill_trial
 from ros_processes import Domain
 
 pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
+from collector.bags import open_bag  # noqa: E402
 from collector.conversions import odometry_of, stamp_ns_of  # noqa: E402
 from collector.message_types import message_class  # noqa: E402
-from collector.stack import CAMERA_JPEG, CONTROL_CMD, ODOMETRY, RECORDED  # noqa: E402
+from collector.stack import CAMERA_INFO, CAMERA_JPEG, CONTROL_CMD, ODOMETRY, RECORDED  # noqa: E402
 
 
 @pytest.fixture
@@ -105,3 +109,55 @@ def test_nobody_there_is_a_sentence(domain: Domain, tmp_path: Path) -> None:
     assert "ROS_DOMAIN_ID" in recorder.output and "simulator:=true" in driver.output
     assert "no-such-course" in lost.output
     assert not any("Traceback" in node.output for node in domain.nodes)
+
+
+def test_killed_while_recording_nothing_older_than_a_second_is_lost(domain: Domain, tmp_path: Path) -> None:
+    log = tmp_path / "sent.txt"
+    domain.start("camera_publisher", log=log, width=320, height=180)
+    rng, judged = np.random.default_rng(11), 0
+    for number in range(6):
+        trial = kill_trial(domain, tmp_path / f"bag{number}", log, float(rng.uniform(1.5, 4.0)))
+        if trial.late_ms > TOO_LATE_MS:
+            continue  # the machine stood still, recorder included
+        judged += 1
+        assert trial.lost == 0 and trial.messages > 100 and trial.newest_s < 1.0, trial
+        if judged == 3:
+            return
+    pytest.skip("the machine is too busy to judge a recorder by the second")
+
+
+def test_losses_and_a_full_disk_are_told_by_exit_code_and_sentence(domain: Domain, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]
+    can_mount = shutil.which("mount") is not None and not subprocess.run(mount, capture_output=True).returncode
+    scaled = domain.start("collector.record_node", out=tmp_path / "bag", image_scale=0.5, jpeg_workers=1, max_loss=0.1)
+    full = domain.start("collector.record_node", out=disk / "bag", jpeg_quality=100) if can_mount else None
+    # The camera dies after two seconds: no gap between its stamps shows it.
+    simulator = domain.simulator(duration_s=7.0, image_width=640, image_height=360, camera_fail_after_s=2.0)
+    try:
+        assert simulator.wait() == 0
+        assert scaled.wait() == 2, scaled.output
+        assert f"{CAMERA_JPEG.name} misses" in scaled.output and "max_loss:=" in scaled.output
+        with open_bag(tmp_path / "bag") as bag:
+            (_, info), *_ = bag.messages(CAMERA_INFO.name)
+            frame = next(iter(bag.frames(CAMERA_JPEG.name)))
+        assert (info.width, info.height) == (320, 180) and info.k[2] == pytest.approx(159.5)
+        assert frame is not None and frame.jpeg is not None
+        assert jpeg_size(frame.jpeg) == (320, 180)
+        if full is not None:
+            assert full.wait() == 2, full.output
+            assert "the disk takes no more" in full.output and "Do: make room" in full.output
+            assert "Traceback" not in full.output
+            with open_bag(disk / "bag") as bag:
+                assert bag.counts[CAMERA_JPEG.name] > 2
+    finally:
+        if can_mount:
+            subprocess.run(["umount", str(disk)], check=True)
+
+
+def jpeg_size(jpeg: bytes) -> tuple[int, int]:
+    import cv2
+
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    return image.shape[1], image.shape[0]

@@ -1,0 +1,358 @@
+"""Recordings that end badly: killed at any byte, on a full disk, split in files; what was written stays readable."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from mcap.reader import make_reader
+from rosbags.highlevel import AnyReader
+from synthetic_bag import drive_course, write_bag
+from test_collector_recorder import picture, velocity_cdr
+
+import collector.bag_writer
+from collector.bag_contents import read_contents
+from collector.bag_metadata import RESERVE_FILE
+from collector.bag_writer import BagWriter
+from collector.bags import open_bag
+from collector.errors import MonoError
+from collector.recorder import BagRecorder
+from collector.recover import main, recover_bag
+from collector.stack import AWSIM_STATE, CAMERA_JPEG, VELOCITY_STATUS
+
+SECOND = 1_000_000_000
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def counts_by_others(folder: Path) -> dict[str, int]:
+    """Messages per topic as rosbags (folder) and Foxglove's mcap (files, by their index) both see them."""
+    with AnyReader([folder]) as reader:
+        seen = Counter(connection.topic for connection, _, _ in reader.messages())
+        assert reader.message_count == sum(seen.values())
+    by_mcap: Counter[str] = Counter()
+    for name in yaml.safe_load((folder / "metadata.yaml").read_text())["rosbag2_bagfile_information"][
+        "relative_file_paths"
+    ]:
+        with (folder / name).open("rb") as stream:
+            reader = make_reader(stream, validate_crcs=True)
+            summary = reader.get_summary()
+            assert summary is not None and summary.statistics is not None
+            rows = Counter(channel.topic for _, channel, _ in reader.iter_messages())
+            assert summary.statistics.message_count == sum(rows.values())
+            by_mcap += rows
+    assert by_mcap == seen
+    return dict(seen)
+
+
+def speeds_in(folder: Path) -> list[float]:
+    with open_bag(folder) as bag:
+        return [message.longitudinal_velocity for _, message in bag.messages(VELOCITY_STATUS.name)]
+
+
+def written_bag(folder: Path, number: int = 300, flush_every: int = 50) -> Path:
+    """A bag as a killed recorder leaves it: flushed now and then, never closed; returns its file."""
+    writer = BagWriter(folder, [VELOCITY_STATUS, AWSIM_STATE])
+    for k in range(number):
+        writer.write(VELOCITY_STATUS.name, SECOND + k * 1000, velocity_cdr(k, float(k)))
+        if (k + 1) % flush_every == 0:
+            writer._flushed_s = -1e9
+            writer.keep_safe()
+    os.close(writer._stream.fileno())  # the process is gone: nothing more is flushed
+    return folder / f"{folder.name}_0.mcap"
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Path:
+    return written_bag(tmp_path / "killed").parent
+
+
+def test_a_file_torn_at_any_byte_becomes_a_bag(tmp_path: Path, killed: Path) -> None:
+    whole = (killed / "killed_0.mcap").read_bytes()
+    rng = np.random.default_rng(7)
+    first = whole.index(b"\x06", 8)  # the first chunk
+    places = [0, 3, 8, 20, first, first + 9, first + 60, len(whole) - 1, len(whole)]
+    places += list(rng.integers(first, len(whole), 30))
+    before: list[int] = []
+    for place in sorted(places):
+        folder = tmp_path / f"torn{place}"
+        folder.mkdir(exist_ok=True)
+        (folder / "x_0.mcap").write_bytes(whole[:place])
+        directly: list[int] = []
+        with suppress(MonoError), open_bag(folder) as bag:  # refused only where nothing at all can be read
+            assert f"alpamayo-mono recover {folder}" in bag.breaks_off
+            directly = [round(speed) for speed in speeds_in(folder)]
+        (repair,) = recover_bag(folder)
+        numbers = [round(speed) for speed in speeds_in(folder)] if repair.file.messages else []
+        assert directly == numbers[: len(directly)] and len(directly) >= 0.5 * len(before)
+        assert numbers == list(range(len(numbers))) and len(numbers) >= len(before)
+        assert counts_by_others(folder) == ({VELOCITY_STATUS.name: len(numbers)} if numbers else {})
+        if repair.aside is not None:
+            # Nothing is destroyed: what was kept and what was set aside are the original.
+            torn = repair.aside.read_bytes()
+            assert len(torn) == repair.bytes_cut
+            assert (folder / "x_0.mcap").read_bytes()[: place - len(torn)] + torn == whole[:place]
+        assert all(again.was_finished for again in recover_bag(folder))
+        before = numbers
+        shutil.rmtree(folder)
+    assert len(before) == 300, "the untorn file held everything that was flushed"
+
+
+def test_messages_of_a_half_chunk_are_kept(tmp_path: Path, killed: Path) -> None:
+    path = killed / "killed_0.mcap"
+    whole = path.read_bytes()
+    ends = [index.chunk_start_offset + index.chunk_length for index in read_contents(path).chunks]
+    path.write_bytes(whole[: ends[-1] - 1])
+    (repair,) = recover_bag(killed)
+    assert repair.salvaged == 49 and repair.file.messages == 299
+    assert speeds_in(killed) == [float(k) for k in range(299)]
+
+
+def test_a_damaged_chunk_costs_itself_only(tmp_path: Path, killed: Path) -> None:
+    path = killed / "killed_0.mcap"
+    data = bytearray(path.read_bytes())
+    second = read_contents(path).chunks[1]
+    middle = second.chunk_start_offset + second.chunk_length // 2
+    data[middle : middle + 40] = bytes(40)  # a page that never reached the disk
+    path.write_bytes(data)
+    (repair,) = recover_bag(killed)
+    assert repair.damaged_chunks == 1 and repair.aside is None
+    assert speeds_in(killed) == [float(k) for k in (*range(50), *range(100, 300))]
+    assert counts_by_others(killed) == {VELOCITY_STATUS.name: 250}
+
+
+def test_bags_of_other_recorders_are_recovered_too(tmp_path: Path) -> None:
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    from collector.bags import typestore
+
+    folder = tmp_path / "foreign"
+    writer = Writer(folder, version=8, storage_plugin=StoragePlugin.MCAP)
+    writer.open()
+    topic = writer.add_connection(VELOCITY_STATUS.name, VELOCITY_STATUS.type, typestore=typestore())
+    for k in range(40_000):
+        writer.write(topic, k, velocity_cdr(k, float(k)))
+    writer.storage.bio.flush()  # type: ignore[union-attr]
+    size = (folder / "foreign.mcap").stat().st_size
+    writer.abort()
+    (repair,) = recover_bag(folder)
+    assert size > 1_000_000 and repair.file.messages > 5_000
+    assert speeds_in(folder) == [float(k) for k in range(repair.file.messages)]
+
+
+def test_recover_refuses_what_it_cannot_mend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(MonoError, match="no bag at"):
+        recover_bag(tmp_path / "nowhere")
+    with pytest.raises(MonoError, match="no bag was named"):
+        main([])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MonoError, match=r"no \.mcap"):
+        recover_bag(tmp_path / "empty")
+    other = tmp_path / "text.mcap"
+    other.write_bytes(b"this is no bag at all")
+    with pytest.raises(MonoError, match="does not begin like"):
+        recover_bag(other)
+    assert other.read_bytes() == b"this is no bag at all"
+    with BagRecorder(tmp_path / "live", [VELOCITY_STATUS]) as recorder:
+        with pytest.raises(MonoError, match="being recorded"):
+            recover_bag(tmp_path / "live")
+        recorder.write(VELOCITY_STATUS.name, 1, velocity_cdr(1, 1.0))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "live").iterdir()}
+    assert main([str(tmp_path / "live")]) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "live").iterdir()} == before
+    assert "was finished already" in capsys.readouterr().out
+
+
+def test_recovered_bags_build_like_any_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_bag(tmp_path / "drive", drive_course())
+    expected = counts_by_others(folder)
+    path = folder / "drive_0.mcap"
+    data = path.read_bytes()
+    path.write_bytes(data[: read_contents_end(path)])
+    (folder / "metadata.yaml").unlink()
+    assert main([str(folder)]) == 0
+    assert counts_by_others(folder) == expected
+    assert re.search(rf"{sum(expected.values())} messages readable", capsys.readouterr().out)
+
+
+def read_contents_end(path: Path) -> int:
+    """Where the data section of a finished file ends."""
+    with path.open("rb") as stream:
+        summary = make_reader(stream).get_summary()
+    assert summary is not None
+    return max(c.chunk_start_offset + c.chunk_length + c.message_index_length for c in summary.chunk_indexes)
+
+
+def feed(recorder: BagRecorder, number: int, period_ns: int = SECOND // 10) -> None:
+    for k in range(number):
+        stamp_ns = SECOND + k * period_ns
+        recorder.write(VELOCITY_STATUS.name, stamp_ns, velocity_cdr(stamp_ns, float(k)))
+        recorder.write_image(stamp_ns, 48, 64, "bgr8", picture(k).tobytes())
+
+
+@pytest.mark.parametrize("limit", [{"split_bytes": 20_000}, {"split_ns": 2 * SECOND}])
+def test_long_recordings_are_split_and_read_as_one(tmp_path: Path, limit: dict[str, int]) -> None:
+    recorder = BagRecorder(
+        tmp_path / "bag", [VELOCITY_STATUS, CAMERA_JPEG, AWSIM_STATE], queue_frames=200, jpeg_workers=3, **limit
+    )
+    feed(recorder, 120)
+    receipt = recorder.close()
+    assert receipt.missing == 0
+    files = sorted((tmp_path / "bag").glob("*.mcap"))
+    assert len(files) >= 6
+    assert counts_by_others(tmp_path / "bag") == {VELOCITY_STATUS.name: 120, CAMERA_JPEG.name: 120}
+    information = yaml.safe_load((tmp_path / "bag" / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert sum(row["message_count"] for row in information["files"]) == information["message_count"] == 240
+    assert information["relative_file_paths"] == [f"bag_{k}.mcap" for k in range(len(files))]
+    with open_bag(tmp_path / "bag") as bag:
+        stamps = [frame.stamp_ns for frame in bag.frames(CAMERA_JPEG.name)]
+    assert stamps == [SECOND + k * SECOND // 10 for k in range(120)], "in order across files and workers"
+    # Killed after the last split: the earlier files are whole, the last one is mended.
+    (tmp_path / "bag" / "metadata.yaml").unlink()
+    last = tmp_path / "bag" / f"bag_{len(files) - 1}.mcap"
+    last.write_bytes(last.read_bytes()[: read_contents_end(last)])
+    repairs = recover_bag(tmp_path / "bag")
+    assert [repair.was_finished for repair in repairs] == [True] * (len(files) - 1) + [False]
+    assert counts_by_others(tmp_path / "bag") == {VELOCITY_STATUS.name: 120, CAMERA_JPEG.name: 120}
+
+
+def test_files_are_split_at_the_minute_asked_for(tmp_path: Path) -> None:
+    writer = BagWriter(tmp_path / "bag", [VELOCITY_STATUS], split_ns=60 * SECOND)
+    for k in range(1000):
+        writer.write(VELOCITY_STATUS.name, k * SECOND // 4, velocity_cdr(k, float(k)))
+    writer.close()
+    rows = yaml.safe_load((tmp_path / "bag" / "metadata.yaml").read_text())["rosbag2_bagfile_information"]["files"]
+    assert [row["message_count"] for row in rows] == [240] * 4 + [40]
+    assert speeds_in(tmp_path / "bag") == [float(k) for k in range(1000)]
+
+
+class Quota:
+    """A file on a disk that takes so many bytes in all and then refuses, as write(2) does: partly, then an error."""
+
+    left = 0
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb", buffering=0)
+
+    def write(self, data: Any) -> int:
+        room = memoryview(data)[: Quota.left]
+        Quota.left -= len(room)
+        self._file.write(room)
+        if len(room) < len(data):
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        return len(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@pytest.mark.parametrize("room", [9_000, 30_001, 64_000])
+def test_a_quota_ends_the_recording_cleanly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    monkeypatch.setattr(collector.bag_writer, "create_file", Quota)
+    monkeypatch.setattr(collector.bag_writer, "FLUSH_S", 0.0)
+    Quota.left = room
+    recorder = BagRecorder(tmp_path / "bag", [VELOCITY_STATUS, CAMERA_JPEG], queue_frames=500)
+    feed(recorder, 400)
+    receipt = recorder.close()
+    assert "takes no more" in recorder.error == receipt.error and recorder.is_finished
+    held = counts_by_others(tmp_path / "bag")
+    rows = {row.name: row for row in receipt.topics}
+    for name, row in rows.items():
+        assert row.received == 400 and row.dropped == 400 - held.get(name, 0) > 0
+    # What was accepted before the end is there without a hole.
+    assert speeds_in(tmp_path / "bag") == [float(k) for k in range(held[VELOCITY_STATUS.name])]
+    assert json.loads((tmp_path / "bag" / "receipt.json").read_text())["error"]
+    assert not (tmp_path / "bag" / RESERVE_FILE).exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_stops_cleanly_and_keeps_what_came_before(small_disk: Path) -> None:
+    recorder = BagRecorder(small_disk / "bag", [VELOCITY_STATUS, CAMERA_JPEG], jpeg_quality=100)
+    noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8).tobytes()
+    sent = 0
+    while not recorder.error and sent < 5_000:
+        stamp_ns = SECOND + sent * SECOND // 10
+        recorder.write(VELOCITY_STATUS.name, stamp_ns, velocity_cdr(stamp_ns, float(sent)))
+        recorder.write_image(stamp_ns, 240, 320, "bgr8", noise)
+        sent += 1
+        time.sleep(0.002)
+    receipt = recorder.close()
+    assert "No space left" in receipt.error and recorder.is_finished
+    held = counts_by_others(small_disk / "bag")
+    stored_bytes = sum(path.stat().st_size for path in (small_disk / "bag").glob("*.mcap"))
+    assert stored_bytes > 3_500_000, "all room but the reserve was used"
+    assert speeds_in(small_disk / "bag") == [float(k) for k in range(held[VELOCITY_STATUS.name])]
+    rows = {row.name: row for row in receipt.topics}
+    assert rows[CAMERA_JPEG.name].dropped == rows[CAMERA_JPEG.name].received - held[CAMERA_JPEG.name] > 0
+    with pytest.raises(MonoError, match="cannot be begun"):
+        BagWriter(small_disk / "another", [VELOCITY_STATUS], reserve_bytes=8 * 2**20)
+    assert not (small_disk / "another").exists(), "a second try under this name must be possible"
+
+
+WRITER = """
+import sys, time
+from collector.recorder import BagRecorder
+from collector.stack import CAMERA_JPEG, VELOCITY_STATUS
+from test_collector_recorder import picture, velocity_cdr
+recorder = BagRecorder(sys.argv[1], [VELOCITY_STATUS, CAMERA_JPEG], split_bytes=100_000)
+number = 0
+while True:
+    now = time.time_ns()
+    recorder.write(VELOCITY_STATUS.name, now, velocity_cdr(now, 1.0))
+    recorder.write_image(now, 48, 64, "bgr8", picture(number).tobytes())
+    number += 1
+    if number % 10 == 0:
+        print(now, flush=True)
+    time.sleep(0.005)
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_a_random_moment_nothing_older_than_a_second_is_lost(tmp_path: Path, seed: int) -> None:
+    folder = tmp_path / "bag"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", WRITER, str(folder)], stdout=subprocess.PIPE, env=environment, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(1.0 + float(np.random.default_rng(seed).uniform(0.0, 1.5)))
+        process.send_signal(signal.SIGKILL)
+        killed_ns = time.time_ns()
+        sent = [int(line) for line in process.stdout.read().splitlines()[:-1]]
+    recover_bag(folder)
+    assert sum(counts_by_others(folder).values()) > 100
+    for topic in (VELOCITY_STATUS.name, CAMERA_JPEG.name):
+        with AnyReader([folder]) as reader:
+            chosen = [connection for connection in reader.connections if connection.topic == topic]
+            held = {stamp_ns for _, stamp_ns, _ in reader.messages(chosen)}
+        assert {stamp_ns for stamp_ns in sent if stamp_ns < killed_ns - SECOND} <= held, topic
+    with open_bag(folder) as bag:
+        for frame in bag.frames(CAMERA_JPEG.name):
+            assert frame is not None and frame.jpeg is not None
+            assert cv2.imdecode(np.frombuffer(frame.jpeg, np.uint8), cv2.IMREAD_COLOR) is not None
