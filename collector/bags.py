@@ -239,7 +239,7 @@ def open_bag(path: Path | str) -> Iterator[BagReader]:
             ) from error
         breaks_off = reader.breaks_off or str(error)
         if place.is_dir() and not (place / METADATA_FILE).exists():
-            breaks_off = f"its recording was never finished (for other programs: alpamayo-mono recover {place})"
+            breaks_off += f"; the recording was never finished (for other programs: alpamayo-mono recover {place})"
     try:
         yield BagReader(place, reader, breaks_off)
     finally:

@@ -22,7 +22,7 @@ from collector.balance import balance_folder
 from collector.build_config import BuildConfig, BuildReport
 from collector.calibration import Calibration, read_calibration
 from collector.camera_block import camera_block, read_intrinsics
-from collector.cutting import HISTORY_NS, HORIZON_NS, Cut, SampleCutter
+from collector.cutting import GUARD_NS, HISTORY_NS, HORIZON_NS, Cut, SampleCutter
 from collector.drives import Drive, read_drive
 from collector.errors import MonoError
 from collector.run_folder import command_line, git_commit, hash_path, plain
@@ -57,7 +57,7 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
         for drive in drives
         for stretch in stretches_of(drive.name, drive.track, drive.laps, HISTORY_NS, HORIZON_NS)
     ]
-    validation = choose_validation(stretches, config.val_fraction, config.seed)
+    validation = choose_validation(stretches, config.val_fraction, config.seed, GUARD_NS)
     with DatasetWriter(config.out, config.overwrite) as writer, compressing(config.workers) as pool:
         for path, drive in zip(config.bags, drives):
             with open_bag(path) as bag:

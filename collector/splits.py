@@ -84,11 +84,21 @@ def stretches_of(
     return stretches
 
 
-def choose_validation(stretches: Sequence[Stretch], share: float, seed: int) -> tuple[Stretch, ...]:
+def choose_validation(
+    stretches: Sequence[Stretch], share: float, seed: int, guard_ns: int = 0
+) -> tuple[Stretch, ...]:
     """Draw the validation stretches.
 
     Stretches are drawn until ``share`` of the usable time is reached; one far larger than what is still wanted is not
-    taken whole. If all are, one piece of the wanted length is cut from the longest.
+    taken whole. If all are, one piece of the wanted length is cut from the longest. A recording so short that the
+    guard would leave nothing to train on gives up the place that was drawn for the end of its longest stretch, and
+    when that does not help either, validation.
+
+    Args:
+        stretches: of all recordings.
+        share: of their time.
+        seed: of the draw.
+        guard_ns: kept free on both sides of a validation stretch.
 
     Raises:
         MonoError: a share outside [0, 1).
@@ -111,12 +121,26 @@ def choose_validation(stretches: Sequence[Stretch], share: float, seed: int) -> 
         if stretch.length_ns <= 1.5 * missing_ns:
             chosen.append(stretch)
             missing_ns -= stretch.length_ns
+    whole = max(drawn, key=lambda stretch: stretch.length_ns)
+    length_ns = min(round(wanted_ns), whole.length_ns)
     if not chosen:
-        whole = max(drawn, key=lambda stretch: stretch.length_ns)
-        length_ns = min(round(wanted_ns), whole.length_ns)
         start_ns = whole.start_ns + round(draw.random() * (whole.length_ns - length_ns))
         chosen.append(replace(whole, start_ns=start_ns, end_ns=start_ns + length_ns))
-    return tuple(sorted(chosen, key=lambda stretch: (stretch.bag, stretch.piece, stretch.start_ns)))
+    for validation in (chosen, [replace(whole, start_ns=whole.end_ns - length_ns)]):
+        if _leaves_training(drawn, validation, guard_ns):
+            return tuple(sorted(validation, key=lambda stretch: (stretch.bag, stretch.piece, stretch.start_ns)))
+    return ()
+
+
+def _leaves_training(stretches: Sequence[Stretch], validation: Sequence[Stretch], guard_ns: int) -> bool:
+    """Whether any stamp is left to train on: if one is, then an end of a stretch or the edge of a guard is."""
+    edges = [edge for one in validation for edge in (one.start_ns - guard_ns - 1, one.end_ns + guard_ns + 1)]
+    return any(
+        split_of(stretch.bag, stretch.run, stamp_ns, validation, guard_ns) == "train"
+        for stretch in stretches
+        for stamp_ns in (stretch.start_ns, stretch.end_ns, *edges)
+        if stretch.start_ns <= stamp_ns <= stretch.end_ns
+    )
 
 
 def split_of(bag: str, run: int, stamp_ns: int, validation: Sequence[Stretch], guard_ns: int) -> Split | None:

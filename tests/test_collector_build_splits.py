@@ -84,6 +84,19 @@ def test_the_seed_draws_the_laps() -> None:
     )
 
 
+def test_a_short_recording_trains_rather_than_validates(tmp_path: Path) -> None:
+    """The guard of a short run would eat all of it: then there is no validation, and a longer one has it at its end."""
+    short = Stretch("bag", 0, 0, 0, 0, 12 * SECOND)
+    assert choose_validation([short], 0.2, 0, 14 * SECOND) == ()
+    for seed in range(6):
+        (part,) = choose_validation([replace(short, end_ns=20 * SECOND)], 0.2, seed, 14 * SECOND)
+        stamps = range(0, 20 * SECOND, SECOND // 2)
+        left = [ns for ns in stamps if split_of("bag", 0, ns, [part], 14 * SECOND) == "train"]
+        assert left and part.length_ns == 4 * SECOND
+    _, samples, _ = build(tmp_path, write_bag(tmp_path / "short", drive_course()), val_fraction=0.1)
+    assert len(samples) > 50 and {sample.split for sample in samples} == {"train"}
+
+
 def test_episodes_split_whole_without_a_guard(tmp_path: Path) -> None:
     """A recording of short episodes, the kart put elsewhere between them: whole episodes are drawn."""
     drive = drive_course(((500, 0.0),))

@@ -19,15 +19,15 @@ from finetune.alpamayo_policy import AlpamayoPolicy  # noqa: E402
 from finetune.batches import observe  # noqa: E402
 from finetune.evaluation import main as evaluate  # noqa: E402
 from finetune.lora_finetune import main as finetune  # noqa: E402
-from tests.synthetic_bag import drive_course, write_bag  # noqa: E402
+from tests.synthetic_bag import COURSE, drive_course, write_bag  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Dataset and training run of a few steps."""
     root = tmp_path_factory.mktemp("finetune")
-    laps = write_bag(root / "bag", drive_course(), lap_at=lambda t_s: 1 + int(t_s // 9))
-    build(["--bags", str(laps), "--out", str(root / "dataset"), "--stride", "12", "--val-fraction", "0.3"])
+    laps = write_bag(root / "bag", drive_course(COURSE * 4), lap_at=lambda t_s: 1 + int(t_s // 30))
+    build(["--bags", str(laps), "--out", str(root / "dataset"), "--stride", "24", "--val-fraction", "0.3"])
     finetune(
         ["--model", str(TINY_BASE), "--dataset", str(root / "dataset"), "--out", str(root / "run"), "--lora_rank", "4",
          "--lora_alpha", "8", "--steps", "4", "--batch_size", "4", "--learning_rate", "5e-3", "--warmup_steps", "1"]
