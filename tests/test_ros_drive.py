@@ -47,7 +47,10 @@ class Truth:
 
 
 def driver_of(domain: Domain, out: Path, **parameters: Any) -> Node:
-    values: dict[str, Any] = {"policy": "constant_curvature:LeftCircle", "use_sim_time": True, **parameters}
+    # These stand-ins for a model leave the road on purpose: only the test of that end lets it happen.
+    values: dict[str, Any] = {
+        "policy": "constant_curvature:LeftCircle", "use_sim_time": True, "off_road_s": 0.0, **parameters,
+    }
     return domain.start("closed_loop.drive_node", out=out, **values)
 
 
@@ -140,6 +143,15 @@ def test_losing_the_camera_brakes_to_a_stop(domain: Domain, tmp_path: Path) -> N
     assert truth.speed_at(8.0) > 1.5
     assert truth.speed_at(stale_s + 2.5) == 0.0 == truth.speed_mps[-1]
     assert metrics["ended"] == "SIGINT"
+
+
+def test_a_drive_that_has_lost_the_road_ends_by_itself(domain: Domain, tmp_path: Path) -> None:
+    simulator = domain.simulator(teacher=False, time_scale=1.5, **SMALL)
+    driver = driver_of(domain, tmp_path / "drive", off_road_s=2.0)
+    driver.wait_for("drive ended: off the road for 2 s", 60.0)
+    assert driver.process.wait(10.0) == 1, "the laps asked for were not driven"
+    assert metrics_of(tmp_path / "drive")["ended"] == "off the road for 2 s"
+    assert simulator.interrupt() == 0
 
 
 def test_the_last_word_of_a_terminated_driver_is_a_stop(domain: Domain, tmp_path: Path) -> None:
