@@ -25,7 +25,7 @@ class AlpamayoPolicy:
     depend on which others were planned beside it.
 
     Args:
-        model_folder: official layout; or a model already loaded.
+        model_folder: official layout, or the id of one on the Hugging Face hub; or a model already loaded.
         adapter: PEFT adapter folder, merged on loading.
         cameras: camera mode, see :data:`finetune.policy.CAMERA_MODES`.
         flow_steps: Euler steps of the action expert.
@@ -68,7 +68,7 @@ class AlpamayoPolicy:
         if adapter is not None:
             from finetune.adapters import load_adapter
 
-            self.model = load_adapter(loaded.model, adapter)  # type: ignore[assignment]
+            load_adapter(loaded.model, adapter, base=loaded.folder, cameras=cameras)
         self.model.eval()
         self.cameras = cameras
         self.flow_steps = flow_steps

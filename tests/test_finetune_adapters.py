@@ -71,7 +71,9 @@ def test_a_trained_adapter_reloads_to_the_same_losses(tmp_path: Path) -> None:
     changed = _losses(loaded, rows)
     assert not torch.allclose(torch.stack(base), torch.stack(changed), atol=1e-3)
     save_adapter(adapted, tmp_path / "adapter", Path("small"), "mono")
-    assert json.loads((tmp_path / "adapter" / "alpamayo_mono.json").read_text()) == {"base": "small", "cameras": "mono"}
+    assert json.loads((tmp_path / "adapter" / "alpamayo_mono.json").read_text()) == {
+        "base": "small", "cameras": "mono", "rank": 4, "alpha": 8,
+    }
 
     again = small_model()
     again = type(again)(load_adapter(again.model, tmp_path / "adapter"), again.processor, again.config, None)

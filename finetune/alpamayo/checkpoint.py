@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -25,9 +25,9 @@ from finetune.alpamayo.images import ImageSettings
 from finetune.alpamayo.model import AlpamayoR1
 from finetune.alpamayo.processor import Processor
 from finetune.alpamayo.tokenizer import Tokenizer
+from finetune.model_folder import resolve_model
+from finetune.weight_files import WEIGHTS_FILE, read_header, weight_files
 
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 _NAMED = 5
 
 
@@ -47,14 +47,15 @@ def load_model(
     """Load a model folder.
 
     Args:
-        folder: ``config.json``, weights, ``tokenizer.json``; ``vlm_config.json`` unless the released model.
+        folder: ``config.json``, weights, ``tokenizer.json``; ``vlm_config.json`` unless the released model. Or the id
+            of such a model on the Hugging Face hub.
         dtype: of the weights; None takes the configuration's. Constants keep float32 whatever it is.
         device: where to put it.
 
     Raises:
         MonoError: an incomplete or foreign folder; missing and surplus tensors are named.
     """
-    folder = Path(folder)
+    folder = resolve_model(folder)
     config = read_config(folder)
     processor = Processor.from_folder(folder, config)
     wanted = dtype or getattr(torch, config.dtype)
@@ -176,26 +177,13 @@ def save_model(loaded: LoadedModel, folder: Path | str, *, dtype: torch.dtype | 
 
 def _read_tensors(folder: Path, device: torch.device | str) -> Iterator[tuple[str, Tensor]]:
     """Name and tensor of everything in a folder's weight files."""
-    index = folder / INDEX_FILE
-    if index.is_file():
-        try:
-            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise MonoError(f"{index} cannot be read", "an index with a weight_map") from error
-    else:
-        files = [WEIGHTS_FILE]
-    for file in files:
-        path = folder / file
-        if path.parent != folder or not path.is_file():
-            raise MonoError(f"no file {path}", "the weights as safetensors", "download the folder again")
-        try:
-            with safe_open(str(path), framework="pt", device=str(device)) as content:
-                for name in content.keys():  # noqa: SIM118 (not a mapping)
-                    yield name, content.get_tensor(name)
-        except SafetensorError as error:
-            raise MonoError(
-                f"{path} is damaged ({error})", "a complete safetensors file", "download it again"
-            ) from error
+    files = weight_files(folder)
+    for path in files:
+        read_header(path)  # a shard cut off at its end is named before minutes are spent on the others
+    for path in files:
+        with safe_open(str(path), framework="pt", device=str(device)) as content:
+            for name in content.keys():  # noqa: SIM118 (not a mapping)
+                yield name, content.get_tensor(name)
 
 
 def _constants(model: AlpamayoR1, config: AlpamayoConfig, stored: torch.dtype) -> dict[str, Tensor]:
