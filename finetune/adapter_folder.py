@@ -1,8 +1,8 @@
 """An adapter folder before any of it is loaded: what it says of itself, what it holds, and whether both belong here.
 
-A normal PEFT LoRA adapter (``adapter_config.json``, ``adapter_model.safetensors``) and, beside it, ``alpamayo_mono.json``
-with the base and the camera mode it was trained for. PEFT skips silently over tensors it does not know and over
-layers that have none; here both are errors.
+A normal PEFT LoRA adapter (``adapter_config.json``, ``adapter_model.safetensors``) and beside it our own
+``alpamayo_mono.json`` with the base and the camera mode it was trained for. PEFT skips silently over tensors it does
+not know and over layers that have none; here both are errors.
 """
 
 from __future__ import annotations

@@ -42,10 +42,10 @@ class AdapterWeights:
         """Every parameter the adapter changes."""
         return [*self._pairs, *self._full]
 
-    def applied(self, name: str, weight: Tensor) -> Tensor:
-        """A base weight with the adapter in it, of the same type and place; computed in float32.
+    def applied(self, name: str, weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """A base weight with the adapter in it: W + scale B A, or the stored value of a layer trained in full.
 
-        W + scale B A for an adapted layer, the stored value for one that was trained in full.
+        Computed in float32 where the weight is, and rounded once, to ``dtype`` or the weight's own type.
 
         Raises:
             MonoError: the adapter's numbers are not finite.
@@ -55,7 +55,7 @@ class AdapterWeights:
         else:
             down, up = (self._finite(name, half, weight.device) for half in self._pairs[name])
             value = torch.addmm(weight.float(), up, down, alpha=self.facts.scale)
-        return value.to(weight.dtype)
+        return value.to(dtype or weight.dtype)
 
     def _finite(self, name: str, stored: StoredTensor, device: torch.device) -> Tensor:
         values = to_tensor(stored.read(), stored.dtype, stored.shape).to(device).float()
