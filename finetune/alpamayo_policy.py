@@ -13,7 +13,7 @@ from torch import Tensor
 
 from collector.errors import MonoError
 from finetune.alpamayo.checkpoint import LoadedModel, load_model
-from finetune.policy import FUTURE_STEPS, Observation, Plan, cameras_of, select_images
+from finetune.policy import FUTURE_STEPS, Observation, Plan, camera_of_each_image, cameras_of, select_images
 
 MAX_THOUGHT_TOKENS = 128
 
@@ -94,7 +94,10 @@ class AlpamayoPolicy:
         asked = None if self.reasoning else ""
         batch = self.processor.collate(
             [
-                self.processor.encode(select_images(observation, self.cameras), observation.history, asked)
+                self.processor.encode(
+                    select_images(observation, self.cameras), observation.history, asked,
+                    camera_of_each_image(self.cameras),
+                )
                 for observation in observations
             ]
         )

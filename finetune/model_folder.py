@@ -66,10 +66,10 @@ def _from_hub(repository: str, file: str | None) -> Path:
             "a folder, or the id of a model that is public or yours",
             "check the spelling; for a private model run `hf auth login`",
         ) from error
-    except (errors.HFValidationError, errors.EntryNotFoundError, OSError) as error:
-        # Every failure of the connection ends here, in the words of several HTTP libraries.
-        local = isinstance(error, (errors.LocalEntryNotFoundError, ConnectionError))
-        why = "the hub cannot be reached" if local else str(error).strip().splitlines()[0]
+    except Exception as error:  # failures of the connection come as exceptions of whichever HTTP library is below
+        unreached = isinstance(error, (errors.LocalEntryNotFoundError, ConnectionError))
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        why = "the hub cannot be reached" if unreached else f"the hub's client says: {said}"
         raise MonoError(
             f"there is no folder {repository}, no complete copy of that model in the local cache, and {why}",
             "a folder, or a model that was downloaded before",

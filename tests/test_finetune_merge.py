@@ -31,8 +31,8 @@ def make_base(folder: Path, kind: str, dtype: Any = None) -> Path:
     shutil.copytree(TINY, folder)
     tensors = load_file(folder / "model.safetensors")
     if kind == "1.5":
-        text = (folder / "config.json").read_text().replace("alpamayo_r1", "alpamayo1_5").replace("AlpamayoR1", "Alpamayo1_5")
-        (folder / "config.json").write_text(text)
+        text = (folder / "config.json").read_text().replace("alpamayo_r1", "alpamayo1_5")
+        (folder / "config.json").write_text(text.replace("AlpamayoR1", "Alpamayo1_5"))
         tensors = {
             name: value for name, value in tensors.items()
             if not (name.startswith("action_space.") or name.endswith(".freqs"))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from collector.errors import MonoError
 from finetune.alpamayo.action_projection import FourierEncoder, fourier_frequencies
 from finetune.alpamayo.action_space import ActionSpace
-from finetune.alpamayo.configuration import CONFIG_FILE, VLM_CONFIG_FILE, AlpamayoConfig
+from finetune.alpamayo.configuration import ALPAMAYO_1_5, CONFIG_FILE, VLM_CONFIG_FILE, AlpamayoConfig
 from finetune.alpamayo.configuration_files import official_config, read_config
 from finetune.alpamayo.images import ImageSettings
 from finetune.alpamayo.model import AlpamayoR1
@@ -125,7 +125,7 @@ def new_model(
 def fit_vocabulary(config: AlpamayoConfig, tokenizer: Tokenizer) -> AlpamayoConfig:
     """The configuration with every vocabulary id and size of an (extended) tokenizer."""
     bins = config.future_tokenizer.num_bins + config.history_tokenizer.num_bins
-    tokenizer.extend(bins)
+    tokenizer.extend(bins, config.model_type)
     vlm = {**config.vlm, "text_config": {**config.vlm["text_config"], "vocab_size": len(tokenizer)}}
     for key, word in (
         ("image_token_id", "<|image_pad|>"),
@@ -164,6 +164,9 @@ def save_model(loaded: LoadedModel, folder: Path | str, *, dtype: torch.dtype | 
     if wrapped:
         raise MonoError(f"a model with adapters ({wrapped[0]})", "merged weights", "merge the adapter first")
     folder.mkdir(parents=True, exist_ok=True)
+    if loaded.config.model_type == ALPAMAYO_1_5:  # its constants are not persistent
+        for name in _constant_names(loaded.model):
+            del state[name]
     stored = dtype or loaded.model.vlm.lm_head.weight.dtype
     tensors = {name: tensor.detach().to("cpu", stored).contiguous().clone() for name, tensor in state.items()}
     save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
