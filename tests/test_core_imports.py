@@ -21,6 +21,7 @@ ROS = ("rclpy", "launch", "launch_ros")
 # Modules whose very purpose needs the libraries.
 TORCH_LEAVES = (
     "finetune.alpamayo.*",
+    "finetune.adapter_weights",
     "finetune.adapters",
     "finetune.alpamayo_policy",
     "finetune.base_shards",
