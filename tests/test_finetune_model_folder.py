@@ -94,6 +94,31 @@ def test_a_verb_takes_an_id(tmp_path: Path) -> None:
     assert done.returncode == 2 and "holds no adapter" in done.stderr, done.stderr
 
 
+def test_the_tokenizer_of_a_released_folder_is_its_backbone_s(tmp_path: Path) -> None:
+    """The released folders hold none; the open backbone's serves for the one that wants a login."""
+    source = tmp_path / "qwen"
+    source.mkdir()
+    shutil.copyfile(TINY / "tokenizer.json", source / "tokenizer.json")
+    snapshot = cached(tmp_path / "hub", "Qwen/Qwen3-VL-8B-Instruct", source)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom collector.errors import MonoError\n"
+        "from finetune.model_folder import tokenizer_file\n"
+        "try:\n    print(tokenizer_file(Path(sys.argv[1]), sys.argv[2]))\n"
+        "except MonoError as error:\n    print('MonoError:', error)"
+    )
+    (tmp_path / "bare").mkdir()
+
+    def found(folder: Path, backbone: str, cache: str) -> str:
+        return offline(["-c", code, str(folder), backbone], tmp_path / cache).stdout.strip()
+
+    assert found(TINY, "Qwen/Qwen3-VL-8B-Instruct", "hub") == str(TINY / "tokenizer.json")
+    for backbone in ("Qwen/Qwen3-VL-8B-Instruct", "nvidia/Cosmos-Reason2-8B"):
+        assert found(tmp_path / "bare", backbone, "hub") == str(snapshot / "tokenizer.json")
+    said = found(tmp_path / "bare", "Qwen/Qwen3-VL-8B-Instruct", "empty")
+    assert said.startswith("MonoError: no tokenizer.json") and "hf download Qwen/Qwen3-VL-8B-Instruct" in said
+    assert "put the backbone's tokenizer.json there" in found(tmp_path / "bare", "someone/else", "hub")
+
+
 @pytest.mark.parametrize(
     ("status", "code", "cures"),
     [
