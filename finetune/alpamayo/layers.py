@@ -1,4 +1,4 @@
-"""One walk through a decoder's layers, with the memory of training in hand: keys and values are kept, the rest need not.
+"""One walk through a decoder's layers that may forget what it computed, except for keys and values.
 
 transformers' own gradient checkpointing switches the cache off, and with it the keys and values that the action
 expert reads: trained so, the expert drives blind. Here a layer hands its keys and values out beside its hidden

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfig
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
@@ -26,6 +27,8 @@ from finetune.alpamayo.generation import Generation, generate
 from finetune.alpamayo.layers import walk
 from finetune.alpamayo.rope import prefix_positions
 from finetune.alpamayo.vision import all_equal, encode_equal_images
+
+_WORDS_AT_ONCE = 128
 
 __all__ = ["AlpamayoR1", "Generation", "Prefix", "VisionFeatures"]
 
@@ -169,11 +172,19 @@ class AlpamayoR1(nn.Module):
         if prefix.hidden is None:
             raise MonoError("a prefix after decoding", "one from run_prefix")
         marked = label_mask[:, 1:].bool() & prefix.filled[:, 1:]
-        logits = self.text_logits(prefix.hidden[:, :-1][marked])
-        losses = functional.cross_entropy(logits, prefix.input_ids[:, 1:][marked], reduction="none")
+        hidden, words = prefix.hidden[:, :-1][marked], prefix.input_ids[:, 1:][marked]
+        if self.recompute and torch.is_grad_enabled():
+            # 156,000 logits a word in float32: a few hundred words would weigh more than all layers' inputs.
+            parts = zip(hidden.split(_WORDS_AT_ONCE), words.split(_WORDS_AT_ONCE))
+            losses = torch.cat([checkpoint(self._word_losses, *part, use_reentrant=False) for part in parts])
+        else:
+            losses = self._word_losses(hidden, words)
         rows = marked.nonzero()[:, 0]
         total = losses.new_zeros(len(prefix)).index_add(0, rows, losses)
         return total / marked.sum(-1).clamp(min=1)
+
+    def _word_losses(self, hidden: Tensor, words: Tensor) -> Tensor:
+        return functional.cross_entropy(self.text_logits(hidden), words, reduction="none")
 
     # -- driving -----------------------------------------------------------------------------------------------
 
