@@ -39,17 +39,19 @@ class Row:
     recompute: int = 36
     four_bits: bool = False
     draws: int = 1
+    compiled: bool = False
+    fused: bool = True
 
 
 ROWS = (
     Row("naive", 1, naive=True, recompute=0),
     Row("naive, checkpointed", 4, naive=True),
     Row("lora 1", 1),
-    Row("lora 8", 8),
     Row("lora 16", 16),
-    Row("lora 8, remembered", 8, recompute=0),
+    Row("lora 16, PEFT's layers", 16, fused=False),
+    Row("lora 16, compiled", 16, compiled=True),
     Row("qlora 1", 1, four_bits=True),
-    Row("qlora 8", 8, four_bits=True),
+    Row("qlora 8, compiled", 8, compiled=True, four_bits=True),
 )
 
 
@@ -140,10 +142,10 @@ def measure(row: Row, steps: int) -> dict[str, Any]:
     import torch
 
     from finetune.adapters import LoraSettings, add_lora, trainable_counts
+    from finetune.alpamayo.layers import compiled_layer
     from finetune.batches import VisionFeatures
     from finetune.lora_linear import fuse_lora
-    from finetune.placement import clear_card
-    from finetune.quantised import quantise_language_model
+    from finetune.placement import place_for_training
     from finetune.training import JointLoss, LoopSettings, batch_to, draws
 
     device = torch.device("cuda")
@@ -162,11 +164,12 @@ def measure(row: Row, steps: int) -> dict[str, Any]:
             **vars(batch), "pixel_values": None,
             "vision": VisionFeatures(vision.embeds.clone(), [layer.clone() for layer in vision.deepstack]),
         })
-        if row.four_bits:
-            quantise_language_model(model, device)
-        clear_card(model, device)
+        place_for_training(model, device, four_bits=row.four_bits)
         add_lora(model, LoraSettings())
-        fuse_lora(model)
+        if row.fused:
+            fuse_lora(model)
+        if row.compiled:
+            model.body = compiled_layer()
         model.recompute = row.recompute
         model.train()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -180,7 +183,7 @@ def measure(row: Row, steps: int) -> dict[str, Any]:
     resting = torch.cuda.memory_allocated() / 2**30
     torch.cuda.reset_peak_memory_stats()
     times_s, values = [], []
-    for step in range(steps + 3):
+    for step in range(steps + 4):
         torch.cuda.synchronize()
         began = time.perf_counter()
         noise, times = draws(row.batch_size, settings, step, device)
@@ -197,7 +200,7 @@ def measure(row: Row, steps: int) -> dict[str, Any]:
         values.append(float(total))
         torch.cuda.synchronize()
         times_s.append(time.perf_counter() - began)
-    step_s = sorted(times_s[3:])[steps // 2]
+    step_s = sorted(times_s[4:])[steps // 2]
     return {
         "name": row.name, "batch_size": row.batch_size, "tokens": batch.input_ids.shape[1],
         "trainable": sum(count for count, _ in trainable_counts(model).values()),

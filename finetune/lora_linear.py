@@ -7,7 +7,7 @@ dozen small kernels per layer; at 500 adapted layers, a GPU at small batches wai
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -78,14 +78,20 @@ def fuse_lora(model: nn.Module) -> int:
             and isinstance(layer.lora_dropout["default"], nn.Identity) and not layer.lora_variant
         )
         if plain:
-            layer.forward = partial(_forward, layer)
+            layer.__class__ = _fused(type(layer))
             swapped += 1
     return swapped
 
 
-def _forward(layer: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
-    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-    if layer.disable_adapters or layer.merged:
-        return functional.linear(x, base_weight(layer.base_layer).to(x.dtype))
-    output: Tensor = LoraLinear.apply(x, layer.base_layer, a, b, layer.scaling["default"])
-    return output
+@cache
+def _fused(kind: Any) -> type:
+    """A subclass of one of PEFT's layers with the other forward; a class, so that layers of a kind compile once."""
+
+    def forward(self: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        if self.disable_adapters or self.merged:
+            return functional.linear(x, base_weight(self.base_layer).to(x.dtype))
+        a, b = self.lora_A["default"].weight, self.lora_B["default"].weight
+        output: Tensor = LoraLinear.apply(x, self.base_layer, a, b, self.scaling["default"])
+        return output
+
+    return type(f"Fused{kind.__name__}", (kind,), {"forward": forward})

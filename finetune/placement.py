@@ -37,16 +37,33 @@ class HostEmbedding(nn.Module):
         return self.rows[unique.cpu()].to(self.target)[places.to(self.target)]
 
 
-def clear_card(model: Any, device: torch.device) -> None:
-    """Move off the card what a training step does not compute with; the vision features must exist already.
+def place_for_training(
+    model: Any, device: torch.device, *, four_bits: bool = False, vision_on_card: bool = False
+) -> None:
+    """Bring to the card what a training step computes with, and leave the rest in the computer's memory.
+
+    A model loaded to the CPU never needs more of the card than it trains with: a card of 12 GB takes the released
+    model in four bits, which would not fit together with its vision tower and vocabulary.
 
     Args:
-        model: an ``AlpamayoR1`` whose vision tower and embeddings are frozen; changed in place.
+        model: an ``AlpamayoR1`` without adapters, on the CPU or the card; changed in place. Image features must exist
+            already unless ``vision_on_card``.
         device: the card.
+        four_bits: pack the language model, see :func:`finetune.quantised.quantise_language_model`.
+        vision_on_card: the vision tower trains too.
     """
-    model.vlm.model.visual.to("cpu")
     language = model.vlm.model.language_model
     if isinstance(language.embed_tokens, nn.Embedding):
         language.embed_tokens = HostEmbedding(language.embed_tokens, device)
+    model.vlm.model.visual.to(device if vision_on_card else "cpu")
+    if four_bits:
+        from finetune.quantised import quantise_language_model
+
+        quantise_language_model(model, device)
+    for part in (
+        language.layers, language.norm, language.rotary_emb, model.vlm.lm_head, model.expert, model.action_in_proj,
+        model.action_out_proj, model.action_space,
+    ):
+        part.to(device)
     if device.type == "cuda":
         torch.cuda.empty_cache()

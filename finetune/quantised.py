@@ -19,9 +19,8 @@ def quantise_language_model(model: Any, device: torch.device | str = "cuda") -> 
     """Pack the language model's linear layers, one after the other, on their way to the card.
 
     Args:
-        model: an ``AlpamayoR1`` without adapters, on the CPU or the card; changed in place. Everything else moves to
-            ``device`` too.
-        device: where packed weights live.
+        model: an ``AlpamayoR1`` without adapters, on the CPU or the card; changed in place.
+        device: where packed weights live; everything else stays where it is.
 
     Returns:
         How many layers were packed.
@@ -48,5 +47,4 @@ def quantise_language_model(model: Any, device: torch.device | str = "cuda") -> 
         parent, _, leaf = name.rpartition(".")
         setattr(decoder.get_submodule(parent), leaf, packed)
         layer.weight = None  # type: ignore[assignment]
-    model.to(device)
     return len(found)

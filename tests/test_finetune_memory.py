@@ -13,9 +13,10 @@ from small_model import small_model, small_rows  # noqa: E402
 
 from finetune.adapters import LoraSettings, add_lora  # noqa: E402
 from finetune.alpamayo.checkpoint import LoadedModel  # noqa: E402
+from finetune.alpamayo.layers import compiled_layer  # noqa: E402
 from finetune.batches import collate  # noqa: E402
 from finetune.lora_linear import fuse_lora  # noqa: E402
-from finetune.placement import HostEmbedding, clear_card  # noqa: E402
+from finetune.placement import HostEmbedding, place_for_training  # noqa: E402
 from finetune.training import JointLoss, LoopSettings, draws  # noqa: E402
 
 
@@ -104,6 +105,18 @@ def test_fused_lora_is_pefts_lora() -> None:
     assert_same(losses_and_gradients(loaded), peft_way)
 
 
+def test_compiled_layers_give_the_same_losses_and_gradients() -> None:
+    loaded = adapted()
+    plain = losses_and_gradients(loaded)
+    fuse_lora(loaded.model)
+    loaded.model.recompute, loaded.model.body = 2, compiled_layer()
+    torch._dynamo.utils.counters.clear()
+    assert_same(losses_and_gradients(loaded), plain)
+    stats = torch._dynamo.utils.counters
+    # First language layer, the other, and the expert's two: three programs, none broken into pieces.
+    assert stats["stats"]["unique_graphs"] == 3 and not stats["graph_break"]
+
+
 def test_layers_with_dropout_or_bias_are_left_to_peft() -> None:
     assert fuse_lora(adapted(dropout=0.1).model) == 0
     with_vision = adapted(vision=True)
@@ -115,7 +128,7 @@ def test_layers_with_dropout_or_bias_are_left_to_peft() -> None:
 def test_words_on_the_host_give_the_same_losses() -> None:
     loaded = adapted()
     before = losses_and_gradients(loaded)
-    clear_card(loaded.model, torch.device("cpu"))
+    place_for_training(loaded.model, torch.device("cpu"))
     embedding = loaded.model.vlm.model.language_model.embed_tokens
     assert isinstance(embedding, HostEmbedding) and "rows" not in dict(embedding.named_parameters())
     assert_same(losses_and_gradients(loaded), before)

@@ -24,7 +24,7 @@ from finetune.alpamayo.action_space import ActionSpace
 from finetune.alpamayo.cache import ExpertStore, Prefix, VisionFeatures
 from finetune.alpamayo.configuration import AlpamayoConfig
 from finetune.alpamayo.generation import Generation, generate
-from finetune.alpamayo.layers import walk
+from finetune.alpamayo.layers import run_layer, walk
 from finetune.alpamayo.rope import prefix_positions
 from finetune.alpamayo.vision import all_equal, encode_equal_images
 
@@ -64,6 +64,7 @@ class AlpamayoR1(nn.Module):
         super().__init__()
         self.settings = config
         self.recompute = 0
+        self.body: Any = run_layer
         text = dict(config.vlm["text_config"])
         qwen: Any = Qwen3VLConfig(
             text_config=text_config(text).to_dict(),
@@ -130,7 +131,7 @@ class AlpamayoR1(nn.Module):
         embeds = embeds.masked_scatter(is_image[..., None], vision.embeds.to(embeds))
         # Right padding needs no mask: a token never sees what follows it, and padded rows are not read.
         hidden, columns = walk(
-            language, embeds, positions, image_mask=is_image, recompute=self.recompute,
+            language, embeds, positions, image_mask=is_image, recompute=self.recompute, body=self.body,
             deepstack=[layer.to(embeds) for layer in vision.deepstack],
         )
         filled = attention_mask.bool()
@@ -279,7 +280,8 @@ class AlpamayoR1(nn.Module):
         if store is None:
             past = list(zip(prefix.keys, prefix.values))
             hidden, _ = walk(
-                self.expert, embeds, positions, mask=mask, past=past, draws=draws, recompute=self.recompute
+                self.expert, embeds, positions, mask=mask, past=past, draws=draws, recompute=self.recompute,
+                body=self.body,
             )
         else:
             output = self.expert(
