@@ -243,7 +243,7 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
         notes.append(f"No {REGRESSOR}: {facts['omitted']}")
     else:
         notes.append(
-            f"{REGRESSOR}: ridge regression from 1.6 s of poses and the speed, fitted on {facts['samples']} samples "
+            f"{REGRESSOR}: ridge regression from 1.5 s of poses and the speed, fitted on {facts['samples']} samples "
             "of the training split and their mirror images."
         )
     left = metrics["samples_given"] - metrics["samples"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,11 @@ def write_plots(metrics: Mapping[str, Any], conditions: Sequence[Scores], chosen
     if metrics["draws"] > 1:
         figures["min_ade"] = draws_figure({scores.name: metrics["conditions"][scores.name] for scores in thinking})
     paths = []
-    for name, figure in figures.items():
-        paths.append(place / f"{name}.png")
-        with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # Thoughts in letters that the font lacks are shown as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        for name, figure in figures.items():
+            paths.append(place / f"{name}.png")
             figure.savefig(paths[-1], dpi=130, bbox_inches="tight", pad_inches=0.08)
     return paths
 
@@ -243,7 +246,13 @@ def _draw_example(axes: Axes, thinking: Sequence[Scores], index: int) -> None:
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xlabel="m to the right", ylabel="m ahead")
     said = "\n".join(
-        textwrap.fill(f"{scores.name} {scores.errors[MAX_DEVIATION][index]:.2f} m: {scores.thoughts[index] or '-'}", 58)
-        for scores in thinking
+        textwrap.fill(f"{s.name} {s.errors[MAX_DEVIATION][index]:.2f} m: {_shown(s.thoughts[index])}", 58)
+        for s in thinking
     )
-    axes.set_title(said, fontsize=7.5, fontweight="normal")
+    # A model may write anything: a dollar sign begins no formula.
+    axes.set_title(said, fontsize=7.5, fontweight="normal", parse_math=False)
+
+
+def _shown(thought: str, most: int = 200) -> str:
+    text = "".join(letter if letter.isprintable() else " " for letter in thought)
+    return (text[:most] + " ..." if len(text) > most else text) or "-"
