@@ -164,7 +164,8 @@ def test_a_missing_picture_and_a_nan_plan_cost_their_sample_only(
     assert any(f"{NO_PICTURE} (1)" in note for note in metrics["notes"])
     assert "ego-only regressor" not in metrics["conditions"] and "0 training" in metrics["ego_regressor"]["omitted"]
     assert metrics["verdicts"] == []
-    reasons = {line["id"]: line.get("set_aside") for line in lines_of(tmp_path / "run") if line["condition"] == "before"}
+    logged = [line for line in lines_of(tmp_path / "run") if line["condition"] == "before"]
+    reasons = {line["id"]: line.get("set_aside") for line in logged}
     assert reasons[samples[4].id] == NO_PICTURE and reasons[samples[10].id] == NON_FINITE and len(reasons) == 18
 
 
