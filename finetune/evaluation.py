@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import tyro
 
 from collector.errors import MonoError, require
 from collector.run_folder import command_line, open_run, plain
-from collector.samples import Sample, read_samples
+from collector.samples import METADATA_FILE, Sample, read_samples
 from finetune.baselines import EgoRegressor, constant_motion
 from finetune.cores import share_cores
 from finetune.open_loop_tables import compare_before_after, definitions, headline, print_tables, write_tables
@@ -96,8 +97,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
         adapter_facts(config.adapter)  # rather now than after the whole pass of the base
     folder, samples, note = _samples(config)
-    inputs = [path for path in (config.dataset, config.data, config.adapter) if path is not None]
-    run = open_run(config.out, config, inputs=[config.model, *(_metadata(path) for path in inputs)])
+    lines = dict.fromkeys(place / METADATA_FILE for place in (folder, config.dataset) if place is not None)
+    run = open_run(config.out, config, [config.model, *lines, *([config.adapter] if config.adapter else [])])
     plans = run.folder / PLANS_FILE
     if plans.exists():
         plans.replace(plans.with_suffix(".previous.jsonl"))  # perhaps all that a run that broke off left
@@ -162,15 +163,9 @@ def _samples(config: EvaluateConfig) -> tuple[Path, list[Sample], str]:
                 f"no sample of split {config.split!r} in {folder}", "at least one", "build with --val-fraction 0.2"
             )
     if config.limit and len(samples) > config.limit:
-        step = (len(samples) - 1) / max(config.limit - 1, 1)
-        samples = [samples[int(index * step)] for index in range(config.limit)]
+        keep = np.linspace(0, len(samples) - 1, config.limit).astype(int)
+        samples = [samples[index] for index in keep]
     return folder, samples, note
-
-
-def _metadata(path: Path) -> Path:
-    """Of a dataset its lines, which name every picture; of anything else the folder itself."""
-    lines = path / "metadata.jsonl"
-    return lines if lines.is_file() else path
 
 
 def _plan_models(config: EvaluateConfig, samples: Sequence[Sample], folder: Path, log: IO[str]) -> list[Scores]:
@@ -182,8 +177,9 @@ def _plan_models(config: EvaluateConfig, samples: Sequence[Sample], folder: Path
     prompts = SamplePrompts(samples, folder, config.cameras)
     draws = config.samples if config.samples > 1 else 0
     done = []
+    adapters = {"before": None} if config.adapter is None else {"before": None, "after": config.adapter}
     # The adapter is merged into the base in place, so the base comes first and is loaded once.
-    for name, adapter in (("before", None), ("after", config.adapter))[: 1 if config.adapter is None else 2]:
+    for name, adapter in adapters.items():
         policy = AlpamayoPolicy(loaded, adapter=adapter, cameras=config.cameras, seed=config.seed, device=config.device)
         scores = Scores(name, samples, config.samples)
         for batch in plan_samples(policy, prompts, draws, config.batch_size, name):

@@ -168,7 +168,7 @@ def _judge(before: Measure, after: Measure, better: Better, groups: Groups, chan
     held = np.unique(groups.index[(before.weights > 0) & (after.weights > 0)])
     means = before.mean, after.mean
     if len(held) < FEWEST_GROUPS:
-        return Difference(*means, None, None, "undecided", f"only {len(held)} of {FEWEST_GROUPS} groups")
+        return Difference(*means, None, None, "undecided", f"too few groups: {len(held)} of {FEWEST_GROUPS}")
     drawn, changes = len(changes), changes[np.isfinite(changes)]
     if len(changes) < _DEFINED * drawn:
         return Difference(*means, None, None, "undecided", "too rare for an interval")

@@ -78,7 +78,7 @@ def test_a_rate_counts_only_those_it_is_a_share_of() -> None:
 def test_too_few_groups_give_no_interval(count: int) -> None:
     size = count * PER_GROUP
     found = judge(np.full(size, 9.0), np.zeros(size), grouped(count))
-    assert (found.verdict, found.low, found.why) == ("undecided", None, f"only {count} of {FEWEST_GROUPS} groups")
+    assert (found.verdict, found.low, found.why) == ("undecided", None, f"too few groups: {count} of {FEWEST_GROUPS}")
 
 
 def test_nothing_at_all_is_undecided() -> None:

@@ -116,7 +116,7 @@ def test_the_table_says_better_worse_or_undecided(tmp_path: Path, after_m: float
     found = {(row["curves"], row["measure"]): row for row in metrics["verdicts"]}
     assert found["all", MAX_DEVIATION]["verdict"] == verdict
     assert found["all", MAX_DEVIATION]["change"] == pytest.approx(after_m - 2.0)
-    assert found["right", MAX_DEVIATION]["why"] == "only 3 of 5 groups"
+    assert found["right", MAX_DEVIATION]["why"] == "too few groups: 3 of 5"
     assert found["all", "coverage"]["verdict"] == "undecided"  # 100 % on both sides
     assert not any("min_ade" in measure for _, measure in found)
 
