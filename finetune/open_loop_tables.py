@@ -150,7 +150,7 @@ Cells = tuple[str, list[str], list[list[str]]]
 def headline_texts(metrics: Mapping[str, Any], wide: bool) -> Cells:
     """Title, headings and cells of the first table; a narrow one has the first three columns."""
     headings = ["condition", "max deviation", f"result: change ({CONFIDENCE:.0%} interval)", "worst",
-                "path as thought\n(coverage)", "speed as thought\n(coverage)", "thought\nis true",
+                "path as thought\n(coverage)", "speed as thought\n(coverage)", "direction\nis true",
                 "thinks curve,\ndrives straight"]
     rows = []
     for row in metrics["table"]:

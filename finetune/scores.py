@@ -146,10 +146,9 @@ def label_masks(samples: Sequence[Sample]) -> dict[str, Mask]:
 
 
 def radius_masks(samples: Sequence[Sample]) -> dict[str, Mask]:
-    """The same for the bins of label and radius, with the thresholds that balance a dataset."""
+    """The same for the radius bins of each kind of curve, as :mod:`collector.balance` divides them."""
     bins = np.array([
         DEFAULT_THRESHOLDS.radius_bin(sample.curve.label, sample.curve.max_abs_curvature_1pm) for sample in samples
     ])
-    order = [name for label in LABELS for name in ((label,) if label == "straight" else
-             tuple(f"{label} {grade}" for grade in ("gentle", "medium", "sharp")))]
-    return {name: bins == name for name in order if name != "straight" and (bins == name).any()}
+    order = [f"{label} {grade}" for label in LABELS[1:] for grade in ("gentle", "medium", "sharp")]
+    return {name: bins == name for name in order if (bins == name).any()}
