@@ -171,10 +171,10 @@ def _samples(config: EvaluateConfig) -> tuple[Path, list[Sample], str]:
 def _plan_models(config: EvaluateConfig, samples: Sequence[Sample], folder: Path, log: IO[str]) -> list[Scores]:
     """The base and, where given, base and adapter, on prompts encoded once."""
     from finetune.alpamayo_policy import AlpamayoPolicy, load_base
-    from finetune.planned_samples import SamplePrompts, plan_samples
+    from finetune.planned_samples import CACHE_BYTES, SamplePrompts, plan_samples
 
     loaded: LoadedModel = load_base(config.model, config.device)
-    prompts = SamplePrompts(samples, folder, config.cameras)
+    prompts = SamplePrompts(samples, folder, config.cameras, CACHE_BYTES if config.adapter is not None else 0)
     draws = config.samples if config.samples > 1 else 0
     done = []
     adapters = {"before": None} if config.adapter is None else {"before": None, "after": config.adapter}

@@ -36,7 +36,7 @@ class SamplePrompts:
         room_bytes: for packed pictures.
     """
 
-    def __init__(self, samples: Sequence[Sample], folder: Path, cameras: str, room_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, samples: Sequence[Sample], folder: Path, cameras: str, room_bytes: int) -> None:
         self.samples, self._folder, self._cameras, self._room = samples, folder, cameras, room_bytes
         self._kept: dict[int, tuple[Observation, Encoded, Tensor]] = {}
 

@@ -131,7 +131,7 @@ def test_pictures_are_encoded_once_and_say_the_same(places: dict[str, Path], mon
     samples = list(read_samples(places["data"], "val"))[:4]
     policy, reads = AlpamayoPolicy(places["model"]), []
     monkeypatch.setattr(planned_samples, "observe", lambda *args: reads.append(1) or observe(*args))
-    kept = SamplePrompts(samples, places["data"], "mono")
+    kept = SamplePrompts(samples, places["data"], "mono", room_bytes=2**20)
     first, second = ([item for batch in plan_samples(policy, kept, 0, 2, "t") for item in batch] for _ in range(2))
     assert len(first) == len(second) == 4 and len(reads) == 4
     for (index, plan, _), (_, again, _) in zip(first, second):
