@@ -27,6 +27,7 @@ TORCH_LEAVES = (
     "finetune.base_shards",
     "finetune.base_training",
     "finetune.batches",
+    "finetune.planned_samples",
     "finetune.training",
 )
 ROS_LEAVES = (
@@ -52,6 +53,8 @@ PURE = (
     "collector.reasoning",
     "collector.stack",
     "collector.transport",
+    "finetune.paired",
+    "finetune.path_errors",
     "finetune.policy",
     "closed_loop.cli",
     "closed_loop.controller",
