@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "data" / "golden"
-TESTS = ("action_space", "processor", "model", "checkpoint", "alpamayo_1_5", "merge", "traps")
+TESTS = ("action_space", "processor", "model", "checkpoint", "alpamayo_1_5", "merge", "reference_faults")
 # What each figure may be at most; tokens are compared one by one.
 LIMITS = {
     "tokens": 0.0, "action space (f64)": 1e-9, "logits": 1e-5, "losses": 1e-5, "velocity": 1e-5,

@@ -52,7 +52,8 @@ class MergeConfig:
         model: base model, a folder in the official layout or its id on the Hugging Face hub.
         adapter: adapter folder (what finetune wrote to OUT/adapter).
         out: folder to make; one that holds anything is refused.
-        dtype: of the written weights; "base" keeps each tensor's own type.
+        dtype: of the written weights; "base" keeps each tensor's own type. Weights in bfloat16 are rounded once more
+            than those of base and adapter driven in float32, as on a CPU; float32 gives the very same plans.
         shard_gib: weights beyond this size are cut into shards with an index.
     """
 
