@@ -26,7 +26,11 @@ TORCH_LEAVES = (
     "finetune.base_shards",
     "finetune.base_training",
     "finetune.batches",
+    "finetune.encoding",
+    "finetune.joint_loss",
+    "finetune.row_file",
     "finetune.training",
+    "finetune.training_state",
 )
 ROS_LEAVES = (
     "collector.doctor.node",
