@@ -79,4 +79,4 @@ def _losses(metrics: Mapping[str, Any]) -> list[str]:
         pair = [metrics.get(f"{when}_validation_{term}_loss") for when in ("first", "last")]
         if None not in pair:
             lines.append(f"| {term} | {pair[0]:.4f} | {pair[1]:.4f} |")
-    return lines
+    return lines if metrics["validation_samples"] else ["No validation samples: no losses to tell."]

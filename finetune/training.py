@@ -7,7 +7,6 @@ noise, thought dropout, LoRA dropout) follows from seed and step alone.
 
 from __future__ import annotations
 
-import math
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -121,9 +120,7 @@ def speaking_rows(rows: Sequence[Row], silent: Sequence[bool]) -> int:
 
 
 def validation_losses(passes: Passes, rows: Sequence[Row], settings: LoopSettings) -> dict[str, float]:
-    """Mean losses over validation rows with noise that never changes; NaN without rows."""
-    if not rows:
-        return dict.fromkeys(_TERMS, math.nan)
+    """Mean losses over at least one validation row, with noise that never changes."""
     tables, speaking = [], 0
     with torch.no_grad():
         for start in range(0, len(rows), settings.batch_size):
@@ -150,7 +147,7 @@ def train(
     into ``out``. Goes on from the newest checkpoint there.
 
     Returns:
-        The first and last validation losses, the rate, and the peak memory.
+        The first and last validation losses where there are validation rows, the rate, and the peak memory.
 
     Raises:
         MonoError: no rows, more processes than rows in a batch, or a loss or gradient that is not finite (with the
@@ -195,6 +192,8 @@ def train(
                 log.write(step, **{f"{prefix}{term}_loss": values[term] for term in terms}, **more)
 
         def validate(step: int) -> None:
+            if not validation:
+                return
             loss.eval()
             values = validation_losses(passes, validation, settings)
             loss.train()
