@@ -1,4 +1,4 @@
-"""Killed at any step and started again: the same curve and the same adapter, to the last bit. Two processes: one run."""
+"""Killed at any step and started again: the same curve and adapter, to the last bit. Two processes: the same run."""
 
 from __future__ import annotations
 
