@@ -131,7 +131,8 @@ def trainable_counts(model: nn.Module) -> dict[str, tuple[int, int]]:
             continue
         part = part_of(name)
         trainable, total = counts[part]
-        size = parameter.numel()
+        packed = getattr(parameter, "quant_state", None)  # four bits: several weights in one stored number
+        size = parameter.numel() if packed is None else packed.shape.numel()
         counts[part] = (trainable + (size if parameter.requires_grad else 0), total + size)
     return counts
 

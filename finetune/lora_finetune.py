@@ -198,7 +198,11 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
 
         quantise_language_model(model, device)
     adapted = add_lora(model, settings)
-    if device.type == "cuda":
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            # The projections too: the expert reads noise through features that bfloat16 would blur.
+            parameter.data = parameter.data.float()
+    if device.type == "cuda" or config.method == "qlora":
         from finetune.lora_linear import fuse_lora
 
         fuse_lora(model)
