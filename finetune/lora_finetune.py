@@ -77,7 +77,7 @@ class FinetuneConfig(LoopSettings, Place):
     train_projections: bool = LoraSettings.action_projections
     mirror: bool = False
     recompute_layers: int = 0
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
     threads: int = 0
 
@@ -95,8 +95,10 @@ def refuse_early(config: FinetuneConfig) -> None:
 
     Raises:
         MonoError: a camera mode the dataset cannot give, an adapter in place of a model, four bits without
-            bitsandbytes.
+            bitsandbytes, a GPU that is not there.
     """
+    import torch
+
     if config.cameras == "four":
         raise MonoError(
             "--cameras four", "a mode of the one front camera: mono, mono-4frames or mono-padded",
@@ -109,6 +111,11 @@ def refuse_early(config: FinetuneConfig) -> None:
         )
     if config.method == "qlora":
         require("bitsandbytes", "gpu")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise MonoError(
+            "--device cuda, and torch sees no GPU", "an NVIDIA card, its driver, and a torch built for CUDA",
+            "see what nvidia-smi says, or leave --device out to train on the CPU",
+        )
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:

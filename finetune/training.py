@@ -254,7 +254,16 @@ def _step(
             share = share + settings.xy_weight * losses.xy.sum() / len(rows)
         share.backward()
 
-    table = passes.losses(rows, silent, step, learn)
+    try:
+        table = passes.losses(rows, silent, step, learn)
+    except torch.cuda.OutOfMemoryError as error:
+        raise MonoError(
+            f"the memory of {torch.cuda.get_device_name(accelerator.device)} is full at step {step + 1} "
+            f"({peak_memory_gib(accelerator.device):.1f} GiB reserved): {str(error).splitlines()[0]}",
+            "room for one forward and backward pass",
+            "use --rows_per_pass 1, then --recompute_layers 36, --dtype bfloat16, --method qlora; all but the last two "
+            "leave the numbers as they are",
+        ) from error
     values = means(table, speaking)
     guilty = [row.sample_id for row, fine in zip(rows, table.isfinite().all(dim=1).tolist()) if not fine]
     if guilty:

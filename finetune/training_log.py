@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from collector.errors import require
+from collector.errors import MonoError, require
 from collector.samples import write_atomically
 
 
@@ -27,10 +27,20 @@ class TrainingLog:
         self._events = tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1 if done else None)
 
     def write(self, step: int, **values: float) -> None:
-        """One line."""
+        """One line.
+
+        Raises:
+            MonoError: the disk is full.
+        """
         line: dict[str, Any] = {"step": step, **{key: round(value, 6) for key, value in values.items()}}
-        self._lines.write(json.dumps(line) + "\n")
-        self._lines.flush()
+        try:
+            self._lines.write(json.dumps(line) + "\n")
+            self._lines.flush()
+        except OSError as error:
+            raise MonoError(
+                f"{self._lines.name} cannot be written: {error}", "room on the disk",
+                "make room and run the same command again; it goes on from the last checkpoint",
+            ) from error
         for key, value in values.items():
             self._events.add_scalar(key, value, step)
 

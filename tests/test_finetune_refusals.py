@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -200,5 +201,24 @@ def test_rows_come_back_from_their_file_as_they_were(tmp_path: Path) -> None:
             assert all(map(torch.equal, before.vision.deepstack, after.vision.deepstack))
     pair = [collate(kind[:1], 0) for kind in (mixed, read_rows(tmp_path / "rows.bin"))]
     assert torch.equal(pair[0].vision.embeds, pair[1].vision.embeds)
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def one_by_one() -> Iterator[Any]:
+        for _ in range(5):
+            row = replace(cached[0], actions=torch.zeros(64, 2))
+            alive.add(row.actions)
+            assert len(alive) <= 2, "rows are let go once they are written"
+            yield row
+            del row
+
+    write_rows(one_by_one(), tmp_path / "many.bin")
     write_rows([], tmp_path / "none.bin")
     assert read_rows(tmp_path / "none.bin") == []
+
+
+def test_a_gpu_that_is_not_there_is_said(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert finetune(built, tmp_path / "run", "--device", "cuda") == 2
+    assert "no GPU" in capsys.readouterr().err

@@ -14,6 +14,7 @@ pytest.importorskip("peft")
 
 from collector.build import main as build  # noqa: E402
 from collector.errors import MonoError  # noqa: E402
+from collector.run_folder import command_line  # noqa: E402
 from finetune import TINY_BASE  # noqa: E402
 from finetune.adapters import LoraSettings, add_lora  # noqa: E402
 from finetune.batches import cache_vision  # noqa: E402
@@ -143,6 +144,8 @@ def test_a_run_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         open_training_run(changed, inputs, changed.overwrite)
 
     reopen()
+    again = command_line(FinetuneConfig, ["--config", str(tmp_path / "run" / "config.yaml")], "finetune")
+    assert again == config, "a run folder's settings are those of the command line"
     (tmp_path / "run" / "training.jsonl").write_text('{"step": 0}\n')
     reopen()  # unfinished and the same
     reopen(checkpoint_every=7, threads=1)
