@@ -66,6 +66,7 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         (
             Verb("finetune", "finetune.lora_finetune:main", "train a LoRA on both halves of the model", "model"),
             Verb("evaluate", "finetune.evaluation:main", "open-loop errors and consistency of a model", "model"),
+            Verb("sweep", "finetune.sweep:main", "how many samples does it take? the same recipe at growing sizes", "model"),
         ),
     ),
     (
