@@ -66,7 +66,9 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         (
             Verb("finetune", "finetune.lora_finetune:main", "train a LoRA on both halves of the model", "model"),
             Verb("evaluate", "finetune.evaluation:main", "open-loop errors and consistency of a model", "model"),
-            Verb("sweep", "finetune.sweep:main", "how many samples does it take? the same recipe at growing sizes", "model"),
+            Verb("counterfactual", "finetune.counterfactual:main", "force the opposite thought: does the path follow?",
+                 "model"),
+            Verb("sweep", "finetune.sweep:main", "how many samples does it take? one recipe, growing sizes", "model"),
         ),
     ),
     (

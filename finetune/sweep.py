@@ -175,7 +175,7 @@ def _run_size(
 def _validation_losses(log: Path) -> dict[str, float]:
     """First, last and lowest validation losses of a run's ``training.jsonl``."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    losses = {}
+    losses: dict[str, float] = {}
     for kind in ("text", "flow"):
         values = [line[f"validation_{kind}_loss"] for line in lines if f"validation_{kind}_loss" in line]
         losses |= {f"{kind}_loss": values[-1], f"{kind}_loss_lowest": min(values), f"{kind}_loss_before": values[0]}

@@ -26,6 +26,7 @@ TORCH_LEAVES = (
     "finetune.base_shards",
     "finetune.base_training",
     "finetune.batches",
+    "finetune.forced_thoughts",
     "finetune.training",
 )
 ROS_LEAVES = (
