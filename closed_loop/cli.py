@@ -68,6 +68,8 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("evaluate", "finetune.evaluation:main", "open-loop errors and consistency of a model", "model"),
             Verb("counterfactual", "finetune.counterfactual:main", "force the opposite thought: does the path follow?",
                  "model"),
+            Verb("overfit", "finetune.overfit:main", "can it learn a few samples by heart? pass or fail", "model"),
+            Verb("check-driving", "finetune.check_driving:main", "does driving compute what training did?", "model"),
             Verb("sweep", "finetune.sweep:main", "how many samples does it take? one recipe, growing sizes", "model"),
         ),
     ),

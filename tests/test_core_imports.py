@@ -27,6 +27,7 @@ TORCH_LEAVES = (
     "finetune.base_training",
     "finetune.batches",
     "finetune.forced_thoughts",
+    "finetune.stage_views",
     "finetune.training",
 )
 ROS_LEAVES = (
