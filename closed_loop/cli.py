@@ -70,6 +70,7 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
                  "model"),
             Verb("overfit", "finetune.overfit:main", "can it learn a few samples by heart? pass or fail", "model"),
             Verb("check-driving", "finetune.check_driving:main", "does driving compute what training did?", "model"),
+            Verb("action-range", "finetune.action_range:main", "a dataset's curvature in the model's units", "model"),
             Verb("sweep", "finetune.sweep:main", "how many samples does it take? one recipe, growing sizes", "model"),
         ),
     ),

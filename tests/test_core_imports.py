@@ -26,6 +26,7 @@ TORCH_LEAVES = (
     "finetune.base_shards",
     "finetune.base_training",
     "finetune.batches",
+    "finetune.flow_study",
     "finetune.forced_thoughts",
     "finetune.stage_views",
     "finetune.training",
