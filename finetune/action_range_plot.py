@@ -20,7 +20,7 @@ def action_range_figure(metrics: Mapping[str, Any], actions: NDArray[np.float64]
     """Four panels.
 
     Args:
-        metrics: as :func:`finetune.action_range.action_range` returns them.
+        metrics: as :func:`finetune.action_range_command.action_range` returns them.
         actions: (N, 64, 2) normalised actions of the dataset.
     """
     figure = Figure(figsize=(12.5, 8.0), layout="constrained")

@@ -245,14 +245,15 @@ def print_table(metrics: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    rows = table_rows(metrics)
-    table = Table(title=f"The thought forced, on {metrics['samples']} samples that bend")
-    for column in rows[0]:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*row.values())
-    console = Console()
-    console.print(table)
+    rows, console = table_rows(metrics), Console()
+    for condition in metrics["conditions"]:
+        table = Table(title=f"Thought forced, {condition}: {metrics['samples']} samples that bend")
+        for column in list(rows[0])[1:]:
+            table.add_column(column)
+        for row in rows:
+            if row["condition"] == condition:
+                table.add_row(*list(row.values())[1:])
+        console.print(table)
     console.print(metrics["definitions"], style="dim")
 
 

@@ -22,6 +22,7 @@ from finetune.forced_thoughts import thought_ids, watched
 
 # Flow times at which the expert's velocity is asked for, from pure noise to almost there.
 FLOW_TIMES = (0.0, 0.3, 0.6, 0.9)
+_NUDGE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class StageView:
         x_t: (K, 64, 2) noisy actions at :data:`FLOW_TIMES` at which the velocity was asked for.
         poses: (64, 3) planned; empty where training never makes them.
         thought: as decoded.
+        rounding: what a millionth on the noise changes at the actions, as a share of their largest value. Rounding
+            grows like this along the Euler steps: the expert reads actions through waves of up to 100 periods a sigma.
     """
 
     stages: Mapping[str, NDArray[Any]]
@@ -41,6 +44,7 @@ class StageView:
     x_t: Tensor
     poses: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
     thought: str = ""
+    rounding: float = 0.0
 
 
 @torch.no_grad()
@@ -83,7 +87,10 @@ def training_views(
     x_t = torch.cat([view.x_t for view in driven]).to(device)
     times = torch.tensor(FLOW_TIMES, device=device).repeat(len(rows))
     velocity = model.velocity(prefix, x_t, times).unflatten(0, (len(rows), len(FLOW_TIMES)))
-    actions = model.sample_actions(prefix, torch.stack([view.noise for view in driven]).to(device), flow_steps)
+    noise = torch.stack([view.noise for view in driven]).to(device)
+    actions = model.sample_actions(prefix, noise, flow_steps)
+    moved = model.sample_actions(prefix, noise + _NUDGE * torch.randn_like(noise), flow_steps) - actions
+    rounding = (moved.abs().amax((1, 2)) / actions.abs().amax((1, 2))).tolist()
     views = []
     for index, (row, with_features, view) in enumerate(zip(rows, cached, driven)):
         assert row.pixels is not None and with_features.vision is not None
@@ -91,7 +98,7 @@ def training_views(
             unpack_pixels(row.pixels), _row(prefix, index), with_features.vision, velocity[index],
             actions[index : index + 1],
         )
-        views.append(StageView(stages, view.noise, view.x_t))
+        views.append(StageView(stages, view.noise, view.x_t, rounding=rounding[index]))
     return views
 
 

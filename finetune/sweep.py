@@ -252,7 +252,7 @@ def print_table(summary: Mapping[str, Any]) -> None:
         table.add_column(column, justify="right")
     for row in summary["sizes"]:
         figures = [_cell(row.get(key), "%" if key == "symptom_rate" else "") for key in FIGURES]
-        table.add_row(str(row["samples"] or "base"), f"{row['epochs']:.0f}" if "epochs" in row else "", *figures)
+        table.add_row(str(row["samples"] or "base"), f"{row['epochs']:.1f}" if "epochs" in row else "", *figures)
     enough = [_cell(summary["enough"][key]) for key in FIGURES]
     table.add_section()
     table.add_row("enough", "", *enough)

@@ -45,7 +45,7 @@ def sweep_figure(summary: Mapping[str, Any]) -> Figure:
     lines = [
         f"{summary['steps']} steps of {summary['batch_size']} at every size,",
         f"the same {summary['judged_samples']} validation samples for all.", "",
-        *(f"{row['samples']:>6} samples: seen {row['epochs']:.0f} times" for row in rows), "",
+        *(f"{row['samples']:>6} samples: seen {row['epochs']:.1f} times" for row in rows), "",
         "enough: from here on 90 % of what the",
         "best size gains over the base is kept",
     ]
