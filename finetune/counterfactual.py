@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 # What the model is made to think, and how a table calls it.
 THOUGHTS: Mapping[str, str] = {
-    "own": "its own",
-    "true": "the true",
-    "opposite": "the opposite",
+    "own": "own",
+    "true": "true",
+    "opposite": "opposite",
     "straight": "straight lane",
     "none": "none",
 }
