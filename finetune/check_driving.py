@@ -147,10 +147,11 @@ def check_driving(config: CheckDrivingConfig) -> dict[str, Any]:
     from finetune.alpamayo_policy import AlpamayoPolicy
     from finetune.stage_views import adapted_as_in_training, driving_view, training_views
 
-    found = [sample for sample in read_samples(config.dataset) if sample.split == config.split]
+    found = [sample for sample in read_samples(config.dataset) if sample.split == config.split and sample.reasoning]
     if not found or config.samples < 1:
         raise MonoError(
-            f"{len(found)} samples of split {config.split!r} in {config.dataset}, {config.samples} asked for",
+            f"{len(found)} samples with a thought in split {config.split!r} of {config.dataset}, "
+            f"{config.samples} asked for",
             "at least one", "choose another --split or --samples",
         )
     samples = spread(found, config.samples)

@@ -31,14 +31,14 @@ class WatchedModel:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def encode_images(self, *arguments: Any) -> Any:
-        return self._keep("encode_images", arguments, self._model.encode_images(*arguments))
+    def encode_images(self, *arguments: Any, **settings: Any) -> Any:
+        return self._keep("encode_images", arguments, self._model.encode_images(*arguments, **settings))
 
-    def run_prefix(self, *arguments: Any) -> Prefix:
-        return self._keep("run_prefix", arguments, self._model.run_prefix(*arguments))
+    def run_prefix(self, *arguments: Any, **settings: Any) -> Prefix:
+        return self._keep("run_prefix", arguments, self._model.run_prefix(*arguments, **settings))
 
-    def sample_actions(self, *arguments: Any) -> torch.Tensor:
-        return self._keep("sample_actions", arguments, self._model.sample_actions(*arguments))
+    def sample_actions(self, *arguments: Any, **settings: Any) -> torch.Tensor:
+        return self._keep("sample_actions", arguments, self._model.sample_actions(*arguments, **settings))
 
     def generate(self, prefix: Prefix, **settings: Any) -> Generation:
         ids = None

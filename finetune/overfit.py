@@ -20,7 +20,7 @@ from finetune.cores import share_cores
 from finetune.lora_finetune import FinetuneConfig, finetune
 from finetune.policy import CameraMode
 from finetune.sample_plans import plan_figures, plan_samples
-from finetune.subsets import nested_order, write_subset
+from finetune.subsets import is_subset, nested_order, write_subset
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class OverfitConfig:
     Attributes:
         model: model folder in the official layout.
         dataset: dataset folder made by `alpamayo-mono build`.
-        out: run folder; the training is in OUT/finetune, its samples in OUT/dataset.
+        out: run folder; the training is in OUT/training, its samples in OUT/samples.
         samples: how many; drawn with the seed, in the dataset's mix of curves.
         steps: optimiser steps.
         learning_rate: peak learning rate. 2e-3 suits the tiny model, 1e-4 the 10B weights.
@@ -76,7 +76,7 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
     """
     from finetune.alpamayo_policy import AlpamayoPolicy
 
-    found = list(read_samples(config.dataset, "train"))
+    found = [sample for sample in read_samples(config.dataset, "train") if sample.reasoning]
     if not 1 <= config.samples <= len(found):
         raise MonoError(
             f"{config.samples} samples of the {len(found)} training samples in {config.dataset}", "at least one, and "
@@ -84,9 +84,8 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
         )
     samples = [found[index] for index in nested_order(found, config.seed)[: config.samples]]
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
-    subset, training = config.out / "dataset", config.out / "finetune"
-    for folder in (subset, training):
-        shutil.rmtree(folder, ignore_errors=True)
+    subset, training = config.out / "samples", config.out / "training"
+    _clear(subset, training)
     write_subset(config.dataset, subset, samples, samples, f"{len(samples)} samples to overfit")
     words = {
         "model": config.model, "dataset": subset, "out": training, "cameras": config.cameras, "steps": config.steps,
@@ -103,7 +102,7 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
     losses = [line for line in lines if "validation_flow_loss" in line]
     policy = AlpamayoPolicy(config.model, training / "adapter", cameras=config.cameras, device=config.device)
     plans = plan_samples(policy, samples, subset, config.samples, "judge")
-    repeated = sum(plan.reasoning == sample.reasoning for plan, sample in zip(plans, samples))
+    repeated = sum(plan.reasoning == sample.reasoning.strip() for plan, sample in zip(plans, samples))
     reached = {
         "text_loss": (losses[-1]["validation_text_loss"], config.most_text_loss),
         "flow_loss": (losses[-1]["validation_flow_loss"], config.most_flow_loss),
@@ -124,6 +123,19 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
     return metrics
 
 
+def _clear(subset: Path, training: Path) -> None:
+    """Remove what an earlier overfit left, and nothing else."""
+    if not subset.exists() and not training.exists():
+        return
+    if not is_subset(subset):
+        raise MonoError(
+            f"{subset.parent} holds {subset.name} or {training.name} of something else", "a folder of its own",
+            "choose another --out",
+        )
+    for folder in (subset, training):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def print_report(metrics: Mapping[str, Any]) -> None:
     """The figures on the terminal, and under them the verdict."""
     print(f"{'figure':<24}{'before':>10}{'reached':>10}{'at most':>10}")
@@ -135,7 +147,7 @@ def print_report(metrics: Mapping[str, Any]) -> None:
         print(f"passed: {len(metrics['samples'])} samples learnt by heart in {metrics['steps']} steps")
     else:
         print(
-            "failed: if the losses were still falling (OUT/finetune/training.jsonl), try more --steps or another "
+            "failed: if the losses were still falling (OUT/training/training.jsonl), try more --steps or another "
             "--learning_rate; a loss that never fell means that data, loss and optimiser do not fit together"
         )
 

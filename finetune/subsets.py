@@ -38,6 +38,11 @@ def nested_order(samples: Sequence[Sample], seed: int) -> list[int]:
     return sorted(place, key=lambda index: (place[index], draw(index)))
 
 
+def is_subset(folder: Path) -> bool:
+    """Whether :func:`write_subset` made this folder: it may be removed, its pictures are another dataset's."""
+    return (folder / IMAGE_FOLDER).is_symlink()
+
+
 def write_subset(dataset: Path, out: Path, train: Sequence[Sample], validation: Sequence[Sample], note: str) -> None:
     """Write a dataset folder of chosen samples whose pictures are those of the dataset they came from.
 

@@ -216,12 +216,17 @@ def test_overfitting_says_whether_it_worked(
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert not metrics["passed"] and not metrics["figures"]["text_loss"]["passed"]
     assert metrics["figures"]["flow_loss"]["reached"] < metrics["figures"]["flow_loss"]["before"]
-    assert set(metrics["samples"]) == _ids(tmp_path / "dataset", "train") == _ids(tmp_path / "dataset", "val")
+    assert set(metrics["samples"]) == _ids(tmp_path / "samples", "train") == _ids(tmp_path / "samples", "val")
     loose = ["--most_text_loss", "1e3", "--most_flow_loss", "1e3", "--most_ade_3s_m", "1e3"]
     # A random model repeats no thought, however loose the losses are.
     assert overfit([*words, *loose]) == 1
     with pytest.raises(MonoError, match="12 samples of the 11"):
         overfit(_words(places, tmp_path, "--samples", "12"))
+    mine = tmp_path / "mine" / "training"
+    mine.mkdir(parents=True)
+    with pytest.raises(MonoError, match="of something else"):
+        overfit(_words(places, mine.parent, "--samples", "2"))
+    assert mine.is_dir()
 
 
 def test_the_action_range_of_a_dataset_and_a_model(places: tuple[Path, Path], tmp_path: Path) -> None:
