@@ -73,6 +73,7 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("action-range", "finetune.action_range_command:main", "how far curvature reaches in the model's units",
                  "model"),
             Verb("sweep", "finetune.sweep:main", "how many samples does it take? one recipe, growing sizes", "model"),
+            Verb("merge", "finetune.merge:main", "base and adapter as one full checkpoint for other tools", "model"),
         ),
     ),
     (

@@ -21,6 +21,7 @@ ROS = ("rclpy", "launch", "launch_ros")
 # Modules whose very purpose needs the libraries.
 TORCH_LEAVES = (
     "finetune.alpamayo.*",
+    "finetune.adapter_weights",
     "finetune.adapters",
     "finetune.alpamayo_policy",
     "finetune.base_shards",
@@ -28,6 +29,7 @@ TORCH_LEAVES = (
     "finetune.batches",
     "finetune.flow_study",
     "finetune.forced_thoughts",
+    "finetune.planned_samples",
     "finetune.stage_views",
     "finetune.training",
 )
@@ -54,6 +56,8 @@ PURE = (
     "collector.reasoning",
     "collector.stack",
     "collector.transport",
+    "finetune.paired",
+    "finetune.path_errors",
     "finetune.policy",
     "closed_loop.cli",
     "closed_loop.controller",
