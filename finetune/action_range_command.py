@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from finetune.action_range import (
     reach,
 )
 from finetune.cores import share_cores
+from finetune.model_folder import resolve_model
 from finetune.policy import CameraMode
 from finetune.sample_plans import spread
 
@@ -52,7 +53,7 @@ class ActionRangeConfig:
     Attributes:
         dataset: dataset folder made by `alpamayo-mono build`.
         out: folder for metrics.json, bins.csv and action_range.png.
-        model: model folder in the official layout.
+        model: model folder in the official layout, or its id on the Hugging Face hub.
         adapter: adapter folder; with it the model is measured before and after.
         cameras: camera mode: mono, mono-4frames or mono-padded.
         split: the split the model is measured on.
@@ -88,6 +89,8 @@ def action_range(config: ActionRangeConfig) -> dict[str, Any]:
 
     if config.adapter is not None and config.model is None:
         raise MonoError("--adapter without --model", "the base it was trained on", "give --model")
+    if config.model is not None:
+        config = replace(config, model=resolve_model(config.model))
     samples = list(read_samples(config.dataset))
     if not samples:
         raise MonoError(f"no sample in {config.dataset}", "a dataset with at least one", "run `alpamayo-mono build`")

@@ -9,7 +9,7 @@ noise and noisy actions are the same for both here, so every stage must agree to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from collector.errors import MonoError
 from collector.run_folder import command_line, open_run
 from collector.samples import METADATA_FILE, read_samples
 from finetune.cores import share_cores
+from finetune.model_folder import resolve_model
 from finetune.policy import CameraMode
 from finetune.sample_plans import spread
 
@@ -47,7 +48,7 @@ class CheckDrivingConfig:
     Ends with exit code 1 and the first stage that differs, if one does.
 
     Attributes:
-        model: model folder in the official layout.
+        model: model folder in the official layout, or its id on the Hugging Face hub.
         dataset: dataset folder made by `alpamayo-mono build`.
         out: folder for metrics.json.
         adapter: adapter folder; merged for driving, beside the weights for training.
@@ -147,6 +148,7 @@ def check_driving(config: CheckDrivingConfig) -> dict[str, Any]:
     from finetune.alpamayo_policy import AlpamayoPolicy
     from finetune.stage_views import adapted_as_in_training, driving_view, training_views
 
+    config = replace(config, model=resolve_model(config.model))
     found = [sample for sample in read_samples(config.dataset) if sample.split == config.split and sample.reasoning]
     if not found or config.samples < 1:
         raise MonoError(

@@ -26,6 +26,7 @@ from collector.reasoning import swap_sides, write_reasoning
 from collector.run_folder import command_line, open_run, plain
 from collector.samples import METADATA_FILE, Sample, read_samples
 from finetune.cores import share_cores
+from finetune.model_folder import resolve_model
 from finetune.policy import STEP_S, CameraMode, Observation, Plan
 from finetune.sample_plans import plan_samples, spread
 
@@ -57,7 +58,7 @@ class CounterfactualConfig:
     """Force the opposite thought through the driving path and measure how far the planned path moves.
 
     Attributes:
-        model: model folder in the official layout.
+        model: model folder in the official layout, or its id on the Hugging Face hub.
         dataset: dataset folder made by `alpamayo-mono build`; the samples that bend are taken.
         out: folder for metrics.json, table.csv, samples.csv and counterfactual.png.
         adapter: adapter folder; with it the table shows before and after.
@@ -162,6 +163,7 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
     from finetune.alpamayo_policy import AlpamayoPolicy
     from finetune.counterfactual_plot import counterfactual_figure
 
+    config = replace(config, model=resolve_model(config.model))
     found = [sample for sample in read_samples(config.dataset) if sample.split == config.split]
     samples = spread(bending(found), config.limit)
     if not samples:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from collector.run_folder import command_line, open_run
 from collector.samples import METADATA_FILE, read_samples
 from finetune.cores import share_cores
 from finetune.lora_finetune import FinetuneConfig, finetune
+from finetune.model_folder import resolve_model
 from finetune.policy import CameraMode
 from finetune.sample_plans import plan_figures, plan_samples
 from finetune.subsets import is_subset, nested_order, write_subset
@@ -30,7 +31,7 @@ class OverfitConfig:
     Ends with exit code 1 where a figure misses its threshold.
 
     Attributes:
-        model: model folder in the official layout.
+        model: model folder in the official layout, or its id on the Hugging Face hub.
         dataset: dataset folder made by `alpamayo-mono build`.
         out: run folder; the training is in OUT/training, its samples in OUT/samples.
         samples: how many; drawn with the seed, in the dataset's mix of curves.
@@ -76,6 +77,7 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
     """
     from finetune.alpamayo_policy import AlpamayoPolicy
 
+    config = replace(config, model=resolve_model(config.model))
     found = [sample for sample in read_samples(config.dataset, "train") if sample.reasoning]
     if not 1 <= config.samples <= len(found):
         raise MonoError(

@@ -27,6 +27,7 @@ from collector.samples import METADATA_FILE, Sample, read_samples, write_atomica
 from finetune.consistency import SYMPTOM_DEFINITION
 from finetune.cores import share_cores
 from finetune.lora_finetune import FinetuneConfig, finetune
+from finetune.model_folder import resolve_model
 from finetune.sample_plans import plan_figures, plan_samples, spread
 from finetune.subsets import nested_order, write_subset
 
@@ -42,7 +43,7 @@ FIGURES: Mapping[str, tuple[str, str]] = {
 # exact (with 200 steps the tiny model's ADE rose by 19 % from 500 samples to 1000).
 ENOUGH = 1.2
 # Settings that change where and how fast a size is trained, but not what comes out.
-_PLACE = ("out", "dataset", "threads")
+_PLACE = ("out", "dataset", "threads", "overwrite")
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
         MonoError: fewer training samples than a size, no validation sample, or a finished size of another recipe.
     """
     require("matplotlib", "report")
+    config = dataclasses.replace(config, model=resolve_model(config.model))
     sizes = read_sizes(config.sizes)
     train = list(read_samples(config.dataset, "train"))
     validation = list(read_samples(config.dataset, "val"))
@@ -156,8 +158,7 @@ def _run_size(
     """Train on a subset (none for the base) and judge it."""
     from finetune.alpamayo_policy import AlpamayoPolicy
 
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     result: dict[str, Any] = {"samples": len(train)}
     if train:
@@ -169,7 +170,11 @@ def _run_size(
         result |= _validation_losses(folder / "finetune" / "training.jsonl")
         gc.collect()
     adapter = folder / "finetune" / "adapter" if train else None
-    policy = AlpamayoPolicy(config.model, adapter=adapter, cameras=config.cameras, device=config.device)
+    model = folder / "finetune" / "model"  # where all weights were trained
+    if model.is_dir():
+        policy = AlpamayoPolicy(model, cameras=config.cameras, device=config.device)
+    else:
+        policy = AlpamayoPolicy(config.model, adapter=adapter, cameras=config.cameras, device=config.device)
     plans = plan_samples(policy, judged, config.dataset, config.eval_batch_size, "judge")
     return {**result, **plan_figures(judged, plans), "seconds": round(time.monotonic() - began, 1)}
 
@@ -201,10 +206,9 @@ def _finished(folder: Path) -> dict[str, Any] | None:
 def _refuse_other_recipes(config: SweepConfig, sizes: Sequence[int], recipe: Mapping[str, Any]) -> None:
     for size in (0, *sizes):
         path = config.out / f"size_{size:05d}" / "result.json"
-        if not path.is_file():
-            continue
         if config.fresh:
-            path.unlink()
+            shutil.rmtree(path.parent, ignore_errors=True)
+        if not path.is_file():
             continue
         before = json.loads(path.read_text())["recipe"]
         changed = sorted(key for key in {*recipe, *before} if recipe.get(key) != before.get(key))

@@ -100,6 +100,7 @@ def test_a_sweep_goes_on_after_the_last_finished_size(
         (["--sizes", "4,800"], "11 training samples.*800.*--sizes 4\\.$"),
         (["--sizes", "4,many"], "whole numbers"),
         (["--sizes", "4,8", "--learning_rate", "1"], "other settings: learning_rate"),
+        (["--model", "nowhere"], "no folder nowhere"),
     ],
 )
 def test_a_sweep_refuses_what_it_cannot_compare(
