@@ -86,18 +86,18 @@ def enough_samples(results: Sequence[Mapping[str, Any]], figure: str) -> int | N
     """The smallest size from which on every size comes within ``ENOUGH`` of the best one.
 
     Args:
-        results: of the trained sizes, growing.
+        results: the base first, then the trained sizes, growing.
         figure: one of :data:`FIGURES`.
 
     Returns:
-        A size; None without sizes, or where the figure is missing or the largest size is worse than that.
+        A size; None without sizes, where the figure is missing, where no size is better than the base, or where the
+        largest one is too far from the best.
     """
-    values = [_number(result.get(figure)) for result in results]
-    if not values or not all(map(math.isfinite, values)):
+    base, *values = (_number(result.get(figure)) for result in results)
+    if not values or not all(map(math.isfinite, (base, *values))) or min(values) >= base:
         return None
-    most = ENOUGH * min(values)
-    good = [value <= most for value in values]
-    return next((result["samples"] for index, result in enumerate(results) if all(good[index:])), None)
+    good = [value <= ENOUGH * min(values) for value in values]
+    return next((result["samples"] for index, result in enumerate(results[1:]) if all(good[index:])), None)
 
 
 def _number(value: float | None) -> float:
@@ -230,7 +230,7 @@ def summarise_sweep(results: list[dict[str, Any]], config: SweepConfig, judged: 
     return {
         "steps": config.steps, "batch_size": config.batch_size, "judged_samples": judged, "seed": config.seed,
         "sizes": rows,
-        "enough": {figure: enough_samples(trained, figure) for figure in FIGURES},
+        "enough": {figure: enough_samples(rows, figure) for figure in FIGURES},
         "enough_means": f"from this size on none is worse than the best by more than {ENOUGH - 1:.0%}",
     }
 

@@ -56,15 +56,16 @@ def test_sizes_are_read_with_commas_or_blanks() -> None:
 
 def test_enough_is_where_no_larger_size_is_much_worse() -> None:
     def rows(*values: float) -> list[dict[str, Any]]:
-        return [{"samples": size, "ade": value} for size, value in zip((50, 100, 200, 500), values)]
+        return [{"samples": size, "ade": value} for size, value in zip((0, 50, 100, 200, 500), values)]
 
-    assert enough_samples(rows(1.5, 0.59, 0.55, 0.5), "ade") == 100
+    assert enough_samples(rows(3.0, 1.5, 0.59, 0.55, 0.5), "ade") == 100
     # A lucky small size that the next one does not keep is not enough.
-    assert enough_samples(rows(0.5, 1.0, 0.55, 0.5), "ade") == 200
-    assert enough_samples(rows(0.0, 0.0, 0.0, 0.0), "ade") == 50
-    assert enough_samples(rows(0.5, 0.5, 0.5, 0.9), "ade") is None
-    assert enough_samples(rows(float("nan"), 1.0, 1.0, 1.0), "ade") is None
-    assert enough_samples([], "ade") is None and enough_samples(rows(1.0, 1.0), "fde") is None
+    assert enough_samples(rows(3.0, 0.5, 1.0, 0.55, 0.5), "ade") == 200
+    assert enough_samples(rows(0.5, 0.0, 0.0, 0.0, 0.0), "ade") == 50
+    assert enough_samples(rows(3.0, 0.5, 0.5, 0.5, 0.9), "ade") is None
+    assert enough_samples(rows(0.4, 0.5, 0.5, 0.5, 0.5), "ade") is None  # the base is better
+    assert enough_samples(rows(3.0, float("nan"), 1.0, 1.0, 1.0), "ade") is None
+    assert enough_samples(rows(3.0), "ade") is None and enough_samples(rows(3.0, 1.0), "fde") is None
 
 
 @pytest.mark.parametrize(("side", "curvature_1pm"), [("left", 0.15), ("right", -0.15)])
