@@ -60,7 +60,7 @@ class CounterfactualConfig:
     Attributes:
         model: model folder in the official layout, or its id on the Hugging Face hub.
         dataset: dataset folder made by `alpamayo-mono build`; the samples that bend are taken.
-        out: folder for metrics.json, table.csv, samples.csv and counterfactual.png.
+        out: folder for metrics.json, table.csv, samples.csv, paths.json and counterfactual.png.
         adapter: adapter folder; with it the table shows before and after.
         cameras: camera mode of the drive: mono, mono-4frames or mono-padded.
         split: train or val.
