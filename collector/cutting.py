@@ -131,7 +131,7 @@ class SampleCutter:
             return NO_TEXT
         claim = parse_claim(text)
         agreement = judge(claim, motion)
-        wheel_mps = drive.wheel_speed(t0_ns)
+        wheel_mps = drive.wheel_speed(t0_ns, drive.track.pieces[piece].epoch)
         pose_mps = float(ahead_m[HISTORY_STEPS - 2] + ahead_m[HISTORY_STEPS - 1]) / (2.0 * DT_S)
         # After a restart of the clock the same stamps come again.
         stem = f"{drive.name}-{self._restarts + 1}" if self._restarts else drive.name

@@ -151,7 +151,7 @@ class PhysicalAiData:
         ]
         nothing = np.empty(0, np.int64)
         track = build_track(rows, config.track, (stamps_ns, speed))
-        return Drive(clip, track, LapCount(nothing, nothing), stamps_ns, speed)
+        return Drive(clip, track, LapCount(nothing, nothing), {0: (stamps_ns, speed)})
 
     def frames(self, clip: str) -> tuple[NDArray[np.int64], Iterator[RawFrame | None]]:
         """Stamps at 10 Hz and, decoded on demand, the frames at them; None from where a video cannot be decoded."""

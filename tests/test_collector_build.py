@@ -243,6 +243,9 @@ def test_missing_topics_and_full_folders_say_what_to_do(tmp_path: Path, course_b
         build(tmp_path, blind)
     with pytest.raises(MonoError, match="no bag at"):
         build(tmp_path, tmp_path / "nowhere")
+    for again in (lost, next(lost.glob("*.mcap"))):
+        with pytest.raises(MonoError, match="named twice"):
+            build_dataset(BuildConfig((lost, again), tmp_path / "twice"), show_progress=False)
     out = tmp_path / "full"
     out.mkdir()
     (out / "mine.txt").write_text("keep me")
