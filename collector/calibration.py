@@ -25,7 +25,8 @@ _MOST_PITCH_RAD = 0.8
 _HEADER = """\
 # Written by alpamayo-mono calibrate; read by `build --calibration FILE` and `drive calibration:=FILE`.
 # A picture with header stamp t shows the world at t - lag_s. A positive pitch_rad looks down (REP-103).
-# What the bag could not tell is absent. _sd: standard error, from resampling stretches of the drive.
+# What the bag could not tell is absent. _sd: standard error, from resampling stretches of the drive and from what the
+# method was off by on simulated ones.
 """
 
 

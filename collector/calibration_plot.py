@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from collector.calibration_fit import LAG_STEP_S, LagFit, PitchFit
 from collector.calibration_pairs import Pairs
+from collector.plot_text import families
 from collector.tracks import NS
 
 if TYPE_CHECKING:
@@ -22,6 +24,11 @@ _IMAGE_COLOUR, _ODOMETRY_COLOUR, _FOUND_COLOUR = "tab:blue", "tab:orange", "tab:
 
 def write_plot(path: Path, findings: Findings) -> None:
     """Four panels as PNG: correlation over lag, yaw rates overlaid, flow and vanishing point, pitch of every pair."""
+    with matplotlib.rc_context({"font.family": families()}):  # for the name of the bag
+        _figure(findings).savefig(path)
+
+
+def _figure(findings: Findings) -> Figure:
     figure = Figure(figsize=(13, 8), dpi=100, layout="constrained")
     over_lag, rates, flow, pitches = figure.subplots(2, 2).flat
     pairs, lag, pitch = findings.pairs, findings.lag, findings.pitch
@@ -29,8 +36,8 @@ def write_plot(path: Path, findings: Findings) -> None:
     _draw_rates(rates, pairs, lag, 0.0 if pitch is None else pitch.pitch_rad)
     _draw_flow(flow, pairs, pitch)
     _draw_pitches(pitches, pitch)
-    figure.suptitle(f"camera against pose: {findings.calibration.bag}")
-    figure.savefig(path)
+    figure.suptitle(f"camera against pose: {findings.calibration.bag}", parse_math=False)
+    return figure
 
 
 def _draw_correlation(axes: Axes, lag: LagFit | None) -> None:
