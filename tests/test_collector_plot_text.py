@@ -1,5 +1,5 @@
 """Text in plots: broken where Japanese may be broken, and never drawn as boxes without anybody knowing."""
-# ruff: noqa: RUF001 - Japanese punctuation is meant
+
 
 from __future__ import annotations
 
