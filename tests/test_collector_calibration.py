@@ -52,6 +52,9 @@ def test_planted_lag_and_pitch_are_found(
     assert found.intrinsics is not None and found.intrinsics.source == (
         "/sensing/camera/camera_info" if hfov_deg else "--hfov-deg 75"
     )
+    if hfov_deg:
+        with pytest.raises(MonoError, match="/front/info"):
+            calibrate(bag, tmp_path / "none", "--camera-info-topic", "/front/info")
     assert found.bag == "bag" and len(found.bag_sha256) == 64
     assert (tmp_path / "out" / "calibration.png").read_bytes().startswith(PNG)
 
