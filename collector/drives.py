@@ -12,7 +12,7 @@ from collector.build_config import BuildConfig
 from collector.errors import MonoError
 from collector.smoothing import Speeds
 from collector.splits import LapCount
-from collector.stack import AWSIM_STATUS_FIELDS
+from collector.stack import AWSIM_STATUS, AWSIM_STATUS_FIELDS, VELOCITY_STATUS
 from collector.tracks import NS, PoseTrack, clean_track, cut_track
 
 # A count beyond this is a damaged message.
@@ -63,7 +63,7 @@ def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
 
     Raises:
         MonoError: the bag has no pose, or under that name something else (it says what to record, and how), or breaks
-            off before its first pose.
+            off before its first pose; or another topic that was named holds something else.
     """
     wanted = (config.odometry_topic, config.velocity_topic, config.status_topic)
     require_odometry(bag, config.odometry_topic, wanted)
@@ -76,11 +76,11 @@ def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
         for topic, received_ns, message in bag.messages_of(wanted):
             if topic == config.odometry_topic:
                 yield None if message is None else odometry_row(received_ns, message)
-            elif hasattr(message, "longitudinal_velocity"):
+            elif hasattr(message, "longitudinal_velocity") and hasattr(message, "header"):
                 wheel.append((received_ns, header_stamp_ns(message), float(message.longitudinal_velocity)))
             elif topic == config.status_topic:
-                data = getattr(message, "data", ())
-                if len(data) > field_index and abs(data[field_index]) < _MOST_LAPS:
+                data = getattr(message, "data", None)
+                if isinstance(data, np.ndarray) and len(data) > field_index and abs(data[field_index]) < _MOST_LAPS:
                     laps.append((received_ns, int(data[field_index])))
 
     track = cut_track(poses(), config.track)
@@ -90,6 +90,15 @@ def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
             "a bag of which something can be read",
             "leave it out, or record it again",
         )
+    for topic, usual, rows, option in (
+        (config.velocity_topic, VELOCITY_STATUS, wheel, "--velocity-topic"),
+        (config.status_topic, AWSIM_STATUS, laps, "--status-topic"),
+    ):
+        if topic != usual.name and bag.counts.get(topic) and not rows and not bag.breaks_off:
+            raise MonoError(
+                f"{topic} in {bag.path} has the type {bag.topics[topic]}", f"messages like {usual.type}",
+                f"choose another {option}",
+            )
     lap_rows = np.array(laps, np.int64).reshape(-1, 2)
     speeds = _by_epoch(wheel, track)
     return Drive(name, clean_track(track, config.track, speeds), LapCount(lap_rows[:, 0], lap_rows[:, 1]), speeds)
