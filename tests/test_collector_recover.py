@@ -202,6 +202,16 @@ def test_recover_refuses_what_it_cannot_mend(tmp_path: Path, capsys: pytest.Capt
     assert "was finished already" in capsys.readouterr().out
 
 
+def test_one_bag_that_cannot_be_mended_does_not_stop_the_next(
+    tmp_path: Path, killed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(MonoError, match="no bag at .*second"):
+        main([str(tmp_path / "first"), str(killed), str(tmp_path / "second")])
+    said = capsys.readouterr()
+    assert f"{killed}: 300 messages readable" in said.out and "first" in said.err
+    assert counts_by_others(killed) == {VELOCITY_STATUS.name: 300}
+
+
 def test_recovered_bags_build_like_any_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_bag(tmp_path / "drive", drive_course())
     expected = counts_by_others(folder)
