@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 
 from collector.calibration_fit import LAG_STEP_S, LagFit, PitchFit
 from collector.calibration_pairs import Pairs
-from collector.plot_text import families
+from collector.plot_text import families, is_shown, wrapped
 from collector.tracks import NS
 
 if TYPE_CHECKING:
     from collector.calibrate import Findings
 
 _EXCERPT_NS = 30 * NS
+_TITLE_COLUMNS = 120
 _IMAGE_COLOUR, _ODOMETRY_COLOUR, _FOUND_COLOUR = "tab:blue", "tab:orange", "tab:red"
 
 
@@ -36,7 +37,10 @@ def _figure(findings: Findings) -> Figure:
     _draw_rates(rates, pairs, lag, 0.0 if pitch is None else pitch.pitch_rad)
     _draw_flow(flow, pairs, pitch)
     _draw_pitches(pitches, pitch)
-    figure.suptitle(f"camera against pose: {findings.calibration.bag}", parse_math=False)
+    bag = findings.calibration.bag
+    # What no font here can show would be a row of boxes.
+    name = bag if is_shown(bag) else "(its name is in the YAML file)"
+    figure.suptitle(wrapped(f"camera against pose: {name}", _TITLE_COLUMNS), parse_math=False)
     return figure
 
 

@@ -205,7 +205,7 @@ def test_recover_refuses_what_it_cannot_mend(tmp_path: Path, capsys: pytest.Capt
 def test_one_bag_that_cannot_be_mended_does_not_stop_the_next(
     tmp_path: Path, killed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(MonoError, match="no bag at .*second"):
+    with pytest.raises(MonoError, match=r"no bag at .*second"):
         main([str(tmp_path / "first"), str(killed), str(tmp_path / "second")])
     said = capsys.readouterr()
     assert f"{killed}: 300 messages readable" in said.out and "first" in said.err
