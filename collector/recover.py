@@ -91,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for topic, number in sorted(counts.items()):
             print(f"  {number:8d}  {topic}")
         print(f"{bag}: {sum(counts.values())} messages readable")
-    for error in failed[:-1]:
-        print(f"error: {error}", file=sys.stderr)
+    for failure in failed[:-1]:
+        print(f"error: {failure}", file=sys.stderr)
     if failed:
         raise failed[-1]
     return 0
