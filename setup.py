@@ -35,11 +35,14 @@ EXTRAS = {
         "ros-rosgraph-msgs",
     ],
     "model": MODEL,
-    "gpu": [*MODEL, "bitsandbytes"],
+    "gpu": [*MODEL, "bitsandbytes>=0.46"],
     "report": ["matplotlib>=3.7", "jinja2"],
     # NVIDIA's own reader of its driving data; it needs Python 3.11 or newer.
     "physical-ai": ["physical_ai_av>=0.2"],
-    "dev": ["pytest", "pytest-timeout", "hypothesis", "datasets", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+    "dev": [
+        "pytest", "pytest-timeout", "hypothesis", "datasets", "bitsandbytes>=0.46", "ruff", "mypy", "types-PyYAML",
+        "types-tqdm",
+    ],
 }
 
 setup(

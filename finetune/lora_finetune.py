@@ -16,6 +16,7 @@ from collector.errors import MonoError
 from collector.run_folder import command_line, open_run
 from collector.samples import read_samples
 from finetune.cores import share_cores
+from finetune.model_folder import resolve_model
 from finetune.policy import CameraMode
 
 
@@ -24,7 +25,7 @@ class FinetuneConfig:
     """Train LoRA adapters with a text loss and a trajectory loss together.
 
     Attributes:
-        model: folder of an Alpamayo-R1 in the official layout.
+        model: an Alpamayo-R1 or 1.5, a folder in the official layout or its id on the Hugging Face hub.
         dataset: dataset folder made by `alpamayo-mono build`.
         out: run folder; the adapter lands in OUT/adapter.
         cameras: what the kart will have when it drives: one front frame (mono), four front frames
@@ -108,8 +109,9 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     samples = list(read_samples(config.dataset))
     if not samples:
         raise MonoError(f"no sample in {config.dataset}", "a dataset with at least one", "run `alpamayo-mono build`")
-    loaded = load_model(config.model, dtype=getattr(torch, config.dtype), device=config.device)
-    run = open_run(config.out, config, inputs=[config.dataset / "metadata.jsonl", config.model])
+    base = resolve_model(config.model)
+    loaded = load_model(base, dtype=getattr(torch, config.dtype), device=config.device)
+    run = open_run(config.out, config, inputs=[config.dataset / "metadata.jsonl", base])
 
     rows: dict[str, list[Any]] = {}
     for split in ("train", "val"):
@@ -154,7 +156,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     losses = train(
         loaded.model, rows["train"], rows["val"], loop, loaded.processor.pad_id, run.folder, device=config.device
     )
-    save_adapter(adapted, run.folder / "adapter", config.model.resolve(), config.cameras)
+    save_adapter(adapted, run.folder / "adapter", base, config.cameras)
     metrics = {
         "train_samples": len(rows["train"]),
         "validation_samples": len(rows["val"]),

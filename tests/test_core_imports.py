@@ -21,11 +21,13 @@ ROS = ("rclpy", "launch", "launch_ros")
 # Modules whose very purpose needs the libraries.
 TORCH_LEAVES = (
     "finetune.alpamayo.*",
+    "finetune.adapter_weights",
     "finetune.adapters",
     "finetune.alpamayo_policy",
     "finetune.base_shards",
     "finetune.base_training",
     "finetune.batches",
+    "finetune.planned_samples",
     "finetune.training",
 )
 ROS_LEAVES = (
@@ -51,6 +53,8 @@ PURE = (
     "collector.reasoning",
     "collector.stack",
     "collector.transport",
+    "finetune.paired",
+    "finetune.path_errors",
     "finetune.policy",
     "closed_loop.cli",
     "closed_loop.controller",

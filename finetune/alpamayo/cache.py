@@ -90,12 +90,27 @@ class Prefix:
         )
 
 
+def join_draws(past: Tensor, new: Tensor, draws: int) -> Tensor:
+    """Columns of a prefix before new ones, K draws sharing a row.
+
+    Args:
+        past: (B, heads, L, d); new: (B*K, heads, n, d).
+        draws: K.
+
+    Returns:
+        (B*K, heads, L + n, d).
+    """
+    rows = new.unflatten(0, (past.shape[0], draws))
+    repeated = past.to(new.dtype)[:, None].expand(-1, draws, -1, -1, -1)
+    return torch.cat([repeated, rows], dim=3).flatten(0, 1)
+
+
 class ExpertStore:
-    """Keys and values the expert's layers see: the prefix, then their own 64.
+    """Keys and values the expert's layers see while sampling: the prefix, then their own 64.
 
     It stands where transformers expects a cache, but keeps nothing: each pass starts from the bare prefix, so a
-    sampling loop cannot grow it. K draws of a row share one prefix. Without gradients the concatenation is
-    allocated once and only its last columns are rewritten.
+    sampling loop cannot grow it. K draws of a row share one prefix. The concatenation is allocated once and only its
+    last columns are rewritten, so no gradient can flow through it.
     """
 
     def __init__(self, prefix: Prefix, draws: int) -> None:
@@ -112,19 +127,14 @@ class ExpertStore:
     ) -> tuple[Tensor, Tensor]:
         """Prefix and new columns, (B*K, kv heads, L+64, head_dim) each."""
         past = self._prefix.keys[layer_idx], self._prefix.values[layer_idx]
-        if torch.is_grad_enabled():
-            return self._join(past[0], keys), self._join(past[1], values)
         if layer_idx not in self._buffers:
-            self._buffers[layer_idx] = self._join(past[0], keys), self._join(past[1], values)
+            self._buffers[layer_idx] = tuple(  # type: ignore[assignment]
+                join_draws(before, new, self._draws) for before, new in zip(past, (keys, values))
+            )
         buffers = self._buffers[layer_idx]
         for buffer, new in zip(buffers, (keys, values)):
             buffer[:, :, -new.shape[2] :] = new
         return buffers
-
-    def _join(self, past: Tensor, new: Tensor) -> Tensor:
-        rows = new.unflatten(0, (past.shape[0], self._draws))
-        repeated = past.to(new.dtype)[:, None].expand(-1, self._draws, -1, -1, -1)
-        return torch.cat([repeated, rows], dim=3).flatten(0, 1)
 
 
 class DecodeStore:

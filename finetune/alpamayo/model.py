@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import DynamicCache, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from torch.utils.checkpoint import checkpoint
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfig
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
 
@@ -23,8 +24,11 @@ from finetune.alpamayo.action_space import ActionSpace
 from finetune.alpamayo.cache import ExpertStore, Prefix, VisionFeatures
 from finetune.alpamayo.configuration import AlpamayoConfig
 from finetune.alpamayo.generation import Generation, generate
+from finetune.alpamayo.layers import run_layer, walk
 from finetune.alpamayo.rope import prefix_positions
 from finetune.alpamayo.vision import all_equal, encode_equal_images
+
+_WORDS_AT_ONCE = 128
 
 __all__ = ["AlpamayoR1", "Generation", "Prefix", "VisionFeatures"]
 
@@ -50,11 +54,17 @@ class AlpamayoR1(nn.Module):
 
     Args:
         config: sizes and constants.
+
+    Attributes:
+        recompute: so many layers of the language model and of the expert are computed again in the backward pass
+            instead of being remembered; see :func:`finetune.alpamayo.layers.walk`.
     """
 
     def __init__(self, config: AlpamayoConfig) -> None:
         super().__init__()
         self.settings = config
+        self.recompute = 0
+        self.body: Any = run_layer
         text = dict(config.vlm["text_config"])
         qwen: Any = Qwen3VLConfig(
             text_config=text_config(text).to_dict(),
@@ -119,28 +129,21 @@ class AlpamayoR1(nn.Module):
         if len(vision.embeds) != int(grid_thw.prod(-1).sum()) // merge**2:
             raise MonoError(f"{len(vision.embeds)} image tokens", f"those of {len(grid_thw)} grids")
         embeds = embeds.masked_scatter(is_image[..., None], vision.embeds.to(embeds))
-        cache = DynamicCache()
         # Right padding needs no mask: a token never sees what follows it, and padded rows are not read.
-        output = language(
-            inputs_embeds=embeds,
-            position_ids=positions,
-            attention_mask=None,
-            past_key_values=cache,
-            use_cache=True,
-            visual_pos_masks=is_image,
-            deepstack_visual_embeds=[layer.to(embeds) for layer in vision.deepstack],
+        hidden, columns = walk(
+            language, embeds, positions, image_mask=is_image, recompute=self.recompute, body=self.body,
+            deepstack=[layer.to(embeds) for layer in vision.deepstack],
         )
-        layers: list[Any] = cache.layers
         filled = attention_mask.bool()
         visible, expert_position = self.expert_start(input_ids, filled, positions[0], following)
         return Prefix(
-            keys=tuple(layer.keys for layer in layers),
-            values=tuple(layer.values for layer in layers),
+            keys=tuple(keys for keys, _ in columns),
+            values=tuple(values for _, values in columns),
             filled=filled,
             visible=visible,
             next_position=following,
             expert_position=expert_position,
-            hidden=output.last_hidden_state,
+            hidden=hidden,
             input_ids=input_ids,
         )
 
@@ -170,11 +173,19 @@ class AlpamayoR1(nn.Module):
         if prefix.hidden is None:
             raise MonoError("a prefix after decoding", "one from run_prefix")
         marked = label_mask[:, 1:].bool() & prefix.filled[:, 1:]
-        logits = self.text_logits(prefix.hidden[:, :-1][marked])
-        losses = functional.cross_entropy(logits, prefix.input_ids[:, 1:][marked], reduction="none")
+        hidden, words = prefix.hidden[:, :-1][marked], prefix.input_ids[:, 1:][marked]
+        if self.recompute and torch.is_grad_enabled():
+            # 156,000 logits a word in float32: a few hundred words would weigh more than all layers' inputs.
+            parts = zip(hidden.split(_WORDS_AT_ONCE), words.split(_WORDS_AT_ONCE))
+            losses = torch.cat([checkpoint(self._word_losses, *part, use_reentrant=False) for part in parts])
+        else:
+            losses = self._word_losses(hidden, words)
         rows = marked.nonzero()[:, 0]
         total = losses.new_zeros(len(prefix)).index_add(0, rows, losses)
         return total / marked.sum(-1).clamp(min=1)
+
+    def _word_losses(self, hidden: Tensor, words: Tensor) -> Tensor:
+        return functional.cross_entropy(self.text_logits(hidden), words, reduction="none")
 
     # -- driving -----------------------------------------------------------------------------------------------
 
@@ -186,7 +197,7 @@ class AlpamayoR1(nn.Module):
             x_t: (B*K, 64, 2), the K draws of a row side by side.
             t: (B*K,) flow times.
         """
-        return self._velocity(prefix, ExpertStore(prefix, self._draws(prefix, x_t)), x_t, t)
+        return self._velocity(prefix, x_t, t)
 
     def flow_loss(
         self, prefix: Prefix, actions: Tensor, noise: Tensor, t: Tensor, weights: Tensor | None = None
@@ -211,7 +222,7 @@ class AlpamayoR1(nn.Module):
         """Actions (B*K, 64, 2), float32, from initial noise of that shape."""
         store = ExpertStore(prefix, self._draws(prefix, x0))
         count = self.settings.flow.num_inference_steps if steps is None else steps
-        return flow_matching.integrate(lambda x, t: self._velocity(prefix, store, x, t), x0, count)
+        return flow_matching.integrate(lambda x, t: self._velocity(prefix, x, t, store), x0, count)
 
     def generate(
         self,
@@ -255,20 +266,27 @@ class AlpamayoR1(nn.Module):
             raise MonoError(f"{len(x)} noisy actions for {len(prefix)} prefixes", "a whole number per prefix")
         return draws
 
-    def _velocity(self, prefix: Prefix, store: ExpertStore, x_t: Tensor, t: Tensor) -> Tensor:
+    def _velocity(self, prefix: Prefix, x_t: Tensor, t: Tensor, store: ExpertStore | None = None) -> Tensor:
         draws, waypoints = self._draws(prefix, x_t), x_t.shape[1]
-        embeds = self.action_in_proj(x_t, t)
+        # Fully trained projections may be kept in more precision than the frozen expert between them.
+        embeds = self.action_in_proj(x_t, t).to(self.expert.norm.weight.dtype)
         steps = torch.arange(waypoints, device=x_t.device)
         positions = (prefix.expert_position[:, None] + steps).repeat_interleave(draws, 0).expand(3, -1, -1)
         # Without an explicit mask transformers would make the waypoints causal.
         visible = functional.pad(prefix.visible, (0, waypoints), value=True)
         mask = torch.zeros(visible.shape, dtype=embeds.dtype, device=embeds.device)
         mask = mask.masked_fill(~visible, torch.finfo(embeds.dtype).min).repeat_interleave(draws, 0)
-        output = self.expert(
-            inputs_embeds=embeds,
-            position_ids=positions,
-            past_key_values=store,
-            use_cache=True,
-            attention_mask=mask[:, None, None].expand(-1, 1, waypoints, -1),
-        )
-        return self.action_out_proj(output.last_hidden_state).float()
+        mask = mask[:, None, None].expand(-1, 1, waypoints, -1)
+        if store is None:
+            past = list(zip(prefix.keys, prefix.values))
+            hidden, _ = walk(
+                self.expert, embeds, positions, mask=mask, past=past, draws=draws, recompute=self.recompute,
+                body=self.body,
+            )
+        else:
+            output = self.expert(
+                inputs_embeds=embeds, position_ids=positions, past_key_values=store, use_cache=True,
+                attention_mask=mask,
+            )
+            hidden = output.last_hidden_state
+        return self.action_out_proj(hidden.to(self.action_out_proj.weight.dtype)).float()
