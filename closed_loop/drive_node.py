@@ -29,6 +29,7 @@ from closed_loop.supervisor import SupervisorLimits
 from collector.arguments import declare_parameters
 from collector.calibration import read_calibration
 from collector.conversions import odometry_of, rgb_of, stamp_ns_of
+from collector.doctor.machine import find_model
 from collector.errors import MonoError
 from collector.message_types import message_class
 from collector.ros_session import Session, node_main
@@ -66,7 +67,8 @@ class DriveNode(Node):
             lambda observation: self._policy.submit(observation),
         )
         spec = self._policy_spec()
-        inputs = [path for path in (spec.options["model_folder"], v["adapter"], v["calibration"]) if path]
+        given = (spec.options["model_folder"], v["adapter"], v["calibration"])
+        inputs = [find_model(Path(path)) for path in given if path]
         open_run(self._out, {"parameters": v, "driver": self.driver.config}, inputs)
         self.mission = Mission(v["laps"], v["duration_s"], v["wait_s"], time.monotonic())
         self._odometry_ns: int | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from finetune.adapter_folder import ADAPTER_CONFIG, OWN_FACTS, adapter_facts, ch
 from finetune.adapter_weights import AdapterWeights, PartChanges
 from finetune.alpamayo.model import AlpamayoR1
 from finetune.model_folder import base_fingerprint, model_name
+from finetune.training_settings import LoraSettings
 
 _TEXT_LINEARS = r"self_attn\.(?:q|k|v|o)_proj|mlp\.(?:gate|up|down)_proj"
 # A part is a place in the model that can be adapted; each has its own column in the trainable table.
@@ -33,42 +33,6 @@ PART_PATTERNS: dict[str, str] = {
     ),
 }
 ACTION_PROJECTIONS = ("action_in_proj", "action_out_proj")
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """What to adapt.
-
-    Attributes:
-        rank, alpha, dropout: of the LoRA matrices; the update is scaled by alpha / rank.
-        language_model, action_expert, vision_tower: parts that get LoRA on all their linear layers.
-        action_projections: train ``action_in_proj`` and ``action_out_proj`` in full.
-    """
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    language_model: bool = True
-    action_expert: bool = True
-    vision_tower: bool = False
-    action_projections: bool = True
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha < 1:
-            raise MonoError(
-                f"LoRA rank {self.rank} and alpha {self.alpha}", "both at least 1", "use --lora_rank 16 --lora_alpha 32"
-            )
-        if not 0.0 <= self.dropout < 1.0:
-            raise MonoError(f"LoRA dropout {self.dropout}", "0 <= dropout < 1", "leave it at 0")
-
-    def parts(self) -> list[str]:
-        """Names of the parts this setting adapts, in table order."""
-        wanted = {
-            "language model": self.language_model,
-            "action expert": self.action_expert,
-            "vision tower": self.vision_tower,
-        }
-        return [name for name, on in wanted.items() if on]
 
 
 def add_lora(model: nn.Module, settings: LoraSettings) -> Any:
@@ -101,15 +65,47 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> Any:
         bias="none",
     )
     adapted = peft.get_peft_model(model, config)
+    refuse_parts_without_training(model, settings)
+    return adapted
+
+
+def train_in_full(model: nn.Module, settings: LoraSettings) -> None:
+    """Let every weight of the chosen parts train, the vocabulary and the head with the language model.
+
+    Args:
+        model: an ``AlpamayoR1``.
+        settings: the parts; rank and scale have no meaning here.
+
+    Raises:
+        MonoError: as :func:`add_lora`.
+    """
+    chosen = [*settings.parts(), *(["action projections"] if settings.action_projections else [])]
+    if settings.language_model:
+        chosen.append("embeddings and norms")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(part_of(name) in chosen)
+    refuse_parts_without_training(model, settings)
+
+
+def refuse_parts_without_training(model: nn.Module, settings: LoraSettings) -> None:
+    """Look into the model whether every part that was asked for will train.
+
+    Raises:
+        MonoError: no part chosen, or one without a trainable parameter.
+    """
     counts = trainable_counts(model)
-    for part in parts + (["action projections"] if settings.action_projections else []):
+    parts = [*settings.parts(), *(["action projections"] if settings.action_projections else [])]
+    if not parts:
+        raise MonoError(
+            "training with every part switched off", "the language model, the action expert, or both", "switch one on"
+        )
+    for part in parts:
         if counts[part][0] == 0:
             raise MonoError(
                 f"no trainable parameter in the {part}",
-                "LoRA matrices in every chosen part",
-                "check that the model folder is an Alpamayo-R1 (its layer names decide where LoRA goes)",
+                "some in every chosen part",
+                "check that the model folder is an Alpamayo-R1 (its layer names decide what trains)",
             )
-    return adapted
 
 
 def part_of(parameter_name: str) -> str:
@@ -138,16 +134,19 @@ def trainable_counts(model: nn.Module) -> dict[str, tuple[int, int]]:
             continue
         part = part_of(name)
         trainable, total = counts[part]
-        size = parameter.numel()
+        packed = getattr(parameter, "quant_state", None)  # four bits: several weights in one stored number
+        size = parameter.numel() if packed is None else packed.shape.numel()
         counts[part] = (trainable + (size if parameter.requires_grad else 0), total + size)
     return counts
 
 
 def trainable_table(model: nn.Module) -> str:
-    """The printed table of trainable parameters per part."""
-    lines = [f"{'part':<22}{'trainable':>14}{'total':>16}"]
-    for part, (trainable, total) in trainable_counts(model).items():
-        lines.append(f"{part:<22}{trainable:>14,}{total:>16,}")
+    """The printed table of trainable parameters per part, their share of it, and the sum."""
+    counts = trainable_counts(model)
+    trainable, total = (sum(column) for column in zip(*counts.values()))
+    lines = [f"{'part':<22}{'trainable':>16}{'total':>18}{'share':>9}"]
+    for part, (learned, size) in [*counts.items(), ("sum", (trainable, total))]:
+        lines.append(f"{part:<22}{learned:>16,}{size:>18,}{learned / max(1, size):>9.2%}")
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ a batch is rows padded to the right. Nothing here knows about adapters or optimi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -38,6 +39,7 @@ class Row:
         actions: (64, 2) normalised acceleration and curvature.
         pixels, grid_thw: packed patches (see :func:`pack_pixels`) and their grids; pixels go once features exist.
         vision: cached image features, or None while the vision tower trains.
+        history: (16, 3) poses before t0, for losses in metres.
     """
 
     sample_id: str
@@ -48,6 +50,7 @@ class Row:
     grid_thw: Tensor
     pixels: Tensor | None = None
     vision: VisionFeatures | None = None
+    history: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Batch:
     grid_thw: Tensor
     pixel_values: Tensor | None
     vision: VisionFeatures | None
+    history: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -90,6 +94,22 @@ def observe(sample: Sample, folder: Path, cameras: str = "mono") -> Observation:
     )
 
 
+class SampleFault(MonoError):
+    """A sample that cannot be used; ``reason`` is what to count it under."""
+
+    def __init__(self, sample_id: str, reason: str, error: MonoError) -> None:
+        super().__init__(f"sample {sample_id}: {error}", "", "")
+        self.reason = reason
+
+
+@contextmanager
+def _blame(sample: Sample, reason: str) -> Iterator[None]:
+    try:
+        yield
+    except MonoError as error:
+        raise SampleFault(sample.id, reason, error) from error
+
+
 def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool = False) -> Row:
     """Encode one sample with a loaded model's processor and action space.
 
@@ -98,21 +118,27 @@ def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored
         sample, folder: a line of ``metadata.jsonl`` and its dataset folder.
         cameras: camera mode, see :data:`finetune.policy.CAMERA_MODES`.
         mirrored: encode what a mirror would show; true to life for a camera on the kart's middle line.
+
+    Raises:
+        SampleFault: a frame that cannot be read, or a history, thought or path that cannot be encoded.
     """
-    observation = observe(sample, folder, cameras)
+    with _blame(sample, "unreadable frame"):
+        observation = observe(sample, folder, cameras)
     future, reasoning = np.asarray(sample.future, np.float64), sample.reasoning
     if mirrored:
         frames = {name: images[:, :, ::-1] for name, images in observation.frames.items()}
         observation = replace(observation, frames=frames, history=mirror_poses(observation.history))
         future, reasoning = mirror_poses(future), swap_sides(reasoning)
-    images = select_images(observation, cameras)
     each = camera_of_each_image(cameras)
-    encoded = loaded.processor.encode(images, observation.history, reasoning, each)
-    silent_ids, _ = loaded.processor.tokens(encoded.grid_thw, observation.history, "", each)
+    with _blame(sample, "unusable frame, history or thought"):
+        images = select_images(observation, cameras)
+        encoded = loaded.processor.encode(images, observation.history, reasoning, each)
+        silent_ids, _ = loaded.processor.tokens(encoded.grid_thw, observation.history, "", each)
     history = torch.as_tensor(observation.history, dtype=torch.float64)[None]
     actions = loaded.model.action_space.traj_to_action(history, torch.from_numpy(future)[None])[0].float()
-    if not torch.isfinite(actions).all():
-        raise MonoError(f"sample {sample.id} gives non-finite actions", "finite poses", "quarantine this sample")
+    with _blame(sample, "path without finite actions"):
+        if not torch.isfinite(actions).all():
+            raise MonoError("non-finite actions", "finite poses", "look at its path")
     return Row(
         sample_id=sample.id + ("-mirror" if mirrored else ""),
         input_ids=encoded.input_ids,
@@ -121,6 +147,7 @@ def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored
         actions=actions,
         grid_thw=encoded.grid_thw,
         pixels=pack_pixels(encoded.pixel_values),
+        history=history[0].float(),
     )
 
 
@@ -192,6 +219,7 @@ def collate(rows: Sequence[Row], pad_id: int, silent: Sequence[bool] | None = No
     features = [row.vision for row in rows if row.vision is not None]
     vision = VisionFeatures.cat(features) if len(features) == len(rows) else None
     pixels = [row.pixels for row in rows if row.pixels is not None]
+    histories = [row.history for row in rows if row.history is not None]
     return Batch(
         sample_ids=tuple(row.sample_id for row in rows),
         input_ids=padded(ids, pad_id),
@@ -201,4 +229,5 @@ def collate(rows: Sequence[Row], pad_id: int, silent: Sequence[bool] | None = No
         grid_thw=torch.cat([row.grid_thw for row in rows]),
         pixel_values=unpack_pixels(torch.cat(pixels)) if pixels and vision is None else None,
         vision=vision,
+        history=torch.stack(histories) if len(histories) == len(rows) else None,
     )

@@ -1,171 +1,239 @@
-"""Finetune LoRA adapters on the language model and the action expert of an Alpamayo-R1.
+"""Finetune the language model and the action expert of an Alpamayo-R1 together: LoRA, QLoRA, or all weights.
 
     python -m finetune.lora_finetune --model MODEL --dataset DATASET --lora_rank 16 --lora_alpha 32
+    torchrun --nproc_per_node 2 -m finetune.lora_finetune --model MODEL --dataset DATASET --device cuda
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from tqdm import tqdm
-
-from collector.errors import MonoError
-from collector.run_folder import command_line, open_run
-from collector.samples import read_samples
+from collector.errors import MonoError, require
+from collector.run_folder import command_line
+from collector.samples import METADATA_FILE
 from finetune.cores import share_cores
 from finetune.model_folder import resolve_model
 from finetune.policy import CameraMode
+from finetune.training_settings import LoopSettings, LoraSettings
+
+Method = Literal["lora", "qlora", "full"]
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
-    """Train LoRA adapters with a text loss and a trajectory loss together.
+class Place:
+    """What to train on what.
 
     Attributes:
         model: an Alpamayo-R1 or 1.5, a folder in the official layout or its id on the Hugging Face hub.
         dataset: dataset folder made by `alpamayo-mono build`.
-        out: run folder; the adapter lands in OUT/adapter.
+        out: run folder; the adapter lands in OUT/adapter, a full model in OUT/model.
         cameras: what the kart will have when it drives: one front frame (mono), four front frames
             (mono-4frames), or four cameras of which three are black (mono-padded).
-        lora_rank: rank of the LoRA matrices.
-        lora_alpha: the LoRA update is scaled by alpha / rank.
-        lora_dropout: dropout in front of the LoRA matrices.
-        adapt_language: LoRA on the language model.
-        adapt_expert: LoRA on the action expert.
-        adapt_vision: LoRA on the vision tower; without it image features are computed once, which is much faster.
-        train_projections: train the two action projections in full.
-        steps: optimiser steps.
-        batch_size: samples per step.
-        learning_rate: peak learning rate. 1e-4 suits the 10B weights, 2e-3 the tiny model.
-        warmup_steps: linear warm-up.
-        text_weight: weight of the chain-of-causation cross-entropy.
-        flow_weight: weight of the flow-matching loss.
-        horizon_s: let the flow loss fade along the path with this time constant; 0 weighs all 6.4 s alike, as released.
-        noise_draws: flow noises per sample and step.
-        mirror: train on the mirror image of every sample too; for a camera on the kart's middle line.
-        thought_dropout: share of samples trained without their thought, so that the path also follows the image.
-        validate_every: steps between validation losses.
-        seed: of everything drawn.
-        device: cpu or cuda.
-        dtype: float32 or bfloat16 for the frozen weights.
-        threads: torch threads on a CPU; 0 leaves torch's choice.
+        method: lora; qlora, LoRA with the frozen language model in four bits (needs the extra [gpu]); or full, which
+            trains all weights of the chosen parts and writes a whole model instead of an adapter.
+        overwrite: forget the run that OUT holds, finished or not, and begin again.
     """
 
     model: Path
     dataset: Path
     out: Path = Path("runs/finetune")
     cameras: CameraMode = "mono"
-    lora_rank: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
-    adapt_language: bool = True
-    adapt_expert: bool = True
-    adapt_vision: bool = False
-    train_projections: bool = True
-    steps: int = 300
-    batch_size: int = 16
-    learning_rate: float = 1e-4
-    warmup_steps: int = 20
-    text_weight: float = 1.0
-    flow_weight: float = 1.0
-    horizon_s: float = 0.0
-    noise_draws: int = 2
+    method: Method = "lora"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(LoopSettings, Place):
+    """Train adapters, or all weights, with a text loss and a trajectory loss together.
+
+    A killed run goes on where it was: type the same command again. For several processes put
+    `torchrun --nproc_per_node N -m closed_loop.cli finetune` in place of `alpamayo-mono finetune`.
+
+    Attributes:
+        lora_rank: rank of the LoRA matrices.
+        lora_alpha: the LoRA update is scaled by alpha / rank.
+        lora_dropout: dropout in front of the LoRA matrices.
+        adapt_language: adapt the language model.
+        adapt_expert: adapt the action expert.
+        adapt_vision: adapt the vision tower; without it image features are computed once, which is much faster.
+        train_projections: train the two action projections in full.
+        mirror: train on the mirror image of every sample too; for a camera on the kart's middle line.
+        recompute_layers: layers of each half that are computed again in the backward pass instead of remembered; less
+            memory for more time.
+        device: cpu or cuda.
+        dtype: float32 or bfloat16 for the weights; what trains is kept in float32 beside them.
+        threads: torch threads on a CPU; 0 leaves torch's choice.
+    """
+
+    lora_rank: int = LoraSettings.rank
+    lora_alpha: int = LoraSettings.alpha
+    lora_dropout: float = LoraSettings.dropout
+    adapt_language: bool = LoraSettings.language_model
+    adapt_expert: bool = LoraSettings.action_expert
+    adapt_vision: bool = LoraSettings.vision_tower
+    train_projections: bool = LoraSettings.action_projections
     mirror: bool = False
-    thought_dropout: float = 0.1
-    validate_every: int = 50
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
+    recompute_layers: int = 0
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     threads: int = 0
 
+    @property
+    def lora(self) -> LoraSettings:
+        """What to adapt."""
+        return LoraSettings(
+            rank=self.lora_rank, alpha=self.lora_alpha, dropout=self.lora_dropout, language_model=self.adapt_language,
+            action_expert=self.adapt_expert, vision_tower=self.adapt_vision, action_projections=self.train_projections,
+        )
 
-def finetune(config: FinetuneConfig) -> dict[str, Any]:
-    """Train and save an adapter.
 
-    Returns:
-        The metrics written to ``OUT/metrics.json``.
+def refuse_early(config: FinetuneConfig) -> None:
+    """Say before anything is loaded or written what cannot work.
 
     Raises:
-        MonoError: an empty dataset, a folder that is no model, a part without trainable parameters.
+        MonoError: a camera mode the dataset cannot give, an adapter in place of a model, four bits without
+            bitsandbytes, a GPU that is not there.
     """
     import torch
-
-    from finetune.adapters import LoraSettings, add_lora, save_adapter, trainable_counts, trainable_table
-    from finetune.alpamayo.checkpoint import load_model
-    from finetune.batches import cache_vision, encode_row
-    from finetune.training import LoopSettings, train
 
     if config.cameras == "four":
         raise MonoError(
             "--cameras four", "a mode of the one front camera: mono, mono-4frames or mono-padded",
             "the dataset holds front frames only; choose mono",
         )
+    if (config.model / "adapter_config.json").is_file():
+        raise MonoError(
+            f"{config.model} is an adapter", "a whole model",
+            "give --model the base that the adapter was trained on, or merge the two first",
+        )
+    if config.method == "qlora":
+        require("bitsandbytes", "gpu")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise MonoError(
+            "--device cuda, and torch sees no GPU", "an NVIDIA card, its driver, and a torch built for CUDA",
+            "see what nvidia-smi says, or leave --device out to train on the CPU",
+        )
+
+
+def finetune(config: FinetuneConfig) -> dict[str, Any]:
+    """Train, and save an adapter or a model; goes on with an unfinished run of the same settings.
+
+    Returns:
+        The metrics written to ``OUT/metrics.json``.
+
+    Raises:
+        MonoError: an empty dataset, a folder that is no model, a part without trainable parameters, a run folder
+            that holds another run.
+    """
+    import torch
+
+    from finetune.adapters import trainable_counts, trainable_table
+    from finetune.alpamayo.checkpoint import load_model
+    from finetune.encoding import ASIDE_FILE, SetAside, encode_dataset, encoded_rows, usable_samples
+    from finetune.run_state import ROWS, open_training_run, remove_intermediate
+    from finetune.training import processes, train
+
+    settings = config.lora
+    refuse_early(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    samples = list(read_samples(config.dataset))
-    if not samples:
-        raise MonoError(f"no sample in {config.dataset}", "a dataset with at least one", "run `alpamayo-mono build`")
-    base = resolve_model(config.model)
-    loaded = load_model(base, dtype=getattr(torch, config.dtype), device=config.device)
-    run = open_run(config.out, config, inputs=[config.dataset / "metadata.jsonl", base])
-
-    rows: dict[str, list[Any]] = {}
-    for split in ("train", "val"):
-        views = [
-            (sample, mirrored)
-            for sample in samples
-            if sample.split == split
-            for mirrored in ((False, True) if config.mirror and split == "train" else (False,))
-        ]
-        encoded: Iterator[Any] = (
-            encode_row(loaded, sample, config.dataset, config.cameras, mirrored) for sample, mirrored in views
-        )
-        if not config.adapt_vision:
-            encoded = cache_vision(loaded.model, encoded, torch.device(config.device))
-        bar = tqdm(encoded, total=len(views), desc=f"encode ({split})", unit="sample", dynamic_ncols=True)
-        rows[split] = list(bar)
-
-    settings = LoraSettings(
-        rank=config.lora_rank,
-        alpha=config.lora_alpha,
-        dropout=config.lora_dropout,
-        language_model=config.adapt_language,
-        action_expert=config.adapt_expert,
-        vision_tower=config.adapt_vision,
-        action_projections=config.train_projections,
-    )
-    adapted = add_lora(loaded.model, settings)
-    print(trainable_table(loaded.model))
-    loop = LoopSettings(
-        steps=config.steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        text_weight=config.text_weight,
-        flow_weight=config.flow_weight,
-        horizon_s=config.horizon_s,
-        noise_draws=config.noise_draws,
-        thought_dropout=config.thought_dropout,
-        validate_every=config.validate_every,
-        seed=config.seed,
-    )
+    aside = SetAside()
+    samples = usable_samples(config.dataset, aside)
+    accelerator = processes(config.device)
+    # What trains on a card is brought there part by part, see `prepare`.
+    config = replace(config, model=resolve_model(config.model))
+    loaded = load_model(config.model, dtype=getattr(torch, config.dtype))
+    rows_folder = config.out / ROWS
+    if accelerator.is_main_process:
+        run = open_training_run(config, [config.dataset / METADATA_FILE, config.model], config.overwrite)
+        if not rows_folder.is_dir():
+            loaded.model.vlm.model.visual.to(accelerator.device)
+            encode_dataset(
+                loaded, samples, config.dataset, rows_folder, aside, cameras=config.cameras, mirror=config.mirror,
+                frozen_vision=not config.adapt_vision, device=accelerator.device,
+            )
+    accelerator.wait_for_everyone()
+    rows, validation, aside = encoded_rows(rows_folder)
+    adapted = prepare(loaded.model, config, settings, accelerator.device)
+    if accelerator.is_main_process:
+        print(trainable_table(loaded.model))
+        if aside.entries:
+            print(aside)
+            aside.write(config.out / ASIDE_FILE)
     losses = train(
-        loaded.model, rows["train"], rows["val"], loop, loaded.processor.pad_id, run.folder, device=config.device
+        loaded.model, rows, validation, config, loaded.processor.pad_id, config.out, device=config.device
     )
-    save_adapter(adapted, run.folder / "adapter", base, config.cameras)
-    metrics = {
-        "train_samples": len(rows["train"]),
-        "validation_samples": len(rows["val"]),
+    metrics: dict[str, Any] = {
+        "train_samples": len(rows),
+        "validation_samples": len(validation),
+        "set_aside": aside.counts(),
         "trainable_parameters": {part: counts[0] for part, counts in trainable_counts(loaded.model).items()},
+        "processes": accelerator.num_processes,
         **losses,
     }
-    run.write_metrics(metrics)
-    print(f"adapter: {run.folder / 'adapter'}")
+    if accelerator.is_main_process:
+        made = save(loaded, adapted, config, metrics)
+        # Last of all: a folder with metrics is a finished run.
+        run.write_metrics(metrics)
+        remove_intermediate(config.out)
+        print(f"{'model' if adapted is None else 'adapter'}: {made}")
+    accelerator.wait_for_everyone()
     return metrics
+
+
+def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: Any) -> Any:
+    """Put a model where it trains and mark what trains.
+
+    Returns:
+        The ``PeftModel`` around it; None where all weights train.
+    """
+    from finetune.adapters import add_lora, train_in_full
+
+    model.recompute = config.recompute_layers
+    if config.method == "full":
+        train_in_full(model.to(device), settings)
+        return None
+    if device.type == "cuda":
+        from finetune.placement import place_for_training
+
+        place_for_training(model, device, four_bits=config.method == "qlora", vision_on_card=config.adapt_vision)
+    elif config.method == "qlora":
+        from finetune.quantised import quantise_language_model
+
+        quantise_language_model(model, device)
+    adapted = add_lora(model, settings)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            # The projections too: the expert reads noise through features that bfloat16 would blur.
+            parameter.data = parameter.data.float()
+    if device.type == "cuda" or config.method == "qlora":
+        from finetune.lora_linear import fuse_lora
+
+        fuse_lora(model)
+    return adapted
+
+
+def save(loaded: Any, adapted: Any, config: FinetuneConfig, metrics: dict[str, Any]) -> Path:
+    """Write OUT/adapter with its card, or OUT/model; the folder appears as a whole."""
+    from finetune.adapters import save_adapter
+    from finetune.alpamayo.checkpoint import save_model
+    from finetune.model_card import adapter_card
+    from finetune.training_state import publish
+
+    folder = config.out / ("model" if adapted is None else "adapter")
+    part = folder.with_name(folder.name + ".part")
+    if adapted is None:
+        save_model(loaded, part)
+    else:
+        save_adapter(adapted, part, config.model, config.cameras)
+    (part / "README.md").write_text(adapter_card(config, metrics), encoding="utf-8")
+    publish(part, folder)
+    return folder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -175,4 +243,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MonoError as error:
+        print(f"alpamayo-mono finetune: {error}", file=sys.stderr)
+        sys.exit(2)

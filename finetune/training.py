@@ -1,16 +1,17 @@
-"""The joint loss and the training loop: text and trajectory together, logged apart.
+"""The training loop: text and trajectory together, logged apart, exact after a kill and over several processes.
 
-The loop is accelerate's, so one process on a laptop and several on a GPU box run the same code. Every draw
-(sample order, flow noise, thought dropout) comes from a generator seeded by seed and step.
+The processes are accelerate's, so ``torchrun`` and ``accelerate launch`` run what one process runs: a batch is drawn
+for all, each process takes its rows, and gradients of the global means are summed. Every draw (sample order, flow
+noise, thought dropout, LoRA dropout) follows from seed and step alone.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import resource
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,85 +21,20 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from collector.errors import MonoError, require
-from finetune.alpamayo.flow_matching import horizon_weights, sample_times
 from finetune.batches import Batch, Row, collate
+from finetune.joint_loss import JointLoss, RowLosses, draws
+from finetune.run_state import CHECKPOINTS
+from finetune.training_log import TrainingLog
+from finetune.training_settings import LoopSettings, learning_rate_factor
+from finetune.training_state import Checkpoints, MasterWeights, restore_state, state_tensors
 
+__all__ = ["JointLoss", "LoopSettings", "batch_to", "draws", "learning_rate_factor", "row_order", "train"]
 
-@dataclass(frozen=True)
-class LoopSettings:
-    """How to train.
-
-    Attributes:
-        steps: optimiser steps.
-        batch_size: rows per step and process.
-        learning_rate: peak of a cosine schedule with linear warm-up, decaying to a hundredth.
-        warmup_steps: length of the warm-up.
-        weight_decay: of AdamW.
-        text_weight, flow_weight: weights of the two losses in their sum.
-        horizon_s: fading of the flow loss along the path, 0 for the released loss, which knows none.
-        noise_draws: flow noises per prefix; the prefix is the expensive part, so several draws are cheap.
-        thought_dropout: share of rows whose thought is skipped, so that the expert also reads the image.
-        gradient_clip: largest gradient norm.
-        validate_every: steps between validation losses.
-        seed: of everything drawn.
-    """
-
-    steps: int = 300
-    batch_size: int = 16
-    learning_rate: float = 1e-4
-    warmup_steps: int = 20
-    weight_decay: float = 0.0
-    text_weight: float = 1.0
-    flow_weight: float = 1.0
-    horizon_s: float = 0.0
-    noise_draws: int = 2
-    thought_dropout: float = 0.1
-    gradient_clip: float = 1.0
-    validate_every: int = 50
-    seed: int = 0
-
-
-class JointLoss(nn.Module):
-    """Text and flow loss of a batch, through one prefix pass.
-
-    The flow term is the mean squared error of the predicted vector field in the normalised action space
-    (acceleration and curvature over their standard deviations), the loss Alpamayo-R1's expert was trained
-    with. It is not an xy error: curvature is integrated twice on the way to y, so an error early in the
-    horizon moves every later waypoint, and ADE/FDE in metres are reported by the evaluation instead.
-    """
-
-    def __init__(self, model: Any, horizon_s: float = 0.0) -> None:
-        super().__init__()
-        self.model = model
-        weights = horizon_weights(horizon_s)
-        self.register_buffer("weights", weights, persistent=False)
-
-    def forward(self, batch: Batch, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean text loss over rows that speak, and mean flow loss over all rows.
-
-        Args:
-            batch: rows on the model's device.
-            noise: (B, K, 64, 2) standard normal draws.
-            times: (B, K) flow times in [0, 1).
-        """
-        vision = batch.vision
-        if vision is None:
-            vision = self.model.encode_images(batch.pixel_values, batch.grid_thw)
-        prefix = self.model.run_prefix(batch.input_ids, batch.attention_mask, vision, batch.grid_thw)
-        speaks = batch.label_mask.any(dim=1)
-        text_rows = self.model.text_loss(prefix, batch.label_mask)
-        # A silent row has no label: its text loss is no number and must not touch the mean.
-        text = torch.where(speaks, text_rows, torch.zeros_like(text_rows)).sum() / speaks.sum().clamp(min=1)
-        flow = self.model.flow_loss(prefix, batch.actions, noise, times, self.weights).mean()
-        return text, flow
-
-
-def draws(batch_size: int, settings: LoopSettings, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Flow noise (B, K, 64, 2) and times (B, K) of a step, the same on every machine."""
-    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-    noise = torch.randn(batch_size, settings.noise_draws, 64, 2, generator=generator)
-    times = sample_times((batch_size, settings.noise_draws), generator=generator)
-    return noise.to(device), times.to(device)
+# Noise of validation batches: far from that of any training step.
+_VALIDATION_STEP = 10_000_000
+# Encoding and saving are the main process's; the others wait for it that long.
+_PATIENCE = timedelta(hours=12)
+_TERMS = ("text", "flow", "xy")
 
 
 def row_order(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
@@ -112,14 +48,6 @@ def row_order(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
         pending = pending[batch_size:]
 
 
-def learning_rate_factor(step: int, settings: LoopSettings) -> float:
-    """Linear warm-up, then cosine down to a hundredth of the peak."""
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
-    progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    return 0.01 + 0.495 * (1.0 + math.cos(math.pi * min(1.0, progress)))
-
-
 def batch_to(batch: Batch, device: torch.device) -> Batch:
     """The batch with every tensor on the device."""
     moved: dict[str, Any] = {}
@@ -128,20 +56,79 @@ def batch_to(batch: Batch, device: torch.device) -> Batch:
     return Batch(**moved)
 
 
-def validation_losses(loss: nn.Module, rows: Sequence[Row], settings: LoopSettings, pad_id: int) -> tuple[float, float]:
-    """Mean text and flow loss over validation rows with noise that never changes."""
-    device = next(loss.parameters()).device
-    totals, seen = np.zeros(2), 0
-    loss.eval()
+def processes(device: str) -> Any:
+    """accelerate's view of this run's processes: ``device``, ``num_processes``, ``is_main_process`` and so on."""
+    accelerate = require("accelerate", "model")
+    patience = accelerate.InitProcessGroupKwargs(timeout=_PATIENCE)
+    return accelerate.Accelerator(cpu=device == "cpu", kwargs_handlers=[patience])
+
+
+class Passes:
+    """Forward passes of one process over its share of a global batch.
+
+    Args:
+        loss: the joint loss.
+        accelerator: see :func:`processes`.
+        settings: ``rows_per_pass`` limits a pass.
+        pad_id: see :func:`finetune.batches.collate`.
+    """
+
+    def __init__(self, loss: JointLoss, accelerator: Any, settings: LoopSettings, pad_id: int) -> None:
+        self._loss, self._accelerator, self._settings, self._pad_id = loss, accelerator, settings, pad_id
+
+    def losses(
+        self, rows: Sequence[Row], silent: Sequence[bool], step: int, learn: Callable[[RowLosses], None] | None = None
+    ) -> Tensor:
+        """Losses (B, 3) of all rows of a global batch, the same in every process; columns text, flow, xy.
+
+        Args:
+            rows: of all processes.
+            silent: per row, whether its thought is skipped.
+            step: whose noise to draw.
+            learn: called with the losses of each pass, while their graph lives.
+        """
+        device = self._accelerator.device
+        # Drawn for the global batch, so that a row meets the same noise wherever it is computed.
+        noise, times = draws(len(rows), self._settings, step, device)
+        table = torch.zeros(len(rows), len(_TERMS), device=device)
+        for part in self._parts(len(rows)):
+            batch = collate([rows[index] for index in part], self._pad_id, [silent[index] for index in part])
+            losses = self._loss.rows(batch_to(batch, device), noise[part], times[part])
+            if learn is not None:
+                learn(losses)
+            table[part] = losses.table().detach().float()
+        total: Tensor = self._accelerator.reduce(table, "sum")
+        return total
+
+    def _parts(self, count: int) -> Iterator[list[int]]:
+        accelerator = self._accelerator
+        mine = np.array_split(np.arange(count), accelerator.num_processes)[accelerator.process_index].tolist()
+        size = self._settings.rows_per_pass or max(1, len(mine))
+        for start in range(0, len(mine), size):
+            yield mine[start : start + size]
+
+
+def means(table: Tensor, speaking: int) -> dict[str, float]:
+    """Mean text loss over the rows that speak, mean flow and xy losses over all; from a table (B, 3)."""
+    text, flow, xy = table.sum(dim=0).tolist()
+    return {"text": text / max(1, speaking), "flow": flow / len(table), "xy": xy / len(table)}
+
+
+def speaking_rows(rows: Sequence[Row], silent: Sequence[bool]) -> int:
+    """Rows with text to learn."""
+    return sum(not quiet and bool(row.label_mask.any()) for row, quiet in zip(rows, silent))
+
+
+def validation_losses(passes: Passes, rows: Sequence[Row], settings: LoopSettings) -> dict[str, float]:
+    """Mean losses over at least one validation row, with noise that never changes."""
+    tables, speaking = [], 0
     with torch.no_grad():
         for start in range(0, len(rows), settings.batch_size):
             part = rows[start : start + settings.batch_size]
-            noise, times = draws(len(part), settings, 10_000_000 + start, device)
-            text, flow = loss(batch_to(collate(part, pad_id), device), noise, times)
-            totals += len(part) * np.array([float(text), float(flow)])
-            seen += len(part)
-    loss.train()
-    return (float(totals[0] / seen), float(totals[1] / seen)) if seen else (math.nan, math.nan)
+            silent = [False] * len(part)
+            tables.append(passes.losses(part, silent, _VALIDATION_STEP + start))
+            speaking += speaking_rows(part, silent)
+    return means(torch.cat(tables).double(), speaking)
 
 
 def train(
@@ -155,80 +142,158 @@ def train(
 ) -> dict[str, float]:
     """Train whatever parameters of the model require gradients.
 
-    Writes ``training.jsonl`` (one line a step: step, text_loss, flow_loss, learning_rate, samples_per_s;
-    validation lines carry validation_text_loss and validation_flow_loss) and TensorBoard events into ``out``.
+    Writes ``training.jsonl`` (one line a step: step, text_loss, flow_loss, xy_loss where it is on, learning_rate,
+    samples_per_s; validation lines carry the same losses named validation_...), TensorBoard events and checkpoints
+    into ``out``. Goes on from the newest checkpoint there.
 
     Returns:
-        The first and last validation losses, the rate, and peak memory where a GPU ran.
+        The first and last validation losses where there are validation rows, the rate, and the peak memory.
 
     Raises:
-        MonoError: no rows, or a loss that is not finite (with the sample ids of the batch).
+        MonoError: no rows, more processes than rows in a batch, or a loss or gradient that is not finite (with the
+            sample ids). The last checkpoint stays.
     """
     if not rows:
         raise MonoError("a training set without samples", "at least one", "build more, or lower --val-fraction")
-    accelerate = require("accelerate", "model")
-    tensorboard = require("torch.utils.tensorboard", "model")
-    accelerator = accelerate.Accelerator(cpu=device == "cpu")
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, settings))
-    loss, optimizer, schedule = accelerator.prepare(JointLoss(model, settings.horizon_s), optimizer, schedule)
+    accelerator = processes(device)
+    if settings.batch_size < accelerator.num_processes:
+        raise MonoError(
+            f"--batch_size {settings.batch_size} for {accelerator.num_processes} processes",
+            "at least one row for each (the batch is that of all together)", "raise --batch_size",
+        )
+    weights = MasterWeights(model)
+    optimizer = torch.optim.AdamW(
+        weights.masters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay,
+        fused=accelerator.device.type == "cuda" or None,
+    )
+    checkpoints = Checkpoints(out / CHECKPOINTS)
+    found = checkpoints.newest()
+    done = 0 if found is None else found.step
+    result: dict[str, float] = {} if found is None else found.facts["result"]
+    if found is not None:
+        restore_state(weights, optimizer, found.tensors)
+        del found
+    loss = JointLoss(model, settings.horizon_s, settings.expert_gradient, with_xy=settings.xy_weight > 0.0)
+    passes = Passes(loss.to(accelerator.device), accelerator, settings, pad_id)
+    terms = _TERMS if settings.xy_weight > 0.0 else _TERMS[:2]
     chooser = np.random.default_rng(settings.seed + 17)
     order = row_order(len(rows), settings.batch_size, settings.seed)
-    result: dict[str, float] = {}
-    log = (out / "training.jsonl").open("w")
-    events = tensorboard.SummaryWriter(str(out / "tensorboard"))
+    for _ in range(done):
+        next(order)
+        chooser.random(settings.batch_size)
+    with ExitStack() as stack:
+        log = stack.enter_context(closing(TrainingLog(out, done))) if accelerator.is_main_process else None
+        bar = stack.enter_context(
+            tqdm(total=settings.steps, initial=done, desc="finetune", unit="step", dynamic_ncols=True, disable=not log)
+        )
 
-    def write(step: int, **values: float) -> None:
-        log.write(json.dumps({"step": step, **{key: round(value, 6) for key, value in values.items()}}) + "\n")
-        log.flush()
-        for key, value in values.items():
-            events.add_scalar(key, value, step)
+        def write(step: int, prefix: str, values: dict[str, float], **more: float) -> None:
+            if log is not None:
+                log.write(step, **{f"{prefix}{term}_loss": values[term] for term in terms}, **more)
 
-    def validate(step: int) -> None:
-        text, flow = validation_losses(accelerator.unwrap_model(loss), validation, settings, pad_id)
-        write(step, validation_text_loss=text, validation_flow_loss=flow)
-        when = "first" if "first_validation_text_loss" not in result else "last"
-        result.update({f"{when}_validation_text_loss": text, f"{when}_validation_flow_loss": flow})
+        def validate(step: int) -> None:
+            if not validation:
+                return
+            loss.eval()
+            values = validation_losses(passes, validation, settings)
+            loss.train()
+            write(step, "validation_", values)
+            when = "first" if step == 0 else "last"
+            result.update({f"{when}_validation_{term}_loss": values[term] for term in terms})
 
-    started = time.perf_counter()
-    with tqdm(total=settings.steps, desc="finetune", unit="step", dynamic_ncols=True) as bar:
-        validate(0)
-        for step in range(settings.steps):
+        loss.train()
+        if done == 0:
+            validate(0)
+        started = time.perf_counter()
+        for step in range(done, settings.steps):
             chosen = [rows[index] for index in next(order)]
             silent = (chooser.random(len(chosen)) < settings.thought_dropout).tolist()
-            batch = batch_to(collate(chosen, pad_id, silent), accelerator.device)
-            noise, times = draws(len(batch), settings, step, accelerator.device)
-            text, flow = loss(batch, noise, times)
-            total = settings.text_weight * text + settings.flow_weight * flow
-            if not torch.isfinite(total):
-                raise MonoError(
-                    f"a loss that is not finite at step {step} (text {float(text)}, flow {float(flow)}); "
-                    f"samples: {', '.join(batch.sample_ids)}",
-                    "finite losses",
-                    "look at these samples, or lower --learning_rate",
-                )
-            accelerator.backward(total)
-            accelerator.clip_grad_norm_(trainable, settings.gradient_clip)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-            rate = (step + 1) * settings.batch_size / (time.perf_counter() - started)
-            text_value, flow_value = float(text.detach()), float(flow.detach())
-            write(
-                step + 1,
-                text_loss=text_value,
-                flow_loss=flow_value,
-                learning_rate=schedule.get_last_lr()[0],
-                samples_per_s=rate,
+            learning_rate = settings.learning_rate * learning_rate_factor(step, settings)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            values = _step(passes, weights, optimizer, chosen, silent, step, settings, accelerator)
+            rate = (step + 1 - done) * settings.batch_size / (time.perf_counter() - started)
+            write(step + 1, "", values, learning_rate=learning_rate, samples_per_s=rate)
+            memory = peak_memory_gib(accelerator.device)
+            bar.set_postfix(
+                {**{term: f"{values[term]:.3f}" for term in terms}, "rate": f"{rate:.1f}/s", "mem": f"{memory:.1f}G"}
             )
-            bar.set_postfix(text=f"{text_value:.3f}", flow=f"{flow_value:.3f}", rate=f"{rate:.1f}/s")
             bar.update()
-            if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
+            last = step + 1 == settings.steps
+            if (step + 1) % settings.validate_every == 0 or last:
                 validate(step + 1)
-    log.close()
-    events.close()
-    result["samples_per_s"] = settings.steps * settings.batch_size / (time.perf_counter() - started)
-    if torch.cuda.is_available():
-        result["peak_memory_gib"] = torch.cuda.max_memory_reserved() / 2**30
+            if log is not None and ((step + 1) % settings.checkpoint_every == 0 or last):
+                log.flush_to_disk()
+                checkpoints.save(step + 1, state_tensors(weights, optimizer), {"result": result})
+    if done < settings.steps:
+        result["samples_per_s"] = (settings.steps - done) * settings.batch_size / (time.perf_counter() - started)
+    result["peak_memory_gib"] = peak_memory_gib(accelerator.device)
     return result
+
+
+def _step(
+    passes: Passes,
+    weights: MasterWeights,
+    optimizer: torch.optim.Optimizer,
+    rows: Sequence[Row],
+    silent: Sequence[bool],
+    step: int,
+    settings: LoopSettings,
+    accelerator: Any,
+) -> dict[str, float]:
+    """One optimiser step; returns the global mean losses."""
+    speaking = max(1, speaking_rows(rows, silent))
+    # LoRA dropout is the one draw that takes torch's own generator.
+    torch.manual_seed((settings.seed * 1_000_003 + step) * 1_009 + accelerator.process_index)
+
+    def learn(losses: RowLosses) -> None:
+        # Shares of the global means: over passes and processes they add up to them, however unevenly rows speak.
+        share = settings.text_weight * losses.text.sum() / speaking
+        share = share + settings.flow_weight * losses.flow.sum() / len(rows)
+        if settings.xy_weight > 0.0:
+            share = share + settings.xy_weight * losses.xy.sum() / len(rows)
+        share.backward()
+
+    try:
+        table = passes.losses(rows, silent, step, learn)
+    except torch.cuda.OutOfMemoryError as error:
+        raise MonoError(
+            f"the memory of {torch.cuda.get_device_name(accelerator.device)} is full at step {step + 1} "
+            f"({peak_memory_gib(accelerator.device):.1f} GiB reserved): {str(error).splitlines()[0]}",
+            "room for one forward and backward pass",
+            "use --rows_per_pass 1, then --recompute_layers 36, --dtype bfloat16, --method qlora; all but the last two "
+            "leave the numbers as they are",
+        ) from error
+    values = means(table, speaking)
+    guilty = [row.sample_id for row, fine in zip(rows, table.isfinite().all(dim=1).tolist()) if not fine]
+    if guilty:
+        said = ", ".join(f"{term} {value:g}" for term, value in values.items())
+        raise _not_finite(f"loss ({said})", step, guilty)
+    weights.take_gradients()
+    masters = list(weights.masters.values())
+    if accelerator.num_processes > 1:
+        pending = [torch.distributed.all_reduce(master.grad, async_op=True) for master in masters]
+        for work in pending:
+            work.wait()
+    norm = nn.utils.clip_grad_norm_(masters, settings.gradient_clip)
+    if not bool(norm.isfinite()):
+        raise _not_finite("gradient", step, [row.sample_id for row in rows])
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    weights.give_values()
+    return values
+
+
+def _not_finite(what: str, step: int, sample_ids: Sequence[str]) -> MonoError:
+    return MonoError(
+        f"a {what} that is not finite at step {step + 1}; samples: {', '.join(sample_ids)}",
+        "finite losses and gradients",
+        "look at these samples, or lower --learning_rate; the last checkpoint is as it was",
+    )
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Most memory this process has held so far: reserved on a GPU, resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -28,7 +28,11 @@ TORCH_LEAVES = (
     "finetune.base_training",
     "finetune.batches",
     "finetune.planned_samples",
+    "finetune.encoding",
+    "finetune.joint_loss",
+    "finetune.row_file",
     "finetune.training",
+    "finetune.training_state",
 )
 ROS_LEAVES = (
     "collector.doctor.node",

@@ -28,7 +28,7 @@ class DoctorConfig:
         out: folder the recording will be written to; by default one below runs/.
         jpeg_quality: of the recording, for the disk.
         use_sim_time: --no-use-sim-time for a real vehicle, which has no /clock.
-        model: Alpamayo-R1 model folder of the drive; by default the tiny one, which needs no check.
+        model: model folder of the drive, or its id on the hub; by default the tiny one, which needs no check.
         adapter: PEFT adapter folder of the drive.
         policy_python: interpreter of the policy process; by default this one.
         device: torch device of the drive.

@@ -1,0 +1,102 @@
+"""How to train and what to adapt, as plain data: each setting and its default stand here once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from collector.errors import MonoError
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """What to adapt.
+
+    Attributes:
+        rank, alpha, dropout: of the LoRA matrices; the update is scaled by alpha / rank.
+        language_model, action_expert, vision_tower: parts that get LoRA on all their linear layers.
+        action_projections: train ``action_in_proj`` and ``action_out_proj`` in full.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    language_model: bool = True
+    action_expert: bool = True
+    vision_tower: bool = False
+    action_projections: bool = True
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha < 1:
+            raise MonoError(
+                f"LoRA rank {self.rank} and alpha {self.alpha}", "both at least 1", "use --lora_rank 16 --lora_alpha 32"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise MonoError(f"LoRA dropout {self.dropout}", "0 <= dropout < 1", "leave it at 0")
+
+    def parts(self) -> list[str]:
+        """Names of the parts this setting adapts, in table order."""
+        wanted = {
+            "language model": self.language_model,
+            "action expert": self.action_expert,
+            "vision tower": self.vision_tower,
+        }
+        return [name for name, on in wanted.items() if on]
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How to train.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: samples per step, of all processes together.
+        rows_per_pass: samples per forward pass of one process; 0 takes its whole share of the batch at once. Less
+            memory for more time, and the same step.
+        learning_rate: peak of a cosine schedule with linear warm-up, decaying to a hundredth. 1e-4 suits LoRA on the
+            10B weights, 2e-3 on the tiny model; full training wants a tenth of it.
+        warmup_steps: linear warm-up.
+        weight_decay: of AdamW.
+        text_weight: weight of the chain-of-causation cross-entropy.
+        flow_weight: weight of the flow-matching loss.
+        xy_weight: weight of the mean squared xy error, in square metres, of the path decoded from a one-step estimate.
+        expert_gradient: let the expert's losses reach the language model through the keys and values it reads.
+        horizon_s: let the flow loss fade along the path with this time constant; 0 weighs all 6.4 s alike, as released.
+        noise_draws: flow noises per sample and step; the prefix is the expensive part, so several draws are cheap.
+        thought_dropout: share of samples trained without their thought, so that the path also follows the image.
+        gradient_clip: largest gradient norm.
+        validate_every: steps between validation losses.
+        checkpoint_every: steps between checkpoints, from which a killed run goes on.
+        seed: of everything drawn.
+    """
+
+    steps: int = 300
+    batch_size: int = 16
+    rows_per_pass: int = 0
+    learning_rate: float = 1e-4
+    warmup_steps: int = 20
+    weight_decay: float = 0.0
+    text_weight: float = 1.0
+    flow_weight: float = 1.0
+    xy_weight: float = 0.0
+    expert_gradient: bool = True
+    horizon_s: float = 0.0
+    noise_draws: int = 2
+    thought_dropout: float = 0.1
+    gradient_clip: float = 1.0
+    validate_every: int = 50
+    checkpoint_every: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "noise_draws", "validate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise MonoError(f"--{name} {getattr(self, name)}", "at least 1", f"leave --{name} out for its default")
+
+
+def learning_rate_factor(step: int, settings: LoopSettings) -> float:
+    """Linear warm-up, then cosine down to a hundredth of the peak."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    return 0.01 + 0.495 * (1.0 + math.cos(math.pi * min(1.0, progress)))
