@@ -32,7 +32,7 @@ from collector.conversions import odometry_of, rgb_of, stamp_ns_of
 from collector.doctor.machine import find_model
 from collector.errors import MonoError
 from collector.message_types import message_class
-from collector.ros_session import Session, run_node
+from collector.ros_session import Session, node_main
 from collector.run_folder import open_run
 from collector.stack import AWSIM_STATUS, CAMERA_IMAGE, ODOMETRY, qos_profile
 from finetune import TINY_BASE
@@ -290,18 +290,9 @@ def deviation_line(folder: Path) -> str:
     )
 
 
-def run(session: Session) -> int:
-    """Body of the node's process."""
-    node = DriveNode(session)
-    try:
-        return node.drive()
-    finally:
-        node.destroy_node()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: ``python -m closed_loop.drive_node``, and the console script of the ROS package."""
-    return run_node(run, arguments)
+    return node_main(DriveNode, DriveNode.drive, arguments)
 
 
 if __name__ == "__main__":

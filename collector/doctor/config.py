@@ -11,6 +11,7 @@ import tyro
 from collector.errors import MonoError
 
 Purpose = Literal["record", "drive"]
+_LAST_DOMAIN = 232  # its ports are the last that exist; beyond it a middleware ends the process
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,6 @@ class DoctorConfig:
         ):
             if not low <= value <= high:
                 raise MonoError(f"--{name} {value:g}", f"{low:g} to {high:g}", "see alpamayo-mono doctor --help")
+        strange = [domain for domain in self.domains if not 0 <= domain <= _LAST_DOMAIN]
+        if strange:
+            raise MonoError(f"--domains {strange[0]}", f"0 to {_LAST_DOMAIN}", "see alpamayo-mono doctor --help")
