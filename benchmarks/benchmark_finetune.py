@@ -58,23 +58,16 @@ ROWS = (
 def random_model(device: str) -> Any:
     """An AlpamayoR1 of the released sizes with random bfloat16 weights, made on the card."""
     import torch
+    from random_checkpoint import random_tensors
 
-    from finetune.alpamayo.checkpoint import _constants, _remake_rotary
+    from finetune.alpamayo.checkpoint import _remake_rotary
     from finetune.alpamayo.configuration import AlpamayoConfig
     from finetune.alpamayo.model import AlpamayoR1
 
     config = AlpamayoConfig()
     with torch.device("meta"):
         model = AlpamayoR1(config)
-    constants = _constants(model, config, torch.bfloat16)
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        if name in constants:
-            tensors[name] = constants[name].to(device)
-        elif name.endswith("norm.weight") or "layernorm" in name:
-            tensors[name] = torch.ones(tensor.shape, dtype=torch.bfloat16, device=device)
-        else:
-            tensors[name] = torch.empty(tensor.shape, dtype=torch.bfloat16, device=device).normal_(0.0, 0.02)
+    tensors = dict(random_tensors(config, device, torch.bfloat16))
     model.load_state_dict(tensors, strict=True, assign=True)
     _remake_rotary(model, device)
     return model.eval()

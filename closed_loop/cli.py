@@ -66,6 +66,7 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         (
             Verb("finetune", "finetune.lora_finetune:main", "train a LoRA on both halves of the model", "model"),
             Verb("evaluate", "finetune.evaluation:main", "open-loop errors and consistency of a model", "model"),
+            Verb("merge", "finetune.merge:main", "base and adapter as one full checkpoint for other tools", "model"),
         ),
     ),
     (

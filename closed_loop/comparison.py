@@ -12,7 +12,7 @@ import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +26,8 @@ from closed_loop.simulator.course_design import course_named
 from collector.errors import MonoError
 from collector.run_folder import command_line, git_commit, hash_path, open_run
 from finetune import TINY_BASE
+from finetune.adapter_folder import adapter_facts, check_belongs
+from finetune.model_folder import resolve_model
 from finetune.policy import Policy
 
 NAMES = tuple(CONDITIONS)
@@ -36,14 +38,14 @@ class CompareConfig:
     """Drive base, adapter and teacher on courses nobody trained on, and say how far each strays on curves.
 
     Attributes:
-        model: base model folder in the official layout.
+        model: base model, a folder in the official layout or its id on the Hugging Face hub.
         adapter: adapter folder (what finetune wrote to OUT/adapter).
         courses: city, city-mirror, random:SEED or course files; never ones that were trained on.
         starts: starts per course, evenly spread over the lap.
         laps: continuous laps from each start.
         conditions: base-four, base-padded, base-mono, base-mono-4frames, adapter-padded, adapter-mono,
-            adapter-mono-4frames, teacher; none given: base-four, base-padded, base-mono, teacher, and adapter-mono
-            with an adapter.
+            adapter-mono-4frames, teacher; none given: base-four, base-padded, base-mono, teacher, and with an adapter
+            the one of the cameras it was trained for.
         out: run folder; finished cells in it are not driven again.
         reference: line the deviation is measured from (a raceline or centreline file); empty is each course's own
             centreline. A file fits one course only.
@@ -99,9 +101,16 @@ class CompareConfig:
     def chosen(self) -> tuple[Condition, ...]:
         """The conditions to drive, in the table's order."""
         wanted = self.conditions or (
-            "base-four", "base-padded", "base-mono", *(["adapter-mono"] if self.adapter else []), "teacher",
+            "base-four", "base-padded", "base-mono", *([self._adapted()] if self.adapter else []), "teacher",
         )
         return tuple(CONDITIONS[name] for name in NAMES if name in wanted)
+
+    def _adapted(self) -> str:
+        """The condition that drives the adapter with the cameras it was trained for."""
+        assert self.adapter is not None
+        cameras = adapter_facts(self.adapter).cameras
+        fitting = [name for name, condition in CONDITIONS.items() if condition.adapted and condition.cameras == cameras]
+        return fitting[0] if fitting else "adapter-mono"
 
 
 def settings_of(config: CompareConfig) -> CellSettings:
@@ -155,6 +164,10 @@ def compare(
     """
     for course in config.courses:
         course_named(course)  # a spelling mistake should not surface after an hour
+    config = replace(config, model=resolve_model(config.model))
+    for condition in config.chosen:
+        if condition.adapted and config.adapter is not None:
+            check_belongs(adapter_facts(config.adapter), config.model, condition.cameras)
     inputs = [config.model, *([config.adapter] if config.adapter else [])]
     run = open_run(config.out, config, inputs=inputs)
     store, settings = CellStore(run.folder), settings_of(config)

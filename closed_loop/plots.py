@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from closed_loop.cells import CONDITIONS
 from closed_loop.simulator.course import Course
 from collector.curvature import CurveSegment
+from finetune.plot_style import INK, SIDES, STYLE
 
 Table = Mapping[str, NDArray[Any]]
 FloatArray = NDArray[np.float64]
@@ -35,30 +36,10 @@ COLOURS: Mapping[str, str] = {
     "adapter-mono": "#1d8a4e",
     "adapter-mono-4frames": "#12877f",
     "teacher": "#6b7280",
-    "before": "#d1432f",
-    "after": "#1d8a4e",
-}
-STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelcolor": "#333a44",
-    "axes.edgecolor": "#9aa3ad",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e8ec",
-    "grid.linewidth": 0.8,
-    "xtick.color": "#4a525c",
-    "ytick.color": "#4a525c",
-    "legend.frameon": False,
-    "figure.facecolor": "white",
+    **SIDES,
 }
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#1745a3", "#7fb2e5", "#f4f1e8", "#f0a27a", "#b3151b"])
-INK, ROAD, EDGE = "#20262e", "#e9ecef", "#9aa3ad"
+ROAD, EDGE = "#e9ecef", "#9aa3ad"
 # Signed deviation is drawn on one scale everywhere, so that two maps can be compared.
 SCALE_M = 2.0
 

@@ -27,7 +27,16 @@ AIM_M = 1.0
 
 def image(figure: Figure, alt: str) -> dict[str, str]:
     """A figure for the page: its bytes as a data URI, and words for those who cannot see it."""
-    return {"src": "data:image/png;base64," + base64.b64encode(plots.png(figure, dpi=110)).decode(), "alt": alt}
+    return _png(plots.png(figure, dpi=110), alt)
+
+
+def image_file(path: Path, alt: str) -> dict[str, str]:
+    """The same from a PNG that another run drew."""
+    return _png(path.read_bytes(), alt)
+
+
+def _png(data: bytes, alt: str) -> dict[str, str]:
+    return {"src": "data:image/png;base64," + base64.b64encode(data).decode(), "alt": alt}
 
 
 def metres(value: float | None) -> str:

@@ -14,12 +14,23 @@ from closed_loop import losses, plots
 from closed_loop.cells import CONDITIONS
 from closed_loop.deviation import reference_curves, verdict
 from closed_loop.driven import MeasuredDrive, measure_drive, read_json
-from closed_loop.report_comparison import image, metres, number, percent
+from closed_loop.report_comparison import image, image_file, metres, number, percent
 from collector.camera_block import cameras_of
 from collector.cards import cards_html, make_cards
 from collector.errors import MonoError
 from collector.samples import load_manifest
 from collector.survey import count_rows, survey_dataset
+from finetune.open_loop_tables import verdict_texts
+
+# What `evaluate` draws, in the order shown.
+OPEN_LOOP_PLOTS = {
+    "error_by_horizon": "Mean distance from the driven path over the time ahead",
+    "before_after": "Max deviation of every sample before and after",
+    "error_by_curve": "Max deviation by curve label and radius",
+    "consistency": "Thought against path and against the truth",
+    "min_ade": "minADE over the number of plans drawn",
+    "examples": "Plans from above",
+}
 
 
 def open_loop(folder: Path) -> dict[str, Any]:
@@ -45,9 +56,18 @@ def open_loop(folder: Path) -> dict[str, Any]:
             "consistent": f"{percent(said.get('consistent'))} ({percent(said.get('coverage'))})" if said else "-",
             "symptom": percent(said.get("thinks_curve_drives_straight")) if said else "-",
         })
+    compared = None
+    if metrics.get("verdicts"):
+        title, headings, cells = verdict_texts(metrics, wide=True)
+        compared = {"title": title, "headings": headings, "rows": cells}
     return {
-        "columns": [heading for _key, heading in columns], "labels": labels, "rows": rows,
+        "columns": [heading for _key, heading in columns], "labels": labels, "rows": rows, "compared": compared,
         "definitions": metrics.get("definitions", ""), "cameras": metrics.get("cameras", ""),
+        "evaluated": metrics.get("evaluated", "split val"),
+        "plots": [
+            image_file(path, alt) for name, alt in OPEN_LOOP_PLOTS.items()
+            if (path := folder / "plots" / f"{name}.png").is_file()
+        ],
     }
 
 

@@ -163,12 +163,14 @@ def pool(rows: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
         return None
 
     def size(row: dict[str, Any], rate: str) -> float:
-        if rate in ("coverage", "longitudinal_coverage"):
+        if rate in ("coverage", "longitudinal_coverage", "both_coverage"):
             return float(row["plans"])
         if rate in ("consistent", "thought_right"):
             return float(row["plans"] * (row["coverage"] or 0.0))
-        if rate == "longitudinal_consistent":
+        if rate in ("longitudinal_consistent", "speed_thought_right"):
             return float(row["plans"] * (row["longitudinal_coverage"] or 0.0))
+        if rate == "both_consistent":
+            return float(row["plans"] * (row["both_coverage"] or 0.0))
         if rate == "thinks_curve_drives_straight":
             return float(row["curve_plans"])
         return float(row["lap_plans"] if rate == "path_matches_lap" else row["lap_claims"])
@@ -178,7 +180,8 @@ def pool(rows: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
         if key in ("plans", "curve_plans", "lap_plans", "lap_claims"):
             pooled[key] = sum(row[key] for row in given)
             continue
-        sizes = [size(row, key) for row in given if row[key] is not None]
-        rates = [row[key] for row in given if row[key] is not None]
+        # A cell that an earlier version finished lacks the rates that are newer.
+        known = [row for row in given if row.get(key) is not None]
+        sizes, rates = [size(row, key) for row in known], [row[key] for row in known]
         pooled[key] = float(np.average(rates, weights=sizes)) if sum(sizes) > 0.0 else None
     return pooled

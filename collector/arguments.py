@@ -244,7 +244,7 @@ ARGUMENTS: tuple[Argument, ...] = (
         nodes=("simulator",),
     ),
     # The driver.
-    Argument("model", "", "Alpamayo-R1 model folder; empty takes the tiny base shipped with this package",
+    Argument("model", "", "Alpamayo model folder, or an id of the Hugging Face hub; empty takes the tiny base shipped",
              nodes=("drive_node",)),
     Argument("adapter", "", "PEFT adapter folder (what finetune wrote); empty drives the bare model",
              nodes=("drive_node",)),

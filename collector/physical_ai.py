@@ -45,7 +45,7 @@ _BATCH = 12
 
 @dataclass(frozen=True)
 class PhysicalAiConfig:
-    """Cut clips of NVIDIA's PhysicalAI-AV into samples of the front camera, in curves only.
+    """Cut clips of NVIDIA's PhysicalAI-AV into samples of the front camera, in curves only unless told otherwise.
 
     Download clips first, with the package itself:
     physical_ai_av.PhysicalAIAVDatasetInterface(cache_dir=DIR).download_clip_features(CLIPS, [the features
@@ -65,6 +65,7 @@ class PhysicalAiConfig:
         track: what counts as one continuous motion, and which poses are cleaned.
         thresholds: of the curve labels. Roads bend less than kart courses: curve-curvature-1pm 0.01 takes bends of
             100 m radius too.
+        straights: keep frames without a curve ahead, too.
         overwrite: replace a dataset that is there already.
     """
 
@@ -79,6 +80,7 @@ class PhysicalAiConfig:
     jpeg_quality: int = 95
     track: TrackConfig = field(default_factory=TrackConfig)
     thresholds: CurveThresholds = field(default_factory=CurveThresholds)
+    straights: bool = False
     overwrite: bool = False
 
     def for_cutting(self) -> BuildConfig:
@@ -211,7 +213,7 @@ def build_physical_ai(config: PhysicalAiConfig, show_progress: bool = True) -> t
                 left_out[clip] = f"{UNREADABLE}: {type(error).__name__}: {error}"
                 continue
             quality[clip] = drive.track.report.plain()
-            if not _has_curve(drive, stamps_ns, config.thresholds):
+            if not config.straights and not _has_curve(drive, stamps_ns, config.thresholds):
                 report.seen += len(stamps_ns)
                 report.rejected[STRAIGHT] = report.rejected.get(STRAIGHT, 0) + len(stamps_ns)
                 continue
@@ -220,7 +222,7 @@ def build_physical_ai(config: PhysicalAiConfig, show_progress: bool = True) -> t
                 for index, piece in enumerate(drive.track.pieces)
                 if clip in for_validation
             ]
-            _cut_clip(frames, SampleCutter(drive, cutting, whole, texts), SampleLine(writer, report))
+            _cut_clip(frames, SampleCutter(drive, cutting, whole, texts), SampleLine(writer, report), config.straights)
         report.check_sum()
         settings = plain(config)
         for private in ("data", "out", "overwrite"):
@@ -245,10 +247,10 @@ def build_physical_ai(config: PhysicalAiConfig, show_progress: bool = True) -> t
     return report, left_out
 
 
-def _cut_clip(frames: Iterator[RawFrame | None], cutter: SampleCutter, line: SampleLine) -> None:
+def _cut_clip(frames: Iterator[RawFrame | None], cutter: SampleCutter, line: SampleLine, straights: bool) -> None:
     for frame in frames:
         cut = cutter.add(frame)
-        straight = not isinstance(cut, str) and cut.sample.curve.label == "straight"
+        straight = not straights and not isinstance(cut, str) and cut.sample.curve.label == "straight"
         line.take(STRAIGHT if straight else cut)
     line.finish()
 

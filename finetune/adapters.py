@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from collector.errors import MonoError, require
+from finetune.adapter_folder import ADAPTER_CONFIG, OWN_FACTS, adapter_facts, check_belongs
+from finetune.adapter_weights import AdapterWeights, PartChanges
+from finetune.alpamayo.model import AlpamayoR1
+from finetune.model_folder import base_fingerprint, model_name
 from finetune.training_settings import LoraSettings
 
 _TEXT_LINEARS = r"self_attn\.(?:q|k|v|o)_proj|mlp\.(?:gate|up|down)_proj"
@@ -148,78 +151,93 @@ def trainable_table(model: nn.Module) -> str:
 
 
 def save_adapter(adapted: Any, folder: Path, base: Path, cameras: str) -> None:
-    """Write a PEFT adapter folder that also says which base and camera mode it was trained for."""
-    folder.mkdir(parents=True, exist_ok=True)
-    adapted.save_pretrained(str(folder), safe_serialization=True)
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text())
-    config["base_model_name_or_path"] = base.name
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's card template says nothing about this adapter
-    (folder / "alpamayo_mono.json").write_text(json.dumps({"base": base.name, "cameras": cameras}, indent=2) + "\n")
-
-
-def adapter_facts(folder: Path) -> dict[str, Any]:
-    """Base name, camera mode, rank and alpha of an adapter folder.
-
-    Raises:
-        MonoError: not an adapter folder.
-    """
-    path = folder / "adapter_config.json"
-    if not path.is_file() or not (folder / "adapter_model.safetensors").is_file():
-        raise MonoError(
-            f"{folder} holds no adapter",
-            "adapter_config.json and adapter_model.safetensors",
-            "give the adapter folder that `alpamayo-mono finetune` printed last",
-        )
-    config = json.loads(path.read_text())
-    own = folder / "alpamayo_mono.json"
-    facts: dict[str, Any] = json.loads(own.read_text()) if own.is_file() else {}
-    return {**facts, "rank": config.get("r"), "alpha": config.get("lora_alpha")}
-
-
-def load_adapter(model: nn.Module, folder: Path | str) -> nn.Module:
-    """Load an adapter, prove that it changes each half, and merge it into the weights.
+    """Write a PEFT adapter folder that also says which base and camera mode it was trained for.
 
     Args:
-        model: the base ``AlpamayoR1`` the adapter was trained on; changed in place.
+        adapted: what :func:`add_lora` returned.
+        folder: made where absent.
+        base: folder of the base model; its fingerprint is written where there is such a folder.
+        cameras: camera mode.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    adapted.save_pretrained(str(folder), safe_serialization=True)
+    path = folder / ADAPTER_CONFIG
+    config = json.loads(path.read_text())
+    name = model_name(base)
+    config["base_model_name_or_path"] = name
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's card template says nothing about this adapter
+    facts = {"base": name, "cameras": cameras, "rank": config["r"], "alpha": config["lora_alpha"]}
+    if base.is_dir():
+        facts["base_fingerprint"] = base_fingerprint(base)
+    (folder / OWN_FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def load_adapter(
+    model: AlpamayoR1, folder: Path | str, *, base: Path | None = None, cameras: str | None = None
+) -> AlpamayoR1:
+    """Put an adapter into the weights of its base and prove that it is there.
+
+    The weights change in place and stay plain ones: serving then costs what the base costs.
+
+    Args:
+        model: the base the adapter was trained on.
         folder: a PEFT adapter folder.
+        base: folder the model came from; None for one that was never in a folder.
+        cameras: camera mode to drive in; None where nobody drives.
 
     Returns:
-        The same model with merged weights and no PEFT wrappers: serving then costs what the base costs.
+        The same model.
 
     Raises:
-        MonoError: not an adapter, shapes of another base, or an adapter that changes nothing.
+        MonoError: not an adapter, damaged, of another base or camera mode; or the weights of a part it names, or the
+            model's answer to a fixed sample, are as they were. The model is then of no more use.
     """
-    peft = require("peft", "model")
-    folder = Path(folder)
     facts = adapter_facts(folder)
-    try:
-        wrapped = peft.PeftModel.from_pretrained(model, str(folder))
-    except (RuntimeError, ValueError) as error:
+    check_belongs(facts, base, cameras)
+    weights = {name: value for name, value in model.state_dict(keep_vars=True).items() if value.is_floating_point()}
+    adapter = AdapterWeights(facts, {name: tuple(value.shape) for name, value in weights.items()})
+    before = fixed_answer(model)
+    changes = PartChanges(facts.folder)
+    with torch.no_grad():
+        for name in adapter.names:
+            changed = adapter.applied(name, weights[name])
+            changes.add(part_of(name), weights[name], changed)
+            weights[name].copy_(changed)
+    changes.proven()
+    after = fixed_answer(model)
+    if not bool(torch.isfinite(after).all()) or torch.equal(before, after):
         raise MonoError(
-            f"the adapter {folder} (trained on {facts.get('base', 'an unnamed base')}) does not fit this model: "
-            + str(error).splitlines()[0],
-            "the base model it was trained on",
-            "give --model the base the adapter names",
-        ) from error
-    norms = dict(_delta_norms(model))
-    adapted_halves = {part_of(name) for name in norms}
-    still = [part for part in adapted_halves if not any(n > 0 for k, n in norms.items() if part_of(k) == part)]
-    if not norms or still:
-        raise MonoError(
-            f"the adapter {folder} changes nothing in: {', '.join(still) or 'the whole model'}",
-            "non-zero LoRA matrices in each part it names",
-            "train it (an adapter saved before the first step is zero by construction)",
+            f"with the adapter {facts.folder} the model answers a fixed sample "
+            + ("exactly as without it" if torch.equal(before, after) else "with NaN"),
+            "another answer, in finite numbers", "train it longer, or use an earlier checkpoint",
         )
-    merged: nn.Module = wrapped.merge_and_unload()
-    return merged
+    return model
 
 
-def _delta_norms(model: nn.Module) -> Iterator[tuple[str, float]]:
-    """Norm of the weight update B A of each adapted layer, by layer name."""
-    for name, module in model.named_modules():
-        if hasattr(module, "lora_A") and hasattr(module, "lora_B"):
-            for key in module.lora_A:
-                delta = module.lora_B[key].weight @ module.lora_A[key].weight
-                yield f"{name}.lora_B.{key}", float(torch.linalg.matrix_norm(delta.detach().float()))
+@torch.no_grad()
+def fixed_answer(model: AlpamayoR1) -> Tensor:
+    """What a model makes of one fixed sample: the logits of the next word and one velocity, as one float32 vector.
+
+    The sample is made from the model's own sizes, the smallest image and a few words, so that asking is cheap.
+    """
+    settings = model.settings
+    vision = settings.vlm["vision_config"]
+    side = 2 * vision["spatial_merge_size"]
+    values = vision["in_channels"] * vision["temporal_patch_size"] * vision["patch_size"] ** 2
+    ramp = torch.linspace(-1.0, 1.0, side * side * values, device=model.device)
+    grids = torch.tensor([[1, side, side]], device=model.device)
+    features = model.encode_images((3.0 * ramp).sin().view(side * side, values), grids)
+    bins = settings.history_token_start_idx + torch.arange(16) % settings.history_tokenizer.num_bins
+    ids = torch.cat([
+        torch.tensor([settings.vlm["vision_start_token_id"]]),
+        torch.full((len(features.embeds),), settings.vlm["image_token_id"]),
+        torch.tensor([settings.vlm["vision_end_token_id"]]), bins,
+        torch.tensor([settings.token_ids.future_start]),
+    ])[None].to(model.device)
+    prefix = model.run_prefix(ids, torch.ones_like(ids), features, grids.cpu())
+    waypoints = settings.action_space.n_waypoints
+    x_t = torch.linspace(-1.0, 1.0, 2 * waypoints, device=model.device).view(1, waypoints, 2)
+    velocity = model.velocity(prefix, x_t, torch.full((1,), 0.5, device=model.device))
+    assert prefix.hidden is not None
+    return torch.cat([model.text_logits(prefix.hidden[0, -1]), velocity.flatten()])

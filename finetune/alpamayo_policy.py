@@ -13,7 +13,8 @@ from torch import Tensor
 
 from collector.errors import MonoError
 from finetune.alpamayo.checkpoint import LoadedModel, load_model
-from finetune.policy import FUTURE_STEPS, Observation, Plan, cameras_of, select_images
+from finetune.alpamayo.processor import Encoded
+from finetune.policy import FUTURE_STEPS, Observation, Plan, camera_of_each_image, cameras_of, select_images
 
 MAX_THOUGHT_TOKENS = 128
 
@@ -25,7 +26,7 @@ class AlpamayoPolicy:
     depend on which others were planned beside it.
 
     Args:
-        model_folder: official layout; or a model already loaded.
+        model_folder: official layout, or the id of one on the Hugging Face hub; or a model already loaded.
         adapter: PEFT adapter folder, merged on loading.
         cameras: camera mode, see :data:`finetune.policy.CAMERA_MODES`.
         flow_steps: Euler steps of the action expert.
@@ -61,14 +62,13 @@ class AlpamayoPolicy:
         if isinstance(model_folder, LoadedModel):
             loaded = model_folder
         else:
-            dtype = torch.float32 if torch.device(device).type == "cpu" else None
-            loaded = load_model(model_folder, dtype=dtype, device=device)
+            loaded = load_base(model_folder, device)
         self.processor = loaded.processor
         self.model = loaded.model
         if adapter is not None:
             from finetune.adapters import load_adapter
 
-            self.model = load_adapter(loaded.model, adapter)  # type: ignore[assignment]
+            load_adapter(loaded.model, adapter, base=loaded.folder, cameras=cameras)
         self.model.eval()
         self.cameras = cameras
         self.flow_steps = flow_steps
@@ -81,9 +81,37 @@ class AlpamayoPolicy:
         """Plan for one observation."""
         return self.plan_many([observation])[0]
 
-    @torch.no_grad()
     def plan_many(self, observations: Sequence[Observation]) -> list[Plan]:
         """Plan for several observations in one pass; ``timings_ms`` are those of the whole pass.
+
+        Raises:
+            MonoError: an observation lacks a camera of the mode.
+        """
+        return [plan for plan, _ in self.plan_draws(observations, 0)]
+
+    def encode(self, observation: Observation) -> Encoded:
+        """The prompt of an observation.
+
+        Raises:
+            MonoError: it lacks a camera of the mode.
+        """
+        asked = None if self.reasoning else ""
+        images, cameras = select_images(observation, self.cameras), camera_of_each_image(self.cameras)
+        return self.processor.encode(images, observation.history, asked, cameras)
+
+    @torch.no_grad()
+    def plan_draws(
+        self, observations: Sequence[Observation], draws: int, encoded: Sequence[Encoded] | None = None
+    ) -> list[tuple[Plan, np.ndarray]]:
+        """Plans as :meth:`plan_many` makes them and, from the same thoughts, plans drawn at noise temperature 1.
+
+        Args:
+            observations: of one pass.
+            draws: how many to draw for each; a draw depends on seed, stamp and its number alone.
+            encoded: their prompts from :meth:`encode`, where they are at hand; frames are not looked at then.
+
+        Returns:
+            per observation its plan and the poses (draws, 64, 3) of the draws.
 
         Raises:
             MonoError: an observation lacks a camera of the mode.
@@ -91,13 +119,7 @@ class AlpamayoPolicy:
         if not observations:
             return []
         clock = _StageClock(self.model.device)
-        asked = None if self.reasoning else ""
-        batch = self.processor.collate(
-            [
-                self.processor.encode(select_images(observation, self.cameras), observation.history, asked)
-                for observation in observations
-            ]
-        )
+        batch = self.processor.collate(encoded or [self.encode(observation) for observation in observations])
         clock.lap("encode")
         device, grids = self.model.device, batch.grid_thw
         vision = self.model.encode_images(batch.pixel_values.to(device), grids.to(device))
@@ -113,23 +135,29 @@ class AlpamayoPolicy:
             )
             prefix, thoughts = answer.prefix, [self.processor.decode_reasoning(ids) for ids in answer.tokens]
         clock.lap("decode")
-        actions = self.model.sample_actions(prefix, self._noise(observations).to(device), self.flow_steps)
-        poses = self._poses(observations, actions)
+        noise = torch.cat([self._noise(observations)[:, None], self._drawn_noise(observations, draws)], dim=1)
+        actions = self.model.sample_actions(prefix, noise.flatten(0, 1).to(device), self.flow_steps)
+        poses = self._poses([o for o in observations for _ in range(1 + draws)], actions)
         clock.lap("action")
+        sets = np.stack(poses).reshape(len(observations), 1 + draws, FUTURE_STEPS, 3)
         return [
-            Plan(observation.stamp_ns, pose, thought, dict(clock.laps_ms))
-            for observation, pose, thought in zip(observations, poses, thoughts)
+            (Plan(observation.stamp_ns, own[0], thought, dict(clock.laps_ms)), own[1:])
+            for observation, own, thought in zip(observations, sets, thoughts)
         ]
 
     def _noise(self, observations: Sequence[Observation]) -> Tensor:
         shape = (FUTURE_STEPS, 2)
         if self.noise_temperature == 0.0:
             return torch.zeros(len(observations), *shape)
-        draws = []
-        for observation in observations:
-            seed = np.random.SeedSequence([self.seed, observation.stamp_ns]).generate_state(1, np.uint64)[0]
-            draws.append(torch.randn(shape, generator=torch.Generator().manual_seed(int(seed) >> 1)))
-        return self.noise_temperature * torch.stack(draws)
+        return self.noise_temperature * torch.stack([_seeded_noise(self.seed, o.stamp_ns) for o in observations])
+
+    def _drawn_noise(self, observations: Sequence[Observation], draws: int) -> Tensor:
+        """(B, draws, 64, 2) at temperature 1; the first ones are the same for any number of draws."""
+        noise = torch.zeros(len(observations), draws, FUTURE_STEPS, 2)
+        for row, observation in enumerate(observations):
+            for draw in range(draws):
+                noise[row, draw] = _seeded_noise(self.seed, observation.stamp_ns, 1 + draw)
+        return noise
 
     def _poses(self, observations: Sequence[Observation], actions: Tensor) -> list[np.ndarray]:
         """Poses (64, 3) per observation; the wheel speed at t0, where known, replaces the estimate from poses."""
@@ -143,6 +171,17 @@ class AlpamayoPolicy:
         v0 = torch.where(torch.tensor(known).to(v0.device), speeds.to(v0.device), v0)
         poses = space.action_to_traj(history, actions.double(), v0=v0)
         return list(poses.cpu().numpy())
+
+
+def _seeded_noise(*seeds: int) -> Tensor:
+    # Stamps may lie before the zero of their clock.
+    seed = np.random.SeedSequence([value % 2**64 for value in seeds]).generate_state(1, np.uint64)[0]
+    return torch.randn((FUTURE_STEPS, 2), generator=torch.Generator().manual_seed(int(seed) >> 1))
+
+
+def load_base(folder: Path | str, device: str) -> LoadedModel:
+    """A model folder as a driver wants it: on a CPU weights are float32, elsewhere as stored."""
+    return load_model(folder, dtype=torch.float32 if torch.device(device).type == "cpu" else None, device=device)
 
 
 def thought_room(folder: Path | None) -> int:

@@ -22,7 +22,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from collector.errors import MonoError
 from collector.run_folder import command_line
+from finetune.alpamayo.configuration import ALPAMAYO_1_5
 from finetune.base_shards import Shards, load_shards, patchify
 from finetune.consistency import check_thought, summarise
 from finetune.path_errors import path_errors
@@ -288,6 +290,8 @@ def train_base(config: BaseConfig) -> dict[str, Any]:
     shards = load_shards(config.data, device, config.seed)
     if config.init is not None:
         loaded = load_model(config.init, dtype=torch.float32, device=device)
+        if loaded.config.model_type == ALPAMAYO_1_5:
+            raise MonoError(f"--init {config.init} is an Alpamayo 1.5", "an Alpamayo 1, as is trained here", "omit it")
     else:
         tokenizer = build_tokenizer(shards.reasoning)
         loaded = new_model(tiny_config(tokenizer), tokenizer, images=IMAGES, seed=config.seed, device=device)

@@ -24,7 +24,7 @@ from collector.poses import mirror_poses
 from collector.reasoning import swap_sides
 from collector.samples import Sample
 from finetune.alpamayo.model import VisionFeatures
-from finetune.policy import Observation, frames_of, select_images
+from finetune.policy import Observation, camera_of_each_image, frames_of, select_images
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,9 @@ def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored
         future, reasoning = mirror_poses(future), swap_sides(reasoning)
     with _blame(sample, "unusable frame, history or thought"):
         images = select_images(observation, cameras)
-        encoded = loaded.processor.encode(images, observation.history, reasoning)
-        silent_ids, _ = loaded.processor.tokens(encoded.grid_thw, observation.history, "")
+        each = camera_of_each_image(cameras)
+        encoded = loaded.processor.encode(images, observation.history, reasoning, each)
+        silent_ids, _ = loaded.processor.tokens(encoded.grid_thw, observation.history, "", each)
     history = torch.as_tensor(observation.history, dtype=torch.float64)[None]
     actions = loaded.model.action_space.traj_to_action(history, torch.from_numpy(future)[None])[0].float()
     with _blame(sample, "path without finite actions"):

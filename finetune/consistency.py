@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from collector.agreement import Agreement, Motion, judge, measure_motion
+from collector.agreement import Agreement, Motion, Verdict, judge, measure_motion
 from collector.claims import Claim, parse_claim
 from collector.curvature import DEFAULT_THRESHOLDS
 
@@ -35,6 +35,7 @@ class ThoughtCheck:
         agreement: the claim against the plan's own motion.
         true_direction: direction of the true future over the thought window.
         thought_right: the lateral claim names that direction (None without a claim).
+        speed_thought_right: the claim about speed is true of the true future (None without a claim).
         symptom: thinks curve, drives straight (None where the true path hardly turns by then: it cannot occur).
     """
 
@@ -42,6 +43,7 @@ class ThoughtCheck:
     agreement: Agreement
     true_direction: str
     thought_right: bool | None
+    speed_thought_right: bool | None
     symptom: bool | None
 
 
@@ -58,7 +60,8 @@ def check_thought(reasoning: str, plan: ArrayLike, truth: ArrayLike, dt_s: float
     claim = parse_claim(reasoning)
     motion: Motion = measure_motion(planned, dt_s)
     true_motion = measure_motion(true, dt_s)
-    thought_right = None if claim.lateral == "none" else claim.lateral == true_motion.lateral
+    against_truth = judge(claim, true_motion)
+    thought_right = _agrees(against_truth.lateral)
     symptom: bool | None = None
     index = min(len(planned), round(SYMPTOM_TIME_S / dt_s)) - 1
     asked = float(np.unwrap([0.0, *true[: index + 1, 2]])[-1])
@@ -67,7 +70,13 @@ def check_thought(reasoning: str, plan: ArrayLike, truth: ArrayLike, dt_s: float
         given = float(np.unwrap([0.0, *planned[: index + 1, 2]])[-1])
         too_straight = given * np.sign(asked) < SYMPTOM_SHARE * abs(asked)
         symptom = bool(thought_right and too_straight)
-    return ThoughtCheck(claim, judge(claim, motion), true_motion.lateral, thought_right, symptom)
+    return ThoughtCheck(
+        claim, judge(claim, motion), true_motion.lateral, thought_right, _agrees(against_truth.longitudinal), symptom
+    )
+
+
+def _agrees(verdict: Verdict) -> bool | None:
+    return None if verdict == "no_claim" else verdict == "agree"
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,9 @@ class Consistency:
         coverage: share of plans whose text makes a lateral claim.
         consistent: among those, the share whose own path agrees laterally.
         longitudinal_coverage, longitudinal_consistent: the same for speed.
+        both_coverage, both_consistent: the same for texts that claim on both axes, and plans that agree on both.
         thought_right: among plans with a lateral claim, the share naming the true direction.
+        speed_thought_right: among plans with a claim about speed, the share for which it came true.
         curve_plans: plans on curves.
         thinks_curve_drives_straight: share of curve plans showing the symptom.
     """
@@ -89,7 +100,10 @@ class Consistency:
     consistent: float
     longitudinal_coverage: float
     longitudinal_consistent: float
+    both_coverage: float
+    both_consistent: float
     thought_right: float
+    speed_thought_right: float
     curve_plans: int
     thinks_curve_drives_straight: float
 
@@ -97,23 +111,47 @@ class Consistency:
         return asdict(self)
 
 
+# The rates of Consistency and what each is a share of, for tables.
+RATES: dict[str, str] = {
+    "coverage": "plans with a claim on direction",
+    "consistent": "of these, path agrees on direction",
+    "longitudinal_coverage": "plans with a claim on speed",
+    "longitudinal_consistent": "of these, path agrees on speed",
+    "both_coverage": "plans with claims on both",
+    "both_consistent": "of these, path agrees on both",
+    "thought_right": "direction claimed is the true one",
+    "speed_thought_right": "speed claimed is the true one",
+    "thinks_curve_drives_straight": "thinks curve, drives straight",
+}
+
+
+def answers(check: ThoughtCheck) -> dict[str, bool | None]:
+    """One plan's part in every rate of :data:`RATES`; None where it is not among those the rate is a share of."""
+    lateral, longitudinal = _agrees(check.agreement.lateral), _agrees(check.agreement.longitudinal)
+    both = lateral is not None and longitudinal is not None
+    return {
+        "coverage": lateral is not None,
+        "consistent": lateral,
+        "longitudinal_coverage": longitudinal is not None,
+        "longitudinal_consistent": longitudinal,
+        "both_coverage": both,
+        "both_consistent": bool(lateral and longitudinal) if both else None,
+        "thought_right": check.thought_right,
+        "speed_thought_right": check.speed_thought_right,
+        "thinks_curve_drives_straight": check.symptom,
+    }
+
+
 def summarise(checks: Iterable[ThoughtCheck]) -> Consistency:
     """Rates of many checks; a rate over nothing is NaN, never 1."""
-    all_checks = list(checks)
+    all_answers = [answers(check) for check in checks]
 
-    def share(values: list[bool]) -> float:
+    def share(rate: str) -> float:
+        values = [given for row in all_answers if (given := row[rate]) is not None]
         return float(np.mean(values)) if values else float("nan")
 
-    lateral = [check.agreement.lateral for check in all_checks]
-    longitudinal = [check.agreement.longitudinal for check in all_checks]
-    symptoms = [check.symptom for check in all_checks if check.symptom is not None]
     return Consistency(
-        plans=len(all_checks),
-        coverage=share([verdict != "no_claim" for verdict in lateral]),
-        consistent=share([verdict == "agree" for verdict in lateral if verdict != "no_claim"]),
-        longitudinal_coverage=share([verdict != "no_claim" for verdict in longitudinal]),
-        longitudinal_consistent=share([verdict == "agree" for verdict in longitudinal if verdict != "no_claim"]),
-        thought_right=share([check.thought_right for check in all_checks if check.thought_right is not None]),
-        curve_plans=len(symptoms),
-        thinks_curve_drives_straight=share(symptoms),
+        plans=len(all_answers),
+        curve_plans=sum(row["thinks_curve_drives_straight"] is not None for row in all_answers),
+        **{rate: share(rate) for rate in RATES},
     )

@@ -16,6 +16,7 @@ from collector.errors import MonoError, require
 from collector.run_folder import command_line
 from collector.samples import METADATA_FILE
 from finetune.cores import share_cores
+from finetune.model_folder import resolve_model
 from finetune.policy import CameraMode
 from finetune.training_settings import LoopSettings, LoraSettings
 
@@ -27,7 +28,7 @@ class Place:
     """What to train on what.
 
     Attributes:
-        model: folder of an Alpamayo-R1 in the official layout.
+        model: an Alpamayo-R1 or 1.5, a folder in the official layout or its id on the Hugging Face hub.
         dataset: dataset folder made by `alpamayo-mono build`.
         out: run folder; the adapter lands in OUT/adapter, a full model in OUT/model.
         cameras: what the kart will have when it drives: one front frame (mono), four front frames
@@ -143,12 +144,13 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     aside = SetAside()
     samples = usable_samples(config.dataset, aside)
+    base = resolve_model(config.model)
     accelerator = processes(config.device)
     # What trains on a card is brought there part by part, see `prepare`.
-    loaded = load_model(config.model, dtype=getattr(torch, config.dtype))
+    loaded = load_model(base, dtype=getattr(torch, config.dtype))
     rows_folder = config.out / ROWS
     if accelerator.is_main_process:
-        run = open_training_run(config, [config.dataset / METADATA_FILE, config.model], config.overwrite)
+        run = open_training_run(config, [config.dataset / METADATA_FILE, base], config.overwrite)
         if not rows_folder.is_dir():
             loaded.model.vlm.model.visual.to(accelerator.device)
             encode_dataset(
@@ -175,7 +177,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         **losses,
     }
     if accelerator.is_main_process:
-        made = save(loaded, adapted, config, metrics)
+        made = save(loaded, adapted, config, base, metrics)
         # Last of all: a folder with metrics is a finished run.
         run.write_metrics(metrics)
         remove_intermediate(config.out)
@@ -216,7 +218,7 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
     return adapted
 
 
-def save(loaded: Any, adapted: Any, config: FinetuneConfig, metrics: dict[str, Any]) -> Path:
+def save(loaded: Any, adapted: Any, config: FinetuneConfig, base: Path, metrics: dict[str, Any]) -> Path:
     """Write OUT/adapter with its card, or OUT/model; the folder appears as a whole."""
     from finetune.adapters import save_adapter
     from finetune.alpamayo.checkpoint import save_model
@@ -228,8 +230,8 @@ def save(loaded: Any, adapted: Any, config: FinetuneConfig, metrics: dict[str, A
     if adapted is None:
         save_model(loaded, part)
     else:
-        save_adapter(adapted, part, config.model.resolve(), config.cameras)
-    (part / "README.md").write_text(adapter_card(config, metrics), encoding="utf-8")
+        save_adapter(adapted, part, base, config.cameras)
+    (part / "README.md").write_text(adapter_card(config, base, metrics), encoding="utf-8")
     publish(part, folder)
     return folder
 

@@ -78,7 +78,8 @@ def fuse_lora(model: nn.Module) -> int:
             and isinstance(layer.lora_dropout["default"], nn.Identity) and not layer.lora_variant
         )
         if plain:
-            layer.__class__ = _fused(type(layer))
+            kind: Any = type(layer)
+            layer.__class__ = _fused(kind)
             swapped += 1
     return swapped
 

@@ -93,6 +93,12 @@ def frames_of(mode: str) -> int:
     return 1 if mode == "mono" else FRAMES_PER_CAMERA
 
 
+def camera_of_each_image(mode: str) -> list[str]:
+    """The camera each image of :func:`select_images` is from, or stands for."""
+    cameras = CAMERA_ORDER if mode == "mono-padded" else cameras_of(mode)
+    return [camera for camera in cameras for _ in range(frames_of(mode))]
+
+
 def select_images(observation: Observation, mode: str) -> list[NDArray[np.uint8]]:
     """The images of a camera mode, in the model's order (camera-major, oldest to newest).
 

@@ -11,6 +11,7 @@ from finetune.alpamayo.checkpoint import LoadedModel, new_model
 from finetune.alpamayo.configuration import ActionInProjConfig, ExpertConfig
 from finetune.alpamayo.images import ImageSettings
 from finetune.batches import Row, pack_pixels
+from tests.driven_samples import arc
 
 TEXTS = (
     "The lane bends right ahead, so slow down and steer right to keep the lane.",
@@ -43,17 +44,6 @@ def small_model(hidden: int = 32) -> LoadedModel:
     )
     images = ImageSettings(64 * 96, 64 * 96, resize_width_px=96, resize_height_px=64)
     return new_model(config, tokenizer, images=images, seed=3)
-
-
-def arc(curvature_1pm: float, speed_mps: float = 4.0, steps: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """History (16, 3) and future (64, 3) of a kart on a circle."""
-    t = 0.1 * np.concatenate([np.arange(-15, 1), np.arange(1, steps + 1)])
-    yaw = curvature_1pm * speed_mps * t
-    if abs(curvature_1pm) < 1e-9:
-        path = np.stack([speed_mps * t, 0 * t, yaw], axis=1)
-    else:
-        path = np.stack([np.sin(yaw) / curvature_1pm, (1 - np.cos(yaw)) / curvature_1pm, yaw], axis=1)
-    return path[:16], path[16:]
 
 
 def small_rows(loaded: LoadedModel, count: int) -> list[Row]:

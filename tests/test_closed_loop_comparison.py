@@ -183,10 +183,30 @@ def test_the_command_line_teaches_and_refuses(capsys: pytest.CaptureFixture[str]
         compare(CompareConfig(courses=("citty",), out=tmp_path), drivers)
 
 
-def test_default_conditions_follow_the_adapter() -> None:
+def adapter_for(folder: Path, cameras: str) -> Path:
+    """An adapter folder as far as the comparison looks at it before it drives."""
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 8}')
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    (folder / "alpamayo_mono.json").write_text(json.dumps({"base": "tiny_base", "cameras": cameras}))
+    return folder
+
+
+def test_default_conditions_follow_the_adapter(tmp_path: Path) -> None:
     assert [c.name for c in CompareConfig().chosen] == ["base-four", "base-padded", "base-mono", "teacher"]
-    names = [c.name for c in CompareConfig(adapter=Path("a")).chosen]
-    assert names == ["base-four", "base-padded", "base-mono", "adapter-mono", "teacher"]
+    for cameras, name in (("mono", "adapter-mono"), ("mono-4frames", "adapter-mono-4frames")):
+        names = [c.name for c in CompareConfig(adapter=adapter_for(tmp_path / cameras, cameras)).chosen]
+        assert names == ["base-four", "base-padded", "base-mono", name, "teacher"]
+
+
+def test_an_adapter_for_other_cameras_is_refused_before_anything_drives(tmp_path: Path) -> None:
+    config = CompareConfig(
+        adapter=adapter_for(tmp_path / "adapter", "mono"), conditions=("base-mono", "adapter-padded"),
+        out=tmp_path / "out",
+    )
+    with pytest.raises(MonoError, match=r"'mono'.*'mono-padded'"):
+        compare(config, drivers)
+    assert not (tmp_path / "out").exists()
 
 
 def test_rows_are_weighted_by_distance_and_missing_curves_do_not_count() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -40,7 +41,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "fde_6.4s_m": 5.678,
         "by_label": {"left": {"samples": 7, "ade_3s_m": 2.5}},
     }
-    evaluation = {"definitions": "ADE: <mean> distance", "cameras": "mono", "conditions": {"before": figures}}
+    verdict = {
+        "curves": "all", "measure": "ade_3s_m", "name": "ADE 3 s", "samples": [7, 7], "before": 1.234, "after": 0.5,
+        "change": -0.734, "low": -0.9, "high": -0.6, "verdict": "better", "why": "",
+    }  # fmt: skip
+    evaluation = {
+        "definitions": "ADE: <mean> distance", "cameras": "mono", "conditions": {"before": figures},
+        "verdicts": [verdict], "bootstrap": {"groups": 6, "group": "laps"},
+    }  # fmt: skip
+    (folder / "evaluate" / "plots").mkdir()
+    (folder / "evaluate" / "plots" / "consistency.png").write_bytes(b"\x89PNG picture")
     (folder / "evaluate" / "metrics.json").write_text(json.dumps(evaluation))
     make_drive(folder / "drive_after")
     (folder / "stages.json").write_text('{"record": 120.0, "build": 60.0}')
@@ -111,6 +121,9 @@ def test_the_page_shows_the_measured_numbers(run: Path, page: str) -> None:
         "5.68",
         "2.50",
         "ADE: &lt;mean&gt; distance",
+        "-0.73 (-0.90 to -0.60)",
+        "Before and after: 6 groups (laps)",
+        base64.b64encode(b"\x89PNG picture").decode(),
         "12 345",
         "39.9 Hz",
         "0.20 / 0.30 s",

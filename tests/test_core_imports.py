@@ -21,6 +21,7 @@ ROS = ("rclpy", "launch", "launch_ros")
 # Modules whose very purpose needs the libraries.
 TORCH_LEAVES = (
     "finetune.alpamayo.*",
+    "finetune.adapter_weights",
     "finetune.adapters",
     "finetune.alpamayo_policy",
     "finetune.base_shards",
@@ -28,6 +29,7 @@ TORCH_LEAVES = (
     "finetune.batches",
     "finetune.encoding",
     "finetune.joint_loss",
+    "finetune.planned_samples",
     "finetune.row_file",
     "finetune.training",
     "finetune.training_state",
@@ -55,6 +57,8 @@ PURE = (
     "collector.reasoning",
     "collector.stack",
     "collector.transport",
+    "finetune.paired",
+    "finetune.path_errors",
     "finetune.policy",
     "closed_loop.cli",
     "closed_loop.controller",

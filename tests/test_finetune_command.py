@@ -65,7 +65,8 @@ def test_evaluation_sets_before_beside_after_on_the_same_samples(trained: tuple[
          str(tmp_path), "--limit", "6"]
     )
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert list(metrics["conditions"]) == ["before", "after", "constant velocity", "constant yaw rate"]
+    baselines = ["constant velocity", "constant yaw rate", "ego-only regressor"]
+    assert list(metrics["conditions"]) == ["before", "after", *baselines]
     assert len({condition["samples"] for condition in metrics["conditions"].values()}) == 1
     for condition in ("before", "after"):
         assert 0.0 <= metrics["conditions"][condition]["consistency"]["coverage"] <= 1.0
@@ -73,6 +74,10 @@ def test_evaluation_sets_before_beside_after_on_the_same_samples(trained: tuple[
     assert {line["id"] for line in lines if line["condition"] == "before"} == {
         line["id"] for line in lines if line["condition"] == "after"
     }
+    sample = next(iter(read_samples(dataset, "val")))
+    driven = AlpamayoPolicy(TINY_BASE).plan(observe(sample, dataset))
+    judged = next(line for line in lines if line["id"] == sample.id)
+    assert np.abs(np.array(judged["poses"]) - driven.poses).max() < 1e-2, "what is judged must be what is driven"
     assert "condition" in (tmp_path / "table.csv").read_text().splitlines()[0]
 
 

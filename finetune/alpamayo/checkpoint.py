@@ -12,22 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from collector.errors import MonoError
 from finetune.alpamayo.action_projection import FourierEncoder, fourier_frequencies
 from finetune.alpamayo.action_space import ActionSpace
-from finetune.alpamayo.configuration import CONFIG_FILE, VLM_CONFIG_FILE, AlpamayoConfig
+from finetune.alpamayo.configuration import ALPAMAYO_1_5, CONFIG_FILE, VLM_CONFIG_FILE, AlpamayoConfig
 from finetune.alpamayo.configuration_files import official_config, read_config
 from finetune.alpamayo.images import ImageSettings
 from finetune.alpamayo.model import AlpamayoR1
 from finetune.alpamayo.processor import Processor
 from finetune.alpamayo.tokenizer import Tokenizer
+from finetune.model_folder import resolve_model
+from finetune.weight_files import WEIGHTS_FILE, read_header, weight_files
 
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 _NAMED = 5
 
 
@@ -47,14 +47,15 @@ def load_model(
     """Load a model folder.
 
     Args:
-        folder: ``config.json``, weights, ``tokenizer.json``; ``vlm_config.json`` unless the released model.
+        folder: ``config.json``, weights, ``tokenizer.json``; ``vlm_config.json`` unless the released model. Or the id
+            of such a model on the Hugging Face hub.
         dtype: of the weights; None takes the configuration's. Constants keep float32 whatever it is.
         device: where to put it.
 
     Raises:
         MonoError: an incomplete or foreign folder; missing and surplus tensors are named.
     """
-    folder = Path(folder)
+    folder = resolve_model(folder)
     config = read_config(folder)
     processor = Processor.from_folder(folder, config)
     wanted = dtype or getattr(torch, config.dtype)
@@ -124,7 +125,7 @@ def new_model(
 def fit_vocabulary(config: AlpamayoConfig, tokenizer: Tokenizer) -> AlpamayoConfig:
     """The configuration with every vocabulary id and size of an (extended) tokenizer."""
     bins = config.future_tokenizer.num_bins + config.history_tokenizer.num_bins
-    tokenizer.extend(bins)
+    tokenizer.extend(bins, config.model_type)
     vlm = {**config.vlm, "text_config": {**config.vlm["text_config"], "vocab_size": len(tokenizer)}}
     for key, word in (
         ("image_token_id", "<|image_pad|>"),
@@ -163,6 +164,9 @@ def save_model(loaded: LoadedModel, folder: Path | str, *, dtype: torch.dtype | 
     if wrapped:
         raise MonoError(f"a model with adapters ({wrapped[0]})", "merged weights", "merge the adapter first")
     folder.mkdir(parents=True, exist_ok=True)
+    if loaded.config.model_type == ALPAMAYO_1_5:  # its constants are not persistent
+        for name in _constant_names(loaded.model):
+            del state[name]
     stored = dtype or loaded.model.vlm.lm_head.weight.dtype
     tensors = {name: tensor.detach().to("cpu", stored).contiguous().clone() for name, tensor in state.items()}
     save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
@@ -176,26 +180,13 @@ def save_model(loaded: LoadedModel, folder: Path | str, *, dtype: torch.dtype | 
 
 def _read_tensors(folder: Path, device: torch.device | str) -> Iterator[tuple[str, Tensor]]:
     """Name and tensor of everything in a folder's weight files."""
-    index = folder / INDEX_FILE
-    if index.is_file():
-        try:
-            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise MonoError(f"{index} cannot be read", "an index with a weight_map") from error
-    else:
-        files = [WEIGHTS_FILE]
-    for file in files:
-        path = folder / file
-        if path.parent != folder or not path.is_file():
-            raise MonoError(f"no file {path}", "the weights as safetensors", "download the folder again")
-        try:
-            with safe_open(str(path), framework="pt", device=str(device)) as content:
-                for name in content.keys():  # noqa: SIM118 (not a mapping)
-                    yield name, content.get_tensor(name)
-        except SafetensorError as error:
-            raise MonoError(
-                f"{path} is damaged ({error})", "a complete safetensors file", "download it again"
-            ) from error
+    files = weight_files(folder)
+    for path in files:
+        read_header(path)  # a shard cut off at its end is named before minutes are spent on the others
+    for path in files:
+        with safe_open(str(path), framework="pt", device=str(device)) as content:
+            for name in content.keys():  # noqa: SIM118 (not a mapping)
+                yield name, content.get_tensor(name)
 
 
 def _constants(model: AlpamayoR1, config: AlpamayoConfig, stored: torch.dtype) -> dict[str, Tensor]:

@@ -13,7 +13,10 @@ from collector.errors import MonoError
 
 CONFIG_FILE = "config.json"
 VLM_CONFIG_FILE = "vlm_config.json"
-MODEL_TYPES = ("alpamayo_r1", "alpamayo1_5")
+ALPAMAYO_R1, ALPAMAYO_1_5 = "alpamayo_r1", "alpamayo1_5"
+MODEL_TYPES = (ALPAMAYO_R1, ALPAMAYO_1_5)
+# What the official first training stage saves: the language model alone.
+STAGE_1 = "alpamayo_reasoning_vla"
 DTYPES = ("float32", "bfloat16", "float16")
 
 # Published sizes of the backbones of Alpamayo 1 and 1.5 (Qwen3-VL 8B shape).
@@ -152,6 +155,8 @@ class AlpamayoConfig:
 
     Attributes:
         vlm: plain sizes of the vision-language model, see ``RELEASED_VLM`` for its keys.
+        model_type: generation: one of ``MODEL_TYPES``. 1.5 names cameras and frames in its prompt, renames words that
+            nothing uses, and stores no constants; its weights are laid out alike.
         raw: the ``config.json`` this came from; written back unchanged when the model is saved.
     """
 
@@ -171,6 +176,7 @@ class AlpamayoConfig:
     min_pixels: int = 163840
     max_pixels: int = 196608
     dtype: str = "bfloat16"
+    model_type: str = ALPAMAYO_R1
     raw: Mapping[str, Any] = field(default_factory=dict)
 
     @property

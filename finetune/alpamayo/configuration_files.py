@@ -16,11 +16,13 @@ from typing import Any, TypeVar
 
 from collector.errors import MonoError
 from finetune.alpamayo.configuration import (
+    ALPAMAYO_R1,
     CONFIG_FILE,
     DTYPES,
     MODEL_TYPES,
     RELEASED_BACKBONES,
     RELEASED_VLM,
+    STAGE_1,
     VLM_CONFIG_FILE,
     ActionInProjConfig,
     ActionSpaceConfig,
@@ -107,11 +109,17 @@ def parse_config(
     Raises:
         MonoError: another kind of model, a foreign ``_target_``, an unknown or missing key, unknown backbone sizes.
     """
+    if raw.get("model_type") == STAGE_1:
+        raise MonoError(
+            f"{where} is that of a stage-1 checkpoint ({STAGE_1}), which has no action expert",
+            "a whole model: " + " or ".join(MODEL_TYPES),
+            "train stage 2 first, or choose another --model",
+        )
     if raw.get("model_type") not in MODEL_TYPES:
         raise MonoError(
             f"{where}: model_type is {raw.get('model_type')!r}",
             "one of " + ", ".join(MODEL_TYPES),
-            "choose a folder of Alpamayo 1 or 1.5 (a stage-1 checkpoint has no action expert)",
+            "choose a folder of Alpamayo 1 or 1.5",
         )
     if vlm is None:
         vlm = raw.get("vlm_config")
@@ -158,6 +166,7 @@ def parse_config(
         ),
         token_ids=_parse_plain(raw, "traj_token_ids", TrajectoryTokenIds, where),
         dtype=dtype,
+        model_type=raw["model_type"],
         raw=dict(raw),
         **{key: raw[key] for key in plain},
     )
@@ -181,6 +190,11 @@ def read_config(folder: Path | str) -> AlpamayoConfig:
         MonoError: absent or malformed files, see :func:`parse_config`.
     """
     folder = Path(folder)
+    if not (folder / CONFIG_FILE).is_file() and (folder / "adapter_config.json").is_file():
+        raise MonoError(
+            f"{folder} is an adapter, not a model", "the base it was trained on",
+            "give the base as --model and this folder as --adapter",
+        )
     raw = _read_json(folder / CONFIG_FILE)
     vlm_file = folder / VLM_CONFIG_FILE
     return parse_config(raw, _read_json(vlm_file) if vlm_file.exists() else None, str(folder / CONFIG_FILE))
@@ -208,13 +222,13 @@ def official_config(config: AlpamayoConfig) -> dict[str, Any]:
         return dict(config.raw)
 
     def block(target: str, values: Any) -> dict[str, Any]:
-        return {"_target_": target if target == _LINEAR else f"alpamayo_r1.{target}", **asdict(values)}
+        return {"_target_": target if target == _LINEAR else f"{config.model_type}.{target}", **asdict(values)}
 
     future = block(_FUTURE, config.future_tokenizer)
     future["action_space_cfg"] = block(_SPACE, config.future_tokenizer.action_space_cfg)
     return {
-        "architectures": ["AlpamayoR1"],
-        "model_type": "alpamayo_r1",
+        "architectures": ["AlpamayoR1" if config.model_type == ALPAMAYO_R1 else "Alpamayo1_5"],
+        "model_type": config.model_type,
         "dtype": config.dtype,
         "model_dtype": config.dtype,
         "attn_implementation": "sdpa",
@@ -238,7 +252,7 @@ def official_config(config: AlpamayoConfig) -> dict[str, Any]:
         "action_out_proj_cfg": {"_target_": _LINEAR},
         "traj_tokenizer_cfg": {**future, "_recursive_": False},
         "hist_traj_tokenizer_cfg": {
-            "_target_": f"alpamayo_r1.{_HISTORY}",
+            "_target_": f"{config.model_type}.{_HISTORY}",
             "num_bins": config.history_tokenizer.num_bins,
         },
     }

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from collector.errors import MonoError
-from finetune.alpamayo.configuration import AlpamayoConfig
+from finetune.alpamayo.configuration import ALPAMAYO_1_5, AlpamayoConfig
 from finetune.alpamayo.images import ImageSettings, preprocess, read_image_settings, write_image_settings
-from finetune.alpamayo.prompt import PromptBuilder
+from finetune.alpamayo.prompt import DISPLAY_NAMES, PromptBuilder, captions
 from finetune.alpamayo.tokenizer import Tokenizer
 from finetune.alpamayo.trajectory_tokens import FutureTokenizer, HistoryTokenizer
 
@@ -63,7 +63,7 @@ class Processor:
         self, config: AlpamayoConfig, tokenizer: Tokenizer, images: ImageSettings | None = None
     ) -> None:
         self.config = config
-        self.tokenizer = tokenizer.extend(config.traj_vocab_size)
+        self.tokenizer = tokenizer.extend(config.traj_vocab_size, config.model_type)
         self.images = images or ImageSettings(config.min_pixels, config.max_pixels)
         self._check_ids()
         self.history_tokenizer = HistoryTokenizer(config.history_tokenizer)
@@ -77,7 +77,8 @@ class Processor:
     def from_folder(cls, folder: Path | str, config: AlpamayoConfig) -> Processor:
         """Processor of a model folder."""
         images = read_image_settings(folder, config.min_pixels, config.max_pixels)
-        return cls(config, Tokenizer.from_folder(folder), images)
+        backbone = str(config.raw.get("vlm_name_or_path", ""))
+        return cls(config, Tokenizer.from_folder(folder, backbone), images)
 
     def save(self, folder: Path | str) -> None:
         """Write tokenizer and, where it differs from the official way, the image settings."""
@@ -86,7 +87,11 @@ class Processor:
             write_image_settings(self.images, folder)
 
     def encode(
-        self, images: Sequence[NDArray[np.uint8]], history: ArrayLike, reasoning: str | None = None
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        history: ArrayLike,
+        reasoning: str | None = None,
+        cameras: Sequence[str] | None = None,
     ) -> Encoded:
         """One prompt.
 
@@ -95,24 +100,44 @@ class Processor:
             history: (16, 3) poses [x_m, y_m, yaw_rad] ending at the origin.
             reasoning: None to let the model think (ends in ``<|cot_start|>``); "" to skip the thought; a text to
                 learn from or to force.
+            cameras: camera of each image, see :func:`finetune.policy.camera_of_each_image`. Alpamayo 1.5 names them in
+                its prompt and needs them; Alpamayo 1 does not look at them.
 
         Raises:
-            MonoError: unusable images, history, or text.
+            MonoError: unusable images, history, text or cameras.
         """
         patches, grids = preprocess(images, self.images)
-        ids, mask = self.tokens(grids, history, reasoning)
+        ids, mask = self.tokens(grids, history, reasoning, cameras)
         return Encoded(ids, mask, torch.from_numpy(patches), torch.from_numpy(grids))
 
     def tokens(
-        self, grid_thw: ArrayLike, history: ArrayLike, reasoning: str | None = None
+        self,
+        grid_thw: ArrayLike,
+        history: ArrayLike,
+        reasoning: str | None = None,
+        cameras: Sequence[str] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Ids (L,) and label mask (L,) of a prompt whose images have these patch grids (n, 3); see :meth:`encode`."""
         counts = (np.asarray(grid_thw).prod(axis=1) // self.images.merge_size**2).tolist()
-        ids, learned = self.prompt.build(counts, self.history_ids(history), reasoning)
+        ids, learned = self.prompt.build(
+            counts, self.history_ids(history), reasoning, self._before_images(cameras, len(counts))
+        )
         mask = torch.zeros(len(ids), dtype=torch.bool)
         if learned:
             mask[-learned:] = True
         return torch.tensor(ids), mask
+
+    def _before_images(self, cameras: Sequence[str] | None, images: int) -> list[str] | None:
+        """Alpamayo 1.5's words before each image; None for Alpamayo 1, which has none."""
+        if self.config.model_type != ALPAMAYO_1_5:
+            return None
+        if cameras is None or len(cameras) != images or not set(cameras) <= set(DISPLAY_NAMES):
+            raise MonoError(
+                f"{images} images for Alpamayo 1.5 from the cameras {cameras if cameras is None else list(cameras)}",
+                "the camera of each image, of " + ", ".join(DISPLAY_NAMES),
+                "pass cameras=camera_of_each_image(mode), since its prompt names them",
+            )
+        return captions(cameras)
 
     def history_ids(self, history: ArrayLike) -> list[int]:
         """48 vocabulary ids of a history (16, 3); the road is flat, so height is zero."""

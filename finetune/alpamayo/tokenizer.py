@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from collector.errors import MonoError
-from finetune.alpamayo.configuration import TrajectoryTokenIds
-
-TOKENIZER_FILE = "tokenizer.json"
+from finetune.alpamayo.configuration import ALPAMAYO_1_5, TrajectoryTokenIds
+from finetune.model_folder import TOKENIZER_FILE, tokenizer_file
 
 # In the order in which the released vocabulary appends them; image_pad is Qwen's own word and keeps its id.
 SPECIAL_KEYS = (
@@ -46,6 +45,18 @@ SPECIAL_KEYS = (
     "answer_start",
     "answer_end",
 )
+# Words that no released prompt uses; Alpamayo 1.5 calls them <|_padding_0|> to <|_padding_8|>, ids unchanged.
+RENAMED_IN_1_5 = (
+    "image_pre_tkn",
+    "traj_history_pre_tkn",
+    "meta_action_start",
+    "meta_action_end",
+    "traj_future_pre_tkn",
+    "vectorized_wm",
+    "vectorized_wm_start",
+    "vectorized_wm_end",
+    "vectorized_wm_pre_tkn",
+)
 QWEN_SPECIALS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -63,6 +74,11 @@ def special(key: str) -> str:
     return f"<|{key}|>"
 
 
+def in_1_5(key: str) -> str:
+    """What Alpamayo 1.5 calls a special word of Alpamayo 1, as a key."""
+    return f"_padding_{RENAMED_IN_1_5.index(key)}" if key in RENAMED_IN_1_5 else key
+
+
 class Tokenizer:
     """Text to ids and back, with Alpamayo's words present.
 
@@ -74,21 +90,15 @@ class Tokenizer:
         self._backend = backend
 
     @classmethod
-    def from_folder(cls, folder: Path | str) -> Tokenizer:
-        """Read ``tokenizer.json`` of a model folder.
+    def from_folder(cls, folder: Path | str, backbone: str = "") -> Tokenizer:
+        """Read ``tokenizer.json`` of a model folder, or of the released backbone it names.
 
         Raises:
             MonoError: the file is absent or malformed.
         """
         import tokenizers
 
-        path = Path(folder) / TOKENIZER_FILE
-        if not path.is_file():
-            raise MonoError(
-                f"no {TOKENIZER_FILE} in {folder}",
-                "the tokenizer of the model or of its Qwen3-VL backbone",
-                f"put the backbone's {TOKENIZER_FILE} there",
-            )
+        path = tokenizer_file(Path(folder), backbone)
         try:
             return cls(tokenizers.Tokenizer.from_file(str(path)))
         except Exception as error:  # tokenizers raises plain Exception for a malformed file
@@ -141,18 +151,23 @@ class Tokenizer:
         """Text of ids; special words are dropped unless asked for."""
         return str(self._backend.decode(list(ids), skip_special_tokens=not keep_special))
 
-    def extend(self, trajectory_words: int = 4000) -> Tokenizer:
+    def extend(self, trajectory_words: int = 4000, model_type: str = "alpamayo_r1") -> Tokenizer:
         """Append the trajectory bins and special words where they are missing, in the released order.
 
-        Words that exist keep their ids, so extending twice changes nothing.
+        Words that exist keep their ids, so extending twice changes nothing; a word that one generation renamed exists
+        under either name, since converting a checkpoint rewrites its configuration alone.
         """
         from tokenizers import AddedToken
 
         bins = [word for word in (f"<i{n}>" for n in range(trajectory_words)) if not self.has(word)]
         if bins:
             self._backend.add_tokens([AddedToken(word, normalized=False) for word in bins])
-        words = [special(key) for key in SPECIAL_KEYS]
-        missing = [word for word in words if not self.has(word)]
+        renamed = model_type == ALPAMAYO_1_5
+        missing = [
+            special(in_1_5(key) if renamed else key)
+            for key in SPECIAL_KEYS
+            if not self.has(special(key)) and not self.has(special(in_1_5(key)))
+        ]
         if missing:
             self._backend.add_special_tokens(
                 [AddedToken(word, normalized=False, special=True) for word in missing]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from collector.errors import MonoError
 from finetune.alpamayo.action_space import ActionSpace
 from finetune.alpamayo.configuration import FutureTokenizerConfig, HistoryTokenizerConfig
 
@@ -61,7 +62,18 @@ class FutureTokenizer:
         return _to_bins(actions, low, high, self.config.num_bins).flatten(-2)
 
     def decode(self, history: Tensor, bins: Tensor) -> Tensor:
-        """Poses (..., 64, 3) of bins (..., 128)."""
+        """Poses (..., 64, 3) of bins (..., 128).
+
+        Raises:
+            MonoError: words are missing or are no bins. A missing word taken as bin 0 would be full braking.
+        """
+        words = 2 * self.config.action_space_cfg.n_waypoints
+        if bins.shape[-1] != words or bool(((bins < 0) | (bins >= self.config.num_bins)).any()):
+            raise MonoError(
+                f"a trajectory of {bins.shape[-1]} words in {int(bins.min()) if bins.numel() else 0}.."
+                f"{int(bins.max()) if bins.numel() else 0}", f"{words} words in 0..{self.config.num_bins - 1}",
+                "let the model finish its trajectory, or drive with the action expert",
+            )
         low, high = self._limits(history)
         actions = _from_bins(bins.unflatten(-1, (-1, 2)), low, high, self.config.num_bins)
         return self.action_space.action_to_traj(history, actions)
