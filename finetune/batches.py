@@ -129,9 +129,9 @@ def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored
         frames = {name: images[:, :, ::-1] for name, images in observation.frames.items()}
         observation = replace(observation, frames=frames, history=mirror_poses(observation.history))
         future, reasoning = mirror_poses(future), swap_sides(reasoning)
-    each = camera_of_each_image(cameras)
     with _blame(sample, "unusable frame, history or thought"):
         images = select_images(observation, cameras)
+        each = camera_of_each_image(cameras)
         encoded = loaded.processor.encode(images, observation.history, reasoning, each)
         silent_ids, _ = loaded.processor.tokens(encoded.grid_thw, observation.history, "", each)
     history = torch.as_tensor(observation.history, dtype=torch.float64)[None]

@@ -59,8 +59,6 @@ class JointLoss(nn.Module):
         with_xy: whether to compute the xy term.
     """
 
-    weights: Tensor | None
-
     def __init__(
         self, model: Any, horizon_s: float = 0.0, expert_gradient: bool = True, with_xy: bool = False
     ) -> None:
@@ -68,7 +66,8 @@ class JointLoss(nn.Module):
         self.model = model
         self.expert_gradient = expert_gradient
         self.with_xy = with_xy
-        self.register_buffer("weights", flow_matching.horizon_weights(horizon_s), persistent=False)
+        # No buffer: moving the loss would move the model, parts of which may rest beside the card on purpose.
+        self._weights = flow_matching.horizon_weights(horizon_s)
 
     def forward(self, batch: Batch, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
         """Mean text loss over rows that speak, and mean flow loss over all rows; arguments as in :meth:`rows`."""
@@ -92,22 +91,25 @@ class JointLoss(nn.Module):
         text = torch.where(speaks, text, torch.zeros_like(text))
         if not self.expert_gradient:
             prefix = prefix.detach()
+        weights = None if self._weights is None else self._weights.to(noise.device)
         if self.with_xy:
-            flow, xy = self._flow_and_xy(prefix, batch, noise, times)
+            flow, xy = self._flow_and_xy(prefix, batch, noise, times, weights)
         else:
-            flow = self.model.flow_loss(prefix, batch.actions, noise, times, self.weights)
+            flow = self.model.flow_loss(prefix, batch.actions, noise, times, weights)
             xy = torch.zeros_like(flow)
         return RowLosses(text, flow, xy, speaks)
 
-    def _flow_and_xy(self, prefix: Any, batch: Batch, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+    def _flow_and_xy(
+        self, prefix: Any, batch: Batch, noise: Tensor, times: Tensor, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         if batch.history is None:
             raise MonoError("rows without history", "rows of `encode_row`, which the xy loss needs")
         actions = batch.actions.float()[:, None].expand_as(noise)
         x_t = flow_matching.interpolate(actions, noise, times)
         velocity = self.model.velocity(prefix, x_t.flatten(0, 1), times.flatten()).view_as(noise)
         error = (velocity - flow_matching.target_velocity(actions, noise)).square()
-        if self.weights is not None:
-            error = error * self.weights[:, None]
+        if weights is not None:
+            error = error * weights[:, None]
         # x_t lies on the straight line from noise to actions, so the rest of the way at this velocity ends at them.
         estimate = x_t + (1.0 - times)[..., None, None] * velocity
         return error.mean(dim=(1, 2, 3)), xy_errors(self.model.action_space, batch.history, estimate, batch.actions)

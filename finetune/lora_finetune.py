@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -144,13 +144,13 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     aside = SetAside()
     samples = usable_samples(config.dataset, aside)
+    base = resolve_model(config.model)
     accelerator = processes(config.device)
     # What trains on a card is brought there part by part, see `prepare`.
-    config = replace(config, model=resolve_model(config.model))
-    loaded = load_model(config.model, dtype=getattr(torch, config.dtype))
+    loaded = load_model(base, dtype=getattr(torch, config.dtype))
     rows_folder = config.out / ROWS
     if accelerator.is_main_process:
-        run = open_training_run(config, [config.dataset / METADATA_FILE, config.model], config.overwrite)
+        run = open_training_run(config, [config.dataset / METADATA_FILE, base], config.overwrite)
         if not rows_folder.is_dir():
             loaded.model.vlm.model.visual.to(accelerator.device)
             encode_dataset(
@@ -177,7 +177,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         **losses,
     }
     if accelerator.is_main_process:
-        made = save(loaded, adapted, config, metrics)
+        made = save(loaded, adapted, config, base, metrics)
         # Last of all: a folder with metrics is a finished run.
         run.write_metrics(metrics)
         remove_intermediate(config.out)
@@ -218,7 +218,7 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
     return adapted
 
 
-def save(loaded: Any, adapted: Any, config: FinetuneConfig, metrics: dict[str, Any]) -> Path:
+def save(loaded: Any, adapted: Any, config: FinetuneConfig, base: Path, metrics: dict[str, Any]) -> Path:
     """Write OUT/adapter with its card, or OUT/model; the folder appears as a whole."""
     from finetune.adapters import save_adapter
     from finetune.alpamayo.checkpoint import save_model
@@ -230,8 +230,8 @@ def save(loaded: Any, adapted: Any, config: FinetuneConfig, metrics: dict[str, A
     if adapted is None:
         save_model(loaded, part)
     else:
-        save_adapter(adapted, part, config.model, config.cameras)
-    (part / "README.md").write_text(adapter_card(config, metrics), encoding="utf-8")
+        save_adapter(adapted, part, base, config.cameras)
+    (part / "README.md").write_text(adapter_card(config, base, metrics), encoding="utf-8")
     publish(part, folder)
     return folder
 

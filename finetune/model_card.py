@@ -9,20 +9,21 @@ from typing import Any
 
 from collector.run_folder import git_commit, hash_path, plain
 from collector.samples import MANIFEST_FILE, METADATA_FILE
-from finetune.model_folder import model_name
+from finetune.model_folder import base_fingerprint, model_name
 
 # Settings that tell where and on what, not how.
 _PLACES = ("model", "dataset", "out", "cameras", "overwrite", "device", "threads", "checkpoint_every")
 
 
-def adapter_card(config: Any, metrics: Mapping[str, Any]) -> str:
+def adapter_card(config: Any, base_folder: Path, metrics: Mapping[str, Any]) -> str:
     """README.md of an adapter or a model: front matter for the Hugging Face hub, then what a person asks first.
 
     Args:
         config: a ``finetune.lora_finetune.FinetuneConfig``.
+        base_folder: where its base model is.
         metrics: of the finished run.
     """
-    base = model_name(config.model)
+    base = model_name(base_folder)
     whole = config.method == "full"
     what = "All weights of the chosen parts" if whole else "A PEFT adapter (LoRA)"
     parts = ", ".join(part for part, count in metrics["trainable_parameters"].items() if count)
@@ -33,7 +34,7 @@ def adapter_card(config: Any, metrics: Mapping[str, Any]) -> str:
         f"# {base}, finetuned for camera mode {config.cameras}", "",
         f"{what} for the vision-language-action model {base}, trained by alpamayo_mono on: {parts}.", "",
         "| | |", "|---|---|",
-        f"| base | {base} (sha256 of names, sizes and contents: {hash_path(config.model)}) |",
+        f"| base | {base} (fingerprint {base_fingerprint(base_folder)}) |",
         f"| cameras | {config.cameras} |",
         f"| method | {config.method}, {config.dtype} |",
         f"| code | commit {git_commit() or 'unknown'} |",

@@ -84,7 +84,7 @@ def setting_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     changes = []
     for key in sorted((set(before) | set(now)) - set(_FREE)):
         old, new = before.get(key), now.get(key)
-        if key in _PATHS and old is not None and new is not None:
+        if key in _PATHS and Path(str(old)).exists() and Path(str(new)).exists():
             old, new = str(Path(str(old)).resolve()), str(Path(str(new)).resolve())
         if old != new:
             changes.append(f"{key} {old} there, {new} now")

@@ -140,7 +140,7 @@ def train(
     out: Path,
     device: str = "cpu",
 ) -> dict[str, float]:
-    """Train whatever parameters of the model require gradients.
+    """Train whatever parameters of the model require gradients, where they are: on the device already.
 
     Writes ``training.jsonl`` (one line a step: step, text_loss, flow_loss, xy_loss where it is on, learning_rate,
     samples_per_s; validation lines carry the same losses named validation_...), TensorBoard events and checkpoints
@@ -174,7 +174,7 @@ def train(
         restore_state(weights, optimizer, found.tensors)
         del found
     loss = JointLoss(model, settings.horizon_s, settings.expert_gradient, with_xy=settings.xy_weight > 0.0)
-    passes = Passes(loss.to(accelerator.device), accelerator, settings, pad_id)
+    passes = Passes(loss, accelerator, settings, pad_id)
     terms = _TERMS if settings.xy_weight > 0.0 else _TERMS[:2]
     chooser = np.random.default_rng(settings.seed + 17)
     order = row_order(len(rows), settings.batch_size, settings.seed)
