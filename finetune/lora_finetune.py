@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from collector.errors import MonoError, require
-from collector.run_folder import command_line
+from collector.run_folder import RunFolder, command_line
 from collector.samples import METADATA_FILE
 from finetune.cores import share_cores
 from finetune.model_folder import resolve_model
@@ -63,9 +63,9 @@ class FinetuneConfig(LoopSettings, Place):
         train_projections: train the two action projections in full.
         mirror: train on the mirror image of every sample too; for a camera on the kart's middle line.
         recompute_layers: layers of each half that are computed again in the backward pass instead of remembered; less
-            memory for more time.
+            memory for more time. -1 means all on a card and none on a CPU.
         device: cpu or cuda.
-        dtype: float32 or bfloat16 for the weights; what trains is kept in float32 beside them.
+        dtype: of the weights; auto means bfloat16 on a card and float32 on a CPU. What trains is kept in float32.
         threads: torch threads on a CPU; 0 leaves torch's choice.
     """
 
@@ -77,10 +77,15 @@ class FinetuneConfig(LoopSettings, Place):
     adapt_vision: bool = LoraSettings.vision_tower
     train_projections: bool = LoraSettings.action_projections
     mirror: bool = False
-    recompute_layers: int = 0
+    recompute_layers: int = -1
     device: Literal["cpu", "cuda"] = "cpu"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = 0
+
+    @property
+    def precision(self) -> str:
+        """Name of the weights' precision, what `auto` means included."""
+        return self.dtype if self.dtype != "auto" else "bfloat16" if self.device == "cuda" else "float32"
 
     @property
     def lora(self) -> LoraSettings:
@@ -135,7 +140,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     from finetune.alpamayo.checkpoint import load_model
     from finetune.encoding import ASIDE_FILE, SetAside, encode_dataset, encoded_rows, usable_samples
     from finetune.run_state import ROWS, open_training_run, remove_intermediate
-    from finetune.training import processes, train
+    from finetune.training import on_main, processes, train
 
     settings = config.lora
     refuse_early(config)
@@ -147,17 +152,19 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     base = resolve_model(config.model)
     accelerator = processes(config.device)
     # What trains on a card is brought there part by part, see `prepare`.
-    loaded = load_model(base, dtype=getattr(torch, config.dtype))
+    loaded = load_model(base, dtype=getattr(torch, config.precision))
     rows_folder = config.out / ROWS
-    if accelerator.is_main_process:
-        run = open_training_run(config, [config.dataset / METADATA_FILE, base], config.overwrite)
+
+    def begin() -> None:
+        open_training_run(config, [config.dataset / METADATA_FILE, base], config.overwrite)
         if not rows_folder.is_dir():
             loaded.model.vlm.model.visual.to(accelerator.device)
             encode_dataset(
                 loaded, samples, config.dataset, rows_folder, aside, cameras=config.cameras, mirror=config.mirror,
                 frozen_vision=not config.adapt_vision, device=accelerator.device,
             )
-    accelerator.wait_for_everyone()
+
+    on_main(accelerator, begin)
     rows, validation, aside = encoded_rows(rows_folder)
     adapted = prepare(loaded.model, config, settings, accelerator.device)
     if accelerator.is_main_process:
@@ -176,13 +183,15 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         "processes": accelerator.num_processes,
         **losses,
     }
-    if accelerator.is_main_process:
+
+    def end() -> None:
         made = save(loaded, adapted, config, base, metrics)
         # Last of all: a folder with metrics is a finished run.
-        run.write_metrics(metrics)
+        RunFolder(config.out).write_metrics(metrics)
         remove_intermediate(config.out)
         print(f"{'model' if adapted is None else 'adapter'}: {made}")
-    accelerator.wait_for_everyone()
+
+    on_main(accelerator, end)
     return metrics
 
 
@@ -194,11 +203,17 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
     """
     from finetune.adapters import add_lora, train_in_full
 
-    model.recompute = config.recompute_layers
+    on_card = device.type == "cuda"
+    layers = len(model.expert.layers)
+    model.recompute = config.recompute_layers if config.recompute_layers >= 0 else layers if on_card else 0
+    if config.compile:
+        from finetune.alpamayo.layers import compiled_layer
+
+        model.body = compiled_layer()
     if config.method == "full":
         train_in_full(model.to(device), settings)
         return None
-    if device.type == "cuda":
+    if on_card:
         from finetune.placement import place_for_training
 
         place_for_training(model, device, four_bits=config.method == "qlora", vision_on_card=config.adapt_vision)
@@ -211,7 +226,7 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
         if parameter.requires_grad:
             # The projections too: the expert reads noise through features that bfloat16 would blur.
             parameter.data = parameter.data.float()
-    if device.type == "cuda" or config.method == "qlora":
+    if on_card or config.method == "qlora":
         from finetune.lora_linear import fuse_lora
 
         fuse_lora(model)

@@ -28,6 +28,7 @@ from finetune.consistency import SYMPTOM_DEFINITION
 from finetune.cores import share_cores
 from finetune.lora_finetune import FinetuneConfig, finetune
 from finetune.model_folder import resolve_model
+from finetune.run_state import finished_metrics
 from finetune.sample_plans import plan_figures, plan_samples, spread
 from finetune.subsets import nested_order, write_subset
 
@@ -165,7 +166,8 @@ def _run_size(
         write_subset(config.dataset, folder / "dataset", train, validation, f"{len(train)} samples of a sweep")
         settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(FinetuneConfig)}
         one = FinetuneConfig(**{**settings, "dataset": folder / "dataset", "out": folder / "finetune"})
-        views = int(finetune(one)["train_samples"])
+        # Killed while it judged, a size has its adapter already.
+        views = int((finished_metrics(one) or finetune(one))["train_samples"])
         result |= {"epochs": round(one.steps * one.batch_size / views, 2)}
         result |= _validation_losses(folder / "finetune" / "training.jsonl")
         gc.collect()

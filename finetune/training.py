@@ -34,6 +34,8 @@ __all__ = ["JointLoss", "LoopSettings", "batch_to", "draws", "learning_rate_fact
 _VALIDATION_STEP = 10_000_000
 # Encoding and saving are the main process's; the others wait for it that long.
 _PATIENCE = timedelta(hours=12)
+# Compiled layers are padded to multiples of so many words: few lengths, and under a tenth of the work wasted.
+_COMPILED_LENGTHS = 32
 _TERMS = ("text", "flow", "xy")
 
 
@@ -61,6 +63,26 @@ def processes(device: str) -> Any:
     accelerate = require("accelerate", "model")
     patience = accelerate.InitProcessGroupKwargs(timeout=_PATIENCE)
     return accelerate.Accelerator(cpu=device == "cpu", kwargs_handlers=[patience])
+
+
+def on_main(accelerator: Any, work: Callable[[], None]) -> None:
+    """Let the main process do something while the others wait; where it cannot, all end, and it alone says why.
+
+    Raises:
+        MonoError: of the work, in the main process; the others leave with its exit code.
+    """
+    failed: MonoError | None = None
+    if accelerator.is_main_process:
+        try:
+            work()
+        except MonoError as error:
+            failed = error
+    told = torch.tensor([float(failed is not None)], device=accelerator.device)
+    told = accelerator.reduce(told, "sum")
+    if failed is not None:
+        raise failed
+    if bool(told):
+        raise SystemExit(2)
 
 
 class Passes:
@@ -92,7 +114,8 @@ class Passes:
         noise, times = draws(len(rows), self._settings, step, device)
         table = torch.zeros(len(rows), len(_TERMS), device=device)
         for part in self._parts(len(rows)):
-            batch = collate([rows[index] for index in part], self._pad_id, [silent[index] for index in part])
+            chosen, quiet = [rows[index] for index in part], [silent[index] for index in part]
+            batch = collate(chosen, self._pad_id, quiet, _COMPILED_LENGTHS if self._settings.compile else 1)
             losses = self._loss.rows(batch_to(batch, device), noise[part], times[part])
             if learn is not None:
                 learn(losses)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -82,13 +83,19 @@ def test_a_sweep_trains_nested_sizes_on_one_validation_set(swept: Path, places: 
 def test_a_sweep_goes_on_after_the_last_finished_size(
     swept: Path, places: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def trained_ns(size: str) -> int:
+        return (swept / size / "finetune" / "training.jsonl").stat().st_mtime_ns
+
     (swept / "size_00008" / "result.json").unlink()
-    before = (swept / "size_00004" / "finetune" / "training.jsonl").stat().st_mtime_ns
+    before = trained_ns("size_00004"), trained_ns("size_00008")
     first = json.loads((swept / "sweep.json").read_text())
     sweep(_words(places, swept, "--sizes", "4", "8", *RECIPE))
     output = capsys.readouterr().out
     assert "size 4: finished before" in output and "size 8: finished" not in output
-    assert (swept / "size_00004" / "finetune" / "training.jsonl").stat().st_mtime_ns == before
+    assert (trained_ns("size_00004"), trained_ns("size_00008")) == before  # its training was finished, its judging not
+    (swept / "size_00008" / "result.json").unlink()
+    shutil.rmtree(swept / "size_00008" / "finetune")
+    sweep(_words(places, swept, "--sizes", "4", "8", *RECIPE))
     again = json.loads((swept / "sweep.json").read_text())
     # The same size trained twice is the same run.
     assert again["sizes"][2]["flow_loss"] == first["sizes"][2]["flow_loss"]
