@@ -134,12 +134,13 @@ def measure(row: Row, steps: int) -> dict[str, Any]:
     """Build, train a few steps, and say what it took. Runs in a process of its own."""
     import torch
 
-    from finetune.adapters import LoraSettings, add_lora, trainable_counts
+    from finetune.adapters import add_lora, trainable_counts
     from finetune.alpamayo.layers import compiled_layer
     from finetune.batches import VisionFeatures
     from finetune.lora_linear import fuse_lora
     from finetune.placement import place_for_training
     from finetune.training import JointLoss, LoopSettings, batch_to, draws
+    from finetune.training_settings import LoraSettings
 
     device = torch.device("cuda")
     model = random_model("cuda")
