@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from collector.errors import MonoError, require
-from collector.run_folder import command_line
+from collector.run_folder import RunFolder, command_line
 from collector.samples import METADATA_FILE
 from finetune.cores import share_cores
 from finetune.model_folder import resolve_model
@@ -135,7 +135,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     from finetune.alpamayo.checkpoint import load_model
     from finetune.encoding import ASIDE_FILE, SetAside, encode_dataset, encoded_rows, usable_samples
     from finetune.run_state import ROWS, open_training_run, remove_intermediate
-    from finetune.training import processes, train
+    from finetune.training import on_main, processes, train
 
     settings = config.lora
     refuse_early(config)
@@ -149,15 +149,17 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     # What trains on a card is brought there part by part, see `prepare`.
     loaded = load_model(base, dtype=getattr(torch, config.dtype))
     rows_folder = config.out / ROWS
-    if accelerator.is_main_process:
-        run = open_training_run(config, [config.dataset / METADATA_FILE, base], config.overwrite)
+
+    def begin() -> None:
+        open_training_run(config, [config.dataset / METADATA_FILE, base], config.overwrite)
         if not rows_folder.is_dir():
             loaded.model.vlm.model.visual.to(accelerator.device)
             encode_dataset(
                 loaded, samples, config.dataset, rows_folder, aside, cameras=config.cameras, mirror=config.mirror,
                 frozen_vision=not config.adapt_vision, device=accelerator.device,
             )
-    accelerator.wait_for_everyone()
+
+    on_main(accelerator, begin)
     rows, validation, aside = encoded_rows(rows_folder)
     adapted = prepare(loaded.model, config, settings, accelerator.device)
     if accelerator.is_main_process:
@@ -176,13 +178,15 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         "processes": accelerator.num_processes,
         **losses,
     }
-    if accelerator.is_main_process:
+
+    def end() -> None:
         made = save(loaded, adapted, config, base, metrics)
         # Last of all: a folder with metrics is a finished run.
-        run.write_metrics(metrics)
+        RunFolder(config.out).write_metrics(metrics)
         remove_intermediate(config.out)
         print(f"{'model' if adapted is None else 'adapter'}: {made}")
-    accelerator.wait_for_everyone()
+
+    on_main(accelerator, end)
     return metrics
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from collector.errors import MonoError
-from collector.run_folder import RunFolder, git_commit, hash_path, open_run, plain, read_yaml
+from collector.run_folder import git_commit, hash_path, open_run, plain, read_yaml
 
 # What a training run writes beside config.yaml and provenance.json; metrics.json comes last of all.
 METRICS = "metrics.json"
@@ -20,8 +20,8 @@ _FREE = ("out", "overwrite", "checkpoint_every", "threads")
 _PATHS = ("model", "dataset")
 
 
-def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> RunFolder:
-    """The run folder of a training run: made, or found unfinished and left as it is.
+def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
+    """Make the run folder of a training run, or find it unfinished and leave it as it is.
 
     Args:
         config: dataclass with ``out``.
@@ -37,7 +37,8 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> RunFo
         for name in known:
             place = folder / name
             shutil.rmtree(place) if place.is_dir() else place.unlink()
-        return open_run(folder, config, inputs)
+        open_run(folder, config, inputs)
+        return
     settings = folder / "config.yaml"
     if not settings.is_file():
         if known:
@@ -45,7 +46,8 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> RunFo
                 f"{folder} holds {', '.join(known)} but no config.yaml to tell of which run",
                 "an absent or empty folder", "choose another --out, or add --overwrite",
             )
-        return open_run(folder, config, inputs)
+        open_run(folder, config, inputs)
+        return
     changes = setting_changes(read_yaml(settings), plain(config))
     if changes:
         raise MonoError(
@@ -60,7 +62,8 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> RunFo
     provenance = folder / "provenance.json"
     if not provenance.is_file():
         # Killed between the two files: nothing else can be there yet.
-        return open_run(folder, config, inputs)
+        open_run(folder, config, inputs)
+        return
     began = json.loads(provenance.read_text("utf-8"))
     for path, before in zip(inputs, began["inputs"].values()):
         if hash_path(path) != before:
@@ -70,7 +73,6 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> RunFo
             )
     if began["commit"] != git_commit():
         print(f"{folder} was begun by another version of this program ({began['commit']}); its numbers may differ")
-    return RunFolder(folder)
 
 
 def remove_intermediate(folder: Path) -> None:

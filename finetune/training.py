@@ -63,6 +63,26 @@ def processes(device: str) -> Any:
     return accelerate.Accelerator(cpu=device == "cpu", kwargs_handlers=[patience])
 
 
+def on_main(accelerator: Any, work: Callable[[], None]) -> None:
+    """Let the main process do something while the others wait; where it cannot, all end, and it alone says why.
+
+    Raises:
+        MonoError: of the work, in the main process; the others leave with its exit code.
+    """
+    failed: MonoError | None = None
+    if accelerator.is_main_process:
+        try:
+            work()
+        except MonoError as error:
+            failed = error
+    told = torch.tensor([float(failed is not None)], device=accelerator.device)
+    told = accelerator.reduce(told, "sum")
+    if failed is not None:
+        raise failed
+    if bool(told):
+        raise SystemExit(2)
+
+
 class Passes:
     """Forward passes of one process over its share of a global batch.
 
