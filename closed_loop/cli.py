@@ -66,6 +66,13 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         (
             Verb("finetune", "finetune.lora_finetune:main", "train a LoRA on both halves of the model", "model"),
             Verb("evaluate", "finetune.evaluation:main", "open-loop errors and consistency of a model", "model"),
+            Verb("counterfactual", "finetune.counterfactual:main", "force the opposite thought: does the path follow?",
+                 "model"),
+            Verb("overfit", "finetune.overfit:main", "can it learn a few samples by heart? pass or fail", "model"),
+            Verb("check-driving", "finetune.check_driving:main", "does driving compute what training did?", "model"),
+            Verb("action-range", "finetune.action_range_command:main", "how far curvature reaches in the model's units",
+                 "model"),
+            Verb("sweep", "finetune.sweep:main", "how many samples does it take? one recipe, growing sizes", "model"),
             Verb("merge", "finetune.merge:main", "base and adapter as one full checkpoint for other tools", "model"),
         ),
     ),

@@ -29,9 +29,10 @@ from closed_loop.supervisor import SupervisorLimits
 from collector.arguments import declare_parameters
 from collector.calibration import read_calibration
 from collector.conversions import odometry_of, rgb_of, stamp_ns_of
+from collector.doctor.machine import find_model
 from collector.errors import MonoError
 from collector.message_types import message_class
-from collector.ros_session import Session, run_node
+from collector.ros_session import Session, node_main
 from collector.run_folder import open_run
 from collector.stack import AWSIM_STATUS, CAMERA_IMAGE, ODOMETRY, qos_profile
 from finetune import TINY_BASE
@@ -66,7 +67,8 @@ class DriveNode(Node):
             lambda observation: self._policy.submit(observation),
         )
         spec = self._policy_spec()
-        inputs = [path for path in (spec.options["model_folder"], v["adapter"], v["calibration"]) if path]
+        given = (spec.options["model_folder"], v["adapter"], v["calibration"])
+        inputs = [find_model(Path(path)) for path in given if path]
         open_run(self._out, {"parameters": v, "driver": self.driver.config}, inputs)
         self.mission = Mission(v["laps"], v["duration_s"], v["wait_s"], time.monotonic())
         self._odometry_ns: int | None = None
@@ -288,18 +290,9 @@ def deviation_line(folder: Path) -> str:
     )
 
 
-def run(session: Session) -> int:
-    """Body of the node's process."""
-    node = DriveNode(session)
-    try:
-        return node.drive()
-    finally:
-        node.destroy_node()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: ``python -m closed_loop.drive_node``, and the console script of the ROS package."""
-    return run_node(run, arguments)
+    return node_main(DriveNode, DriveNode.drive, arguments)
 
 
 if __name__ == "__main__":

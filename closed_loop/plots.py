@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from closed_loop.cells import CONDITIONS
 from closed_loop.simulator.course import Course
 from collector.curvature import CurveSegment
+from collector.plot_text import families
 from finetune.plot_style import INK, SIDES, STYLE
 
 Table = Mapping[str, NDArray[Any]]
@@ -42,6 +43,8 @@ SIGNED = LinearSegmentedColormap.from_list("signed", ["#1745a3", "#7fb2e5", "#f4
 ROAD, EDGE = "#e9ecef", "#9aa3ad"
 # Signed deviation is drawn on one scale everywhere, so that two maps can be compared.
 SCALE_M = 2.0
+# Courses and runs may have Japanese names.
+STYLE = {**STYLE, "font.family": families()}
 
 
 def colour_of(condition: str) -> str:

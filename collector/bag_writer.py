@@ -12,9 +12,10 @@ import fcntl
 import os
 import shutil
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -112,6 +113,9 @@ class BagWriter:
         self._counts: Counter[str]
         self._bytes = self._start_ns = self._end_ns = 0
         self._flushed_s = self._synced_s = 0.0
+        # One thread, so that a file is closed after the syncs before.
+        self._sync_thread = ThreadPoolExecutor(1, thread_name_prefix="bag-sync")
+        self._syncs: deque[Future[None]] = deque()
         is_ours = False
         try:
             self.folder.mkdir(parents=True)
@@ -165,8 +169,9 @@ class BagWriter:
             return
         try:
             self._writer.flush()
-            if now_s >= self._synced_s + SYNC_S:
-                os.fdatasync(self._stream.fileno())
+            self._look_at_syncs()
+            if not self._syncs and now_s >= self._synced_s + SYNC_S:
+                self._sync_later(self._stream)
                 self._synced_s = now_s
         except OSError:
             self._is_broken = True
@@ -186,9 +191,10 @@ class BagWriter:
         failure: OSError | None = None
         if not self._is_broken:
             try:
-                self._finish_file()
+                self._finish_file(is_last=True)
             except OSError as error:
                 failure = error
+        self._sync_thread.shutdown()
         (self.folder / RESERVE_FILE).unlink(missing_ok=True)
         if self._is_broken:
             with suppress(OSError):  # its buffer finds no room either
@@ -237,16 +243,34 @@ class BagWriter:
             for topic in self._topics
         }
 
-    def _finish_file(self) -> None:
+    def _finish_file(self, is_last: bool = False) -> None:
         try:
             self._writer.finish()
             self._stream.flush()
-            os.fdatasync(self._stream.fileno())
-            self._stream.close()
+            self._sync_later(self._stream, and_close=True)
+            self._look_at_syncs(wait=is_last)
         except OSError:
             self._is_broken = True
             raise
         self._files.append(StoredFile(self._path.name, dict(self._counts), self._start_ns, self._end_ns))
+
+    def _sync_later(self, stream: BinaryIO, and_close: bool = False) -> None:
+        """Have a file reach the disk, in a thread: a slow disk must not keep what comes next out of the kernel."""
+
+        def sync() -> None:
+            with stream if and_close else nullcontext():
+                os.fdatasync(stream.fileno())
+
+        self._syncs.append(self._sync_thread.submit(sync))
+
+    def _look_at_syncs(self, wait: bool = False) -> None:
+        """Forget the syncs that are done, or all once they are.
+
+        Raises:
+            OSError: one failed.
+        """
+        while self._syncs and (wait or self._syncs[0].done()):
+            self._syncs.popleft().result()
 
 
 def create_file(path: Path) -> BinaryIO:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from collector.bag_metadata import METADATA_FILE
 from collector.errors import MonoError
+from collector.poses import quaternion_yaw
 from collector.stack import CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY
 from collector.torn_bags import TornReader
 
@@ -172,8 +173,9 @@ class BagReader:
                 continue
             stamp_ns, frame_id = header_stamp_ns(message), message.header.frame_id
             if hasattr(message, "encoding"):
-                pixels = _pixels(message)
-                if pixels is None:
+                try:
+                    pixels = image_rows(message.height, message.width, message.encoding, message.step, message.data)
+                except FrameError:
                     yield None
                 else:
                     yield RawFrame(stamp_ns, received_ns, frame_id, None, pixels, message.encoding)
@@ -256,13 +258,7 @@ def odometry_row(received_ns: int, message: Any) -> OdometryRow:
     """The row of a message of one of POSE_TYPES; those without a twist have no speed (NaN)."""
     pose = message.pose if hasattr(message.pose, "position") else message.pose.pose
     place, q = pose.position, pose.orientation
-    # Yaw of a quaternion (REP-103 axes); an all-zero one has no direction and becomes NaN.
-    norm = q.x * q.x + q.y * q.y + q.z * q.z + q.w * q.w
-    yaw_rad = (
-        float(np.arctan2(2.0 * (q.w * q.z + q.x * q.y), q.w * q.w + q.x * q.x - q.y * q.y - q.z * q.z))
-        if norm > 1e-12
-        else float("nan")
-    )
+    yaw_rad = quaternion_yaw(q.x, q.y, q.z, q.w)
     speed_mps = float(message.twist.twist.linear.x) if hasattr(message, "twist") else float("nan")
     return OdometryRow(header_stamp_ns(message), received_ns, float(place.x), float(place.y), yaw_rad, speed_mps)
 
@@ -328,17 +324,20 @@ def frame_jpeg(frame: RawFrame, quality: int = 95) -> bytes:
     return data if is_jpeg else encode_jpeg(np.asarray(image, np.uint8), quality)
 
 
-def _pixels(message: Any) -> NDArray[np.uint8] | None:
-    """(H, W, C) view of a raw Image without its row padding, None where size and data disagree."""
-    if message.encoding not in ENCODINGS:
-        return None
-    channels, height, width, step = (
-        ENCODINGS[message.encoding][0],
-        message.height,
-        message.width,
-        message.step,
-    )
-    data = np.asarray(message.data, np.uint8)
-    if height == 0 or width == 0 or step < width * channels or data.size < height * step:
-        return None
-    return data[: height * step].reshape(height, step)[:, : width * channels].reshape(height, width, channels)
+def image_rows(height: int, width: int, encoding: str, step: int, data: Any) -> NDArray[np.uint8]:
+    """(H, W, C) view of a sensor_msgs/Image's bytes without the padding of its rows; step 0 means there is none.
+
+    Raises:
+        FrameError: an encoding this project does not read, no pixels, or fewer bytes than size and step say.
+    """
+    if encoding not in ENCODINGS:
+        raise FrameError(f"an image encoded as {encoding!r}", ", ".join(ENCODINGS), "have the camera send one of these")
+    channels = ENCODINGS[encoding][0]
+    step = step or width * channels
+    flat = np.frombuffer(data, np.uint8)
+    if height < 1 or width < 1 or step < width * channels or flat.size < height * step:
+        raise FrameError(
+            f"a frame of {flat.size} bytes for {width}x{height} {encoding} in rows of {step}",
+            f"{height * max(step, width * channels)} bytes, at least one pixel", "check the camera's publisher",
+        )
+    return flat[: height * step].reshape(height, step)[:, : width * channels].reshape(height, width, channels)

@@ -43,6 +43,7 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
     lag_ns = 0 if calibration is None else calibration.lag_ns
     keep_freed_memory()
     names = bag_names(config.bags)
+    refuse_repeated(config.bags)
     report = BuildReport()
     drives: list[Drive] = []
     intrinsics: dict[str, dict[str, Any] | None] = {}
@@ -93,6 +94,18 @@ def bag_names(paths: Sequence[Path]) -> list[str]:
             name, number = f"{base}-{number}", number + 1
         names.append(name)
     return names
+
+
+def refuse_repeated(paths: Sequence[Path]) -> None:
+    """Refuse a bag named twice, also as a folder and one of its files: its frames would be in both splits.
+
+    Raises:
+        MonoError: one is.
+    """
+    places = [Path(path).resolve() for path in paths]
+    for number, place in enumerate(places):
+        if any(other == place or other in place.parents or place in other.parents for other in places[:number]):
+            raise MonoError(f"the bag {paths[number]} is named twice", "each bag once", "leave one out of --bags")
 
 
 def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:

@@ -119,9 +119,9 @@ class BuildReport:
         self.labels[label] = self.labels.get(label, 0) + 1
         self.splits[split] = self.splits.get(split, 0) + 1
 
-    def reject(self, reason: str) -> None:
-        """Count one frame out."""
-        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+    def reject(self, reason: str, frames: int = 1) -> None:
+        """Count frames out."""
+        self.rejected[reason] = self.rejected.get(reason, 0) + frames
 
     def take_back(self, label: str, split: str, reason: str) -> None:
         """Count a frame out that had been counted in."""

@@ -21,7 +21,7 @@ from collector.calibration_pairs import RUN_FRAMES, Pairs, read_pairs
 from collector.drives import require_odometry
 from collector.errors import MonoError, require
 from collector.run_folder import command_line, hash_path
-from collector.stack import CAMERA_INFO, ODOMETRY
+from collector.stack import ODOMETRY
 from collector.tracks import TrackConfig, build_track
 
 CALIBRATION_FILE, PLOT_FILE = "calibration.yaml", "calibration.png"
@@ -36,7 +36,8 @@ class CalibrateConfig:
         out: folder for calibration.yaml and calibration.png; existing ones are replaced.
         image_topic: camera topic; by default our JPEG topic, else the raw one.
         odometry_topic: nav_msgs/Odometry with the pose of base_link in the map.
-        camera_info_topic: CameraInfo with the intrinsics, used where the bag has it and --hfov-deg is not given.
+        camera_info_topic: CameraInfo with the intrinsics, used where --hfov-deg is not given; by default camera_info
+            beside the camera topic, where the bag has it.
         hfov_deg: horizontal field of view of an undistorted camera, in place of CameraInfo; 90 where neither is there.
         max_frames: of a longer bag, so many frames spread over its whole length are looked at.
         min_speed_mps: slower frames are passed over.
@@ -48,7 +49,7 @@ class CalibrateConfig:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     image_topic: str | None = None
     odometry_topic: str = ODOMETRY.name
-    camera_info_topic: str = CAMERA_INFO.name
+    camera_info_topic: str | None = None
     hfov_deg: float | None = None
     max_frames: int = 3000
     min_speed_mps: float = 1.0
@@ -136,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config.out.mkdir(parents=True, exist_ok=True)
     write_plot(config.out / PLOT_FILE, findings)
     write_calibration(config.out / CALIBRATION_FILE, findings.calibration)
-    print(describe(findings.calibration))
+    print(f"{describe(findings.calibration)}; lens: {findings.pairs.intrinsics.source}")
     print(f"calibration: {config.out / CALIBRATION_FILE}; what was fitted: {config.out / PLOT_FILE}")
     for why in findings.refused:
         print(f"left out: {why}", file=sys.stderr)

@@ -10,14 +10,20 @@ Definition 1, the only one so far:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import yaml
+from numpy.typing import ArrayLike, NDArray
 
 from collector.errors import MonoError
+from collector.pinhole import field_matrix, scaled_matrix
 from collector.run_folder import load_config, plain
 from collector.samples import write_atomically
+
+FloatArray = NDArray[np.float64]
 
 DEFINITION = 1
 _MOST_LAG_S = 1.0
@@ -25,7 +31,8 @@ _MOST_PITCH_RAD = 0.8
 _HEADER = """\
 # Written by alpamayo-mono calibrate; read by `build --calibration FILE` and `drive calibration:=FILE`.
 # A picture with header stamp t shows the world at t - lag_s. A positive pitch_rad looks down (REP-103).
-# What the bag could not tell is absent. _sd: standard error, from resampling stretches of the drive.
+# What the bag could not tell is absent. _sd: standard error, from resampling stretches of the drive and from what the
+# method was off by on simulated ones.
 """
 
 
@@ -61,14 +68,26 @@ class Intrinsics:
 
     def sized(self, width_px: int, height_px: int) -> Intrinsics:
         """The same camera with its pictures scaled to another size."""
-        across, down = width_px / self.width_px, height_px / self.height_px
-        return Intrinsics(
-            self.source, width_px, height_px, self.fx_px * across, self.fy_px * down,
-            (self.cx_px + 0.5) * across - 0.5, (self.cy_px + 0.5) * down - 0.5, self.distortion,
-        )
+        matrix = scaled_matrix(self.matrix, width_px / self.width_px, height_px / self.height_px)
+        return intrinsics_of(matrix, self.source, width_px, height_px, self.distortion)
+
+    @property
+    def matrix(self) -> FloatArray:
+        """(3, 3) K."""
+        return np.array([[self.fx_px, 0.0, self.cx_px], [0.0, self.fy_px, self.cy_px], [0.0, 0.0, 1.0]])
 
 
-def pinhole(hfov_deg: float, width_px: int, height_px: int) -> Intrinsics:
+def intrinsics_of(
+    matrix: ArrayLike, source: str, width_px: int, height_px: int, distortion: Sequence[float] = ()
+) -> Intrinsics:
+    """Intrinsics from the nine numbers of a K."""
+    k = np.asarray(matrix, np.float64).reshape(3, 3)
+    return Intrinsics(
+        source, width_px, height_px, float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2]), tuple(distortion)
+    )
+
+
+def undistorted(hfov_deg: float, source: str, width_px: int, height_px: int) -> Intrinsics:
     """Intrinsics of an undistorted camera with square pixels from its horizontal field of view.
 
     Raises:
@@ -76,10 +95,7 @@ def pinhole(hfov_deg: float, width_px: int, height_px: int) -> Intrinsics:
     """
     if not 5.0 < hfov_deg < 170.0:
         raise MonoError(f"a horizontal field of view of {hfov_deg} degrees", "5 to 170", "correct --hfov-deg")
-    focal_px = width_px / 2.0 / math.tan(math.radians(hfov_deg) / 2.0)
-    return Intrinsics(
-        f"--hfov-deg {hfov_deg:g}", width_px, height_px, focal_px, focal_px, (width_px - 1) / 2.0, (height_px - 1) / 2.0
-    )
+    return intrinsics_of(field_matrix(math.radians(hfov_deg), width_px, height_px), source, width_px, height_px)
 
 
 @dataclass(frozen=True)

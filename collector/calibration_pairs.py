@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from collector.bags import BagReader, FrameError, RawFrame
-from collector.calibration import Intrinsics, pinhole
+from collector.calibration import Intrinsics, intrinsics_of, undistorted
 from collector.calibration_fit import FitLimits, lag_grid
+from collector.camera_block import read_intrinsics
 from collector.ego_motion import Motion, gray_image, motion_between
 from collector.errors import MonoError
 from collector.tracks import NS, PoseTrack
@@ -69,13 +70,13 @@ class Pairs:
 
 
 def read_pairs(
-    bag: BagReader, topic: str, info_topic: str, hfov_deg: float | None, track: PoseTrack, limits: FitLimits,
+    bag: BagReader, topic: str, info_topic: str | None, hfov_deg: float | None, track: PoseTrack, limits: FitLimits,
     max_frames: int, min_speed_mps: float, show_progress: bool = True,
 ) -> Pairs:
     """Look at the frames of a bag.
 
     Args:
-        bag: opened; topic, info_topic: its camera, and its CameraInfo where it has one.
+        bag: opened; topic: its camera; info_topic: its CameraInfo, by default the one beside the camera.
         hfov_deg: horizontal field of view in place of the CameraInfo.
         track: the kart's poses.
         limits: the lags searched, and what a straight is.
@@ -105,7 +106,7 @@ def read_pairs(
             reasons["undecodable"] += 1
             last = None
             continue
-        intrinsics = intrinsics or _intrinsics(bag, info_topic, hfov_deg, size_px)
+        intrinsics = intrinsics or _intrinsics(bag, topic, info_topic, hfov_deg, size_px)
         before, last = last, (frame, gray)
         if before is None or frame.stamp_ns - before[0].stamp_ns > _LONGEST_STEP_NS or before[1].shape != gray.shape:
             reasons["no frame shortly before"] += 1
@@ -155,23 +156,22 @@ def _chosen(bag: BagReader, topic: str, max_frames: int, show_progress: bool) ->
             yield None
 
 
-def _intrinsics(bag: BagReader, info_topic: str, hfov_deg: float | None, size_px: tuple[int, int]) -> Intrinsics:
+def _intrinsics(
+    bag: BagReader, image_topic: str, info_topic: str | None, hfov_deg: float | None, size_px: tuple[int, int]
+) -> Intrinsics:
     """From the field of view if one is given, else from the bag's CameraInfo, else 90 degrees."""
-    if hfov_deg is None and info_topic in bag.topics:
-        for _, info in bag.messages(info_topic):
-            if not hasattr(info, "k") or len(info.k) != 9 or info.k[0] <= 0.0:
-                continue
-            if info.distortion_model not in _LENSES:
-                raise MonoError(
-                    f"the lens model {info.distortion_model!r} in {info_topic}", "plumb_bob or rational_polynomial",
-                    "undistort the images before, or give --hfov-deg to take them as undistorted",
-                )
-            lens = tuple(float(value) for value in info.d)
-            return Intrinsics(
-                info_topic, int(info.width), int(info.height), float(info.k[0]), float(info.k[4]), float(info.k[2]),
-                float(info.k[5]), lens if any(lens) else (),
-            )
-    return pinhole(_DEFAULT_HFOV_DEG if hfov_deg is None else hfov_deg, *size_px)
+    if hfov_deg is not None:
+        return undistorted(hfov_deg, f"--hfov-deg {hfov_deg:g}", *size_px)
+    known = read_intrinsics(bag, image_topic, info_topic)
+    if known is None:
+        return undistorted(_DEFAULT_HFOV_DEG, f"an assumed field of view of {_DEFAULT_HFOV_DEG:g} degrees", *size_px)
+    if known["distortion_model"] not in _LENSES:
+        raise MonoError(
+            f"the lens model {known['distortion_model']!r} in {known['topic']}", "plumb_bob or rational_polynomial",
+            "undistort the images before, or give --hfov-deg to take them as undistorted",
+        )
+    lens = known["D"] if any(known["D"]) else ()
+    return intrinsics_of(known["K"], known["topic"], known["width"], known["height"], lens)
 
 
 @dataclass(frozen=True)

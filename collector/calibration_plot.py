@@ -5,23 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from collector.calibration_fit import LAG_STEP_S, LagFit, PitchFit
 from collector.calibration_pairs import Pairs
+from collector.plot_text import families, is_shown, wrapped
 from collector.tracks import NS
 
 if TYPE_CHECKING:
     from collector.calibrate import Findings
 
 _EXCERPT_NS = 30 * NS
+_TITLE_COLUMNS = 120
 _IMAGE_COLOUR, _ODOMETRY_COLOUR, _FOUND_COLOUR = "tab:blue", "tab:orange", "tab:red"
 
 
 def write_plot(path: Path, findings: Findings) -> None:
     """Four panels as PNG: correlation over lag, yaw rates overlaid, flow and vanishing point, pitch of every pair."""
+    with matplotlib.rc_context({"font.family": families()}):  # for the name of the bag
+        _figure(findings).savefig(path)
+
+
+def _figure(findings: Findings) -> Figure:
     figure = Figure(figsize=(13, 8), dpi=100, layout="constrained")
     over_lag, rates, flow, pitches = figure.subplots(2, 2).flat
     pairs, lag, pitch = findings.pairs, findings.lag, findings.pitch
@@ -29,8 +37,11 @@ def write_plot(path: Path, findings: Findings) -> None:
     _draw_rates(rates, pairs, lag, 0.0 if pitch is None else pitch.pitch_rad)
     _draw_flow(flow, pairs, pitch)
     _draw_pitches(pitches, pitch)
-    figure.suptitle(f"camera against pose: {findings.calibration.bag}")
-    figure.savefig(path)
+    bag = findings.calibration.bag
+    # What no font here can show would be a row of boxes.
+    name = bag if is_shown(bag) else "(its name is in the YAML file)"
+    figure.suptitle(wrapped(f"camera against pose: {name}", _TITLE_COLUMNS), parse_math=False)
+    return figure
 
 
 def _draw_correlation(axes: Axes, lag: LagFit | None) -> None:

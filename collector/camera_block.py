@@ -23,13 +23,20 @@ _LOOKED_AT = 20
 _MOUNT = ("x_m", "y_m", "z_m", "yaw_rad", "pitch_rad")
 
 
-def read_intrinsics(bag: BagReader, image_topic: str) -> dict[str, Any] | None:
-    """The first calibrated CameraInfo beside a camera topic, None where the bag has none.
+def read_intrinsics(bag: BagReader, image_topic: str, info_topic: str | None = None) -> dict[str, Any] | None:
+    """The first calibrated CameraInfo beside a camera topic (or of ``info_topic``), None where the bag has none.
 
     ROS keeps ``camera_info`` in the namespace of the image; for a compressed topic that may be one level up.
+
+    Raises:
+        MonoError: the bag lacks the ``info_topic`` that was asked for.
     """
-    parents = [image_topic.rsplit("/", level)[0] for level in (1, 2)]
-    for topic in (f"{parent}/camera_info" for parent in parents):
+    if info_topic is not None:
+        bag.require_topic(
+            info_topic, "the camera's intrinsics", (INFO_TYPE,), "--camera-info-topic", "give --hfov-deg instead"
+        )
+    beside = [f"{image_topic.rsplit('/', level)[0]}/camera_info" for level in (1, 2)]
+    for topic in [info_topic] if info_topic is not None else beside:
         if bag.topics.get(topic) != INFO_TYPE or not bag.counts.get(topic):
             continue
         for _, (_, message) in zip(range(_LOOKED_AT), bag.messages(topic)):

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from collector.bags import ENCODINGS, FrameError, as_bgr, encode_jpeg, typestore
+from collector.bags import FrameError, as_bgr, encode_jpeg, image_rows, typestore
 from collector.stack import CAMERA_INFO, CAMERA_JPEG
 
 Buffer = Any  # bytes, array.array, memoryview or ndarray: whatever np.frombuffer reads without a copy
@@ -46,33 +45,14 @@ def frame_to_jpeg(frame: Frame, quality: int, scale: float = 1.0) -> bytes:
     Raises:
         FrameError: unknown encoding, or fewer bytes than its size says.
     """
-    if frame.encoding not in ENCODINGS:
-        raise FrameError(
-            f"a frame encoded as {frame.encoding!r}", ", ".join(ENCODINGS), "publish one of these"
-        )
-    channels = ENCODINGS[frame.encoding][0]
-    step = frame.step or frame.width * channels
-    pixels = np.frombuffer(frame.data, np.uint8)
-    if (
-        frame.height < 1
-        or frame.width < 1
-        or step < frame.width * channels
-        or pixels.size < frame.height * step
-    ):
-        raise FrameError(
-            f"a frame of {pixels.size} bytes",
-            f"{frame.height} rows of {step} bytes",
-            "check height, width and step",
-        )
-    rows = pixels[: frame.height * step].reshape(frame.height, step)[:, : frame.width * channels]
-    image: NDArray[np.uint8] = rows.reshape(frame.height, frame.width, channels)
+    image = image_rows(frame.height, frame.width, frame.encoding, frame.step, frame.data)
     if scale != 1.0:
         import cv2
 
         # Before the colours are put in order: fewer pixels to work on.
         size = scaled_size(frame.width, frame.height, scale)
         smaller = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        image = smaller.reshape(size[1], size[0], channels)
+        image = smaller.reshape(size[1], size[0], -1)
     return encode_jpeg(as_bgr(image, frame.encoding), quality)
 
 

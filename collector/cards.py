@@ -92,7 +92,7 @@ def make_card(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes:
         radius=f"{radius:.1f} m" if radius < 100.0 else "over 100 m",
         curvature_1pm=sample.curve.max_abs_curvature_1pm,
         turn_deg=math.degrees(sample.curve.turn_rad),
-        entry="" if sample.curve.entry_m is None else f"{sample.curve.entry_m:.1f} m",
+        entry="" if sample.curve.label == "straight" else f"{sample.curve.entry_m or 0.0:.1f} m",
         speed_mps=sample.speed_mps,
         claim=f"{sample.claim.lateral} / {sample.claim.longitudinal}",
         measured=_motion(measured),

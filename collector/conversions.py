@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.bags import ENCODINGS
-from collector.errors import MonoError
+from collector.bags import ENCODINGS, image_rows
+from collector.poses import quaternion_yaw
 
 NS_PER_S = 1_000_000_000
+
 
 def stamp_ns_of(stamp: Any) -> int:
     """Nanoseconds of a ``builtin_interfaces/Time``."""
@@ -28,9 +29,8 @@ def set_stamp(stamp: Any, stamp_ns: int) -> None:
 
 
 def yaw_of(orientation: Any) -> float:
-    """Yaw of a quaternion message, radians (rotation about z; roll and pitch are ignored)."""
-    x, y, z, w = orientation.x, orientation.y, orientation.z, orientation.w
-    return math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+    """Yaw of a quaternion message, radians (rotation about z; roll and pitch are ignored); NaN for all zeros."""
+    return quaternion_yaw(orientation.x, orientation.y, orientation.z, orientation.w)
 
 
 def set_yaw(orientation: Any, yaw_rad: float) -> None:
@@ -59,23 +59,10 @@ def rgb_of(message: Any) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB copy of a ``sensor_msgs/Image``.
 
     Raises:
-        MonoError: an encoding this project does not read, or fewer bytes than the header promises.
+        FrameError: an encoding this project does not read, or fewer bytes than the header promises.
     """
-    if message.encoding not in ENCODINGS:
-        raise MonoError(
-            f"a camera image with encoding {message.encoding!r}", "one of " + ", ".join(ENCODINGS),
-            "configure the camera to send one of these",
-        )
+    pixels = image_rows(message.height, message.width, message.encoding, message.step, message.data)
     channels, is_rgb = ENCODINGS[message.encoding]
-    height, width, step = message.height, message.width, message.step
-    data = np.frombuffer(message.data, np.uint8)
-    if step < width * channels or data.size < height * step:
-        raise MonoError(
-            f"a camera image of {data.size} bytes for {width}x{height} {message.encoding} with rows of {step}",
-            f"{height * max(step, width * channels)} bytes", "check the camera's publisher",
-        )
-    rows = data[: height * step].reshape(height, step)[:, : width * channels]
-    pixels = rows.reshape(height, width, channels)
     if channels == 1:
         return np.repeat(pixels, 3, axis=2)
     # A copy in any case: the message's memory belongs to the middleware.

@@ -131,7 +131,7 @@ class SampleCutter:
             return NO_TEXT
         claim = parse_claim(text)
         agreement = judge(claim, motion)
-        wheel_mps = drive.wheel_speed(t0_ns)
+        wheel_mps = drive.wheel_speed(t0_ns, drive.track.pieces[piece].epoch)
         pose_mps = float(ahead_m[HISTORY_STEPS - 2] + ahead_m[HISTORY_STEPS - 1]) / (2.0 * DT_S)
         # After a restart of the clock the same stamps come again.
         stem = f"{drive.name}-{self._restarts + 1}" if self._restarts else drive.name
@@ -151,7 +151,7 @@ class SampleCutter:
             curve=Curve(
                 label=motion.curve.label,
                 max_abs_curvature_1pm=motion.curve.max_abs_curvature_1pm,
-                entry_m=motion.curve.entry_m,
+                entry_m=self._seen_m(poses) if motion.curve.entry_m is None else motion.curve.entry_m,
                 turn_rad=motion.curve.turn_rad,
             ),
             claim=TextClaim(lateral=claim.lateral, longitudinal=claim.longitudinal),
@@ -159,10 +159,17 @@ class SampleCutter:
         )
         return Cut(sample, tuple(frames), stem, None if agreement.keep else self._verdict(agreement, motion))
 
+    @property
+    def _window(self) -> int:
+        return max(1, min(FUTURE_STEPS, round(self._config.thresholds.window_s / DT_S)))
+
+    def _seen_m(self, poses: NDArray[np.float64]) -> float:
+        """How far (80, 3) poses go within the thought's window."""
+        steps = np.diff(poses[HISTORY_STEPS - 1 : HISTORY_STEPS + self._window, :2], axis=0)
+        return float(np.sum(np.hypot(steps[:, 0], steps[:, 1])))
+
     def _stands_still(self, poses_map: NDArray[np.float64]) -> bool:
-        window = max(1, min(FUTURE_STEPS, round(self._config.thresholds.window_s / DT_S)))
-        steps = np.diff(poses_map[HISTORY_STEPS - 1 : HISTORY_STEPS + window, :2], axis=0)
-        return float(np.sum(np.hypot(steps[:, 0], steps[:, 1]))) < self._config.min_speed_mps * window * DT_S
+        return self._seen_m(poses_map) < self._config.min_speed_mps * self._window * DT_S
 
     def _text(self, motion: Motion, stamp_ns: int) -> str | None:
         name = self._drive.name

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.bags import POSE_TYPES, BagReader, OdometryRow, header_stamp_ns, odometry_row
 from collector.build_config import BuildConfig
 from collector.errors import MonoError
+from collector.smoothing import Speeds
 from collector.splits import LapCount
-from collector.stack import AWSIM_STATUS_FIELDS
+from collector.stack import AWSIM_STATUS, AWSIM_STATUS_FIELDS, VELOCITY_STATUS
 from collector.tracks import NS, PoseTrack, clean_track, cut_track
 
 # A count beyond this is a damaged message.
@@ -21,24 +21,26 @@ _MOST_LAPS = 1_000_000
 
 @dataclass(frozen=True)
 class Drive:
-    """What a bag knows about the kart: poses, wheel speed and lap over time."""
+    """What a bag knows about the kart: poses, wheel speed (by the clock's epoch) and lap over time."""
 
     name: str
     track: PoseTrack
     laps: LapCount
-    wheel_ns: NDArray[np.int64]
-    wheel_mps: NDArray[np.float64]
+    wheel: Mapping[int, Speeds]
 
-    def wheel_speed(self, stamp_ns: int) -> float | None:
-        """Wheel speed at a stamp, None without a report within 0.2 s on both sides."""
-        after = int(np.searchsorted(self.wheel_ns, stamp_ns))
-        if not 0 < after < len(self.wheel_ns):
+    def wheel_speed(self, stamp_ns: int, epoch: int) -> float | None:
+        """Wheel speed at a stamp of an epoch, None without a report within 0.2 s on both sides."""
+        if epoch not in self.wheel:
             return None
-        near = self.wheel_ns[after - 1 : after + 1]
+        stamps_ns, speeds_mps = self.wheel[epoch]
+        after = int(np.searchsorted(stamps_ns, stamp_ns))
+        if not 0 < after < len(stamps_ns):
+            return None
+        near = stamps_ns[after - 1 : after + 1]
         if np.max(np.abs(near - stamp_ns)) > NS // 5:
             return None
         weight = (stamp_ns - near[0]) / max(1, near[1] - near[0])
-        speed = float(self.wheel_mps[after - 1] * (1.0 - weight) + self.wheel_mps[after] * weight)
+        speed = float(speeds_mps[after - 1] * (1.0 - weight) + speeds_mps[after] * weight)
         return speed if np.isfinite(speed) else None
 
 
@@ -61,11 +63,11 @@ def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
 
     Raises:
         MonoError: the bag has no pose, or under that name something else (it says what to record, and how), or breaks
-            off before its first pose.
+            off before its first pose; or another topic that was named holds something else.
     """
     wanted = (config.odometry_topic, config.velocity_topic, config.status_topic)
     require_odometry(bag, config.odometry_topic, wanted)
-    wheel: dict[int, float] = {}
+    wheel: list[tuple[int, int, float]] = []
     laps: list[tuple[int, int]] = []
     field_index = AWSIM_STATUS_FIELDS.index("lap_count")
 
@@ -74,11 +76,11 @@ def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
         for topic, received_ns, message in bag.messages_of(wanted):
             if topic == config.odometry_topic:
                 yield None if message is None else odometry_row(received_ns, message)
-            elif hasattr(message, "longitudinal_velocity"):
-                wheel[header_stamp_ns(message)] = float(message.longitudinal_velocity)
+            elif hasattr(message, "longitudinal_velocity") and hasattr(message, "header"):
+                wheel.append((received_ns, header_stamp_ns(message), float(message.longitudinal_velocity)))
             elif topic == config.status_topic:
-                data = getattr(message, "data", ())
-                if len(data) > field_index and abs(data[field_index]) < _MOST_LAPS:
+                data = getattr(message, "data", None)
+                if isinstance(data, np.ndarray) and len(data) > field_index and abs(data[field_index]) < _MOST_LAPS:
                     laps.append((received_ns, int(data[field_index])))
 
     track = cut_track(poses(), config.track)
@@ -88,14 +90,26 @@ def read_drive(bag: BagReader, name: str, config: BuildConfig) -> Drive:
             "a bag of which something can be read",
             "leave it out, or record it again",
         )
+    for topic, usual, rows, option in (
+        (config.velocity_topic, VELOCITY_STATUS, wheel, "--velocity-topic"),
+        (config.status_topic, AWSIM_STATUS, laps, "--status-topic"),
+    ):
+        if topic != usual.name and bag.counts.get(topic) and not rows and not bag.breaks_off:
+            raise MonoError(
+                f"{topic} in {bag.path} has the type {bag.topics[topic]}", f"messages like {usual.type}",
+                f"choose another {option}",
+            )
     lap_rows = np.array(laps, np.int64).reshape(-1, 2)
-    stamps = sorted(wheel)
-    wheel_ns = np.array(stamps, np.int64)
-    wheel_mps = np.array([wheel[stamp] for stamp in stamps], np.float64)
-    return Drive(
-        name,
-        clean_track(track, config.track, (wheel_ns, wheel_mps)),
-        LapCount(lap_rows[:, 0], lap_rows[:, 1]),
-        wheel_ns,
-        wheel_mps,
-    )
+    speeds = _by_epoch(wheel, track)
+    return Drive(name, clean_track(track, config.track, speeds), LapCount(lap_rows[:, 0], lap_rows[:, 1]), speeds)
+
+
+def _by_epoch(rows: Sequence[tuple[int, int, float]], track: PoseTrack) -> dict[int, Speeds]:
+    """Wheel speeds from (received_ns, stamp_ns, speed_mps): after a restart of the clock the same stamps come again."""
+    found: dict[int, dict[int, float]] = {}
+    for received_ns, stamp_ns, speed_mps in rows:
+        found.setdefault(track.epoch_at(received_ns), {})[stamp_ns] = speed_mps
+    return {
+        epoch: (np.array(sorted(speeds), np.int64), np.array([speeds[stamp] for stamp in sorted(speeds)], np.float64))
+        for epoch, speeds in found.items()
+    }

@@ -117,8 +117,7 @@ def rays_of(points_px: FloatArray, camera: Intrinsics) -> FloatArray:
     """(N, 3) rays (x, y, 1) in optical axes through pixels (N, 2), the lens distortion removed."""
     import cv2
 
-    matrix = np.array([[camera.fx_px, 0.0, camera.cx_px], [0.0, camera.fy_px, camera.cy_px], [0.0, 0.0, 1.0]])
-    flat = cv2.undistortPoints(points_px[:, None], matrix, np.array(camera.distortion or (0.0,) * 4))[:, 0]
+    flat = cv2.undistortPoints(points_px[:, None], camera.matrix, np.array(camera.distortion or (0.0,) * 4))[:, 0]
     return np.column_stack([flat, np.ones(len(flat))])
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +21,10 @@ from tqdm import tqdm
 
 from collector.agreement import measure_motion
 from collector.bags import OdometryRow, RawFrame
+from collector.balance import balance_folder
 from collector.build import SampleLine, load_texts
 from collector.build_config import BuildConfig, BuildReport
+from collector.claims import Language
 from collector.curvature import CurveThresholds
 from collector.cutting import DT_S, STEP_NS, SampleCutter
 from collector.drives import Drive
@@ -60,12 +62,14 @@ class PhysicalAiConfig:
         seed: of the split and of the phrasing of the thoughts.
         reasoning: JSONL of texts to curate instead of writing our own: {"bag": "<clip id>", "stamp_ns": ..,
             "reasoning": ".."}.
+        reasoning_language: of the thoughts we write: en, as the released model speaks, or ja.
         min_speed_mps: a frame whose car is on average slower than this over the thought's window stands still.
         jpeg_quality: of the pictures.
         track: what counts as one continuous motion, and which poses are cleaned.
         thresholds: of the curve labels. Roads bend less than kart courses: curve-curvature-1pm 0.01 takes bends of
             100 m radius too.
         straights: keep frames without a curve ahead, too.
+        balance, balance_ratio, balance_rare_share: level the training split by label and radius, as build does.
         overwrite: replace a dataset that is there already.
     """
 
@@ -76,20 +80,22 @@ class PhysicalAiConfig:
     val_fraction: float = 0.1
     seed: int = 0
     reasoning: Path | None = None
+    reasoning_language: Language = "en"
     min_speed_mps: float = 0.5
     jpeg_quality: int = 95
     track: TrackConfig = field(default_factory=TrackConfig)
     thresholds: CurveThresholds = field(default_factory=CurveThresholds)
     straights: bool = False
+    balance: bool = False
+    balance_ratio: float = 2.0
+    balance_rare_share: float = 0.05
     overwrite: bool = False
 
     def for_cutting(self) -> BuildConfig:
         """The same settings as the cutter of bags takes them (it checks them too)."""
-        return BuildConfig(
-            bags=(self.data,), out=self.out, stride=self.stride, val_fraction=self.val_fraction, seed=self.seed,
-            min_speed_mps=self.min_speed_mps, jpeg_quality=self.jpeg_quality, track=self.track,
-            thresholds=self.thresholds,
-        )  # fmt: skip
+        settings = {setting.name: getattr(self, setting.name) for setting in fields(self)}
+        data, *_ = (settings.pop(name) for name in ("data", "clips", "straights"))
+        return BuildConfig(bags=(data,), **settings)
 
 
 class PhysicalAiData:
@@ -153,7 +159,7 @@ class PhysicalAiData:
         ]
         nothing = np.empty(0, np.int64)
         track = build_track(rows, config.track, (stamps_ns, speed))
-        return Drive(clip, track, LapCount(nothing, nothing), stamps_ns, speed)
+        return Drive(clip, track, LapCount(nothing, nothing), {0: (stamps_ns, speed)})
 
     def frames(self, clip: str) -> tuple[NDArray[np.int64], Iterator[RawFrame | None]]:
         """Stamps at 10 Hz and, decoded on demand, the frames at them; None from where a video cannot be decoded."""
@@ -215,7 +221,7 @@ def build_physical_ai(config: PhysicalAiConfig, show_progress: bool = True) -> t
             quality[clip] = drive.track.report.plain()
             if not config.straights and not _has_curve(drive, stamps_ns, config.thresholds):
                 report.seen += len(stamps_ns)
-                report.rejected[STRAIGHT] = report.rejected.get(STRAIGHT, 0) + len(stamps_ns)
+                report.reject(STRAIGHT, len(stamps_ns))
                 continue
             whole = [
                 Stretch(clip, index, drive.track.run_at(index), 0, int(piece.stamps_ns[0]), int(piece.stamps_ns[-1]))
@@ -223,6 +229,7 @@ def build_physical_ai(config: PhysicalAiConfig, show_progress: bool = True) -> t
                 if clip in for_validation
             ]
             _cut_clip(frames, SampleCutter(drive, cutting, whole, texts), SampleLine(writer, report), config.straights)
+        balance = {"balance": balance_folder(writer.written(), cutting, report)} if config.balance else {}
         report.check_sum()
         settings = plain(config)
         for private in ("data", "out", "overwrite"):
@@ -236,13 +243,14 @@ def build_physical_ai(config: PhysicalAiConfig, show_progress: bool = True) -> t
                     "camera": data.camera, "clips": clips, "clips_left_out": left_out,
                 },
                 "config": settings,
-                "counts": asdict(report),
+                "counts": report.counts(),
                 "pose_quality": quality,
                 "validation": sorted(for_validation),
                 "camera": "front",
                 "frames": "the last four at 10 Hz, oldest first",
                 "poses": "[x_m, y_m, yaw_rad] in the rig frame at stamp_ns, x forward, y left",
             }
+            | balance
         )  # fmt: skip
     return report, left_out
 

@@ -74,10 +74,8 @@ class Pinhole:
         """
         if self.matrix is None:
             return replace(self, width_px=width_px, height_px=height_px)
-        wide, high = width_px / self.width_px, height_px / self.height_px
-        # Pixel centres are whole numbers, so the picture's corner is at -0.5, and that is the point that stays.
-        scale = np.array([[wide, 0.0, 0.5 * wide - 0.5], [0.0, high, 0.5 * high - 0.5], [0.0, 0.0, 1.0]])
-        matrix = tuple(float(value) for value in (scale @ self.K).ravel())
+        scaled = scaled_matrix(self.K, width_px / self.width_px, height_px / self.height_px)
+        matrix = tuple(float(value) for value in scaled.ravel())
         return replace(self, width_px=width_px, height_px=height_px, matrix=matrix)
 
     @cached_property
@@ -85,10 +83,7 @@ class Pinhole:
         """(3, 3) intrinsic matrix, as in sensor_msgs/CameraInfo."""
         if self.matrix is not None:
             return np.array(self.matrix, np.float64).reshape(3, 3)
-        f = self.width_px / 2.0 / float(np.tan(self.hfov_rad / 2.0))
-        return np.array(
-            [[f, 0.0, (self.width_px - 1) / 2.0], [0.0, f, (self.height_px - 1) / 2.0], [0.0, 0.0, 1.0]]
-        )
+        return field_matrix(self.hfov_rad, self.width_px, self.height_px)
 
     @cached_property
     def rotation(self) -> FloatArray:
@@ -121,6 +116,19 @@ class Pinhole:
         ray = self.rotation @ np.linalg.inv(self.K)
         down = -ray[2]
         return np.stack([self.x_m * down + self.z_m * ray[0], self.y_m * down + self.z_m * ray[1], down])
+
+
+def field_matrix(hfov_rad: float, width_px: int, height_px: int) -> FloatArray:
+    """(3, 3) intrinsic matrix of square pixels from the horizontal field of view over the whole width."""
+    f = width_px / 2.0 / float(np.tan(hfov_rad / 2.0))
+    return np.array([[f, 0.0, (width_px - 1) / 2.0], [0.0, f, (height_px - 1) / 2.0], [0.0, 0.0, 1.0]])
+
+
+def scaled_matrix(matrix: FloatArray, wide: float, high: float) -> FloatArray:
+    """The intrinsic matrix (3, 3) of a picture that was stretched by these factors."""
+    # Pixel centres are whole numbers, so the picture's corner is at -0.5, and that is the point that stays.
+    scale = np.array([[wide, 0.0, 0.5 * wide - 0.5], [0.0, high, 0.5 * high - 0.5], [0.0, 0.0, 1.0]])
+    return np.asarray(scale @ matrix, np.float64)
 
 
 def is_camera_matrix(values: ArrayLike) -> bool:

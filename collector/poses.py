@@ -18,6 +18,13 @@ def wrap_angle(angle_rad: ArrayLike) -> FloatArray:
     return (angle + np.pi) % (2.0 * np.pi) - np.pi
 
 
+def quaternion_yaw(x: float, y: float, z: float, w: float) -> float:
+    """Yaw of a quaternion (REP-103 axes), of any length; NaN for an all-zero one, which has no direction."""
+    if x * x + y * y + z * z + w * w <= 1e-12:
+        return float("nan")
+    return float(np.arctan2(2.0 * (w * z + x * y), w * w + x * x - y * y - z * z))
+
+
 def to_ego(poses_map: ArrayLike, origin_map: ArrayLike) -> FloatArray:
     """Express map poses in the frame of ``origin_map``.
 

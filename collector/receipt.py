@@ -69,6 +69,7 @@ class Receipt:
         jpeg_queue_high_water: most frames that ever waited for compression.
         jpeg_queue_frames: how many could have waited before one was dropped.
         error: why the recording ended early, empty when it did not.
+        frame_error: why the first frame that could not be compressed could not, empty when all could.
     """
 
     folder: str
@@ -77,6 +78,7 @@ class Receipt:
     jpeg_queue_high_water: int = 0
     jpeg_queue_frames: int = 0
     error: str = ""
+    frame_error: str = ""
 
     @property
     def missing(self) -> int:
@@ -140,6 +142,8 @@ class Receipt:
             lines.append(
                 f"at most {self.jpeg_queue_high_water} of {self.jpeg_queue_frames} frames waited for JPEG compression"
             )
+        if self.frame_error:
+            lines.append(f"frames that could not be compressed were dropped: {self.frame_error}")
         if self.error:
             lines.append(f"the recording ended early: {self.error}")
         return "\n".join(lines)
@@ -244,13 +248,14 @@ def make_receipt(
     jpeg_queue_high_water: int = 0,
     jpeg_queue_frames: int = 0,
     error: str = "",
+    frame_error: str = "",
 ) -> Receipt:
     """The receipt of a recording from its topic logs."""
     spans = [span for log in logs if (span := log.span_ns()) is not None]
     begin_ns, end_ns = min((span[0] for span in spans), default=0), max((span[1] for span in spans), default=0)
     return Receipt(
         str(folder), tuple(log.receipt(end_ns) for log in logs), (end_ns - begin_ns) / 1e9, jpeg_queue_high_water,
-        jpeg_queue_frames, error,
+        jpeg_queue_frames, error, frame_error,
     )
 
 

@@ -22,7 +22,7 @@ from collector.conversions import stamp_ns_of
 from collector.errors import MonoError
 from collector.message_types import message_class
 from collector.recorder import BagRecorder
-from collector.ros_session import Session, run_node
+from collector.ros_session import Session, node_main
 from collector.stack import CAMERA_IMAGE, CAMERA_JPEG, CLOCK, ODOMETRY, RECORDED, Topic, qos_profile
 
 PROGRESS_S = 5.0
@@ -161,7 +161,8 @@ class RecordNode(Node):
         if too_much:
             raise MonoError(
                 too_much, f"at most {self.values['max_loss']:.1%} missing (max_loss:=)",
-                "give the recorder more of the machine, or less to do (image_scale:=0.5)",
+                f"mend the frames: {receipt.frame_error}" if receipt.frame_error
+                else "give the recorder more of the machine, or less to do (image_scale:=0.5)",
             )
         return 0
 
@@ -180,18 +181,9 @@ def describe_missing(names: Sequence[str], waited_s: float) -> str:
     return ". ".join(lines)
 
 
-def run(session: Session) -> int:
-    """Body of the node's process."""
-    node = RecordNode(session)
-    try:
-        return node.record()
-    finally:
-        node.destroy_node()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: ``python -m collector.record_node``, and the console script of the ROS package."""
-    return run_node(run, arguments)
+    return node_main(RecordNode, RecordNode.record, arguments)
 
 
 if __name__ == "__main__":

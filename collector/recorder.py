@@ -10,8 +10,7 @@ import queue
 import struct
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from collector.bag_metadata import METADATA_FILE
@@ -80,7 +79,7 @@ class BagRecorder:
         self._bag = BagWriter(self.folder, topics, split_bytes, split_ns)
         self._lock = threading.Lock()
         self._is_open = True
-        self._error = ""
+        self._error = self._frame_error = ""
         self._high_water = 0
         self._accepted_frames = 0
         self._messages: queue.Queue[_Item | None] = queue.Queue(_MESSAGE_QUEUE)
@@ -190,12 +189,14 @@ class BagRecorder:
             for log in self._logs.values():
                 log.dropped = log.received - stored.get(log.name, 0)
             receipt = make_receipt(
-                self.folder, list(self._logs.values()), self._high_water, self._queue_frames, self._error
+                self.folder, list(self._logs.values()), self._high_water, self._queue_frames, self._error,
+                self._frame_error,
             )
             try:
                 receipt.write(self.folder)
             except OSError as error:
                 self._fail(error)
+                receipt = replace(receipt, error=self._error)
             with self._lock:
                 self._receipt = receipt
         while self._receipt is None:
@@ -224,8 +225,10 @@ class BagRecorder:
             number, frame = job
             cdr: memoryview | None = None
             # Whatever a frame breaks, its turn must come: a worker that ended would hold up every later frame.
-            with suppress(Exception):
+            try:
                 cdr = compressed_image_cdr(frame_to_jpeg(frame, self._quality, self._scale), frame)
+            except Exception as error:
+                self._frame_error = self._frame_error or str(error) or type(error).__name__
             self._messages.put(_Item(CAMERA_JPEG.name, frame.received_ns, cdr, number))
 
     def _write_bag(self) -> None:

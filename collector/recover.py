@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,12 +68,21 @@ def recover_bag(place: Path, show_progress: bool = False) -> list[Repair]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line of ``recover``; prints what became of each file."""
+    """Command line of ``recover``; prints what became of each file.
+
+    Raises:
+        MonoError: a bag could not be finished; the others have been.
+    """
     config = tyro.cli(RecoverConfig, args=argv, prog="alpamayo-mono recover")
     if not config.bags:
         raise MonoError("no bag was named", "alpamayo-mono recover BAG ...", "name the folder that record left")
+    failed: list[MonoError] = []
     for bag in config.bags:
-        repairs = recover_bag(bag, show_progress=True)
+        try:
+            repairs = recover_bag(bag, show_progress=True)
+        except MonoError as error:
+            failed.append(error)  # the other bags can still be saved
+            continue
         for repair in repairs:
             print(describe(repair))
         counts: Counter[str] = Counter()
@@ -81,6 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for topic, number in sorted(counts.items()):
             print(f"  {number:8d}  {topic}")
         print(f"{bag}: {sum(counts.values())} messages readable")
+    for failure in failed[:-1]:
+        print(f"error: {failure}", file=sys.stderr)
+    if failed:
+        raise failed[-1]
     return 0
 
 

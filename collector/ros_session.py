@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from collector.errors import MonoError, require
 from collector.transport import prepare_publisher
@@ -21,6 +21,8 @@ from collector.transport import prepare_publisher
 if TYPE_CHECKING:
     from rclpy.executors import Executor
     from rclpy.node import Node
+
+SomeNode = TypeVar("SomeNode", bound="Node")
 
 EXIT_USAGE = 2
 
@@ -100,6 +102,21 @@ def ros_session(arguments: Sequence[str] | None = None) -> Iterator[Session]:
         rclpy.try_shutdown()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def node_main(
+    make: Callable[[Session], SomeNode], work: Callable[[SomeNode], int], arguments: Sequence[str] | None = None
+) -> int:
+    """A node's process: make the node, have it work, and take it down; see :func:`run_node`."""
+
+    def run(session: Session) -> int:
+        node = make(session)
+        try:
+            return work(node)
+        finally:
+            node.destroy_node()
+
+    return run_node(run, arguments)
 
 
 def run_node(run: Callable[[Session], int], arguments: Sequence[str] | None = None) -> int:

@@ -56,7 +56,12 @@ class _Strict(BaseModel):
 
 
 class Curve(_Strict):
-    """The curve label of the thought's window (:class:`collector.curvature.CurveLabel`)."""
+    """The curve label of the thought's window (:class:`collector.curvature.CurveLabel`).
+
+    A straight path has in ``entry_m`` the length driven in the window, before which no curve begins: Hugging Face
+    learns the type of a column from the first lines, and many straights in a row would teach it "always null". (A
+    null, from older datasets, is read.)
+    """
 
     label: PathLabel
     max_abs_curvature_1pm: Finite

@@ -7,7 +7,7 @@ localisation or a reset of the simulator's clock; whoever asks for one gets the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -169,9 +169,9 @@ class PoseTrack:
 def build_track(
     rows: Iterable[OdometryRow | None], config: TrackConfig | None = None, wheel: Speeds | None = None
 ) -> PoseTrack:
-    """:func:`cut_track`, then :func:`clean_track`."""
+    """:func:`cut_track`, then :func:`clean_track`; the wheel's speeds are those of one clock that never restarted."""
     config = config or TrackConfig()
-    return clean_track(cut_track(rows, config), config, wheel)
+    return clean_track(cut_track(rows, config), config, None if wheel is None else {0: wheel})
 
 
 def cut_track(rows: Iterable[OdometryRow | None], config: TrackConfig) -> PoseTrack:
@@ -182,13 +182,13 @@ def cut_track(rows: Iterable[OdometryRow | None], config: TrackConfig) -> PoseTr
     return cutter.finish()
 
 
-def clean_track(track: PoseTrack, config: TrackConfig, wheel: Speeds | None = None) -> PoseTrack:
+def clean_track(track: PoseTrack, config: TrackConfig, wheel: Mapping[int, Speeds] | None = None) -> PoseTrack:
     """Clean a track where it is noisy.
 
     Args:
         track: as cut.
         config: what counts as noisy.
-        wheel: wheel speed over header time, where recorded; it overrides the speed of noisy positions.
+        wheel: wheel speed over header time by epoch, where recorded; it overrides the speed of noisy positions.
     """
     noise = measure_noise([(piece.stamps_ns, piece.poses) for piece in track.pieces])
     track = replace(track, pieces=_rejoined(track.pieces, config, noise))
@@ -198,8 +198,8 @@ def clean_track(track: PoseTrack, config: TrackConfig, wheel: Speeds | None = No
     pieces, sources = [], Counter[SpeedSource]()
     for piece in track.pieces:
         speeds: list[tuple[SpeedSource, Speeds]] = [("odometry", (piece.stamps_ns, piece.speeds_mps))]
-        if wheel is not None:
-            speeds.insert(0, ("wheel", wheel))
+        if wheel is not None and piece.epoch in wheel:
+            speeds.insert(0, ("wheel", wheel[piece.epoch]))
         (stamps_ns, poses), source = clean_poses((piece.stamps_ns, piece.poses), noise, speeds)
         pieces.append(replace(piece, stamps_ns=stamps_ns, poses=poses, speeds_mps=np.empty(0)))
         sources[source] += 1

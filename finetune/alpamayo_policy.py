@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from collector.errors import MonoError
+from finetune.adapter_folder import adapter_facts, check_belongs
 from finetune.alpamayo.checkpoint import LoadedModel, load_model
 from finetune.alpamayo.processor import Encoded
+from finetune.model_folder import resolve_model
 from finetune.policy import FUTURE_STEPS, Observation, Plan, camera_of_each_image, cameras_of, select_images
 
 MAX_THOUGHT_TOKENS = 128
@@ -59,16 +61,16 @@ class AlpamayoPolicy:
                 f"{flow_steps} flow steps at noise temperature {noise_temperature}",
                 "at least 1 step, temperature >= 0",
             )
-        if isinstance(model_folder, LoadedModel):
-            loaded = model_folder
-        else:
-            loaded = load_base(model_folder, device)
+        if adapter is not None:  # rather now than after minutes of loading
+            known = model_folder.folder if isinstance(model_folder, LoadedModel) else resolve_model(model_folder)
+            check_belongs(adapter_facts(adapter), known, cameras)
+        loaded = model_folder if isinstance(model_folder, LoadedModel) else load_base(model_folder, device)
         self.processor = loaded.processor
         self.model = loaded.model
         if adapter is not None:
             from finetune.adapters import load_adapter
 
-            load_adapter(loaded.model, adapter, base=loaded.folder, cameras=cameras)
+            load_adapter(loaded.model, adapter)
         self.model.eval()
         self.cameras = cameras
         self.flow_steps = flow_steps

@@ -194,13 +194,16 @@ def _token_count(grid_thw: Tensor, merge: int = 2) -> int:
     return int(grid_thw.prod(dim=1).sum()) // merge**2
 
 
-def collate(rows: Sequence[Row], pad_id: int, silent: Sequence[bool] | None = None) -> Batch:
+def collate(
+    rows: Sequence[Row], pad_id: int, silent: Sequence[bool] | None = None, multiple: int = 1
+) -> Batch:
     """Right-pad rows into a batch.
 
     Args:
         rows: at least one row.
         pad_id: id written after a row's end; masked everywhere.
         silent: per row, whether to use the prompt that skips the thought (no text label then).
+        multiple: pad to a multiple of so many words, for programs compiled per length.
     """
     silence = list(silent) if silent is not None else [False] * len(rows)
     ids = [row.silent_ids if quiet else row.input_ids for row, quiet in zip(rows, silence)]
@@ -208,7 +211,7 @@ def collate(rows: Sequence[Row], pad_id: int, silent: Sequence[bool] | None = No
         torch.zeros(len(row.silent_ids), dtype=torch.bool) if quiet else row.label_mask
         for row, quiet in zip(rows, silence)
     ]
-    length = max(len(row) for row in ids)
+    length = -(-max(len(row) for row in ids) // multiple) * multiple
 
     def padded(values: Sequence[Tensor], fill: int) -> Tensor:
         out = torch.full((len(values), length), fill, dtype=values[0].dtype)

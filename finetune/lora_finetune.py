@@ -63,9 +63,9 @@ class FinetuneConfig(LoopSettings, Place):
         train_projections: train the two action projections in full.
         mirror: train on the mirror image of every sample too; for a camera on the kart's middle line.
         recompute_layers: layers of each half that are computed again in the backward pass instead of remembered; less
-            memory for more time.
+            memory for more time. -1 means all on a card and none on a CPU.
         device: cpu or cuda.
-        dtype: float32 or bfloat16 for the weights; what trains is kept in float32 beside them.
+        dtype: of the weights; auto means bfloat16 on a card and float32 on a CPU. What trains is kept in float32.
         threads: torch threads on a CPU; 0 leaves torch's choice.
     """
 
@@ -77,10 +77,15 @@ class FinetuneConfig(LoopSettings, Place):
     adapt_vision: bool = LoraSettings.vision_tower
     train_projections: bool = LoraSettings.action_projections
     mirror: bool = False
-    recompute_layers: int = 0
+    recompute_layers: int = -1
     device: Literal["cpu", "cuda"] = "cpu"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = 0
+
+    @property
+    def precision(self) -> str:
+        """Name of the weights' precision, what `auto` means included."""
+        return self.dtype if self.dtype != "auto" else "bfloat16" if self.device == "cuda" else "float32"
 
     @property
     def lora(self) -> LoraSettings:
@@ -147,7 +152,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     base = resolve_model(config.model)
     accelerator = processes(config.device)
     # What trains on a card is brought there part by part, see `prepare`.
-    loaded = load_model(base, dtype=getattr(torch, config.dtype))
+    loaded = load_model(base, dtype=getattr(torch, config.precision))
     rows_folder = config.out / ROWS
 
     def begin() -> None:
@@ -198,11 +203,17 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
     """
     from finetune.adapters import add_lora, train_in_full
 
-    model.recompute = config.recompute_layers
+    on_card = device.type == "cuda"
+    layers = len(model.expert.layers)
+    model.recompute = config.recompute_layers if config.recompute_layers >= 0 else layers if on_card else 0
+    if config.compile:
+        from finetune.alpamayo.layers import compiled_layer
+
+        model.body = compiled_layer()
     if config.method == "full":
         train_in_full(model.to(device), settings)
         return None
-    if device.type == "cuda":
+    if on_card:
         from finetune.placement import place_for_training
 
         place_for_training(model, device, four_bits=config.method == "qlora", vision_on_card=config.adapt_vision)
@@ -215,7 +226,7 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
         if parameter.requires_grad:
             # The projections too: the expert reads noise through features that bfloat16 would blur.
             parameter.data = parameter.data.float()
-    if device.type == "cuda" or config.method == "qlora":
+    if on_card or config.method == "qlora":
         from finetune.lora_linear import fuse_lora
 
         fuse_lora(model)

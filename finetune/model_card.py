@@ -36,7 +36,7 @@ def adapter_card(config: Any, base_folder: Path, metrics: Mapping[str, Any]) -> 
         "| | |", "|---|---|",
         f"| base | {base} (fingerprint {base_fingerprint(base_folder)}) |",
         f"| cameras | {config.cameras} |",
-        f"| method | {config.method}, {config.dtype} |",
+        f"| method | {config.method}, {config.precision} |",
         f"| code | commit {git_commit() or 'unknown'} |",
         f"| trainable parameters | {sum(metrics['trainable_parameters'].values()):,} |",
         "", "## Load", "",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from collector.plot_text import families, is_shown, wrapped
 from finetune.open_loop_tables import percent
 from finetune.path_errors import HORIZONS_S, MAIN_HORIZON_S, MAX_DEVIATION
 from finetune.plot_style import INK, SIDES, STYLE
 from finetune.policy import FUTURE_STEPS, STEP_S
 from finetune.scores import Mask, Scores, label_masks
 
+# Thoughts may be Japanese.
+STYLE = {**STYLE, "font.family": families()}
 COLOURS: Mapping[str, str] = {
     **SIDES, "constant velocity": "#9aa3ad", "constant yaw rate": "#6b7280", "ego-only regressor": "#3567b0",
 }
@@ -45,9 +46,7 @@ def write_plots(metrics: Mapping[str, Any], conditions: Sequence[Scores], chosen
     if metrics["draws"] > 1:
         figures["min_ade"] = draws_figure({scores.name: metrics["conditions"][scores.name] for scores in thinking})
     paths = []
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # Thoughts in letters that the font lacks are shown as boxes.
-        warnings.filterwarnings("ignore", "Glyph .* missing")
+    with matplotlib.rc_context(STYLE):
         for name, figure in figures.items():
             paths.append(place / f"{name}.png")
             figure.savefig(paths[-1], dpi=130, bbox_inches="tight", pad_inches=0.08)
@@ -246,7 +245,7 @@ def _draw_example(axes: Axes, thinking: Sequence[Scores], index: int) -> None:
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xlabel="m to the right", ylabel="m ahead")
     said = "\n".join(
-        textwrap.fill(f"{s.name} {s.errors[MAX_DEVIATION][index]:.2f} m: {_shown(s.thoughts[index])}", 58)
+        wrapped(f"{s.name} {s.errors[MAX_DEVIATION][index]:.2f} m: {_shown(s.thoughts[index])}", 58)
         for s in thinking
     )
     # A model may write anything: a dollar sign begins no formula.
@@ -255,4 +254,6 @@ def _draw_example(axes: Axes, thinking: Sequence[Scores], index: int) -> None:
 
 def _shown(thought: str, most: int = 200) -> str:
     text = "".join(letter if letter.isprintable() else " " for letter in thought)
+    if not is_shown(text):
+        return "(in letters that no font here has: see plans.jsonl)"
     return (text[:most] + " ..." if len(text) > most else text) or "-"

@@ -48,13 +48,7 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
             )
         open_run(folder, config, inputs)
         return
-    changes = setting_changes(read_yaml(settings), plain(config))
-    if changes:
-        raise MonoError(
-            f"{folder} holds a run with other settings: {'; '.join(changes)}", "the settings it began with",
-            "choose another --out, or add --overwrite to begin again",
-        )
-    if (folder / METRICS).is_file():
+    if finished_metrics(config) is not None:
         raise MonoError(
             f"{folder} holds a finished run with these settings", "a run to begin or to go on with",
             "use what it made, choose another --out, or add --overwrite",
@@ -73,6 +67,25 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
             )
     if began["commit"] != git_commit():
         print(f"{folder} was begun by another version of this program ({began['commit']}); its numbers may differ")
+
+
+def finished_metrics(config: Any) -> dict[str, Any] | None:
+    """The metrics of a finished run of these settings in ``config.out``; None where it is not finished.
+
+    Raises:
+        MonoError: the folder holds a run with other settings, finished or not.
+    """
+    folder = Path(config.out)
+    if not (folder / "config.yaml").is_file():
+        return None
+    changes = setting_changes(read_yaml(folder / "config.yaml"), plain(config))
+    if changes:
+        raise MonoError(
+            f"{folder} holds a run with other settings: {'; '.join(changes)}", "the settings it began with",
+            "choose another --out, or add --overwrite to begin again",
+        )
+    path = folder / METRICS
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
 
 def remove_intermediate(folder: Path) -> None:

@@ -34,6 +34,8 @@ __all__ = ["JointLoss", "LoopSettings", "batch_to", "draws", "learning_rate_fact
 _VALIDATION_STEP = 10_000_000
 # Encoding and saving are the main process's; the others wait for it that long.
 _PATIENCE = timedelta(hours=12)
+# Compiled layers are padded to multiples of so many words: few lengths, and under a tenth of the work wasted.
+_COMPILED_LENGTHS = 32
 _TERMS = ("text", "flow", "xy")
 
 
@@ -112,7 +114,8 @@ class Passes:
         noise, times = draws(len(rows), self._settings, step, device)
         table = torch.zeros(len(rows), len(_TERMS), device=device)
         for part in self._parts(len(rows)):
-            batch = collate([rows[index] for index in part], self._pad_id, [silent[index] for index in part])
+            chosen, quiet = [rows[index] for index in part], [silent[index] for index in part]
+            batch = collate(chosen, self._pad_id, quiet, _COMPILED_LENGTHS if self._settings.compile else 1)
             losses = self._loss.rows(batch_to(batch, device), noise[part], times[part])
             if learn is not None:
                 learn(losses)

@@ -66,6 +66,7 @@ class LoopSettings:
         thought_dropout: share of samples trained without their thought, so that the path also follows the image.
         gradient_clip: largest gradient norm.
         validate_every: steps between validation losses.
+        compile: compile the layers first: about a minute for 1.6 times the speed of a card that waits for launches.
         checkpoint_every: steps between checkpoints, from which a killed run goes on.
         seed: of everything drawn.
     """
@@ -85,6 +86,7 @@ class LoopSettings:
     thought_dropout: float = 0.1
     gradient_clip: float = 1.0
     validate_every: int = 50
+    compile: bool = False
     checkpoint_every: int = 50
     seed: int = 0
 

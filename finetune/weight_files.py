@@ -94,14 +94,19 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         header: dict[str, Any] = json.loads(stream.read(length))
     tensors: dict[str, StoredTensor] = {}
     for name, entry in header.items():
-        if name != "__metadata__":
-            dtype, shape, (start, end) = str(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]
-            if dtype not in ITEM_BYTES or tensor_bytes(dtype, shape) != end - start:
-                raise MonoError(
-                    f"{path}: {name} is {dtype} {shape} in {end - start} bytes", "one of " + ", ".join(ITEM_BYTES),
-                    "use the unquantised weights",
-                )
-            tensors[name] = StoredTensor(dtype, shape, path, 8 + length + start, end - start)
+        if name == "__metadata__":
+            continue
+        try:
+            dtype, shape, (start, end) = str(entry["dtype"]), tuple(map(int, entry["shape"])), entry["data_offsets"]
+            fits = min(*shape, start, 0) == 0 and tensor_bytes(dtype, shape) == end - start
+        except (KeyError, TypeError, ValueError, OverflowError):
+            fits = False
+        if not fits:
+            raise MonoError(
+                f"{path}: the header's entry for {name} is {entry}", "a type, a shape and the place of its bytes, the "
+                "type one of " + ", ".join(ITEM_BYTES), "use the unquantised weights, or download them again",
+            )
+        tensors[name] = StoredTensor(dtype, shape, path, 8 + length + start, end - start)
     return tensors
 
 

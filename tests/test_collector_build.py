@@ -241,8 +241,16 @@ def test_missing_topics_and_full_folders_say_what_to_do(tmp_path: Path, course_b
         build(tmp_path, lost)
     with pytest.raises(MonoError, match="camera"):
         build(tmp_path, blind)
+    # Names that hold something else must neither break the build nor be passed over.
+    for option, name in (("status_topic", ODOMETRY.name), ("velocity_topic", AWSIM_STATUS.name)):
+        whole = write_bag(tmp_path / option, drive)
+        with pytest.raises(MonoError, match="choose another --" + option.replace("_", "-")):
+            build(tmp_path, whole, **{option: name})
     with pytest.raises(MonoError, match="no bag at"):
         build(tmp_path, tmp_path / "nowhere")
+    for again in (lost, next(lost.glob("*.mcap"))):
+        with pytest.raises(MonoError, match="named twice"):
+            build_dataset(BuildConfig((lost, again), tmp_path / "twice"), show_progress=False)
     out = tmp_path / "full"
     out.mkdir()
     (out / "mine.txt").write_text("keep me")

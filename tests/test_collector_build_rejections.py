@@ -15,7 +15,7 @@ from collector.build import build_dataset
 from collector.build_config import BuildConfig
 from collector.frame_memory import NO_HISTORY
 from collector.samples import load_manifest, read_samples
-from collector.stack import CAMERA_JPEG, ODOMETRY
+from collector.stack import CAMERA_JPEG, ODOMETRY, VELOCITY_STATUS
 from tests.building import HORIZON_NS, build
 from tests.synthetic_bag import (
     SECOND,
@@ -26,6 +26,7 @@ from tests.synthetic_bag import (
     drive_course,
     jpeg,
     odometry_cdr,
+    velocity_cdr,
     write_bag,
 )
 
@@ -148,11 +149,14 @@ def test_a_restarted_clock_begins_a_new_time(tmp_path: Path) -> None:
     elsewhere = np.array([500.0, 0.0, 0.0])
     for ns, pose, speed in zip(drive.stamps_ns.tolist(), drive.poses, drive.speeds_mps):
         second.append((ODOMETRY.name, ns + later + 1_000_000, odometry_cdr(ns, pose + elsewhere, speed)))
+        # Not the truth, so that it can be told from the first half's reports, which have the same stamps.
+        second.append((VELOCITY_STATUS.name, ns + later + 1_500_000, velocity_cdr(ns, speed + 1.0)))
     bag = write_bag(tmp_path / "reset", drive, frames=[], extra=[*first, *second])
     report, samples, _ = build(tmp_path, bag)
     once, _, _ = build(tmp_path, write_bag(tmp_path / "once", drive))
     assert report.kept >= 2 * once.kept - 4 and report.rejected[tracks.CLOCK_BACK] >= 1
     assert len({sample.id for sample in samples}) == len({s.file_name for s in samples}) == len(samples)
+    assert {("-2_" in sample.id, round(sample.speed_mps, 3)) for sample in samples} == {(False, 5.0), (True, 6.0)}
 
 
 def test_frames_are_refused_for_their_own_reasons(tmp_path: Path) -> None:

@@ -161,7 +161,9 @@ def test_interrupted_and_killed_builds(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "closed_loop.cli", "build", "--bags", str(bag), "--out", str(out)]
     for sent, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
+            command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
+            # Tests started in the background of a script ignore Ctrl-C, and their children would inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + 60
         while len(list(out.glob(".unfinished/images/*"))) < 5:

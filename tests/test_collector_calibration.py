@@ -52,6 +52,9 @@ def test_planted_lag_and_pitch_are_found(
     assert found.intrinsics is not None and found.intrinsics.source == (
         "/sensing/camera/camera_info" if hfov_deg else "--hfov-deg 75"
     )
+    if hfov_deg:
+        with pytest.raises(MonoError, match="/front/info"):
+            calibrate(bag, tmp_path / "none", "--camera-info-topic", "/front/info")
     assert found.bag == "bag" and len(found.bag_sha256) == 64
     assert (tmp_path / "out" / "calibration.png").read_bytes().startswith(PNG)
 
@@ -135,6 +138,19 @@ def test_a_pitch_that_cannot_be_told_is_refused() -> None:
         fit_pitch(start_ns[:20], np.full(20, 0.1), FitLimits())
     with pytest.raises(MonoError, match="cannot be told"):
         fit_pitch(start_ns, 0.3 * rng.standard_normal(200), FitLimits())
+
+
+def test_the_pitch_spread_covers_straights_that_differ() -> None:
+    """Frames of one straight err alike: with six straights the median is as uncertain as six looks, not sixty."""
+    rng = np.random.default_rng(7)
+    limits, errors = FitLimits(max_pitch_sd_rad=1.0), []
+    straights = np.arange(6) * 20.0
+    start_ns = (1e9 * (straights[:, None] + 0.1 * np.arange(45))).astype(np.int64).ravel()
+    for _ in range(60):
+        seen = 0.1 + 0.01 * rng.standard_normal((6, 1)) + 0.003 * rng.standard_normal((6, 45))
+        fit = fit_pitch(start_ns, seen.ravel(), limits)
+        errors.append((fit.pitch_rad - 0.1) / fit.sd_rad)
+    assert np.mean(np.abs(errors) < 2.0) > 0.85 and 0.6 < np.sqrt(np.mean(np.square(errors))) < 1.4
 
 
 @pytest.mark.parametrize("lies", [False, True])

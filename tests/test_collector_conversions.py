@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from collector.bags import odometry_row
 from collector.conversions import fill_image, odometry_of, rgb_of, set_pose, set_stamp, stamp_ns_of, yaw_of
 from collector.errors import MonoError
 
@@ -75,3 +76,10 @@ def test_poses_and_stamps_survive(yaw_rad: float) -> None:
     stamp_ns, (x, y, yaw), speed = odometry_of(message)
     assert stamp_ns == 1_790_000_000_123_456_789 == stamp_ns_of(stamp)
     assert (x, y, speed) == (89_630.5, 43_130.25, 3.5) and yaw == pytest.approx(yaw_rad)
+    # A quaternion of another length turns as far, and one of no length says nothing: a bag reads the same.
+    for factor in (0.5, 0.0):
+        q = vector(**{axis: factor * getattr(pose.orientation, axis) for axis in "xyzw"})
+        message.pose.pose = vector(position=pose.position, orientation=q)
+        read = odometry_of(message)[1][2]
+        assert read == pytest.approx(yaw_rad if factor else float("nan"), nan_ok=True)
+        assert odometry_row(0, message).yaw_rad == pytest.approx(read, nan_ok=True)

@@ -10,7 +10,7 @@ import pytest
 
 from collector.build import build_dataset
 from collector.build_config import BuildConfig
-from collector.samples import image_name, read_samples
+from collector.samples import DatasetWriter, image_name, read_samples
 from tests.synthetic_bag import drive_course, write_bag
 
 datasets = pytest.importorskip("datasets")
@@ -50,6 +50,27 @@ def test_a_dataset_folder_loads_with_texts_and_pictures(tmp_path: Path) -> None:
         assert np.array_equal(np.array(row["future"]), sample.future_array())
         assert row["image"].size == (32, 24) and row["frames"] == list(sample.frames)
     assert len(rows.filter(lambda row: row["split"] == "val")) == sum(s.split == "val" for s in samples)
+
+
+def test_many_straights_in_a_row_do_not_hide_what_a_curve_has(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", drive_course(((35, 0.0), (10, 0.15), (60, 0.0))))
+    build_dataset(BuildConfig((bag,), tmp_path / "ours", val_fraction=0.0), show_progress=False)
+    samples = list(read_samples(tmp_path / "ours"))
+    straight = next(sample for sample in samples if sample.curve.label == "straight")
+    curves = [sample for sample in samples if sample.curve.label != "straight"]
+    assert curves and straight.curve.entry_m == pytest.approx(straight.speed_mps * 3.0, rel=0.1)
+    out, number = tmp_path / "long", 7000
+    lines = [straight.model_copy(update={"id": f"straight-{k}"}) for k in range(number)] + curves
+    with DatasetWriter(out) as writer:
+        for image in (tmp_path / "ours" / "images").iterdir():
+            (writer.written() / "images" / image.name).write_bytes(image.read_bytes())
+        for sample in lines:
+            writer.write(sample)
+        writer.finish({})
+    # More than Hugging Face reads at a time; it keeps the types it saw in its first part.
+    assert (out / "metadata.jsonl").stat().st_size > 12e6
+    rows = datasets.load_dataset("imagefolder", data_dir=str(out), cache_dir=str(tmp_path / "cache"))["train"]
+    assert len(rows) == len(lines) and rows[number]["curve"] == curves[0].curve.model_dump()
 
 
 @pytest.mark.parametrize(

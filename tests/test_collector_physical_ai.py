@@ -20,6 +20,7 @@ import cv2  # noqa: E402
 
 from closed_loop.cli import main as cli  # noqa: E402
 from collector.agreement import judge, measure_motion  # noqa: E402
+from collector.balance import BALANCED  # noqa: E402
 from collector.claims import parse_claim  # noqa: E402
 from collector.cutting import UNDECODABLE  # noqa: E402
 from collector.errors import MonoError  # noqa: E402
@@ -158,6 +159,22 @@ def test_curve_scenes_become_the_same_samples(tmp_path: Path, data: Path) -> Non
     manifest = load_manifest(out)
     assert manifest["source"]["revision"] == "ab" * 20 and manifest["source"]["camera"] == CAMERA
     assert manifest["source"]["clips_left_out"] == left_out and manifest["counts"]["kept"] == report.kept
+
+
+def test_training_clips_are_balanced_and_speak_japanese(tmp_path: Path, data: Path) -> None:
+    out = tmp_path / "level"
+    config = PhysicalAiConfig(
+        data, out, val_fraction=0.0, balance=True, balance_ratio=1.0, balance_rare_share=0.1, reasoning_language="ja"
+    )
+    report, _ = build_physical_ai(config, show_progress=False)
+    report.check_sum()
+    said = load_manifest(out)["balance"]
+    samples = list(read_samples(out))
+    assert max(said["train_before"].values()) > said["most_per_bin"] == max(said["train_after"].values())
+    assert report.rejected[BALANCED] == sum(said["train_before"].values()) - len(samples) > 0
+    needed = {name for sample in samples for name in sample.frames}
+    assert {f"images/{path.name}" for path in (out / "images").iterdir()} == needed
+    assert all("曲" in sample.reasoning or "カーブ" in sample.reasoning for sample in samples)
 
 
 def test_named_clips_and_a_broken_video(tmp_path: Path, data: Path) -> None:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+import collector.recorder
 from collector.bags import open_bag, typestore
 from collector.errors import MonoError
 from collector.receipt import TopicLog, missing_messages
@@ -208,8 +209,19 @@ def test_broken_frames_are_dropped_and_counted(tmp_path: Path) -> None:
     recorder.write_image(1, 48, 64, "bgr8", b"too short")
     recorder.write_image(2, 48, 64, "yuv422", picture(0).tobytes())
     recorder.write_image(3, 0, 0, "bgr8", b"")
-    (camera,) = recorder.close().topics
+    receipt = recorder.close()
+    (camera,) = receipt.topics
     assert (camera.received, camera.dropped) == (4, 3)
+    assert "a frame of 9 bytes" in receipt.frame_error and receipt.frame_error in receipt.table()
+
+
+def test_a_receipt_that_finds_no_room_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    recorder = BagRecorder(tmp_path / "bag", [VELOCITY_STATUS])
+    monkeypatch.setattr(collector.recorder.Receipt, "write", full)
+    assert "No space left" in recorder.close().error
 
 
 def test_many_threads_and_a_late_writer(tmp_path: Path) -> None:

@@ -20,20 +20,23 @@ TORCH = ("torch", "transformers", "peft", "accelerate", "safetensors", "tensorbo
 ROS = ("rclpy", "launch", "launch_ros")
 # Modules whose very purpose needs the libraries.
 TORCH_LEAVES = (
-    "finetune.alpamayo.*",
     "finetune.adapter_weights",
     "finetune.adapters",
+    "finetune.alpamayo.*",
     "finetune.alpamayo_policy",
     "finetune.base_shards",
     "finetune.base_training",
     "finetune.batches",
     "finetune.encoding",
+    "finetune.flow_study",
+    "finetune.forced_thoughts",
     "finetune.joint_loss",
     "finetune.lora_linear",
     "finetune.placement",
     "finetune.planned_samples",
     "finetune.quantised",
     "finetune.row_file",
+    "finetune.stage_views",
     "finetune.training",
     "finetune.training_state",
 )

@@ -227,9 +227,17 @@ def test_without_a_simulator_one_row_says_so_and_the_others_point_to_it() -> Non
     assert "row simulator" in rows["camera"].cure and rows["camera"].state == "failed"
     elsewhere = examined(with_ros(alone, domain=0, other_domains=(1,)), "drive")["simulator"]
     assert "there is one in domain 1" in elsewhere.found and elsewhere.cure == "export ROS_DOMAIN_ID=1"
+    closed = examined(with_ros(alone, closed_domains=(3, 4)), "record")["simulator"]
+    assert "domain 3, 4 could not be joined" in closed.found
     admin = examined(with_ros(alone, domain=0, has_admin=True), "record")["simulator"]
     assert "ROS_DOMAIN_ID=1" in admin.cure
     assert "LOCALHOST" in examined(with_ros(alone, discovery="RANGE=LOCALHOST"), "record")["simulator"].cure
+
+
+def test_a_domain_that_would_end_the_process_is_refused() -> None:
+    assert DoctorConfig(domains=(0, 232)).domains == (0, 232)
+    with pytest.raises(MonoError, match="--domains 233"):
+        DoctorConfig(domains=(1, 233))
 
 
 def test_a_real_vehicle_needs_no_clock() -> None:

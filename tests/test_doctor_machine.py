@@ -18,6 +18,7 @@ from collector.doctor.machine import (
     ADAPTER_WEIGHTS,
     MODEL_FILES,
     MODEL_WEIGHTS,
+    find_model,
     look_at_disk,
     look_at_folder,
     look_at_python,
@@ -70,6 +71,17 @@ def test_the_shipped_model_is_complete_and_a_broken_one_is_not(tmp_path: Path) -
     (copy / "tokenizer.json").unlink()
     assert look_at_model(copy) == "no tokenizer.json"
     assert look_at_model(tmp_path / "nowhere") == "there is no such folder"
+
+
+def test_an_id_of_the_hub_is_looked_for_in_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    name = Path("nvidia/Alpamayo-R1-10B")
+    assert find_model(name) == name and find_model(TINY_BASE) == TINY_BASE
+    place = tmp_path / "models--nvidia--Alpamayo-R1-10B"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("abc\n")
+    shutil.copytree(TINY_BASE, place / "snapshots" / "abc")
+    assert find_model(name) == place / "snapshots" / "abc" and look_at_model(find_model(name)) == ""
 
 
 def test_an_adapter_folder(tmp_path: Path) -> None:

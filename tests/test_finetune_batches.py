@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,9 @@ from collector.errors import MonoError  # noqa: E402
 from collector.poses import mirror_poses  # noqa: E402
 from collector.reasoning import swap_sides  # noqa: E402
 from collector.samples import Sample, read_samples  # noqa: E402
+from finetune.alpamayo.configuration import ALPAMAYO_1_5  # noqa: E402
+from finetune.alpamayo.processor import Processor  # noqa: E402
+from finetune.alpamayo.prompt import DISPLAY_NAMES  # noqa: E402
 from finetune.batches import encode_row, observe, read_frame, unpack_pixels  # noqa: E402
 from tests.small_model import small_model  # noqa: E402
 from tests.synthetic_bag import drive_course, write_bag  # noqa: E402
@@ -76,3 +80,17 @@ def test_a_mirrored_claim_names_the_other_side(dataset: tuple[Path, list[Sample]
 def test_an_absent_frame_is_named(tmp_path: Path, dataset: tuple[Path, list[Sample]]) -> None:
     with pytest.raises(MonoError, match=r"nothing\.jpg"):
         read_frame(tmp_path / "nothing.jpg")
+
+
+def test_rows_of_alpamayo_1_5_name_their_cameras_with_and_without_thought(dataset: tuple[Path, list[Sample]]) -> None:
+    folder, samples = dataset
+    loaded = small_model()
+    config = replace(loaded.config, model_type=ALPAMAYO_1_5)
+    newer = replace(loaded, processor=Processor(config, loaded.processor.tokenizer, loaded.processor.images))
+    for mode, named in (("mono", ["Front camera"]), ("mono-padded", list(DISPLAY_NAMES.values())[:3])):
+        row = encode_row(newer, samples[0], folder, mode)
+        for ids in (row.input_ids, row.silent_ids):
+            text = newer.processor.tokenizer.decode(ids.tolist(), keep_special=True)
+            assert all(f"{name}: frame 0 <|vision_start|>" in text for name in named)
+        plain = encode_row(loaded, samples[0], folder, mode)
+        assert "camera: frame" not in loaded.processor.tokenizer.decode(plain.input_ids.tolist())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("safetensors")
@@ -20,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from collector.errors import MonoError
 from finetune.model_folder import base_fingerprint, model_name, resolve_model
-from finetune.weight_files import stored_tensors
+from finetune.weight_files import read_header, stored_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = Path(__file__).parent / "data" / "golden" / "tiny"
@@ -221,3 +223,23 @@ def test_what_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     assert "damaged" in complaint(short)
     (short / "config.json").write_text("[1, 2")
     assert "not JSON" in complaint(short)
+
+
+def test_whatever_a_header_holds_is_read_or_refused_and_never_a_traceback(tmp_path: Path) -> None:
+    draw, path = random.Random(4), tmp_path / "w.safetensors"
+    save_file({"a": np.arange(4, dtype=np.float32), "b": np.zeros((2, 2), np.float32)}, path)
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    refused = 0
+    for _ in range(400):
+        text = bytearray(whole[8 : 8 + length])
+        for _ in range(draw.randint(1, 3)):
+            text[draw.randrange(length)] = draw.choice(b'0123456789-[]{}",:eFabn ')
+        path.write_bytes(whole[:8] + text + whole[8 + length :])
+        try:
+            tensors = read_header(path)
+        except MonoError:
+            refused += 1
+        else:
+            assert all(len(tensor.read()) == tensor.size for tensor in tensors.values())
+    assert 100 < refused < 400

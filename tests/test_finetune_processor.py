@@ -74,8 +74,9 @@ def test_prompt_ids_are_exact(processor: Processor, io: Any) -> None:
 def test_piecewise_ids_equal_those_of_the_whole_text(processor: Processor) -> None:
     placeholder = processor.tokenizer.id_of("<|traj_history|>")
     for reasoning in (None, "", "Slow down, the road bends left."):
-        ids, _ = PromptBuilder(processor.tokenizer).build(TOKENS, [placeholder] * 48, reasoning)
-        assert ids == processor.tokenizer.encode(prompt_text(TOKENS, reasoning=reasoning))
+        for images in (TOKENS, []):
+            ids, _ = PromptBuilder(processor.tokenizer).build(images, [placeholder] * 48, reasoning)
+            assert ids == processor.tokenizer.encode(prompt_text(images, reasoning=reasoning))
 
 
 def test_vocabulary_ids_follow_the_reference(processor: Processor) -> None:

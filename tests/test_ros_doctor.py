@@ -77,13 +77,10 @@ def domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Domain]:
     domain.close()
 
 
-@pytest.mark.xfail(strict=False, reason="a simulator in the next domain was once not found in time: to be mended")
-def test_a_healthy_simulator_is_ready_to_be_recorded_and_found_from_elsewhere(domain: Domain) -> None:
+def test_a_healthy_simulator_is_ready_to_be_recorded(domain: Domain) -> None:
     domain.simulator(image_width=320, image_height=180)
     wait_until_started(domain)
-    elsewhere = domain.id - 1
     recording, driving = Doctor(domain), Doctor(domain, "--for", "drive", "--own-policy")
-    lost = Doctor(domain, "--domains", str(domain.id), domain_id=elsewhere)
     code, rows = recording.says()
     # A busy machine may be too slow for the simulator, and is told so.
     assert code == 0 and {row["state"] for name, row in rows.items() if name != "clock"} == {"ok"}, rows
@@ -98,8 +95,16 @@ def test_a_healthy_simulator_is_ready_to_be_recorded_and_found_from_elsewhere(do
     assert code == 1 and failed(rows) == ["other drivers", "control_cmd"], rows
     assert "simulator publishes it too" in rows["other drivers"]["found"]
 
-    code, rows = lost.says()
-    assert code == 1 and rows["simulator"]["cure"] == f"export ROS_DOMAIN_ID={domain.id}", rows
+
+def test_a_simulator_in_another_domain_is_found(domain: Domain) -> None:
+    domain.simulator(camera=False)
+    wait_until_started(domain)
+    # Nobody's domain: those of the tests begin at 20. Several look at once, since an early packet is lost only
+    # now and then.
+    lost = [Doctor(domain, "--domains", "5", str(domain.id), domain_id=6 + number) for number in range(3)]
+    for doctor in lost:
+        code, rows = doctor.says()
+        assert code == 1 and rows["simulator"]["cure"] == f"export ROS_DOMAIN_ID={domain.id}", rows
 
 
 def test_a_camera_that_is_off_is_named_with_its_flag(domain: Domain) -> None:

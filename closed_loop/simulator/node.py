@@ -31,7 +31,7 @@ from closed_loop.simulator.world import World, WorldConfig
 from collector.arguments import declare_parameters
 from collector.errors import MonoError
 from collector.message_types import message_class
-from collector.ros_session import Session, run_node
+from collector.ros_session import Session, node_main
 from collector.stack import (
     AWSIM_RESET,
     AWSIM_STATUS,
@@ -258,18 +258,9 @@ def _courses(values: dict[str, Any]) -> list[Any]:
     return [course_named(spec) for spec in specs]
 
 
-def run(session: Session) -> int:
-    """Body of the node's process."""
-    node = SimulatorNode(session)
-    try:
-        return node.simulate()
-    finally:
-        node.destroy_node()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: ``python -m closed_loop.simulator.node``, and the console script of the ROS package."""
-    return run_node(run, arguments)
+    return node_main(SimulatorNode, SimulatorNode.simulate, arguments)
 
 
 if __name__ == "__main__":

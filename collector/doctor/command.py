@@ -20,6 +20,7 @@ from collector.doctor.machine import (
     ADAPTER_WEIGHTS,
     MODEL_FILES,
     MODEL_WEIGHTS,
+    find_model,
     lo_multicast,
     look_at_disk,
     look_at_folder,
@@ -77,7 +78,10 @@ def gather(config: DoctorConfig) -> Facts:
 def _look_at_machine(config: DoctorConfig) -> MachineFacts:
     folders: list[FolderFacts] = []
     if config.purpose == "drive" and config.model is not None:
-        folders.append(look_at_folder("model", config.model, MODEL_FILES, MODEL_WEIGHTS))
+        folder = find_model(config.model)
+        # The released repositories hold no tokenizer: it is their backbone's.
+        files = MODEL_FILES if folder == config.model else MODEL_FILES[:1]
+        folders.append(look_at_folder("model", folder, files, MODEL_WEIGHTS))
     if config.purpose == "drive" and config.adapter is not None:
         folders.append(look_at_folder("adapter", config.adapter, ADAPTER_FILES, ADAPTER_WEIGHTS))
     disk = look_at_disk(config.out or Path("runs"), is_new=config.out is not None and config.purpose == "record")

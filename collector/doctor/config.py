@@ -11,6 +11,7 @@ import tyro
 from collector.errors import MonoError
 
 Purpose = Literal["record", "drive"]
+_LAST_DOMAIN = 232  # its ports are the last that exist; beyond it a middleware ends the process
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class DoctorConfig:
         out: folder the recording will be written to; by default one below runs/.
         jpeg_quality: of the recording, for the disk.
         use_sim_time: --no-use-sim-time for a real vehicle, which has no /clock.
-        model: Alpamayo-R1 model folder of the drive; by default the tiny one, which needs no check.
+        model: model folder of the drive, or its id on the hub; by default the tiny one, which needs no check.
         adapter: PEFT adapter folder of the drive.
         policy_python: interpreter of the policy process; by default this one.
         device: torch device of the drive.
@@ -57,3 +58,6 @@ class DoctorConfig:
         ):
             if not low <= value <= high:
                 raise MonoError(f"--{name} {value:g}", f"{low:g} to {high:g}", "see alpamayo-mono doctor --help")
+        strange = [domain for domain in self.domains if not 0 <= domain <= _LAST_DOMAIN]
+        if strange:
+            raise MonoError(f"--domains {strange[0]}", f"0 to {_LAST_DOMAIN}", "see alpamayo-mono doctor --help")

@@ -82,7 +82,8 @@ class RosFacts:
         frame: None without one.
         bad_poses: odometry messages with a number that is not finite.
         has_gnss, has_imu: whether anybody publishes the localisation's inputs; has_admin: AWSIM's own domain.
-        other_domains: domains in which a simulator was seen while this one had none.
+        other_domains: domains in which a simulator was seen while this one had none; closed_domains: those that could
+            not be joined to look for one.
         profile: ``VARIABLE=file`` of the transport profile in use, empty without one.
         discovery: a restriction of discovery set in the environment, as ``VARIABLE=value``.
     """
@@ -102,6 +103,7 @@ class RosFacts:
     has_imu: bool = False
     has_admin: bool = False
     other_domains: tuple[int, ...] = ()
+    closed_domains: tuple[int, ...] = ()
     profile: str = ""
     discovery: str = ""
 

@@ -10,12 +10,13 @@ from collector.stack import CLOCK, FROM_SIMULATOR, ODOMETRY, TF_STATIC, Topic
 
 PAUSED = 0.01  # simulated seconds per second below which time stands still
 SLOW = 0.5  # of the nominal rate; localisations often run at little more
+# Poses and mounts come from other nodes as well.
+SIMULATORS_OWN = tuple(topic for topic in FROM_SIMULATOR if topic not in (ODOMETRY, TF_STATIC))
 
 
 def has_simulator(ros: RosFacts) -> bool:
-    """Whether anybody publishes any of the simulator's topics (poses and mounts come from other nodes as well)."""
-    own = [topic for topic in FROM_SIMULATOR if topic not in (ODOMETRY, TF_STATIC)]
-    return any(ros.topics[topic.name].publishers for topic in own)
+    """Whether anybody publishes any of the topics that are the simulator's own."""
+    return any(ros.topics[topic.name].publishers for topic in SIMULATORS_OWN)
 
 
 def fits(offered: Endpoint, asked: Endpoint | Topic) -> bool:

@@ -63,6 +63,19 @@ def lo_multicast() -> bool | None:
         return None
 
 
+def find_model(name: Path) -> Path:
+    """A model folder, or for an id ``owner/name`` the folder in which the Hugging Face cache keeps that model."""
+    if name.is_dir() or name.is_absolute() or len(name.parts) != 2:
+        return name
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    place = cache / ("models--" + "--".join(name.parts))
+    try:
+        return place / "snapshots" / (place / "refs" / "main").read_text(encoding="utf-8").strip()
+    except OSError:
+        return name
+
+
 def look_at_folder(name: str, folder: Path, files: Sequence[str], weights: str) -> FolderFacts:
     """Whether a folder has its files and complete weights, without loading them.
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from collector.bags import encode_jpeg
 from collector.conversions import odometry_of, rgb_of, stamp_ns_of
 from collector.doctor.config import DoctorConfig
 from collector.doctor.facts import Endpoint, FrameFacts, RosFacts, TopicFacts, heard
-from collector.doctor.hearing import has_simulator
+from collector.doctor.hearing import SIMULATORS_OWN, has_simulator
 from collector.doctor.topics import (
     ADMIN_TOPIC,
     GNSS_TOPIC,
@@ -48,7 +48,10 @@ from collector.stack import (
 )
 from collector.transport import PROFILE_VARIABLES
 
-DISCOVERY_S = 3.0  # longest wait for a first message; Cyclone finds others in one, Fast DDS in half a second
+# Cyclone finds others in one second, Fast DDS in half a second. But an early packet of Fast DDS that is lost (or comes
+# before its sender is known) is sent again only 3 s later, and that may happen once to who is there and once to what
+# he publishes.
+_USUAL_DISCOVERY_S, DISCOVERY_S = 1.0, 7.0
 _MATCHING_S = 0.5
 _DEPTH = 50  # as a recorder: what a busy moment of ours costs must not look like loss
 # The competition sets ROS_LOCALHOST_ONLY=0, which restricts nothing.
@@ -113,36 +116,42 @@ class DoctorNode(Node):
         return take
 
     def listen(self, seconds: float, jpeg_quality: int) -> RosFacts:
-        """Wait for a first message, then until publishers are matched, listen for ``seconds``, and look at the graph.
+        """Listen until publishers are matched, then for ``seconds``, and look at the graph.
 
         Raises:
             KeyboardInterrupt: a signal asked for the end.
         """
+        # Topics are matched one after the other: counted from here on, all have the same chance.
+        self._spin(_MATCHING_S)
+        for topic, ear in self._ears.items():
+            if topic.rate_hz:
+                ear.forget()
+        self._bad_poses = 0
+        began_s = time.monotonic()
+        self._spin(seconds)
+        return self._facts(time.monotonic() - began_s, jpeg_quality)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long for a first message of a simulator; whether one came.
+
+        Raises:
+            KeyboardInterrupt: a signal asked for the end.
+        """
+        own = [self._ears[topic] for topic in SIMULATORS_OWN]
+        self._spin(seconds, lambda: any(ear.arrivals_ns for ear in own))
+        return any(ear.arrivals_ns for ear in own)
+
+    def _spin(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
+        end_s = time.monotonic() + seconds
         executor = SingleThreadedExecutor()
         executor.add_node(self)
         try:
-            self._spin(executor, DISCOVERY_S, lambda: any(ear.arrivals_ns for ear in self._ears.values()))
-            # Topics are matched one after the other: counted from here on, all have the same chance.
-            self._spin(executor, _MATCHING_S)
-            for topic, ear in self._ears.items():
-                if topic.rate_hz:
-                    ear.forget()
-            self._bad_poses = 0
-            began_s = time.monotonic()
-            self._spin(executor, seconds)
-            listened_s = time.monotonic() - began_s
+            while (left_s := end_s - time.monotonic()) > 0.0 and not enough():
+                if self._session.stop.is_set():
+                    raise KeyboardInterrupt
+                executor.spin_once(timeout_sec=min(0.1, left_s))
         finally:
             executor.shutdown(timeout_sec=1.0)
-        return self._facts(listened_s, jpeg_quality)
-
-    def _spin(
-        self, executor: SingleThreadedExecutor, seconds: float, enough: Callable[[], bool] = lambda: False
-    ) -> None:
-        end_s = time.monotonic() + seconds
-        while (left_s := end_s - time.monotonic()) > 0.0 and not enough():
-            if self._session.stop.is_set():
-                raise KeyboardInterrupt
-            executor.spin_once(timeout_sec=min(0.1, left_s))
 
     def _facts(self, listened_s: float, jpeg_quality: int) -> RosFacts:
         clock, status, state = (self._ears[topic] for topic in (CLOCK, AWSIM_STATUS, AWSIM_STATE))
@@ -183,43 +192,51 @@ class DoctorNode(Node):
 
 
 def listen(session: Session, config: DoctorConfig) -> RosFacts:
-    """The facts of this process's ROS domain; where it has no simulator, other domains are looked at too."""
+    """The facts of this process's ROS domain; while no simulator is heard in it, other domains are looked at too.
+
+    Raises:
+        KeyboardInterrupt: a signal asked for the end.
+    """
     node = DoctorNode(session)
     try:
-        facts = node.listen(config.seconds, config.jpeg_quality)
+        if node.wait(_USUAL_DISCOVERY_S):
+            return node.listen(config.seconds, config.jpeg_quality)
+        own = node.context.get_domain_id()
+        with _elsewhere([domain for domain in config.domains if domain != own]) as others:
+            node.wait(DISCOVERY_S)
+            facts = node.listen(config.seconds, config.jpeg_quality)
+            if has_simulator(facts):
+                return facts
+            found = tuple(domain for domain, other in others.items() if other is not None and _is_simulated(other))
+            return replace(
+                facts, other_domains=found, closed_domains=tuple(d for d, other in others.items() if other is None)
+            )
     finally:
         node.destroy_node()
-    if has_simulator(facts):
-        return facts
-    return replace(facts, other_domains=_domains_with_simulator([d for d in config.domains if d != facts.domain]))
 
 
-def _domains_with_simulator(domains: list[int]) -> tuple[int, ...]:
-    """Those of the domains in which somebody publishes a clock, a camera or odometry."""
-    contexts = []
-    nodes: dict[int, Node] = {}
-    try:
+def _is_simulated(node: Node) -> bool:
+    """Whether a simulator is in a node's domain."""
+    return any(node.count_publishers(topic.name) for topic in SIMULATORS_OWN)
+
+
+@contextmanager
+def _elsewhere(domains: Sequence[int]) -> Iterator[dict[int, Node | None]]:
+    """A node in each of these domains, None where it cannot be joined; their graphs fill up by themselves."""
+    nodes: dict[int, Node | None] = {}
+    with ExitStack() as stack:
         for domain in domains:
-            contexts.append(rclpy.Context())
-            rclpy.init(context=contexts[-1], domain_id=domain)
-            nodes[domain] = Node(
-                "alpamayo_doctor", context=contexts[-1], start_parameter_services=False, enable_rosout=False
-            )
-        names = [topic.name for topic in (CLOCK, CAMERA_IMAGE, ODOMETRY)]
-        end_s = time.monotonic() + DISCOVERY_S
-        found: tuple[int, ...] = ()
-        while not found and time.monotonic() < end_s:
-            time.sleep(0.1)
-            found = tuple(d for d, node in nodes.items() if any(node.count_publishers(name) for name in names))
-        return found
-    except RuntimeError:
-        return ()  # a courtesy: a domain that cannot be joined is not what the table is about
-    finally:
-        for node in nodes.values():
-            node.destroy_node()
-        for context in contexts:
-            with suppress(RuntimeError):
-                rclpy.try_shutdown(context=context)
+            try:
+                context = rclpy.Context()
+                rclpy.init(context=context, domain_id=domain)
+                stack.callback(rclpy.try_shutdown, context=context)
+                nodes[domain] = node = Node(
+                    "alpamayo_doctor", context=context, start_parameter_services=False, enable_rosout=False
+                )
+                stack.callback(node.destroy_node)
+            except RuntimeError:
+                nodes[domain] = None
+        yield nodes
 
 
 def _time_scale(clock: _Ear) -> float | None:

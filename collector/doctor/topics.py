@@ -92,6 +92,8 @@ def _simulator(ros: RosFacts) -> Row:
     )
     if ros.discovery:
         cure += f"; {ros.discovery} hides other machines"
+    if ros.closed_domains:
+        found += f" (domain {', '.join(map(str, ros.closed_domains))} could not be joined to look for one)"
     return Row("simulator", "failed", found, cure)
 
 

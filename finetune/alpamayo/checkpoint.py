@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -184,9 +184,14 @@ def _read_tensors(folder: Path, device: torch.device | str) -> Iterator[tuple[st
     for path in files:
         read_header(path)  # a shard cut off at its end is named before minutes are spent on the others
     for path in files:
-        with safe_open(str(path), framework="pt", device=str(device)) as content:
-            for name in content.keys():  # noqa: SIM118 (not a mapping)
-                yield name, content.get_tensor(name)
+        try:
+            with safe_open(str(path), framework="pt", device=str(device)) as content:
+                for name in content.keys():  # noqa: SIM118 (not a mapping)
+                    yield name, content.get_tensor(name)
+        except SafetensorError as error:
+            raise MonoError(
+                f"{path} is damaged ({error})", "a complete safetensors file", "download it again"
+            ) from error
 
 
 def _constants(model: AlpamayoR1, config: AlpamayoConfig, stored: torch.dtype) -> dict[str, Tensor]:

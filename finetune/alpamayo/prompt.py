@@ -114,7 +114,7 @@ class PromptBuilder:
         for words, count in zip(before_images or [""] * len(image_tokens), image_tokens):
             ids += [*self._encoded(text + words), self._vision[0], *[self._image] * count, self._vision[1]]
             text = ""
-        ids += [self._history[0], *history_ids, self._history[1], *self._tail[reasoning != ""]]
+        ids += [*self._encoded(text), self._history[0], *history_ids, self._history[1], *self._tail[reasoning != ""]]
         if reasoning == "":
             return [*ids, self._future], 0
         ids.append(self._thought[0])
