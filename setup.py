@@ -41,7 +41,7 @@ EXTRAS = {
     "physical-ai": ["physical_ai_av>=0.2"],
     "dev": [
         "pytest", "pytest-timeout", "hypothesis", "datasets", "bitsandbytes>=0.46", "ruff", "mypy", "types-PyYAML",
-        "types-tqdm",
+        "types-tqdm", "physical_ai_av>=0.2; python_version >= '3.11'",
     ],
 }
 
