@@ -1,5 +1,6 @@
 # make demo   the whole loop on this machine: no ROS, no GPU, no weights needed
 # make test   the tests
+# make test-transformers   the reference's golden figures on other versions of transformers (downloads them)
 # make lint types clean
 #
 # A virtual environment in .venv is made and filled on the first call. Choices, on the command line:
@@ -24,13 +25,16 @@ ROS_SOURCED := $(shell [ -n "$$ROS_DISTRO" ] && $(PYTHON) -c 'import rclpy' >/de
 EXTRAS := model,report,dev$(if $(ROS_SOURCED),,$(comma)ros)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types messages install preflight clean
+.PHONY: demo test test-transformers lint types messages install preflight clean
 
 demo: messages
 	$(BIN)/alpamayo-mono demo $(ARGS)
 
 test: messages
 	$(BIN)/python -m pytest $(ARGS)
+
+test-transformers: $(INSTALLED)
+	$(BIN)/python benchmarks/golden_transformers.py $(or $(ARGS),5.17.0 5.24.0)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

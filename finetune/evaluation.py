@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import tyro
 
 from collector.errors import MonoError, require
@@ -21,6 +20,7 @@ from finetune.model_folder import resolve_model
 from finetune.open_loop_tables import compare_before_after, definitions, headline, print_tables, write_tables
 from finetune.paired import CONFIDENCE, RESAMPLES, group_samples
 from finetune.policy import CameraMode
+from finetune.sample_plans import spread
 from finetune.scores import Scores, identical_samples
 
 if TYPE_CHECKING:
@@ -163,10 +163,7 @@ def _samples(config: EvaluateConfig) -> tuple[Path, list[Sample], str]:
             raise MonoError(
                 f"no sample of split {config.split!r} in {folder}", "at least one", "build with --val-fraction 0.2"
             )
-    if config.limit and len(samples) > config.limit:
-        keep = np.linspace(0, len(samples) - 1, config.limit).astype(int)
-        samples = [samples[index] for index in keep]
-    return folder, samples, note
+    return folder, spread(samples, config.limit), note
 
 
 def _plan_models(config: EvaluateConfig, samples: Sequence[Sample], folder: Path, log: IO[str]) -> list[Scores]:
