@@ -16,6 +16,7 @@ from collector.samples import METADATA_FILE, Sample, read_samples
 from finetune.adapter_folder import adapter_facts, check_belongs
 from finetune.baselines import EgoRegressor, constant_motion
 from finetune.cores import share_cores
+from finetune.model_card import add_evaluation
 from finetune.model_folder import resolve_model
 from finetune.open_loop_tables import compare_before_after, definitions, headline, print_tables, write_tables
 from finetune.paired import CONFIDENCE, RESAMPLES, group_samples
@@ -43,7 +44,7 @@ class EvaluateConfig:
         dataset: dataset folder; its validation split is evaluated. The ego-only regressor is fitted on its training
             split.
         out: folder for metrics.json, the tables, the plots and plans.jsonl.
-        adapter: adapter folder; with it the tables show before and after.
+        adapter: adapter folder; with it the tables show before and after, and its card gets the result.
         clip: id of a clip of NVIDIA's PhysicalAI-AV to evaluate instead of a split.
         data: with --clip, the cache_dir that the package physical_ai_av downloaded into.
         cameras: camera mode of the drive: mono, mono-4frames or mono-padded.
@@ -132,6 +133,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         metrics["verdicts"] = compare_before_after(before, after, chosen, groups, config.samples, config.seed)
     metrics["notes"] = [text for text in (note, *_notes(metrics)) if text]
     written = [run.write_metrics(metrics), *write_tables(metrics, run.folder), plans]
+    if config.adapter is not None:
+        judged = f"clip {config.clip}" if config.clip else f"split {config.split} of {folder.resolve().name}"
+        if add_evaluation(config.adapter, metrics, judged):
+            metrics["notes"].append(f"The table is on the adapter's card too: {config.adapter / 'README.md'}")
     if config.plots:
         try:
             require("matplotlib", "report")

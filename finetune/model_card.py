@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from collector.run_folder import git_commit, hash_path, plain
-from collector.samples import MANIFEST_FILE, METADATA_FILE
+from collector.samples import MANIFEST_FILE, METADATA_FILE, write_atomically
 from finetune.model_folder import base_fingerprint, model_name
+from finetune.open_loop_tables import percent
 
+EVALUATION = "## Evaluation"
 # Settings that tell where and on what, not how.
 _PLACES = ("model", "dataset", "out", "cameras", "overwrite", "device", "threads", "checkpoint_every")
 
@@ -47,10 +49,49 @@ def adapter_card(config: Any, base_folder: Path, metrics: Mapping[str, Any]) -> 
         "", "## Losses", "", *_losses(metrics),
         "", "Text: cross-entropy of the thought's tokens. Flow: mean squared error of the velocity field in the",
         "normalised action space, no error in metres; for those evaluate it as above.",
+        "", EVALUATION, "", "None yet: `alpamayo-mono evaluate` with this adapter writes its table here.",
         "", "## Settings", "", "| setting | value |", "|---|---|",
         *(f"| {name} | {value} |" for name, value in plain(config).items() if name not in _PLACES),
     ]
     return "\n".join(lines) + "\n"
+
+
+def add_evaluation(adapter: Path, metrics: Mapping[str, Any], dataset: str) -> bool:
+    """Put the table of an evaluation on an adapter's card, in place of the one before.
+
+    Args:
+        adapter: its folder.
+        metrics: of :func:`finetune.evaluation.evaluate`.
+        dataset: what was evaluated on, in words.
+
+    Returns:
+        Whether there was a card of ours to write on.
+    """
+    path = adapter / "README.md"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, found, rest = text.partition(f"\n{EVALUATION}\n")
+    if not found:
+        return False
+    _, heading, after = rest.partition("\n## ")
+    bootstrap = metrics["bootstrap"]
+    lines = [
+        f"{metrics['samples']} samples of {dataset}, cameras {metrics['cameras']}; code {git_commit() or 'unknown'}.",
+        "",
+        "| condition | max deviation within 3 s | result | ADE 3 s | FDE 6.4 s | path as thought (coverage) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in metrics["table"]:
+        values = metrics["conditions"][row["condition"]]
+        said = values.get("consistency")
+        agrees = f"{percent(said['consistent'])} ({percent(said['coverage'])})" if said else "-"
+        lines.append(
+            f"| {row['condition']} | {row['max_deviation_m']:.2f} m | {row['result']} | {values['ade_3s_m']:.2f} m "
+            f"| {values['fde_6.4s_m']:.2f} m | {agrees} |"
+        )
+    over = f"{bootstrap['groups']} {bootstrap['group']}"
+    lines += ["", f"Change with its {bootstrap['confidence']:.0%} interval: paired bootstrap over {over}."]
+    write_atomically(path, f"{before}\n{EVALUATION}\n\n" + "\n".join(lines) + f"\n{heading}{after}")
+    return True
 
 
 def _data(dataset: Path, metrics: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from finetune.alpamayo_policy import AlpamayoPolicy  # noqa: E402
 from finetune.batches import observe  # noqa: E402
 from finetune.evaluation import main as evaluate  # noqa: E402
 from finetune.lora_finetune import main as finetune  # noqa: E402
+from finetune.model_card import add_evaluation  # noqa: E402
 from tests.synthetic_bag import COURSE, drive_course, write_bag  # noqa: E402
 
 
@@ -79,6 +80,13 @@ def test_evaluation_sets_before_beside_after_on_the_same_samples(trained: tuple[
     judged = next(line for line in lines if line["id"] == sample.id)
     assert np.abs(np.array(judged["poses"]) - driven.poses).max() < 1e-2, "what is judged must be what is driven"
     assert "condition" in (tmp_path / "table.csv").read_text().splitlines()[0]
+    card = (run / "adapter" / "README.md").read_text()
+    assert "None yet" not in card and "| after | " in card and "## Settings" in card
+    assert add_evaluation(run / "adapter", {**metrics, "samples": 12345}, "something else")
+    again = (run / "adapter" / "README.md").read_text()
+    assert again.count("## Evaluation") == 1 and "12345 samples of something else" in again
+    assert again.partition("## Evaluation")[0] == card.partition("## Evaluation")[0]
+    assert again.partition("## Settings")[2] == card.partition("## Settings")[2]
 
 
 def test_cameras_a_front_dataset_cannot_give_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
