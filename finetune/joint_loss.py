@@ -92,27 +92,13 @@ class JointLoss(nn.Module):
         if not self.expert_gradient:
             prefix = prefix.detach()
         weights = None if self._weights is None else self._weights.to(noise.device)
+        flow, estimate = self.model.flow_loss_and_estimate(prefix, batch.actions, noise, times, weights)
+        xy = torch.zeros_like(flow)
         if self.with_xy:
-            flow, xy = self._flow_and_xy(prefix, batch, noise, times, weights)
-        else:
-            flow = self.model.flow_loss(prefix, batch.actions, noise, times, weights)
-            xy = torch.zeros_like(flow)
+            if batch.history is None:
+                raise MonoError("rows without history", "rows of `encode_row`, which the xy loss needs")
+            xy = xy_errors(self.model.action_space, batch.history, estimate, batch.actions)
         return RowLosses(text, flow, xy, speaks)
-
-    def _flow_and_xy(
-        self, prefix: Any, batch: Batch, noise: Tensor, times: Tensor, weights: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        if batch.history is None:
-            raise MonoError("rows without history", "rows of `encode_row`, which the xy loss needs")
-        actions = batch.actions.float()[:, None].expand_as(noise)
-        x_t = flow_matching.interpolate(actions, noise, times)
-        velocity = self.model.velocity(prefix, x_t.flatten(0, 1), times.flatten()).view_as(noise)
-        error = (velocity - flow_matching.target_velocity(actions, noise)).square()
-        if weights is not None:
-            error = error * weights[:, None]
-        # x_t lies on the straight line from noise to actions, so the rest of the way at this velocity ends at them.
-        estimate = x_t + (1.0 - times)[..., None, None] * velocity
-        return error.mean(dim=(1, 2, 3)), xy_errors(self.model.action_space, batch.history, estimate, batch.actions)
 
 
 def xy_errors(space: Any, history: Tensor, estimate: Tensor, actions: Tensor) -> Tensor:

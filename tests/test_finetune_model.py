@@ -245,16 +245,9 @@ def test_padded_batch_equals_its_single_rows(loaded: LoadedModel) -> None:
     def losses(encoded: list[Any], which: slice) -> tuple[Any, Any]:
         batch = processor.collate(encoded)
         vision = model.encode_images(batch.pixel_values, batch.grid_thw)
-        return model(
-            batch.input_ids,
-            batch.attention_mask,
-            batch.label_mask,
-            vision,
-            batch.grid_thw,
-            actions[which],
-            noise[which],
-            t[which],
-        )
+        prefix = model.run_prefix(batch.input_ids, batch.attention_mask, vision, batch.grid_thw)
+        flow = model.flow_loss(prefix, actions[which], noise[which], t[which])
+        return model.text_loss(prefix, batch.label_mask), flow
 
     for graded in (False, True):
         with torch.set_grad_enabled(graded):

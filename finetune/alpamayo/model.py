@@ -202,7 +202,13 @@ class AlpamayoR1(nn.Module):
     def flow_loss(
         self, prefix: Prefix, actions: Tensor, noise: Tensor, t: Tensor, weights: Tensor | None = None
     ) -> Tensor:
-        """Mean squared velocity error per row (B,).
+        """Mean squared velocity error per row (B,); arguments as in :meth:`flow_loss_and_estimate`."""
+        return self.flow_loss_and_estimate(prefix, actions, noise, t, weights)[0]
+
+    def flow_loss_and_estimate(
+        self, prefix: Prefix, actions: Tensor, noise: Tensor, t: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean squared velocity error per row (B,), and the actions (B, K, 64, 2) that each prediction leads to.
 
         Args:
             actions: (B, 64, 2) normalised.
@@ -215,7 +221,8 @@ class AlpamayoR1(nn.Module):
         error = (predicted - flow_matching.target_velocity(actions, noise)).square()
         if weights is not None:
             error = error * weights[:, None]
-        return error.mean(dim=(1, 2, 3))
+        # x_t lies on the straight line from noise to actions, so the rest of the way at this velocity ends at them.
+        return error.mean(dim=(1, 2, 3)), x_t + (1.0 - t)[..., None, None] * predicted
 
     @torch.no_grad()
     def sample_actions(self, prefix: Prefix, x0: Tensor, steps: int | None = None) -> Tensor:
@@ -244,21 +251,6 @@ class AlpamayoR1(nn.Module):
             top_p=top_p,
             generator=generator,
         )
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        label_mask: Tensor,
-        vision: VisionFeatures,
-        grid_thw: Tensor,
-        actions: Tensor,
-        noise: Tensor,
-        t: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Text loss (B,) and flow loss (B,) through one prefix; arguments as in the methods above."""
-        prefix = self.run_prefix(input_ids, attention_mask, vision, grid_thw)
-        return self.text_loss(prefix, label_mask), self.flow_loss(prefix, actions, noise, t)
 
     def _draws(self, prefix: Prefix, x: Tensor) -> int:
         draws, rest = divmod(len(x), len(prefix))
