@@ -1,9 +1,7 @@
-"""Recordings that end badly: killed at any byte, on a full disk, split in files; what was written stays readable."""
+"""Recordings that are killed or torn at any byte: what was written stays readable."""
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import re
 import shutil
@@ -12,24 +10,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import yaml
-from mcap.reader import make_reader
+from bag_readings import counts_by_others, read_contents_end, speeds_in
 from rosbags.highlevel import AnyReader
 from synthetic_bag import drive_course, write_bag
-from test_collector_recorder import picture, velocity_cdr
+from test_collector_recorder import velocity_cdr
 
 import collector.bag_writer
 from collector.bag_contents import read_contents
-from collector.bag_metadata import RESERVE_FILE
 from collector.bag_writer import BagWriter
 from collector.bags import open_bag
 from collector.errors import MonoError
@@ -39,31 +32,6 @@ from collector.stack import AWSIM_STATE, CAMERA_JPEG, VELOCITY_STATUS
 
 SECOND = 1_000_000_000
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def counts_by_others(folder: Path) -> dict[str, int]:
-    """Messages per topic as rosbags (folder) and Foxglove's mcap (files, by their index) both see them."""
-    with AnyReader([folder]) as reader:
-        seen = Counter(connection.topic for connection, _, _ in reader.messages())
-        assert reader.message_count == sum(seen.values())
-    by_mcap: Counter[str] = Counter()
-    for name in yaml.safe_load((folder / "metadata.yaml").read_text())["rosbag2_bagfile_information"][
-        "relative_file_paths"
-    ]:
-        with (folder / name).open("rb") as stream:
-            reader = make_reader(stream, validate_crcs=True)
-            summary = reader.get_summary()
-            assert summary is not None and summary.statistics is not None
-            rows = Counter(channel.topic for _, channel, _ in reader.iter_messages())
-            assert summary.statistics.message_count == sum(rows.values())
-            by_mcap += rows
-    assert by_mcap == seen
-    return dict(seen)
-
-
-def speeds_in(folder: Path) -> list[float]:
-    with open_bag(folder) as bag:
-        return [message.longitudinal_velocity for _, message in bag.messages(VELOCITY_STATUS.name)]
 
 
 def written_bag(folder: Path, number: int = 300, flush_every: int = 50) -> Path:
@@ -222,130 +190,6 @@ def test_recovered_bags_build_like_any_other(tmp_path: Path, capsys: pytest.Capt
     assert main([str(folder)]) == 0
     assert counts_by_others(folder) == expected
     assert re.search(rf"{sum(expected.values())} messages readable", capsys.readouterr().out)
-
-
-def read_contents_end(path: Path) -> int:
-    """Where the data section of a finished file ends."""
-    with path.open("rb") as stream:
-        summary = make_reader(stream).get_summary()
-    assert summary is not None
-    return max(c.chunk_start_offset + c.chunk_length + c.message_index_length for c in summary.chunk_indexes)
-
-
-def feed(recorder: BagRecorder, number: int, period_ns: int = SECOND // 10) -> None:
-    for k in range(number):
-        stamp_ns = SECOND + k * period_ns
-        recorder.write(VELOCITY_STATUS.name, stamp_ns, velocity_cdr(stamp_ns, float(k)))
-        recorder.write_image(stamp_ns, 48, 64, "bgr8", picture(k).tobytes())
-
-
-@pytest.mark.parametrize("limit", [{"split_bytes": 20_000}, {"split_ns": 2 * SECOND}])
-def test_long_recordings_are_split_and_read_as_one(tmp_path: Path, limit: dict[str, int]) -> None:
-    recorder = BagRecorder(
-        tmp_path / "bag", [VELOCITY_STATUS, CAMERA_JPEG, AWSIM_STATE], queue_frames=200, jpeg_workers=3, **limit
-    )
-    feed(recorder, 120)
-    receipt = recorder.close()
-    assert receipt.missing == 0
-    files = sorted((tmp_path / "bag").glob("*.mcap"))
-    assert len(files) >= 6
-    assert counts_by_others(tmp_path / "bag") == {VELOCITY_STATUS.name: 120, CAMERA_JPEG.name: 120}
-    information = yaml.safe_load((tmp_path / "bag" / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
-    assert sum(row["message_count"] for row in information["files"]) == information["message_count"] == 240
-    assert information["relative_file_paths"] == [f"bag_{k}.mcap" for k in range(len(files))]
-    with open_bag(tmp_path / "bag") as bag:
-        stamps = [frame.stamp_ns for frame in bag.frames(CAMERA_JPEG.name)]
-    assert stamps == [SECOND + k * SECOND // 10 for k in range(120)], "in order across files and workers"
-    # Killed after the last split: the earlier files are whole, the last one is mended.
-    (tmp_path / "bag" / "metadata.yaml").unlink()
-    last = tmp_path / "bag" / f"bag_{len(files) - 1}.mcap"
-    last.write_bytes(last.read_bytes()[: read_contents_end(last)])
-    repairs = recover_bag(tmp_path / "bag")
-    assert [repair.was_finished for repair in repairs] == [True] * (len(files) - 1) + [False]
-    assert counts_by_others(tmp_path / "bag") == {VELOCITY_STATUS.name: 120, CAMERA_JPEG.name: 120}
-
-
-def test_files_are_split_at_the_minute_asked_for(tmp_path: Path) -> None:
-    writer = BagWriter(tmp_path / "bag", [VELOCITY_STATUS], split_ns=60 * SECOND)
-    for k in range(1000):
-        writer.write(VELOCITY_STATUS.name, k * SECOND // 4, velocity_cdr(k, float(k)))
-    writer.close()
-    rows = yaml.safe_load((tmp_path / "bag" / "metadata.yaml").read_text())["rosbag2_bagfile_information"]["files"]
-    assert [row["message_count"] for row in rows] == [240] * 4 + [40]
-    assert speeds_in(tmp_path / "bag") == [float(k) for k in range(1000)]
-
-
-class Quota:
-    """A file on a disk that takes so many bytes in all and then refuses, as write(2) does: partly, then an error."""
-
-    left = 0
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("xb", buffering=0)
-
-    def write(self, data: Any) -> int:
-        room = memoryview(data)[: Quota.left]
-        Quota.left -= len(room)
-        self._file.write(room)
-        if len(room) < len(data):
-            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-        return len(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
-@pytest.mark.parametrize("room", [9_000, 30_001, 64_000])
-def test_a_quota_ends_the_recording_cleanly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    monkeypatch.setattr(collector.bag_writer, "create_file", Quota)
-    monkeypatch.setattr(collector.bag_writer, "FLUSH_S", 0.0)
-    Quota.left = room
-    recorder = BagRecorder(tmp_path / "bag", [VELOCITY_STATUS, CAMERA_JPEG], queue_frames=500)
-    feed(recorder, 400)
-    receipt = recorder.close()
-    assert "takes no more" in recorder.error == receipt.error and recorder.is_finished
-    held = counts_by_others(tmp_path / "bag")
-    rows = {row.name: row for row in receipt.topics}
-    for name, row in rows.items():
-        assert row.received == 400 and row.dropped == 400 - held.get(name, 0) > 0
-    # What was accepted before the end is there without a hole.
-    assert speeds_in(tmp_path / "bag") == [float(k) for k in range(held[VELOCITY_STATUS.name])]
-    assert json.loads((tmp_path / "bag" / "receipt.json").read_text())["error"]
-    assert not (tmp_path / "bag" / RESERVE_FILE).exists()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs root")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def test_a_full_disk_stops_cleanly_and_keeps_what_came_before(small_disk: Path) -> None:
-    recorder = BagRecorder(small_disk / "bag", [VELOCITY_STATUS, CAMERA_JPEG], jpeg_quality=100)
-    noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8).tobytes()
-    sent = 0
-    while not recorder.error and sent < 5_000:
-        stamp_ns = SECOND + sent * SECOND // 10
-        recorder.write(VELOCITY_STATUS.name, stamp_ns, velocity_cdr(stamp_ns, float(sent)))
-        recorder.write_image(stamp_ns, 240, 320, "bgr8", noise)
-        sent += 1
-        time.sleep(0.002)
-    receipt = recorder.close()
-    assert "No space left" in receipt.error and recorder.is_finished
-    held = counts_by_others(small_disk / "bag")
-    stored_bytes = sum(path.stat().st_size for path in (small_disk / "bag").glob("*.mcap"))
-    assert stored_bytes > 3_500_000, "all room but the reserve was used"
-    assert speeds_in(small_disk / "bag") == [float(k) for k in range(held[VELOCITY_STATUS.name])]
-    rows = {row.name: row for row in receipt.topics}
-    assert rows[CAMERA_JPEG.name].dropped == rows[CAMERA_JPEG.name].received - held[CAMERA_JPEG.name] > 0
-    with pytest.raises(MonoError, match="cannot be begun"):
-        BagWriter(small_disk / "another", [VELOCITY_STATUS], reserve_bytes=8 * 2**20)
-    assert not (small_disk / "another").exists(), "a second try under this name must be possible"
 
 
 WRITER = """
