@@ -25,13 +25,24 @@ def share(name: str, manifest: str, launch_files: list[str]) -> list[tuple[str, 
 
 
 MODEL = [
-    "torch>=2.4", "transformers>=5.17", "peft>=0.17", "accelerate>=1.0", "safetensors>=0.4", "tokenizers", "pillow",
+    "torch>=2.4",
+    "transformers>=5.17",
+    "peft>=0.17",
+    "accelerate>=1.0",
+    "safetensors>=0.4",
+    "tokenizers",
+    "pillow",
     "tensorboard",
 ]
 EXTRAS = {
     # Only for machines without a sourced ROS 2; a metapackage of another distribution works too.
     "ros": [
-        "ros-rclpy[fastrtps]", "ros-std-msgs", "ros-std-srvs", "ros-geometry-msgs", "ros-nav-msgs", "ros-sensor-msgs",
+        "ros-rclpy[fastrtps]",
+        "ros-std-msgs",
+        "ros-std-srvs",
+        "ros-geometry-msgs",
+        "ros-nav-msgs",
+        "ros-sensor-msgs",
         "ros-rosgraph-msgs",
     ],
     "model": MODEL,
@@ -40,8 +51,16 @@ EXTRAS = {
     # NVIDIA's own reader of its driving data; it needs Python 3.11 or newer.
     "physical-ai": ["physical_ai_av>=0.2"],
     "dev": [
-        "pytest", "pytest-timeout", "hypothesis", "datasets", "bitsandbytes>=0.46", "ruff", "mypy", "types-PyYAML",
-        "types-tqdm", "physical_ai_av>=0.2; python_version >= '3.11'",
+        "pytest",
+        "pytest-timeout",
+        "hypothesis",
+        "datasets",
+        "bitsandbytes>=0.46",
+        "ruff",
+        "mypy",
+        "types-PyYAML",
+        "types-tqdm",
+        "physical_ai_av>=0.2; python_version >= '3.11'",
     ],
 }
 
@@ -56,9 +75,9 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["collector*", "finetune*", "closed_loop*"], exclude=["launch*", "tests*"]),
     package_data={
-        "collector": ["msg/*/msg/*.msg", "templates/*"],
+        "collector": ["msg/*/msg/*.msg", "dataset/templates/*"],
         "finetune": ["tiny_base/*"],
-        "closed_loop": ["templates/*"],
+        "closed_loop": ["report/templates/*"],
     },
     data_files=[
         *share(NAME, "package.xml", [RECORD, DRIVE]),
@@ -67,8 +86,16 @@ setup(
     ],
     # No upper bounds: the Challenge's image has numpy 1.26 and OpenCV 4.9, and both work.
     install_requires=[
-        "setuptools", "numpy>=1.24", "opencv-python-headless>=4.5", "pydantic>=2", "tyro>=0.8", "tqdm", "rich",
-        "rosbags>=0.10", "mcap>=1.5", "pyyaml",
+        "setuptools",
+        "numpy>=1.24",
+        "opencv-python-headless>=4.5",
+        "pydantic>=2",
+        "tyro>=0.8",
+        "tqdm",
+        "rich",
+        "rosbags>=0.10",
+        "mcap>=1.5",
+        "pyyaml",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["alpamayo-mono = closed_loop.cli:main"]},

@@ -33,12 +33,12 @@ def write_raw_bag(folder: Path, storage: str, frames: int) -> Path:
     """A drive past ``frames`` raw frames: views of the simulator with a camera's noise, poses at 25 Hz."""
     from rosbags.rosbag2 import StoragePlugin, Writer
 
+    from closed_loop.course.design import course_named
     from closed_loop.simulator.camera import FRONT
-    from closed_loop.simulator.course_design import course_named
     from closed_loop.simulator.scene import Scene
-    from collector.bags import typestore
-    from collector.stack import CAMERA_IMAGE, ODOMETRY
-    from tests.synthetic_bag import camera_stamps, drive_course, image_cdr, odometry_cdr
+    from collector.bags.reader import typestore
+    from collector.ros.topics import CAMERA_IMAGE, ODOMETRY
+    from tests.helpers.synthetic_bag import camera_stamps, drive_course, image_cdr, odometry_cdr
 
     course = course_named("city")
     scene, camera, rng = Scene(course, seed=1), FRONT.sized(WIDTH, HEIGHT), np.random.default_rng(0)
@@ -81,8 +81,8 @@ def plain_loop(bag: str) -> int:
 
 def build(bag: str, workers: int) -> int:
     """The real build with every setting at its default; returns the frames that were compressed."""
-    from collector.build import build_dataset
-    from collector.build_config import BuildConfig
+    from collector.dataset.builder import build_dataset
+    from collector.dataset.config import BuildConfig
 
     with tempfile.TemporaryDirectory(dir=Path(bag).parent) as place:
         config = BuildConfig((Path(bag),), Path(place) / "out", val_fraction=0.0, workers=workers)
@@ -95,7 +95,7 @@ def read_lines(file: str, reader: str) -> int:
     if reader == "json":
         with Path(file).open("rb") as lines:
             return sum(json.loads(line) is not None for line in lines)
-    from collector.samples import read_samples
+    from collector.dataset.schema import read_samples
 
     return sum(1 for _ in read_samples(Path(file).parent))
 
@@ -115,8 +115,8 @@ def one_job(job: str, words: list[str]) -> None:
     import cv2  # noqa: F401
     import rosbags.highlevel  # noqa: F401
 
-    import collector.build
-    import collector.samples  # noqa: F401
+    import collector.dataset.builder
+    import collector.dataset.schema  # noqa: F401
 
     wall, cpu = time.perf_counter(), time.process_time()
     count = JOBS[job](*words)  # type: ignore[operator]
@@ -186,9 +186,9 @@ def report_memory(place: Path, frames: int) -> None:
 
 def report_lines(place: Path, count: int) -> None:
     """Time and memory of reading ``count`` samples, checked, against parsing the same lines as JSON only."""
-    from collector.build import build_dataset
-    from collector.build_config import BuildConfig
-    from tests.synthetic_bag import drive_course, write_bag
+    from collector.dataset.builder import build_dataset
+    from collector.dataset.config import BuildConfig
+    from tests.helpers.synthetic_bag import drive_course, write_bag
 
     bag = write_bag(place / "small", drive_course())
     build_dataset(BuildConfig((bag,), place / "out", val_fraction=0.0), show_progress=False)

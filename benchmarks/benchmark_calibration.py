@@ -19,15 +19,22 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from collector.calibrate import CalibrateConfig, calibrate_bag
-from tests.planted_bag import write_planted_bag
+from collector.calibration.command import CalibrateConfig, calibrate_bag
+from tests.helpers.planted_bag import write_planted_bag
 
 MOST_LAG_MS, MOST_PITCH_DEG = 10.0, 0.5
 # Course, planted lag in ms, planted pitch in degrees: both ends of the ranges, and lags that are no whole frame step.
 SETTINGS = (
-    ("city", 0.0, -5.0), ("city-mirror", 105.0, 13.0), ("random:9001", 12.0, 11.0), ("random:17", 95.0, -3.0),
-    ("random:5", 23.0, 0.0), ("random:31", 83.0, 2.0), ("random:44", 35.0, 9.0), ("random:58", 71.0, 7.0),
-    ("random:63-mirror", 47.0, -1.0), ("random:72", 59.0, 4.5),
+    ("city", 0.0, -5.0),
+    ("city-mirror", 105.0, 13.0),
+    ("random:9001", 12.0, 11.0),
+    ("random:17", 95.0, -3.0),
+    ("random:5", 23.0, 0.0),
+    ("random:31", 83.0, 2.0),
+    ("random:44", 35.0, 9.0),
+    ("random:58", 71.0, 7.0),
+    ("random:63-mirror", 47.0, -1.0),
+    ("random:72", 59.0, 4.5),
 )
 
 
@@ -44,7 +51,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for seed, (course, lag_ms, pitch_deg) in enumerate(SETTINGS[: arguments.settings], start=1):
             bag = write_planted_bag(
-                Path(folder) / f"bag-{seed}", course, seed=seed, seconds=arguments.seconds, lag_s=lag_ms / 1e3,
+                Path(folder) / f"bag-{seed}",
+                course,
+                seed=seed,
+                seconds=arguments.seconds,
+                lag_s=lag_ms / 1e3,
                 pitch_rad=float(np.radians(pitch_deg)),
             )
             good &= show(bag, course, lag_ms, pitch_deg)

@@ -1,6 +1,6 @@
 """Frames per second of the embedded simulator's cameras on one core.
 
-    python benchmarks/benchmark_camera.py [--course city] [--frames 200]
+python benchmarks/benchmark_camera.py [--course city] [--frames 200]
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import cv2
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FOUR_CAMERAS, FRONT
-from closed_loop.simulator.course_design import course_named
 from closed_loop.simulator.scene import Scene
 
 

@@ -60,9 +60,9 @@ def random_model(device: str) -> Any:
     import torch
     from random_checkpoint import random_tensors
 
-    from finetune.alpamayo.checkpoint import _remake_rotary
     from finetune.alpamayo.configuration import AlpamayoConfig
     from finetune.alpamayo.model import AlpamayoR1
+    from finetune.checkpoint import _remake_rotary
 
     config = AlpamayoConfig()
     with torch.device("meta"):
@@ -77,8 +77,8 @@ def random_batch(model: Any, size: int, device: str) -> Any:
     """Rows as the kart's camera gives them, of slightly different length."""
     import torch
 
-    from finetune.batches import Row as Sample
-    from finetune.batches import collate
+    from finetune.training.batches import Row as Sample
+    from finetune.training.batches import collate
 
     ids, settings = model.settings.token_ids, model.settings
     torch.manual_seed(0)
@@ -89,17 +89,21 @@ def random_batch(model: Any, size: int, device: str) -> Any:
         def words(count: int) -> Any:
             return torch.randint(1000, 100000, (count,))
 
-        row = torch.cat([
-            words(HEAD), torch.tensor([151652]), torch.full((IMAGE_TOKENS,), settings.vlm["image_token_id"]),
-            torch.tensor([151653]), torch.randint(settings.history_token_start_idx, 155000, (HISTORY,)),
-            words(REQUEST + thought), torch.tensor([ids.future_start]),
-        ])
+        row = torch.cat(
+            [
+                words(HEAD),
+                torch.tensor([151652]),
+                torch.full((IMAGE_TOKENS,), settings.vlm["image_token_id"]),
+                torch.tensor([151653]),
+                torch.randint(settings.history_token_start_idx, 155000, (HISTORY,)),
+                words(REQUEST + thought),
+                torch.tensor([ids.future_start]),
+            ]
+        )
         mask = torch.zeros(len(row), dtype=torch.bool)
         mask[-thought - 1 :] = True
         pixels = torch.randint(0, 256, (GRID[1] * GRID[2], 768), dtype=torch.uint8)
-        samples.append(
-            Sample(str(index), row, mask, row[-40:], torch.randn(64, 2), torch.tensor([GRID]), pixels)
-        )
+        samples.append(Sample(str(index), row, mask, row[-40:], torch.randn(64, 2), torch.tensor([GRID]), pixels))
     return collate(samples, 151643)
 
 
@@ -115,8 +119,14 @@ def naive_step(model: Any, batch: Any, noise: Any, times: Any) -> Any:
     labels = torch.where(batch.label_mask, batch.input_ids, -100)
     is_image = (batch.input_ids == model.settings.vlm["image_token_id"]).long()
     output = model.vlm(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, pixel_values=batch.pixel_values.bfloat16(),
-        image_grid_thw=batch.grid_thw, mm_token_type_ids=is_image, labels=labels, past_key_values=cache, use_cache=True,
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        pixel_values=batch.pixel_values.bfloat16(),
+        image_grid_thw=batch.grid_thw,
+        mm_token_type_ids=is_image,
+        labels=labels,
+        past_key_values=cache,
+        use_cache=True,
     )
     x_t = interpolate(batch.actions, noise[:, 0], times[:, 0])
     embeds = model.action_in_proj(x_t, times[:, 0])
@@ -134,13 +144,13 @@ def measure(row: Row, steps: int) -> dict[str, Any]:
     """Build, train a few steps, and say what it took. Runs in a process of its own."""
     import torch
 
-    from finetune.adapters import add_lora, trainable_counts
+    from finetune.adapters.fused import fuse_lora
+    from finetune.adapters.lora import add_lora, trainable_counts
+    from finetune.adapters.settings import LoraSettings
     from finetune.alpamayo.layers import compiled_layer
-    from finetune.batches import VisionFeatures
-    from finetune.lora_linear import fuse_lora
-    from finetune.placement import place_for_training
-    from finetune.training import JointLoss, LoopSettings, batch_to, draws
-    from finetune.training_settings import LoraSettings
+    from finetune.training.batches import VisionFeatures
+    from finetune.training.loop import JointLoss, LoopSettings, batch_to, draws
+    from finetune.training.memory import place_for_training
 
     device = torch.device("cuda")
     model = random_model("cuda")
@@ -154,10 +164,13 @@ def measure(row: Row, steps: int) -> dict[str, Any]:
     else:
         with torch.no_grad():
             vision = model.encode_images(batch.pixel_values, batch.grid_thw)
-        batch = type(batch)(**{
-            **vars(batch), "pixel_values": None,
-            "vision": VisionFeatures(vision.embeds.clone(), [layer.clone() for layer in vision.deepstack]),
-        })
+        batch = type(batch)(
+            **{
+                **vars(batch),
+                "pixel_values": None,
+                "vision": VisionFeatures(vision.embeds.clone(), [layer.clone() for layer in vision.deepstack]),
+            }
+        )
         place_for_training(model, device, four_bits=row.four_bits)
         add_lora(model, LoraSettings())
         if row.fused:
@@ -196,12 +209,19 @@ def measure(row: Row, steps: int) -> dict[str, Any]:
         times_s.append(time.perf_counter() - began)
     step_s = sorted(times_s[4:])[steps // 2]
     return {
-        "name": row.name, "batch_size": row.batch_size, "tokens": batch.input_ids.shape[1],
+        "name": row.name,
+        "batch_size": row.batch_size,
+        "tokens": batch.input_ids.shape[1],
         "trainable": sum(count for count, _ in trainable_counts(model).values()),
-        "resting_gib": resting, "allocated_gib": torch.cuda.max_memory_allocated() / 2**30,
-        "reserved_gib": torch.cuda.max_memory_reserved() / 2**30, "step_ms": 1000 * step_s,
-        "samples_per_s": row.batch_size / step_s, "first_loss": values[0], "last_loss": values[-1],
-        "card": torch.cuda.get_device_name(), "torch": torch.__version__,
+        "resting_gib": resting,
+        "allocated_gib": torch.cuda.max_memory_allocated() / 2**30,
+        "reserved_gib": torch.cuda.max_memory_reserved() / 2**30,
+        "step_ms": 1000 * step_s,
+        "samples_per_s": row.batch_size / step_s,
+        "first_loss": values[0],
+        "last_loss": values[-1],
+        "card": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
     }
 
 
@@ -225,7 +245,10 @@ def main() -> None:
             environment.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         done = subprocess.run(
             [sys.executable, __file__, "--row", row.name, "--steps", str(arguments.steps)],
-            capture_output=True, text=True, env=environment, cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=ROOT,
         )
         line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
         if line is None:
@@ -236,7 +259,8 @@ def main() -> None:
         print(
             f"{result['name']:<22}{result['batch_size']:>6}{result['tokens']:>8}{result['resting_gib']:>9.2f}"
             f"{result['reserved_gib']:>10.2f}{result['step_ms']:>9.0f}{result['samples_per_s']:>11.2f}"
-            f"{result['first_loss']:>8.2f}{result['last_loss']:>8.2f}", flush=True,
+            f"{result['first_loss']:>8.2f}{result['last_loss']:>8.2f}",
+            flush=True,
         )
         if arguments.out:
             arguments.out.write_text(json.dumps(results, indent=2) + "\n")

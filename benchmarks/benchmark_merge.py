@@ -31,9 +31,9 @@ def write_base(folder: Path, layers: int) -> None:
     import torch
 
     from finetune.alpamayo.configuration import RELEASED_BACKBONES, AlpamayoConfig
-    from finetune.alpamayo.configuration_files import official_config
     from finetune.alpamayo.model import AlpamayoR1
-    from finetune.weight_files import WEIGHTS_FILE, write_weights
+    from finetune.model_files.configuration_files import official_config
+    from finetune.model_files.weight_files import WEIGHTS_FILE, write_weights
 
     config = AlpamayoConfig()
     text = {**config.vlm["text_config"], "num_hidden_layers": layers}
@@ -59,9 +59,9 @@ def write_adapter(folder: Path, base: Path) -> None:
     """An adapter of rank 16 on both halves, saved as finetune saves it."""
     import torch
 
-    from finetune.adapters import LoraSettings, add_lora, save_adapter
-    from finetune.alpamayo.configuration_files import read_config
+    from finetune.adapters.lora import LoraSettings, add_lora, save_adapter
     from finetune.alpamayo.model import AlpamayoR1
+    from finetune.model_files.configuration_files import read_config
 
     with torch.device("meta"):
         model = AlpamayoR1(read_config(base))
@@ -74,7 +74,7 @@ def write_adapter(folder: Path, base: Path) -> None:
 
 
 def merge_here(base: Path, adapter: Path, out: Path) -> None:
-    from finetune.merge import MergeConfig, merge
+    from finetune.adapters.merge import MergeConfig, merge
 
     merge(MergeConfig(base, adapter, out))
 
@@ -84,8 +84,8 @@ def merge_with_peft(base: Path, adapter: Path, out: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    from finetune.alpamayo.configuration_files import read_config
     from finetune.alpamayo.model import AlpamayoR1
+    from finetune.model_files.configuration_files import read_config
 
     with torch.device("meta"):
         model = AlpamayoR1(read_config(base))
@@ -127,7 +127,8 @@ def main() -> None:
             out = Path(scratch) / way
             done = subprocess.run(
                 [sys.executable, __file__, "--way", way, "--folders", str(base), str(adapter), str(out)],
-                capture_output=True, text=True,
+                capture_output=True,
+                text=True,
             )
             if done.returncode:
                 print(f"{way:<6} failed: {done.stderr.strip().splitlines()[-1]}")

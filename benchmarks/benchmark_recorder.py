@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
 from recorder_trials import TOO_LATE_MS, kill_trial, sent_stamps, stored_stamps  # noqa: E402
 from ros_processes import Domain, Node, until  # noqa: E402
 
-from collector.receipt import RECEIPT_FILE  # noqa: E402
-from collector.stack import CAMERA_IMAGE, CAMERA_JPEG  # noqa: E402
+from collector.recording.report import RECEIPT_FILE  # noqa: E402
+from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG  # noqa: E402
 
-OURS, PLAIN = "collector.record_node", "plain_recorder"
+OURS, PLAIN = "collector.recording.node", "plain_recorder"
 
 
 def main() -> None:
@@ -72,7 +72,9 @@ def record(folder: Path, module: str, rate: float, width: int, height: int, seco
     try:
         options = {"max_loss": 1.0} if module == OURS else {}
         recorder = domain.start(module, out=bag, **options)
-        publisher = domain.start("camera_publisher", log=log, hz=rate, width=width, height=height, seconds=seconds)
+        publisher = domain.start(
+            "tests.helpers.camera_publisher", log=log, hz=rate, width=width, height=height, seconds=seconds
+        )
         until(lambda: log.exists() and log.stat().st_size, 60.0, lambda: recorder.output + publisher.output)
         before_s, began_s = cpu_seconds(recorder), time.monotonic()
         publisher.wait_for("frames sent", seconds * 3.0 + 60.0)
@@ -107,7 +109,7 @@ def kill(folder: Path, kills: int, seed: int, width: int, height: int) -> None:
     domain, log = domain_in(folder), folder / "sent.txt"
     rng, good, void = np.random.default_rng(seed), 0, 0
     try:
-        domain.start("camera_publisher", log=log, width=width, height=height)
+        domain.start("tests.helpers.camera_publisher", log=log, width=width, height=height)
         for number in range(kills):
             bag = folder / f"bag{number}"
             trial = kill_trial(domain, bag, log, float(rng.uniform(0.2, 5.0)))
@@ -116,7 +118,8 @@ def kill(folder: Path, kills: int, seed: int, width: int, height: int) -> None:
             void += trial.late_ms > TOO_LATE_MS
             print(
                 f"kill {number + 1:2d}: {trial.messages} messages readable, {trial.lost} of {trial.sent} older than "
-                f"1 s lost, newest {trial.newest_s:.2f} s old, publisher late by {trial.late_ms:.0f} ms", flush=True,
+                f"1 s lost, newest {trial.newest_s:.2f} s old, publisher late by {trial.late_ms:.0f} ms",
+                flush=True,
             )
     finally:
         domain.close()

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from collector.build import build_dataset
-from collector.build_config import BuildConfig
-from tests.damage import fuzz_file, fuzz_line, fuzz_messages
-from tests.synthetic_bag import drive_course, write_bag
+from collector.dataset.builder import build_dataset
+from collector.dataset.config import BuildConfig
+from tests.helpers.damage import fuzz_file, fuzz_line, fuzz_messages
+from tests.helpers.synthetic_bag import drive_course, write_bag
 
 _PER_BAG = 250
 

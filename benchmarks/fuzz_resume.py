@@ -17,10 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from collector.build import main as build
+from collector.dataset.builder import main as build
 from finetune import TINY_BASE
-from tests.synthetic_bag import COURSE, drive_course, write_bag
-from tests.training_runs import adapter, command, curve, finish, kill_at, last_step
+from tests.helpers.synthetic_bag import COURSE, drive_course, write_bag
+from tests.helpers.training_runs import adapter, command, curve, finish, kill_at, last_step
 
 
 def main() -> int:
@@ -42,8 +42,20 @@ def main() -> int:
             dataset = root / "set"
             build(["--bags", str(bag), "--out", str(dataset), "--stride", "30", "--val-fraction", "0.3"])
         options = (
-            "--steps", str(arguments.steps), "--batch_size", "4", "--learning_rate", "2e-3", "--lora_dropout", "0.1",
-            "--thought_dropout", "0.3", "--validate_every", "10", "--checkpoint_every", str(arguments.checkpoint_every),
+            "--steps",
+            str(arguments.steps),
+            "--batch_size",
+            "4",
+            "--learning_rate",
+            "2e-3",
+            "--lora_dropout",
+            "0.1",
+            "--thought_dropout",
+            "0.3",
+            "--validate_every",
+            "10",
+            "--checkpoint_every",
+            str(arguments.checkpoint_every),
         )
         whole, killed = root / "whole", root / "killed"
         began = time.monotonic()

@@ -23,7 +23,11 @@ GOLDEN = ROOT / "tests" / "data" / "golden"
 TESTS = ("action_space", "processor", "model", "checkpoint", "alpamayo_1_5", "merge", "reference_faults")
 # What each figure may be at most; tokens are compared one by one.
 LIMITS = {
-    "tokens": 0.0, "action space (f64)": 1e-9, "logits": 1e-5, "losses": 1e-5, "velocity": 1e-5,
+    "tokens": 0.0,
+    "action space (f64)": 1e-9,
+    "logits": 1e-5,
+    "losses": 1e-5,
+    "velocity": 1e-5,
     "Euler end point": 1e-4,
 }
 
@@ -36,9 +40,9 @@ def figures() -> dict[str, Any]:
 
     from finetune.alpamayo.action_space import ActionSpace
     from finetune.alpamayo.cache import VisionFeatures
-    from finetune.alpamayo.checkpoint import load_model
     from finetune.alpamayo.configuration import RELEASED_ACTION_SPACE
     from finetune.alpamayo.generation import generate
+    from finetune.checkpoint import load_model
 
     def gap(ours: torch.Tensor, theirs: torch.Tensor) -> float:
         assert ours.shape == theirs.shape
@@ -99,7 +103,9 @@ def environment(folder: Path, version: str) -> Path:
         subprocess.run([str(python), "-m", "pip", "install", "-q", f"transformers=={version}"], check=True)
         library = subprocess.run(
             [str(python), "-c", "import site; print(site.getsitepackages()[0])"],
-            capture_output=True, text=True, check=True,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         shared = "\n".join(site.getsitepackages())
         (Path(library.stdout.strip()) / "zz_shared.pth").write_text(shared + "\n")
@@ -128,9 +134,18 @@ def main() -> int:
                 return 1
             found = json.loads(done.stdout.strip().splitlines()[-1])
             tests = subprocess.run(
-                [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider",
-                 *(f"tests/test_finetune_{name}.py" for name in TESTS)],
-                cwd=ROOT, capture_output=True, text=True,
+                [
+                    str(python),
+                    "-m",
+                    "pytest",
+                    "-q",
+                    "-p",
+                    "no:cacheprovider",
+                    *(f"tests/test_finetune_{name}.py" for name in TESTS),
+                ],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
             )
             row = "".join(f"{found[name]:>20.1e}" for name in LIMITS)
             print(f"{found['transformers']:<14}{row}  {tests.stdout.strip().splitlines()[-1]}", flush=True)

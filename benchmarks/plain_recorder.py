@@ -11,10 +11,10 @@ import sys
 import time
 from typing import Any
 
-from collector.bags import typestore
-from collector.message_types import message_class
-from collector.ros_session import Session, run_node
-from collector.stack import CAMERA_IMAGE, CAMERA_JPEG, RECORDED, qos_profile
+from collector.bags.reader import typestore
+from collector.ros.message_packages import message_class
+from collector.ros.session import Session, run_node
+from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, RECORDED, qos_profile
 
 
 def run(session: Session) -> int:

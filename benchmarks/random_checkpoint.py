@@ -25,16 +25,18 @@ def released_tokenizer() -> Any:
     """A byte-level vocabulary with Qwen's and Alpamayo's special words at their released ids."""
     import tokenizers
 
-    from finetune.alpamayo.tokenizer import QWEN_SPECIALS, Tokenizer
+    from finetune.processing.tokenizer import QWEN_SPECIALS, Tokenizer
 
     bytes_ = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     words = bytes_ + [f"filler{index}" for index in range(FIRST_SPECIAL - len(bytes_))]
     backend = tokenizers.Tokenizer(tokenizers.models.BPE({word: index for index, word in enumerate(words)}, []))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = tokenizers.decoders.ByteLevel()
-    names = list(QWEN_SPECIALS[:3]) + [f"<|qwen_{index}|>" for index in range(5)] + [
-        "<|quad_end|>", *QWEN_SPECIALS[3:], *(f"<|qwen_more_{index}|>" for index in range(12)),
-    ]
+    names = (
+        list(QWEN_SPECIALS[:3])
+        + [f"<|qwen_{index}|>" for index in range(5)]
+        + ["<|quad_end|>", *QWEN_SPECIALS[3:], *(f"<|qwen_more_{index}|>" for index in range(12))]
+    )
     added = [tokenizers.AddedToken(name, normalized=False, special=True) for name in names]
     backend.add_special_tokens(added)
     return Tokenizer(backend).extend()
@@ -63,12 +65,21 @@ def random_tensors(config: Any, device: str, dtype: Any) -> Iterator[tuple[str, 
 def small(config: Any) -> Any:
     """The configuration with one narrow layer of everything: its constants are those of the large one."""
     text = {
-        **config.vlm["text_config"], "num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 32,
-        "vocab_size": 8, "num_attention_heads": 8,
+        **config.vlm["text_config"],
+        "num_hidden_layers": 1,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "vocab_size": 8,
+        "num_attention_heads": 8,
     }
     vision = {
-        **config.vlm["vision_config"], "depth": 1, "hidden_size": 32, "intermediate_size": 32, "out_hidden_size": 32,
-        "num_heads": 1, "deepstack_visual_indexes": [0],
+        **config.vlm["vision_config"],
+        "depth": 1,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "out_hidden_size": 32,
+        "num_heads": 1,
+        "deepstack_visual_indexes": [0],
     }
     narrow = replace(config.expert, hidden_size=32, intermediate_size=32, num_attention_heads=8)
     return replace(config, vlm={**config.vlm, "text_config": text, "vision_config": vision}, expert=narrow)
@@ -80,9 +91,9 @@ def main() -> None:
     from safetensors.torch import save_file
     from tqdm import tqdm
 
-    from finetune.alpamayo.checkpoint import fit_vocabulary
     from finetune.alpamayo.configuration import CONFIG_FILE, VLM_CONFIG_FILE, AlpamayoConfig
-    from finetune.alpamayo.configuration_files import official_config
+    from finetune.checkpoint import fit_vocabulary
+    from finetune.model_files.configuration_files import official_config
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)

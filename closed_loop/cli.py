@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from collector.errors import MonoError
-from finetune.cores import share_cores
+from collector.common.cpu import share_cores
+from collector.common.errors import MonoError
 
 EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130
@@ -42,54 +42,97 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
     (
         "1 collect (ROS 2)",
         (
-            Verb("messages", "collector.message_types:main", "where the ROS messages come from; build missing ones"),
+            Verb(
+                "messages",
+                "collector.ros.message_packages:main",
+                "where the ROS messages come from; build missing ones",
+            ),
             Verb("simulate", "closed_loop.launcher:main_simulate", "run the embedded simulator, in place of AWSIM"),
             Verb("doctor", "collector.doctor.command:main", "before a run: what is missing, and the cure"),
             Verb("record", "closed_loop.launcher:main_record", "record front frames and poses to a bag"),
-            Verb("recover", "collector.recover:main", "finish a bag whose recording was killed"),
+            Verb("recover", "collector.bags.recover:main", "finish a bag whose recording was killed"),
         ),
     ),
     (
         "2 curate",
         (
-            Verb("calibrate", "collector.calibrate:main", "the camera's time lag and pitch, from a bag", "report"),
-            Verb("build", "collector.build:main", "cut bags into samples whose thought and path agree"),
             Verb(
-                "build-physical-ai", "collector.physical_ai:main", "the same from curves of NVIDIA's PhysicalAI-AV",
+                "calibrate",
+                "collector.calibration.command:main",
+                "the camera's time lag and pitch, from a bag",
+                "report",
+            ),
+            Verb("build", "collector.dataset.builder:main", "cut bags into samples whose thought and path agree"),
+            Verb(
+                "build-physical-ai",
+                "collector.dataset.physical_ai:main",
+                "the same from curves of NVIDIA's PhysicalAI-AV",
                 "physical-ai",
             ),
-            Verb("view", "collector.view:main", "one HTML page of a dataset, the paths drawn on the road", "report"),
+            Verb(
+                "view",
+                "collector.dataset.view:main",
+                "one HTML page of a dataset, the paths drawn on the road",
+                "report",
+            ),
         ),
     ),
     (
         "3 finetune",
         (
             Verb("finetune", "finetune.lora_finetune:main", "train a LoRA on both halves of the model", "model"),
-            Verb("evaluate", "finetune.evaluation:main", "open-loop errors and consistency of a model", "model"),
-            Verb("counterfactual", "finetune.counterfactual:main", "force the opposite thought: does the path follow?",
-                 "model"),
-            Verb("overfit", "finetune.overfit:main", "can it learn a few samples by heart? pass or fail", "model"),
-            Verb("check-driving", "finetune.check_driving:main", "does driving compute what training did?", "model"),
-            Verb("action-range", "finetune.action_range_command:main", "how far curvature reaches in the model's units",
-                 "model"),
-            Verb("sweep", "finetune.sweep:main", "how many samples does it take? one recipe, growing sizes", "model"),
-            Verb("merge", "finetune.merge:main", "base and adapter as one full checkpoint for other tools", "model"),
+            Verb(
+                "evaluate", "finetune.evaluation.command:main", "open-loop errors and consistency of a model", "model"
+            ),
+            Verb(
+                "counterfactual",
+                "finetune.studies.counterfactual:main",
+                "force the opposite thought: does the path follow?",
+                "model",
+            ),
+            Verb(
+                "overfit", "finetune.studies.overfit:main", "can it learn a few samples by heart? pass or fail", "model"
+            ),
+            Verb("check-driving", "finetune.studies.parity:main", "does driving compute what training did?", "model"),
+            Verb(
+                "action-range",
+                "finetune.studies.action_range_command:main",
+                "how far curvature reaches in the model's units",
+                "model",
+            ),
+            Verb(
+                "sweep",
+                "finetune.studies.sweep:main",
+                "how many samples does it take? one recipe, growing sizes",
+                "model",
+            ),
+            Verb(
+                "merge",
+                "finetune.adapters.merge:main",
+                "base and adapter as one full checkpoint for other tools",
+                "model",
+            ),
         ),
     ),
     (
         "4 drive and measure",
         (
             Verb("drive", "closed_loop.launcher:main_drive", "drive closed-loop over ROS 2 with one camera"),
-            Verb("measure", "closed_loop.driven:main", "lateral deviation of a drive, curve by curve"),
-            Verb("compare", "closed_loop.comparison:main", "before and after on held-out courses, no ROS", "model"),
-            Verb("report", "closed_loop.report:main", "one HTML page from the runs", "report"),
+            Verb("measure", "closed_loop.comparison.measure:main", "lateral deviation of a drive, curve by curve"),
+            Verb(
+                "compare",
+                "closed_loop.comparison.compare:main",
+                "before and after on held-out courses, no ROS",
+                "model",
+            ),
+            Verb("report", "closed_loop.report.page:main", "one HTML page from the runs", "report"),
         ),
     ),
     (
         "make the tiny base model",
         (
             Verb("render-base", "closed_loop.simulator.base_data:main", "render its four-camera training set"),
-            Verb("train-base", "finetune.base_training:main", "train it from random weights (a GPU job)", "model"),
+            Verb("train-base", "finetune.pretraining.train:main", "train it from random weights (a GPU job)", "model"),
         ),
     ),
 )
@@ -155,7 +198,8 @@ def _run(name: str, words: list[str]) -> int:
         if not missing or missing in _OWN_PACKAGES:
             raise
         raise MonoError(
-            f"the Python module {missing!r} is missing", "" if not verb.extra else f"the extra [{verb.extra}]",
+            f"the Python module {missing!r} is missing",
+            "" if not verb.extra else f"the extra [{verb.extra}]",
             f"pip install 'alpamayo_mono[{verb.extra}]'" if verb.extra else f"pip install {missing}",
         ) from error
     return int(code or 0)

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from collector.errors import MonoError
-from collector.run_folder import command_line
-from collector.transport import child_environment
+from collector.common.errors import MonoError
+from collector.common.run_folder import command_line
+from collector.ros.transport import child_environment
 from finetune import TINY_BASE
 
 
@@ -82,58 +82,99 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
     courses = ",".join(f"random:{RECORD_SEED + index}" for index in range(config.courses))
     model = ("--model", str(TINY_BASE))
     adapter = ("--adapter", str(training / "adapter"))
-    drive = (
-        "drive", "simulator:=true", "course:=city", f"model:={TINY_BASE}", f"laps:={config.laps}",
-    )
+    drive = ("drive", "simulator:=true", "course:=city", f"model:={TINY_BASE}", f"laps:={config.laps}")
     return (
         Stage("messages", "find or build the Autoware messages", ("messages",)),
         Stage(
             "record",
             f"a teacher drives {config.courses} courses; ROS 2 records frames and poses",
             (
-                "record", "simulator:=true", f"courses:={courses}", f"episode_s:={config.episode_s:g}",
-                f"duration_s:={config.courses * config.episode_s:g}", f"time_scale:={config.time_scale:g}",
+                "record",
+                "simulator:=true",
+                f"courses:={courses}",
+                f"episode_s:={config.episode_s:g}",
+                f"duration_s:={config.courses * config.episode_s:g}",
+                f"time_scale:={config.time_scale:g}",
                 # Beside other work a slow machine may miss some frames; the receipt counts them.
-                "seed:=1", "max_loss:=0.2", f"out:={bag}",
+                "seed:=1",
+                "max_loss:=0.2",
+                f"out:={bag}",
             ),
             "bag",
         ),
         Stage(
-            "build", "frames and poses become samples whose thought and path agree",
-            ("build", "--bags", str(bag), "--out", str(dataset), "--stride", "2"), "dataset",
+            "build",
+            "frames and poses become samples whose thought and path agree",
+            ("build", "--bags", str(bag), "--out", str(dataset), "--stride", "2"),
+            "dataset",
         ),
         Stage(
-            "finetune", "LoRA on language model, action expert and vision tower, one camera",
+            "finetune",
+            "LoRA on language model, action expert and vision tower, one camera",
             (
-                "finetune", *model, "--dataset", str(dataset), "--out", str(training), "--steps", str(config.steps),
-                "--lora_rank", "16", "--lora_alpha", "32", "--learning_rate", "2e-3",
-                "--horizon_s", "1.5", "--mirror", "--adapt_vision",
+                "finetune",
+                *model,
+                "--dataset",
+                str(dataset),
+                "--out",
+                str(training),
+                "--steps",
+                str(config.steps),
+                "--lora_rank",
+                "16",
+                "--lora_alpha",
+                "32",
+                "--learning_rate",
+                "2e-3",
+                "--horizon_s",
+                "1.5",
+                "--mirror",
+                "--adapt_vision",
             ),
             "finetune",
         ),
         Stage(
-            "evaluate", "open loop, before and after",
+            "evaluate",
+            "open loop, before and after",
             ("evaluate", *model, *adapter, "--dataset", str(dataset), "--out", str(out / "evaluate"), "--limit", "96"),
             "evaluate",
         ),
         Stage(
-            "drive-before", "one camera, bare model, over ROS 2",
+            "drive-before",
+            "one camera, bare model, over ROS 2",
             (*drive, f"duration_s:={DRIVE_BEFORE_S:g}", f"out:={out / 'drive_before'}"),
-            "drive_before", may_fail=True,
+            "drive_before",
+            may_fail=True,
         ),
         Stage(
-            "drive-after", "one camera, with the adapter, over ROS 2",
+            "drive-after",
+            "one camera, with the adapter, over ROS 2",
             (
-                *drive, f"duration_s:={config.drive_timeout_s:g}", f"adapter:={training / 'adapter'}",
+                *drive,
+                f"duration_s:={config.drive_timeout_s:g}",
+                f"adapter:={training / 'adapter'}",
                 f"out:={out / 'drive_after'}",
             ),
-            "drive_after", may_fail=True,
+            "drive_after",
+            may_fail=True,
         ),
         Stage(
-            "compare", "before and after on held-out courses, in-process",
+            "compare",
+            "before and after on held-out courses, in-process",
             (
-                "compare", *model, *adapter, "--courses", *HELD_OUT, "--starts", str(config.starts),
-                "--conditions", "base-mono", "adapter-mono", "teacher", "--out", str(out / "compare"),
+                "compare",
+                *model,
+                *adapter,
+                "--courses",
+                *HELD_OUT,
+                "--starts",
+                str(config.starts),
+                "--conditions",
+                "base-mono",
+                "adapter-mono",
+                "teacher",
+                "--out",
+                str(out / "compare"),
             ),
         ),
         Stage("report", "one page", ("report", "--run", str(out), "--out", str(out / "report.html"))),
@@ -153,9 +194,12 @@ def run_stage(stage: Stage, logs: Path) -> float:
     print(f"\n== {stage.name}: {stage.purpose}\n$ alpamayo-mono {shlex.join(stage.arguments)}", flush=True)
     began = time.monotonic()
     log_path = logs / f"{stage.name}.log"
-    with log_path.open("wb") as log, subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=child_environment(dict(os.environ))
-    ) as process:
+    with (
+        log_path.open("wb") as log,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=child_environment(dict(os.environ))
+        ) as process,
+    ):
         assert process.stdout is not None
         while chunk := os.read(process.stdout.fileno(), 65536):
             log.write(chunk)

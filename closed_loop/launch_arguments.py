@@ -1,7 +1,7 @@
 """The command line of record, drive and simulate: from words to typed values, and the help text.
 
 Both spellings work, ``adapter:=runs/lora`` as with ``ros2 launch`` and ``--adapter runs/lora`` as with other programs.
-Names, types, defaults and help are those of :mod:`collector.arguments`.
+Names, types, defaults and help are those of :mod:`collector.ros.parameters`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import difflib
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from collector.arguments import Argument, Value, Verb, arguments_of
-from collector.errors import MonoError
-from collector.launching import launch_text
+from collector.common.errors import MonoError
+from collector.ros.launching import launch_text
+from collector.ros.parameters import Argument, Value, Verb, arguments_of
 
 _PURPOSE: Mapping[Verb, str] = {
     "record": "Record front frames (as JPEG), poses and vehicle state to an mcap bag, from AWSIM or from the embedded "
@@ -97,7 +97,8 @@ def _known(name: str, known: Mapping[str, Argument], verb: Verb) -> Argument:
         return known[name]
     close = difflib.get_close_matches(name, known, n=1)
     raise MonoError(
-        f"{verb} has no argument {name!r}", f"{close[0]!r}, perhaps" if close else "",
+        f"{verb} has no argument {name!r}",
+        f"{close[0]!r}, perhaps" if close else "",
         f"see the names with: alpamayo-mono {verb} --help",
     )
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from types import FrameType
 
 from closed_loop.launch_arguments import help_text, parse_command
-from collector.arguments import MAIN_NODE, NODE_MODULES, NodeName, Value, Verb, parameter_values
-from collector.errors import MonoError
-from collector.message_types import message_class
-from collector.stack import CONTROL_CMD
+from collector.common.errors import MonoError
+from collector.ros.message_packages import message_class
+from collector.ros.parameters import MAIN_NODE, NODE_MODULES, NodeName, Value, Verb, parameter_values
+from collector.ros.topics import CONTROL_CMD
 
 _POLL_S = 0.1
 
@@ -70,7 +70,8 @@ def run(verb: Verb, argv: Sequence[str]) -> int:
     values = parse_command(verb, argv)
     if importlib.util.find_spec("rclpy") is None:
         raise MonoError(
-            "rclpy cannot be imported", "a sourced ROS 2, or the ROS wheels",
+            "rclpy cannot be imported",
+            "a sourced ROS 2, or the ROS wheels",
             "source /opt/ros/<distribution>/setup.bash, or without any ROS: pip install 'alpamayo_mono[ros]'",
         )
     # A first build of the messages takes half a minute: do it once here, before any node's patience starts to run.
@@ -96,7 +97,9 @@ def node_command(node: NodeName, parameters: Mapping[str, Value]) -> list[str]:
 
 
 def supervise(
-    commands: Mapping[NodeName, Sequence[str]], main: NodeName, environment: Mapping[str, str],
+    commands: Mapping[NodeName, Sequence[str]],
+    main: NodeName,
+    environment: Mapping[str, str],
     patience: Patience = Patience(),
 ) -> int:
     """Run processes until the main one ends; then end the others. See :func:`run` for the exit code."""

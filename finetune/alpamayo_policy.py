@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collector.errors import MonoError
-from finetune.adapter_folder import adapter_facts, check_belongs
-from finetune.alpamayo.checkpoint import LoadedModel, load_model
-from finetune.alpamayo.processor import Encoded
-from finetune.model_folder import resolve_model
+from collector.common.errors import MonoError
+from finetune.adapters.folder import adapter_facts, check_belongs
+from finetune.alpamayo.generation import generate
+from finetune.checkpoint import LoadedModel, load_model
+from finetune.model_files.location import resolve_model
 from finetune.policy import FUTURE_STEPS, Observation, Plan, camera_of_each_image, cameras_of, select_images
+from finetune.processing.processor import Encoded
 
 MAX_THOUGHT_TOKENS = 128
 
@@ -58,8 +59,7 @@ class AlpamayoPolicy:
         cameras_of(cameras)
         if flow_steps < 1 or noise_temperature < 0.0:
             raise MonoError(
-                f"{flow_steps} flow steps at noise temperature {noise_temperature}",
-                "at least 1 step, temperature >= 0",
+                f"{flow_steps} flow steps at noise temperature {noise_temperature}", "at least 1 step, temperature >= 0"
             )
         if adapter is not None:  # rather now than after minutes of loading
             known = model_folder.folder if isinstance(model_folder, LoadedModel) else resolve_model(model_folder)
@@ -68,7 +68,7 @@ class AlpamayoPolicy:
         self.processor = loaded.processor
         self.model = loaded.model
         if adapter is not None:
-            from finetune.adapters import load_adapter
+            from finetune.adapters.lora import load_adapter
 
             load_adapter(loaded.model, adapter)
         self.model.eval()
@@ -126,14 +126,12 @@ class AlpamayoPolicy:
         device, grids = self.model.device, batch.grid_thw
         vision = self.model.encode_images(batch.pixel_values.to(device), grids.to(device))
         clock.lap("vision")
-        prefix = self.model.run_prefix(
-            batch.input_ids.to(device), batch.attention_mask.to(device), vision, grids
-        )
+        prefix = self.model.run_prefix(batch.input_ids.to(device), batch.attention_mask.to(device), vision, grids)
         clock.lap("prefill")
         thoughts = [""] * len(observations)
         if self.reasoning:
-            answer = self.model.generate(
-                prefix, cot_end_id=self.processor.cot_end_id, max_new_tokens=self.max_thought_tokens
+            answer = generate(
+                self.model, prefix, cot_end_id=self.processor.cot_end_id, max_new_tokens=self.max_thought_tokens
             )
             prefix, thoughts = answer.prefix, [self.processor.decode_reasoning(ids) for ids in answer.tokens]
         clock.lap("decode")
@@ -167,9 +165,7 @@ class AlpamayoPolicy:
         history = torch.as_tensor(np.stack([o.history for o in observations]), device=actions.device)
         v0 = space.estimate_v0(history)
         known = [o.speed_mps is not None and bool(np.isfinite(o.speed_mps)) for o in observations]
-        speeds = torch.tensor(
-            [o.speed_mps if k else 0.0 for o, k in zip(observations, known)], dtype=v0.dtype
-        )
+        speeds = torch.tensor([o.speed_mps if k else 0.0 for o, k in zip(observations, known)], dtype=v0.dtype)
         v0 = torch.where(torch.tensor(known).to(v0.device), speeds.to(v0.device), v0)
         poses = space.action_to_traj(history, actions.double(), v0=v0)
         return list(poses.cpu().numpy())

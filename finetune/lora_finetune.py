@@ -1,7 +1,7 @@
 """Finetune the language model and the action expert of an Alpamayo-R1 together: LoRA, QLoRA, or all weights.
 
-    python -m finetune.lora_finetune --model MODEL --dataset DATASET --lora_rank 16 --lora_alpha 32
-    torchrun --nproc_per_node 2 -m finetune.lora_finetune --model MODEL --dataset DATASET --device cuda
+python -m finetune.lora_finetune --model MODEL --dataset DATASET --lora_rank 16 --lora_alpha 32
+torchrun --nproc_per_node 2 -m finetune.lora_finetune --model MODEL --dataset DATASET --device cuda
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from collector.errors import MonoError, require
-from collector.run_folder import RunFolder, command_line
-from collector.samples import METADATA_FILE
-from finetune.cores import share_cores
-from finetune.model_folder import resolve_model
+from collector.common.cpu import share_cores
+from collector.common.errors import MonoError, require
+from collector.common.run_folder import RunFolder, command_line
+from collector.dataset.schema import METADATA_FILE
+from finetune.adapters.settings import LoraSettings
+from finetune.model_files.location import resolve_model
 from finetune.policy import CameraMode
-from finetune.training_settings import LoopSettings, LoraSettings
+from finetune.training.settings import LoopSettings
 
 Method = Literal["lora", "qlora", "full"]
 
@@ -91,8 +92,13 @@ class FinetuneConfig(LoopSettings, Place):
     def lora(self) -> LoraSettings:
         """What to adapt."""
         return LoraSettings(
-            rank=self.lora_rank, alpha=self.lora_alpha, dropout=self.lora_dropout, language_model=self.adapt_language,
-            action_expert=self.adapt_expert, vision_tower=self.adapt_vision, action_projections=self.train_projections,
+            rank=self.lora_rank,
+            alpha=self.lora_alpha,
+            dropout=self.lora_dropout,
+            language_model=self.adapt_language,
+            action_expert=self.adapt_expert,
+            vision_tower=self.adapt_vision,
+            action_projections=self.train_projections,
         )
 
 
@@ -107,19 +113,22 @@ def refuse_early(config: FinetuneConfig) -> None:
 
     if config.cameras == "four":
         raise MonoError(
-            "--cameras four", "a mode of the one front camera: mono, mono-4frames or mono-padded",
+            "--cameras four",
+            "a mode of the one front camera: mono, mono-4frames or mono-padded",
             "the dataset holds front frames only; choose mono",
         )
     if (config.model / "adapter_config.json").is_file():
         raise MonoError(
-            f"{config.model} is an adapter", "a whole model",
+            f"{config.model} is an adapter",
+            "a whole model",
             "give --model the base that the adapter was trained on, or merge the two first",
         )
     if config.method == "qlora":
         require("bitsandbytes", "gpu")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise MonoError(
-            "--device cuda, and torch sees no GPU", "an NVIDIA card, its driver, and a torch built for CUDA",
+            "--device cuda, and torch sees no GPU",
+            "an NVIDIA card, its driver, and a torch built for CUDA",
             "see what nvidia-smi says, or leave --device out to train on the CPU",
         )
 
@@ -136,11 +145,11 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """
     import torch
 
-    from finetune.adapters import trainable_counts, trainable_table
-    from finetune.alpamayo.checkpoint import load_model
-    from finetune.encoding import ASIDE_FILE, SetAside, encode_dataset, encoded_rows, usable_samples
-    from finetune.run_state import ROWS, open_training_run, remove_intermediate
-    from finetune.training import on_main, processes, train
+    from finetune.adapters.lora import trainable_counts, trainable_table
+    from finetune.checkpoint import load_model
+    from finetune.training.encoding import ASIDE_FILE, SetAside, encode_dataset, encoded_rows, usable_samples
+    from finetune.training.loop import on_main, processes, train
+    from finetune.training.run import ROWS, open_training_run, remove_intermediate
 
     settings = config.lora
     refuse_early(config)
@@ -160,8 +169,15 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         if not rows_folder.is_dir():
             loaded.model.vlm.model.visual.to(accelerator.device)
             encode_dataset(
-                loaded, samples, config.dataset, rows_folder, aside, cameras=config.cameras, mirror=config.mirror,
-                frozen_vision=not config.adapt_vision, device=accelerator.device,
+                loaded,
+                samples,
+                config.dataset,
+                rows_folder,
+                aside,
+                cameras=config.cameras,
+                mirror=config.mirror,
+                frozen_vision=not config.adapt_vision,
+                device=accelerator.device,
             )
 
     on_main(accelerator, begin)
@@ -172,9 +188,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         if aside.entries:
             print(aside)
             aside.write(config.out / ASIDE_FILE)
-    losses = train(
-        loaded.model, rows, validation, config, loaded.processor.pad_id, config.out, device=config.device
-    )
+    losses = train(loaded.model, rows, validation, config, loaded.processor.pad_id, config.out, device=config.device)
     metrics: dict[str, Any] = {
         "train_samples": len(rows),
         "validation_samples": len(validation),
@@ -201,7 +215,7 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
     Returns:
         The ``PeftModel`` around it; None where all weights train.
     """
-    from finetune.adapters import add_lora, train_in_full
+    from finetune.adapters.lora import add_lora, train_in_full
 
     on_card = device.type == "cuda"
     layers = len(model.expert.layers)
@@ -214,11 +228,11 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
         train_in_full(model.to(device), settings)
         return None
     if on_card:
-        from finetune.placement import place_for_training
+        from finetune.training.memory import place_for_training
 
         place_for_training(model, device, four_bits=config.method == "qlora", vision_on_card=config.adapt_vision)
     elif config.method == "qlora":
-        from finetune.quantised import quantise_language_model
+        from finetune.adapters.quantised import quantise_language_model
 
         quantise_language_model(model, device)
     adapted = add_lora(model, settings)
@@ -227,7 +241,7 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
             # The projections too: the expert reads noise through features that bfloat16 would blur.
             parameter.data = parameter.data.float()
     if on_card or config.method == "qlora":
-        from finetune.lora_linear import fuse_lora
+        from finetune.adapters.fused import fuse_lora
 
         fuse_lora(model)
     return adapted
@@ -235,10 +249,10 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
 
 def save(loaded: Any, adapted: Any, config: FinetuneConfig, base: Path, metrics: dict[str, Any]) -> Path:
     """Write OUT/adapter with its card, or OUT/model; the folder appears as a whole."""
-    from finetune.adapters import save_adapter
-    from finetune.alpamayo.checkpoint import save_model
-    from finetune.model_card import adapter_card
-    from finetune.training_state import publish
+    from finetune.adapters.card import adapter_card
+    from finetune.adapters.lora import save_adapter
+    from finetune.checkpoint import save_model
+    from finetune.training.checkpoint import publish
 
     folder = config.out / ("model" if adapted is None else "adapter")
     part = folder.with_name(folder.name + ".part")

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.errors import MonoError
+from collector.common.errors import MonoError
 
 CameraMode = Literal["mono", "mono-4frames", "four", "mono-padded"]
 CAMERA_MODES: tuple[str, ...] = get_args(CameraMode)
@@ -44,8 +44,9 @@ class Observation:
     def __post_init__(self) -> None:
         if np.shape(self.history) != (HISTORY_STEPS, 3):
             raise MonoError(
-                f"a history of shape {np.shape(self.history)}", f"({HISTORY_STEPS}, 3) poses at 10 Hz",
-                "cut the history with collector.poses.to_ego on interpolated poses",
+                f"a history of shape {np.shape(self.history)}",
+                f"({HISTORY_STEPS}, 3) poses at 10 Hz",
+                "cut the history with collector.geometry.poses.to_ego on interpolated poses",
             )
         if not np.isfinite(self.history).all():
             raise MonoError("a history with non-finite poses", "metres and radians", "drop this frame")

@@ -1,6 +1,6 @@
 """Drive the kart with a finetuned model: ``ros2 launch closed_loop drive.launch.py adapter:=runs/lora/adapter``."""
 
-from collector.launching import describe
+from collector.ros.launching import describe
 
 
 def generate_launch_description():

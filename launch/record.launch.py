@@ -1,6 +1,6 @@
 """Record front frames and poses to a bag: ``ros2 launch collector record.launch.py out:=runs/lap``."""
 
-from collector.launching import describe
+from collector.ros.launching import describe
 
 
 def generate_launch_description():

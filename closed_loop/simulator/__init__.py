@@ -1,1 +1,1 @@
-"""A kart on a rendered course: courses, cameras, vehicle, teacher and rollouts; no ROS below ``node``."""
+"""The embedded simulator: a kart with a camera on a rendered course, in AWSIM's place; no ROS below ``node``."""

@@ -17,18 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from closed_loop.course.course import Course
+from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FOUR_CAMERAS
-from closed_loop.simulator.course import Course
-from closed_loop.simulator.course_design import course_named
+from closed_loop.simulator.expert import DisturbanceConfig, Teacher, TeacherConfig, draw_phase
 from closed_loop.simulator.scene import Scene
-from closed_loop.simulator.teacher import DisturbanceConfig, Teacher, TeacherConfig, draw_phase
 from closed_loop.simulator.vehicle import Vehicle
-from collector.errors import MonoError
-from collector.poses import to_ego
-from collector.run_folder import command_line
-from finetune.alpamayo.images import resize
+from collector.common.errors import MonoError
+from collector.common.run_folder import command_line
+from collector.geometry.poses import to_ego
 from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA, FUTURE_STEPS, HISTORY_STEPS, STEP_S
-from finetune.tiny import IMAGES
+from finetune.pretraining.architecture import IMAGES
+from finetune.processing.images import resize
 
 # Seeds below belong to the base; recording for finetuning and the held-out comparison use others.
 BASE_SEEDS = range(0, 4000)
@@ -117,7 +117,10 @@ def render_course(seed: int, config: BaseDataConfig) -> int:
             future.append(to_ego(poses[at + 1 : at + 1 + FUTURE_STEPS], poses[at]))
     partial_path = path.with_suffix(".part.npz")
     np.savez(
-        partial_path, frames=np.stack(frames), frame_index=np.array(index), history=np.stack(history),
+        partial_path,
+        frames=np.stack(frames),
+        frame_index=np.array(index),
+        history=np.stack(history),
         future=np.stack(future),
     )
     partial_path.rename(path)  # a killed run leaves no half shard under a finished name
@@ -133,7 +136,8 @@ def render(config: BaseDataConfig) -> int:
     seeds = range(config.first_seed, config.first_seed + config.courses)
     if not seeds or seeds[0] not in BASE_SEEDS or seeds[-1] not in BASE_SEEDS:
         raise MonoError(
-            f"course seeds {seeds.start} to {seeds.stop - 1}", f"seeds {BASE_SEEDS.start} to {BASE_SEEDS.stop - 1}",
+            f"course seeds {seeds.start} to {seeds.stop - 1}",
+            f"seeds {BASE_SEEDS.start} to {BASE_SEEDS.stop - 1}",
             "others are kept for recording and for held-out courses; lower --courses or --first-seed",
         )
     config.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The rendered cameras: the flat ground seen through the kart's pinhole (:mod:`collector.pinhole`).
+"""The rendered cameras: the flat ground seen through the kart's pinhole (:mod:`collector.geometry.pinhole`).
 
 A flat ground seen by a pinhole is a homography, so the picture is one exact perspective warp of a texture.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from collector.pinhole import Pinhole
+from collector.geometry.pinhole import Pinhole
 
 FloatArray = NDArray[np.float64]
 

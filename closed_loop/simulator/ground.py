@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from closed_loop.simulator.course import Course
+from closed_loop.course.course import Course
 
 FloatArray = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -77,8 +77,12 @@ class Look:
 
 def draw_look(rng: np.random.Generator) -> Look:
     """A look: mostly grass, sometimes dry or stony; light warm or cold, bright or dull."""
-    lands = [((52, 92, 40), (96, 136, 66)), ((44, 84, 34), (78, 122, 56)), ((104, 112, 62), (150, 148, 92)),
-             ((112, 104, 84), (156, 146, 122))]
+    lands = [
+        ((52, 92, 40), (96, 136, 66)),
+        ((44, 84, 34), (78, 122, 56)),
+        ((104, 112, 62), (150, 148, 92)),
+        ((112, 104, 84), (156, 146, 122)),
+    ]
     low, high = (np.array(c, np.float64) for c in lands[int(rng.choice(4, p=(0.45, 0.3, 0.15, 0.1)))])
     grey = rng.uniform(72.0, 118.0)
     cast = rng.normal(0.0, 3.0, 3)
@@ -89,8 +93,11 @@ def draw_look(rng: np.random.Generator) -> Look:
         (grey - 16.0 + cast, grey + 16.0 + cast),
         np.array([232.0, 232.0, 226.0]) * rng.uniform(0.88, 1.05),
         (np.array([188.0, 34.0, 30.0]) + rng.normal(0, 10, 3), second.astype(np.float64)),
-        float(rng.uniform(0.11, 0.18)), float(rng.uniform(0.0, 0.35)), float(rng.uniform(0.05, 0.11)),
-        float(rng.uniform(0.7, 1.3)), light,
+        float(rng.uniform(0.11, 0.18)),
+        float(rng.uniform(0.0, 0.35)),
+        float(rng.uniform(0.05, 0.11)),
+        float(rng.uniform(0.7, 1.3)),
+        light,
     )
 
 
@@ -116,8 +123,7 @@ class _Painter:
     """The steps of one painting; they share the grid."""
 
     def __init__(
-        self, course: Course, low: FloatArray, px_m: float, size: tuple[int, int], look: Look,
-        rng: np.random.Generator,
+        self, course: Course, low: FloatArray, px_m: float, size: tuple[int, int], look: Look, rng: np.random.Generator
     ) -> None:
         self.course, self.low, self.px_m, self.size, self.look, self.rng = course, low, px_m, size, look, rng
         self.fine = rng.integers(0, 256, (512, 512), dtype=np.uint8)
@@ -197,8 +203,18 @@ class _Painter:
             axes = (int(self.rng.uniform(0.3, 2.2) / self.px_m * 16), int(self.rng.uniform(0.2, 0.9) / self.px_m * 16))
             shade = self.look.asphalt[0] + self.rng.uniform(-14.0, 10.0)
             angle = self.rng.uniform(0.0, 180.0)
-            cv2.ellipse(asphalt, (int(centre[0]), int(centre[1])), axes, angle, 0.0, 360.0, self._colour(shade),
-                        -1, cv2.LINE_8, 4)
+            cv2.ellipse(
+                asphalt,
+                (int(centre[0]), int(centre[1])),
+                axes,
+                angle,
+                0.0,
+                360.0,
+                self._colour(shade),
+                -1,
+                cv2.LINE_8,
+                4,
+            )
 
     def _edge_lines(self, picture: Image, inside_px: NDArray[np.float32]) -> None:
         """White lines just inside the edge, worn away in places."""

@@ -21,18 +21,18 @@ from typing import Any
 import numpy as np
 from rclpy.node import Node
 
+from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT
-from closed_loop.simulator.course_design import course_named
+from closed_loop.simulator.expert import TeacherConfig, TeacherPool
 from closed_loop.simulator.pacing import Pacer, is_due
 from closed_loop.simulator.publishing import Publishing
-from closed_loop.simulator.teacher import TeacherConfig, TeacherPool
 from closed_loop.simulator.vehicle import Command
 from closed_loop.simulator.world import World, WorldConfig
-from collector.arguments import declare_parameters
-from collector.errors import MonoError
-from collector.message_types import message_class
-from collector.ros_session import Session, node_main
-from collector.stack import (
+from collector.common.errors import MonoError
+from collector.ros.message_packages import message_class
+from collector.ros.parameters import declare_parameters
+from collector.ros.session import Session, node_main
+from collector.ros.topics import (
     AWSIM_RESET,
     AWSIM_STATUS,
     CAMERA_IMAGE,
@@ -83,7 +83,9 @@ class SimulatorNode(Node):
         self._lap = (self.world.episode, 0), 0.0  # which lap it is, and when it began
         self._track: list[tuple[float, ...]] = []
         for topic, callback in (
-            (CONTROL_CMD, self._on_command), (GEAR_CMD, self._on_gear), (CONTROL_MODE_REQUEST, self._on_mode),
+            (CONTROL_CMD, self._on_command),
+            (GEAR_CMD, self._on_gear),
+            (CONTROL_MODE_REQUEST, self._on_mode),
             (AWSIM_RESET, self._on_reset),
         ):
             if topic is not CONTROL_CMD or not v["teacher"]:
@@ -217,7 +219,11 @@ class SimulatorNode(Node):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez_compressed(
-                path, t_s=track[:, 0], poses_map=track[:, 1:4], speed_mps=track[:, 4], commands=track[:, 5:7],
+                path,
+                t_s=track[:, 0],
+                poses_map=track[:, 1:4],
+                speed_mps=track[:, 4],
+                commands=track[:, 5:7],
                 laps=track[:, 7].astype(np.int64),
             )
         except OSError as error:

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from closed_loop.course.course import Course
 from closed_loop.simulator.camera import Camera
-from closed_loop.simulator.course import Course
 from closed_loop.simulator.ground import Ground
 
 FloatArray = NDArray[np.float64]
@@ -59,9 +59,7 @@ class Props:
         self._outline = np.concatenate(outlines) if outlines else np.zeros((0, 2))
         self._owner = np.array(owner, np.int64)
 
-    def draw(
-        self, image: Image, camera: Camera, pose: tuple[float, float, float], near_m: float, far_m: float
-    ) -> None:
+    def draw(self, image: Image, camera: Camera, pose: tuple[float, float, float], near_m: float, far_m: float) -> None:
         """Paint what is in view onto a picture, far things first."""
         if not len(self.xy):
             return
@@ -83,8 +81,12 @@ class Props:
         shown = np.flatnonzero(in_view[self._owner])
         owner, outline = self._owner[shown], self._outline[shown]
         points = np.stack(
-            [ahead[owner] + outline[:, 0] * np.cos(across)[owner],
-             left[owner] + outline[:, 0] * np.sin(across)[owner], outline[:, 1]], axis=1
+            [
+                ahead[owner] + outline[:, 0] * np.cos(across)[owner],
+                left[owner] + outline[:, 0] * np.sin(across)[owner],
+                outline[:, 1],
+            ],
+            axis=1,
         )
         seen = camera.optical(points)
         deep = np.maximum(seen[:, 2:], 1e-3)
@@ -188,8 +190,10 @@ def _tree(rng: np.random.Generator) -> tuple[float, list[Face]]:
     ]
     sunny = [(0.55 * a - 0.15 * half, 0.55 * (z - trunk) + trunk + 0.38 * (height - trunk)) for a, z in crown]
     return height, [
-        ([(-half * 0.09, 0.0), (half * 0.09, 0.0), (half * 0.07, trunk * 1.3), (-half * 0.07, trunk * 1.3)],
-         _rgb(84, 66, 50)),
+        (
+            [(-half * 0.09, 0.0), (half * 0.09, 0.0), (half * 0.07, trunk * 1.3), (-half * 0.07, trunk * 1.3)],
+            _rgb(84, 66, 50),
+        ),
         (crown, leaf),
         (sunny, leaf * 1.18),
     ]
@@ -210,6 +214,8 @@ def _board(rng: np.random.Generator, index: int, length_m: float) -> tuple[float
     ground, mark = (white, blue) if index % 4 < 2 else (blue, white)
     return 0.9, [
         ([(-half, 0.05), (half, 0.05), (half, 0.9), (-half, 0.9)], ground),
-        ([(-half * 0.5, 0.35), (half * 0.5, 0.35), (half * 0.5, 0.6), (-half * 0.5, 0.6)],
-         mark * rng.uniform(0.9, 1.1)),
+        (
+            [(-half * 0.5, 0.35), (half * 0.5, 0.35), (half * 0.5, 0.6), (-half * 0.5, 0.6)],
+            mark * rng.uniform(0.9, 1.1),
+        ),
     ]

@@ -15,9 +15,9 @@ from rclpy.node import Node
 
 from closed_loop.simulator.camera import Camera
 from closed_loop.simulator.vehicle import Command, VehicleParams, VehicleState
-from collector.conversions import fill_image, set_pose, set_stamp
-from collector.message_types import message_class
-from collector.stack import (
+from collector.ros.conversions import fill_image, set_pose, set_stamp
+from collector.ros.message_packages import message_class
+from collector.ros.topics import (
     AWSIM_STATE,
     AWSIM_STATUS,
     BASE_FRAME,
@@ -111,7 +111,7 @@ class Publishing:
         self._send(CAMERA_INFO, self._info)
 
     def status(self, fields: Sequence[float]) -> None:
-        """The seven numbers of ``/awsim/status``, see :data:`collector.stack.AWSIM_STATUS_FIELDS`."""
+        """The seven numbers of ``/awsim/status``, see :data:`collector.ros.topics.AWSIM_STATUS_FIELDS`."""
         self._send(AWSIM_STATUS, self._types[AWSIM_STATUS](data=[float(value) for value in fields]))
 
     def state(self, name: str) -> None:

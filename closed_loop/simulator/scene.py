@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from closed_loop.course.course import Course
 from closed_loop.simulator.camera import Band, Camera
-from closed_loop.simulator.course import Course
 from closed_loop.simulator.ground import Ground, draw_look, paint_ground
 from closed_loop.simulator.props import Props, place_props
 
@@ -93,8 +93,11 @@ class _View:
         for band in self.bands:
             # Row j of the enlarged band shows the image row top + (j + 0.5) / n - 0.5.
             spread = np.array(
-                [[1.0, 0.0, 0.0], [0.0, 1.0 / band.rows_per_row, band.top + 0.5 / band.rows_per_row - 0.5],
-                 [0.0, 0.0, 1.0]]
+                [
+                    [1.0, 0.0, 0.0],
+                    [0.0, 1.0 / band.rows_per_row, band.top + 0.5 / band.rows_per_row - 0.5],
+                    [0.0, 0.0, 1.0],
+                ]
             )
             self.to_ground.append(camera.ground_from_pixel @ spread)
         distance = camera.distance_of_row(rows)
@@ -108,16 +111,17 @@ class _View:
 
     def draw_ground(self, image: Image, ground: Ground, x: float, y: float, yaw: float) -> None:
         cos, sin = np.cos(yaw), np.sin(yaw)
-        place = np.array(
-            [[cos, -sin, x - ground.origin_xy[0]], [sin, cos, y - ground.origin_xy[1]], [0.0, 0.0, 1.0]]
-        )
+        place = np.array([[cos, -sin, x - ground.origin_xy[0]], [sin, cos, y - ground.origin_xy[1]], [0.0, 0.0, 1.0]])
         width = self.camera.width_px
         for band, to_ground in zip(self.bands, self.to_ground):
             homography = ground.pixel_from_map(band.level) @ place @ to_ground
             rows = band.bottom - band.top
             drawn = cv2.warpPerspective(
-                ground.levels[band.level], homography, (width, rows * band.rows_per_row),
-                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
+                ground.levels[band.level],
+                homography,
+                (width, rows * band.rows_per_row),
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_CONSTANT,
                 borderValue=self.beyond,
             )
             if band.rows_per_row == 1:

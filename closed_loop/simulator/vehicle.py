@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from collector.poses import to_map, wrap_angle
+from collector.geometry.poses import to_map, wrap_angle
 
 FloatArray = NDArray[np.float64]
 
@@ -72,8 +72,12 @@ def footprint(pose: ArrayLike, params: VehicleParams) -> FloatArray:
     """Corners (..., 4, 2) of the kart in the map: front left, front right, rear right, rear left."""
     half = params.width_m / 2.0
     corners = np.array(
-        [[params.front_m, half, 0.0], [params.front_m, -half, 0.0], [-params.rear_m, -half, 0.0],
-         [-params.rear_m, half, 0.0]]
+        [
+            [params.front_m, half, 0.0],
+            [params.front_m, -half, 0.0],
+            [-params.rear_m, -half, 0.0],
+            [-params.rear_m, half, 0.0],
+        ]
     )
     return to_map(corners, np.asarray(pose, np.float64)[..., None, :])[..., :2]
 
@@ -113,7 +117,8 @@ class Vehicle:
         accel = old.accel_mps2 + (accel_goal - old.accel_mps2) * _share(dt_s, p.accel_lag_s)
         speed = max(0.0, old.speed_mps + accel * dt_s)
         x, y, yaw = advance(
-            (old.x_m, old.y_m, old.yaw_rad), 0.5 * (old.speed_mps + speed) * dt_s,
+            (old.x_m, old.y_m, old.yaw_rad),
+            0.5 * (old.speed_mps + speed) * dt_s,
             math.tan(0.5 * (old.steer_rad + steer)) / p.wheelbase_m,
         )
         self._time_s += dt_s

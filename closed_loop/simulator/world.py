@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from closed_loop.course.course import Course
 from closed_loop.simulator.camera import Camera
-from closed_loop.simulator.course import Course
+from closed_loop.simulator.expert import Disturbance, DisturbanceConfig, DisturbedPhase, draw_phase
 from closed_loop.simulator.scene import Scene
-from closed_loop.simulator.teacher import Disturbance, DisturbanceConfig, DisturbedPhase, draw_phase
 from closed_loop.simulator.vehicle import Command, Vehicle, VehicleParams, VehicleState, footprint
-from collector.errors import MonoError
-from collector.poses import wrap_angle
+from collector.common.errors import MonoError
+from collector.geometry.poses import wrap_angle
 
 FloatArray = NDArray[np.float64]
 
@@ -70,7 +70,10 @@ class World:
     """
 
     def __init__(
-        self, courses: Course | Sequence[Course], seed: int = 0, config: WorldConfig | None = None,
+        self,
+        courses: Course | Sequence[Course],
+        seed: int = 0,
+        config: WorldConfig | None = None,
         scene: Scene | None = None,
     ) -> None:
         given = [courses] if isinstance(courses, Course) else list(courses)
@@ -176,7 +179,11 @@ class World:
     # ------------------------------------------------------------ what happens
 
     def reset(
-        self, s_m: float = 0.0, lateral_m: float = 0.0, heading_rad: float = 0.0, speed_mps: float = 0.0,
+        self,
+        s_m: float = 0.0,
+        lateral_m: float = 0.0,
+        heading_rad: float = 0.0,
+        speed_mps: float = 0.0,
         course_index: int | None = None,
     ) -> None:
         """Place the kart at a station, beside the line and askew; laps and progress start again.

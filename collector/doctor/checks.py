@@ -12,7 +12,7 @@ from collector.doctor.facts import DiskFacts, Facts, FolderFacts, PythonFacts, R
 from collector.doctor.network import middleware_row
 from collector.doctor.rows import Row
 from collector.doctor.topics import topic_rows
-from collector.stack import CAMERA_IMAGE, CAMERA_JPEG, RECORDED
+from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, RECORDED
 
 if TYPE_CHECKING:
     from collector.doctor.config import DoctorConfig
@@ -30,8 +30,11 @@ def examine(facts: Facts, config: DoctorConfig) -> list[Row]:
     if ros is None:
         rows.append(
             Row(
-                "ROS 2", "failed", facts.ros_error, facts.ros_cure or
-                "source /opt/ros/<distribution>/setup.bash and your workspace, or without any ROS: pip install "
+                "ROS 2",
+                "failed",
+                facts.ros_error,
+                facts.ros_cure
+                or "source /opt/ros/<distribution>/setup.bash and your workspace, or without any ROS: pip install "
                 "'alpamayo_mono[ros]'. RMW_IMPLEMENTATION, if set, must name an installed middleware, ROS_DOMAIN_ID a "
                 "number from 0 to 101",
             )
@@ -49,7 +52,9 @@ def examine(facts: Facts, config: DoctorConfig) -> list[Row]:
 def _messages(ros: RosFacts) -> Row:
     if ros.type_errors:
         return Row(
-            "messages", "failed", "; ".join(dict.fromkeys(ros.type_errors.values())),
+            "messages",
+            "failed",
+            "; ".join(dict.fromkeys(ros.type_errors.values())),
             "source the workspace that has the Autoware messages; without one: alpamayo-mono messages",
         )
     places: dict[str, list[str]] = defaultdict(list)
@@ -111,7 +116,9 @@ def _python(python: PythonFacts, device: str) -> Row:
     found = f"{python.python}: torch {python.torch}"
     if device.startswith("cuda") and not python.cuda:
         return Row(
-            "policy python", "failed", f"{found} sees no CUDA device",
+            "policy python",
+            "failed",
+            f"{found} sees no CUDA device",
             "check nvidia-smi and torch's build, or --device cpu",
         )
     return Row("policy python", "ok", found)

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from collector.common.errors import MonoError
+from collector.common.run_folder import command_line, plain
 from collector.doctor.checks import examine
 from collector.doctor.config import DoctorConfig
 from collector.doctor.facts import Facts, FolderFacts, MachineFacts, RosFacts
@@ -28,9 +30,7 @@ from collector.doctor.machine import (
     rmem_max,
 )
 from collector.doctor.rows import Row, is_useful, table
-from collector.errors import MonoError
-from collector.ros_session import ros_session
-from collector.run_folder import command_line, plain
+from collector.ros.session import ros_session
 
 EXIT_USELESS = 1
 _START_S = 90.0  # one second, unless the machine is very busy
@@ -117,7 +117,11 @@ def _dies_at_start() -> str:
     try:
         done = subprocess.run(
             [sys.executable, "-c", "import rclpy; rclpy.init(); rclpy.create_node('alpamayo_doctor')"],
-            capture_output=True, text=True, errors="replace", timeout=_START_S, stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_START_S,
+            stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
         return f"a node did not start in {_START_S:.0f} s"

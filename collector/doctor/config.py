@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from collector.errors import MonoError
+from collector.common.errors import MonoError
 
 Purpose = Literal["record", "drive"]
 _LAST_DOMAIN = 232  # its ports are the last that exist; beyond it a middleware ends the process
@@ -53,7 +53,8 @@ class DoctorConfig:
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
-            ("seconds", self.seconds, 0.5, 120.0), ("minutes", self.minutes, 0.0, 10_000.0),
+            ("seconds", self.seconds, 0.5, 120.0),
+            ("minutes", self.minutes, 0.0, 10_000.0),
             ("jpeg-quality", self.jpeg_quality, 1, 100),
         ):
             if not low <= value <= high:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from collector.receipt import missing_messages
+from collector.recording.report import missing_messages
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,12 @@ def heard(
     elif len(arrivals_ns) > 1 and arrivals_ns[-1] > arrivals_ns[0]:
         rate_hz = (len(arrivals_ns) - 1) / ((arrivals_ns[-1] - arrivals_ns[0]) * 1e-9) / (time_scale or 1.0)
     return TopicFacts(
-        tuple(publishers), tuple(subscribers), len(arrivals_ns), float(np.mean(sizes)) if len(sizes) else 0.0, rate_hz,
+        tuple(publishers),
+        tuple(subscribers),
+        len(arrivals_ns),
+        float(np.mean(sizes)) if len(sizes) else 0.0,
+        rate_hz,
         missing_messages(np.asarray(stamps_ns, np.int64), nominal_hz) if stamped else 0,
-        int(np.sum(forward < 0)), stamps_ns[-1] if len(stamps_ns) and stamps_ns[-1] else None,
+        int(np.sum(forward < 0)),
+        stamps_ns[-1] if len(stamps_ns) and stamps_ns[-1] else None,
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from collector.doctor.facts import Endpoint, RosFacts, TopicFacts
 from collector.doctor.rows import Row, State
-from collector.stack import CLOCK, FROM_SIMULATOR, ODOMETRY, TF_STATIC, Topic
+from collector.ros.topics import CLOCK, FROM_SIMULATOR, ODOMETRY, TF_STATIC, Topic
 
 PAUSED = 0.01  # simulated seconds per second below which time stands still
 SLOW = 0.5  # of the nominal rate; localisations often run at little more
@@ -52,7 +52,8 @@ def heard_row(
         return row(bad, "nobody publishes it", absent if has_simulator(ros) else "start the simulator (row simulator)")
     if not right:
         return row(
-            bad, f"published as {types(facts.publishers)} by {nodes(facts.publishers)}, expected {topic.type}",
+            bad,
+            f"published as {types(facts.publishers)} by {nodes(facts.publishers)}, expected {topic.type}",
             f"publish it as {topic.type}, or remap that publisher to another name",
         )
     if topic.type in ros.type_errors:
@@ -60,7 +61,8 @@ def heard_row(
     if not audible:
         offered, asked = _qos_words(right[0], topic)
         return row(
-            bad, f"{nodes(right)} offers it {offered}; who asks for {asked} hears nothing",
+            bad,
+            f"{nodes(right)} offers it {offered}; who asks for {asked} hears nothing",
             f"let {nodes(right)} publish it {asked}",
         )
     if not facts.received:
@@ -74,13 +76,15 @@ def heard_row(
     strange = [offer for offer in facts.publishers if offer not in audible]
     if strange:
         return row(
-            "warning", f"heard, but also published as {types(strange)}, {_qos(strange[0])}, by {nodes(strange)}",
+            "warning",
+            f"heard, but also published as {types(strange)}, {_qos(strange[0])}, by {nodes(strange)}",
             f"stop {nodes(strange)}, or remap its topic",
         )
     if len(audible) > 1 and topic is not TF_STATIC:
         jumping = "; stamps jump back and forth between them" if facts.went_back else ""
         return row(
-            bad if facts.went_back else "warning", f"{len(audible)} publishers ({nodes(audible)}){jumping}",
+            bad if facts.went_back else "warning",
+            f"{len(audible)} publishers ({nodes(audible)}){jumping}",
             "stop all but one (a node that was killed stays listed for up to 20 s)",
         )
     found = f"{_rate(facts, topic)}, {_qos(audible[0])}, from {nodes(audible)}"

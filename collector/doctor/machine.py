@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from collector.doctor.facts import DiskFacts, FolderFacts, PythonFacts
-from collector.transport import child_environment
+from collector.ros.transport import child_environment
 
 _RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
 _LO_FLAGS = Path("/sys/class/net/lo/flags")
@@ -138,8 +138,12 @@ def look_at_python(python: str, with_adapter: bool) -> PythonFacts:
         command = [python, "-E"]
     try:
         done = subprocess.run(
-            [*command, "-c", _PROBE, *packages], env=environment, capture_output=True, text=True,
-            timeout=_IMPORT_S, stdin=subprocess.DEVNULL,
+            [*command, "-c", _PROBE, *packages],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_IMPORT_S,
+            stdin=subprocess.DEVNULL,
         )
         found = json.loads(done.stdout.strip().splitlines()[-1])
         return PythonFacts(

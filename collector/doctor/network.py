@@ -37,7 +37,9 @@ def middleware_row(ros: RosFacts, machine: MachineFacts) -> Row:
             wrong.append("lo carries no multicast")
         if wrong:
             return Row(
-                "middleware", "warning", f"{found}; {'; '.join(wrong)}",
+                "middleware",
+                "warning",
+                f"{found}; {'; '.join(wrong)}",
                 "sudo sysctl -w net.core.rmem_max=2147483647; sudo ip link set lo multicast on (or ./setup.bash "
                 "network tune of the competition's repository)",
             )

@@ -20,23 +20,17 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 
-from collector.bags import encode_jpeg
-from collector.conversions import odometry_of, rgb_of, stamp_ns_of
+from collector.common.errors import MonoError
 from collector.doctor.config import DoctorConfig
 from collector.doctor.facts import Endpoint, FrameFacts, RosFacts, TopicFacts, heard
 from collector.doctor.hearing import SIMULATORS_OWN, has_simulator
-from collector.doctor.topics import (
-    ADMIN_TOPIC,
-    GNSS_TOPIC,
-    IMU_TOPIC,
-    LISTENED,
-    LOOKED_UP,
-)
-from collector.errors import MonoError
-from collector.message_builder import messages_folder
-from collector.message_types import installed_packages, message_class
-from collector.ros_session import Session
-from collector.stack import (
+from collector.doctor.topics import ADMIN_TOPIC, GNSS_TOPIC, IMU_TOPIC, LISTENED, LOOKED_UP
+from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of
+from collector.ros.images import encode_jpeg
+from collector.ros.message_builder import messages_folder
+from collector.ros.message_packages import installed_packages, message_class
+from collector.ros.session import Session
+from collector.ros.topics import (
     AWSIM_STATE,
     AWSIM_STATUS,
     AWSIM_STATUS_FIELDS,
@@ -46,7 +40,7 @@ from collector.stack import (
     Topic,
     qos_profile,
 )
-from collector.transport import PROFILE_VARIABLES
+from collector.ros.transport import PROFILE_VARIABLES
 
 # Cyclone finds others in one second, Fast DDS in half a second. But an early packet of Fast DDS that is lost (or comes
 # before its sender is known) is sent again only 3 s later, and that may happen once to who is there and once to what
@@ -168,7 +162,8 @@ class DoctorNode(Node):
             time_scale=scale,
             announced_scale=(
                 float(announced[AWSIM_STATUS_FIELDS.index("time_scale")])
-                if len(announced) == len(AWSIM_STATUS_FIELDS) else None
+                if len(announced) == len(AWSIM_STATUS_FIELDS)
+                else None
             ),
             state=state.newest.data if state.newest is not None else "",
             frame=_frame(image, jpeg_quality) if image is not None else None,
@@ -187,7 +182,11 @@ class DoctorNode(Node):
         return heard(
             [_endpoint(info) for info in publishers],
             [_endpoint(info) for info in subscribers if info.node_name != self.get_name()],
-            topic.rate_hz, ear.stamps_ns, ear.arrivals_ns, ear.sizes, scale,
+            topic.rate_hz,
+            ear.stamps_ns,
+            ear.arrivals_ns,
+            ear.sizes,
+            scale,
         )
 
 

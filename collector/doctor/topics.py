@@ -8,7 +8,7 @@ from collector.doctor.facts import Endpoint, RosFacts
 from collector.doctor.hearing import PAUSED, fits, has_simulator, heard_row, nodes, types
 from collector.doctor.network import transport_cure
 from collector.doctor.rows import Row, State
-from collector.stack import (
+from collector.ros.topics import (
     AWSIM_STATE,
     AWSIM_STATES,
     AWSIM_STATUS,
@@ -83,7 +83,9 @@ def _simulator(ros: RosFacts) -> Row:
         return Row("simulator", "failed", f"{found}; there is one in domain {where}", f"export ROS_DOMAIN_ID={where}")
     if ros.has_admin:
         return Row(
-            "simulator", "failed", f"{found}; this is AWSIM's own domain, its vehicles are elsewhere",
+            "simulator",
+            "failed",
+            f"{found}; this is AWSIM's own domain, its vehicles are elsewhere",
             f"export ROS_DOMAIN_ID={ros.domain + 1} for the first vehicle",
         )
     cure = (
@@ -103,7 +105,12 @@ def _camera(ros: RosFacts) -> Row:
     lost = max(facts.lost, info.received - facts.received - 1)
     in_transit = lost > 1 and facts.lost < lost
     row = heard_row(
-        "camera", CAMERA_IMAGE, ros, "failed", _CAMERA_CURE, slow=_SLOW_CAMERA,
+        "camera",
+        CAMERA_IMAGE,
+        ros,
+        "failed",
+        _CAMERA_CURE,
+        slow=_SLOW_CAMERA,
         silent=transport_cure(ros) if in_transit else f"{_CAMERA_CURE}; with the camera on: {transport_cure(ros)}",
     )
     if not facts.publishers and has_simulator(ros):
@@ -119,12 +126,16 @@ def _camera(ros: RosFacts) -> Row:
     share = lost / (lost + facts.received)
     if share > _LOSSY:
         return replace(
-            row, state="failed" if share > _HOPELESS else "warning",
-            found=f"{row.found}; {lost} of {lost + facts.received} frames lost on their way", cure=transport_cure(ros),
+            row,
+            state="failed" if share > _HOPELESS else "warning",
+            found=f"{row.found}; {lost} of {lost + facts.received} frames lost on their way",
+            cure=transport_cure(ros),
         )
     if frame.is_blank and row.state == "ok":
         return replace(
-            row, state="warning", found=f"{row.found}; every pixel is alike",
+            row,
+            state="warning",
+            found=f"{row.found}; every pixel is alike",
             cure="look at the picture (rqt_image_view): Unity's -headless and a covered lens give such frames",
         )
     return row
@@ -135,14 +146,16 @@ def _odometry(ros: RosFacts) -> Row:
     cure = (
         f"{' and '.join(off)} off, so there is no localisation: start AWSIM with --gnss on --imu on (its e2e scripts "
         "switch them off), and Autoware beside it"
-        if off else
-        f"start Autoware's localisation; if it runs, {_GIVE_POSE}"
+        if off
+        else f"start Autoware's localisation; if it runs, {_GIVE_POSE}"
     )
     row = heard_row("odometry", ODOMETRY, ros, "failed", cure)
     if ros.bad_poses:
         received = ros.topics[ODOMETRY.name].received
         return replace(
-            row, state="failed", found=f"{ros.bad_poses} of {received} poses are not finite numbers",
+            row,
+            state="failed",
+            found=f"{ros.bad_poses} of {received} poses are not finite numbers",
             cure=f"restart the localisation, and {_GIVE_POSE}",
         )
     return row
@@ -153,7 +166,10 @@ def _clock(ros: RosFacts, purpose: str, use_sim_time: bool) -> Row:
         return Row("clock", "ok", "not asked for (--no-use-sim-time)", topic=CLOCK.name)
     facts = ros.topics[CLOCK.name]
     row = heard_row(
-        "clock", CLOCK, ros, "failed" if purpose == "drive" or facts.publishers else "warning",
+        "clock",
+        CLOCK,
+        ros,
+        "failed" if purpose == "drive" or facts.publishers else "warning",
         "start the simulator; for a real vehicle: use_sim_time:=false, and --no-use-sim-time here",
         silent="the simulator is paused or hangs: let it run",
     )
@@ -167,7 +183,9 @@ def _clock(ros: RosFacts, purpose: str, use_sim_time: bool) -> Row:
         )
     if announced is not None and ros.time_scale < _TOO_SLOW * announced:
         return replace(
-            row, state="warning", found=f"{found}, while the simulator wants {announced:.2f}",
+            row,
+            state="warning",
+            found=f"{found}, while the simulator wants {announced:.2f}",
             cure="this machine is too slow for it: close other programs, or expect the run to take longer",
         )
     return replace(row, found=f"{found}, {row.found}")
@@ -181,7 +199,9 @@ def _stamps(ros: RosFacts) -> list[Row]:
     if abs(apart_s) > _OTHER_CLOCK_S:
         return [
             Row(
-                "time stamps", "failed", f"frames and poses are {abs(apart_s):.3g} s apart: stamped by two clocks",
+                "time stamps",
+                "failed",
+                f"frames and poses are {abs(apart_s):.3g} s apart: stamped by two clocks",
                 "start every node with use_sim_time:=true (on a real vehicle with false)",
             )
         ]
@@ -198,7 +218,10 @@ def _state(ros: RosFacts) -> list[Row]:
 
 def _who_drives(ros: RosFacts) -> Row:
     return heard_row(
-        "driving", CONTROL_CMD, ros, "warning",
+        "driving",
+        CONTROL_CMD,
+        ros,
+        "warning",
         "nobody drives, and a kart that stands still gives no samples: start a controller (control_method:=), or "
         "alpamayo-mono simulate teacher:=true",
         silent="the controller is silent: has the session started, is the control mode autonomous?",
@@ -210,7 +233,9 @@ def _other_driver(ros: RosFacts) -> Row:
     if not facts.publishers:
         return Row("other drivers", "ok", "none", topic=CONTROL_CMD.name)
     return Row(
-        "other drivers", "failed", f"{nodes(facts.publishers)} publishes it too ({facts.received} messages came)",
+        "other drivers",
+        "failed",
+        f"{nodes(facts.publishers)} publishes it too ({facts.received} messages came)",
         "stop it, two drivers fight: start Autoware without a controller, the embedded simulator with teacher:=false "
         "(a node that was killed stays listed for up to 20 s)",
         CONTROL_CMD.name,
@@ -229,13 +254,19 @@ def _obeys(name: str, topic: Topic, ros: RosFacts, bad: State) -> Row:
         return Row(name, "ok", f"heard by {nodes(obeying)}", topic=topic.name)
     if ears:
         return Row(
-            name, bad, f"{nodes(ears)} asks for it {ears[0].durability}; the driver offers it {topic.durability}",
-            f"let {nodes(ears)} ask for it {topic.durability}", topic.name,
+            name,
+            bad,
+            f"{nodes(ears)} asks for it {ears[0].durability}; the driver offers it {topic.durability}",
+            f"let {nodes(ears)} ask for it {topic.durability}",
+            topic.name,
         )
     if there:
         return Row(
-            name, bad, f"{nodes(there)} expects {types(there)}, the driver sends {topic.type}",
-            "use the messages of the competition's stack (autoware_auto)", topic.name,
+            name,
+            bad,
+            f"{nodes(there)} expects {types(there)}, the driver sends {topic.type}",
+            "use the messages of the competition's stack (autoware_auto)",
+            topic.name,
         )
     cure = "start AWSIM in this domain, or the embedded simulator with teacher:=false"
     return Row(

@@ -64,9 +64,7 @@ class ActionSpace(nn.Module):
             yaw = _unwrap(history[..., 1:, 2], history[..., 0, 2])
             heading = self._heading(torch.cat([history[..., :1, 2], yaw], dim=-1))
             matrix, rhs = self._speed_normal_equations(heading, torch.diff(history[..., :2], dim=-2))
-            ridge = self.config.v_ridge * torch.eye(
-                matrix.shape[-1], dtype=matrix.dtype, device=matrix.device
-            )
+            ridge = self.config.v_ridge * torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
             return _solve(matrix + ridge, rhs)[..., -1]
 
     def traj_to_action(self, history: Tensor, future: Tensor, v0: Tensor | None = None) -> Tensor:
@@ -95,9 +93,7 @@ class ActionSpace(nn.Module):
             rhs = rhs[..., 1:] - matrix[..., 1:, 0] * v0.unsqueeze(-1)
             speed = torch.cat([v0.unsqueeze(-1), _solve(matrix[..., 1:, 1:] + c.v_ridge * eye, rhs)], dim=-1)
 
-            accel = _solve(
-                (1 + c.a_ridge) * eye + c.a_lambda / dt**4 * second, torch.diff(speed, dim=-1) / dt
-            )
+            accel = _solve((1 + c.a_ridge) * eye + c.a_lambda / dt**4 * second, torch.diff(speed, dim=-1) / dt)
             way = dt * speed[..., :-1] + 0.5 * dt**2 * accel
             kappa = self._solve_curvature(way, torch.diff(theta, dim=-1), second, eye)
             return torch.stack(

@@ -25,13 +25,9 @@ class VisionFeatures:
         """Without gradient."""
         return VisionFeatures(self.embeds.detach(), [layer.detach() for layer in self.deepstack])
 
-    def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> VisionFeatures:
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> VisionFeatures:
         """On another device or in another precision."""
-        return VisionFeatures(
-            self.embeds.to(device, dtype), [layer.to(device, dtype) for layer in self.deepstack]
-        )
+        return VisionFeatures(self.embeds.to(device, dtype), [layer.to(device, dtype) for layer in self.deepstack])
 
     def index(self, tokens: Tensor | slice) -> VisionFeatures:
         """Chosen token rows."""
@@ -49,9 +45,7 @@ class VisionFeatures:
     def cat(parts: Sequence[VisionFeatures]) -> VisionFeatures:
         """Features of several groups as one."""
         deep = zip(*(part.deepstack for part in parts))
-        return VisionFeatures(
-            torch.cat([part.embeds for part in parts]), [torch.cat(layers) for layers in deep]
-        )
+        return VisionFeatures(torch.cat([part.embeds for part in parts]), [torch.cat(layers) for layers in deep])
 
 
 @dataclass(frozen=True)
@@ -122,9 +116,7 @@ class ExpertStore:
         """Columns of the prefix."""
         return self._prefix.keys[layer_idx].shape[2]
 
-    def update(
-        self, keys: Tensor, values: Tensor, layer_idx: int, *_: object, **__: object
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Prefix and new columns, (B*K, kv heads, L+64, head_dim) each."""
         past = self._prefix.keys[layer_idx], self._prefix.values[layer_idx]
         if layer_idx not in self._buffers:
@@ -160,9 +152,7 @@ class DecodeStore:
         """Make the column of the next token the current one; call before each step."""
         self._new += 1
 
-    def update(
-        self, keys: Tensor, values: Tensor, layer_idx: int, *_: object, **__: object
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Write one token's column and return everything up to it."""
         end = self.get_seq_length()
         self._keys[layer_idx][:, :, end - 1 : end] = keys
@@ -172,7 +162,4 @@ class DecodeStore:
     def tensors(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """All keys and values written, per layer."""
         end = self.get_seq_length()
-        return (
-            tuple(keys[:, :, :end] for keys in self._keys),
-            tuple(values[:, :, :end] for values in self._values),
-        )
+        return (tuple(keys[:, :, :end] for keys in self._keys), tuple(values[:, :, :end] for values in self._values))

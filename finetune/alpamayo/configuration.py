@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from collector.errors import MonoError
+from collector.common.errors import MonoError
 
 CONFIG_FILE = "config.json"
 VLM_CONFIG_FILE = "vlm_config.json"

@@ -14,9 +14,7 @@ _LATEST_TIME = 0.999
 _BETA_SHAPE = 1.5
 
 
-def sample_times(
-    shape: tuple[int, ...], generator: torch.Generator | None = None, device: str = "cpu"
-) -> Tensor:
+def sample_times(shape: tuple[int, ...], generator: torch.Generator | None = None, device: str = "cpu") -> Tensor:
     """Training times: 0.999 (1 - b) with b ~ Beta(1.5, 1), so that noisy inputs are seen most.
 
     Beta(a, 1) has the distribution function b**a, hence b is a uniform number to the power 1/a.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from collector.errors import MonoError
+from collector.common.errors import MonoError
 from finetune.alpamayo.cache import DecodeStore, Prefix
 
 if TYPE_CHECKING:

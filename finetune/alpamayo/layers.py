@@ -103,8 +103,14 @@ def walk(
     for index, layer in enumerate(decoder.layers):
         features = deepstack[index] if index < len(deepstack) else None
         arguments = (
-            layer, hidden, rotary, mask, past[index] if past is not None else None, draws,
-            image_mask if features is not None else None, features,
+            layer,
+            hidden,
+            rotary,
+            mask,
+            past[index] if past is not None else None,
+            draws,
+            image_mask if features is not None else None,
+            features,
         )
         if index < recompute and learning:
             hidden, keys, values = checkpoint(body, *arguments, use_reentrant=False, preserve_rng_state=random)

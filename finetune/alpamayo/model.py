@@ -17,20 +17,19 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfig
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
 
-from collector.errors import MonoError
+from collector.common.errors import MonoError
 from finetune.alpamayo import flow_matching
 from finetune.alpamayo.action_projection import ActionInProjection
 from finetune.alpamayo.action_space import ActionSpace
 from finetune.alpamayo.cache import ExpertStore, Prefix, VisionFeatures
 from finetune.alpamayo.configuration import AlpamayoConfig
-from finetune.alpamayo.generation import Generation, generate
 from finetune.alpamayo.layers import run_layer, walk
 from finetune.alpamayo.rope import prefix_positions
 from finetune.alpamayo.vision import all_equal, encode_equal_images
 
 _WORDS_AT_ONCE = 128
 
-__all__ = ["AlpamayoR1", "Generation", "Prefix", "VisionFeatures"]
+__all__ = ["AlpamayoR1", "Prefix", "VisionFeatures"]
 
 
 def text_config(sizes: dict[str, Any]) -> Any:
@@ -106,9 +105,7 @@ class AlpamayoR1(nn.Module):
             return VisionFeatures(output[0], list(output[1]))
         return VisionFeatures(output.pooler_output, list(output.deepstack_features))
 
-    def run_prefix(
-        self, input_ids: Tensor, attention_mask: Tensor, vision: VisionFeatures, grid_thw: Tensor
-    ) -> Prefix:
+    def run_prefix(self, input_ids: Tensor, attention_mask: Tensor, vision: VisionFeatures, grid_thw: Tensor) -> Prefix:
         """Read images and words; differentiable.
 
         Args:
@@ -131,7 +128,12 @@ class AlpamayoR1(nn.Module):
         embeds = embeds.masked_scatter(is_image[..., None], vision.embeds.to(embeds))
         # Right padding needs no mask: a token never sees what follows it, and padded rows are not read.
         hidden, columns = walk(
-            language, embeds, positions, image_mask=is_image, recompute=self.recompute, body=self.body,
+            language,
+            embeds,
+            positions,
+            image_mask=is_image,
+            recompute=self.recompute,
+            body=self.body,
             deepstack=[layer.to(embeds) for layer in vision.deepstack],
         )
         filled = attention_mask.bool()
@@ -231,27 +233,6 @@ class AlpamayoR1(nn.Module):
         count = self.settings.flow.num_inference_steps if steps is None else steps
         return flow_matching.integrate(lambda x, t: self._velocity(prefix, x, t, store), x0, count)
 
-    def generate(
-        self,
-        prefix: Prefix,
-        *,
-        cot_end_id: int,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Generation:
-        """Let every row think until its ``<|traj_future_start|>``; see ``generation.generate``."""
-        return generate(
-            self,
-            prefix,
-            cot_end_id=cot_end_id,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            generator=generator,
-        )
-
     def _draws(self, prefix: Prefix, x: Tensor) -> int:
         draws, rest = divmod(len(x), len(prefix))
         if rest or not draws:
@@ -272,13 +253,18 @@ class AlpamayoR1(nn.Module):
         if store is None:
             past = list(zip(prefix.keys, prefix.values))
             hidden, _ = walk(
-                self.expert, embeds, positions, mask=mask, past=past, draws=draws, recompute=self.recompute,
+                self.expert,
+                embeds,
+                positions,
+                mask=mask,
+                past=past,
+                draws=draws,
+                recompute=self.recompute,
                 body=self.body,
             )
         else:
             output = self.expert(
-                inputs_embeds=embeds, position_ids=positions, past_key_values=store, use_cache=True,
-                attention_mask=mask,
+                inputs_embeds=embeds, position_ids=positions, past_key_values=store, use_cache=True, attention_mask=mask
             )
             hidden = output.last_hidden_state
         return self.action_out_proj(hidden.to(self.action_out_proj.weight.dtype)).float()

@@ -10,7 +10,7 @@ from bisect import bisect_left
 import torch
 from torch import Tensor
 
-from collector.errors import MonoError
+from collector.common.errors import MonoError
 
 
 def image_positions(grid_thw: tuple[int, int, int], start: int, merge: int) -> tuple[Tensor, int]:
@@ -60,15 +60,11 @@ def prefix_positions(
         positions[:, row, :length] = walked
         used += used_here
     if used != len(grids):
-        raise MonoError(
-            f"{len(grids)} images but placeholders for {used}", "one block of placeholders per image"
-        )
+        raise MonoError(f"{len(grids)} images but placeholders for {used}", "one block of placeholders per image")
     return positions.to(device), following.to(device)
 
 
-def _row_positions(
-    is_image: Tensor, grids: list[tuple[int, ...]], used: int, merge: int
-) -> tuple[Tensor, int, int]:
+def _row_positions(is_image: Tensor, grids: list[tuple[int, ...]], used: int, merge: int) -> tuple[Tensor, int, int]:
     """Positions (3, length), next position, and number of images of one row."""
     length, index, position, first = len(is_image), 0, 0, used
     pieces: list[Tensor] = []

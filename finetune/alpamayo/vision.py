@@ -50,12 +50,8 @@ def position_table(side: int, row: Tensor, column: Tensor, rows: int, columns: i
 
     top, bottom, down = axis(row, rows)
     left, right, across = axis(column, columns)
-    indices = torch.stack(
-        [top * side + left, top * side + right, bottom * side + left, bottom * side + right], dim=1
-    )
-    weights = torch.stack(
-        [(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across], dim=1
-    )
+    indices = torch.stack([top * side + left, top * side + right, bottom * side + left, bottom * side + right], dim=1)
+    weights = torch.stack([(1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across], dim=1)
     return indices, weights
 
 
@@ -92,9 +88,7 @@ class _Tables:
             side = int(config.num_position_embeddings**0.5)
             indices, weights = position_table(side, row, column, rows, columns)
             angles = rotary_angles(row, column, config.hidden_size // config.num_heads)
-            self._known[key] = tuple(
-                table.to(device) for table in (indices, weights, angles.cos(), angles.sin())
-            )  # type: ignore[assignment]
+            self._known[key] = tuple(table.to(device) for table in (indices, weights, angles.cos(), angles.sin()))  # type: ignore[assignment]
         return self._known[key]
 
 

@@ -1,0 +1,1 @@
+"""Before and after: drives in this process, measured and tabled."""

@@ -1,0 +1,374 @@
+"""How far a drive strayed: signed lateral error against a named line, curve by curve, and where it left the road.
+
+Pure numpy. Lateral error is that of the rear axle's middle, positive left of the line. The curves are those that
+:mod:`collector.geometry.curvature` finds on the line itself. Rates are weighted by distance driven, so that a kart that
+crawls or stands does not fill the table with its easiest place.
+
+Nothing is left out to look better: a drive that leaves the road keeps its deviation up to the moment it was put
+back, the event is counted, and the lap it happened on is not a finished lap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from closed_loop.course.course import Course
+from closed_loop.simulator.vehicle import VehicleParams, footprint
+from collector.common.errors import MonoError
+from collector.geometry.curvature import (
+    DEFAULT_THRESHOLDS,
+    CurveSegment,
+    CurveThresholds,
+    curvature_profile,
+    find_curves,
+)
+
+FloatArray = NDArray[np.float64]
+
+# Projections of neighbouring samples share one hint; this much travel is well within the hint's reach.
+_HINT_EVERY_M = 5.0
+
+DEFINITIONS = (
+    "Lateral deviation: signed distance of the rear axle's middle from the named reference line, left positive. "
+    "On curves: where the reference bends with a radius under 25 m, extended 2 m at both ends. "
+    "RMS and p95 are weighted by distance driven. Off-track: a corner of the 2.064 x 1.30 m kart beyond the road's "
+    "edge; one event lasts until the kart is wholly back for 0.5 s or is put back. A finished lap is driven from "
+    "start to start without being put back."
+)
+
+
+@dataclass(frozen=True)
+class DeviationConfig:
+    """How to measure.
+
+    Attributes:
+        curve_margin_m: a curve counts this much earlier and later than it bends.
+        back_on_road_s: so long the kart must be wholly on the road before a new event can begin.
+        thresholds: which bends are curves.
+        vehicle: the kart's outline.
+    """
+
+    curve_margin_m: float = 2.0
+    back_on_road_s: float = 0.5
+    thresholds: CurveThresholds = DEFAULT_THRESHOLDS
+    vehicle: VehicleParams = field(default_factory=VehicleParams)
+
+
+@dataclass(frozen=True)
+class OffTrackEvent:
+    """The kart left the road.
+
+    Attributes:
+        t_s: when the first corner crossed an edge.
+        x_m, y_m: the rear axle then.
+        station_m: place along the reference.
+        side: the edge that was crossed.
+        curve: number of the curve it happened on, 0 on a straight.
+    """
+
+    t_s: float
+    x_m: float
+    y_m: float
+    station_m: float
+    side: str
+    curve: int
+
+
+@dataclass(frozen=True, eq=False)
+class Deviation:
+    """One drive measured, sample by sample; every array has length T.
+
+    Attributes:
+        reference, road: names of the line and of the road.
+        length_m, road_length_m: of the reference and of the road.
+        t_s: times of the drive's samples.
+        poses: (T, 3) in the map.
+        station_m: place along the reference, 0 ... length.
+        lateral_m: signed deviation, left positive.
+        curve: number of the curve, from 1 in driving order; 0 on straights.
+        off_track: a corner of the kart is beyond an edge.
+        step_m: distance driven to this sample: its weight.
+        progress_m: distance gained along the road since the start, laps added up.
+        curves: the reference's curves; number n is ``curves[n - 1]``.
+        events: each time the kart left the road.
+        recovered_s: times at which the kart was put back on the road.
+        laps_asked, laps_finished: see :data:`DEFINITIONS`.
+    """
+
+    reference: str
+    road: str
+    length_m: float
+    road_length_m: float
+    t_s: FloatArray
+    poses: FloatArray
+    station_m: FloatArray
+    lateral_m: FloatArray
+    curve: NDArray[np.int64]
+    off_track: NDArray[np.bool_]
+    step_m: FloatArray
+    progress_m: FloatArray
+    curves: tuple[CurveSegment, ...]
+    events: tuple[OffTrackEvent, ...]
+    recovered_s: tuple[float, ...]
+    laps_asked: int
+    laps_finished: int
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What a plot needs, as plain arrays for ``.npz``."""
+        return {
+            "t_s": self.t_s,
+            "poses": self.poses,
+            "station_m": self.station_m,
+            "lateral_m": self.lateral_m,
+            "curve": self.curve,
+            "off_track": self.off_track,
+            "recovered_s": np.array(self.recovered_s, np.float64),
+            "event_xy": np.array([(event.x_m, event.y_m) for event in self.events], np.float64).reshape(-1, 2),
+            "event_station_m": np.array([event.station_m for event in self.events], np.float64),
+        }
+
+
+def reference_curves(reference: Course, thresholds: CurveThresholds = DEFAULT_THRESHOLDS) -> tuple[CurveSegment, ...]:
+    """The curves of a reference line in driving order, by the one labeller."""
+    s_m, curvature_1pm = curvature_profile(reference.xy, closed=reference.closed, thresholds=thresholds)
+    return find_curves(s_m, curvature_1pm, closed=reference.closed, thresholds=thresholds)
+
+
+def measure(
+    t_s: ArrayLike,
+    poses: ArrayLike,
+    road: Course,
+    reference: Course | None = None,
+    *,
+    recovered_s: Sequence[float] = (),
+    laps_asked: int = 1,
+    config: DeviationConfig | None = None,
+) -> Deviation:
+    """Measure a drive.
+
+    Args:
+        t_s: (T,) increasing times.
+        poses: (T, 3) poses of the rear axle in the map.
+        road: whose edges count.
+        reference: the line to measure from; None takes the road's own centreline.
+        recovered_s: times at which the kart was put back on the road; the jump is no driving.
+        laps_asked: laps the drive was meant to do.
+        config: how to measure.
+
+    Raises:
+        MonoError: fewer than two samples, shapes that do not fit, non-finite poses, or times that go back.
+    """
+    config, line = config or DeviationConfig(), reference or road
+    times, places = np.asarray(t_s, np.float64), np.asarray(poses, np.float64)
+    if times.ndim != 1 or places.shape != (len(times), 3) or len(times) < 2:
+        raise MonoError(
+            f"a drive of {times.shape} times and {places.shape} poses",
+            "(T,) and (T, 3), T at least 2",
+            "check that the drive was recorded",
+        )
+    if not np.isfinite(places).all() or (np.diff(times) < 0.0).any():
+        raise MonoError("a drive with poses that are not finite, or times that go back", "a time-ordered drive")
+    step_m = np.linalg.norm(np.diff(places[:, :2], axis=0, prepend=places[:1, :2]), axis=1)
+    put_back = np.zeros(len(times), bool)
+    for moment in recovered_s:
+        put_back[min(int(np.searchsorted(times, moment - 1e-6)), len(times) - 1)] = True
+    step_m[put_back] = 0.0
+    hops = put_back.copy()
+    hops[0] = True
+
+    station_m, lateral_m = _project_in_order(line, places[:, :2], step_m, hops)
+    road_m = station_m if line is road else _project_in_order(road, places[:, :2], step_m, hops)[0]
+    curves = reference_curves(line, config.thresholds)
+    curve = curve_at(station_m, curves, line.length_m, line.closed, config.curve_margin_m)
+    corners = road.beyond_edges_m(footprint(places, config.vehicle), road_m[:, None])
+    beyond_left_m, beyond_right_m = (beyond.max(axis=1) for beyond in corners)
+    off_track = np.maximum(beyond_left_m, beyond_right_m) > 0.0
+    starts = _event_starts(times, off_track, put_back, config.back_on_road_s)
+    events = tuple(
+        OffTrackEvent(
+            float(times[i]),
+            float(places[i, 0]),
+            float(places[i, 1]),
+            float(station_m[i]),
+            "left" if beyond_left_m[i] >= beyond_right_m[i] else "right",
+            int(curve[i]),
+        )
+        for i in starts
+    )
+    progress_m = _progress(road, road_m, put_back)
+    return Deviation(
+        f"{road.name} centreline" if reference is None else reference.name,
+        road.name,
+        line.length_m,
+        road.length_m,
+        times,
+        places,
+        station_m,
+        lateral_m,
+        curve,
+        off_track,
+        step_m,
+        progress_m,
+        curves,
+        events,
+        tuple(times[put_back].tolist()),
+        laps_asked,
+        min(_laps(progress_m, put_back, road), laps_asked),
+    )
+
+
+def _project_in_order(
+    line: Course, xy: FloatArray, step_m: FloatArray, hops: NDArray[np.bool_]
+) -> tuple[FloatArray, FloatArray]:
+    """Station and lateral offset (T,) of a driven path, each stretch sought near where the last one ended.
+
+    Where ``hops`` is set the kart appeared out of nowhere and the whole line is searched.
+    """
+    station, lateral = np.empty(len(xy)), np.empty(len(xy))
+    travelled = np.cumsum(step_m)
+    first, hint = 0, None
+    while first < len(xy):
+        hint = None if hops[first] else hint
+        last = first + 1
+        if hint is not None:
+            limit = int(np.searchsorted(travelled, travelled[first] + _HINT_EVERY_M))
+            ahead = np.flatnonzero(hops[first + 1 : limit])
+            last = max(first + 1, first + 1 + int(ahead[0]) if len(ahead) else limit)
+        foot = line.project(xy[first:last], hint)
+        station[first:last], lateral[first:last] = foot.s_m, foot.lateral_m
+        hint, first = float(foot.s_m[-1]), last
+    return station, lateral
+
+
+def curve_at(
+    station_m: ArrayLike, curves: Sequence[CurveSegment], length_m: float, closed: bool, margin_m: float = 0.0
+) -> NDArray[np.int64]:
+    """Number of the curve (from 1) at each station, 0 where there is none; the nearer one where margins overlap."""
+    stations = np.asarray(station_m, np.float64)
+    number, outside_m = np.zeros(stations.shape, np.int64), np.full(stations.shape, np.inf)
+    for index, segment in enumerate(curves):
+        for shift in (-length_m, 0.0, length_m) if closed else (0.0,):
+            at = stations + shift
+            gap = np.maximum(np.maximum(segment.start_m - at, at - segment.end_m), 0.0)
+            nearer = (gap <= margin_m) & (gap < outside_m)
+            number[nearer], outside_m[nearer] = index + 1, gap[nearer]
+    return number
+
+
+def _event_starts(
+    t_s: FloatArray, off_track: NDArray[np.bool_], put_back: NDArray[np.bool_], back_s: float
+) -> list[int]:
+    """Indices where an off-track event begins."""
+    starts, last_off_s = [], -np.inf
+    for index in np.flatnonzero(off_track | put_back):
+        if put_back[index]:
+            last_off_s = -np.inf
+        if off_track[index]:
+            if t_s[index] - last_off_s > back_s:
+                starts.append(int(index))
+            last_off_s = t_s[index]
+    return starts
+
+
+def _progress(road: Course, road_m: FloatArray, put_back: NDArray[np.bool_]) -> FloatArray:
+    """Distance gained along the road (T,), through the join of a closed one; being put back gains nothing."""
+    gain = np.diff(road_m, prepend=road_m[:1])
+    if road.closed:
+        gain = (gain + road.length_m / 2.0) % road.length_m - road.length_m / 2.0
+    gain[put_back] = 0.0
+    return np.cumsum(gain)
+
+
+def _laps(progress_m: FloatArray, put_back: NDArray[np.bool_], road: Course) -> int:
+    """Whole laps driven in one piece: being put back starts the lap again. Of an open road, 1 when its end is near."""
+    lap_m = road.length_m - (0.0 if road.closed else 5.0)
+    laps, lap_start_m, at_m = 0, 0.0, 0.0
+    for index in range(len(progress_m)):
+        if put_back[index]:
+            lap_start_m = at_m = float(progress_m[index])
+        at_m = max(at_m, float(progress_m[index]))
+        if at_m - lap_start_m >= lap_m - 0.5:
+            laps, lap_start_m = laps + 1, lap_start_m + lap_m
+    return laps
+
+
+def _rates(drives: Sequence[Deviation], masks: Sequence[NDArray[np.bool_]]) -> dict[str, float | None]:
+    """Deviation figures over the masked samples of several drives; None where nothing was driven."""
+    lateral = np.concatenate([drive.lateral_m[mask] for drive, mask in zip(drives, masks)])
+    weight = np.concatenate([drive.step_m[mask] for drive, mask in zip(drives, masks)])
+    total = float(weight.sum())
+    if not len(lateral) or total <= 0.0:
+        return {"distance_m": 0.0, "max_m": None, "rms_m": None, "p95_m": None, "mean_signed_m": None}
+    order = np.argsort(np.abs(lateral))
+    share = np.cumsum(weight[order]) / total
+    p95 = np.abs(lateral)[order][min(int(np.searchsorted(share, 0.95)), len(order) - 1)]
+    return {
+        "distance_m": total,
+        "max_m": float(np.abs(lateral).max()),
+        "rms_m": float(np.sqrt((weight * lateral**2).sum() / total)),
+        "p95_m": float(p95),
+        "mean_signed_m": float((weight * lateral).sum() / total),
+    }
+
+
+def summarise(drives: Sequence[Deviation]) -> dict[str, Any]:
+    """Totals and the per-curve table of one or more drives on one course against one reference, ready for JSON.
+
+    Returns:
+        ``reference``, ``road``, ``drives``, ``duration_s``, ``mean_speed_mps``, ``on_curves`` and ``all`` (each
+        ``distance_m, max_m, rms_m, p95_m, mean_signed_m``), ``off_track_events``, ``recoveries``, ``laps_asked``,
+        ``laps_finished``, ``laps_driven`` (with fractions, unfinished ones too), ``curves`` (a row per curve) and
+        ``events``.
+
+    Raises:
+        MonoError: no drive, or drives measured against different lines.
+    """
+    if not drives or len({(drive.road, drive.reference) for drive in drives}) != 1:
+        raise MonoError("no drive, or drives on different courses", "drives on one course and reference")
+    first = drives[0]
+    rows = []
+    for number, segment in enumerate(first.curves, start=1):
+        masks = [drive.curve == number for drive in drives]
+        rows.append(
+            {
+                "number": number,
+                "direction": segment.direction,
+                "start_m": segment.start_m,
+                "end_m": segment.end_m,
+                "turn_deg": float(np.degrees(segment.turn_rad)),
+                "min_radius_m": 1.0 / segment.max_abs_curvature_1pm,
+                **_rates(drives, masks),
+                "off_track_events": sum(event.curve == number for drive in drives for event in drive.events),
+            }
+        )
+    duration_s = float(sum(drive.t_s[-1] - drive.t_s[0] for drive in drives))
+    everywhere = _rates(drives, [np.ones(len(drive.t_s), bool) for drive in drives])
+    return {
+        "reference": first.reference,
+        "road": first.road,
+        "drives": len(drives),
+        "duration_s": duration_s,
+        "mean_speed_mps": float(everywhere["distance_m"] or 0.0) / duration_s if duration_s else 0.0,
+        "on_curves": _rates(drives, [drive.curve > 0 for drive in drives]),
+        "all": everywhere,
+        "off_track_events": sum(len(drive.events) for drive in drives),
+        "recoveries": sum(len(drive.recovered_s) for drive in drives),
+        "laps_asked": sum(drive.laps_asked for drive in drives),
+        "laps_finished": sum(drive.laps_finished for drive in drives),
+        "laps_driven": float(sum(max(0.0, drive.progress_m[-1]) / drive.road_length_m for drive in drives)),
+        "curves": rows,
+        "events": [{"drive": index, **asdict(event)} for index, drive in enumerate(drives) for event in drive.events],
+    }
+
+
+def verdict(off_track_events: int, laps_asked: int, laps_finished: int) -> str:
+    """The result column: plain words from the measured counts, nothing else."""
+    times = {1: "once", 2: "twice"}.get(off_track_events, f"{off_track_events} times")
+    if off_track_events:
+        return f"leaves the road {times}"
+    return "stays on the road" if laps_finished >= laps_asked else "stays on the road, does not finish"

@@ -1,0 +1,197 @@
+"""A drive over ROS 2 measured like any other: the folder `alpamayo-mono drive` leaves, against course and reference.
+
+Reads ``drive.npz``, ``plans.jsonl`` and ``metrics.json``; needs neither ROS nor torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from closed_loop.comparison import deviation
+from closed_loop.comparison import reasoning as thoughts
+from closed_loop.comparison.deviation import Deviation, measure, summarise
+from closed_loop.comparison.reasoning import PlannedMoment, check_plans, summarise_checks
+from closed_loop.comparison.runs import load_drive
+from closed_loop.course.course import Course
+from closed_loop.course.design import course_named
+from collector.common.errors import MonoError
+from collector.common.files import write_atomically
+from collector.common.run_folder import plain
+from collector.geometry.poses import interpolate_poses
+
+# Two odometry messages farther apart than this were a reset, not driving (5 m/s at 50 Hz is 0.1 m).
+JUMP_M = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredDrive:
+    """A drive folder, measured.
+
+    Attributes:
+        folder: where it lies.
+        metrics: its own ``metrics.json``: control rate, plan age, timings, parameters.
+        road, reference: what it was measured against; reference is None for the road's centreline.
+        measured: sample by sample.
+        summary: as :func:`closed_loop.comparison.deviation.summarise`.
+        thoughts: as :func:`closed_loop.comparison.reasoning.summarise_checks`, None without plans.
+    """
+
+    folder: Path
+    metrics: Mapping[str, Any]
+    road: Course
+    reference: Course | None
+    measured: Deviation
+    summary: Mapping[str, Any]
+    thoughts: Mapping[str, Any] | None
+
+
+def measure_drive(folder: Path, course: str = "", reference: str = "") -> MeasuredDrive:
+    """Measure a drive folder.
+
+    Args:
+        folder: what ``alpamayo-mono drive out:=FOLDER`` wrote.
+        course: overrides the course named in its ``metrics.json``.
+        reference: overrides the reference named there; empty is the course's own centreline.
+
+    Raises:
+        MonoError: no drive there, one that never moved, or an unknown course.
+    """
+    metrics = read_json(folder / "metrics.json")
+    parameters = metrics.get("parameters") or {}
+    road = course_named(course or str(parameters.get("course") or "city"))
+    line_name = reference or str(parameters.get("reference") or "")
+    line = course_named(line_name) if line_name else None
+    table = load_drive(folder / "drive.npz")
+    t_s, poses = table["t_s"], table["poses_map"]
+    # A simulator that restarts turns its clock back: only what follows the last restart is this drive.
+    back = np.flatnonzero(np.diff(t_s) < 0.0)
+    start = int(back[-1]) + 1 if len(back) else 0
+    t_s, poses = t_s[start:], poses[start:]
+    keep = np.append(True, np.diff(t_s) > 0.0) if len(t_s) else np.zeros(0, bool)
+    t_s, poses = t_s[keep], poses[keep]
+    if len(t_s) < 2:
+        raise MonoError(f"{folder / 'drive.npz'} holds {len(t_s)} poses", "a drive", "see its log for why it ended")
+    jumps = np.flatnonzero(np.linalg.norm(np.diff(poses[:, :2], axis=0), axis=1) > JUMP_M) + 1
+    recovered_s = [float(t_s[index]) for index in jumps]
+    laps = max(1, round(float(parameters.get("laps") or 1)))
+    measured = measure(t_s, poses, road, line, recovered_s=recovered_s, laps_asked=laps)
+    moments = list(_moments(folder / "plans.jsonl", t_s, poses))
+    checks = check_plans(moments, t_s, poses, road, recovered_s=recovered_s, usable=~measured.off_track)
+    return MeasuredDrive(folder, metrics, road, line, measured, summarise([measured]), summarise_checks(checks))
+
+
+def _moments(path: Path, t_s: NDArray[Any], poses: NDArray[Any]) -> Iterator[PlannedMoment]:
+    """The sane plans of a drive whose t0 lies within the recorded poses; unreadable lines are passed over."""
+    stamps_ns = np.round(t_s * 1e9).astype(np.int64)
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                values = json.loads(line)
+                stamp_ns, plan = int(values["stamp_ns"]), np.array(values["poses"], np.float64)
+                if values.get("defect") or plan.shape != (64, 3) or not np.isfinite(plan).all():
+                    continue
+            except (ValueError, TypeError, KeyError):
+                continue
+            if stamps_ns[0] <= stamp_ns <= stamps_ns[-1]:
+                pose = interpolate_poses(stamps_ns, poses, [stamp_ns])[0]
+                yield PlannedMoment(stamp_ns * 1e-9, pose, plan, str(values.get("reasoning", "")))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        MonoError: absent, unreadable, or not an object.
+    """
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise MonoError(f"no {path.name} in {path.parent}", "the folder of a finished run") from error
+    except (OSError, ValueError) as error:
+        raise MonoError(f"{path} cannot be read: {error}", "JSON", "run that step again") from error
+    if not isinstance(values, dict):
+        raise MonoError(f"{path} holds a {type(values).__name__}", "a JSON object", "run that step again")
+    return values
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """Lateral deviation on curves, off-track events and thought-path consistency of drives over ROS 2.
+
+    Attributes:
+        drives: folders that `alpamayo-mono drive` wrote; each gets a deviation.json.
+        course: the course, where the drive does not name it.
+        reference: the line to measure from: a raceline or centreline file; empty is the course's centreline.
+    """
+
+    drives: tyro.conf.Positional[tuple[Path, ...]]
+    course: str = ""
+    reference: str = ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``alpamayo-mono measure``: the deviation of drive folders."""
+    from rich.console import Console
+    from rich.table import Table
+
+    config = tyro.cli(MeasureConfig, args=argv, prog="alpamayo-mono measure")
+    if not config.drives:
+        raise MonoError("no drive folder named", "at least one", "alpamayo-mono measure runs/...-drive")
+    console = Console()
+    for folder in config.drives:
+        drive = measure_drive(folder, config.course, config.reference)
+        write_atomically(
+            folder / "deviation.json",
+            json.dumps(
+                plain(
+                    {
+                        "definitions": {"deviation": deviation.DEFINITIONS, "thoughts": thoughts.DEFINITIONS},
+                        "deviation": drive.summary,
+                        "thoughts": drive.thoughts,
+                    }
+                ),
+                indent=2,
+            )
+            + "\n",
+        )
+        table = Table(title=f"{folder}: deviation from {drive.summary['reference']}", title_justify="left")
+        for heading in ("curve", "from m", "to m", "R min m", "max m", "RMS m", "mean m", "off-track"):
+            table.add_column(heading, justify="right")
+        for row in drive.summary["curves"]:
+            numbers = [row["start_m"], row["end_m"], row["min_radius_m"]]
+            figures = [row["max_m"], row["rms_m"], row["mean_signed_m"]]
+            table.add_row(
+                f"{row['number']} {row['direction']}",
+                *(f"{value:.1f}" for value in numbers),
+                *("-" if value is None else f"{value:.2f}" for value in figures),
+                str(row["off_track_events"]),
+            )
+        console.print(table)
+        part = drive.summary
+        console.print(
+            f"{_verdict(part)}; on curves "
+            f"max {_metres(part['on_curves']['max_m'])}, RMS {_metres(part['on_curves']['rms_m'])}"
+        )
+    return 0
+
+
+def _verdict(part: Mapping[str, Any]) -> str:
+    return deviation.verdict(part["off_track_events"], part["laps_asked"], part["laps_finished"])
+
+
+def _metres(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} m"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""The driver, free of ROS: buffers, controller, safety monitor."""

@@ -1,0 +1,213 @@
+"""What the driver remembers: recent poses, recent frames, and how fast the vehicle's time runs.
+
+Pure numpy, filled by a node, emptied by nobody: each buffer keeps what an observation can still need.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.geometry.poses import interpolate_poses, to_ego
+from finetune.policy import FRAMES_PER_CAMERA, HISTORY_STEPS, STEP_S, Observation
+
+STEP_NS = int(STEP_S * 1e9)
+HISTORY_SPAN_NS = (HISTORY_STEPS - 1) * STEP_NS
+STANDING_MPS = 0.3
+JUMP_MPS = 40.0  # no kart moves this fast: a larger step between two odometry messages is a reset or teleport
+JUMP_SLACK_M = 0.5
+GAP_NS = 1_000_000_000  # poses farther apart than this are not interpolated
+
+
+class PoseBuffer:
+    """The last seconds of odometry, by stamp.
+
+    Args:
+        span_s: how far back poses are kept.
+    """
+
+    def __init__(self, span_s: float = 10.0) -> None:
+        self._span_ns = int(span_s * 1e9)
+        self._stamps_ns: deque[int] = deque()
+        self._poses: deque[tuple[float, float, float]] = deque()
+        self._speeds: deque[float] = deque()
+
+    def __len__(self) -> int:
+        return len(self._stamps_ns)
+
+    def add(self, stamp_ns: int, pose_map: tuple[float, float, float], speed_mps: float) -> bool:
+        """Append one odometry message.
+
+        Returns:
+            True when the vehicle or its clock jumped (reset, teleport, a stamp far in the past, a long gap):
+            everything remembered before it has been dropped, and plans made before it mean nothing.
+            A repeated or slightly late message is ignored.
+        """
+        jumped = False
+        if self._stamps_ns:
+            step_ns = stamp_ns - self._stamps_ns[-1]
+            if -STEP_NS < step_ns <= 0:
+                return False
+            last = self._poses[-1]
+            moved_m = float(np.hypot(pose_map[0] - last[0], pose_map[1] - last[1]))
+            if step_ns <= 0 or step_ns > GAP_NS or moved_m > JUMP_SLACK_M + JUMP_MPS * step_ns * 1e-9:
+                self.clear()
+                jumped = True
+        self._stamps_ns.append(stamp_ns)
+        self._poses.append(pose_map)
+        self._speeds.append(speed_mps)
+        while self._stamps_ns[-1] - self._stamps_ns[0] > self._span_ns:
+            self._stamps_ns.popleft()
+            self._poses.popleft()
+            self._speeds.popleft()
+        return jumped
+
+    def clear(self) -> None:
+        self._stamps_ns.clear()
+        self._poses.clear()
+        self._speeds.clear()
+
+    @property
+    def newest(self) -> tuple[int, NDArray[np.float64], float] | None:
+        """(stamp_ns, pose (3,) in the map, speed_mps) of the last message, None when empty."""
+        if not self._stamps_ns:
+            return None
+        return self._stamps_ns[-1], np.array(self._poses[-1]), self._speeds[-1]
+
+    def covers(self, stamp_ns: int) -> bool:
+        """Whether the pose at this stamp lies between two remembered ones."""
+        return len(self._stamps_ns) >= 2 and self._stamps_ns[0] <= stamp_ns <= self._stamps_ns[-1]
+
+    def pose_at(self, stamp_ns: int) -> NDArray[np.float64]:
+        """(3,) map pose at a covered stamp; ValueError otherwise."""
+        poses = interpolate_poses(np.array(self._stamps_ns), np.array(self._poses), [stamp_ns])
+        return poses.reshape(3)
+
+    def speed_at(self, stamp_ns: int) -> float:
+        """Speed at a covered stamp, m/s."""
+        stamps = np.array(self._stamps_ns)
+        return float(np.interp(stamp_ns - stamps[0], stamps - stamps[0], np.array(self._speeds)))
+
+    def history(self, stamp_ns: int) -> NDArray[np.float64] | None:
+        """(16, 3) ego poses at t0-1.5 s ... t0 for a covered stamp t0, or None while too little is known.
+
+        A vehicle that stood still at the oldest pose is taken to have stood there before.
+        """
+        if not self.covers(stamp_ns):
+            return None
+        query = stamp_ns - HISTORY_SPAN_NS + STEP_NS * np.arange(HISTORY_STEPS, dtype=np.int64)
+        if query[0] < self._stamps_ns[0] and abs(self._speeds[0]) > STANDING_MPS:
+            return None
+        query = np.maximum(query, self._stamps_ns[0])
+        poses = interpolate_poses(np.array(self._stamps_ns), np.array(self._poses), query)
+        return to_ego(poses, poses[-1])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One camera image: the moment it shows (header stamp minus the camera's lag) and (H, W, 3) uint8 RGB."""
+
+    stamp_ns: int
+    image: NDArray[np.uint8]
+
+
+class FrameBuffer:
+    """The last four frames of one camera, without holes; counts what the stamps say was lost.
+
+    Args:
+        period_ns: nominal frame period; a hole of more than half a period beyond it is a lost frame, and
+            frames older than a hole of ``max_gap_ns`` are not shown to the model as neighbours.
+    """
+
+    def __init__(self, period_ns: int = STEP_NS, max_gap_ns: int = 4 * STEP_NS) -> None:
+        self._period_ns, self._max_gap_ns = period_ns, max_gap_ns
+        self._frames: deque[Frame] = deque(maxlen=FRAMES_PER_CAMERA)
+        self.received = 0
+        self.lost = 0
+
+    def add(self, frame: Frame) -> bool:
+        """Append a frame; False for one that is not newer than the last (repeated by the sender)."""
+        if self._frames:
+            step_ns = frame.stamp_ns - self._frames[-1].stamp_ns
+            if -self._max_gap_ns < step_ns <= 0:
+                return False
+            if step_ns <= 0 or step_ns > self._max_gap_ns:
+                self._frames.clear()
+            if step_ns > 0:
+                self.lost += max(0, round(step_ns / self._period_ns) - 1)
+        self._frames.append(frame)
+        self.received += 1
+        return True
+
+    def clear(self) -> None:
+        self._frames.clear()
+
+    @property
+    def newest(self) -> Frame | None:
+        return self._frames[-1] if self._frames else None
+
+    def images(self, count: int = FRAMES_PER_CAMERA) -> NDArray[np.uint8]:
+        """(n, H, W, 3) newest frames, n from 1 to ``count``, oldest first; IndexError when empty."""
+        newest = self._frames[-1].image.shape
+        recent = [frame.image for frame in self._frames if frame.image.shape == newest]
+        return np.stack(recent[-count:])
+
+
+def observe(frames: FrameBuffer, poses: PoseBuffer, count: int = FRAMES_PER_CAMERA) -> Observation | None:
+    """The observation at the newest frame, with up to ``count`` frames.
+
+    None until odometry surrounds the frame's stamp (it arrives up to 20 ms later) and reaches back far enough.
+    """
+    newest = frames.newest
+    if newest is None:
+        return None
+    history = poses.history(newest.stamp_ns)
+    if history is None:
+        return None
+    return Observation(newest.stamp_ns, {"front": frames.images(count)}, history, poses.speed_at(newest.stamp_ns))
+
+
+def rolling(observation: Observation, speed_mps: float) -> Observation:
+    """The observation, with the history of a kart rolling straight at ``speed_mps`` if it is slower than that."""
+    if observation.speed_mps is None or observation.speed_mps >= speed_mps:
+        return observation
+    history = np.zeros((HISTORY_STEPS, 3))
+    history[:, 0] = speed_mps * STEP_S * np.arange(1 - HISTORY_STEPS, 1)
+    return replace(observation, history=history, speed_mps=speed_mps)
+
+
+class TimeRate:
+    """How many seconds of vehicle time pass per steady second, from message stamps and arrivals.
+
+    AWSIM and our simulator can run faster or slower than real time; control rate and watchdog limits mean vehicle
+    time. The estimate is bounded, so that a stalling sender cannot put the watchdog to sleep.
+
+    Args:
+        window_s: steady seconds the estimate looks back over.
+    """
+
+    LOWEST, HIGHEST = 0.25, 8.0
+
+    def __init__(self, window_s: float = 2.0) -> None:
+        self._window_s = window_s
+        self._pairs: deque[tuple[float, int]] = deque()
+
+    def add(self, steady_s: float, stamp_ns: int) -> None:
+        if self._pairs and stamp_ns < self._pairs[-1][1]:
+            self._pairs.clear()
+        self._pairs.append((steady_s, stamp_ns))
+        while steady_s - self._pairs[0][0] > self._window_s:
+            self._pairs.popleft()
+
+    @property
+    def value(self) -> float:
+        """The estimate, 1.0 until half a second has been seen."""
+        if len(self._pairs) < 2:
+            return 1.0
+        (first_s, first_ns), (last_s, last_ns) = self._pairs[0], self._pairs[-1]
+        if last_s - first_s < 0.5:
+            return 1.0
+        return float(np.clip((last_ns - first_ns) * 1e-9 / (last_s - first_s), self.LOWEST, self.HIGHEST))

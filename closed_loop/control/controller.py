@@ -1,0 +1,296 @@
+"""Follow a plan: where along it by time, how far beside it by place, how hard to steer by what the kart will do.
+
+A plan says where to be at t0 + 0.1 ... t0 + 6.4 s. Speed is therefore read at the present time (a late plan is
+used where it is now, not from its start), while steering looks at the path itself, ahead of where the kart will
+be when a command given now reaches its wheels.
+
+Pure numpy and clock-free: the caller passes the time. Steering law: pure pursuit on several targets at once. A
+path that leaves the rear axle tangentially with curvature k is at y = k d^2 / 2 after d metres (for the exact
+circle d^2 is the squared chord); the steered curvature is the least-squares k over the preview distance, which
+averages the ripple of a generated plan where a single target would follow it. Wheel angle = atan(wheelbase k).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from closed_loop.simulator.vehicle import Command
+from collector.common.errors import MonoError
+from collector.geometry.poses import distance_along, to_ego
+
+FloatArray = NDArray[np.float64]
+
+# The internal kart model is stepped this finely when it is carried from one command to the next.
+_MODEL_STEP_S = 0.01
+# How many targets share the preview distance, and how far behind and ahead in time the kart is sought on its plan.
+_TARGETS = 8
+_SEARCH_S = 1.5
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    """The kart as the controller believes it to be, and how it is driven.
+
+    Attributes:
+        wheelbase_m: rear to front axle.
+        max_steer_rad: largest tyre angle command.
+        steer_rate_radps: largest change of the command per second.
+        steering_gain: applied over commanded tyre angle (AWSIM about 0.62: it steers less than it is told).
+        dead_time_s: a command does nothing for this long.
+        lag_s: first-order lag of the steering after the dead time.
+        preview_s: steering looks this many seconds ahead at the present speed ...
+        preview_min_m, preview_max_m: ... but never nearer or farther than this.
+        speed_preview_s: the plan's speed is read this far ahead of now.
+        speed_window_s: the plan's speed and acceleration are a straight-line fit over this long.
+        speed_gain_1ps: acceleration per speed error.
+        max_accel_mps2, max_brake_mps2: limits of the acceleration command; braking is negative.
+        stop_mps2: deceleration without a usable plan.
+        max_speed_mps: the plan's speed is cut here; None follows it freely.
+        plan_step_s: time between the waypoints of a plan.
+    """
+
+    wheelbase_m: float = 1.087
+    max_steer_rad: float = 0.64
+    steer_rate_radps: float = 2.0
+    steering_gain: float = 0.62
+    dead_time_s: float = 0.10
+    lag_s: float = 0.10
+    preview_s: float = 0.40
+    preview_min_m: float = 0.9
+    preview_max_m: float = 4.0
+    speed_preview_s: float = 0.15
+    speed_window_s: float = 0.6
+    speed_gain_1ps: float = 1.5
+    max_accel_mps2: float = 1.0
+    max_brake_mps2: float = -3.0
+    stop_mps2: float = -2.0
+    max_speed_mps: float | None = None
+    plan_step_s: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in (
+            "wheelbase_m",
+            "max_steer_rad",
+            "steer_rate_radps",
+            "steering_gain",
+            "preview_min_m",
+            "plan_step_s",
+            "speed_window_s",
+            "max_accel_mps2",
+        ):
+            if not getattr(self, name) > 0.0:
+                raise MonoError(f"{name} = {getattr(self, name)!r}", "a positive number", f"set {name} above zero")
+        for name in ("max_brake_mps2", "stop_mps2"):
+            if not getattr(self, name) < 0.0:
+                raise MonoError(f"{name} = {getattr(self, name)!r}", "a negative acceleration", f"set {name} below 0")
+
+
+class PlanPath:
+    """A plan as a path: positions and speeds to ask for by time since t0 or by distance along it.
+
+    Args:
+        poses_map: (64, 3) waypoints at t0 + 0.1 ... t0 + 6.4 s.
+        step_s: time between waypoints.
+
+    Raises:
+        MonoError: not (N >= 2, 3), or not finite.
+    """
+
+    def __init__(self, poses_map: ArrayLike, step_s: float) -> None:
+        poses = np.asarray(poses_map, np.float64)
+        if poses.ndim != 2 or poses.shape[1] != 3 or len(poses) < 2 or not np.isfinite(poses).all():
+            raise MonoError(
+                f"a plan of shape {poses.shape}", "at least two finite poses (N, 3)", "check Plan.poses before use"
+            )
+        # The pose at t0 is not part of a plan; the first step taken backwards is where it started.
+        self.xy = np.vstack([2.0 * poses[0, :2] - poses[1, :2], poses[:, :2]])
+        self.t_s = step_s * np.arange(len(self.xy))
+        self.s_m = distance_along(self.xy)
+        steps = np.diff(self.xy, axis=0)
+        heading = np.stack([np.cos(poses[:, 2]), np.sin(poses[:, 2])], axis=1)
+        # Speed is the step along the heading, so that a plan that folds back asks for no forward speed.
+        self._speed_t_s = (self.t_s[1:] + self.t_s[:-1]) / 2.0
+        self._speed_mps = np.einsum("nk,nk->n", steps, heading) / step_s
+        moving = np.linalg.norm(steps, axis=1) > 1e-3
+        last = steps[moving][-1] if moving.any() else heading[-1]
+        self._exit = last / np.linalg.norm(last)
+
+    @property
+    def end_s(self) -> float:
+        """Time since t0 of the last waypoint."""
+        return float(self.t_s[-1])
+
+    def speed(self, t_s: float, window_s: float) -> tuple[float, float]:
+        """Speed (m/s) and acceleration (m/s^2) at a time since t0, from a straight line over the window."""
+        t_s = float(np.clip(t_s, self._speed_t_s[0], self._speed_t_s[-1]))
+        first = min(max(t_s - window_s / 2.0, self._speed_t_s[0]), max(self._speed_t_s[-1] - window_s, 0.0))
+        near = (self._speed_t_s >= first - 1e-9) & (self._speed_t_s <= first + window_s + 1e-9)
+        times, speeds = self._speed_t_s[near], self._speed_mps[near]
+        if len(times) < 2:
+            return float(np.interp(t_s, self._speed_t_s, self._speed_mps)), 0.0
+        middle_s, mean_mps = times.mean(), speeds.mean()
+        accel = float(((times - middle_s) * (speeds - mean_mps)).sum() / ((times - middle_s) ** 2).sum())
+        return float(mean_mps + accel * (t_s - middle_s)), accel
+
+    def foot(self, xy: ArrayLike, t_s: float, search_s: float) -> float:
+        """Distance along the path (m) of its point nearest to (2,) ``xy``, sought near a time since t0.
+
+        The window in time keeps the kart on its own stretch where a path comes back to itself.
+        """
+        first = int(np.clip(np.searchsorted(self.t_s, t_s - search_s), 0, len(self.xy) - 2))
+        last = int(np.clip(np.searchsorted(self.t_s, t_s + search_s), first + 1, len(self.xy) - 1))
+        start, along = self.xy[first:last], np.diff(self.xy[first : last + 1], axis=0)
+        offset = np.asarray(xy, np.float64) - start
+        length2 = np.maximum(np.einsum("nk,nk->n", along, along), 1e-12)
+        part = np.clip(np.einsum("nk,nk->n", offset, along) / length2, 0.0, 1.0)
+        best = int(np.linalg.norm(offset - part[:, None] * along, axis=1).argmin())
+        return float(self.s_m[first + best] + part[best] * np.sqrt(length2[best]))
+
+    def at(self, s_m: FloatArray) -> FloatArray:
+        """Points (N, 2) at distances along the path; beyond its end straight on."""
+        xy = np.stack([np.interp(s_m, self.s_m, self.xy[:, axis]) for axis in (0, 1)], axis=1)
+        return xy + np.maximum(s_m - self.s_m[-1], 0.0)[:, None] * self._exit
+
+
+class TrackingController:
+    """Turns the newest plan into steering and acceleration, at any rate.
+
+    It remembers its own commands of the last dead time: what the wheels are about to do is known, and the
+    command given now takes over from there. After each call ``status`` says what it did: ``"tracking"``,
+    ``"no plan"``, ``"plan from the future"`` or ``"beyond the plan"``.
+    """
+
+    def __init__(self, config: ControllerConfig | None = None) -> None:
+        self.config = config or ControllerConfig()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the past: a new drive, or a kart that was put elsewhere."""
+        self.status = "no plan"
+        self._sent: deque[tuple[float, float]] = deque()
+        self._wheel_rad = 0.0
+        self._now_s: float | None = None
+        self._poses: ArrayLike | None = None
+        self._path: PlanPath | None = None
+
+    def command(
+        self, plan_poses_map: ArrayLike | None, plan_stamp_s: float, now_s: float, pose_map: ArrayLike, speed_mps: float
+    ) -> Command:
+        """The command for this instant.
+
+        Args:
+            plan_poses_map: (64, 3) waypoints in the map, or None. Pass the same array until a new plan arrives.
+            plan_stamp_s: t0 of the plan, on the clock of ``now_s``.
+            now_s: now.
+            pose_map: (3,) pose of the rear axle now.
+            speed_mps: forward speed now.
+
+        Returns:
+            Command within the limits. Without a plan for this instant the kart brakes.
+
+        Raises:
+            MonoError: a plan of the wrong shape, or with poses that are not finite.
+        """
+        config = self.config
+        elapsed_s = self._advance(now_s)
+        if plan_poses_map is None:
+            return self._stop("no plan", now_s)
+        if plan_poses_map is not self._poses:
+            self._poses, self._path = plan_poses_map, PlanPath(plan_poses_map, config.plan_step_s)
+        path = self._path
+        assert path is not None
+        age_s = now_s - plan_stamp_s
+        if age_s < -_SEARCH_S:
+            return self._stop("plan from the future", now_s)
+        if age_s > path.end_s:
+            return self._stop("beyond the plan", now_s)
+
+        delay_s = config.dead_time_s + config.lag_s
+        ahead = self._predict(np.asarray(pose_map, np.float64), speed_mps, now_s, delay_s)
+        curvature = self._curvature(path, ahead, max(age_s, 0.0) + delay_s, speed_mps)
+        wanted_rad = np.arctan(config.wheelbase_m * curvature) / config.steering_gain
+        steer_rad = self._limited(wanted_rad, elapsed_s)
+
+        target_mps, accel_mps2 = path.speed(age_s + config.speed_preview_s, config.speed_window_s)
+        if config.max_speed_mps is not None and target_mps > config.max_speed_mps:
+            target_mps, accel_mps2 = config.max_speed_mps, min(accel_mps2, 0.0)
+        accel_mps2 += config.speed_gain_1ps * (max(target_mps, 0.0) - speed_mps)
+        self.status = "tracking"
+        self._sent.append((now_s, steer_rad))
+        return Command(steer_rad, float(np.clip(accel_mps2, config.max_brake_mps2, config.max_accel_mps2)))
+
+    def brake(self, now_s: float) -> Command:
+        """A controlled stop with the steering held, for a supervisor that forbids the plan."""
+        self._advance(now_s)
+        return self._stop("no plan", now_s)
+
+    def _stop(self, status: str, now_s: float) -> Command:
+        self.status = status
+        steer_rad = self._last_rad()
+        self._sent.append((now_s, steer_rad))
+        return Command(steer_rad, self.config.stop_mps2)
+
+    def _last_rad(self) -> float:
+        return self._sent[-1][1] if self._sent else 0.0
+
+    def _limited(self, wanted_rad: float, elapsed_s: float) -> float:
+        limit, step = self.config.max_steer_rad, self.config.steer_rate_radps * elapsed_s
+        last = self._last_rad()
+        return float(np.clip(np.clip(wanted_rad, last - step, last + step), -limit, limit))
+
+    def _sent_at(self, t_s: float) -> float:
+        """The command in force at a time (zero before the first)."""
+        for sent_s, steer_rad in reversed(self._sent):
+            if sent_s <= t_s + 1e-9:
+                return steer_rad
+        return 0.0
+
+    def _wheel_after(self, wheel_rad: float, t_s: float, step_s: float) -> float:
+        wanted = self.config.steering_gain * self._sent_at(t_s - self.config.dead_time_s)
+        return wanted + (wheel_rad - wanted) * float(np.exp(-step_s / max(self.config.lag_s, 1e-6)))
+
+    def _advance(self, now_s: float) -> float:
+        """Carry the believed wheel angle to now; returns the seconds since the last command."""
+        if self._now_s is None or now_s < self._now_s or now_s - self._now_s > 1.0:
+            # The first call, or a clock that jumped: what was sent before says nothing about these wheels.
+            self._sent.clear()
+            self._wheel_rad, self._now_s = 0.0, now_s
+            return 0.025
+        elapsed_s = now_s - self._now_s
+        steps = max(1, int(np.ceil(elapsed_s / _MODEL_STEP_S))) if elapsed_s > 0.0 else 0
+        for index in range(steps):
+            step_s = elapsed_s / steps
+            self._wheel_rad = self._wheel_after(self._wheel_rad, self._now_s + index * step_s, step_s)
+        self._now_s = now_s
+        while len(self._sent) > 1 and self._sent[1][0] < now_s - self.config.dead_time_s - 0.1:
+            self._sent.popleft()
+        return elapsed_s
+
+    def _predict(self, pose_map: FloatArray, speed_mps: float, now_s: float, ahead_s: float) -> FloatArray:
+        """Pose (3,) after ``ahead_s`` if the command stays what it is (kinematic bicycle)."""
+        (x, y, yaw), wheel_rad = pose_map, self._wheel_rad
+        steps = max(1, int(np.ceil(ahead_s / (2.0 * _MODEL_STEP_S))))
+        step_s = ahead_s / steps
+        for index in range(steps):
+            wheel_rad = self._wheel_after(wheel_rad, now_s + index * step_s, step_s)
+            turn = speed_mps * step_s * np.tan(wheel_rad) / self.config.wheelbase_m
+            x += speed_mps * step_s * np.cos(yaw + turn / 2.0)
+            y += speed_mps * step_s * np.sin(yaw + turn / 2.0)
+            yaw += turn
+        return np.array([x, y, yaw])
+
+    def _curvature(self, path: PlanPath, pose_map: FloatArray, t_s: float, speed_mps: float) -> float:
+        """Curvature (1/m) of the arc from the pose that best meets the path ahead."""
+        config = self.config
+        preview_m = float(np.clip(config.preview_s * speed_mps, config.preview_min_m, config.preview_max_m))
+        foot_m = path.foot(pose_map[:2], t_s, _SEARCH_S)
+        if path.s_m[-1] < 0.1:
+            return 0.0  # a plan that stands still has no direction
+        ahead_m = foot_m + preview_m * np.linspace(0.5, 1.0, _TARGETS)
+        targets = to_ego(np.column_stack([path.at(ahead_m), np.zeros(_TARGETS)]), pose_map)
+        chord2 = (targets[:, :2] ** 2).sum(axis=1)
+        return float((2.0 * targets[:, 1] * chord2).sum() / max((chord2**2).sum(), 1e-6))

@@ -1,0 +1,189 @@
+"""The watchdog of the driver: says at every control tick whether it is safe to follow the plan, and if not, why.
+
+Pure: it never reads a clock, it is told the time. Give it a steady clock. A clock that follows ``/clock`` stops
+together with the simulator, and a watchdog on it would sleep exactly when it is needed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.geometry.poses import wrap_angle
+from finetune.policy import FUTURE_STEPS, STEP_S
+
+
+@dataclass(frozen=True)
+class SupervisorLimits:
+    """When to brake. Times are seconds of the vehicle's time, see :meth:`Supervisor.check`.
+
+    Attributes:
+        frame_age_s: newest camera frame older than this (arrival, steady clock).
+        odometry_age_s: newest odometry older than this (arrival, steady clock).
+        plan_age_s: plan in use seen longer ago than this (image stamp t0 to now: inference time counts,
+            and so does a policy that hangs or a camera that repeats an old image).
+        plan_start_m: the first waypoint, 0.1 s after t0, farther than this from the vehicle.
+        plan_step_m: two neighbouring waypoints farther apart than this (2 m in 0.1 s is 20 m/s).
+        plan_turn_rad: heading change between neighbouring waypoints.
+        plan_offset_m: the vehicle farther than this from every waypoint of the plan it follows (a teleport).
+    """
+
+    frame_age_s: float = 0.5
+    odometry_age_s: float = 0.3
+    plan_age_s: float = 1.5
+    plan_start_m: float = 1.5
+    plan_step_m: float = 2.0
+    plan_turn_rad: float = 1.0
+    plan_offset_m: float = 4.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer of one check.
+
+    Attributes:
+        drive: follow the plan; False means brake.
+        reason: empty while driving, otherwise one of the named reasons, e.g. ``"camera frame stale"``.
+        detail: the measured value beside its limit.
+    """
+
+    drive: bool
+    reason: str = ""
+    detail: str = ""
+
+
+def plan_defect(poses_ego: NDArray[np.float64], limits: SupervisorLimits = SupervisorLimits()) -> str:
+    """Why a plan cannot be followed, or an empty string.
+
+    Args:
+        poses_ego: what the policy returned, (64, 3) in the ego frame at t0.
+    """
+    poses = np.asarray(poses_ego, dtype=np.float64)
+    if poses.shape != (FUTURE_STEPS, 3):
+        return f"shape {poses.shape}, expected ({FUTURE_STEPS}, 3)"
+    if not np.isfinite(poses).all():
+        return f"{int((~np.isfinite(poses)).any(axis=1).sum())} waypoints are not finite"
+    start_m = float(np.hypot(poses[0, 0], poses[0, 1]))
+    if start_m > limits.plan_start_m:
+        return f"starts {start_m:.1f} m from the vehicle, limit {limits.plan_start_m:g} m"
+    steps_m = np.hypot(*np.diff(poses[:, :2], axis=0).T)
+    worst = int(np.argmax(steps_m))
+    if steps_m[worst] > limits.plan_step_m:
+        return f"jumps {steps_m[worst]:.1f} m at {(worst + 2) * STEP_S:.1f} s, limit {limits.plan_step_m:g} m in 0.1 s"
+    turns_rad = np.abs(wrap_angle(np.diff(poses[:, 2], prepend=0.0)))
+    worst = int(np.argmax(turns_rad))
+    if turns_rad[worst] > limits.plan_turn_rad:
+        return f"turns {turns_rad[worst]:.1f} rad at {(worst + 1) * STEP_S:.1f} s, limit {limits.plan_turn_rad:g}"
+    return ""
+
+
+@dataclass
+class Supervisor:
+    """Collects the arrivals of frames, odometry and plans, and judges them at every control tick.
+
+    All ``*_s`` arguments are seconds of one steady clock. Not thread-safe: the caller holds its own lock.
+    """
+
+    limits: SupervisorLimits = field(default_factory=SupervisorLimits)
+    brakes: Counter[str] = field(default_factory=Counter)
+    _frame_s: float | None = None
+    _odometry_s: float | None = None
+    _plan_defect: str = ""
+    _has_plan: bool = False
+    _dead: str = ""
+    _stopping: bool = False
+    _last_reason: str = ""
+
+    def frame_arrived(self, steady_s: float) -> None:
+        self._frame_s = steady_s
+
+    def odometry_arrived(self, steady_s: float) -> None:
+        self._odometry_s = steady_s
+
+    def plan_arrived(self, poses_ego: NDArray[np.float64]) -> str:
+        """Take note of a plan; returns its defect, empty when the plan may be used.
+
+        A defective plan stops the kart until a sound one follows: whatever made the policy say nonsense
+        is about the present, and the plan before it is older still.
+        """
+        self._plan_defect = plan_defect(poses_ego, self.limits)
+        self._has_plan = self._has_plan or not self._plan_defect
+        return self._plan_defect
+
+    @property
+    def defect(self) -> str:
+        """What is wrong with the newest plan, empty when it is sound."""
+        return self._plan_defect
+
+    def policy_failed(self, why: str) -> None:
+        """The policy answered with an error instead of a plan."""
+        self._plan_defect = why
+
+    def policy_died(self, why: str) -> None:
+        """The policy process is gone; only :meth:`policy_alive` ends this."""
+        self._dead = why
+
+    def policy_alive(self) -> None:
+        self._dead = ""
+
+    def stop(self) -> None:
+        """The drive is over: brake from now on, whatever else is well."""
+        self._stopping = True
+
+    def forget_plan(self) -> None:
+        """The world jumped (reset, teleport): earlier plans say nothing about it."""
+        self._has_plan, self._plan_defect = False, ""
+
+    def check(
+        self, steady_s: float, plan_age_s: float | None, plan_offset_m: float | None = None, time_rate: float = 1.0
+    ) -> Verdict:
+        """Judge the present moment.
+
+        Args:
+            steady_s: now.
+            plan_age_s: vehicle time since the image the plan was made from, None without a plan.
+            plan_offset_m: distance of the vehicle from the nearest waypoint of the plan in use.
+            time_rate: seconds of vehicle time per steady second. A simulation at four times real time goes
+                stale four times sooner. The real kart and AWSIM have 1.
+        """
+        verdict = self._judge(steady_s, plan_age_s, plan_offset_m, time_rate)
+        if verdict.reason and verdict.reason != self._last_reason:
+            self.brakes[verdict.reason] += 1
+        self._last_reason = verdict.reason
+        return verdict
+
+    def _judge(
+        self, steady_s: float, plan_age_s: float | None, plan_offset_m: float | None, time_rate: float
+    ) -> Verdict:
+        limits = self.limits
+
+        def stale(since_s: float, limit_s: float) -> str:
+            age_s = (steady_s - since_s) * time_rate
+            return f"{age_s:.2f} s old, limit {limit_s:g} s" if age_s > limit_s else ""
+
+        if self._dead:
+            return Verdict(False, "policy process died", self._dead)
+        if self._frame_s is None:
+            return Verdict(False, "no camera frame yet")
+        if detail := stale(self._frame_s, limits.frame_age_s):
+            return Verdict(False, "camera frame stale", detail)
+        if self._odometry_s is None:
+            return Verdict(False, "no odometry yet")
+        if detail := stale(self._odometry_s, limits.odometry_age_s):
+            return Verdict(False, "odometry stale", detail)
+        if self._stopping:
+            return Verdict(False, "stopping")
+        if self._plan_defect:
+            return Verdict(False, "plan not sane", self._plan_defect)
+        if not self._has_plan or plan_age_s is None:
+            return Verdict(False, "no plan yet")
+        if plan_age_s > limits.plan_age_s:
+            return Verdict(False, "plan stale", f"{plan_age_s:.2f} s old, limit {limits.plan_age_s:g} s")
+        if plan_age_s < -STEP_S:
+            return Verdict(False, "plan from the future", f"{-plan_age_s:.2f} s ahead of the odometry")
+        if plan_offset_m is not None and not plan_offset_m <= limits.plan_offset_m:
+            return Verdict(False, "vehicle off its plan", f"{plan_offset_m:.1f} m, limit {limits.plan_offset_m:g} m")
+        return Verdict(True)

@@ -1,0 +1,1 @@
+"""Courses: reference lines with widths, made or read from files."""

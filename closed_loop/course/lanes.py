@@ -1,0 +1,171 @@
+"""Lanes of a map: which follows which, the loop they make, and the middle of the road between their bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.geometry.poses import distance_along
+from collector.geometry.splines import resample
+
+FloatArray = NDArray[np.float64]
+
+STEP_M = 0.5
+EDGE_STEP_M = 0.25
+SMOOTH_M = 1.2
+SAME_PLACE_M = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Lane:
+    """One lanelet: its bounds (N, 2) in driving direction."""
+
+    name: str
+    left: FloatArray
+    right: FloatArray
+
+    @property
+    def length_m(self) -> float:
+        return 0.5 * float(distance_along(self.left)[-1] + distance_along(self.right)[-1])
+
+    def leads_to(self, other: Lane) -> bool:
+        """Both bounds continue in the other lane's."""
+        return bool(
+            np.linalg.norm(self.left[-1] - other.left[0]) < SAME_PLACE_M
+            and np.linalg.norm(self.right[-1] - other.right[0]) < SAME_PLACE_M
+        )
+
+
+def oriented(name: str, left: FloatArray, right: FloatArray) -> Lane:
+    """A lane whose bounds run the same way, left one on the left: files may list a bound backwards."""
+    ahead = np.linalg.norm(left[0] - right[0]) + np.linalg.norm(left[-1] - right[-1])
+    crossed = np.linalg.norm(left[0] - right[-1]) + np.linalg.norm(left[-1] - right[0])
+    if crossed < ahead:
+        right = right[::-1]
+    area = np.vstack([left, right[::-1]])  # left out and right back: clockwise when left is on the left
+    turned = np.roll(area, -1, axis=0)
+    origin = area.mean(axis=0)
+    a, b = area - origin, turned - origin
+    if float((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()) > 0.0:
+        left, right = left[::-1], right[::-1]
+    return Lane(name, left, right)
+
+
+def longest_way(ways: list[FloatArray]) -> FloatArray | None:
+    """One line of the ways of a bound: ways that continue one another are joined, the longest line is taken.
+
+    A bound may be cut into several ways, listed in any order and direction.
+    """
+    lines = [way for way in ways if len(way) >= 2]
+    joined = True
+    while joined:
+        joined = False
+        for i, one in enumerate(lines):
+            for j, other in enumerate(lines):
+                if i == j:
+                    continue
+                for candidate in (other, other[::-1]):
+                    if np.linalg.norm(one[-1] - candidate[0]) < SAME_PLACE_M:
+                        rest = [line for k, line in enumerate(lines) if k not in (i, j)]
+                        lines, joined = [*rest, np.vstack([one, candidate[1:]])], True
+                        break
+                if joined:
+                    break
+            if joined:
+                break
+    return max(lines, key=lambda line: float(distance_along(line)[-1]), default=None)
+
+
+def main_loop(lanes: list[Lane]) -> tuple[list[Lane], bool]:
+    """The longest closed chain of lanes, or the longest open one where nothing closes; and which it is.
+
+    A walk through all simple chains; maps of circuits have some tens of lanes and few branches, and the walk is
+    bounded for those that have more.
+    """
+    follows = [[j for j, other in enumerate(lanes) if lane.leads_to(other)] for lane in lanes]
+    best: dict[bool, tuple[float, list[int]]] = {True: (0.0, []), False: (0.0, [])}
+    budget = 200_000
+    for first in range(len(lanes)):
+        stack = [([first], lanes[first].length_m)]
+        while stack and budget > 0:
+            budget -= 1
+            chain, length = stack.pop()
+            if length > best[False][0]:
+                best[False] = (length, chain)
+            for after in follows[chain[-1]]:
+                if after == first:
+                    if length > best[True][0] + 1e-6:
+                        best[True] = (length, chain)
+                elif after not in chain:
+                    stack.append(([*chain, after], length + lanes[after].length_m))
+    closed = bool(best[True][1])
+    return [lanes[i] for i in best[closed][1]], closed
+
+
+def centreline(loop: list[Lane], closed: bool) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The line that is everywhere as far from the left bound as from the right one, and those distances.
+
+    Starts from the middles of equal shares of each lane's bounds and is pulled, round after round, to the middle
+    between the nearest points of both bounds.
+    """
+    bounds: list[list[FloatArray]] = [[], []]
+    middle, at_lane = [], [[], []]  # type: ignore[var-annotated]
+    done_m = 0.0
+    for index, lane in enumerate(loop):
+        share = np.linspace(0.0, 1.0, max(4, round(lane.length_m / STEP_M)) + 1)[:-1]
+        sides = []
+        for k, bound in enumerate((lane.left, lane.right)):
+            along = distance_along(bound)
+            fine = np.linspace(0.0, 1.0, max(4, round(along[-1] / EDGE_STEP_M)) + 1)
+            fine = fine if index == len(loop) - 1 and not closed else fine[:-1]
+            bounds[k].append(_along(bound, along, fine * along[-1]))
+            at_lane[k].append(done_m + fine * lane.length_m)
+            sides.append(_along(bound, along, share * along[-1]))
+        middle.append(0.5 * (sides[0] + sides[1]))
+        done_m += lane.length_m
+    if not closed:
+        middle.append(0.5 * (loop[-1].left[-1:] + loop[-1].right[-1:]))
+    edges = [np.vstack(side) for side in bounds]
+    stations = [np.concatenate(side) for side in at_lane]
+    line = resample(np.vstack(middle), STEP_M, closed)
+    for _ in range(12):
+        feet = [_nearest(line, edge, station, done_m, closed) for edge, station in zip(edges, stations)]
+        line = resample(_smooth(0.5 * (feet[0] + feet[1]), 0.5, closed), STEP_M, closed)
+    # A corner of an edge makes the exact middle line kink; a road is driven on a smooth one.
+    line = resample(_smooth(line, SMOOTH_M, closed), STEP_M, closed)
+    left, right = (
+        np.linalg.norm(line - _nearest(line, edge, station, done_m, closed), axis=1)
+        for edge, station in zip(edges, stations)
+    )
+    return line, left, right
+
+
+def _smooth(line: FloatArray, sigma_m: float, closed: bool) -> FloatArray:
+    """Gaussian along the line; the ends of an open one stay."""
+    reach = int(np.ceil(3.0 * sigma_m / STEP_M))
+    weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) * STEP_M / sigma_m) ** 2)
+    if closed:
+        wide = np.vstack([line[-reach:], line, line[:reach]])
+    else:  # point reflection keeps ends and end slopes
+        wide = np.vstack([2 * line[0] - line[reach:0:-1], line, 2 * line[-1] - line[-2 : -reach - 2 : -1]])
+    return np.stack([np.convolve(wide[:, k], weight / weight.sum(), "valid") for k in (0, 1)], axis=1)
+
+
+def _along(line: FloatArray, along_m: FloatArray, at_m: FloatArray) -> FloatArray:
+    return np.stack([np.interp(at_m, along_m, line[:, 0]), np.interp(at_m, along_m, line[:, 1])], axis=1)
+
+
+def _nearest(
+    line: FloatArray, edge: FloatArray, edge_at_m: FloatArray, length_m: float, closed: bool, reach_m: float = 15.0
+) -> FloatArray:
+    """For each point of the line the nearest edge point that belongs to about the same place of the loop."""
+    at = np.arange(len(line)) / len(line) * length_m
+    apart = np.abs(at[:, None] - edge_at_m[None, :])
+    if closed:
+        apart = np.minimum(apart, length_m - apart)
+    gap = np.hypot(line[:, None, 0] - edge[None, :, 0], line[:, None, 1] - edge[None, :, 1])
+    gap[apart > reach_m] = np.inf
+    nearest: FloatArray = edge[gap.argmin(axis=1)]
+    return nearest

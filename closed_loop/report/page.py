@@ -1,0 +1,181 @@
+"""One self-contained HTML page of a run: what was driven, before and after, and where every number came from.
+
+Pictures are inlined, nothing is loaded from elsewhere, so the page can be mailed and opened from a disk. A part
+whose input is missing becomes a line with the command that makes it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from closed_loop.comparison.table import HONESTY
+from collector.common.errors import MonoError, require
+from collector.common.files import write_atomically
+from collector.common.run_folder import git_commit
+
+TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html.j2"
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Write one HTML page from the runs: table, maps, curves, losses, samples, ROS 2 drives, provenance.
+
+    Attributes:
+        run: a folder made by `alpamayo-mono demo` (parts in compare, finetune, evaluate, dataset, drive_*), or the
+            run folder of a comparison.
+        out: the page to write; empty is report.html in the run folder.
+        compare: run folder of compare, where it is not RUN/compare.
+        training: run folder of finetune, where it is not RUN/finetune.
+        evaluation: run folder of evaluate, where it is not RUN/evaluate.
+        dataset: dataset folder, where it is not RUN/dataset.
+        drives: folders of drives over ROS 2, where they are not RUN/drive*.
+        title: headline of the page.
+    """
+
+    run: Path
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    compare: Path | None = None
+    training: Path | None = None
+    evaluation: Path | None = None
+    dataset: Path | None = None
+    drives: tuple[Path, ...] = ()
+    title: str = "One camera: before and after"
+
+    @property
+    def page(self) -> Path:
+        """Where the page goes."""
+        return self.out if self.out is not None else self.run / "report.html"
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The parts' folders by name; drives apart."""
+        compare = self.compare
+        if compare is None:
+            compare = self.run if (self.run / "cells").is_dir() else self.run / "compare"
+        return {
+            "compare": compare,
+            "finetune": self.training or self.run / "finetune",
+            "evaluate": self.evaluation or self.run / "evaluate",
+            "dataset": self.dataset or self.run / "dataset",
+        }
+
+    @property
+    def drive_folders(self) -> tuple[Path, ...]:
+        """Drives over ROS 2, before ahead of after."""
+        found = sorted(path.parent for path in self.run.glob("drive*/metrics.json"))
+        return self.drives or tuple(sorted(found, key=lambda path: ("after" in path.name, path.name)))
+
+
+def section(make: Callable[[], dict[str, Any]], what: str, command: str) -> dict[str, Any]:
+    """A part of the page, or why it is not there (``why``) and the command that makes it (``command``).
+
+    Input is files of other runs, possibly of other versions or half written: whatever is wrong with one of them
+    must cost this part only.
+    """
+    try:
+        return make()
+    except MonoError as error:
+        return {"why": f"{what}: {error}", "command": command}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        return {"why": f"{what}: its files do not fit ({type(error).__name__}: {error})", "command": command}
+
+
+def context(config: ReportConfig) -> dict[str, Any]:
+    """Everything the template shows."""
+    from closed_loop.report import comparison as report_comparison
+    from closed_loop.report import sections as report_sections
+
+    folders, run = config.folders, config.run
+    model = "--model MODEL --adapter ADAPTER"
+    stages = _stages(run)
+    return {
+        "title": config.title,
+        "honesty": HONESTY,
+        "comparison": section(
+            lambda: report_comparison.comparison(folders["compare"]),
+            "No comparison here",
+            f"alpamayo-mono compare {model} --out {folders['compare']}",
+        ),
+        "open_loop": section(
+            lambda: report_sections.open_loop(folders["evaluate"]),
+            "No open-loop evaluation here",
+            f"alpamayo-mono evaluate {model} --dataset {folders['dataset']} --out {folders['evaluate']}",
+        ),
+        "training": section(
+            lambda: report_sections.training(folders["finetune"]),
+            "No training log here",
+            f"alpamayo-mono finetune --model MODEL --dataset {folders['dataset']} --out {folders['finetune']}",
+        ),
+        "dataset": section(
+            lambda: report_sections.dataset(folders["dataset"]),
+            "No dataset here",
+            f"alpamayo-mono build --bags BAG --out {folders['dataset']}",
+        ),
+        "ros": section(
+            lambda: report_sections.ros_drives(config.drive_folders),
+            "No drive over ROS 2 here",
+            f"alpamayo-mono drive simulator:=true course:=city adapter:=ADAPTER out:={run / 'drive_after'}",
+        ),
+        "origins": report_sections.provenance(
+            {**folders, **{f"drive {path.name}": path for path in config.drive_folders}}
+        ),
+        "stages": stages,
+        "total_minutes": sum(seconds for _name, seconds in stages) / 60.0,
+        "commit": git_commit() or "not a checkout",
+        "made": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "run": str(run),
+    }
+
+
+def _stages(run: Path) -> list[tuple[str, float]]:
+    """Seconds of each stage of a demo; none where the run is not one."""
+    try:
+        values = json.loads((run / "stages.json").read_text("utf-8"))
+        return [(str(name), float(seconds)) for name, seconds in values.items()]
+    except (OSError, ValueError, TypeError, AttributeError):
+        return []
+
+
+def render(values: dict[str, Any]) -> str:
+    """The page as text."""
+    jinja2 = require("jinja2", "report")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.ChainableUndefined)
+    return str(environment.from_string(TEMPLATE.read_text("utf-8")).render(**values))
+
+
+def write_report(config: ReportConfig) -> Path:
+    """Write the page; returns its path.
+
+    Raises:
+        MonoError: the run folder does not exist, or the page cannot be written.
+    """
+    require("matplotlib", "report")
+    if not config.run.is_dir():
+        raise MonoError(f"no folder {config.run}", "a run folder", "run `alpamayo-mono demo` or `compare` first")
+    text = render(context(config))
+    page = config.page
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(page, text)
+    except OSError as error:
+        raise MonoError(f"{page} cannot be written: {error}", "a writable place", "choose --out") from error
+    return page
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``alpamayo-mono report``."""
+    config = tyro.cli(ReportConfig, args=argv, prog="alpamayo-mono report")
+    page = write_report(config)
+    print(f"report: {page.resolve()} ({page.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,372 @@
+"""Figures of closed-loop drives: the map, deviation along the course, curves before and after, stage times.
+
+Every function returns a matplotlib Figure and touches no global state; :func:`png` turns one into bytes. A drive is
+a table of arrays as :meth:`closed_loop.comparison.deviation.Deviation.arrays` gives it. A
+condition has one colour everywhere.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from closed_loop.comparison.runs import CONDITIONS
+from closed_loop.course.course import Course
+from collector.common.plot_style import INK, SIDES, STYLE
+from collector.common.plotting import families
+from collector.geometry.curvature import CurveSegment
+
+Table = Mapping[str, NDArray[Any]]
+FloatArray = NDArray[np.float64]
+
+COLOURS: Mapping[str, str] = {
+    "base-four": "#3567b0",
+    "base-padded": "#8a5bb5",
+    "base-mono": "#d1432f",
+    "base-mono-4frames": "#e08a2e",
+    "adapter-padded": "#5d8f2a",
+    "adapter-mono": "#1d8a4e",
+    "adapter-mono-4frames": "#12877f",
+    "teacher": "#6b7280",
+    **SIDES,
+}
+SIGNED = LinearSegmentedColormap.from_list("signed", ["#1745a3", "#7fb2e5", "#f4f1e8", "#f0a27a", "#b3151b"])
+ROAD, EDGE = "#e9ecef", "#9aa3ad"
+# Signed deviation is drawn on one scale everywhere, so that two maps can be compared.
+SCALE_M = 2.0
+# Courses and runs may have Japanese names.
+STYLE = {**STYLE, "font.family": families()}
+
+
+def colour_of(condition: str) -> str:
+    """The colour of a condition; unknown names get a neutral one."""
+    return COLOURS.get(condition, "#444b55")
+
+
+def label_of(condition: str) -> str:
+    """What a condition is called in a legend."""
+    return CONDITIONS[condition].label if condition in CONDITIONS else condition
+
+
+def png(figure: Figure, dpi: int = 130) -> bytes:
+    """A figure as PNG."""
+    stream = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(stream, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08)
+    return stream.getvalue()
+
+
+def map_figure(
+    road: Course,
+    curves: Sequence[CurveSegment],
+    drives: Mapping[str, Sequence[Table]],
+    titles: Mapping[str, str] | None = None,
+    reference: Course | None = None,
+    columns: int = 3,
+) -> Figure:
+    """The course once per condition, the driven lines coloured by signed deviation, off-track places marked.
+
+    Args:
+        road: the course.
+        curves: the numbered curves of the reference.
+        drives: condition -> its drives.
+        titles: condition -> panel title; the condition's label by default.
+        reference: the line measured from; None is the road's centreline.
+        columns: panels side by side at most.
+    """
+    with matplotlib.rc_context(STYLE):
+        columns = max(1, min(columns, len(drives)))
+        rows = -(-len(drives) // columns)
+        span = np.ptp(road.xy, axis=0) + 2.0 * (road.width_left_m.max() + 2.0)
+        width = 11.0 / columns
+        height = float(np.clip(width * span[1] / span[0], 0.55 * width, 1.25 * width))
+        figure = Figure(figsize=(11.0, rows * (height + 0.35) + 0.75), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False)
+        for axes, (condition, tables) in zip(panels.flat, drives.items()):
+            _draw_road(axes, road)
+            _draw_curve_numbers(axes, road, reference or road, curves)
+            for table in tables:
+                _draw_driven(axes, table)
+            marks = np.vstack([np.zeros((0, 2)), *(table["event_xy"] for table in tables)])
+            axes.plot(
+                marks[:, 0],
+                marks[:, 1],
+                "X",
+                color="#c1121f",
+                markersize=8,
+                markeredgecolor="white",
+                markeredgewidth=1.0,
+                zorder=6,
+            )
+            title = (titles or {}).get(condition, label_of(condition))
+            axes.set_title(title, color=colour_of(condition), fontsize=9.5)
+        for axes in list(panels.flat)[len(drives) :]:
+            axes.set_visible(False)
+        _map_legend(figure, panels, _name(road, reference))
+        return figure
+
+
+def _name(road: Course, reference: Course | None) -> str:
+    return f"{road.name} centreline" if reference is None else reference.name
+
+
+def _draw_road(axes: Axes, road: Course) -> None:
+    left = road.pose_at(road.s_m, road.width_left_m)[:, :2]
+    right = road.pose_at(road.s_m, -road.width_right_m)[:, :2]
+    if road.closed:
+        left, right = np.vstack([left, left[:1]]), np.vstack([right, right[:1]])
+    # Quads, not one polygon: an outline of a closed ring would fill its inside too.
+    quads = np.stack([left[:-1], left[1:], right[1:], right[:-1]], axis=1)
+    axes.add_collection(PolyCollection(list(quads), facecolor=ROAD, edgecolor=ROAD, linewidth=0.6, zorder=1))
+    for edge in (left, right):
+        axes.plot(edge[:, 0], edge[:, 1], color=EDGE, linewidth=0.9, zorder=2)
+    axes.plot([left[0, 0], right[0, 0]], [left[0, 1], right[0, 1]], color=INK, linewidth=1.6, zorder=3)
+    axes.set_aspect("equal")
+    axes.grid(False)
+    axes.set_axis_off()
+
+
+def _draw_curve_numbers(axes: Axes, road: Course, line: Course, curves: Sequence[CurveSegment]) -> None:
+    """A numbered circle beside each curve, on the side and at the distance where it hides least."""
+    placed: list[FloatArray] = []
+    for number, curve in enumerate(curves, start=1):
+        middle = float(road.project(line.pose_at(0.5 * (curve.start_m + curve.end_m))[:2]).s_m)
+        outside = -1.0 if curve.direction == "left" else 1.0
+        best, best_room = np.zeros(2), -np.inf
+        for side in (outside, -outside):
+            width = float(road.at(middle, road.width_right_m if side < 0 else road.width_left_m))
+            for gap in (2.2, 4.2):
+                spot = road.pose_at(middle, side * (width + gap))[:2]
+                room = float(np.linalg.norm(road.xy - spot, axis=1).min()) - width
+                room = min(room, 2.5, *(float(np.linalg.norm(spot - other)) - 2.5 for other in placed))
+                # Outside the bend and close to it reads best: elsewhere only for a real gain.
+                room -= 0.4 * (side != outside) + 0.4 * (gap > 3.0)
+                if room > best_room:
+                    best, best_room = spot, room
+        placed.append(best)
+        axes.text(
+            best[0],
+            best[1],
+            str(number),
+            ha="center",
+            va="center",
+            fontsize=7.5,
+            color="white",
+            zorder=7,
+            bbox={"boxstyle": "circle,pad=0.22", "facecolor": INK, "edgecolor": "white", "linewidth": 0.8},
+        )
+
+
+def _draw_driven(axes: Axes, table: Table) -> None:
+    xy, lateral = table["poses"][:, :2], table["lateral_m"]
+    joined = np.ones(len(xy) - 1, bool)
+    for moment in table["recovered_s"]:
+        joined[max(0, int(np.searchsorted(table["t_s"], moment - 1e-6)) - 1)] = False
+    pieces = np.stack([xy[:-1], xy[1:]], axis=1)[joined]
+    shade = Normalize(-SCALE_M, SCALE_M)
+    # A dark line underneath keeps small deviations, which are pale, visible on the pale road.
+    axes.add_collection(LineCollection(list(pieces), colors=INK, linewidths=2.9, capstyle="round", zorder=4))
+    line = LineCollection(list(pieces), cmap=SIGNED, norm=shade, linewidths=1.7, capstyle="round", zorder=5)
+    line.set_array(0.5 * (lateral[:-1] + lateral[1:])[joined])
+    axes.add_collection(line)
+
+
+def _map_legend(figure: Figure, panels: Any, reference: str) -> None:
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(-SCALE_M, SCALE_M), SIGNED),
+        ax=list(panels.flat),
+        location="bottom",
+        shrink=0.42,
+        aspect=40,
+        pad=0.02,
+        extend="both",
+    )
+    bar.set_label(
+        f"signed deviation from {reference} [m]: negative right, positive left.  "
+        "X: leaves the road.  Circles: curve numbers."
+    )
+    bar.outline.set_visible(False)  # type: ignore[operator]
+
+
+def _bins(tables: Sequence[Table], length_m: float, step_m: float = 1.0) -> tuple[FloatArray, FloatArray]:
+    """Station bins and the signed deviation of largest size in each over several drives; NaN where none drove."""
+    count = max(1, int(np.ceil(length_m / step_m)))
+    worst = np.full(count, np.nan)
+    for table in tables:
+        index = np.minimum((table["station_m"] / step_m).astype(int), count - 1)
+        order = np.argsort(np.abs(table["lateral_m"]))
+        drive = np.full(count, np.nan)
+        drive[index[order]] = table["lateral_m"][order]
+        larger = np.isnan(worst) | (np.abs(drive) > np.abs(worst))
+        worst = np.where(larger & ~np.isnan(drive), drive, worst)
+    return (np.arange(count, dtype=np.float64) + 0.5) * step_m, worst
+
+
+def along_figure(
+    road: Course,
+    curves: Sequence[CurveSegment],
+    drives: Mapping[str, Sequence[Table]],
+    reference: Course | None = None,
+    kart_half_width_m: float = 0.65,
+) -> Figure:
+    """Largest signed deviation over all starts at each place of the reference, all conditions in one axis.
+
+    Args:
+        road: whose edges are dashed, moved in by half a kart: beyond them its side is over the edge.
+        curves: of the reference; shaded and numbered.
+        drives: condition -> its drives.
+        reference: the line measured from; None is the road's centreline.
+        kart_half_width_m: how far the edges are moved in.
+    """
+    line = reference or road
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11.0, 3.9), layout="constrained")
+        axes = figure.subplots()
+        reach = 1.0
+        for number, curve in enumerate(curves, start=1):
+            for shift in (0.0, -line.length_m) if line.closed else (0.0,):
+                start, end = max(curve.start_m + shift, 0.0), min(curve.end_m + shift, line.length_m)
+                if end > start:
+                    axes.axvspan(start, end, color="#eef1f4", zorder=0)
+            middle = (0.5 * (curve.start_m + curve.end_m)) % line.length_m
+            axes.text(
+                middle,
+                1.01,
+                f"{number}{curve.direction[0].upper()}",
+                ha="center",
+                va="bottom",
+                fontsize=8,
+                color="#4a525c",
+                transform=axes.get_xaxis_transform(),
+            )
+        for edge_m in (road.width_left_m - kart_half_width_m, kart_half_width_m - road.width_right_m):
+            foot = line.project(road.pose_at(road.s_m, edge_m)[:, :2])
+            order = np.argsort(foot.s_m)
+            reach = max(reach, float(np.median(np.abs(foot.lateral_m))) + 0.5)
+            axes.plot(foot.s_m[order], foot.lateral_m[order], color=INK, linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)
+        axes.axhline(0.0, color="#9aa3ad", linewidth=0.8, zorder=1)
+        for condition, tables in drives.items():
+            station, worst = _bins(tables, line.length_m)
+            reach = max(reach, float(np.nanmax(np.abs(worst), initial=0.0)) + 0.2)
+            axes.plot(station, worst, color=colour_of(condition), linewidth=1.7, label=label_of(condition), zorder=3)
+            marks = np.concatenate([np.zeros(0), *(table["event_station_m"] for table in tables)])
+            if len(marks):
+                # NaN-safe: a mark sits on the curve of its own condition.
+                at = worst[np.minimum(marks.astype(int), len(worst) - 1)]
+                axes.plot(
+                    marks,
+                    at,
+                    "X",
+                    color=colour_of(condition),
+                    markersize=7.5,
+                    markeredgecolor="white",
+                    markeredgewidth=0.9,
+                    zorder=4,
+                )
+        axes.set_xlim(0.0, line.length_m)
+        axes.set_ylim(-min(reach, 5.0), min(reach, 5.0))
+        axes.grid(axis="x", visible=False)
+        axes.set_xlabel(
+            f"along {_name(road, reference)} [m]   "
+            "(bands: curves, L left, R right; dashed: the kart's side at the edge; X: leaves the road)"
+        )
+        axes.set_ylabel("deviation [m]\nright  |  left")
+        figure.legend(loc="outside upper center", ncols=min(4, len(drives)))
+        return figure
+
+
+def curves_figure(rows: Mapping[str, Sequence[Mapping[str, Any]]], course: str) -> Figure:
+    """Largest deviation on each curve, conditions side by side.
+
+    Args:
+        rows: condition -> the ``curves`` of its deviation summary.
+        course: for the title.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11.0, 3.5), layout="constrained")
+        axes = figure.subplots()
+        first = next(iter(rows.values()))
+        width = 0.82 / max(1, len(rows))
+        top = max((row["max_m"] or 0.0 for part in rows.values() for row in part), default=1.0)
+        for place, (condition, part) in enumerate(rows.items()):
+            at = np.arange(len(part)) + (place - (len(rows) - 1) / 2.0) * width
+            height = [row["max_m"] or 0.0 for row in part]
+            axes.bar(at, height, 0.92 * width, color=colour_of(condition), label=label_of(condition))
+            for x, row in zip(at, part):
+                if row["max_m"] is None:
+                    axes.text(
+                        x,
+                        0.02 * top,
+                        "not reached",
+                        rotation=90,
+                        ha="center",
+                        va="bottom",
+                        fontsize=6.5,
+                        color=colour_of(condition),
+                    )
+                elif row["off_track_events"]:
+                    axes.plot(
+                        x,
+                        row["max_m"] + 0.045 * top,
+                        "X",
+                        color="#c1121f",
+                        markersize=6.5,
+                        markeredgecolor="white",
+                        markeredgewidth=0.7,
+                    )
+        axes.set_xticks(
+            np.arange(len(first)),
+            [f"{row['number']} {row['direction'][0].upper()}\nR {row['min_radius_m']:.1f} m" for row in first],
+        )
+        axes.tick_params(axis="x", length=0)
+        axes.grid(axis="x", visible=False)
+        axes.set_ylim(0.0, 1.15 * max(top, 0.5))
+        axes.set_ylabel("largest deviation [m]")
+        axes.set_xlabel(f"curve of {course}, direction and smallest radius   (X: leaves the road there)")
+        figure.legend(loc="outside upper center", ncols=min(4, len(rows)))
+        return figure
+
+
+def latency_figure(timings_ms: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
+    """Stage times of planning: bars to the median, whiskers to the 95th percentile.
+
+    Args:
+        timings_ms: name (a condition or a drive) -> stage -> ``{"p50": .., "p95": ..}``.
+    """
+    with matplotlib.rc_context(STYLE):
+        stages: list[str] = []
+        for part in timings_ms.values():
+            stages += [stage for stage in part if stage not in stages]
+        figure = Figure(figsize=(11.0, 0.9 + 0.24 * len(stages) * max(1, len(timings_ms))), layout="constrained")
+        axes = figure.subplots()
+        height = 0.8 / max(1, len(timings_ms))
+        for place, (name, part) in enumerate(timings_ms.items()):
+            at = np.arange(len(stages)) + (place - (len(timings_ms) - 1) / 2.0) * height
+            p50 = np.array([part.get(stage, {}).get("p50", np.nan) for stage in stages])
+            p95 = np.array([part.get(stage, {}).get("p95", np.nan) for stage in stages])
+            axes.barh(at, p50, 0.9 * height, color=colour_of(name), label=label_of(name))
+            axes.hlines(at, p50, p95, color=INK, linewidth=1.1)
+            axes.plot(p95, at, "|", color=INK, markersize=6)
+        axes.set_yticks(np.arange(len(stages)), [stage.replace("_", " ") for stage in stages])
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlim(left=0.0)
+        axes.set_xlabel("milliseconds per plan (bar: median, whisker: 95th percentile)")
+        figure.legend(loc="outside upper center", ncols=min(4, len(timings_ms)))
+        return figure
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Condition names in the table's order."""
+    known = list(CONDITIONS)
+    return sorted(names, key=lambda name: known.index(name) if name in known else len(known))

@@ -1,0 +1,1 @@
+"""The drive node and the policy process beside it."""

@@ -1,0 +1,314 @@
+"""The driving node: camera frames and odometry in, ``control_cmd`` out, with the model in a process of its own.
+
+Thin: parameters, messages to plain data, one call into :class:`closed_loop.control.driver.Driver`, publish. It speaks
+the Challenge's interface and does not know which simulator (or kart) is at the other end.
+
+    python -m closed_loop.ros.drive_node --ros-args -p model:=FOLDER -p adapter:=FOLDER -p laps:=1
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rclpy.node import Node
+
+from closed_loop.control.controller import ControllerConfig
+from closed_loop.control.driver import Driver, DriverConfig, Tick
+from closed_loop.control.off_track import OffRoadWatch
+from closed_loop.control.safety_monitor import SupervisorLimits
+from closed_loop.course.design import course_named
+from closed_loop.ros.log import DriveLog
+from closed_loop.ros.policy_process import DEFAULT_POLICY, PlanReply, PolicyProcess, PolicySpec
+from closed_loop.ros.publishing import DrivePublishing
+from closed_loop.ros.termination import Mission
+from collector.calibration.model import read_calibration
+from collector.common.errors import MonoError
+from collector.common.run_folder import open_run
+from collector.doctor.machine import find_model
+from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of
+from collector.ros.message_packages import message_class
+from collector.ros.parameters import declare_parameters
+from collector.ros.session import Session, node_main
+from collector.ros.topics import AWSIM_STATUS, CAMERA_IMAGE, ODOMETRY, qos_profile
+from finetune import TINY_BASE
+from finetune.policy import frames_of
+
+STATUS_HZ = 5.0
+FOREIGN_M = 50.0  # RMS distance from a course above which the drive took place elsewhere
+
+
+class DriveNode(Node):
+    """Parameters and messages of the driver; :meth:`drive` runs until the drive is over."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__("alpamayo_drive")
+        self._session = session
+        self.values: dict[str, Any] = declare_parameters(self, "drive_node")
+        v = self.values
+        # Needed by whoever measures the drive: a misspelt course should be noticed before it.
+        if v["reference"]:
+            course_named(v["reference"])
+        road = course_named(v["course"]) if v["course"] else None
+        self._off_road = OffRoadWatch(road) if road is not None and v["off_road_s"] > 0.0 else None
+        self._out = Path(v["out"] or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-drive")
+        self._log = DriveLog(self._out)
+        self.driver = Driver(
+            DriverConfig(
+                v["replan_s"],
+                frames_of(v["cameras"]),
+                v["rolling_start_mps"],
+                SupervisorLimits(v["frame_timeout_s"], v["odometry_timeout_s"], v["plan_timeout_s"]),
+                ControllerConfig(steering_gain=v["steering_gain"], max_speed_mps=v["max_speed_mps"]),
+                read_calibration(v["calibration"]).required_lag_s if v["calibration"] else 0.0,
+            ),
+            lambda observation: self._policy.submit(observation),
+        )
+        spec = self._policy_spec()
+        given = (spec.options["model_folder"], v["adapter"], v["calibration"])
+        inputs = [find_model(Path(path)) for path in given if path]
+        open_run(self._out, {"parameters": v, "driver": self.driver.config}, inputs)
+        self.mission = Mission(v["laps"], v["duration_s"], v["wait_s"], time.monotonic())
+        self._odometry_ns: int | None = None
+        self._odometry_s: float | None = None
+        self._ready = False
+        self._bad_frames: set[str] = set()
+        self._last_reason = ""
+        self._ticks = 0
+
+        # Publishers and subscriptions first, the policy last: its callbacks use them.
+        self._say = DrivePublishing(self)
+        for topic, callback in (
+            (CAMERA_IMAGE, self._on_image),
+            (ODOMETRY, self._on_odometry),
+            (AWSIM_STATUS, self._on_status),
+        ):
+            self.create_subscription(message_class(topic.type), topic.name, callback, qos_profile(topic))
+        self._policy = PolicyProcess(
+            spec, self._on_ready, self._on_plan, self._on_policy_error, self._on_policy_death, self._on_policy_line
+        )
+        self.get_logger().info(f"policy process {self._policy.pid} loads {v['policy']}")
+
+    def _policy_spec(self) -> PolicySpec:
+        v = self.values
+        model = v["model"] or (str(TINY_BASE) if v["policy"] == DEFAULT_POLICY else "")
+        options = {
+            "model_folder": model,
+            "adapter": v["adapter"] or None,
+            "cameras": v["cameras"],
+            "flow_steps": v["flow_steps"],
+            "noise_temperature": v["noise_temperature"],
+            "reasoning": v["reasoning"],
+            "device": v["device"],
+        }
+        return PolicySpec(v["policy"], options, v["policy_python"])
+
+    # Messages in.
+
+    def _on_odometry(self, message: Any) -> None:
+        stamp_ns, pose_map, speed_mps = odometry_of(message)
+        steady_s = time.monotonic()
+        self._odometry_ns, self._odometry_s = stamp_ns, steady_s
+        if self.driver.odometry(stamp_ns, pose_map, speed_mps, message.twist.twist.angular.z, steady_s):
+            self._log.odometry(stamp_ns, pose_map, speed_mps)
+            self._watch_the_road(stamp_ns, pose_map, steady_s)
+
+    def _watch_the_road(self, stamp_ns: int, pose_map: Any, steady_s: float) -> None:
+        limit_s: float = self.values["off_road_s"]
+        if self._off_road is not None and self._off_road.update(stamp_ns, pose_map) > limit_s:
+            self._off_road = None
+            self._note("off the road", f"for {limit_s:g} s: the drive ends")
+            self.mission.give_up(f"off the road for {limit_s:g} s", steady_s)
+
+    def _on_image(self, message: Any) -> None:
+        try:
+            image = rgb_of(message)
+        except MonoError as error:
+            # Once per kind: the supervisor brakes for want of frames and this says why there are none.
+            if str(error) not in self._bad_frames:
+                self._bad_frames.add(str(error))
+                self.get_logger().error(str(error))
+            return
+        self.driver.frame(stamp_ns_of(message.header.stamp), image, time.monotonic())
+
+    def _on_status(self, message: Any) -> None:
+        if self.mission.status(list(message.data)):
+            self._note("lap", f"{self.mission.laps_done} done")
+
+    # The policy's answers, in its reader thread.
+
+    def _on_ready(self, load_s: float) -> None:
+        self._ready = True
+        self.get_logger().info(f"policy ready after {load_s:.1f} s")
+        self.driver.policy_ready()
+
+    def _on_plan(self, reply: PlanReply) -> None:
+        placed = self.driver.policy_plan(reply.plan)
+        defect = "" if placed else self.driver.supervisor.defect or "from before a jump"
+        self._log.plan(reply, self._odometry_ns or reply.plan.stamp_ns, defect)
+        if placed is not None:
+            self._say.plan(placed.plan, placed.poses_map)
+
+    def _on_policy_line(self, line: str) -> None:
+        self.get_logger().info(f"policy: {line}")
+
+    def _on_policy_error(self, text: str) -> None:
+        self._note("policy error", text)
+        self.driver.policy_failed(text)
+
+    def _on_policy_death(self, why: str) -> None:
+        self.driver.policy_died(why)
+        self._note("policy process died", why)
+        if self._ready:
+            self.mission.give_up("the policy process died", time.monotonic())
+        else:
+            self.mission.failed = f"the policy did not start: {why}"
+
+    def _status(self, tick: Tick) -> dict[str, Any]:
+        return {
+            "driving": tick.verdict.drive,
+            "reason": tick.verdict.reason,
+            "detail": tick.verdict.detail,
+            "plan_age_s": None if tick.plan_age_s is None else round(tick.plan_age_s, 3),
+            "speed_mps": round(tick.speed_mps, 3),
+            "laps": self.mission.laps_done,
+            "frames": self.driver.frames.received,
+            "frames_lost": self.driver.frames.lost,
+            "time_rate": round(self.driver.rate.value, 3),
+        }
+
+    def _send_command(self, tick: Tick) -> None:
+        self._say.command(self._now_ns(), tick.command, tick.speed_mps)
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    # The control loop, in a thread of its own: neither images nor inference nor the executor can hold it up.
+
+    def control_loop(self) -> None:
+        """Tick at ``control_hz`` of vehicle time until the session ends."""
+        next_s, engaged_s = time.monotonic(), -1.0
+        while not self._session.stop.is_set():
+            now_s = time.monotonic()
+            tick = self.driver.tick(now_s)
+            self._send_command(tick)
+            self._log.tick(tick)
+            self._ticks += 1
+            if tick.verdict.reason != self._last_reason:
+                self._last_reason = tick.verdict.reason
+                self._note("driving" if tick.verdict.drive else f"braking: {tick.verdict.reason}", tick.verdict.detail)
+                self._say.status(self._status(tick))
+            rate = self.driver.rate.value
+            if self._ticks % max(1, round(self.values["control_hz"] / STATUS_HZ)) == 0:
+                self._say.status(self._status(tick))
+            if now_s - engaged_s > 1.0:
+                engaged_s = now_s
+                self._say.engage(self._now_ns())
+            self._watch_for_the_end(tick, now_s)
+            # After a stall the missed ticks are not made up for: old commands help nobody.
+            next_s = max(next_s + 1.0 / (self.values["control_hz"] * rate), now_s)
+            time.sleep(max(0.0, next_s - time.monotonic()))
+
+    def _watch_for_the_end(self, tick: Tick, now_s: float) -> None:
+        mission = self.mission
+        ending = mission.update(
+            now_s, tick.stamp_ns, tick.verdict.drive, tick.speed_mps, self._odometry_s, self.driver.frames.received
+        )
+        if mission.goal:
+            self.driver.stop()
+        # Asking the graph costs more than a tick: only when odometry has been silent for long.
+        silent = not ending and mission.is_gone(now_s, self._odometry_s, 0)
+        if silent and mission.is_gone(now_s, self._odometry_s, self.count_publishers(ODOMETRY.name)):
+            ending = "the simulator has left"
+        if ending:
+            self._session.end(ending)
+
+    def _note(self, what: str, detail: str = "") -> None:
+        self._log.event(self._odometry_ns, what, detail)
+        self.get_logger().info(f"{what} ({detail})" if detail else what)
+
+    def drive(self) -> int:
+        """Run to the end; returns the exit code: 0 when what was asked for was driven or a signal came, else 1."""
+        control = threading.Thread(target=self._control, name="control", daemon=True)
+        control.start()
+        try:
+            self._session.spin(self)
+        finally:
+            self._session.end("an error")
+            control.join(5.0)
+            # AWSIM goes on with the last command it heard: it must be a stop.
+            self.driver.stop()
+            for _ in range(3):
+                self._send_command(self.driver.tick(time.monotonic()))
+                time.sleep(0.02)
+            self._policy.close()
+        return self._finish()
+
+    def _control(self) -> None:
+        try:
+            self.control_loop()
+        except Exception as error:
+            # Nobody would notice a dead control thread: end the node, whose last word to the kart is a stop.
+            self.mission.failed = f"the control loop failed: {error!r}"
+            self._session.end(self.mission.failed)
+            raise
+
+    def _finish(self) -> int:
+        v = self.values
+        complete = self.mission.complete
+        metrics = self._log.finish(
+            {
+                "ended": self._session.why,
+                "laps": self.mission.laps_done,
+                "complete": complete,
+                "frames": {"received": self.driver.frames.received, "lost": self.driver.frames.lost},
+                "brakes": dict(self.driver.supervisor.brakes),
+                "jumps": self.driver.jumps,
+                "parameters": v,
+            }
+        )
+        if self.mission.failed:
+            raise MonoError(self.mission.failed)
+        age = metrics["plan_age_s"]
+        print(
+            f"drive ended: {self._session.why}; laps {self.mission.laps_done}; "
+            f"control {metrics['control_rate_hz']} Hz; "
+            + (f"plan age p50 {age['p50']:.2f} s, p95 {age['p95']:.2f} s; " if age else "no plan was driven; ")
+            + f"frames lost {self.driver.frames.lost} of {self.driver.frames.received + self.driver.frames.lost}; "
+            f"{self._out / 'metrics.json'}",
+            flush=True,
+        )
+        print(deviation_line(self._out), flush=True)
+        return 0 if complete or self._session.why.startswith("SIG") else 1
+
+
+def deviation_line(folder: Path) -> str:
+    """How far a finished drive strayed, in a line; `alpamayo-mono measure` and the report say it in full."""
+    from closed_loop.comparison.measure import measure_drive
+
+    try:
+        drive = measure_drive(folder)
+    except MonoError as error:
+        return f"deviation not measured: {error}"
+    everywhere, curves = drive.summary["all"], drive.summary["on_curves"]
+    if everywhere["rms_m"] is not None and everywhere["rms_m"] > FOREIGN_M:
+        return f"deviation not measured: the track does not lie on the course {drive.road.name}; name it with course:="
+    if curves["max_m"] is None:
+        return "deviation not measured: no curve was reached"
+    return (
+        f"from {drive.summary['reference']}: max {curves['max_m']:.2f} m, RMS {curves['rms_m']:.2f} m on curves; "
+        f"off the road {drive.summary['off_track_events']} times; full table: alpamayo-mono measure {folder}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point: ``python -m closed_loop.ros.drive_node``, and the console script of the ROS package."""
+    return node_main(DriveNode, DriveNode.drive, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""What a drive leaves behind: a line per plan, the driven track, and figures about how well the loop ran.
+
+``plans.jsonl`` is written as the drive goes (a crash keeps it), ``drive.npz`` and ``metrics.json`` at its end.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from closed_loop.control.driver import Tick
+from closed_loop.ros.policy_process import PlanReply
+from collector.common.errors import MonoError
+from collector.common.run_folder import RunFolder
+
+HOP_M = 1.0  # a step between two odometry messages that is a reset and no driving
+
+
+class DriveLog:
+    """Collects one drive. Methods may be called from several threads.
+
+    Args:
+        out: run folder; made if absent.
+        clock: steady clock, seconds.
+
+    Raises:
+        MonoError: the folder cannot be written, or holds another drive already.
+    """
+
+    def __init__(self, out: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.out = out
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._odometry: list[tuple[float, float, float, float, float]] = []
+        self._ticks: list[tuple[float, float, float, float, float, float]] = []
+        self._tick_steady_s: list[float] = []
+        self._timings_ms: defaultdict[str, list[float]] = defaultdict(list)
+        self._arrival_ages_s: list[float] = []
+        self._events: list[dict[str, Any]] = []
+        self._braked_s: defaultdict[str, float] = defaultdict(float)
+        self._plans = 0
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            self._plans_file = (out / "plans.jsonl").open("x", encoding="utf-8")
+        except FileExistsError as error:
+            raise MonoError(f"{out} already holds a drive", "a new folder", "choose another out:=") from error
+        except OSError as error:
+            raise MonoError(f"{out}: {error.strerror}", "a folder of yours", "choose another out:=") from error
+
+    def odometry(self, stamp_ns: int, pose_map: tuple[float, float, float], speed_mps: float) -> None:
+        with self._lock:
+            self._odometry.append((stamp_ns * 1e-9, *pose_map, speed_mps))
+
+    def tick(self, tick: Tick) -> None:
+        """Note one control tick; those before the first odometry have no time and are left out."""
+        if tick.stamp_ns is None:
+            return
+        now_s = tick.stamp_ns * 1e-9
+        age_s = float("nan") if tick.plan_age_s is None else tick.plan_age_s
+        with self._lock:
+            if self._ticks and not tick.verdict.drive:
+                self._braked_s[tick.verdict.reason] += max(0.0, now_s - self._ticks[-1][0])
+            command = tick.command
+            self._ticks.append(
+                (now_s, command.steer_rad, command.accel_mps2, age_s, float(tick.verdict.drive), tick.speed_mps)
+            )
+            self._tick_steady_s.append(self._clock())
+
+    def plan(self, reply: PlanReply, arrived_ns: int, defect: str) -> None:
+        """Note a plan as it arrives, sane or not."""
+        plan = reply.plan
+        age_s = (arrived_ns - plan.stamp_ns) * 1e-9
+        line = {
+            "stamp_ns": plan.stamp_ns,
+            "arrived_ns": arrived_ns,
+            "age_s": round(age_s, 4),
+            "compute_ms": round(reply.compute_ms, 2),
+            "round_trip_ms": round(reply.round_trip_ms, 2),
+            "timings_ms": {name: round(value, 2) for name, value in plan.timings_ms.items()},
+            "reasoning": plan.reasoning,
+            "defect": defect,
+            "poses": np.round(np.nan_to_num(plan.poses, nan=1e9, posinf=1e9, neginf=-1e9), 4).tolist(),
+        }
+        with self._lock:
+            if self._plans_file.closed:
+                return
+            self._plans += 1
+            self._arrival_ages_s.append(age_s)
+            self._timings_ms["compute"].append(reply.compute_ms)
+            self._timings_ms["round_trip"].append(reply.round_trip_ms)
+            for name, value in plan.timings_ms.items():
+                self._timings_ms[f"stage_{name}"].append(float(value))
+            self._plans_file.write(json.dumps(line) + "\n")
+            self._plans_file.flush()
+
+    def event(self, stamp_ns: int | None, what: str, detail: str = "") -> None:
+        """Note a change worth reading later: braking, driving again, a lap, an error."""
+        with self._lock:
+            self._events.append({"t_s": None if stamp_ns is None else stamp_ns * 1e-9, "what": what, "detail": detail})
+
+    def finish(self, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the files and return the metrics.
+
+        Args:
+            extra: further entries for ``metrics.json``.
+        """
+        with self._lock:
+            self._plans_file.close()
+            ticks = np.array(self._ticks, np.float64).reshape(-1, 6)
+            odometry = np.array(self._odometry, np.float64).reshape(-1, 5)
+            metrics = {**self._metrics(ticks, odometry), **extra}
+        np.savez_compressed(
+            self.out / "drive.npz",
+            t_s=odometry[:, 0],
+            poses_map=odometry[:, 1:4],
+            speed_mps=odometry[:, 4],
+            command_t_s=ticks[:, 0],
+            commands=ticks[:, 1:3],
+            plan_age_s=ticks[:, 3],
+            driving=ticks[:, 4] > 0,
+        )
+        RunFolder(self.out).write_metrics(metrics)
+        return metrics
+
+    def _metrics(self, ticks: NDArray[np.float64], odometry: NDArray[np.float64]) -> dict[str, Any]:
+        driving = ticks[:, 4] > 0
+        gaps_s = np.diff(self._tick_steady_s)
+        simulated_s = float(ticks[-1, 0] - ticks[0, 0]) if len(ticks) > 1 else 0.0
+        wall_s = float(gaps_s.sum())
+        steps_m = np.hypot(*np.diff(odometry[:, 1:3], axis=0).T)
+        return {
+            "simulated_s": round(simulated_s, 3),
+            "wall_s": round(wall_s, 3),
+            "distance_m": round(float(steps_m[steps_m < HOP_M].sum()), 2),
+            "control_rate_hz": round(len(gaps_s) / simulated_s, 2) if simulated_s > 0 else None,
+            "control_gap_ms": _spread(gaps_s * 1e3),
+            "plan_age_s": _spread(ticks[driving, 3]),
+            "plan_age_on_arrival_s": _spread(self._arrival_ages_s),
+            "plans": self._plans,
+            "plans_per_s": round(self._plans / simulated_s, 2) if simulated_s > 0 else None,
+            "timings_ms": {name: _spread(values) for name, values in sorted(self._timings_ms.items())},
+            "braked_s": {reason: round(seconds, 2) for reason, seconds in sorted(self._braked_s.items())},
+            "events": self._events,
+        }
+
+
+def _spread(values: Any) -> dict[str, float] | None:
+    """p50, p95 and maximum, None without values."""
+    array = np.asarray(values, np.float64)
+    array = array[np.isfinite(array)]
+    if not array.size:
+        return None
+    p50, p95 = np.percentile(array, (50, 95))
+    return {"p50": round(float(p50), 4), "p95": round(float(p95), 4), "max": round(float(array.max()), 4)}

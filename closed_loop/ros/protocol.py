@@ -1,0 +1,120 @@
+"""How the driver and its policy process talk: a JSON header and raw arrays through a pipe, nothing executable.
+
+One message: 4 bytes big-endian length of the header, the header (JSON object), then the bytes of the arrays that the
+header lists under ``"arrays"`` as ``[name, dtype, shape]``, in that order. Plain numpy on both sides, so the
+two ends may run different Python versions in different environments.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.common.errors import MonoError
+from finetune.policy import Observation, Plan
+
+MAX_HEADER_BYTES = 1 << 20
+MAX_ARRAY_BYTES = 1 << 30
+ALLOWED_DTYPES = ("uint8", "float32", "float64", "int64")
+
+Header = dict[str, Any]
+Arrays = dict[str, NDArray[Any]]
+
+
+def write_message(
+    stream: IO[bytes], header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None
+) -> None:
+    """Send one message and flush. Raises OSError when the other end is gone."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
+    listing = [[name, array.dtype.name, list(array.shape)] for name, array in contiguous.items()]
+    text = json.dumps({**header, "arrays": listing}).encode()
+    stream.write(struct.pack(">I", len(text)) + text)
+    stream.writelines(array.data.cast("B") for array in contiguous.values() if array.size)
+    stream.flush()
+
+
+def read_message(stream: IO[bytes]) -> tuple[Header, Arrays] | None:
+    """Receive one message, blocking; None when the other end closed the pipe between messages.
+
+    Raises:
+        MonoError: what came is not a message of this protocol, or it ends in the middle.
+    """
+    prefix = _read_exactly(stream, 4, allow_end=True)
+    if prefix is None:
+        return None
+    (length,) = struct.unpack(">I", prefix)
+    if not 0 < length <= MAX_HEADER_BYTES:
+        raise _not_a_message(f"a header of {length} bytes")
+    try:
+        header = json.loads(_read_exactly(stream, length) or b"")
+        listing = [(str(name), str(dtype), tuple(int(n) for n in shape)) for name, dtype, shape in header.pop("arrays")]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _not_a_message(f"a header that is not the expected JSON ({error})") from error
+    arrays: Arrays = {}
+    for name, dtype, shape in listing:
+        size = int(np.prod(shape, dtype=np.int64)) if shape else 1
+        if dtype not in ALLOWED_DTYPES or size < 0 or size * np.dtype(dtype).itemsize > MAX_ARRAY_BYTES:
+            raise _not_a_message(f"an array {name!r} of type {dtype} and shape {shape}")
+        arrays[name] = np.empty(shape, dtype)  # filled in place: writable, and copied only once
+        _fill(stream, arrays[name].reshape(-1).view(np.uint8).data)
+    return header, arrays
+
+
+def pack_observation(observation: Observation) -> tuple[Header, Arrays]:
+    header: Header = {
+        "stamp_ns": int(observation.stamp_ns),
+        "speed_mps": observation.speed_mps,
+        "cameras": list(observation.frames),
+    }
+    arrays: Arrays = {f"frames/{name}": frames for name, frames in observation.frames.items()}
+    arrays["history"] = np.asarray(observation.history, np.float64)
+    return header, arrays
+
+
+def unpack_observation(header: Header, arrays: Arrays) -> Observation:
+    frames = {name: arrays[f"frames/{name}"] for name in header["cameras"]}
+    return Observation(header["stamp_ns"], frames, arrays["history"], header["speed_mps"])
+
+
+def pack_plan(plan: Plan) -> tuple[Header, Arrays]:
+    header: Header = {
+        "stamp_ns": int(plan.stamp_ns),
+        "reasoning": plan.reasoning,
+        "timings_ms": {name: float(value) for name, value in plan.timings_ms.items()},
+    }
+    return header, {"poses": np.asarray(plan.poses, np.float64)}
+
+
+def unpack_plan(header: Header, arrays: Arrays) -> Plan:
+    return Plan(header["stamp_ns"], arrays["poses"], header["reasoning"], header["timings_ms"])
+
+
+def _read_exactly(stream: IO[bytes], count: int, allow_end: bool = False) -> bytes | None:
+    data = bytearray(count)
+    return bytes(data) if _fill(stream, memoryview(data), allow_end) else None
+
+
+def _fill(stream: IO[bytes], target: memoryview, allow_end: bool = False) -> bool:
+    """Read until the target is full; False when the stream ended before the first byte and that is allowed."""
+    filled = 0
+    while filled < len(target):
+        count = stream.readinto(target[filled:])  # type: ignore[attr-defined]
+        if not count:
+            if allow_end and filled == 0:
+                return False
+            raise _not_a_message(f"a message that ends {len(target) - filled} bytes early")
+        filled += count
+    return True
+
+
+def _not_a_message(found: str) -> MonoError:
+    return MonoError(
+        f"{found} on the pipe to the policy process",
+        "a message of closed_loop.ros.protocol",
+        "check that both ends run the same version of alpamayo_mono, and that nothing else writes to this pipe",
+    )

@@ -1,0 +1,81 @@
+"""What the driver says: its commands, its plan and thought, and how it is; each from one call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+
+from closed_loop.simulator.vehicle import Command
+from collector.ros.conversions import set_pose, set_stamp
+from collector.ros.message_packages import message_class
+from collector.ros.topics import (
+    CONTROL_CMD,
+    CONTROL_MODE_REQUEST,
+    DRIVE_STATUS,
+    GEAR_CMD,
+    MAP_FRAME,
+    PLANNED_PATH,
+    REASONING,
+    Topic,
+    qos_profile,
+)
+from finetune.policy import STEP_S, Plan
+
+GEAR_DRIVE = 2
+STEP_NS = int(STEP_S * 1e9)
+
+
+class DrivePublishing:
+    """The driver's publishers; methods may be called from several threads."""
+
+    def __init__(self, node: Node) -> None:
+        topics = (CONTROL_CMD, GEAR_CMD, CONTROL_MODE_REQUEST, PLANNED_PATH, REASONING, DRIVE_STATUS)
+        self._types = {topic: message_class(topic.type) for topic in topics}
+        self._pose_stamped = message_class("geometry_msgs/msg/PoseStamped")
+        self._publishers = {
+            topic: node.create_publisher(self._types[topic], topic.name, qos_profile(topic)) for topic in topics
+        }
+
+    def command(self, stamp_ns: int, command: Command, speed_mps: float) -> None:
+        """Steering and acceleration; the speed is for information, the simulator ignores it."""
+        message = self._types[CONTROL_CMD]()
+        for stamp in (message.stamp, message.lateral.stamp, message.longitudinal.stamp):
+            set_stamp(stamp, stamp_ns)
+        message.lateral.steering_tire_angle = float(command.steer_rad)
+        message.longitudinal.acceleration = float(command.accel_mps2)
+        message.longitudinal.speed = float(max(0.0, speed_mps))
+        self._send(CONTROL_CMD, message)
+
+    def plan(self, plan: Plan, poses_map: NDArray[np.float64]) -> None:
+        """The planned path in the map, (64, 3), each pose with the time it is meant for, and the thought behind it."""
+        path = self._types[PLANNED_PATH]()
+        path.header.frame_id = MAP_FRAME
+        set_stamp(path.header.stamp, plan.stamp_ns)
+        for index, pose_map in enumerate(poses_map, start=1):
+            pose = self._pose_stamped()
+            pose.header.frame_id = MAP_FRAME
+            set_stamp(pose.header.stamp, plan.stamp_ns + index * STEP_NS)
+            set_pose(pose.pose, pose_map)
+            path.poses.append(pose)
+        self._send(PLANNED_PATH, path)
+        self._send(REASONING, self._types[REASONING](data=plan.reasoning))
+
+    def status(self, fields: Mapping[str, Any]) -> None:
+        """One JSON object."""
+        self._send(DRIVE_STATUS, self._types[DRIVE_STATUS](data=json.dumps(fields)))
+
+    def engage(self, stamp_ns: int) -> None:
+        """Ask for gear and autonomous mode, as the stack's orchestrator does."""
+        gear = self._types[GEAR_CMD]()
+        set_stamp(gear.stamp, stamp_ns)
+        gear.command = GEAR_DRIVE
+        self._send(GEAR_CMD, gear)
+        self._send(CONTROL_MODE_REQUEST, self._types[CONTROL_MODE_REQUEST](data=True))
+
+    def _send(self, topic: Topic, message: Any) -> None:
+        self._publishers[topic].publish(message)

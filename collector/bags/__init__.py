@@ -1,0 +1,1 @@
+"""Bags read, written and mended without ROS."""

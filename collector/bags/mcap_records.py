@@ -1,0 +1,286 @@
+"""What an mcap file holds, found by walking its records: the way to read one that was never finished.
+
+A finished file answers from its summary. Anything else is walked from the start up to the last whole record, every
+chunk checked against its checksum. Record layout: https://mcap.dev/spec.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from mcap.data_stream import ReadDataStream
+from mcap.opcode import Opcode
+from mcap.reader import make_reader
+from mcap.records import (
+    Attachment,
+    AttachmentIndex,
+    Channel,
+    Chunk,
+    ChunkIndex,
+    Header,
+    MessageIndex,
+    Metadata,
+    MetadataIndex,
+    Schema,
+)
+from mcap.stream_reader import get_chunk_data_stream
+from tqdm import tqdm
+
+from collector.bags.metadata import StoredFile, StoredTopic
+from collector.common.errors import MonoError
+
+MAGIC = b"\x89MCAP0\r\n"
+RECORD_HEAD = struct.Struct("<BQ")  # opcode, length
+# Keys of a channel's metadata, as rosbag2 writes them.
+QOS_KEY, TYPE_HASH_KEY = "offered_qos_profiles", "topic_type_hash"
+_MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time; the data follows
+# A half chunk larger than this is no chunk, but a damaged length.
+_HALF_CHUNK_BYTES = 2**28
+
+
+@dataclass
+class ChunkContent:
+    """The records inside a chunk.
+
+    Attributes:
+        schemas, channels: declared in it, by id.
+        messages: (time of arrival, offset in the chunk) of each message, per channel id.
+        end: where the last whole record ends.
+    """
+
+    schemas: dict[int, Schema] = field(default_factory=dict)
+    channels: dict[int, Channel] = field(default_factory=dict)
+    messages: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    end: int = 0
+
+
+@dataclass
+class FileContent:
+    """The records of a file.
+
+    Attributes:
+        end: byte behind the last whole record of the data section; 0 where not even a header is there.
+        is_finished: the file has its summary; only ``schemas``, ``channels`` and the counts are then filled in.
+        schemas, channels: by id.
+        chunks, attachments, metadata: their index records.
+        counts: messages per channel id.
+        first_ns, last_ns: times of arrival; None and 0 without messages.
+        damaged_chunks: whole chunks whose content cannot be read; they are in no index.
+        newest: content of the newest readable chunk, None without one.
+        half_chunk: the body of a chunk that breaks off at the file's end.
+    """
+
+    end: int = 0
+    is_finished: bool = False
+    schemas: dict[int, Schema] = field(default_factory=dict)
+    channels: dict[int, Channel] = field(default_factory=dict)
+    chunks: list[ChunkIndex] = field(default_factory=list)
+    attachments: list[AttachmentIndex] = field(default_factory=list)
+    metadata: list[MetadataIndex] = field(default_factory=list)
+    counts: Counter[int] = field(default_factory=Counter)
+    first_ns: int | None = None
+    last_ns: int = 0
+    damaged_chunks: int = 0
+    newest: ChunkContent | None = None
+    half_chunk: bytes = b""
+
+    def add_chunk(self, start: int, body: bytes) -> None:
+        """Note a whole chunk record that begins at byte ``start``.
+
+        Raises:
+            Exception: of many kinds, where its content cannot be read.
+        """
+        chunk = Chunk.read(ReadDataStream(BytesIO(body)))
+        stream, size = get_chunk_data_stream(chunk, validate_crc=True)
+        content = read_chunk(stream.read(size))
+        if not content.end == size == chunk.uncompressed_size:
+            raise ValueError("less in the chunk than it says")
+        self.schemas.update(content.schemas)
+        self.channels.update(content.channels)
+        self.newest = content
+        self.chunks.append(
+            ChunkIndex(
+                chunk_length=RECORD_HEAD.size + len(body),
+                chunk_start_offset=start,
+                compression=chunk.compression,
+                compressed_size=len(chunk.data),
+                message_end_time=chunk.message_end_time,
+                message_index_length=0,
+                message_index_offsets={},
+                message_start_time=chunk.message_start_time,
+                uncompressed_size=chunk.uncompressed_size,
+            )
+        )
+        for channel_id, rows in content.messages.items():
+            for log_time_ns, _ in rows:
+                self._count(channel_id, log_time_ns)
+
+    def add_record(self, start: int, opcode: int, body: bytes) -> bool:
+        """Note any other record; False for one that does not belong to the data section."""
+        reader, length = ReadDataStream(BytesIO(body)), RECORD_HEAD.size + len(body)
+        if opcode == Opcode.MESSAGE_INDEX:
+            if self.newest is not None:
+                index = self.chunks[-1]
+                index.message_index_offsets[MessageIndex.read(reader).channel_id] = start
+                index.message_index_length += length
+        elif opcode == Opcode.MESSAGE:
+            channel_id, _, log_time_ns, _ = _MESSAGE.unpack_from(body)
+            self._count(channel_id, log_time_ns)
+        elif opcode == Opcode.SCHEMA:
+            schema = Schema.read(reader)
+            self.schemas[schema.id] = schema
+        elif opcode == Opcode.CHANNEL:
+            channel = Channel.read(reader)
+            self.channels[channel.id] = channel
+        elif opcode == Opcode.METADATA:
+            self.metadata.append(MetadataIndex(offset=start, length=length, name=Metadata.read(reader).name))
+        elif opcode == Opcode.ATTACHMENT:
+            found = Attachment.read(reader)
+            self.attachments.append(
+                AttachmentIndex(
+                    offset=start,
+                    length=length,
+                    log_time=found.log_time,
+                    create_time=found.create_time,
+                    data_size=len(found.data),
+                    name=found.name,
+                    media_type=found.media_type,
+                )
+            )
+        elif opcode == Opcode.HEADER:
+            Header.read(reader)
+        else:
+            return False
+        return True
+
+    def stored_file(self, name: str) -> StoredFile:
+        """The file's row in ``metadata.yaml``."""
+        counts: Counter[str] = Counter()
+        for channel_id, number in self.counts.items():
+            if channel_id in self.channels:
+                counts[self.channels[channel_id].topic] += number
+        return StoredFile(name, dict(counts), self.first_ns or 0, self.last_ns)
+
+    def stored_topics(self) -> tuple[StoredTopic, ...]:
+        """The topics it declares."""
+        return tuple(
+            StoredTopic(
+                channel.topic,
+                self.schemas[channel.schema_id].name if channel.schema_id in self.schemas else "",
+                channel.message_encoding,
+                channel.metadata.get(QOS_KEY, ""),
+                channel.metadata.get(TYPE_HASH_KEY, ""),
+            )
+            for channel in self.channels.values()
+        )
+
+    def _count(self, channel_id: int, log_time_ns: int) -> None:
+        self.counts[channel_id] += 1
+        self.first_ns = log_time_ns if self.first_ns is None else min(self.first_ns, log_time_ns)
+        self.last_ns = max(self.last_ns, log_time_ns)
+
+
+def read_contents(path: Path, show_progress: bool = False) -> FileContent:
+    """What a file holds, by its summary if it was finished, else by walking it.
+
+    Raises:
+        MonoError: not an mcap file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        finished = _from_summary(stream)
+        if finished is not None:
+            return finished
+        stream.seek(0)
+        with tqdm(
+            total=size, unit="B", unit_scale=True, desc=path.name, delay=1.0, disable=None if show_progress else True
+        ) as bar:
+            return _walk(path, stream, size, bar)
+
+
+def read_chunk(data: bytes) -> ChunkContent:
+    """The records of a chunk's data, up to the first that is not whole or does not belong there."""
+    content = ChunkContent()
+    for start, opcode, body, _ in _records(BytesIO(data), len(data)):
+        if opcode == Opcode.MESSAGE and len(body) >= _MESSAGE.size:
+            channel_id, _, log_time_ns, _ = _MESSAGE.unpack_from(body)
+            content.messages.setdefault(channel_id, []).append((log_time_ns, start))
+        elif opcode == Opcode.SCHEMA:
+            schema = Schema.read(ReadDataStream(BytesIO(body)))
+            content.schemas[schema.id] = schema
+        elif opcode == Opcode.CHANNEL:
+            channel = Channel.read(ReadDataStream(BytesIO(body)))
+            content.channels[channel.id] = channel
+        else:
+            break
+        content.end = start + RECORD_HEAD.size + len(body)
+    return content
+
+
+def _from_summary(stream: BinaryIO) -> FileContent | None:
+    try:
+        summary = make_reader(stream).get_summary()
+    except Exception:
+        return None  # a torn end may read as anything
+    if summary is None or summary.statistics is None:
+        return None
+    found = summary.statistics
+    return FileContent(
+        is_finished=True,
+        schemas=summary.schemas,
+        channels=summary.channels,
+        counts=Counter(found.channel_message_counts),
+        last_ns=found.message_end_time,
+        first_ns=found.message_start_time if found.message_count else None,
+    )
+
+
+def _walk(path: Path, stream: BinaryIO, size: int, bar: tqdm) -> FileContent:
+    content = FileContent()
+    magic = stream.read(len(MAGIC))
+    if magic != MAGIC[: len(magic)]:
+        raise MonoError(f"{path} does not begin like an mcap file", "a bag file of alpamayo-mono or rosbag2")
+    if len(magic) < len(MAGIC):
+        return content
+    for start, opcode, body, is_whole in _records(stream, size):
+        bar.update(stream.tell() - bar.n)
+        if not is_whole:
+            content.half_chunk = body
+            break
+        try:
+            if opcode == Opcode.CHUNK:
+                content.add_chunk(start, body)
+            elif not content.add_record(start, opcode, body):
+                break
+        except Exception:
+            # Bytes that are no record fail in many ways inside the parser (struct, Unicode, zstd, checksum).
+            if opcode != Opcode.CHUNK:
+                break
+            content.damaged_chunks += 1
+            content.newest = None  # the message index that follows belongs to no chunk of ours
+            continue
+        content.end = stream.tell()
+    return content
+
+
+def _records(stream: BinaryIO, size: int) -> Iterator[tuple[int, int, bytes, bool]]:
+    """(offset, opcode, body, is_whole) of the records from the stream's position on; only a torn chunk is not whole."""
+    while True:
+        start = stream.tell()
+        head = stream.read(RECORD_HEAD.size)
+        if len(head) < RECORD_HEAD.size:
+            return
+        opcode, length = RECORD_HEAD.unpack(head)
+        left = size - start - RECORD_HEAD.size
+        if length <= left:
+            yield start, opcode, stream.read(length), True
+            continue
+        if opcode == Opcode.CHUNK and left <= _HALF_CHUNK_BYTES:
+            yield start, opcode, stream.read(left), False
+        return

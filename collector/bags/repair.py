@@ -1,0 +1,200 @@
+"""Repair of an mcap file that was never finished: keep every whole message, write the index that is missing.
+
+A recorder that dies (power, ``kill -9``, a full disk) leaves a file without index and, mostly, half a chunk at its end.
+The file is mended in place, since a second copy of a long drive may not fit the disk: what lies behind the last whole
+record is cut off (and kept beside it), the whole messages of a half chunk become a chunk of their own, and the summary
+follows. Damaged chunks between whole ones stay where they are and are left out of the index.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from mcap.data_stream import RecordBuilder
+from mcap.opcode import Opcode
+from mcap.records import Chunk, DataEnd, Footer, Header, MessageIndex, Statistics, SummaryOffset
+
+from collector.bags.mcap_records import MAGIC, RECORD_HEAD, FileContent, read_chunk, read_contents
+from collector.bags.metadata import StoredFile, StoredTopic
+
+_CHUNK = struct.Struct("<QQQII")  # first and last time, size, checksum, length of the compression's name
+_COPY_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What became of a file.
+
+    Attributes:
+        file: the finished file.
+        topics: what it declares.
+        was_finished: nothing had to be done.
+        salvaged: messages taken out of a half chunk.
+        damaged_chunks: chunks that cannot be read and are in no index.
+        bytes_cut: bytes cut off the end, of a half chunk or an index that broke off.
+        aside: the file that keeps them, None where none were kept.
+    """
+
+    file: StoredFile
+    topics: tuple[StoredTopic, ...]
+    was_finished: bool = False
+    salvaged: int = 0
+    damaged_chunks: int = 0
+    bytes_cut: int = 0
+    aside: Path | None = None
+
+
+def repair_mcap(path: Path, keep_aside: bool = True, show_progress: bool = False) -> Repair:
+    """Finish an mcap file in place; a finished one is left alone.
+
+    Safe to interrupt and to call again: the end is copied aside before it is cut off.
+
+    Args:
+        path: the file; nobody may be writing it.
+        keep_aside: keep what is cut off in ``NAME.torn``; the bytes before it and that file are the original.
+        show_progress: a bar on long files.
+
+    Raises:
+        MonoError: not an mcap file.
+        OSError: the disk is full, or the file may not be written.
+    """
+    content = read_contents(path, show_progress)
+    if content.is_finished:
+        return Repair(content.stored_file(path.name), content.stored_topics(), True)
+    _drop_incomplete_index(content)
+    size = path.stat().st_size
+    aside = _set_aside(path, content.end) if keep_aside and size > content.end else None
+    cut = size - content.end
+    with path.open("r+b") as stream:
+        stream.truncate(content.end)
+        stream.seek(content.end)
+        if not content.end:
+            builder = RecordBuilder()
+            Header("ros2", "alpamayo_mono").write(builder)
+            stream.write(MAGIC + builder.end())
+        _write_newest_index(stream, content)
+        salvaged = _write_salvage(stream, content)
+        stream.write(_summary(content, stream.tell()))
+        stream.flush()
+        os.fsync(stream.fileno())
+    return Repair(
+        content.stored_file(path.name), content.stored_topics(), False, salvaged, content.damaged_chunks, cut, aside
+    )
+
+
+def _drop_incomplete_index(content: FileContent) -> None:
+    """Cut back to the newest chunk's end when its message index is not all there, so that it is written anew."""
+    if content.newest is None:
+        return
+    index = content.chunks[-1]
+    chunk_end = index.chunk_start_offset + index.chunk_length
+    if set(index.message_index_offsets) != set(content.newest.messages) and (
+        content.end == chunk_end + index.message_index_length
+    ):
+        index.message_index_offsets.clear()
+        index.message_index_length = 0
+        content.end = chunk_end
+    else:
+        content.newest = None
+
+
+def _set_aside(path: Path, end: int) -> Path:
+    number, aside = 0, path.with_name(path.name + ".torn")
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.torn{number}")
+    with path.open("rb") as source, aside.open("xb") as target:
+        source.seek(end)
+        while part := source.read(_COPY_BYTES):
+            target.write(part)
+        target.flush()
+        os.fsync(target.fileno())
+    return aside
+
+
+def _write_newest_index(stream: BinaryIO, content: FileContent) -> None:
+    if content.newest is None:
+        return
+    index, builder, start = content.chunks[-1], RecordBuilder(), stream.tell()
+    for channel_id, rows in content.newest.messages.items():
+        index.message_index_offsets[channel_id] = start + builder.count
+        MessageIndex(channel_id, rows).write(builder)
+    index.message_index_length = builder.count
+    stream.write(builder.end())
+    content.newest = None
+
+
+def _write_salvage(stream: BinaryIO, content: FileContent) -> int:
+    """Write the whole messages of a half chunk as a chunk of their own; returns how many there were."""
+    half = content.half_chunk
+    if len(half) < _CHUNK.size or _CHUNK.unpack_from(half)[-1]:
+        return 0  # half a compressed block yields nothing
+    try:
+        found = read_chunk(half[_CHUNK.size + 8 :])
+    except Exception:
+        return 0  # pages that never reached the disk read as anything
+    times = [log_time_ns for rows in found.messages.values() for log_time_ns, _ in rows]
+    if not times:
+        return 0
+    data = half[_CHUNK.size + 8 :][: found.end]
+    builder, start = RecordBuilder(), stream.tell()
+    Chunk(
+        compression="",
+        data=data,
+        message_end_time=max(times),
+        message_start_time=min(times),
+        uncompressed_crc=zlib.crc32(data),
+        uncompressed_size=len(data),
+    ).write(builder)
+    record = builder.end()
+    stream.write(record)
+    content.add_chunk(start, record[RECORD_HEAD.size :])
+    _write_newest_index(stream, content)
+    return len(times)
+
+
+def _summary(content: FileContent, at: int) -> bytes:
+    """Everything behind the data section, for a file whose data ends at byte ``at``."""
+    data_end, builder = RecordBuilder(), RecordBuilder()
+    DataEnd(0).write(data_end)
+    before = data_end.end()
+    start = at + len(before)
+    statistics = Statistics(
+        attachment_count=len(content.attachments),
+        channel_count=len(content.channels),
+        channel_message_counts=dict(content.counts),
+        chunk_count=len(content.chunks),
+        message_count=sum(content.counts.values()),
+        message_end_time=content.last_ns,
+        message_start_time=content.first_ns or 0,
+        metadata_count=len(content.metadata),
+        schema_count=len(content.schemas),
+    )
+    groups = (
+        (Opcode.SCHEMA, list(content.schemas.values())),
+        (Opcode.CHANNEL, list(content.channels.values())),
+        (Opcode.STATISTICS, [statistics]),
+        (Opcode.CHUNK_INDEX, content.chunks),
+        (Opcode.ATTACHMENT_INDEX, content.attachments),
+        (Opcode.METADATA_INDEX, content.metadata),
+    )
+    offsets = []
+    for opcode, records in groups:
+        group_start = builder.count
+        for record in records:
+            record.write(builder)
+        if records:
+            offsets.append(SummaryOffset(opcode, start + group_start, builder.count - group_start))
+    offset_start = start + builder.count
+    for offset in offsets:
+        offset.write(builder)
+    summary = builder.end()
+    # The footer's checksum covers the summary and the footer up to the checksum itself.
+    begun = struct.pack("<BQQQ", Opcode.FOOTER, 20, start, offset_start)
+    Footer(start, offset_start, zlib.crc32(begun, zlib.crc32(summary))).write(builder)
+    return before + summary + builder.end() + MAGIC

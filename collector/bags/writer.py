@@ -1,0 +1,302 @@
+"""Bags written without ROS: mcap that ROS 2 Humble plays, in files of bounded size, safe against a sudden end.
+
+What was written reaches the kernel at least every ``FLUSH_S`` (a killed process loses no more) and the disk every
+``SYNC_S`` (nor does a power cut); :mod:`collector.bags.recover` then finishes the bag. On a full disk the bag is
+finished at once, in the room kept for its index.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from mcap.writer import CompressionType, Writer
+
+from collector.bags.mcap_records import QOS_KEY, TYPE_HASH_KEY
+from collector.bags.metadata import RESERVE_FILE, StoredFile, StoredTopic, write_metadata
+from collector.bags.reader import typestore
+from collector.bags.repair import repair_mcap
+from collector.common.errors import MonoError
+from collector.ros.topics import Topic
+
+FLUSH_S = 0.4
+SYNC_S = 1.0
+# The index of an hour, or of a 4 GB file, takes about 2 MB.
+RESERVE_BYTES = 4 * 2**20
+# More would only make a killed recording lose more; less would make the index longer.
+_CHUNK_BYTES = 2**20
+_RECORD_BYTES = 31  # around each message
+# No space left, a quota reached, a file as large as the file system takes.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def qos_text(topic: Topic) -> str:
+    """The QoS of a topic as a bag holds it (YAML in the numbers of Humble), so that playback offers what was sent."""
+    from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+    from rosbags.rosbag2.metadata import dump_qos_v8
+
+    forever = QosTime(9223372036, 854775807)
+    qos = Qos(
+        QosHistory.KEEP_LAST,
+        topic.depth,
+        QosReliability.RELIABLE if topic.reliability == "reliable" else QosReliability.BEST_EFFORT,
+        QosDurability.TRANSIENT_LOCAL if topic.durability == "transient_local" else QosDurability.VOLATILE,
+        forever,
+        forever,
+        QosLiveliness.AUTOMATIC,
+        forever,
+        False,
+    )
+    return dump_qos_v8([qos])
+
+
+class BagWriter:
+    """Writes an mcap bag (metadata version 8), definitions embedded in each of its files.
+
+    Not thread safe: one thread owns it. When a method raises OSError the disk took no more: call :meth:`close`, which
+    finishes the bag with what was written.
+
+    Args:
+        folder: the bag; it must not exist.
+        topics: what will be written, by the names and types it has in the bag.
+        split_bytes: begin a new file after this many bytes; 0 never does.
+        split_ns: begin a new file after this much time of arrival; 0 never does.
+        reserve_bytes: room kept on the disk for the index.
+
+    Raises:
+        MonoError: the folder exists, cannot be made, or a type is unknown.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        topics: Sequence[Topic],
+        split_bytes: int = 0,
+        split_ns: int = 0,
+        reserve_bytes: int = RESERVE_BYTES,
+    ) -> None:
+        self.folder = Path(folder)
+        store = typestore()
+        unknown = sorted({topic.type for topic in topics} - set(store.fielddefs))
+        if unknown:
+            raise MonoError(
+                f"no definition of {', '.join(unknown)}",
+                "a type of ROS 2 Humble or of collector/msg",
+                "add its .msg text to collector/msg/<package>/msg",
+            )
+        if self.folder.exists():
+            raise MonoError(f"{self.folder} exists", "a bag folder to create", "choose another name")
+        self._topics = tuple(
+            StoredTopic(topic.name, topic.type, "cdr", qos_text(topic), store.hash_rihs01(topic.type))
+            for topic in topics
+        )
+        self._definitions = {
+            name: store.generate_msgdef(name, ros_version=2)[0]
+            for name in dict.fromkeys(topic.type for topic in topics)
+        }
+        self._split_bytes, self._split_ns = split_bytes, split_ns
+        self._files: list[StoredFile] = []
+        self._is_broken = self._is_closed = False
+        self._path: Path
+        self._stream: BinaryIO
+        self._writer: Writer
+        self._channels: dict[str, int]
+        self._counts: Counter[str]
+        self._bytes = self._start_ns = self._end_ns = 0
+        self._flushed_s = self._synced_s = 0.0
+        # One thread, so that a file is closed after the syncs before.
+        self._sync_thread = ThreadPoolExecutor(1, thread_name_prefix="bag-sync")
+        self._syncs: deque[Future[None]] = deque()
+        is_ours = False
+        try:
+            self.folder.mkdir(parents=True)
+            is_ours = True
+            _reserve(self.folder / RESERVE_FILE, reserve_bytes)
+            self._open_file()
+        except OSError as error:
+            if is_ours:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise MonoError(
+                f"the bag {self.folder} cannot be begun: {error.strerror or error}",
+                "a folder of yours on a disk with free space",
+                "make room, or name another place",
+            ) from error
+
+    @property
+    def stored(self) -> dict[str, int]:
+        """Messages per topic in the finished files; complete after :meth:`close`."""
+        counts: Counter[str] = Counter()
+        for file in self._files:
+            counts.update(file.counts)
+        return dict(counts)
+
+    def write(self, topic_name: str, received_ns: int, cdr: bytes | memoryview) -> None:
+        """Append one serialised message.
+
+        Raises:
+            OSError: the disk takes no more.
+        """
+        if self._is_full(received_ns):
+            self._finish_file()
+            self._open_file()
+        try:
+            self._writer.add_message(self._channels[topic_name], received_ns, cdr, received_ns)  # type: ignore[arg-type]
+        except OSError:
+            self._is_broken = True
+            raise
+        self._bytes += len(cdr) + _RECORD_BYTES
+        if not self._counts:
+            self._start_ns = self._end_ns = received_ns
+        self._start_ns, self._end_ns = min(self._start_ns, received_ns), max(self._end_ns, received_ns)
+        self._counts[topic_name] += 1
+
+    def keep_safe(self) -> None:
+        """Hand what waits to the kernel and to the disk when it is time to; call it often, also when nothing comes.
+
+        Raises:
+            OSError: the disk takes no more.
+        """
+        now_s = time.monotonic()
+        if now_s < self._flushed_s + FLUSH_S:
+            return
+        try:
+            self._writer.flush()
+            self._look_at_syncs()
+            if not self._syncs and now_s >= self._synced_s + SYNC_S:
+                self._sync_later(self._stream)
+                self._synced_s = now_s
+        except OSError:
+            self._is_broken = True
+            raise
+        self._flushed_s = now_s
+
+    def close(self) -> None:
+        """Write index and metadata; the bag is complete only after this.
+
+        Raises:
+            OSError: the end could not be stored. The bag is finished without it, unless ``metadata.yaml`` is missing:
+                then :func:`collector.bags.recover.recover_bag` finishes it once there is room.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        failure: OSError | None = None
+        if not self._is_broken:
+            try:
+                self._finish_file(is_last=True)
+            except OSError as error:
+                failure = error
+        self._sync_thread.shutdown()
+        (self.folder / RESERVE_FILE).unlink(missing_ok=True)
+        if self._is_broken:
+            with suppress(OSError):  # its buffer finds no room either
+                self._stream.close()
+            if self._path.exists():
+                self._files.append(repair_mcap(self._path, keep_aside=False).file)
+        write_metadata(self.folder, self._files, self._topics)
+        if failure is not None:
+            raise failure
+
+    def _is_full(self, received_ns: int) -> bool:
+        if not self._counts:
+            return False
+        return bool(
+            (self._split_bytes and self._bytes >= self._split_bytes)
+            or (self._split_ns and received_ns - self._start_ns >= self._split_ns)
+        )
+
+    def _open_file(self) -> None:
+        self._path = self.folder / f"{self.folder.name}_{len(self._files)}.mcap"
+        self._counts = Counter()
+        self._bytes = self._start_ns = self._end_ns = 0
+        self._flushed_s = self._synced_s = time.monotonic()
+        try:
+            self._stream = create_file(self._path)
+            with suppress(OSError):  # not every file system has locks
+                fcntl.flock(self._stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Frames are JPEG already: compression would cost time and save nothing.
+            self._writer = Writer(self._stream, chunk_size=_CHUNK_BYTES, compression=CompressionType.NONE)
+            self._writer.start("ros2", "alpamayo_mono")
+            self._channels = self._declare(self._writer)
+            self._writer.flush()
+            _sync_folder(self.folder)
+        except OSError:
+            self._is_broken = True
+            raise
+
+    def _declare(self, writer: Writer) -> dict[str, int]:
+        schemas = {
+            name: writer.register_schema(name, "ros2msg", text.encode()) for name, text in self._definitions.items()
+        }
+        return {
+            topic.name: writer.register_channel(
+                topic.name, topic.encoding, schemas[topic.type], {QOS_KEY: topic.qos, TYPE_HASH_KEY: topic.type_hash}
+            )
+            for topic in self._topics
+        }
+
+    def _finish_file(self, is_last: bool = False) -> None:
+        try:
+            self._writer.finish()
+            self._stream.flush()
+            self._sync_later(self._stream, and_close=True)
+            self._look_at_syncs(wait=is_last)
+        except OSError:
+            self._is_broken = True
+            raise
+        self._files.append(StoredFile(self._path.name, dict(self._counts), self._start_ns, self._end_ns))
+
+    def _sync_later(self, stream: BinaryIO, and_close: bool = False) -> None:
+        """Have a file reach the disk, in a thread: a slow disk must not keep what comes next out of the kernel."""
+
+        def sync() -> None:
+            with stream if and_close else nullcontext():
+                os.fdatasync(stream.fileno())
+
+        self._syncs.append(self._sync_thread.submit(sync))
+
+    def _look_at_syncs(self, wait: bool = False) -> None:
+        """Forget the syncs that are done, or all once they are.
+
+        Raises:
+            OSError: one failed.
+        """
+        while self._syncs and (wait or self._syncs[0].done()):
+            self._syncs.popleft().result()
+
+
+def create_file(path: Path) -> BinaryIO:
+    """A new file to write a part of a bag to."""
+    return path.open("xb")
+
+
+def _reserve(path: Path, size: int) -> None:
+    if not size:
+        return
+    with path.open("xb") as stream:
+        try:
+            os.posix_fallocate(stream.fileno(), 0, size)
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise  # others: a file system that cannot reserve
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new file's name outlive a power cut, not only its content."""
+    for place in (folder, folder.parent):
+        descriptor = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            pass  # some file systems refuse folders
+        finally:
+            os.close(descriptor)

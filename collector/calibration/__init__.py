@@ -1,0 +1,1 @@
+"""The camera's time offset and pitch, from a recorded bag."""

@@ -1,0 +1,234 @@
+"""Pairs of neighbouring frames of a bag: how the camera moved between them, and how the kart did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from collector.bags.reader import BagReader
+from collector.calibration.ego_motion import Motion, gray_image, motion_between
+from collector.calibration.fit import FitLimits, lag_grid
+from collector.calibration.intrinsics import read_intrinsics
+from collector.calibration.model import Intrinsics, intrinsics_of, undistorted
+from collector.common.errors import MonoError
+from collector.pose_tracks.tracks import NS, PoseTrack
+from collector.ros.images import FrameError, RawFrame
+
+FloatArray = NDArray[np.float64]
+Gray = NDArray[np.uint8]
+
+# Frames are looked at in runs: only neighbours tell something.
+RUN_FRAMES = 50
+# Of a faster camera not every frame is looked at: within 33 ms a turn is lost in the noise.
+_SHORTEST_STEP_NS, _LONGEST_STEP_NS = 80_000_000, 300_000_000
+_HALF_WINDOW_NS = NS // 2  # speed and straightness are those of the second around a pair
+_DEFAULT_HFOV_DEG = 90.0
+_LENSES = ("", "plumb_bob", "rational_polynomial")
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """What N pairs of neighbouring frames told.
+
+    Attributes:
+        start_ns, end_ns: (N,) header stamps.
+        rotations: (N, 3) of the scene in optical axes, radians.
+        pitches_rad: (N,) how far the optical axis looks down from the direction of travel.
+        odometry_turn_rad: (N, L) how far the kart turned left between both stamps minus each lag.
+        straight: (N,) on a straight, by the odometry.
+        shown: the frame on a straight with the most features and its motion, for the plot.
+        frames: frames looked at.
+        passed_over: of which gave no pair with the frame before, by reason.
+        intrinsics: of the recording.
+    """
+
+    start_ns: NDArray[np.int64]
+    end_ns: NDArray[np.int64]
+    rotations: FloatArray
+    pitches_rad: FloatArray
+    odometry_turn_rad: FloatArray
+    straight: NDArray[np.bool_]
+    shown: tuple[Gray, Motion] | None
+    frames: int
+    passed_over: dict[str, int]
+    intrinsics: Intrinsics
+
+    @property
+    def seconds(self) -> FloatArray:
+        """(N,) time between the two frames."""
+        return np.asarray((self.end_ns - self.start_ns) / NS, np.float64)
+
+    def image_turn_rad(self, pitch_rad: float) -> FloatArray:
+        """(N,) how far the camera turned left about the vertical, given its pitch."""
+        turn = self.rotations[:, 1] * np.cos(pitch_rad) + self.rotations[:, 2] * np.sin(pitch_rad)
+        return np.asarray(turn, np.float64)
+
+
+def read_pairs(
+    bag: BagReader,
+    topic: str,
+    info_topic: str | None,
+    hfov_deg: float | None,
+    track: PoseTrack,
+    limits: FitLimits,
+    max_frames: int,
+    min_speed_mps: float,
+    show_progress: bool = True,
+) -> Pairs:
+    """Look at the frames of a bag.
+
+    Args:
+        bag: opened; topic: its camera; info_topic: its CameraInfo, by default the one beside the camera.
+        hfov_deg: horizontal field of view in place of the CameraInfo.
+        track: the kart's poses.
+        limits: the lags searched, and what a straight is.
+        max_frames: frames to look at, in runs spread over the bag.
+        min_speed_mps: slower moments are passed over.
+        show_progress: with a bar.
+
+    Raises:
+        MonoError: intrinsics that are none, or not a single frame that can be decoded.
+    """
+    kart = _KartMotion(track, lag_grid(limits))
+    intrinsics: Intrinsics | None = None
+    shown: tuple[Gray, Motion] | None = None
+    last: tuple[RawFrame, Gray] | None = None
+    rows: list[tuple[Any, ...]] = []
+    reasons: Counter[str] = Counter()
+    seen = 0
+    for frame in _chosen(bag, topic, max_frames, show_progress):
+        if frame is None or (last is not None and frame.stamp_ns - last[0].stamp_ns < -NS):
+            last = None  # the end of a run, a message that cannot be read, or a clock that has restarted
+        if frame is None or (last is not None and frame.stamp_ns - last[0].stamp_ns < _SHORTEST_STEP_NS):
+            continue
+        seen += 1
+        try:
+            gray, size_px = gray_image(frame)
+        except FrameError:
+            reasons["undecodable"] += 1
+            last = None
+            continue
+        intrinsics = intrinsics or _intrinsics(bag, topic, info_topic, hfov_deg, size_px)
+        before, last = last, (frame, gray)
+        if before is None or frame.stamp_ns - before[0].stamp_ns > _LONGEST_STEP_NS or before[1].shape != gray.shape:
+            reasons["no frame shortly before"] += 1
+            continue
+        moved = kart.between(before[0], frame)
+        if moved is None or moved.speed_mps < min_speed_mps:
+            reasons["no pose" if moved is None else "too slow"] += 1
+            continue
+        motion = motion_between(before[1], gray, intrinsics)
+        if motion is None:
+            reasons["too few features"] += 1
+            continue
+        is_straight = moved.yaw_rate_radps < limits.straight_yaw_rate_radps
+        if is_straight and (shown is None or motion.tracks > shown[1].tracks):
+            shown = before[1], motion
+        rows.append(
+            (before[0].stamp_ns, frame.stamp_ns, motion.rotation, motion.pitch_rad, moved.turns_rad, is_straight)
+        )
+    if intrinsics is None:
+        raise MonoError(
+            f"none of {seen} frames of {topic} in {bag.path} can be decoded", "JPEG, PNG or a raw image", "record again"
+        )
+    starts, ends, rotations, pitches, turns, straight = zip(*rows) if rows else [()] * 6
+    return Pairs(
+        np.array(starts, np.int64),
+        np.array(ends, np.int64),
+        np.array(rotations, np.float64).reshape(-1, 3),
+        np.array(pitches, np.float64),
+        np.array(turns, np.float64).reshape(-1, len(kart.lags_ns)),
+        np.array(straight, bool),
+        shown,
+        seen,
+        dict(reasons),
+        intrinsics,
+    )
+
+
+def _chosen(bag: BagReader, topic: str, max_frames: int, show_progress: bool) -> Iterator[RawFrame | None]:
+    """The frames of runs spread evenly over the bag; None between runs that are not neighbours."""
+    total = bag.counts[topic]
+    share = min(1.0, max_frames / max(1, total))
+    frames = tqdm(
+        bag.frames(topic),
+        desc=f"calibrate {bag.path.name}",
+        total=total,
+        unit="frame",
+        disable=None if show_progress else True,
+        dynamic_ncols=True,
+    )
+    taking = False
+    for number, frame in enumerate(frames):
+        run = number // RUN_FRAMES
+        if int((run + 1) * share) > int(run * share):
+            taking = True
+            yield frame
+        elif taking:
+            taking = False
+            yield None
+
+
+def _intrinsics(
+    bag: BagReader, image_topic: str, info_topic: str | None, hfov_deg: float | None, size_px: tuple[int, int]
+) -> Intrinsics:
+    """From the field of view if one is given, else from the bag's CameraInfo, else 90 degrees."""
+    if hfov_deg is not None:
+        return undistorted(hfov_deg, f"--hfov-deg {hfov_deg:g}", *size_px)
+    known = read_intrinsics(bag, image_topic, info_topic)
+    if known is None:
+        return undistorted(_DEFAULT_HFOV_DEG, f"an assumed field of view of {_DEFAULT_HFOV_DEG:g} degrees", *size_px)
+    if known["distortion_model"] not in _LENSES:
+        raise MonoError(
+            f"the lens model {known['distortion_model']!r} in {known['topic']}",
+            "plumb_bob or rational_polynomial",
+            "undistort the images before, or give --hfov-deg to take them as undistorted",
+        )
+    lens = known["D"] if any(known["D"]) else ()
+    return intrinsics_of(known["K"], known["topic"], known["width"], known["height"], lens)
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """The kart around a pair of frames: (L,) turns per lag, speed, and the faster of two half seconds' yaw rates."""
+
+    turns_rad: FloatArray
+    speed_mps: float
+    yaw_rate_radps: float
+
+
+class _KartMotion:
+    """Looks up turns, speed and straightness in a pose track."""
+
+    def __init__(self, track: PoseTrack, lags_s: FloatArray) -> None:
+        self._track = track
+        self.lags_ns = np.round(lags_s * NS).astype(np.int64)
+        self._reach_ns = max(int(self.lags_ns[-1]), _HALF_WINDOW_NS)
+        self._yaws = [np.unwrap(piece.poses[:, 2]) for piece in track.pieces]
+
+    def between(self, before: RawFrame, after: RawFrame) -> _Moved | None:
+        """None where the poses do not reach far enough around the two frames."""
+        index = self._track.piece_at(before.stamp_ns, self._track.epoch_at(before.received_ns))
+        if isinstance(index, str):
+            return None
+        piece, yaws = self._track.pieces[index], self._yaws[index]
+        first_ns, last_ns = piece.stamps_ns[0], piece.stamps_ns[-1]
+        if before.stamp_ns - self._reach_ns < first_ns or after.stamp_ns + self._reach_ns > last_ns:
+            return None
+        # Relative to the pair: nanoseconds since 1970 lose their low bits as float64.
+        around = before.stamp_ns - self._reach_ns - NS, after.stamp_ns + self._reach_ns + NS
+        near = slice(*np.searchsorted(piece.stamps_ns, around).tolist())
+        times = (piece.stamps_ns[near] - before.stamp_ns).astype(np.float64)
+        step_ns = after.stamp_ns - before.stamp_ns
+        turns = np.interp(step_ns - self.lags_ns, times, yaws[near]) - np.interp(-self.lags_ns, times, yaws[near])
+        window = step_ns / 2.0 + np.array([-_HALF_WINDOW_NS, 0.0, _HALF_WINDOW_NS])
+        yaw = np.interp(window, times, yaws[near])
+        x, y = (np.interp(window[[0, 2]], times, piece.poses[near, axis]) for axis in (0, 1))
+        speed_mps = float(np.hypot(x[1] - x[0], y[1] - y[0])) * NS / (2 * _HALF_WINDOW_NS)
+        return _Moved(turns, speed_mps, float(np.abs(np.diff(yaw)).max()) * NS / _HALF_WINDOW_NS)

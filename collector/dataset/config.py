@@ -1,0 +1,161 @@
+"""Settings of a build, and its count of where every frame went."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from collector.common.errors import MonoError
+from collector.common.workers import default_workers
+from collector.geometry.curvature import CurveThresholds
+from collector.pose_tracks.tracks import TrackConfig
+from collector.reasoning.claims import Language
+from collector.ros.topics import AWSIM_STATUS, ODOMETRY, VELOCITY_STATUS
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Cut recorded bags into samples of one front image, a thought and a path that agree.
+
+    Attributes:
+        bags: bag folders (metadata.yaml inside) or single .mcap / .db3 files.
+        out: dataset folder to write.
+        stride: use every n-th frame; 10 Hz frames with stride 5 give two samples a second.
+        val_fraction: share of the driving kept for validation, by laps, with a guard band around it.
+        seed: of the split and of the phrasing of the thoughts.
+        reasoning: JSONL of texts to curate instead of writing our own: {"stamp_ns": .., "reasoning": "..",
+            "bag": ".."} (bag is optional); frames without a text are rejected.
+        reasoning_language: of the thoughts we write: en, as the released model speaks, or ja.
+        calibration: YAML of `alpamayo-mono calibrate`; poses are then taken at each stamp minus its lag, the moment
+            that the picture shows. Without one a picture is taken to show its stamp.
+        image_topic: camera topic; by default our JPEG topic, else the raw one.
+        odometry_topic: the pose of base_link in the map: nav_msgs/Odometry, or geometry_msgs/PoseStamped or
+            PoseWithCovarianceStamped.
+        velocity_topic: VelocityReport, used where the bag has it.
+        status_topic: the simulator's status with the lap count, used where the bag has it.
+        min_speed_mps: a frame whose kart is on average slower than this over the thought's window stands still.
+        frame_tolerance_s: how far an older frame may lie from its ideal time.
+        jpeg_quality: for frames recorded raw; recorded JPEG is kept byte for byte.
+        track: what counts as one continuous motion, and smoothing of noisy poses.
+        thresholds: of the curve labels and of the contradiction filter.
+        balance: level the training split by label and radius, by seed: straights and the commonest bends are thinned.
+        balance_ratio: a bin keeps at most this many times what the smallest bin has.
+        balance_rare_share: a bin with a smaller share of the training samples is kept whole and levels no other.
+        overwrite: replace a dataset that is there already.
+        workers: threads that compress raw frames and check recorded ones; the dataset is the same for any number.
+    """
+
+    bags: tuple[Path, ...]
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    stride: int = 1
+    val_fraction: float = 0.1
+    seed: int = 0
+    reasoning: Path | None = None
+    reasoning_language: Language = "en"
+    calibration: Path | None = None
+    image_topic: str | None = None
+    odometry_topic: str = ODOMETRY.name
+    velocity_topic: str = VELOCITY_STATUS.name
+    status_topic: str = AWSIM_STATUS.name
+    min_speed_mps: float = 0.5
+    frame_tolerance_s: float = 0.06
+    jpeg_quality: int = 95
+    track: TrackConfig = field(default_factory=TrackConfig)
+    thresholds: CurveThresholds = field(default_factory=CurveThresholds)
+    balance: bool = False
+    balance_ratio: float = 2.0
+    balance_rare_share: float = 0.05
+    overwrite: bool = False
+    workers: int = field(default_factory=default_workers)
+
+    def __post_init__(self) -> None:
+        if not self.bags:
+            raise MonoError("no bag", "at least one bag folder", "name one: --bags FOLDER")
+        if self.stride < 1:
+            raise MonoError(f"a stride of {self.stride}", "1 or more", "use 1 for every frame")
+        if not 0.0 <= self.val_fraction < 1.0:
+            raise MonoError(f"a validation fraction of {self.val_fraction}", "from 0 to below 1", "use for example 0.1")
+        if not (self.balance_ratio >= 1.0 and 0.0 <= self.balance_rare_share < 1.0):
+            raise MonoError(
+                f"a balance ratio of {self.balance_ratio} and a rare share of {self.balance_rare_share}",
+                "a ratio of 1 or more, a share from 0 to below 1",
+                "use for example 2 and 0.05",
+            )
+        if not 1 <= self.jpeg_quality <= 100:
+            raise MonoError(f"a JPEG quality of {self.jpeg_quality}", "1 to 100", "use for example 95")
+        if self.workers < 1:
+            raise MonoError(f"{self.workers} workers", "1 or more", "leave --workers out to use every core")
+
+
+@dataclass
+class BuildReport:
+    """Where every frame went.
+
+    Attributes:
+        seen: camera messages in the bags.
+        kept: samples in ``metadata.jsonl``.
+        quarantined: samples whose text and path disagree.
+        rejected: the rest, by reason.
+        labels, splits: of the kept samples.
+        breaks: why a bag could not be read to its end, by bag; what lies before is used.
+    """
+
+    seen: int = 0
+    kept: int = 0
+    quarantined: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    splits: dict[str, int] = field(default_factory=dict)
+    breaks: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, label: str, split: str) -> None:
+        """Count one frame in."""
+        self.kept += 1
+        self.labels[label] = self.labels.get(label, 0) + 1
+        self.splits[split] = self.splits.get(split, 0) + 1
+
+    def reject(self, reason: str, frames: int = 1) -> None:
+        """Count frames out."""
+        self.rejected[reason] = self.rejected.get(reason, 0) + frames
+
+    def take_back(self, label: str, split: str, reason: str) -> None:
+        """Count a frame out that had been counted in."""
+        self.kept -= 1
+        self.labels[label] -= 1
+        self.splits[split] -= 1
+        self.reject(reason)
+
+    def note_break(self, bag: str, why: str) -> None:
+        """Remember why a bag could not be read to its end (empty: it could)."""
+        if why:
+            self.breaks.setdefault(bag, why)
+
+    def counts(self) -> dict[str, Any]:
+        """All of it as plain values, in an order that does not depend on what came first."""
+        values = asdict(self)
+        return {
+            name: dict(sorted(value.items())) if isinstance(value, dict) else value for name, value in values.items()
+        }
+
+    def check_sum(self) -> None:
+        """Raise if a frame was lost or counted twice; that would be a fault of ours."""
+        total = self.kept + self.quarantined + sum(self.rejected.values())
+        if total != self.seen:
+            raise AssertionError(f"{self.seen} frames seen, {total} accounted for")
+
+    def table(self) -> str:
+        """The counts for a terminal; they add up to the frames seen."""
+        rows = [("kept", self.kept), ("quarantined (text and path disagree)", self.quarantined)]
+        rows += [(f"rejected: {reason}", count) for reason, count in sorted(self.rejected.items())]
+        rows.append(("frames seen", self.seen))
+        width = max(len(name) for name, _ in rows)
+        lines = [f"{name:<{width}}  {count:>8}" for name, count in rows]
+        lines.insert(-1, "-" * (width + 10))
+        if self.breaks:
+            lines.append(f"{'bags that break off':<{width}}  {len(self.breaks):>8}")
+        for title, counts in (("labels", self.labels), ("splits", self.splits)):
+            lines.append(f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+        return "\n".join(lines)

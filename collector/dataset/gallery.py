@@ -1,0 +1,154 @@
+"""A sample as a card for a page: the picture with the path on the road, the path from above, the thought."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from collector.calibration.intrinsics import DatasetCameras
+from collector.common.errors import MonoError, require
+from collector.dataset.schema import QuarantinedSample, Sample
+from collector.dataset.statistics import radius_m
+from collector.geometry.path_drawing import AboveView, Image, above_svg, draw_seen, ground_from_above
+from collector.ros.images import encode_jpeg
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+# Width and JPEG quality to try, until a picture fits the bytes a card may have.
+_SIZES = ((480, 82), (480, 70), (400, 62), (320, 55), (240, 45))
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a page shows of a sample.
+
+    Attributes:
+        state: ``kept`` or ``quarantined``.
+        image: JPEG as a data URI, empty where the frame cannot be read, and then ``fault`` says why.
+        above: the path from above, SVG.
+        radius: in words. curvature_1pm: largest in the thought's window, to sort by.
+        claim: what the text claims, measured: what the path does, verdict: why it is quarantined (kept: empty).
+    """
+
+    id: str
+    state: str
+    label: str
+    split: str
+    bag: str
+    lap: int
+    stamp_s: float
+    reasoning: str
+    image: str
+    fault: str
+    above: str
+    radius: str
+    curvature_1pm: float
+    turn_deg: float
+    entry: str
+    speed_mps: float
+    claim: str
+    measured: str
+    verdict: str
+    thresholds: str
+
+
+def make_card(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int = 60_000) -> Card:
+    """One sample as a card; a frame that cannot be read costs the picture only.
+
+    Args:
+        sample: of ``metadata.jsonl`` or ``quarantine.jsonl``.
+        folder: the dataset.
+        cameras: of the dataset.
+        most_bytes: the picture becomes smaller and coarser until it fits.
+    """
+    image = ground = fault = ""
+    try:
+        image, ground = _pictures(sample, folder, cameras, most_bytes)
+    except MonoError as error:
+        fault = error.found
+    verdict = sample.verdict if isinstance(sample, QuarantinedSample) else {}
+    measured = verdict.get("measured")
+    measured = measured if isinstance(measured, dict) else {}
+    thresholds = verdict.get("thresholds")
+    radius = radius_m(sample)
+    return Card(
+        id=sample.id,
+        state="quarantined" if isinstance(sample, QuarantinedSample) else "kept",
+        label=sample.curve.label,
+        split=sample.split,
+        bag=sample.bag,
+        lap=sample.lap,
+        stamp_s=sample.stamp_ns / 1e9,
+        reasoning=sample.reasoning,
+        image=image,
+        fault=fault,
+        above=above_svg(sample.history_array(), sample.future_array(), ground),
+        radius=f"{radius:.1f} m" if radius < 100.0 else "over 100 m",
+        curvature_1pm=sample.curve.max_abs_curvature_1pm,
+        turn_deg=math.degrees(sample.curve.turn_rad),
+        entry="" if sample.curve.label == "straight" else f"{sample.curve.entry_m or 0.0:.1f} m",
+        speed_mps=sample.speed_mps,
+        claim=f"{sample.claim.lateral} / {sample.claim.longitudinal}",
+        measured=_motion(measured),
+        verdict=str(verdict.get("reason", "no reason given")) if verdict else "",
+        thresholds=", ".join(f"{name} {value}" for name, value in thresholds.items())
+        if isinstance(thresholds, dict)
+        else "",
+    )
+
+
+def make_cards(
+    samples: Iterable[Sample], folder: Path, cameras: DatasetCameras, most_bytes: int = 60_000
+) -> list[Card]:
+    """All of them, in order."""
+    return [make_card(sample, folder, cameras, most_bytes) for sample in samples]
+
+
+def cards_html(cards: Sequence[Card]) -> str:
+    """The cards as one HTML fragment with its own style; it needs nothing of the page around it."""
+    jinja2 = require("jinja2", "report")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    text = (TEMPLATES / "cards.html.j2").read_text("utf-8")
+    return str(environment.from_string(text).render(cards=cards))
+
+
+def _pictures(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int) -> tuple[str, str]:
+    """Data URIs of the frame with its path, and of the frame laid flat; together at most so many bytes of JPEG."""
+    path = folder / sample.file_name
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    except (OSError, ValueError, cv2.error) as error:
+        raise MonoError(f"{sample.file_name}: {getattr(error, 'strerror', None) or error}") from error
+    if decoded is None:
+        raise MonoError(f"{sample.file_name} is no picture that can be decoded")
+    image: Image = np.asarray(decoded, np.uint8)
+    view = AboveView.around(sample.history_array(), sample.future_array())
+    flat = ground_from_above(image, cameras.of(sample.bag, image.shape[1], image.shape[0]), view)
+    for width, quality in _SIZES:
+        width = min(width, image.shape[1])
+        height = max(8, round(image.shape[0] * width / image.shape[1]))
+        small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        drawn = draw_seen(small, sample.future_array(), cameras.of(sample.bag, width, height))
+        pair = encode_jpeg(drawn, quality), encode_jpeg(flat, quality - 15)
+        if sum(map(len, pair)) <= most_bytes:
+            break
+    seen, above = ("data:image/jpeg;base64," + base64.b64encode(data).decode() for data in pair)
+    return seen, above
+
+
+def _motion(measured: dict[str, Any]) -> str:
+    """A verdict's measurement in the words of the claim, with the speeds compared."""
+    if not measured:
+        return ""
+    words = f"{measured.get('lateral', '?')} / {measured.get('longitudinal', '?')}"
+    start, end = measured.get("speed_start_mps"), measured.get("speed_end_mps")
+    if isinstance(start, (int, float)) and isinstance(end, (int, float)):
+        words += f" ({start:.1f} to {end:.1f} m/s)"
+    return words

@@ -1,0 +1,300 @@
+"""Samples from NVIDIA's PhysicalAI-AV: the front wide camera of its curve scenes, in the same folder as from bags.
+
+Read through the package ``physical_ai_av`` from what that package has downloaded before (the data is gated: its licence
+must be accepted on Hugging Face). A clip is 20 s of driving; splits go by clip. Its rig frame has the axes of our
+base_link: x forward, y left, z up, yaw counter-clockwise; positions are metres in a frame fixed to the clip, times are
+microseconds. Nothing is converted but the units of time and the loss of height, roll and pitch.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from collector.bags.reader import OdometryRow
+from collector.common.errors import MonoError, require
+from collector.common.run_folder import command_line, git_commit, plain
+from collector.dataset.balance import balance_folder
+from collector.dataset.builder import SampleLine, load_texts
+from collector.dataset.config import BuildConfig, BuildReport
+from collector.dataset.extraction import DT_S, STEP_NS, SampleCutter
+from collector.dataset.schema import FUTURE_STEPS, DatasetWriter
+from collector.dataset.splits import Stretch
+from collector.geometry.curvature import CurveThresholds
+from collector.geometry.poses import to_ego
+from collector.pose_tracks.recording import Drive, LapCount
+from collector.pose_tracks.tracks import TrackConfig, build_track
+from collector.reasoning.claims import Language
+from collector.reasoning.consistency import measure_motion
+from collector.ros.images import RawFrame
+
+REPOSITORY = "nvidia/PhysicalAI-Autonomous-Vehicles"
+EXTRA = "physical-ai"
+STRAIGHT = "no curve in the window"
+UNREADABLE = "unreadable clip"
+NOT_DOWNLOADED = "clip not downloaded"
+
+# Decoded together: a seek back to the key frame costs more than a frame, and 12 frames of 1080p are 75 MB.
+_BATCH = 12
+
+
+@dataclass(frozen=True)
+class PhysicalAiConfig:
+    """Cut clips of NVIDIA's PhysicalAI-AV into samples of the front camera, in curves only unless told otherwise.
+
+    Download clips first, with the package itself:
+    physical_ai_av.PhysicalAIAVDatasetInterface(cache_dir=DIR).download_clip_features(CLIPS, [the features
+    camera_front_wide_120fov and egomotion]).
+
+    Attributes:
+        data: the cache_dir that the package downloaded into.
+        out: dataset folder to write.
+        clips: clip ids; by default all that are downloaded.
+        stride: use every n-th frame of 10 Hz.
+        val_fraction: share of the clips kept for validation.
+        seed: of the split and of the phrasing of the thoughts.
+        reasoning: JSONL of texts to curate instead of writing our own: {"bag": "<clip id>", "stamp_ns": ..,
+            "reasoning": ".."}.
+        reasoning_language: of the thoughts we write: en, as the released model speaks, or ja.
+        min_speed_mps: a frame whose car is on average slower than this over the thought's window stands still.
+        jpeg_quality: of the pictures.
+        track: what counts as one continuous motion, and which poses are cleaned.
+        thresholds: of the curve labels. Roads bend less than kart courses: curve-curvature-1pm 0.01 takes bends of
+            100 m radius too.
+        straights: keep frames without a curve ahead, too.
+        balance, balance_ratio, balance_rare_share: level the training split by label and radius, as build does.
+        overwrite: replace a dataset that is there already.
+    """
+
+    data: Path
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    clips: tuple[str, ...] = ()
+    stride: int = 1
+    val_fraction: float = 0.1
+    seed: int = 0
+    reasoning: Path | None = None
+    reasoning_language: Language = "en"
+    min_speed_mps: float = 0.5
+    jpeg_quality: int = 95
+    track: TrackConfig = field(default_factory=TrackConfig)
+    thresholds: CurveThresholds = field(default_factory=CurveThresholds)
+    straights: bool = False
+    balance: bool = False
+    balance_ratio: float = 2.0
+    balance_rare_share: float = 0.05
+    overwrite: bool = False
+
+    def for_cutting(self) -> BuildConfig:
+        """The same settings as the cutter of bags takes them (it checks them too)."""
+        settings = {setting.name: getattr(self, setting.name) for setting in fields(self)}
+        data, *_ = (settings.pop(name) for name in ("data", "clips", "straights"))
+        return BuildConfig(bags=(data,), **settings)
+
+
+class PhysicalAiData:
+    """What the package has downloaded into a folder; never goes online.
+
+    Raises:
+        MonoError: the package is missing, or the folder is not what it downloads into.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        package = require("physical_ai_av", EXTRA)
+        snapshots = self.folder / f"datasets--{REPOSITORY.replace('/', '--')}" / "snapshots"
+        found = sorted((entry for entry in snapshots.glob("*") if entry.is_dir()), key=lambda e: e.stat().st_mtime)
+        if not found:
+            raise MonoError(
+                f"no snapshot of {REPOSITORY} in {self.folder}",
+                f"a cache_dir of the package physical_ai_av ({snapshots.name}/<commit> in it)",
+                "accept the licence on Hugging Face, then download clips as build-physical-ai --help says",
+            )
+        self.revision, self.version = found[-1].name, str(package.__version__)
+        # The hub asks the network about every file that is not there, unless told not to.
+        require("huggingface_hub", EXTRA).constants.HF_HUB_OFFLINE = True
+        try:
+            self._data = package.PhysicalAIAVDatasetInterface(revision=self.revision, cache_dir=self.folder)
+            self.camera: str = self._data.features.CAMERA.CAMERA_FRONT_WIDE_120FOV
+            self.motion: str = self._data.features.LABELS.EGOMOTION
+        except Exception as error:
+            # pandas, pyarrow and the hub raise many kinds; all mean that the folder is not whole.
+            raise MonoError(
+                f"{found[-1]} cannot be opened by physical_ai_av {self.version}: {type(error).__name__}: {error}",
+                "features.csv, clip_index.parquet and metadata/ of the data set",
+                "download again with the package",
+            ) from error
+
+    def clips(self) -> list[str]:
+        """Ids of all clips whose chunks of camera and motion are downloaded."""
+        return [str(clip) for clip in self._data.clip_index.index if self.has(str(clip))]
+
+    def has(self, clip: str) -> bool:
+        """Whether camera and motion of a clip are downloaded."""
+        if clip not in self._data.clip_index.index:
+            return False
+        chunk = self._data.get_clip_chunk(clip)
+        names = [self._data.features.get_chunk_feature_filename(chunk, name) for name in (self.camera, self.motion)]
+        return all(self._data.is_file_cached(name) for name in names)
+
+    def drive(self, clip: str, config: BuildConfig) -> Drive:
+        """Poses and speed of a clip. Raises whatever the package does on a damaged file."""
+        motion = self._data.get_clip_feature(clip, self.motion)
+        stamps_ns = np.asarray(motion.timestamps, np.int64) * 1000
+        pose, velocity = motion.values.pose, np.asarray(motion.values.velocity, np.float64)
+        turn = np.asarray(pose.rotation.as_matrix(), np.float64)
+        yaw = np.arctan2(turn[:, 1, 0], turn[:, 0, 0])
+        xy = np.asarray(pose.translation, np.float64)[:, :2]
+        # Whatever frame the velocity is given in, its length is the speed.
+        speed = np.linalg.norm(velocity, axis=1)
+        rows = [
+            OdometryRow(ns, ns, x, y, angle, mps)
+            for ns, (x, y), angle, mps in zip(stamps_ns.tolist(), xy.tolist(), yaw.tolist(), speed.tolist())
+        ]
+        nothing = np.empty(0, np.int64)
+        track = build_track(rows, config.track, (stamps_ns, speed))
+        return Drive(clip, track, LapCount(nothing, nothing), {0: (stamps_ns, speed)})
+
+    def frames(self, clip: str) -> tuple[NDArray[np.int64], Iterator[RawFrame | None]]:
+        """Stamps at 10 Hz and, decoded on demand, the frames at them; None from where a video cannot be decoded."""
+        reader = self._data.get_clip_feature(clip, self.camera)
+        stamps_ns = np.asarray(reader.timestamps, np.int64) * 1000
+        ideal = np.arange(stamps_ns[0], stamps_ns[-1] + 1, STEP_NS, dtype=np.int64)
+        after = np.clip(np.searchsorted(stamps_ns, ideal), 1, len(stamps_ns) - 1)
+        indices = np.unique(after - (ideal - stamps_ns[after - 1] <= stamps_ns[after] - ideal))
+        return stamps_ns[indices], _decoded(reader, indices, stamps_ns)
+
+
+def _decoded(reader: Any, indices: NDArray[np.int64], stamps_ns: NDArray[np.int64]) -> Iterator[RawFrame | None]:
+    try:
+        for first in range(0, len(indices), _BATCH):
+            batch = indices[first : first + _BATCH]
+            try:
+                images: Sequence[NDArray[np.uint8] | None] = reader.decode_images_from_frame_indices(batch)
+            except Exception:
+                # A damaged stream fails anywhere inside the decoder; its frames are counted.
+                images = [None] * len(batch)
+            for index, image in zip(batch, images):
+                stamp_ns = int(stamps_ns[index])
+                yield (
+                    None
+                    if image is None
+                    else RawFrame(stamp_ns, stamp_ns, "camera_front_wide_120fov", pixels=image, encoding="rgb8")
+                )
+    finally:
+        reader.close()
+
+
+def build_physical_ai(config: PhysicalAiConfig, show_progress: bool = True) -> tuple[BuildReport, dict[str, str]]:
+    """Build a dataset folder from clips. Returns the count of frames, and clips left out with the reason.
+
+    Raises:
+        MonoError: no data, no clip, or the output folder is not empty.
+    """
+    cutting = config.for_cutting()
+    texts = load_texts(config.reasoning) if config.reasoning is not None else None
+    data = PhysicalAiData(config.data)
+    clips = sorted(set(config.clips) or data.clips())
+    if not clips:
+        raise MonoError(
+            f"no clip with camera and motion in {config.data}", "at least one", "download some with physical_ai_av"
+        )
+    for_validation = _draw_clips(clips, config.val_fraction, config.seed)
+    report, left_out = BuildReport(), {}
+    quality: dict[str, Any] = {}
+    with DatasetWriter(config.out, config.overwrite) as writer:
+        for clip in tqdm(clips, desc="build", unit="clip", disable=None if show_progress else True):
+            if not data.has(clip):
+                left_out[clip] = NOT_DOWNLOADED
+                continue
+            try:
+                drive = data.drive(clip, cutting)
+                stamps_ns, frames = data.frames(clip)
+            except Exception as error:
+                # zipfile, pyarrow, scipy and av each have their own; the clip is named and the rest goes on.
+                left_out[clip] = f"{UNREADABLE}: {type(error).__name__}: {error}"
+                continue
+            quality[clip] = drive.track.report.plain()
+            if not config.straights and not _has_curve(drive, stamps_ns, config.thresholds):
+                report.seen += len(stamps_ns)
+                report.reject(STRAIGHT, len(stamps_ns))
+                continue
+            whole = [
+                Stretch(clip, index, drive.track.run_at(index), 0, int(piece.stamps_ns[0]), int(piece.stamps_ns[-1]))
+                for index, piece in enumerate(drive.track.pieces)
+                if clip in for_validation
+            ]
+            _cut_clip(frames, SampleCutter(drive, cutting, whole, texts), SampleLine(writer, report), config.straights)
+        balance = {"balance": balance_folder(writer.written(), cutting, report)} if config.balance else {}
+        report.check_sum()
+        settings = plain(config)
+        for private in ("data", "out", "overwrite"):
+            settings.pop(private)
+        writer.finish(
+            {
+                "made_by": "alpamayo_mono collector.dataset.physical_ai",
+                "commit": git_commit(),
+                "source": {
+                    "dataset": REPOSITORY, "revision": data.revision, "physical_ai_av": data.version,
+                    "camera": data.camera, "clips": clips, "clips_left_out": left_out,
+                },
+                "config": settings,
+                "counts": report.counts(),
+                "pose_quality": quality,
+                "validation": sorted(for_validation),
+                "camera": "front",
+                "frames": "the last four at 10 Hz, oldest first",
+                "poses": "[x_m, y_m, yaw_rad] in the rig frame at stamp_ns, x forward, y left",
+            }
+            | balance
+        )  # fmt: skip
+    return report, left_out
+
+
+def _cut_clip(frames: Iterator[RawFrame | None], cutter: SampleCutter, line: SampleLine, straights: bool) -> None:
+    for frame in frames:
+        cut = cutter.add(frame)
+        straight = not straights and not isinstance(cut, str) and cut.sample.curve.label == "straight"
+        line.take(STRAIGHT if straight else cut)
+    line.finish()
+
+
+def _draw_clips(clips: Sequence[str], share: float, seed: int) -> set[str]:
+    """Whole clips for validation; at least one where a share is asked for and another clip is left to train on."""
+    count = round(share * len(clips))
+    if share > 0.0 and len(clips) > 1:
+        count = min(max(count, 1), len(clips) - 1)
+    return set(random.Random(seed).sample(list(clips), count))
+
+
+def _has_curve(drive: Drive, stamps_ns: NDArray[np.int64], thresholds: CurveThresholds) -> bool:
+    """Whether a curve lies ahead of any frame; the video of other clips need not be decoded."""
+    steps = np.arange(FUTURE_STEPS + 1, dtype=np.int64) * STEP_NS
+    for stamp_ns in stamps_ns[::5].tolist():
+        piece = drive.track.piece_at(stamp_ns, 0)
+        poses = piece if isinstance(piece, str) else drive.track.sample(piece, stamp_ns, steps)
+        if not isinstance(poses, str):
+            motion = measure_motion(to_ego(poses, poses[0])[1:], DT_S, thresholds)
+            if motion.curve.label != "straight":
+                return True
+    return False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; prints the table of counts and the clips left out."""
+    config = command_line(PhysicalAiConfig, argv, "alpamayo-mono build-physical-ai")
+    report, left_out = build_physical_ai(config)
+    print(report.table())
+    for clip, reason in left_out.items():
+        print(f"left out: {clip}: {reason}")
+    print(f"dataset: {config.out}")
+    if report.kept == 0:
+        raise MonoError(f"none of the {report.seen} frames became a sample", "at least one", "the table above says why")
+    return 0

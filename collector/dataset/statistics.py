@@ -1,0 +1,225 @@
+"""A dataset looked through once, in flat memory: how it is spread, what is broken, and samples picked to show."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_args
+
+from tqdm import tqdm
+
+from collector.common.errors import MonoError
+from collector.dataset.schema import (
+    METADATA_FILE,
+    QUARANTINE_FILE,
+    QuarantinedSample,
+    Sample,
+    SchemaError,
+    load_manifest,
+    scan_samples,
+)
+from collector.geometry.curvature import PathLabel
+
+LABELS: tuple[str, ...] = get_args(PathLabel)
+# Lower ends of the radius bins, metres; the last one is as good as straight.
+RADIUS_FROM_M = (0, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
+FASTEST_BIN_MPS = 14
+# Broken lines and absent frames are all counted, and so many of them named.
+_NAMED = 8
+
+Item = TypeVar("Item")
+
+
+class StratifiedPick(Generic[Item]):
+    """A random choice of at most ``limit`` items of a stream, as even over their strata as the stream allows.
+
+    Per stratum a reservoir (Vitter's algorithm R), so memory does not grow with the stream; the same seed and the
+    same stream give the same choice.
+    """
+
+    def __init__(self, limit: int, seed: int) -> None:
+        self._limit, self._seed, self._random = limit, seed, random.Random(seed)
+        self._held: dict[str, list[tuple[int, Item]]] = {}
+        self._seen: Counter[str] = Counter()
+
+    def add(self, stratum: str, item: Item) -> None:
+        """Offer the next item."""
+        place, held = self._seen[stratum], self._held.setdefault(stratum, [])
+        self._seen[stratum] += 1
+        if len(held) < self._limit:
+            held.append((place, item))
+        else:
+            slot = self._random.randrange(place + 1)
+            if slot < self._limit:
+                held[slot] = (place, item)
+
+    def picked(self) -> list[Item]:
+        """The choice: the strata in turn, each in the order of the stream."""
+        strata = [name for name in LABELS if name in self._held]
+        strata += [name for name in self._held if name not in LABELS]
+        quota = dict.fromkeys(strata, 0)
+        for _ in range(self._limit):
+            open_strata = [name for name in strata if quota[name] < len(self._held[name])]
+            if not open_strata:
+                break
+            quota[min(open_strata, key=lambda name: quota[name])] += 1
+        draw = random.Random(self._seed)
+        rows = {name: sorted(draw.sample(self._held[name], quota[name]), key=lambda held: held[0]) for name in strata}
+        longest = max(quota.values(), default=0)
+        return [rows[name][turn][1] for turn in range(longest) for name in strata if turn < quota[name]]
+
+
+@dataclass
+class Tally:
+    """How the samples of one file are spread.
+
+    Attributes:
+        lines: samples read. broken: lines that are none.
+        labels, splits: counts. radius_m: by the lower end of a bin of :data:`RADIUS_FROM_M`.
+        speed_mps: by whole m/s, the last one is that and faster. missing: frames at t0 that are not on the disk.
+        named: the first faults, in words.
+    """
+
+    lines: int = 0
+    broken: int = 0
+    missing: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
+    radius_m: Counter[int] = field(default_factory=Counter)
+    speed_mps: Counter[int] = field(default_factory=Counter)
+    named: list[str] = field(default_factory=list)
+
+    def add(self, sample: Sample, folder: Path) -> None:
+        """Count one sample."""
+        self.lines += 1
+        self.labels[sample.curve.label] += 1
+        self.splits[sample.split] += 1
+        radius = radius_m(sample)
+        self.radius_m[max(bin_m for bin_m in RADIUS_FROM_M if bin_m <= radius)] += 1
+        self.speed_mps[int(min(max(sample.speed_mps, 0.0), FASTEST_BIN_MPS))] += 1
+        if not os.path.isfile(os.path.join(folder, sample.file_name)):
+            self.missing += 1
+            self.name(f"{sample.id}: no image {sample.file_name}")
+
+    def add_broken(self, error: SchemaError) -> None:
+        """Count one line that is no sample."""
+        self.broken += 1
+        self.name(str(error))
+
+    def name(self, fault: str) -> None:
+        """Keep one of the first faults in words."""
+        if len(self.named) < _NAMED:
+            self.named.append(fault)
+
+
+@dataclass
+class Survey:
+    """What :func:`survey_dataset` found.
+
+    Attributes:
+        manifest: empty where there is none that can be read, and then ``manifest_fault`` says why.
+        kept, quarantined: how each file's samples are spread.
+        picked, picked_quarantined: samples to show.
+    """
+
+    manifest: dict[str, Any]
+    manifest_fault: str
+    kept: Tally
+    quarantined: Tally
+    picked: list[Sample]
+    picked_quarantined: list[QuarantinedSample]
+
+
+def survey_dataset(
+    folder: Path, samples: int, quarantined: int = 0, seed: int = 0, show_progress: bool = False
+) -> Survey:
+    """Read every line of a dataset once and pick samples to show, evenly over the curve labels.
+
+    Args:
+        folder: a dataset folder, unfinished or damaged ones too.
+        samples, quarantined: how many of each to pick at most.
+        seed: of the choice.
+        show_progress: a bar on the terminal.
+
+    Raises:
+        MonoError: there is no ``metadata.jsonl``.
+    """
+    metadata, quarantine = folder / METADATA_FILE, folder / QUARANTINE_FILE
+    if not metadata.is_file():
+        raise MonoError(f"no {METADATA_FILE} in {folder}", "a dataset folder", "build one: alpamayo-mono build --help")
+    manifest: dict[str, Any] = {}
+    fault = ""
+    try:
+        manifest = load_manifest(folder)
+    except MonoError as error:
+        fault = str(error)
+    counts = manifest_counts(manifest)
+    tallies = (Tally(), Tally())
+    picks = (StratifiedPick[Sample](samples, seed), StratifiedPick[Sample](quarantined, seed))
+    files: tuple[tuple[Path, type[Sample], str], ...] = (
+        (metadata, Sample, "kept"),
+        (quarantine, QuarantinedSample, "quarantined"),
+    )
+    for (file, kind, name), tally, pick in zip(files, tallies, picks):
+        if not file.is_file():
+            continue
+        lines: Iterable[Sample | SchemaError] = tqdm(
+            scan_samples(file, kind),
+            desc=f"read {file.name}",
+            total=counts.get(name),
+            unit="line",
+            disable=None if show_progress else True,
+            dynamic_ncols=True,
+        )
+        for found in lines:
+            if isinstance(found, SchemaError):
+                tally.add_broken(found)
+            else:
+                tally.add(found, folder)
+                pick.add(found.curve.label, found)
+    refused = [sample for sample in picks[1].picked() if isinstance(sample, QuarantinedSample)]
+    return Survey(manifest, fault, *tallies, picks[0].picked(), refused)
+
+
+def radius_m(sample: Sample) -> float:
+    """Smallest radius within the thought's window, metres; infinite on a line without curvature."""
+    curvature = abs(sample.curve.max_abs_curvature_1pm)
+    return 1.0 / curvature if curvature > 1e-9 else float("inf")
+
+
+def manifest_counts(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """``kept``, ``quarantined`` and ``seen`` of a manifest, those that are there and are counts."""
+    counts = manifest.get("counts")
+    found = {name: counts.get(name) for name in ("kept", "quarantined", "seen")} if isinstance(counts, Mapping) else {}
+    return {name: value for name, value in found.items() if isinstance(value, int) and value >= 0}
+
+
+def count_rows(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Where every frame went, by the manifest: rows for a page, and whether they add up to the frames seen.
+
+    Returns:
+        ``seen``, ``adds_up`` and ``rows`` of ``name, count, share`` (percent) and ``kind`` (kept, quarantined, "").
+    """
+    counts = manifest_counts(manifest)
+    whole = manifest.get("counts")
+    rejected = whole.get("rejected") if isinstance(whole, Mapping) else None
+    rows = [
+        ("kept", counts.get("kept", 0), "kept"),
+        ("quarantined: text and path disagree", counts.get("quarantined", 0), "quarantined"),
+    ]
+    if isinstance(rejected, Mapping):
+        rows += [(str(name), count, "") for name, count in sorted(rejected.items()) if isinstance(count, int)]
+    total = sum(count for _name, count, _kind in rows)
+    seen = counts.get("seen", total)
+    return {
+        "seen": seen,
+        "rows": [
+            {"name": name, "count": count, "share": 100.0 * count / seen if seen else 0.0, "kind": kind}
+            for name, count, kind in rows
+        ],
+        "adds_up": total == seen,
+    }

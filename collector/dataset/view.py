@@ -1,0 +1,182 @@
+"""``alpamayo-mono view``: one self-contained HTML page of a dataset, to look at before anything is trained on it.
+
+Nothing is loaded from elsewhere, so the page can be mailed. The dataset is read once, in flat memory, and whatever is
+broken in it is counted and shown rather than an end to the page.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from collector.calibration.intrinsics import DatasetCameras, cameras_of
+from collector.common.errors import MonoError, require
+from collector.common.files import write_atomically
+from collector.dataset.schema import QUARANTINE_FILE, Sample
+from collector.dataset.statistics import (
+    FASTEST_BIN_MPS,
+    LABELS,
+    RADIUS_FROM_M,
+    Survey,
+    count_rows,
+    manifest_counts,
+    survey_dataset,
+)
+
+# Bytes of pictures in a page; as base64 four thirds of it, which with text and drawings stays below 15 MB.
+PICTURE_BYTES = 9_000_000
+MOST_CARDS = 500
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """Write one HTML page of a dataset: counts, histograms, and samples with the future path drawn on the road.
+
+    Wrong pitch: the dashed horizon misses the picture's, and the ribbon leaves the road. Swapped sign: the ribbon bends
+    against the road. The page loads nothing from the network.
+
+    Attributes:
+        dataset: dataset folder, as build wrote it.
+        out: the page to write; by default beside the folder, DATASET-view.html.
+        samples: how many kept samples to show, drawn by seed, evenly over the curve labels.
+        quarantined: how many quarantined ones, drawn likewise.
+        seed: of the draw.
+        pitch_deg: the camera's pitch, positive looks down; by default what the manifest says.
+        hfov_deg: the camera's horizontal field of view; by default the recorded intrinsics.
+        camera_height_m: the lens over the road; by default what the manifest says.
+    """
+
+    dataset: tyro.conf.Positional[Path]
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    samples: int = 120
+    quarantined: int = 48
+    seed: int = 0
+    pitch_deg: float | None = None
+    hfov_deg: float | None = None
+    camera_height_m: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.samples < 0 or self.quarantined < 0 or not 0 < self.samples + self.quarantined <= MOST_CARDS:
+            raise MonoError(
+                f"{self.samples} samples and {self.quarantined} quarantined ones to show",
+                f"together 1 to {MOST_CARDS}",
+                "a page shows a draw: choose another --seed to see others",
+            )
+
+    @property
+    def page(self) -> Path:
+        """Where the page goes; not into the dataset, whose hash it would change."""
+        folder = self.dataset.resolve()
+        return self.out if self.out is not None else folder.with_name(f"{folder.name}-view.html")
+
+
+def write_view(config: ViewConfig, show_progress: bool = True) -> Path:
+    """Write the page; returns its path.
+
+    Raises:
+        MonoError: no dataset there, a camera that is none, jinja2 missing, or the page cannot be written.
+    """
+    jinja2 = require("jinja2", "report")
+    from collector.dataset.gallery import TEMPLATES, cards_html, make_card
+
+    survey = survey_dataset(config.dataset, config.samples, config.quarantined, config.seed, show_progress)
+    cameras = cameras_of(survey.manifest, config.pitch_deg, config.hfov_deg, config.camera_height_m)
+    chosen: list[Sample] = [*survey.picked, *survey.picked_quarantined]
+    most_bytes = PICTURE_BYTES // max(1, len(chosen))
+    shown = tqdm(chosen, desc="draw", unit="card", disable=None if show_progress else True, dynamic_ncols=True)
+    cards = [make_card(sample, config.dataset, cameras, most_bytes) for sample in shown]
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    text = environment.from_string((TEMPLATES / "view.html.j2").read_text("utf-8")).render(
+        **_context(config, survey, cameras),
+        cards=jinja2.utils.markupsafe.Markup(cards_html(cards)),
+        shown=len(cards),
+        unreadable=sum(1 for card in cards if card.fault),
+    )
+    try:
+        config.page.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(config.page, text)
+    except OSError as error:
+        raise MonoError(f"{config.page} cannot be written: {error}", "a writable place", "choose --out") from error
+    return config.page
+
+
+def _context(config: ViewConfig, survey: Survey, cameras: DatasetCameras) -> dict[str, Any]:
+    """Everything the template shows but the cards."""
+    kept, refused, said = survey.kept, survey.quarantined, manifest_counts(survey.manifest)
+    faults = [survey.manifest_fault] if survey.manifest_fault else []
+    for name, tally in (("kept", kept), ("quarantined", refused)):
+        if name in said and said[name] != tally.lines:
+            faults.append(f"the manifest counts {said[name]} {name}, {tally.lines} lines can be read")
+    broken, missing = kept.broken + refused.broken, kept.missing + refused.missing
+    if broken:
+        faults.append(f"{broken} broken lines")
+    if missing:
+        faults.append(f"{missing} samples whose image is missing")
+    edges = [*RADIUS_FROM_M[1:], None]
+    radii = {low: f"{low} to {high} m" if high else f"over {low} m" for low, high in zip(RADIUS_FROM_M, edges)}
+    speeds = {low: f"{low} to {low + 1} m/s" for low in range(FASTEST_BIN_MPS)}
+    speeds[FASTEST_BIN_MPS] = f"over {FASTEST_BIN_MPS} m/s"
+    return {
+        "name": config.dataset.resolve().name,
+        "made": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": survey.manifest.get("commit") or "",
+        "bags": [str(bag.get("name")) for bag in survey.manifest.get("bags") or () if isinstance(bag, dict)],
+        "table": count_rows(survey.manifest) if survey.manifest else None,
+        "kept": kept,
+        "refused": refused,
+        "quarantine_file": QUARANTINE_FILE,
+        "faults": faults,
+        "named": [*kept.named, *refused.named],
+        "camera": cameras.sources,
+        "pitch_deg": f"{np.degrees(cameras.other.pitch_rad):+.1f}",
+        "height_m": f"{cameras.other.z_m:.2f}",
+        "ahead_m": f"{cameras.other.x_m:.2f}",
+        "charts": [
+            ("curve label", _bars({name: name for name in LABELS}, kept.labels, refused.labels)),
+            ("smallest radius in the thought's window", _bars(radii, kept.radius_m, refused.radius_m)),
+            ("speed at t0", _bars(speeds, kept.speed_mps, refused.speed_mps)),
+            ("split", _bars({name: name for name in ("train", "val")}, kept.splits, refused.splits)),
+        ],
+        "filters": [
+            ("label", [name for name in LABELS if kept.labels[name] or refused.labels[name]]),
+            ("split", [name for name in ("train", "val") if kept.splits[name] or refused.splits[name]]),
+            ("state", ["kept", "quarantined"]),
+        ],
+        "seed": config.seed,
+    }
+
+
+def _bars(names: Mapping[Any, str], kept: Mapping[Any, int], refused: Mapping[Any, int]) -> list[dict[str, Any]]:
+    """Rows of a bar chart, empty ones at its ends left out; lengths in percent of the longest."""
+    rows = [(text, kept.get(key, 0), refused.get(key, 0)) for key, text in names.items()]
+    filled = [index for index, row in enumerate(rows) if row[1] or row[2]]
+    rows = rows[filled[0] : filled[-1] + 1] if filled else []
+    most = max((held + out for _text, held, out in rows), default=1)
+    return [
+        {
+            "name": text,
+            "kept": held,
+            "quarantined": out,
+            "kept_share": 100.0 * held / most,
+            "quarantined_share": 100.0 * out / most,
+        }
+        for text, held, out in rows
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``alpamayo-mono view``."""
+    page = write_view(tyro.cli(ViewConfig, args=argv, prog="alpamayo-mono view"))
+    print(f"view: {page.resolve()} ({page.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

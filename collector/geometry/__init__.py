@@ -1,0 +1,1 @@
+"""Plane geometry: poses, curvature, splines, the pinhole camera."""

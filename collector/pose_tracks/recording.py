@@ -1,0 +1,130 @@
+"""What a bag knows about the kart besides its camera: poses, wheel speed and lap over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.bags.reader import POSE_TYPES, BagReader, OdometryRow, header_stamp_ns, odometry_row
+from collector.common.errors import MonoError
+from collector.pose_tracks.smoothing import Speeds
+from collector.pose_tracks.tracks import NS, PoseTrack, TrackConfig, clean_track, cut_track
+from collector.ros.topics import AWSIM_STATUS, AWSIM_STATUS_FIELDS, VELOCITY_STATUS
+
+# A count beyond this is a damaged message.
+_MOST_LAPS = 1_000_000
+
+
+@dataclass(frozen=True)
+class LapCount:
+    """The lap count over time of arrival: (N,) ``received_ns`` (rising) and (N,) ``laps``."""
+
+    received_ns: NDArray[np.int64]
+    laps: NDArray[np.int64]
+
+    def at(self, received_ns: int) -> int:
+        """The lap count when a message arrived, 0 where none is known."""
+        index = int(np.searchsorted(self.received_ns, received_ns, side="right")) - 1
+        return int(self.laps[index]) if index >= 0 else 0
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What a bag knows about the kart: poses, wheel speed (by the clock's epoch) and lap over time."""
+
+    name: str
+    track: PoseTrack
+    laps: LapCount
+    wheel: Mapping[int, Speeds]
+
+    def wheel_speed(self, stamp_ns: int, epoch: int) -> float | None:
+        """Wheel speed at a stamp of an epoch, None without a report within 0.2 s on both sides."""
+        if epoch not in self.wheel:
+            return None
+        stamps_ns, speeds_mps = self.wheel[epoch]
+        after = int(np.searchsorted(stamps_ns, stamp_ns))
+        if not 0 < after < len(stamps_ns):
+            return None
+        near = stamps_ns[after - 1 : after + 1]
+        if np.max(np.abs(near - stamp_ns)) > NS // 5:
+            return None
+        weight = (stamp_ns - near[0]) / max(1, near[1] - near[0])
+        speed = float(speeds_mps[after - 1] * (1.0 - weight) + speeds_mps[after] * weight)
+        return speed if np.isfinite(speed) else None
+
+
+def require_odometry(bag: BagReader, topic: str, wanted: Sequence[str] = ()) -> None:
+    """Refuse a bag without poses (MonoError): what it lacks of ``wanted``, and how to record it."""
+    lacking = [name for name in dict.fromkeys((topic, *wanted)) if not bag.counts.get(name, 0)]
+    bag.require_topic(
+        topic,
+        "the kart's pose",
+        POSE_TYPES,
+        "--odometry-topic",
+        "record it: alpamayo-mono record takes all that is needed; or add "
+        f"{' '.join(lacking)} to the topics of your own recording "
+        "(the Challenge's record_data.bash), with AWSIM's GNSS and IMU on",
+    )
+
+
+def read_drive(
+    bag: BagReader, name: str, odometry_topic: str, velocity_topic: str, status_topic: str, config: TrackConfig
+) -> Drive:
+    """Read everything but the camera.
+
+    Raises:
+        MonoError: the bag has no pose, or under that name something else (it says what to record, and how), or breaks
+            off before its first pose; or another topic that was named holds something else.
+    """
+    wanted = (odometry_topic, velocity_topic, status_topic)
+    require_odometry(bag, odometry_topic, wanted)
+    wheel: list[tuple[int, int, float]] = []
+    laps: list[tuple[int, int]] = []
+    field_index = AWSIM_STATUS_FIELDS.index("lap_count")
+
+    def poses() -> Iterator[OdometryRow | None]:
+        # All three topics in one pass: every pass through a bag of raw images reads the images too.
+        for topic, received_ns, message in bag.messages_of(wanted):
+            if topic == odometry_topic:
+                yield None if message is None else odometry_row(received_ns, message)
+            elif hasattr(message, "longitudinal_velocity") and hasattr(message, "header"):
+                wheel.append((received_ns, header_stamp_ns(message), float(message.longitudinal_velocity)))
+            elif topic == status_topic:
+                data = getattr(message, "data", None)
+                if isinstance(data, np.ndarray) and len(data) > field_index and abs(data[field_index]) < _MOST_LAPS:
+                    laps.append((received_ns, int(data[field_index])))
+
+    track = cut_track(poses(), config)
+    if bag.breaks_off and len(track.stamps_ns) == 0:
+        raise MonoError(
+            f"the bag {bag.path} breaks off before its first pose: {bag.breaks_off}",
+            "a bag of which something can be read",
+            "leave it out, or record it again",
+        )
+    for topic, usual, rows, option in (
+        (velocity_topic, VELOCITY_STATUS, wheel, "--velocity-topic"),
+        (status_topic, AWSIM_STATUS, laps, "--status-topic"),
+    ):
+        if topic != usual.name and bag.counts.get(topic) and not rows and not bag.breaks_off:
+            raise MonoError(
+                f"{topic} in {bag.path} has the type {bag.topics[topic]}",
+                f"messages like {usual.type}",
+                f"choose another {option}",
+            )
+    lap_rows = np.array(laps, np.int64).reshape(-1, 2)
+    speeds = _by_epoch(wheel, track)
+    return Drive(name, clean_track(track, config, speeds), LapCount(lap_rows[:, 0], lap_rows[:, 1]), speeds)
+
+
+def _by_epoch(rows: Sequence[tuple[int, int, float]], track: PoseTrack) -> dict[int, Speeds]:
+    """Wheel speeds from (received_ns, stamp_ns, speed_mps): after a restart of the clock the same stamps come again."""
+    found: dict[int, dict[int, float]] = {}
+    for received_ns, stamp_ns, speed_mps in rows:
+        found.setdefault(track.epoch_at(received_ns), {})[stamp_ns] = speed_mps
+    return {
+        epoch: (np.array(sorted(speeds), np.int64), np.array([speeds[stamp] for stamp in sorted(speeds)], np.float64))
+        for epoch, speeds in found.items()
+    }

@@ -1,0 +1,1 @@
+"""Reasoning text: written from geometry, read for its claims, held against the path."""

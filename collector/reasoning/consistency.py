@@ -1,0 +1,123 @@
+"""What a path really does, and whether a thought says so.
+
+:func:`measure_motion` looks at the next ``window_s`` seconds of a path; :func:`judge` compares that with a
+claim on both axes. The same two functions curate datasets, score a model's consistency and judge what the
+kart drove.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from collector.common.errors import MonoError
+from collector.geometry.curvature import DEFAULT_THRESHOLDS, CurveLabel, CurveThresholds, Direction, label_path
+from collector.reasoning.claims import Claim
+
+SpeedChange = Literal["accelerate", "decelerate", "keep", "stop"]
+Verdict = Literal["agree", "contradict", "no_claim"]
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What a path does within the window of a thought.
+
+    Attributes:
+        lateral: direction of the first curve, or straight.
+        longitudinal: how the speed at the window's end compares with that at its start.
+        curve: the curve label of the window.
+        speed_start_mps, speed_end_mps: the speeds compared.
+    """
+
+    lateral: Direction
+    longitudinal: SpeedChange
+    curve: CurveLabel
+    speed_start_mps: float
+    speed_end_mps: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The comparison of a claim and a motion, axis by axis.
+
+    ``keep`` is whether a sample with this text may train: nothing contradicts, and a curve is not passed over
+    in silence. ``no_claim`` is never agreement: count it apart, as coverage. ``reason`` is a sentence for the
+    audit.
+    """
+
+    lateral: Verdict
+    longitudinal: Verdict
+    keep: bool
+    reason: str
+
+
+def measure_motion(
+    future: ArrayLike,
+    dt_s: float = 0.1,
+    thresholds: CurveThresholds = DEFAULT_THRESHOLDS,
+    speed_mps: float | None = None,
+) -> Motion:
+    """Measure the first ``window_s`` seconds of a future.
+
+    Args:
+        future: (N, 3) ego poses at dt_s, 2 dt_s, ... (64 for a plan); the origin is put before them. (N, 2)
+            works.
+        dt_s: time between poses.
+        thresholds: decides the labels.
+        speed_mps: the true speed at t0 where known; else the path's own mean over its first
+            ``speed_average_s``.
+
+    Raises:
+        MonoError: a wrong shape, too few poses for a speed, or non-finite numbers.
+    """
+    poses = np.asarray(future, np.float64)
+    if poses.ndim != 2 or poses.shape[1] not in (2, 3) or len(poses) < 2:
+        raise MonoError(f"a future of shape {poses.shape}", "(N, 3) ego poses, N at least 2", "pass one future")
+    steps = min(len(poses), max(2, round(thresholds.window_s / dt_s)))
+    xy = np.concatenate([np.zeros((1, 2)), poses[:steps, :2]])
+    curve = label_path(xy, thresholds)
+    speed = np.linalg.norm(np.diff(xy, axis=0), axis=1) / dt_s
+    averaged = min(max(1, round(thresholds.speed_average_s / dt_s)), len(speed))
+    start_mps = float(np.mean(speed[:averaged])) if speed_mps is None else float(speed_mps)
+    end_mps = float(np.mean(speed[-averaged:]))
+    change_mps = end_mps - start_mps
+    longitudinal: SpeedChange = "keep"
+    if end_mps < thresholds.stop_speed_mps:
+        longitudinal = "stop"
+    elif change_mps >= thresholds.speed_change_mps:
+        longitudinal = "accelerate"
+    elif change_mps <= -thresholds.speed_change_mps:
+        longitudinal = "decelerate"
+    return Motion(curve.direction, longitudinal, curve, start_mps, end_mps)
+
+
+def judge(claim: Claim, motion: Motion) -> Agreement:
+    """Compare a claim with a motion on both axes.
+
+    Slowing down is said truly of a kart that comes to a stop; apart from that the words must be the same.
+    """
+    lateral: Verdict = "no_claim"
+    if claim.lateral != "none":
+        lateral = "agree" if claim.lateral == motion.lateral else "contradict"
+    longitudinal: Verdict = "no_claim"
+    if claim.longitudinal != "none":
+        true_words = {motion.longitudinal, "decelerate"} if motion.longitudinal == "stop" else {motion.longitudinal}
+        longitudinal = "agree" if claim.longitudinal in true_words else "contradict"
+    reasons = []
+    if lateral == "contradict":
+        reasons.append(
+            f"the text claims {claim.lateral}, the path goes {motion.lateral} "
+            f"(turn {motion.curve.turn_rad:+.2f} rad, curvature up to "
+            f"{motion.curve.max_abs_curvature_1pm:.3f} 1/m)"
+        )
+    if lateral == "no_claim" and motion.lateral != "straight":
+        reasons.append(f"the text names no direction, the path turns {motion.lateral}")
+    if longitudinal == "contradict":
+        reasons.append(
+            f"the text claims {claim.longitudinal}, the speed goes from {motion.speed_start_mps:.1f} to "
+            f"{motion.speed_end_mps:.1f} m/s ({motion.longitudinal})"
+        )
+    return Agreement(lateral, longitudinal, not reasons, "; ".join(reasons) or "text and path agree")

@@ -1,0 +1,113 @@
+"""Camera frames on their way into a bag: raw pixels to a JPEG message, and the CameraInfo of a scaled picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from collector.bags.reader import typestore
+from collector.ros.images import FrameError, as_bgr, encode_jpeg, image_rows
+from collector.ros.topics import CAMERA_INFO, CAMERA_JPEG
+
+Buffer = Any  # bytes, array.array, memoryview or ndarray: whatever np.frombuffer reads without a copy
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A raw camera frame.
+
+    Attributes:
+        header_stamp_ns: the image's header stamp.
+        received_ns: time of arrival.
+        height, width, encoding, step, frame_id: as in sensor_msgs/Image; step 0 means rows without padding.
+        data: the pixels, not copied.
+    """
+
+    header_stamp_ns: int
+    received_ns: int
+    height: int
+    width: int
+    encoding: str
+    data: Buffer
+    step: int
+    frame_id: str
+
+
+def frame_to_jpeg(frame: Frame, quality: int, scale: float = 1.0) -> bytes:
+    """Compress a camera frame.
+
+    Args:
+        frame: the frame.
+        quality: of the JPEG, 1 to 100.
+        scale: size of the stored picture over the camera's, averaged over areas, so that thin lines survive.
+
+    Raises:
+        FrameError: unknown encoding, or fewer bytes than its size says.
+    """
+    image = image_rows(frame.height, frame.width, frame.encoding, frame.step, frame.data)
+    if scale != 1.0:
+        import cv2
+
+        # Before the colours are put in order: fewer pixels to work on.
+        size = scaled_size(frame.width, frame.height, scale)
+        smaller = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        image = smaller.reshape(size[1], size[0], -1)
+    return encode_jpeg(as_bgr(image, frame.encoding), quality)
+
+
+def compressed_image_cdr(jpeg: bytes, frame: Frame) -> memoryview:
+    """A serialised sensor_msgs/CompressedImage with the frame's header."""
+    store = typestore()
+    message = store.types[CAMERA_JPEG.type]
+    header, time = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]
+    seconds, nanoseconds = divmod(frame.header_stamp_ns, 1_000_000_000)
+    # The text by which image_transport tells what the pixels were before compression.
+    stored_as = "mono8" if frame.encoding == "mono8" else "bgr8"
+    return store.serialize_cdr(
+        message(
+            header=header(stamp=time(sec=seconds, nanosec=nanoseconds), frame_id=frame.frame_id),
+            format=f"{frame.encoding}; jpeg compressed {stored_as}",
+            data=np.frombuffer(jpeg, np.uint8),
+        ),
+        CAMERA_JPEG.type,
+    )
+
+
+def scaled_size(width: int, height: int, scale: float) -> tuple[int, int]:
+    """(width, height) of a scaled picture in whole pixels, at least one each."""
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def scaled_camera_info_cdr(cdr: bytes | memoryview, scale: float) -> memoryview:
+    """A serialised CameraInfo that describes the scaled picture: size, K, P and region of interest.
+
+    Pixel centres lie on whole numbers, so the picture's edge at -0.5 stays there: ``c' = (c + 0.5) * s - 0.5``.
+    Distortion acts on normalised coordinates, binning on whatever size there is: both stay.
+
+    Raises:
+        FrameError: the message cannot be read.
+    """
+    store = typestore()
+    try:
+        info: Any = store.deserialize_cdr(bytes(cdr), CAMERA_INFO.type)
+    except Exception as error:  # a mutated message fails anywhere inside the decoder
+        raise FrameError(f"a CameraInfo of {len(cdr)} bytes that cannot be read") from error
+    width, height = scaled_size(info.width, info.height, scale)
+    if info.width and info.height:
+        scale_x, scale_y = width / info.width, height / info.height
+    else:
+        scale_x = scale_y = scale
+        width = height = 0
+    info.width, info.height = width, height
+    info.k, info.p = info.k.copy(), info.p.copy()
+    for matrix, columns in ((info.k, 3), (info.p, 4)):
+        for row, factor in ((0, scale_x), (1, scale_y)):
+            matrix[row * columns : (row + 1) * columns] *= factor
+            if matrix[row * columns + row]:  # an uncalibrated camera sends zeros
+                matrix[row * columns + 2] += 0.5 * factor - 0.5
+    roi = info.roi
+    roi.x_offset, roi.y_offset = round(roi.x_offset * scale_x), round(roi.y_offset * scale_y)
+    roi.width, roi.height = round(roi.width * scale_x), round(roi.height * scale_y)
+    return store.serialize_cdr(info, CAMERA_INFO.type)

@@ -1,0 +1,204 @@
+"""The recording node: the contract's topics into one mcap bag, camera frames as JPEG, and a receipt at the end.
+
+Thin: subscriptions hand serialised bytes to :class:`collector.recording.recorder.BagRecorder`, which owns every queue
+and thread. It records whichever simulator speaks the Challenge's interface.
+
+    python -m collector.recording.node --ros-args -p out:=FOLDER -p duration_s:=60
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rclpy.node import Node
+
+from collector.common.errors import MonoError
+from collector.recording.recorder import BagRecorder
+from collector.ros.conversions import stamp_ns_of
+from collector.ros.message_packages import message_class
+from collector.ros.parameters import declare_parameters
+from collector.ros.session import Session, node_main
+from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, CLOCK, ODOMETRY, RECORDED, Topic, qos_profile
+
+PROGRESS_S = 5.0
+# A queue this deep rides out a second without the interpreter, at any rate the interface has.
+MESSAGE_DEPTH, FRAME_DEPTH = 200, 20
+GONE_AFTER_S = 3.0  # wall seconds of silence after which a simulator without a publisher counts as gone
+
+
+class RecordNode(Node):
+    """Subscriptions and bookkeeping of one recording; :meth:`record` runs until it is over."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__("alpamayo_record")
+        self._session = session
+        self.values: dict[str, Any] = declare_parameters(self, "record_node")
+        self._out = Path(self.values["out"] or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-record")
+        types = {topic: message_class(topic.type) for topic in (*RECORDED, CAMERA_IMAGE)}
+        v = self.values
+        self._recorder = BagRecorder(
+            self._out,
+            RECORDED,
+            jpeg_quality=v["jpeg_quality"],
+            queue_frames=v["queue_frames"],
+            jpeg_workers=v["jpeg_workers"],
+            image_scale=v["image_scale"],
+            split_bytes=v["split_mb"] * 1_000_000,
+            split_ns=round(v["split_minutes"] * 60e9),
+        )
+        self._counts = {topic.name: 0 for topic in RECORDED}
+        self._began_s = time.monotonic()
+        self._last_s = self._began_s
+        self._first_frame_ns: int | None = None
+        self._newest_frame_ns = 0
+        self._failed = ""
+        for topic in RECORDED:
+            if topic is CAMERA_JPEG:
+                continue
+            # raw: the bytes as they came, without taking them apart and putting them together again.
+            qos = qos_profile(topic, MESSAGE_DEPTH)
+            self.create_subscription(types[topic], topic.name, self._take(topic), qos, raw=True)
+        self.create_subscription(
+            types[CAMERA_IMAGE], CAMERA_IMAGE.name, self._take_frame, qos_profile(CAMERA_IMAGE, FRAME_DEPTH)
+        )
+
+    def _take(self, topic: Topic) -> Callable[[bytes], None]:
+        name, counts, write = topic.name, self._counts, self._recorder.write
+
+        def take(data: bytes) -> None:
+            self._last_s = time.monotonic()
+            counts[name] += 1
+            write(name, time.time_ns(), data)
+
+        return take
+
+    def _take_frame(self, message: Any) -> None:
+        self._last_s = time.monotonic()
+        stamp_ns = stamp_ns_of(message.header.stamp)
+        self._counts[CAMERA_JPEG.name] += 1
+        if self._first_frame_ns is None or stamp_ns < self._first_frame_ns:
+            self._first_frame_ns = stamp_ns
+        self._newest_frame_ns = stamp_ns
+        self._recorder.write_image(
+            stamp_ns,
+            message.height,
+            message.width,
+            message.encoding,
+            message.data,
+            received_ns=time.time_ns(),
+            step=message.step,
+            frame_id=message.header.frame_id,
+        )
+
+    @property
+    def _recorded_s(self) -> float:
+        """Seconds of the camera's own time so far."""
+        return 0.0 if self._first_frame_ns is None else (self._newest_frame_ns - self._first_frame_ns) * 1e-9
+
+    def _watch(self) -> None:
+        """Print progress and notice the end, in a thread of its own."""
+        next_s = time.monotonic() + PROGRESS_S
+        while not self._session.stop.wait(0.1):
+            now_s = time.monotonic()
+            if now_s >= next_s:
+                next_s += PROGRESS_S
+                print(self._progress(now_s), flush=True)
+            ending = self._ending(now_s)
+            if ending:
+                self._session.end(ending)
+
+    def _ending(self, now_s: float) -> str:
+        if self._recorder.error:
+            return self._recorder.error
+        duration_s = self.values["duration_s"]
+        # The frame that closes the interval belongs to it: 60 s at 10 Hz are 601 frames.
+        if duration_s and self._recorded_s >= duration_s:
+            return f"{duration_s:g} s recorded"
+        if now_s - self._began_s > self.values["wait_s"]:
+            missing = self.missing()
+            if CAMERA_JPEG.name in missing or ODOMETRY.name in missing:
+                self._failed = describe_missing(missing, self.values["wait_s"])
+                return self._failed
+        heard = any(self._counts.values())
+        if heard and now_s - self._last_s > GONE_AFTER_S and self.count_publishers(ODOMETRY.name) == 0:
+            return "the simulator has left"
+        return ""
+
+    def missing(self) -> tuple[str, ...]:
+        """Recorded topics of which nothing has come so far."""
+        return tuple(name for name, count in self._counts.items() if not count)
+
+    def _progress(self, now_s: float) -> str:
+        frames, missing = self._counts[CAMERA_JPEG.name], self.missing()
+        line = f"{now_s - self._began_s:6.0f} s: {frames} frames over {self._recorded_s:.1f} s of simulated time"
+        line += f", {sum(self._counts.values()) - frames} other messages"
+        return line + (f"; nothing yet on {', '.join(missing)}" if missing else "")
+
+    def record(self) -> int:
+        """Run to the end; returns 0 for a bag with frames and poses in it.
+
+        Raises:
+            MonoError: no frames or poses came, the disk took no more, or more was lost than ``max_loss`` allows.
+        """
+        watch = threading.Thread(target=self._watch, name="watch", daemon=True)
+        watch.start()
+        try:
+            self._session.spin(self)
+        finally:
+            self._session.end("an error")
+            watch.join(5.0)
+            receipt = self._recorder.close()
+        print(receipt.table())
+        print(f"recording ended: {self._session.why}; bag {self._out}", flush=True)
+        if receipt.error:
+            raise MonoError(
+                f"the recording ended after {receipt.duration_s:.0f} s: {receipt.error}",
+                "room for the whole drive",
+                f"make room, or record to another disk with out:=; what came before is whole, in {self._out}"
+                if self._recorder.is_finished
+                else f"make room, then alpamayo-mono recover {self._out}; what came before is there",
+            )
+        failed = self._failed
+        missing = self.missing()
+        if not failed and (CAMERA_JPEG.name in missing or ODOMETRY.name in missing):
+            failed = describe_missing(missing, time.monotonic() - self._began_s)
+        if failed:
+            raise MonoError(failed)
+        too_much = receipt.excess(self.values["max_loss"])
+        if too_much:
+            raise MonoError(
+                too_much,
+                f"at most {self.values['max_loss']:.1%} missing (max_loss:=)",
+                f"mend the frames: {receipt.frame_error}"
+                if receipt.frame_error
+                else "give the recorder more of the machine, or less to do (image_scale:=0.5)",
+            )
+        return 0
+
+
+def describe_missing(names: Sequence[str], waited_s: float) -> str:
+    """A sentence for topics that stayed silent, with the likeliest cause of each."""
+    lines = [f"nothing arrived on {', '.join(names)} in {waited_s:.0f} s"]
+    if CLOCK.name in names and ODOMETRY.name in names:
+        lines.append("Do: start the simulator in this ROS domain (ROS_DOMAIN_ID), or add simulator:=true")
+    elif CAMERA_JPEG.name in names:
+        lines.append(
+            f"Expected: frames on {CAMERA_IMAGE.name}. Do: start AWSIM with --camera gpu (its dev script passes off)"
+        )
+    else:
+        lines.append("Do: record with GNSS and IMU on, so that localisation runs (AWSIM's e2e modes switch them off)")
+    return ". ".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point: ``python -m collector.recording.node``, and the console script of the ROS package."""
+    return node_main(RecordNode, RecordNode.record, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

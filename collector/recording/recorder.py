@@ -1,0 +1,303 @@
+"""The recorder's core, free of ROS: serialised messages and camera frames in, one mcap bag and a receipt out.
+
+Callers (subscriber callbacks) only put things into bounded queues. One thread owns the bag; camera frames pass JPEG
+workers first. A full queue drops the newest message and counts it: nothing a caller does can stall another topic.
+"""
+
+from __future__ import annotations
+
+import queue
+import struct
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from collector.bags.metadata import METADATA_FILE
+from collector.bags.reader import typestore
+from collector.bags.writer import DISK_FULL, FLUSH_S, BagWriter
+from collector.common.errors import MonoError
+from collector.recording.camera_frames import Buffer, Frame, compressed_image_cdr, frame_to_jpeg, scaled_camera_info_cdr
+from collector.recording.report import Receipt, TopicLog, make_receipt
+from collector.ros.images import FrameError
+from collector.ros.topics import CAMERA_INFO, CAMERA_JPEG, Topic
+
+# Serialised messages that may wait for the disk: twelve seconds of everything the interface sends.
+_MESSAGE_QUEUE = 4096
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A message on its way to the disk; ``number`` orders frames, ``cdr`` is None for one that did not compress."""
+
+    topic_name: str
+    received_ns: int
+    cdr: bytes | memoryview | None
+    number: int | None = None
+
+
+class BagRecorder:
+    """Records topics into a new bag folder; thread safe.
+
+    Args:
+        folder: the bag to create.
+        topics: what will be recorded, as it lies in the bag (frames as ``stack.CAMERA_JPEG``).
+        jpeg_quality: 1 to 100.
+        queue_frames: raw frames that may wait for compression; more are dropped and counted.
+        jpeg_workers: compression threads (OpenCV releases the interpreter while it works).
+        image_scale: stored size of a frame over the camera's; CameraInfo is rewritten to fit, nothing else changes.
+        split_bytes, split_ns: begin a new file of the bag after so much; 0 never does.
+
+    Raises:
+        MonoError: the folder exists, a message type is unknown, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        topics: Sequence[Topic],
+        jpeg_quality: int = 90,
+        queue_frames: int = 64,
+        jpeg_workers: int = 2,
+        image_scale: float = 1.0,
+        split_bytes: int = 0,
+        split_ns: int = 0,
+    ) -> None:
+        if not 1 <= jpeg_quality <= 100:
+            raise MonoError(f"a JPEG quality of {jpeg_quality}", "1 to 100", "90 is a good choice")
+        if queue_frames < 1 or jpeg_workers < 1:
+            raise MonoError(
+                f"{queue_frames} queued frames and {jpeg_workers} workers", "at least one of each", "raise them"
+            )
+        if not 0.0 < image_scale <= 1.0:
+            raise MonoError(f"an image scale of {image_scale}", "above 0, at most 1", "1 stores frames as they come")
+        self.folder = Path(folder)
+        self._quality, self._scale, self._queue_frames = jpeg_quality, image_scale, queue_frames
+        self._stamped = {topic.name: _begins_with_stamp(topic.type) for topic in topics}
+        self._logs = {topic.name: TopicLog(topic.name, topic.type, topic.rate_hz) for topic in topics}
+        self._bag = BagWriter(self.folder, topics, split_bytes, split_ns)
+        self._lock = threading.Lock()
+        self._is_open = True
+        self._error = self._frame_error = ""
+        self._high_water = 0
+        self._accepted_frames = 0
+        self._messages: queue.Queue[_Item | None] = queue.Queue(_MESSAGE_QUEUE)
+        self._frames: queue.Queue[tuple[int, Frame] | None] = queue.Queue(queue_frames)
+        self._receipt: Receipt | None = None
+        self._writer = threading.Thread(target=self._write_bag, name="bag-writer", daemon=True)
+        self._workers = [
+            threading.Thread(target=self._compress, name=f"jpeg-{number}", daemon=True)
+            for number in range(jpeg_workers)
+        ]
+        for thread in (self._writer, *self._workers):
+            thread.start()
+
+    @property
+    def error(self) -> str:
+        """Why the bag can no longer be written (a full disk), empty while all is well."""
+        return self._error
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a closed bag can be read; False where even its index found no room."""
+        return (self.folder / METADATA_FILE).exists()
+
+    def write(
+        self, topic_name: str, stamp_ns: int, cdr_bytes: bytes | memoryview, header_stamp_ns: int | None = None
+    ) -> bool:
+        """Record one serialised message; never waits.
+
+        Args:
+            topic_name: one of the recorder's topics.
+            stamp_ns: time of arrival by a clock that does not go back; orders the bag.
+            cdr_bytes: the message as rclpy's ``raw=True`` delivers it.
+            header_stamp_ns: the header's stamp; read from the bytes when left out.
+
+        Returns:
+            Whether it was taken; False when the queue was full or the recorder is closed.
+        """
+        log = self._log_of(topic_name)
+        if header_stamp_ns is None and self._stamped[topic_name]:
+            header_stamp_ns = _stamp_in(cdr_bytes)
+        with self._lock:
+            if not self._is_open:
+                return False
+            log.add(stamp_ns, header_stamp_ns)
+            try:
+                self._messages.put_nowait(_Item(topic_name, stamp_ns, cdr_bytes))
+            except queue.Full:
+                log.dropped += 1
+                return False
+        return True
+
+    def write_image(
+        self,
+        stamp_ns: int,
+        height: int,
+        width: int,
+        encoding: str,
+        data: Buffer,
+        *,
+        received_ns: int | None = None,
+        step: int = 0,
+        frame_id: str = CAMERA_JPEG.frame_id,
+    ) -> bool:
+        """Record one camera frame as JPEG; never waits, and does not copy ``data`` (do not reuse that buffer).
+
+        Args:
+            stamp_ns: the image's header stamp.
+            height, width, encoding, step, frame_id: as in sensor_msgs/Image; step 0 means rows without padding.
+            data: the pixels.
+            received_ns: time of arrival, the header stamp when left out.
+
+        Returns:
+            Whether it was taken.
+        """
+        log = self._log_of(CAMERA_JPEG.name)
+        arrival_ns = stamp_ns if received_ns is None else received_ns
+        with self._lock:
+            if not self._is_open:
+                return False
+            log.add(arrival_ns, stamp_ns)
+            try:
+                frame = Frame(stamp_ns, arrival_ns, height, width, encoding, data, step, frame_id)
+                self._frames.put_nowait((self._accepted_frames, frame))
+            except queue.Full:
+                log.dropped += 1
+                return False
+            self._accepted_frames += 1
+            self._high_water = max(self._high_water, self._frames.qsize())
+        return True
+
+    def close(self) -> Receipt:
+        """Compress and write what waits, finish the bag, write ``receipt.json`` into it; safe to call again."""
+        with self._lock:
+            first, self._is_open = self._is_open, False
+        if first:
+            for _ in self._workers:
+                self._frames.put(None)
+            for worker in self._workers:
+                worker.join()
+            self._messages.put(None)
+            self._writer.join()
+            stored = self._bag.stored
+            for log in self._logs.values():
+                log.dropped = log.received - stored.get(log.name, 0)
+            receipt = make_receipt(
+                self.folder,
+                list(self._logs.values()),
+                self._high_water,
+                self._queue_frames,
+                self._error,
+                self._frame_error,
+            )
+            try:
+                receipt.write(self.folder)
+            except OSError as error:
+                self._fail(error)
+                receipt = replace(receipt, error=self._error)
+            with self._lock:
+                self._receipt = receipt
+        while self._receipt is None:
+            # Another thread is closing; the writer's end is the last thing that takes time.
+            self._writer.join(0.1)
+        return self._receipt
+
+    def __enter__(self) -> BagRecorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _log_of(self, topic_name: str) -> TopicLog:
+        try:
+            return self._logs[topic_name]
+        except KeyError:
+            raise MonoError(
+                f"a message of {topic_name}",
+                f"one of {', '.join(self._logs)}",
+                "name the topic when making the recorder",
+            ) from None
+
+    def _compress(self) -> None:
+        while (job := self._frames.get()) is not None:
+            number, frame = job
+            cdr: memoryview | None = None
+            # Whatever a frame breaks, its turn must come: a worker that ended would hold up every later frame.
+            try:
+                cdr = compressed_image_cdr(frame_to_jpeg(frame, self._quality, self._scale), frame)
+            except Exception as error:
+                self._frame_error = self._frame_error or str(error) or type(error).__name__
+            self._messages.put(_Item(CAMERA_JPEG.name, frame.received_ns, cdr, number))
+
+    def _write_bag(self) -> None:
+        # Workers finish in any order; frames that are ahead of their turn wait here.
+        early: dict[int, _Item] = {}
+        turn = 0
+        while True:
+            try:
+                item = self._messages.get(timeout=FLUSH_S / 2)
+                if item is None:
+                    break
+                if item.number is None:
+                    self._store(item)
+                else:
+                    early[item.number] = item
+                    while turn in early:
+                        self._store(early.pop(turn))
+                        turn += 1
+            except queue.Empty:
+                pass
+            if not self._error:
+                try:
+                    self._bag.keep_safe()
+                except Exception as error:
+                    self._fail(error)
+        try:
+            self._bag.close()
+        except Exception as error:
+            self._fail(error)
+
+    def _store(self, item: _Item) -> None:
+        # What is not stored is counted when the bag is closed, from what the bag holds then.
+        if self._error or item.cdr is None:
+            return
+        try:
+            cdr = item.cdr
+            if item.topic_name == CAMERA_INFO.name and self._scale != 1.0:
+                cdr = scaled_camera_info_cdr(cdr, self._scale)
+            self._bag.write(item.topic_name, item.received_ns, cdr)
+        except FrameError:
+            return
+        except Exception as error:
+            # A full disk must not end the thread: the queue still has to drain.
+            self._fail(error)
+            return
+        with self._lock:
+            self._logs[item.topic_name].bytes += len(cdr)
+
+    def _fail(self, error: Exception) -> None:
+        if self._error:
+            return
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            self._error = f"the disk takes no more ({error.strerror})"
+        else:
+            self._error = f"{type(error).__name__}: {error}"
+
+
+def _begins_with_stamp(type_name: str) -> bool:
+    """Whether a message's first bytes are its stamp: it begins with a Header or with a Time."""
+    store = typestore()
+    if type_name not in store.fielddefs:
+        return False
+    fields = store.fielddefs[type_name][1]
+    return bool(fields) and fields[0][1][1] in ("std_msgs/msg/Header", "builtin_interfaces/msg/Time")
+
+
+def _stamp_in(cdr: bytes | memoryview) -> int | None:
+    """The stamp at the beginning of a serialised message (4 bytes of encapsulation, then sec and nanosec)."""
+    if len(cdr) < 12:
+        return None
+    order = "<" if bytes(cdr[1:2]) == b"\x01" else ">"
+    seconds, nanoseconds = struct.unpack_from(order + "iI", cdr, 4)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)

@@ -1,0 +1,81 @@
+"""Between ROS messages and plain data: stamps, poses, images.
+
+Duck-typed: a message is anything with the right attributes (rclpy's classes, or those rosbags makes from a bag), so
+nothing of ROS is imported here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.geometry.poses import quaternion_yaw
+from collector.ros.images import ENCODINGS, image_rows
+
+NS_PER_S = 1_000_000_000
+
+
+def stamp_ns_of(stamp: Any) -> int:
+    """Nanoseconds of a ``builtin_interfaces/Time``."""
+    return int(stamp.sec) * NS_PER_S + int(stamp.nanosec)
+
+
+def set_stamp(stamp: Any, stamp_ns: int) -> None:
+    """Write nanoseconds into a ``builtin_interfaces/Time``."""
+    stamp.sec, stamp.nanosec = divmod(int(stamp_ns), NS_PER_S)
+
+
+def yaw_of(orientation: Any) -> float:
+    """Yaw of a quaternion message, radians (rotation about z; roll and pitch are ignored); NaN for all zeros."""
+    return quaternion_yaw(orientation.x, orientation.y, orientation.z, orientation.w)
+
+
+def set_yaw(orientation: Any, yaw_rad: float) -> None:
+    """Make a quaternion message a pure yaw."""
+    orientation.x = orientation.y = 0.0
+    orientation.z, orientation.w = math.sin(yaw_rad / 2.0), math.cos(yaw_rad / 2.0)
+
+
+def set_pose(pose: Any, pose_map: Any) -> None:
+    """Write (x, y, yaw) into a ``geometry_msgs/Pose``, z = 0."""
+    pose.position.x, pose.position.y, pose.position.z = float(pose_map[0]), float(pose_map[1]), 0.0
+    set_yaw(pose.orientation, float(pose_map[2]))
+
+
+def odometry_of(message: Any) -> tuple[int, tuple[float, float, float], float]:
+    """(stamp_ns, (x, y, yaw) in the map, forward speed m/s) of a ``nav_msgs/Odometry``."""
+    pose = message.pose.pose
+    return (
+        stamp_ns_of(message.header.stamp),
+        (pose.position.x, pose.position.y, yaw_of(pose.orientation)),
+        message.twist.twist.linear.x,
+    )
+
+
+def rgb_of(message: Any) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB copy of a ``sensor_msgs/Image``.
+
+    Raises:
+        FrameError: an encoding this project does not read, or fewer bytes than the header promises.
+    """
+    pixels = image_rows(message.height, message.width, message.encoding, message.step, message.data)
+    channels, is_rgb = ENCODINGS[message.encoding]
+    if channels == 1:
+        return np.repeat(pixels, 3, axis=2)
+    # A copy in any case: the message's memory belongs to the middleware.
+    return np.array(pixels[..., :3] if is_rgb else pixels[..., 2::-1], order="C")
+
+
+def fill_image(message: Any, image_rgb: NDArray[np.uint8]) -> None:
+    """Write an RGB image into a ``sensor_msgs/Image`` as bgr8, as AWSIM sends it (needs OpenCV)."""
+    import cv2
+
+    height, width = image_rgb.shape[:2]
+    message.height, message.width, message.step = height, width, 3 * width
+    message.encoding, message.is_bigendian = "bgr8", 0
+    # An array filled from memory costs a millisecond; assigning an ndarray costs hundreds.
+    del message.data[:]
+    message.data.frombytes(cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR).data.cast("B"))

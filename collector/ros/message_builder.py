@@ -1,0 +1,340 @@
+"""Build importable ROS 2 message packages from ``.msg`` text with gcc alone: no cmake, no colcon, no Autoware.
+
+The rosidl generators come with rclpy (the PyPI wheels, or a sourced ROS from Jazzy on). The result lies in a cache
+folder per Python, rosidl version and definitions; a folder that exists is complete, since it is built beside its place
+and moved there in one step.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from collector.common.errors import MonoError
+from collector.common.files import PROJECT_ROOT
+from collector.ros.message_generation import dependencies
+
+DEFINITIONS = PROJECT_ROOT / "collector" / "msg"
+# Raise it when the way of building changes, so that caches of older versions are not used.
+BUILDER_VERSION = 1
+
+_INSTALL_COMPILER = "sudo apt install g++ python3-dev"
+_INSTALL_ROS = "source a ROS 2 that has the Autoware messages, or without any ROS: pip install 'alpamayo_mono[ros]'"
+
+
+def package_names(definitions: Path = DEFINITIONS) -> tuple[str, ...]:
+    """The packages whose text lies under ``definitions`` as ``<package>/msg/*.msg``."""
+    return tuple(sorted(path.parent.name for path in definitions.glob("*/msg") if any(path.glob("*.msg"))))
+
+
+def cache_root() -> Path:
+    """``$XDG_CACHE_HOME/alpamayo_mono`` or ``~/.cache/alpamayo_mono``."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "alpamayo_mono"
+
+
+def messages_folder(definitions: Path = DEFINITIONS) -> Path:
+    """Where the packages of ``definitions`` are, or would be, built for this Python and this ROS.
+
+    Raises:
+        MonoError: no rosidl generators in this Python.
+    """
+    rosidl = _rosidl_version()
+    digest = hashlib.sha256(f"builder {BUILDER_VERSION} numpy {_numpy_major()}".encode())
+    for path in sorted(definitions.glob("*/msg/*.msg")):
+        digest.update(f"\0{path.relative_to(definitions)}\0".encode() + path.read_bytes())
+    soabi = sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag
+    return cache_root() / "messages" / f"{soabi}-rosidl{rosidl}-{digest.hexdigest()[:12]}"
+
+
+def build_messages(
+    definitions: Path = DEFINITIONS, *, rebuild: bool = False, say: Callable[[str], None] = lambda _: None
+) -> Path:
+    """The folder with the built packages, to be put on ``sys.path``; builds it when it is not there yet.
+
+    Processes that come here at once wait for the first one to build.
+
+    Args:
+        definitions: folder with ``<package>/msg/*.msg``.
+        rebuild: build even if the cache has it.
+        say: receives one line before the (10 to 30 s long) build starts.
+
+    Raises:
+        MonoError: generators, compiler or headers are missing, the cache cannot be written, or a step failed.
+    """
+    target = messages_folder(definitions)
+    if target.is_dir() and not rebuild:
+        return target
+    toolchain = find_toolchain()
+    with _locked(target):
+        if target.is_dir() and not rebuild:
+            return target
+        say(f"building {len(package_names(definitions))} ROS message packages once into {target} ...")
+        with tempfile.TemporaryDirectory(prefix="building-", dir=target.parent) as scratch:
+            work, built = Path(scratch), Path(scratch) / "built"
+            _build_into(built, definitions, toolchain, work)
+            if target.is_dir():
+                target.rename(work / "old")
+            built.rename(target)
+    return target
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """What a build needs from the machine.
+
+    Attributes:
+        prefix: root of the ROS installation (``lib/``, ``share/``, ``include/``).
+        cc: C compiler.
+        cxx: C++ compiler.
+        includes: ``-I`` options for Python, numpy and ROS headers.
+    """
+
+    prefix: Path
+    cc: str
+    cxx: str
+    includes: tuple[str, ...]
+
+
+def find_toolchain() -> Toolchain:
+    """Find generators, compilers and headers, or say what to install (MonoError)."""
+    prefix = _ros_prefix()
+    compilers = []
+    for variable, default in (("CC", "gcc"), ("CXX", "g++")):
+        command = os.environ.get(variable) or default
+        path = shutil.which(command)
+        if path is None:
+            raise MonoError(
+                f"the compiler {command!r} is not on the PATH",
+                "gcc and g++, to build ROS messages once",
+                _INSTALL_COMPILER,
+            )
+        compilers.append(path)
+    python_headers = Path(sysconfig.get_path("include"))
+    if not (python_headers / "Python.h").is_file():
+        raise MonoError(f"no Python.h in {python_headers}", "the headers of this Python", _INSTALL_COMPILER)
+    import numpy
+
+    folders = [python_headers, Path(numpy.get_include()), prefix / "include"]
+    # ROS headers lie one package folder deeper: include/<package>/<package>/x.h.
+    folders += sorted(path for path in (prefix / "include").iterdir() if path.is_dir())
+    return Toolchain(prefix, compilers[0], compilers[1], tuple(f"-I{folder}" for folder in folders))
+
+
+def _build_into(built: Path, definitions: Path, toolchain: Toolchain, work: Path) -> None:
+    packages = package_names(definitions)
+    share = toolchain.prefix / "share"
+    for package in packages:
+        missing = [name for name in dependencies(definitions / package, share) if not (share / name).is_dir()]
+        if missing:
+            raise MonoError(f"{package} needs {', '.join(missing)}, not found in {share}", "installed", _INSTALL_ROS)
+
+    environment = dict(os.environ, AMENT_PREFIX_PATH=str(toolchain.prefix))
+    project = str(PROJECT_ROOT)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH", "")]))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def all_of(commands: Sequence[Sequence[str]]) -> None:
+            list(pool.map(lambda command: _run(command, environment), commands))
+
+        all_of(
+            [
+                [
+                    sys.executable,
+                    "-m",
+                    "collector.ros.message_generation",
+                    package,
+                    *map(str, (definitions, share, work)),
+                ]
+                for package in packages
+            ]
+        )
+        units = {package: _units(package, work) for package in packages}
+        all_of([_compile(unit, toolchain, work) for package in packages for unit in units[package]])
+        list(
+            pool.map(
+                lambda package: _link(
+                    package,
+                    units[package],
+                    dependencies(definitions / package, share),
+                    toolchain,
+                    built / package,
+                    environment,
+                ),
+                packages,
+            )
+        )
+    for package in packages:
+        (built / package / "__init__.py").write_text("", encoding="utf-8")
+        shutil.copytree(
+            work / "gen" / package / "msg",
+            built / package / "msg",
+            ignore=lambda folder, names: [name for name in names if not name.endswith(".py")],
+        )
+
+
+def _units(package: str, work: Path) -> list[Path]:
+    trees = (work / "gen" / package, work / "gen_introspection" / package)
+    return sorted(path for tree in trees for pattern in ("*.c", "*.cpp") for path in tree.rglob(pattern))
+
+
+def _object(unit: Path) -> str:
+    return str(unit) + ".o"
+
+
+def _compile(unit: Path, toolchain: Toolchain, work: Path) -> list[str]:
+    compiler = [toolchain.cxx, "-std=c++17"] if unit.suffix == ".cpp" else [toolchain.cc, "-std=gnu11"]
+    own = [f"-I{work / 'gen'}", f"-I{work / 'gen_introspection'}"]
+    # -w: warnings in generated code tell our users nothing.
+    options = ["-O1", "-fPIC", "-w", "-DNDEBUG", *own, *toolchain.includes]
+    return [*compiler, *options, "-c", str(unit), "-o", _object(unit)]
+
+
+def _link(
+    package: str,
+    units: Sequence[Path],
+    needs: Sequence[str],
+    toolchain: Toolchain,
+    folder: Path,
+    environment: dict[str, str],
+) -> None:
+    """Link the four libraries of a package and the extension rclpy imports."""
+    folder.mkdir(parents=True)
+    rosidl_libraries = ["-lrosidl_runtime_c", "-lrcutils"]
+    own = f"-l{package}__rosidl_generator_c"
+
+    def link(name: str, kind: str, chosen: Callable[[Path], bool], libraries: Sequence[str]) -> None:
+        objects = [_object(unit) for unit in units if chosen(unit)]
+        of_dependencies = [f"-l{need}__{kind}" for need in needs] if kind else []
+        _run(
+            [
+                toolchain.cxx,
+                "-shared",
+                f"-Wl,-soname,{name}",
+                "-o",
+                str(folder / name),
+                *objects,
+                f"-L{folder}",
+                f"-L{toolchain.prefix / 'lib'}",
+                f"-Wl,-rpath-link,{toolchain.prefix / 'lib'}",
+                "-Wl,-rpath,$ORIGIN",
+                *libraries,
+                *of_dependencies,
+                *rosidl_libraries,
+            ],
+            environment,
+        )
+
+    def introspection(unit: Path) -> bool:
+        return "gen_introspection" in unit.parts
+
+    def library(kind: str, chosen: Callable[[Path], bool], libraries: Sequence[str] = ()) -> None:
+        link(f"lib{package}__{kind}.so", kind, chosen, libraries)
+
+    library(
+        "rosidl_generator_c",
+        lambda unit: not introspection(unit) and unit.parent.name == "detail" and unit.suffix == ".c",
+    )
+    library(
+        "rosidl_typesupport_fastrtps_c",
+        lambda unit: unit.name.endswith("__type_support_c.cpp"),
+        [
+            own,
+            "-lrosidl_typesupport_fastrtps_c",
+            "-lrosidl_typesupport_fastrtps_cpp",
+            "-lrmw",
+            _versioned_library("fastcdr", toolchain.prefix),
+        ],
+    )
+    library("rosidl_typesupport_introspection_c", introspection, [own, "-lrosidl_typesupport_introspection_c"])
+    library("rosidl_generator_py", lambda unit: unit.name.endswith("_s.c") and ".ep." not in unit.name, [own])
+    link(
+        f"{package}_s__rosidl_typesupport_c{sysconfig.get_config_var('EXT_SUFFIX')}",
+        "",
+        lambda unit: unit.name.endswith("__type_support.cpp") or ".ep." in unit.name,
+        # Loading the extension must load all four, for rosidl_typesupport_c then finds them by soname.
+        [
+            "-Wl,--no-as-needed",
+            f"-l{package}__rosidl_typesupport_fastrtps_c",
+            f"-l{package}__rosidl_typesupport_introspection_c",
+            f"-l{package}__rosidl_generator_py",
+            own,
+            "-lrosidl_typesupport_c",
+        ],
+    )
+
+
+def _versioned_library(name: str, prefix: Path) -> str:
+    # Some installations carry only libX.so.N, which a plain -lX does not find.
+    found = sorted((prefix / "lib").glob(f"lib{name}.so*"))
+    return f"-l:{found[0].name}" if found else f"-l{name}"
+
+
+def _run(command: Sequence[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, errors="replace")
+    if done.returncode != 0:
+        what = Path(command[0]).name if "-m" not in command else " ".join(command[1:4])
+        last = " | ".join((done.stderr or done.stdout).strip().splitlines()[-6:])
+        raise MonoError(
+            f"building the ROS messages failed in {what} (exit code {done.returncode}): {last}",
+            "a compiler and ROS headers that fit together",
+            f"{_INSTALL_COMPILER}; then run: alpamayo-mono messages --rebuild",
+        )
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """One builder at a time. The kernel drops the lock with its process, so none is left behind."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(target.parent / f"{target.name}.lock", "w")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise MonoError(
+            f"the cache {target.parent} cannot be written ({error.strerror})",
+            "a folder of yours",
+            "set XDG_CACHE_HOME to a folder you may write to",
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _ros_prefix() -> Path:
+    spec = importlib.util.find_spec("rosidl_adapter")
+    if spec is None or spec.origin is None:
+        raise MonoError("no rosidl generators in this Python", "a ROS 2 with rosidl", _INSTALL_ROS)
+    for folder in Path(spec.origin).parents:
+        if (folder / "share" / "rosidl_adapter").is_dir():
+            return folder
+    raise MonoError(f"{spec.origin} belongs to no ROS installation (no share/rosidl_adapter above)", "", _INSTALL_ROS)
+
+
+def _rosidl_version() -> str:
+    # Type hashes came with Iron; Humble's generators have none, and there the packages come with Autoware.
+    for module in ("rosidl_adapter", "rosidl_generator_type_description"):
+        if importlib.util.find_spec(module) is None:
+            raise MonoError(
+                f"the Python module {module} is missing", "the rosidl generators of Jazzy or later", _INSTALL_ROS
+            )
+    try:
+        return importlib.metadata.version("rosidl_generator_c")
+    except importlib.metadata.PackageNotFoundError:
+        return os.environ.get("ROS_DISTRO", "unknown")
+
+
+def _numpy_major() -> str:
+    # The extensions hold numpy's C interface, which changes with its major version.
+    return importlib.metadata.version("numpy").split(".")[0]

@@ -1,0 +1,125 @@
+"""Message classes by name: imported where a package is installed, else built once from our definitions.
+
+``alpamayo-mono messages`` builds ahead and says where each package comes from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from collector.common.errors import MonoError
+from collector.ros.message_builder import DEFINITIONS, build_messages, messages_folder, package_names
+from collector.ros.topics import ALL_TOPICS
+
+
+def message_class(name: str) -> Any:
+    """The Python class of a message type.
+
+    Args:
+        name: ``"package/msg/Name"``.
+
+    Raises:
+        MonoError: a malformed name, a package that is neither installed nor among our definitions, a type the
+            package does not have, or a failed build.
+    """
+    package, short = _split(name)
+    try:
+        module = importlib.import_module(f"{package}.msg")
+    except ImportError as error:
+        if package not in package_names():
+            raise MonoError(
+                f"the ROS message package {package} cannot be imported ({error})",
+                "a sourced ROS 2 or its wheels",
+                "source /opt/ros/<distribution>/setup.bash, or without ROS: pip install 'alpamayo_mono[ros]'",
+            ) from error
+        module = _import_built(package)
+    if not hasattr(module, short):
+        raise MonoError(
+            f"{module.__file__} has no message {short}",
+            f"the definition of {name} as the Challenge uses it",
+            "update that package, or unsource it so that ours is built",
+        )
+    return getattr(module, short)
+
+
+def definition_text(name: str) -> str:
+    """The ``.msg`` text of one of our definitions, e.g. for the type store that reads and writes bags.
+
+    Raises:
+        MonoError: no such definition.
+    """
+    package, short = _split(name)
+    path = DEFINITIONS / package / "msg" / f"{short}.msg"
+    if not path.is_file():
+        raise MonoError(f"no definition of {name}", "one of " + ", ".join(sorted(defined_types())), "check the name")
+    return path.read_text(encoding="utf-8")
+
+
+def defined_types() -> tuple[str, ...]:
+    """The types whose text we carry, as ``"package/msg/Name"``."""
+    return tuple(f"{path.parts[-3]}/msg/{path.stem}" for path in sorted(DEFINITIONS.glob("*/msg/*.msg")))
+
+
+def _split(name: str) -> tuple[str, str]:
+    parts = name.split("/")
+    if len(parts) != 3 or parts[1] != "msg" or not all(part.isidentifier() for part in parts):
+        raise MonoError(f"message type {name!r}", "package/msg/Name", "write e.g. std_msgs/msg/String")
+    return parts[0], parts[2]
+
+
+def _import_built(package: str) -> Any:
+    # At the end of the path, and only after an ImportError: a sourced Autoware must never be shadowed.
+    folder = str(build_messages(say=lambda line: print(line, file=sys.stderr, flush=True)))
+    if folder not in sys.path:
+        sys.path.append(folder)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(f"{package}.msg")
+    except ImportError as error:
+        raise MonoError(
+            f"the built message package {package} in {folder} cannot be imported ({error})",
+            "an importable package",
+            "alpamayo-mono messages --rebuild",
+        ) from error
+
+
+def installed_packages() -> dict[str, Path | None]:
+    """Every message package of the interface and its folder, None where it is not installed (ours will serve)."""
+    used = {topic.type.split("/")[0] for topic in ALL_TOPICS} | set(package_names())
+    return {name: _location(name) for name in sorted(used)}
+
+
+def main(argv: list[str]) -> int:
+    """Verb ``messages``: build the message packages ahead and list where each comes from."""
+    parser = argparse.ArgumentParser(
+        prog="alpamayo-mono messages",
+        description="Say where the ROS message packages of the Challenge's interface come from, and build those that "
+        "are not installed (needs gcc, g++ and Python's headers; 10-30 s, once per Python and ROS).",
+    )
+    parser.add_argument("--rebuild", action="store_true", help="build again even if the cache has them")
+    options = parser.parse_args(argv)
+
+    start_s = time.monotonic()
+    installed = installed_packages()
+    absent = [name for name, place in installed.items() if place is None]
+    if options.rebuild or any(name in package_names() for name in absent):
+        build_messages(rebuild=options.rebuild, say=lambda line: print(line, flush=True))
+    for topic in ALL_TOPICS:
+        message_class(topic.type)
+    width = max(map(len, installed))
+    for name, place in installed.items():
+        where = f"installed   {place}" if place else f"built by us {messages_folder() / name}"
+        print(f"{name:<{width}}  {where}")
+    print(f"all {len(ALL_TOPICS)} topics have their message type ({time.monotonic() - start_s:.1f} s)")
+    return 0
+
+
+def _location(package: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    return Path(spec.origin).parent if spec and spec.origin else None

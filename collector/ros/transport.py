@@ -1,0 +1,144 @@
+"""Environment of ROS processes: a transport large enough for images, and clean variables for children.
+
+FastDDS, the middleware of the PyPI wheels, loses nearly every best-effort image on its default transport: half a
+megabyte becomes many UDP packets, one lost packet loses the frame. With a larger shared-memory segment on the
+publisher's side every frame arrives, also at subscribers with default settings.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from collector.common.errors import MonoError
+from collector.ros.message_builder import cache_root
+
+# The same setting under its name since Kilted (FastDDS 3) and before.
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+_KILTED_RCLPY = 9
+# What the wheels' start-up hook leaves behind: it re-executes Python once with a longer library path.
+WHEELS_GUARD = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
+
+_SEGMENT_BYTES = 64 * 2**20  # ten raw 1920x1080 frames, or ninety of 640x360
+_MESSAGE_BYTES = 16 * 2**20
+_SHARED_MEMORY = Path("/dev/shm")
+
+_PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
+<!-- Shared memory for image publishers, UDP for everything else; written by alpamayo_mono. -->
+<dds xmlns="http://www.eprosima.com">
+  <profiles>
+    <transport_descriptors>
+      <transport_descriptor>
+        <transport_id>images_by_shared_memory</transport_id>
+        <type>SHM</type>
+        <segment_size>{segment_bytes}</segment_size>
+        <maxMessageSize>{message_bytes}</maxMessageSize>
+      </transport_descriptor>
+      <transport_descriptor>
+        <transport_id>all_by_udp</transport_id>
+        <type>UDPv4</type>
+      </transport_descriptor>
+    </transport_descriptors>
+    <participant profile_name="image_publisher" is_default_profile="true">
+      <rtps>
+        <useBuiltinTransports>false</useBuiltinTransports>
+        <userTransports>
+          <transport_id>images_by_shared_memory</transport_id>
+          <transport_id>all_by_udp</transport_id>
+        </userTransports>
+      </rtps>
+    </participant>
+  </profiles>
+</dds>
+"""
+
+
+def prepare_publisher() -> Path | None:
+    """Make this process publish images through shared memory; call it before ``rclpy.init()``.
+
+    Does nothing where the middleware is not FastDDS (the competition runs Cyclone DDS) or where the user has set a
+    profile already.
+
+    Returns:
+        The profile, None where nothing was done.
+
+    Raises:
+        MonoError: the profile cannot be written to the cache.
+    """
+    middleware = os.environ.get("RMW_IMPLEMENTATION", "")
+    if middleware and not middleware.startswith("rmw_fastrtps"):
+        return None
+    if any(variable in os.environ for variable in PROFILE_VARIABLES):
+        return None
+    segment_bytes = _segment_bytes()
+    # The size in the name: a container and its host may share the cache but not /dev/shm.
+    path = cache_root() / f"fastdds_images_{segment_bytes // 2**20}mb.xml"
+    _write(path, _PROFILE.format(segment_bytes=segment_bytes, message_bytes=min(_MESSAGE_BYTES, segment_bytes)))
+    os.environ[_profile_variable()] = str(path)
+    return path
+
+
+def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for starting a Python of another virtual environment.
+
+    The wheels mark a process as prepared and prepend their libraries to LD_LIBRARY_PATH. A child inherits both, so
+    the wheels of another environment would skip their own preparation and load our libraries.
+
+    Args:
+        environment: variables to start from, ours by default.
+    """
+    child = dict(os.environ if environment is None else environment)
+    if child.pop(WHEELS_GUARD, None) is None:
+        return child  # not the wheels: a sourced ROS needs its library path
+    kept = [
+        entry
+        for entry in child.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+        if entry and not Path(entry).is_relative_to(sys.prefix)
+    ]
+    child.pop("LD_LIBRARY_PATH", None)
+    if kept:
+        child["LD_LIBRARY_PATH"] = os.pathsep.join(kept)
+    return child
+
+
+def _profile_variable() -> str:
+    # Kilted warns at the old name, Jazzy and Humble do not know the new one.
+    for distribution in ("ros-rclpy", "rclpy"):
+        try:
+            kilted = int(importlib.metadata.version(distribution).split(".")[0]) >= _KILTED_RCLPY
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return PROFILE_VARIABLES[0] if kilted else PROFILE_VARIABLES[1]
+    return PROFILE_VARIABLES[0]
+
+
+def _segment_bytes() -> int:
+    # Containers often have 64 MB of shared memory in all; a segment that outgrows it ends the process by SIGBUS.
+    try:
+        total = shutil.disk_usage(_SHARED_MEMORY).total
+    except OSError:
+        total = 4 * _SEGMENT_BYTES
+    return max(8 * 2**20, min(_SEGMENT_BYTES, total // 4))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file in one step, since other publishers may be reading it."""
+    try:
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(scratch, path)
+    except OSError as error:
+        raise MonoError(
+            f"the transport profile {path} cannot be written ({error.strerror})",
+            "a folder of yours",
+            "set XDG_CACHE_HOME to a folder you may write to",
+        ) from error

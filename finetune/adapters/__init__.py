@@ -1,0 +1,1 @@
+"""Adapters: LoRA on both halves, their folder, their arithmetic, and merging."""

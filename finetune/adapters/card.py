@@ -1,0 +1,154 @@
+"""The card of what a run made: from what, how, how well, and how to load it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from collector.common.files import write_atomically
+from collector.common.format import percent
+from collector.common.run_folder import git_commit, hash_path, plain
+from collector.dataset.schema import MANIFEST_FILE, METADATA_FILE
+from finetune.model_files.location import base_fingerprint, model_name
+
+EVALUATION = "## Evaluation"
+# Settings that tell where and on what, not how.
+_PLACES = ("model", "dataset", "out", "cameras", "overwrite", "device", "threads", "checkpoint_every")
+
+
+def adapter_card(config: Any, base_folder: Path, metrics: Mapping[str, Any]) -> str:
+    """README.md of an adapter or a model: front matter for the Hugging Face hub, then what a person asks first.
+
+    Args:
+        config: a ``finetune.lora_finetune.FinetuneConfig``.
+        base_folder: where its base model is.
+        metrics: of the finished run.
+    """
+    base = model_name(base_folder)
+    whole = config.method == "full"
+    what = "All weights of the chosen parts" if whole else "A PEFT adapter (LoRA)"
+    parts = ", ".join(part for part, count in metrics["trainable_parameters"].items() if count)
+    option = "--model MODEL" if whole else f"--model {base} --adapter ADAPTER"
+    lines = [
+        "---",
+        f"base_model: {json.dumps(base)}",
+        f"library_name: {'transformers' if whole else 'peft'}",
+        "pipeline_tag: robotics",
+        "tags: [alpamayo, autonomous-driving, vision-language-action]",
+        "---",
+        "",
+        f"# {base}, finetuned for camera mode {config.cameras}",
+        "",
+        f"{what} for the vision-language-action model {base}, trained by alpamayo_mono on: {parts}.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| base | {base} (fingerprint {base_fingerprint(base_folder)}) |",
+        f"| cameras | {config.cameras} |",
+        f"| method | {config.method}, {config.precision} |",
+        f"| code | commit {git_commit() or 'unknown'} |",
+        f"| trainable parameters | {sum(metrics['trainable_parameters'].values()):,} |",
+        "",
+        "## Load",
+        "",
+        "```",
+        f"alpamayo-mono drive simulator:=true model:={'MODEL' if whole else base + ' adapter:=ADAPTER'}",
+        f"alpamayo-mono evaluate {option} --dataset DATASET --out runs/evaluate",
+        "```",
+        "",
+        "It was trained for this camera mode alone. The licence of the base's weights applies to it as well.",
+        "",
+        "## Data",
+        "",
+        *_data(Path(config.dataset), metrics),
+        "",
+        "## Losses",
+        "",
+        *_losses(metrics),
+        "",
+        "Text: cross-entropy of the thought's tokens. Flow: mean squared error of the velocity field in the",
+        "normalised action space, no error in metres; for those evaluate it as above.",
+        "",
+        EVALUATION,
+        "",
+        "None yet: `alpamayo-mono evaluate` with this adapter writes its table here.",
+        "",
+        "## Settings",
+        "",
+        "| setting | value |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in plain(config).items() if name not in _PLACES),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def add_evaluation(adapter: Path, metrics: Mapping[str, Any], dataset: str) -> bool:
+    """Put the table of an evaluation on an adapter's card, in place of the one before.
+
+    Args:
+        adapter: its folder.
+        metrics: of :func:`finetune.evaluation.command.evaluate`.
+        dataset: what was evaluated on, in words.
+
+    Returns:
+        Whether there was a card of ours to write on.
+    """
+    path = adapter / "README.md"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, found, rest = text.partition(f"\n{EVALUATION}\n")
+    if not found:
+        return False
+    _, heading, after = rest.partition("\n## ")
+    bootstrap = metrics["bootstrap"]
+    lines = [
+        f"{metrics['samples']} samples of {dataset}, cameras {metrics['cameras']}; code {git_commit() or 'unknown'}.",
+        "",
+        "| condition | max deviation within 3 s | result | ADE 3 s | FDE 6.4 s | path as thought (coverage) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in metrics["table"]:
+        values = metrics["conditions"][row["condition"]]
+        said = values.get("consistency")
+        agrees = f"{percent(said['consistent'])} ({percent(said['coverage'])})" if said else "-"
+        lines.append(
+            f"| {row['condition']} | {row['max_deviation_m']:.2f} m | {row['result']} | {values['ade_3s_m']:.2f} m "
+            f"| {values['fde_6.4s_m']:.2f} m | {agrees} |"
+        )
+    over = f"{bootstrap['groups']} {bootstrap['group']}"
+    lines += ["", f"Change with its {bootstrap['confidence']:.0%} interval: paired bootstrap over {over}."]
+    write_atomically(path, f"{before}\n{EVALUATION}\n\n" + "\n".join(lines) + f"\n{heading}{after}")
+    return True
+
+
+def _data(dataset: Path, metrics: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "| | |",
+        "|---|---|",
+        f"| samples | {metrics['train_samples']:,} to train, {metrics['validation_samples']:,} to validate |",
+        f"| {METADATA_FILE} | sha256 {hash_path(dataset / METADATA_FILE)} |",
+    ]
+    if metrics["set_aside"]:
+        lines.append("| set aside | " + ", ".join(f"{n} {reason}" for reason, n in metrics["set_aside"].items()) + " |")
+    try:
+        manifest = json.loads((dataset / MANIFEST_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return [*lines, f"| {MANIFEST_FILE} | none |"]
+    lines.append(f"| {MANIFEST_FILE} | sha256 {hash_path(dataset / MANIFEST_FILE)} |")
+    lines.append(f"| made by | {manifest.get('made_by')}, commit {manifest.get('commit')} |")
+    for bag in manifest.get("bags", ()):
+        lines.append(f"| recording {bag.get('name')} | sha256 {bag.get('sha256')} |")
+    for name, counts in manifest.get("counts", {}).items():
+        said = ", ".join(f"{key} {n}" for key, n in counts.items()) if isinstance(counts, dict) else counts
+        lines.append(f"| {name} | {said} |")
+    return lines
+
+
+def _losses(metrics: Mapping[str, Any]) -> list[str]:
+    lines = ["| validation loss | before | after |", "|---|---|---|"]
+    for term in ("text", "flow", "xy"):
+        pair = [metrics.get(f"{when}_validation_{term}_loss") for when in ("first", "last")]
+        if None not in pair:
+            lines.append(f"| {term} | {pair[0]:.4f} | {pair[1]:.4f} |")
+    return lines if metrics["validation_samples"] else ["No validation samples: no losses to tell."]

@@ -1,0 +1,268 @@
+"""An adapter folder before any of it is loaded: what it says of itself, what it holds, and whether both belong here.
+
+A normal PEFT LoRA adapter (``adapter_config.json``, ``adapter_model.safetensors``) and beside it our own
+``alpamayo_mono.json`` with the base and the camera mode it was trained for. PEFT skips silently over tensors it does
+not know and over layers that have none; here both are errors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collector.common.errors import MonoError
+from finetune.model_files.location import base_fingerprint, model_name
+from finetune.model_files.weight_files import StoredTensor, read_header
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS, OWN_FACTS = "adapter_config.json", "adapter_model.safetensors", "alpamayo_mono.json"
+_KEY = re.compile(r"base_model\.model\.(?P<name>.+)")
+_LORA = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
+# Settings of PEFT that change what the two matrices mean.
+_UNKNOWN_MATHS = (
+    "use_dora",
+    "use_qalora",
+    "use_bdlora",
+    "rank_pattern",
+    "alpha_pattern",
+    "fan_in_fan_out",
+    "lora_bias",
+    "layer_replication",
+    "layers_to_transform",
+    "target_parameters",
+    "trainable_token_indices",
+)
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """What an adapter says of itself.
+
+    Attributes:
+        folder: where it is.
+        base, base_fingerprint: name and fingerprint of the model it was trained on; empty where nobody wrote them.
+        cameras: camera mode it was trained for, empty where nobody wrote it.
+        rank, alpha: of its LoRA matrices.
+        scale: factor of the update B A.
+        targets: PEFT's target modules, a pattern or the ends of names.
+        full_modules: modules whose weights it replaces.
+    """
+
+    folder: Path
+    base: str
+    base_fingerprint: str
+    cameras: str
+    rank: int
+    alpha: float
+    scale: float
+    targets: str | tuple[str, ...]
+    full_modules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AdapterLayout:
+    """What an adapter changes: module -> its matrices A and B, and parameter -> its new value."""
+
+    pairs: Mapping[str, tuple[StoredTensor, StoredTensor]]
+    full: Mapping[str, StoredTensor]
+
+
+def adapter_facts(folder: Path | str) -> AdapterFacts:
+    """Read what an adapter folder says of itself.
+
+    Raises:
+        MonoError: not an adapter folder, or one of a kind that is not known here.
+    """
+    folder = Path(folder)
+    if not (folder / ADAPTER_CONFIG).is_file() or not (folder / ADAPTER_WEIGHTS).is_file():
+        raise MonoError(
+            f"{folder} holds no adapter",
+            f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}",
+            "give the adapter folder that `alpamayo-mono finetune` printed last",
+        )
+    config = _read_json(folder / ADAPTER_CONFIG)
+    own = _read_json(folder / OWN_FACTS) if (folder / OWN_FACTS).is_file() else {}
+    strange = [key for key in _UNKNOWN_MATHS if config.get(key)]
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or strange:
+        kind = ", ".join(strange) or f"bias {config.get('bias')!r}"
+        raise MonoError(
+            f"the adapter {folder} is a {config.get('peft_type')} adapter with {kind}",
+            "plain LoRA without biases",
+            "train it with `alpamayo-mono finetune`",
+        )
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, (int, float)):
+        raise MonoError(
+            f"{folder / ADAPTER_CONFIG} says rank {rank!r} and alpha {alpha!r}",
+            "two numbers, rank at least 1",
+            "save the adapter again",
+        )
+    for key, value in (("rank", rank), ("alpha", alpha)):
+        if own.get(key, value) != value:
+            raise MonoError(
+                f"the adapter {folder} was trained with {key} {own[key]} ({OWN_FACTS}), but {ADAPTER_CONFIG} says "
+                f"{key} {value}",
+                "one and the same",
+                "take both files from one training run",
+            )
+    targets = config.get("target_modules") or ()
+    return AdapterFacts(
+        folder=folder,
+        base=str(own.get("base") or config.get("base_model_name_or_path") or ""),
+        base_fingerprint=str(own.get("base_fingerprint") or ""),
+        cameras=str(own.get("cameras") or ""),
+        rank=rank,
+        alpha=alpha,
+        scale=alpha / (math.sqrt(rank) if config.get("use_rslora") else rank),
+        targets=targets if isinstance(targets, str) else tuple(targets),
+        full_modules=tuple(config.get("modules_to_save") or ()),
+    )
+
+
+def check_belongs(facts: AdapterFacts, base: Path | None = None, cameras: str | None = None) -> None:
+    """Refuse an adapter of another base or another camera mode.
+
+    Args:
+        facts: of the adapter.
+        base: folder of the model it is to change; None for a model that was never in a folder.
+        cameras: camera mode it is to drive in; None where nobody drives.
+
+    Raises:
+        MonoError: with both names. A base is told by its fingerprint; an adapter saved without one by its name.
+    """
+    if cameras is not None and facts.cameras not in ("", cameras):
+        raise MonoError(
+            f"the adapter {facts.folder} was trained for the cameras {facts.cameras!r} and is asked to drive with "
+            f"{cameras!r}",
+            "the mode it was trained for",
+            f"use --cameras {facts.cameras}, or another adapter",
+        )
+    if base is None:
+        return
+    name = model_name(base)
+    if facts.base_fingerprint:
+        found = base_fingerprint(base)
+        if found != facts.base_fingerprint:
+            raise MonoError(
+                f"the adapter {facts.folder} was trained on {facts.base} ({facts.base_fingerprint[:12]}), and this "
+                f"model is {name} ({found[:12]})",
+                "the very weights it was trained on",
+                f"give --model the folder or id of {facts.base}",
+            )
+    elif facts.base and Path(facts.base).name != Path(name).name:
+        raise MonoError(
+            f"the adapter {facts.folder} was trained on {facts.base}, and this model is {name}",
+            "the base it was trained on",
+            f"give --model the folder or id of {facts.base}",
+        )
+
+
+def adapter_layout(facts: AdapterFacts, shapes: Mapping[str, tuple[int, ...]]) -> AdapterLayout:
+    """What the adapter's file holds, checked against the model it is to change.
+
+    Args:
+        facts: of the adapter.
+        shapes: parameter -> shape of the base, constants included.
+
+    Raises:
+        MonoError: a damaged file; tensors that are missing, surplus, of another rank, or of another model's shape.
+    """
+    path = facts.folder / ADAPTER_WEIGHTS
+    halves: dict[str, dict[str, StoredTensor]] = {}
+    full: dict[str, StoredTensor] = {}
+    surplus: list[str] = []
+    for key, tensor in read_header(path).items():
+        name = match["name"] if (match := _KEY.fullmatch(key)) else ""
+        if lora := _LORA.fullmatch(name):
+            halves.setdefault(lora["module"], {})[lora["half"]] = tensor
+        elif name in shapes and _is_within(name, facts.full_modules):
+            full[name] = tensor
+        elif not _is_constant(name):
+            surplus.append(key)
+    missing = [
+        f"lora_{half} of {module}"
+        for module in _targets(facts, shapes) | halves.keys()
+        for half in "AB"
+        if half not in halves.get(module, {})
+    ]
+    missing += [
+        name for name in shapes if _is_within(name, facts.full_modules) and not _is_constant(name) and name not in full
+    ]
+    surplus += [f"LoRA of {module}" for module in halves if len(shapes.get(f"{module}.weight", ())) != 2]
+    _refuse(facts, "lacks", sorted(missing), "every layer it names adapted")
+    _refuse(facts, "holds what this model has no place for:", surplus, "tensors of the layers it names")
+    wrong: list[str] = []
+    pairs: dict[str, tuple[StoredTensor, StoredTensor]] = {}
+    for module, pair in halves.items():
+        down, up = pairs[module] = pair["A"], pair["B"]
+        rows, columns = shapes[f"{module}.weight"]
+        if {down.shape[0], up.shape[-1]} != {facts.rank}:
+            raise MonoError(
+                f"the adapter {facts.folder} says rank {facts.rank}, and {module} has rank {down.shape[0]} and "
+                f"{up.shape[-1]}",
+                "one and the same",
+                "take both files from one training run",
+            )
+        if (up.shape[0], down.shape[-1]) != (rows, columns):
+            wrong.append(f"{module} is {up.shape[0]} x {down.shape[-1]} instead of {rows} x {columns}")
+    wrong += [
+        f"{name} is {tensor.shape} instead of {shapes[name]}"
+        for name, tensor in full.items()
+        if tensor.shape != shapes[name]
+    ]
+    if wrong:
+        raise MonoError(
+            f"the adapter {facts.folder} (trained on {facts.base or 'an unnamed base'}) does not fit this model: "
+            + wrong[0],
+            "the base model it was trained on",
+            "give --model the base the adapter names",
+        )
+    return AdapterLayout(pairs, full)
+
+
+def _targets(facts: AdapterFacts, shapes: Mapping[str, tuple[int, ...]]) -> set[str]:
+    """The layers PEFT adapts for these settings: a pattern means the whole name, a list means its end."""
+    linear = [
+        name.removesuffix(".weight") for name, shape in shapes.items() if name.endswith(".weight") and len(shape) == 2
+    ]
+    if isinstance(facts.targets, str):
+        if facts.targets == "all-linear":
+            return set()
+        pattern = re.compile(facts.targets)
+        return {name for name in linear if pattern.fullmatch(name)}
+    return {name for name in linear if any(f".{name}".endswith(f".{end}") for end in facts.targets)}
+
+
+def _is_within(name: str, modules: tuple[str, ...]) -> bool:
+    return any(f".{module}." in f".{name}" for module in modules)
+
+
+def _is_constant(name: str) -> bool:
+    """Fourier frequencies ride along with a fully trained projection; they are made from the configuration."""
+    return name.endswith(".freqs")
+
+
+def _refuse(facts: AdapterFacts, verb: str, names: list[str], expected: str) -> None:
+    if names:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        raise MonoError(
+            f"the adapter {facts.folder} (trained on {facts.base or 'an unnamed base'}) {verb} "
+            f"{', '.join(names[:_NAMED])}{more}",
+            expected,
+            "copy the whole adapter folder again, and give --model the base it was trained on",
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MonoError(f"{path} is not JSON ({error})", "a JSON object", "copy the adapter folder again") from error
+    if not isinstance(content, dict):
+        raise MonoError(f"{path} holds a {type(content).__name__}", "a JSON object", "copy the adapter folder again")
+    return content

@@ -1,0 +1,216 @@
+"""Model folders in the official layout: reading, writing, and making a new one.
+
+Weights come from safetensors only, one file or shards with an index. The model is built without memory and the
+tensors of the files become its weights, so loading costs what the weights weigh.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from collector.common.errors import MonoError
+from finetune.alpamayo.action_projection import FourierEncoder, fourier_frequencies
+from finetune.alpamayo.action_space import ActionSpace
+from finetune.alpamayo.configuration import ALPAMAYO_1_5, CONFIG_FILE, VLM_CONFIG_FILE, AlpamayoConfig
+from finetune.alpamayo.model import AlpamayoR1
+from finetune.model_files.configuration_files import official_config, read_config
+from finetune.model_files.location import resolve_model
+from finetune.model_files.weight_files import WEIGHTS_FILE, read_header, weight_files
+from finetune.processing.images import ImageSettings
+from finetune.processing.processor import Processor
+from finetune.processing.tokenizer import Tokenizer
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with what belongs to it."""
+
+    model: AlpamayoR1
+    processor: Processor
+    config: AlpamayoConfig
+    folder: Path | None = None
+
+
+def load_model(
+    folder: Path | str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> LoadedModel:
+    """Load a model folder.
+
+    Args:
+        folder: ``config.json``, weights, ``tokenizer.json``; ``vlm_config.json`` unless the released model. Or the id
+            of such a model on the Hugging Face hub.
+        dtype: of the weights; None takes the configuration's. Constants keep float32 whatever it is.
+        device: where to put it.
+
+    Raises:
+        MonoError: an incomplete or foreign folder; missing and surplus tensors are named.
+    """
+    folder = resolve_model(folder)
+    config = read_config(folder)
+    processor = Processor.from_folder(folder, config)
+    wanted = dtype or getattr(torch, config.dtype)
+    with torch.device("meta"):
+        model = AlpamayoR1(config)
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    constants = _constant_names(model)
+    tensors: dict[str, Tensor] = {}
+    wrong: list[str] = []
+    for name, tensor in _read_tensors(folder, device):
+        if name in expected and tensor.shape != expected[name]:
+            wrong.append(f"{name} {tuple(tensor.shape)} instead of {tuple(expected[name])}")
+        tensors[name] = tensor.float() if name in constants else tensor.to(wanted)
+    missing = [name for name in expected if name not in tensors and name not in constants]
+    surplus = [name for name in tensors if name not in expected]
+    problems = [
+        f"{what}: {', '.join(names[:_NAMED])}" + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        for what, names in (("missing", missing), ("surplus", surplus), ("wrong shape", wrong))
+        if names
+    ]
+    if problems:
+        raise MonoError(
+            f"the weights in {folder} do not fit its config.json; " + "; ".join(problems),
+            f"the {len(expected)} tensors of this configuration",
+            "download or save the folder again",
+        )
+    # Files of Alpamayo 1.5 hold no constants: they are made again, as rounded as the released weights have them.
+    stored = getattr(torch, config.dtype)
+    for name, value in _constants(model, config, stored).items():
+        tensors.setdefault(name, value.to(device))
+    model.load_state_dict(tensors, strict=True, assign=True)
+    _remake_rotary(model, device)
+    left = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
+    if left:
+        raise MonoError(f"tensors without values: {', '.join(left[:_NAMED])}", "all of them filled")
+    return LoadedModel(model.eval(), processor, config, folder)
+
+
+def new_model(
+    config: AlpamayoConfig,
+    tokenizer: Tokenizer,
+    *,
+    images: ImageSettings | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> LoadedModel:
+    """A model with random weights.
+
+    Args:
+        config: sizes; vocabulary ids are taken from the tokenizer.
+        tokenizer: any byte-level BPE with Qwen's special words; extended with Alpamayo's.
+        images: crop and size; None is the official way.
+        seed: of the weights.
+    """
+    config = fit_vocabulary(config, tokenizer)
+    processor = Processor(config, tokenizer, images)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AlpamayoR1(config)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return LoadedModel(model.to(device).eval(), processor, config)
+
+
+def fit_vocabulary(config: AlpamayoConfig, tokenizer: Tokenizer) -> AlpamayoConfig:
+    """The configuration with every vocabulary id and size of an (extended) tokenizer."""
+    bins = config.future_tokenizer.num_bins + config.history_tokenizer.num_bins
+    tokenizer.extend(bins, config.model_type)
+    vlm = {**config.vlm, "text_config": {**config.vlm["text_config"], "vocab_size": len(tokenizer)}}
+    for key, word in (
+        ("image_token_id", "<|image_pad|>"),
+        ("video_token_id", "<|video_pad|>"),
+        ("vision_start_token_id", "<|vision_start|>"),
+        ("vision_end_token_id", "<|vision_end|>"),
+    ):
+        vlm[key] = tokenizer.id_of(word)
+    return replace(
+        config,
+        vlm=vlm,
+        vocab_size=len(tokenizer),
+        traj_vocab_size=bins,
+        traj_token_start_idx=tokenizer.id_of("<i0>"),
+        token_ids=tokenizer.trajectory_token_ids(),
+        raw={},
+    )
+
+
+def save_model(loaded: LoadedModel, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
+    """Write a model folder: configuration, one weights file, tokenizer, image settings.
+
+    Args:
+        loaded: the model; adapters must be merged first.
+        folder: created where absent.
+        dtype: of the stored weights; None keeps theirs.
+
+    Raises:
+        MonoError: adapters are still in place.
+    """
+    folder = Path(folder)
+    state = loaded.model.state_dict()
+    wrapped = [name for name in state if "lora_" in name or ".base_layer." in name or ".modules_to_save." in name]
+    if wrapped:
+        raise MonoError(f"a model with adapters ({wrapped[0]})", "merged weights", "merge the adapter first")
+    folder.mkdir(parents=True, exist_ok=True)
+    if loaded.config.model_type == ALPAMAYO_1_5:  # its constants are not persistent
+        for name in _constant_names(loaded.model):
+            del state[name]
+    stored = dtype or loaded.model.vlm.lm_head.weight.dtype
+    tensors = {name: tensor.detach().to("cpu", stored).contiguous().clone() for name, tensor in state.items()}
+    save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
+    name = str(stored).replace("torch.", "")
+    raw = {**official_config(loaded.config), "dtype": name, "model_dtype": name}
+    (folder / CONFIG_FILE).write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    vlm = json.dumps(loaded.config.vlm, indent=2, sort_keys=True)
+    (folder / VLM_CONFIG_FILE).write_text(vlm + "\n", encoding="utf-8")
+    loaded.processor.save(folder)
+
+
+def _read_tensors(folder: Path, device: torch.device | str) -> Iterator[tuple[str, Tensor]]:
+    """Name and tensor of everything in a folder's weight files."""
+    files = weight_files(folder)
+    for path in files:
+        read_header(path)  # a shard cut off at its end is named before minutes are spent on the others
+    for path in files:
+        try:
+            with safe_open(str(path), framework="pt", device=str(device)) as content:
+                for name in content.keys():  # noqa: SIM118 (not a mapping)
+                    yield name, content.get_tensor(name)
+        except SafetensorError as error:
+            raise MonoError(
+                f"{path} is damaged ({error})", "a complete safetensors file", "download it again"
+            ) from error
+
+
+def _constants(model: AlpamayoR1, config: AlpamayoConfig, stored: torch.dtype) -> dict[str, Tensor]:
+    """Values of the seven persistent buffers, as float32."""
+    values: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, FourierEncoder):
+            features, highest = config.action_in_proj.num_fourier_feats, config.action_in_proj.max_freq
+            values[f"{name}.freqs"] = fourier_frequencies(features, highest)
+    for key, value in ActionSpace(config.action_space).state_dict().items():
+        values[f"action_space.{key}"] = value.to(stored).float()
+    return values
+
+
+def _constant_names(model: nn.Module) -> set[str]:
+    parameters = {name for name, _ in model.named_parameters()}
+    return set(model.state_dict()) - parameters
+
+
+def _remake_rotary(model: nn.Module, device: torch.device | str) -> None:
+    """Build again every module whose unsaved buffers have no values yet: the rotary frequencies, in float32."""
+    for name, module in list(model.named_modules()):
+        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, type(module)(module.config).to(device))

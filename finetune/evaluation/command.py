@@ -1,0 +1,273 @@
+"""Open-loop evaluation: planned paths and thoughts against what was really driven, on identical samples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from collector.common.cpu import share_cores
+from collector.common.errors import MonoError, require
+from collector.common.run_folder import command_line, open_run, plain
+from collector.dataset.schema import METADATA_FILE, Sample, read_samples
+from finetune.adapters.card import add_evaluation
+from finetune.adapters.folder import adapter_facts, check_belongs
+from finetune.evaluation.baselines import EgoRegressor, constant_motion
+from finetune.evaluation.bootstrap import CONFIDENCE, RESAMPLES, group_samples
+from finetune.evaluation.inference import spread
+from finetune.evaluation.metrics import Scores, identical_samples
+from finetune.evaluation.tables import compare_before_after, definitions, headline, print_tables, write_tables
+from finetune.model_files.location import resolve_model
+from finetune.policy import CameraMode
+
+if TYPE_CHECKING:
+    from finetune.checkpoint import LoadedModel
+
+PLANS_FILE = "plans.jsonl"
+REGRESSOR = "ego-only regressor"
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Open-loop evaluation of a base model, or of base and adapter side by side.
+
+    Plans every sample of a split (or of one clip) as in driving and compares with what was really driven: errors by
+    horizon and curve, whether thought and path agree, three drivers without a camera beside them, and for each figure
+    whether the adapter made it better, worse, or whether that is undecided.
+
+    Attributes:
+        model: a folder in the official layout, or its id on the Hugging Face hub.
+        dataset: dataset folder; its validation split is evaluated. The ego-only regressor is fitted on its training
+            split.
+        out: folder for metrics.json, the tables, the plots and plans.jsonl.
+        adapter: adapter folder; with it the tables show before and after, and its card gets the result.
+        clip: id of a clip of NVIDIA's PhysicalAI-AV to evaluate instead of a split.
+        data: with --clip, the cache_dir that the package physical_ai_av downloaded into.
+        cameras: camera mode of the drive: mono, mono-4frames or mono-padded.
+        split: which split to judge: val or train.
+        limit: at most so many samples, evenly spread; 0 for all.
+        samples: k of minADE_k: above 1, so many plans more are drawn per sample with seeded noise.
+        seed: of that noise and of the bootstrap.
+        batch_size: samples per forward pass.
+        plots: draw plots (needs the extra [report]).
+        device: torch device.
+    """
+
+    model: Path
+    dataset: Path | None = None
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/evaluate")
+    adapter: Path | None = None
+    clip: str | None = None
+    data: Path | None = None
+    cameras: CameraMode = "mono"
+    split: str = "val"
+    limit: int = 0
+    samples: int = 1
+    seed: int = 0
+    batch_size: int = 8
+    plots: bool = True
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.clip is None and self.dataset is None:
+            raise MonoError("nothing to evaluate on", "--dataset FOLDER, or --clip ID with --data FOLDER")
+        if (self.clip is None) != (self.data is None):
+            raise MonoError(
+                "--clip without --data" if self.clip else "--data without --clip",
+                "both or neither",
+                "name the clip's id and the cache_dir of physical_ai_av",
+            )
+        for name, least in (("samples", 1), ("batch_size", 1), ("limit", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise MonoError(f"--{name.replace('_', '-')} {getattr(self, name)}", f"at least {least}")
+        if self.split not in ("train", "val"):
+            raise MonoError(f"split {self.split!r}", "val or train")
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Run the evaluation and write everything into the run folder.
+
+    Plans go into ``plans.jsonl`` as they are made; the tables and plots follow at the end.
+
+    Raises:
+        MonoError: no sample, an unusable model or adapter, or no sample that every condition could be judged on.
+    """
+    config = replace(config, model=resolve_model(config.model))
+    if config.adapter is not None:  # rather now than after the whole pass of the base
+        check_belongs(adapter_facts(config.adapter), config.model, config.cameras)
+    folder, samples, note = _samples(config)
+    lines = dict.fromkeys(place / METADATA_FILE for place in (folder, config.dataset) if place is not None)
+    run = open_run(config.out, config, [config.model, *lines, *([config.adapter] if config.adapter else [])])
+    plans = run.folder / PLANS_FILE
+    if plans.exists():
+        plans.replace(plans.with_suffix(".previous.jsonl"))  # perhaps all that a run that broke off left
+    with plans.open("w", encoding="utf-8") as log:
+        thinking = _plan_models(config, samples, folder, log)
+        blind, regressor = _plan_baselines(config, samples, log)
+    conditions = [*thinking, *blind]
+    chosen = identical_samples(conditions)
+    groups = group_samples(samples)
+    summaries = {scores.name: scores.summary(chosen) for scores in conditions}
+    metrics: dict[str, Any] = {
+        "kind": "open loop",
+        "definitions": definitions(config.samples),
+        "cameras": config.cameras,
+        "evaluated": f"clip {config.clip}" if config.clip else f"split {config.split}",
+        "samples": int(chosen.sum()),
+        "samples_given": len(samples),
+        "draws": config.samples,
+        "bootstrap": {
+            "groups": groups.count, "group": groups.what, "resamples": RESAMPLES, "seed": config.seed,
+            "confidence": CONFIDENCE,
+        },
+        "ego_regressor": regressor,
+        "table": headline(conditions, summaries, chosen, groups, config.seed),
+        "verdicts": [],
+        "conditions": summaries,
+    }  # fmt: skip
+    if len(thinking) > 1:
+        before, after = thinking
+        metrics["verdicts"] = compare_before_after(before, after, chosen, groups, config.samples, config.seed)
+    metrics["notes"] = [text for text in (note, *_notes(metrics)) if text]
+    written = [run.write_metrics(metrics), *write_tables(metrics, run.folder), plans]
+    if config.adapter is not None:
+        judged = f"clip {config.clip}" if config.clip else f"split {config.split} of {folder.resolve().name}"
+        if add_evaluation(config.adapter, metrics, judged):
+            metrics["notes"].append(f"The table is on the adapter's card too: {config.adapter / 'README.md'}")
+    if config.plots:
+        try:
+            require("matplotlib", "report")
+        except MonoError as error:
+            metrics["notes"].append(f"No plots: {error}")
+        else:
+            from finetune.evaluation.plots import write_plots
+
+            written += write_plots(metrics, conditions, chosen, run.folder)
+    metrics["files"] = written
+    return metrics
+
+
+def _samples(config: EvaluateConfig) -> tuple[Path, list[Sample], str]:
+    """Folder and samples to judge, and what should be said about them."""
+    note = ""
+    if config.clip is not None and config.data is not None:
+        from finetune.evaluation.clips import build_clip, folder_name
+
+        folder = config.out / folder_name(config.clip)
+        counts = build_clip(config.data, config.clip, folder)
+        samples = list(read_samples(folder))
+        note = f"Clip {config.clip}:\n{counts}"
+    else:
+        assert config.dataset is not None  # __post_init__
+        folder = config.dataset
+        samples = [sample for sample in read_samples(folder) if sample.split == config.split]
+        if not samples:
+            raise MonoError(
+                f"no sample of split {config.split!r} in {folder}", "at least one", "build with --val-fraction 0.2"
+            )
+    return folder, spread(samples, config.limit), note
+
+
+def _plan_models(config: EvaluateConfig, samples: Sequence[Sample], folder: Path, log: IO[str]) -> list[Scores]:
+    """The base and, where given, base and adapter, on prompts encoded once."""
+    from finetune.alpamayo_policy import AlpamayoPolicy, load_base
+    from finetune.evaluation.batch_inference import CACHE_BYTES, SamplePrompts, plan_samples
+
+    loaded: LoadedModel = load_base(config.model, config.device)
+    prompts = SamplePrompts(samples, folder, config.cameras, CACHE_BYTES if config.adapter is not None else 0)
+    draws = config.samples if config.samples > 1 else 0
+    done = []
+    adapters = {"before": None} if config.adapter is None else {"before": None, "after": config.adapter}
+    # The adapter is merged into the base in place, so the base comes first and is loaded once.
+    for name, adapter in adapters.items():
+        policy = AlpamayoPolicy(loaded, adapter=adapter, cameras=config.cameras, seed=config.seed, device=config.device)
+        scores = Scores(name, samples, config.samples)
+        for batch in plan_samples(policy, prompts, draws, config.batch_size, name):
+            for item in batch:
+                line = (
+                    scores.set_aside(*item) if len(item) == 2
+                    else scores.add(item[0], item[1].poses, item[1].reasoning, item[2])
+                )  # fmt: skip
+                log.write(json.dumps(plain(line), ensure_ascii=False) + "\n")
+            log.flush()
+        done.append(scores)
+    return done
+
+
+def _plan_baselines(
+    config: EvaluateConfig, samples: Sequence[Sample], log: IO[str]
+) -> tuple[list[Scores], dict[str, Any]]:
+    """Drivers without a camera, and what the regressor was fitted on, or why there is none."""
+    drivers: dict[str, Any] = {
+        "constant velocity": lambda sample: constant_motion(sample.history_array(), turning=False),
+        "constant yaw rate": lambda sample: constant_motion(sample.history_array(), turning=True),
+    }
+    facts: dict[str, Any]
+    try:
+        regressor = fit_regressor(config)
+    except MonoError as error:
+        facts = {"omitted": str(error)}
+    else:
+        facts = {"samples": regressor.samples, "penalty": regressor.penalty}
+        drivers[REGRESSOR] = lambda sample: regressor.predict(sample.history_array(), sample.speed_mps)
+    done = []
+    for name, drive in drivers.items():
+        scores = Scores(name, samples, config.samples, thinks=False)
+        for index, sample in enumerate(samples):
+            log.write(json.dumps(plain(scores.add(index, drive(sample)))) + "\n")
+        done.append(scores)
+    return done, facts
+
+
+def fit_regressor(config: EvaluateConfig) -> EgoRegressor:
+    """The ego-only regressor, from the dataset's training split alone.
+
+    Raises:
+        MonoError: there is no such split, or it is what is being judged.
+    """
+    if config.dataset is None:
+        raise MonoError("no training split beside a single clip", "--dataset FOLDER as well")
+    if config.clip is None and config.split == "train":
+        raise MonoError("the training split itself is judged; fitted on it, the regressor would know the answers")
+    return EgoRegressor.fit(sample for sample in read_samples(config.dataset, "train") if sample.bag != config.clip)
+
+
+def _notes(metrics: dict[str, Any]) -> list[str]:
+    notes = []
+    facts = metrics["ego_regressor"]
+    if "omitted" in facts:
+        notes.append(f"No {REGRESSOR}: {facts['omitted']}")
+    else:
+        notes.append(
+            f"{REGRESSOR}: ridge regression from 1.5 s of poses and the speed, fitted on {facts['samples']} samples "
+            "of the training split and their mirror images."
+        )
+    left = metrics["samples_given"] - metrics["samples"]
+    if left:
+        why = "; ".join(
+            f"{name}: {reason} ({count})"
+            for name, values in metrics["conditions"].items()
+            for reason, count in values["set_aside"].items()
+        )
+        notes.append(f"Set aside in all rows: {left} of {metrics['samples_given']} samples ({why}).")
+    return notes
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """``alpamayo-mono evaluate``: open-loop tables of a model, with and without an adapter."""
+    from rich.console import Console
+
+    share_cores()
+    config = command_line(EvaluateConfig, argv, "alpamayo-mono evaluate")
+    metrics = evaluate(config)
+    print_tables(metrics, Console())
+    for path in metrics["files"]:
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

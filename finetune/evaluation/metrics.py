@@ -1,0 +1,156 @@
+"""What each condition did on every sample of an open-loop evaluation, and the means and rates of it. Pure numpy.
+
+A plan that cannot be judged is set aside for a reason that is counted. A sample counts in the tables only where every
+condition gave a plan for it, so that all rows speak of identical samples.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from collector.common.errors import MonoError
+from collector.dataset.schema import Sample
+from collector.geometry.curvature import DEFAULT_THRESHOLDS
+from finetune.evaluation.bootstrap import Better, Measure
+from finetune.evaluation.consistency import RATES, ThoughtCheck, answers, check_thought, summarise
+from finetune.evaluation.path_errors import HORIZONS_S, best_of_draws, path_errors
+
+Mask = NDArray[np.bool_]
+
+NON_FINITE = "plan with non-finite numbers"
+LABELS = ("straight", "left", "right", "s")
+# Measures of which more is good; of errors and of the symptom less is.
+_HIGHER = frozenset(RATES) - {"thinks_curve_drives_straight"}
+
+
+def better_of(measure: str) -> Better:
+    """Which direction of a measure is good."""
+    return "higher" if measure in _HIGHER else "lower"
+
+
+class Scores:
+    """One condition on all samples; fill it with :meth:`add` and :meth:`set_aside`.
+
+    Args:
+        name: of the condition.
+        samples: all of them, in the order of the indices below.
+        draws: how many plans minADE is taken over; 1 is the one plan itself.
+        thinks: whether its plans come with a thought.
+    """
+
+    def __init__(self, name: str, samples: Sequence[Sample], draws: int = 1, thinks: bool = True) -> None:
+        self.name, self.samples, self.thinks = name, samples, thinks
+        self.errors: dict[str, NDArray[np.float64]] = {}
+        self.best = np.full((len(samples), draws, len(HORIZONS_S)), np.nan)
+        self.poses: dict[int, NDArray[np.float64]] = {}
+        self.checks: dict[int, ThoughtCheck] = {}
+        self.thoughts: dict[int, str] = {}
+        self.reasons: dict[int, str] = {}
+
+    def add(self, index: int, poses: ArrayLike, reasoning: str = "", draws: ArrayLike | None = None) -> dict[str, Any]:
+        """Judge a plan (64, 3) and its draws (K, 64, 3); returns what a log should keep of it."""
+        plan, sample = np.asarray(poses, np.float64), self.samples[index]
+        line: dict[str, Any] = {"condition": self.name, "id": sample.id}
+        drawn = plan[None] if draws is None or len(np.asarray(draws)) == 0 else np.asarray(draws, np.float64)
+        if not (np.isfinite(plan).all() and np.isfinite(drawn).all()):
+            return self.set_aside(index, NON_FINITE) | ({"reasoning": reasoning} if self.thinks else {})
+        truth = sample.future_array()
+        errors = path_errors(plan, truth)
+        for key, value in errors.items():
+            self.errors.setdefault(key, np.full(len(self.samples), np.nan))[index] = value
+        # A driver without noise draws its one plan every time.
+        best = best_of_draws(drawn, truth)
+        self.best[index] = best if len(best) == self.best.shape[1] else best[-1]
+        self.poses[index] = plan
+        if self.thinks:
+            line["reasoning"] = self.thoughts[index] = reasoning
+            self.checks[index] = check_thought(reasoning, plan, truth)
+        return line | errors | {"min_ade_m": np.round(best, 4).tolist(), "poses": np.round(plan, 3).tolist()}
+
+    def set_aside(self, index: int, reason: str) -> dict[str, Any]:
+        """Count a sample without a plan that can be judged; returns the line for the log."""
+        self.reasons[index] = reason
+        return {"condition": self.name, "id": self.samples[index].id, "set_aside": reason}
+
+    def distances(self, chosen: Mask) -> dict[str, Measure]:
+        """Every distance over the chosen samples."""
+        found = {key: Measure.of(values).where(chosen) for key, values in self.errors.items()}
+        for column, horizon in enumerate(HORIZONS_S):
+            found[f"min_ade_{horizon:g}s_m"] = Measure.of(self.best[:, -1, column]).where(chosen)
+        return found
+
+    def rates(self, chosen: Mask) -> dict[str, Measure]:
+        """Every rate of ``consistency.RATES`` over the chosen samples; none without reasoning."""
+        if not self.thinks:
+            return {}
+        found = {rate: (np.zeros(len(self.samples)), np.zeros(len(self.samples))) for rate in RATES}
+        for index, check in self.checks.items():
+            for rate, answer in answers(check).items():
+                if answer is not None:
+                    found[rate][0][index], found[rate][1][index] = float(answer), 1.0
+        return {rate: Measure(values, weights).where(chosen) for rate, (values, weights) in found.items()}
+
+    def summary(self, chosen: Mask) -> dict[str, Any]:
+        """Means over the chosen samples, overall and by curve, with consistency and the count of what was set aside."""
+        out: dict[str, Any] = {"samples": int(chosen.sum()), **self._means(chosen)}
+        for key, values in self.errors.items():
+            if key.startswith("max_deviation"):
+                out[f"worst_{key}"] = float(values[chosen].max())
+        out["min_ade_k"] = {
+            f"{horizon:g}s_m": self.best[chosen, :, column].mean(axis=0).tolist()
+            for column, horizon in enumerate(HORIZONS_S)
+        }
+        for name, bins in (("by_label", label_masks(self.samples)), ("by_radius", radius_masks(self.samples))):
+            out[name] = {
+                part: {"samples": int((mask & chosen).sum()), **self._means(mask & chosen)}
+                for part, mask in bins.items()
+                if (mask & chosen).any()
+            }
+        if self.thinks:
+            out["consistency"] = summarise(self.checks[index] for index in np.flatnonzero(chosen).tolist()).as_dict()
+        out["set_aside"] = dict(Counter(self.reasons.values()))
+        return out
+
+    def _means(self, chosen: Mask) -> dict[str, float]:
+        return {key: measure.mean for key, measure in self.distances(chosen).items()}
+
+
+def identical_samples(conditions: Sequence[Scores]) -> Mask:
+    """The samples (N,) for which every condition has a plan.
+
+    Raises:
+        MonoError: none is left.
+    """
+    chosen = np.array(
+        [not any(index in scores.reasons for scores in conditions) for index in range(len(conditions[0].samples))]
+    )
+    if not chosen.any():
+        why = "; ".join(
+            f"{scores.name}: {reason} ({count})"
+            for scores in conditions
+            for reason, count in Counter(scores.reasons.values()).items()
+        )
+        raise MonoError(
+            f"no sample has a plan of every condition: {why}", "at least one", "look at plans.jsonl for the sample ids"
+        )
+    return chosen
+
+
+def label_masks(samples: Sequence[Sample]) -> dict[str, Mask]:
+    """Which samples have each curve label, labels in table order."""
+    labels = np.array([sample.curve.label for sample in samples])
+    return {label: labels == label for label in LABELS if (labels == label).any()}
+
+
+def radius_masks(samples: Sequence[Sample]) -> dict[str, Mask]:
+    """The same for the radius bins of each kind of curve, as :mod:`collector.dataset.balance` divides them."""
+    bins = np.array(
+        [DEFAULT_THRESHOLDS.radius_bin(sample.curve.label, sample.curve.max_abs_curvature_1pm) for sample in samples]
+    )
+    order = [f"{label} {grade}" for label in LABELS[1:] for grade in ("gentle", "medium", "sharp")]
+    return {name: bins == name for name in order if (bins == name).any()}

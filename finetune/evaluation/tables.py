@@ -1,0 +1,335 @@
+"""The tables of an open-loop evaluation: conditions side by side, before against after, as data, text and CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from collector.common.format import percent
+from collector.geometry.curvature import DEFAULT_THRESHOLDS
+from finetune.evaluation.bootstrap import CONFIDENCE, RESAMPLES, Difference, Groups, Measure, compare
+from finetune.evaluation.consistency import RATES, SYMPTOM_DEFINITION
+from finetune.evaluation.metrics import Mask, Scores, better_of, label_masks, radius_masks
+from finetune.evaluation.path_errors import HORIZONS_S, MAIN_HORIZON_S, MAX_DEVIATION
+
+WIDE = 150
+# What is compared on each curve label and radius bin; everything else over all samples only.
+_BY_CURVE = (MAX_DEVIATION, f"max_lateral_{MAIN_HORIZON_S:g}s_m", f"ade_{MAIN_HORIZON_S:g}s_m")
+_NAMES = {"ade": "ADE", "fde": "FDE", "max_deviation": "max deviation", "max_lateral": "max lateral"}
+
+
+def definitions(draws: int) -> str:
+    """What stands under the tables."""
+    limits = DEFAULT_THRESHOLDS
+    k = (
+        f"minADE_{draws}: the least ADE of {draws} plans drawn with seeded noise at temperature 1 from one and the "
+        "same greedy thought; all other figures are of the one plan with zero noise that drives. "
+        if draws > 1
+        else "minADE_1 is the ADE: one plan per sample, with zero noise, as it drives. "
+    )
+    return (
+        "Distances in metres, means over samples. ADE: mean distance between planned and driven positions up to the "
+        "horizon; FDE: the distance at it; max deviation: the largest distance up to it "
+        f"({MAIN_HORIZON_S:g} s where none is named); max lateral: the largest distance from the driven line, whatever "
+        f"the time. {k}"
+        f"Curves are those of the driven path in the next {limits.window_s:g} s: gentle above "
+        f"{1 / limits.gentle_curvature_1pm:.4g} m radius, sharp below {1 / limits.sharp_curvature_1pm:.4g} m. "
+        "Coverage: share of plans whose text claims something on that axis (direction or speed); the others count "
+        "nowhere as consistent. Consistent: among those, the plan's first 3 s do what the text says. "
+        f"{SYMPTOM_DEFINITION[0].upper()}{SYMPTOM_DEFINITION[1:]}. "
+        f"Verdict: paired bootstrap, {RESAMPLES:,} resamples of whole groups of neighbouring samples; better or worse "
+        f"where the {CONFIDENCE:.0%} interval of the difference leaves zero out, else undecided. Each interval stands "
+        "for itself: of twenty rows without any change one may show one."
+    )
+
+
+def measure_name(key: str, draws: int) -> str:
+    """A measure's key in words: ``ade_3s_m`` is "ADE 3 s"."""
+    if key in RATES:
+        return RATES[key]
+    stem, horizon, _ = key.rsplit("_", 2)
+    return f"{f'minADE_{draws}' if stem == 'min_ade' else _NAMES[stem]} {horizon[:-1]} s"
+
+
+def compare_before_after(
+    before: Scores, after: Scores, chosen: Mask, groups: Groups, draws: int, seed: int
+) -> list[dict[str, Any]]:
+    """Every row of before against after.
+
+    Args:
+        chosen: the samples to compare on. groups: of all samples.
+
+    Returns:
+        dicts with ``curves`` (all, a label or a bin), ``measure`` (key), ``name``, ``samples`` (that count before, and
+        after), ``before``, ``after``, ``low``, ``high``, ``verdict``, ``why``.
+    """
+    curves = {**label_masks(before.samples), **radius_masks(before.samples)}
+    parts = {"all": chosen, **{name: mask & chosen for name, mask in curves.items()}}
+    sides: list[dict[str, Measure]] = []
+    for scores in (before, after):
+        measures = {f"all/{key}": m for key, m in {**_sorted(scores.distances(chosen)), **scores.rates(chosen)}.items()}
+        for part, mask in parts.items():
+            if part != "all" and mask.any():
+                found = scores.distances(mask)
+                measures |= {f"{part}/{key}": found[key] for key in _BY_CURVE}
+        sides.append(measures)
+    if draws == 1:
+        sides[0] = {key: measure for key, measure in sides[0].items() if "/min_ade" not in key}
+    better = {key: better_of(key.partition("/")[2]) for key in sides[0]}
+    rows = []
+    for key, difference in compare(sides[0], sides[1], better, groups, seed=seed).items():
+        part, _, measure = key.partition("/")
+        counts = [int(side[key].weights.sum()) for side in sides]
+        rows.append(
+            {
+                "curves": part,
+                "measure": measure,
+                "name": measure_name(measure, draws),
+                "samples": counts,
+                **_plain(difference),
+            }
+        )
+    return rows
+
+
+def headline(
+    conditions: Sequence[Scores], summaries: Mapping[str, Any], chosen: Mask, groups: Groups, seed: int
+) -> list[dict[str, Any]]:
+    """``condition | max deviation | result``: every condition against the first one."""
+    first, *others = conditions
+    reference = {MAX_DEVIATION: first.distances(chosen)[MAX_DEVIATION]}
+    rows = []
+    for scores in conditions:
+        row: dict[str, Any] = {
+            "condition": scores.name,
+            "max_deviation_m": summaries[scores.name][MAX_DEVIATION],
+            "worst_m": summaries[scores.name][f"worst_{MAX_DEVIATION}"],
+            "verdict": None,
+            "result": "what the others are compared with" if others else "",
+        }
+        if scores is not first:
+            own = {MAX_DEVIATION: scores.distances(chosen)[MAX_DEVIATION]}
+            found = compare(reference, own, {MAX_DEVIATION: "lower"}, groups, seed=seed)[MAX_DEVIATION]
+            row |= {
+                "verdict": found.verdict,
+                "change_m": found.change,
+                "low_m": found.low,
+                "high_m": found.high,
+                "result": f"{found.verdict}: {_interval(_plain(found))}",
+            }
+        rows.append(row)
+    return rows
+
+
+def _sorted(measures: Mapping[str, Measure]) -> dict[str, Measure]:
+    """By kind first, then by horizon."""
+    kinds = (*_NAMES, "min_ade")
+    keys = [f"{kind}_{horizon:g}s_m" for kind in kinds for horizon in HORIZONS_S]
+    return {key: measures[key] for key in keys}
+
+
+def _plain(found: Difference) -> dict[str, Any]:
+    return {
+        "before": found.before,
+        "after": found.after,
+        "change": found.change,
+        "low": found.low,
+        "high": found.high,
+        "verdict": found.verdict,
+        "why": found.why,
+    }
+
+
+def _interval(row: Mapping[str, Any], scale: float = 1.0, digits: int = 2) -> str:
+    if row["low"] is None:
+        return f"{row['why']}"
+    change, low, high = (f"{scale * row[key]:+.{digits}f}" for key in ("change", "low", "high"))
+    return f"{change} ({low} to {high})"
+
+
+# -- as text -----------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None) -> str:
+    """Metres with two digits, "-" for nothing."""
+    return "-" if value is None or value != value else f"{value:.2f}"
+
+
+Cells = tuple[str, list[str], list[list[str]]]
+
+
+def headline_texts(metrics: Mapping[str, Any], wide: bool) -> Cells:
+    """Title, headings and cells of the first table; a narrow one has the first three columns."""
+    headings = [
+        "condition",
+        "max deviation",
+        f"result: change ({CONFIDENCE:.0%} interval)",
+        "worst",
+        "path as thought\n(coverage)",
+        "speed as thought\n(coverage)",
+        "direction\nis true",
+        "thinks curve,\ndrives straight",
+    ]
+    rows = []
+    for row in metrics["table"]:
+        said = metrics["conditions"][row["condition"]].get("consistency")
+        rows.append([
+            row["condition"], f"{row['max_deviation_m']:.2f} m", row["result"], f"{row['worst_m']:.2f} m",
+            *((
+                f"{percent(said['consistent'])} ({percent(said['coverage'])})",
+                f"{percent(said['longitudinal_consistent'])} ({percent(said['longitudinal_coverage'])})",
+                percent(said["thought_right"]),
+                f"{percent(said['thinks_curve_drives_straight'])} of {said['curve_plans']}",
+            ) if said else ("-",) * 4),
+        ])  # fmt: skip
+    shown = None if wide else 3
+    title = f"Open loop, {metrics['evaluated']}, cameras {metrics['cameras']}: {metrics['samples']} samples"
+    return title, headings[:shown], [row[:shown] for row in rows]
+
+
+def horizon_texts(metrics: Mapping[str, Any], wide: bool) -> Cells:
+    """Title, headings and cells of the table by horizon; a narrow one has ADE and FDE only."""
+    draws = metrics["draws"]
+    kinds = [("ade", "ADE"), ("fde", "FDE")]
+    if wide:
+        kinds += [("max_lateral", "lateral"), *([("min_ade", f"minADE_{draws}")] if draws > 1 else [])]
+    keys = [(f"{kind}_{horizon:g}s_m", f"{name}\n{horizon:g} s") for kind, name in kinds for horizon in HORIZONS_S]
+    rows = [[name, *(number(values[key]) for key, _ in keys)] for name, values in metrics["conditions"].items()]
+    return "By horizon (m)", ["condition", *(heading for _, heading in keys)], rows
+
+
+def curve_texts(metrics: Mapping[str, Any], wide: bool) -> Cells:
+    """Title, headings and cells of the table by curve."""
+    conditions = metrics["conditions"]
+    first = next(iter(conditions.values()))
+    headings = ["curve", "samples", *(name if wide else name.replace(" ", "\n", 1) for name in conditions)]
+    rows = [
+        [
+            part,
+            str(values["samples"]),
+            *(
+                number({**other["by_label"], **other["by_radius"]}[part][MAX_DEVIATION])
+                for other in conditions.values()
+            ),
+        ]
+        for part, values in {**first["by_label"], **first["by_radius"]}.items()
+    ]
+    return f"Max deviation up to {MAIN_HORIZON_S:g} s, by curve (m)", headings, rows
+
+
+def verdict_texts(metrics: Mapping[str, Any], wide: bool) -> Cells:
+    """Title, headings and cells of before against after; of curves the max deviation only (the rest is in the CSV)."""
+    rows = []
+    for row in metrics["verdicts"]:
+        if row["curves"] != "all" and row["measure"] != MAX_DEVIATION:
+            continue
+        show, form = (percent, (100.0, 0)) if row["measure"] in RATES else (number, (1.0, 2))
+        name = row["name"] if row["curves"] == "all" else f"{row['name']}, {row['curves']}"
+        counts = row["samples"]
+        cells = [
+            name,
+            str(counts[0]) if counts[0] == counts[1] else f"{counts[0]} / {counts[1]}",
+            show(row["before"]),
+            show(row["after"]),
+            _interval(row, *form),
+            row["verdict"],
+        ]
+        rows.append(cells if wide else [cells[0], *cells[2:]])
+    headings = ["measure", "samples", "before", "after", f"change ({CONFIDENCE:.0%} interval)", "verdict"]
+    boot = metrics["bootstrap"]
+    title = f"Before and after: {boot['groups']} groups ({boot['group']})"
+    return title, headings if wide else [headings[0], *headings[2:]], rows
+
+
+def print_tables(metrics: Mapping[str, Any], console: Any) -> None:
+    """All tables on a ``rich`` console, the definitions under them; a narrow one gets what matters most."""
+    from rich import box
+    from rich.table import Table
+
+    makers = [headline_texts, horizon_texts, curve_texts, *([verdict_texts] if metrics["verdicts"] else [])]
+    styles = {"better": "green", "worse": "red"}
+    for make in makers:
+        wide = console.width >= WIDE
+        title, headings, rows = make(metrics, wide)
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for heading in headings:
+            words = heading == headings[0] or heading == "verdict" or "interval" in heading
+            table.add_column(heading, justify="left" if words else "right", no_wrap=wide or heading != headings[0])
+        for row in rows:
+            table.add_row(*row, style=styles.get(row[-1]))
+        console.print(table)
+    for note in metrics["notes"]:
+        console.print(note, highlight=False)
+    console.print(metrics["definitions"], style="dim", highlight=False)
+
+
+# -- as files ----------------------------------------------------------------------------------------------------
+
+
+def write_tables(metrics: Mapping[str, Any], folder: Path) -> list[Path]:
+    """``table.csv`` (the headline), ``errors.csv`` (every figure), ``verdicts.csv`` and ``tables.txt``."""
+    from rich.console import Console
+
+    paths = [folder / name for name in ("table.csv", "errors.csv", "verdicts.csv", "tables.txt")]
+    columns = ["condition", "max_deviation_m", "result", "worst_m", "verdict", "change_m", "low_m", "high_m"]
+    _write_csv(paths[0], columns, metrics["table"])
+    _write_csv(paths[1], ["condition", "curves", "measure", "samples", "value"], _error_lines(metrics))
+    columns = [
+        "curves",
+        "measure",
+        "name",
+        "samples_before",
+        "samples_after",
+        "before",
+        "after",
+        "change",
+        "low",
+        "high",
+        "verdict",
+        "why",
+    ]
+    _write_csv(
+        paths[2],
+        columns,
+        [
+            {**row, "samples_before": row["samples"][0], "samples_after": row["samples"][1]}
+            for row in metrics["verdicts"]
+        ],
+    )
+    with paths[3].open("w", encoding="utf-8") as file:
+        print_tables(metrics, Console(file=file, width=WIDE, no_color=True))
+    return paths
+
+
+def _error_lines(metrics: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    for condition, values in metrics["conditions"].items():
+        for part, means in {"all": values, **values["by_label"], **values["by_radius"]}.items():
+            for key, value in means.items():
+                if key.endswith("s_m") and isinstance(value, float):
+                    yield {
+                        "condition": condition,
+                        "curves": part,
+                        "measure": key,
+                        "samples": means["samples"],
+                        "value": value,
+                    }
+        for rate, value in values.get("consistency", {}).items():
+            yield {
+                "condition": condition,
+                "curves": "all",
+                "measure": rate,
+                "samples": values["samples"],
+                "value": value,
+            }
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(
+                {key: "" if value is None or value != value else value for key, value in row.items() if key in columns}
+            )

@@ -1,0 +1,238 @@
+"""``config.json`` of a model folder, read as data, never as code.
+
+The official file names Python classes in ``_target_`` strings. Here they are only compared with a list of
+known names; nothing they say is ever imported. Sizes of the language and vision model, which the official
+file does not hold (it names a backbone instead), come from ``vlm_config.json`` beside it, from an embedded
+``vlm_config`` key, or, for the released model, from the published 8B sizes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from collector.common.errors import MonoError
+from finetune.alpamayo.configuration import (
+    ALPAMAYO_R1,
+    CONFIG_FILE,
+    DTYPES,
+    MODEL_TYPES,
+    RELEASED_BACKBONES,
+    RELEASED_VLM,
+    STAGE_1,
+    VLM_CONFIG_FILE,
+    ActionInProjConfig,
+    ActionSpaceConfig,
+    AlpamayoConfig,
+    ExpertConfig,
+    FlowConfig,
+    FutureTokenizerConfig,
+    HistoryTokenizerConfig,
+    TrajectoryTokenIds,
+    normalise_vlm,
+)
+
+_FLOW = "diffusion.flow_matching.FlowMatching"
+_SPACE = "action_space.UnicycleAccelCurvatureActionSpace"
+_IN_PROJ = "models.action_in_proj.PerWaypointActionInProjV2"
+_FUTURE = "action_space.discrete_action_space.DiscreteTrajectoryTokenizer"
+_HISTORY = "models.delta_tokenizer.DeltaTrajectoryTokenizer"
+_LINEAR = "torch.nn.Linear"
+
+# Keys that appear in released files and change nothing here.
+_INERT = {"_recursive_", "x_dims", "in_dims", "out_dim", "train_ignore_guidance_rate", "inference_guidance_weight"}
+
+_Block = TypeVar("_Block")
+
+
+def _checked_target(block: Mapping[str, Any], name: str, target: str, where: str) -> None:
+    allowed = [target] if target == _LINEAR else [f"{prefix}.{target}" for prefix in MODEL_TYPES]
+    found = block.get("_target_")
+    if found not in allowed:
+        raise MonoError(
+            f"{where}: {name} has _target_ {found!r}",
+            "one of " + ", ".join(allowed),
+            "use a config.json of Alpamayo 1 or 1.5; other classes are never imported",
+        )
+
+
+def _parse_block(raw: Mapping[str, Any], name: str, target: str, kind: type[_Block], where: str) -> _Block:
+    block = raw.get(name)
+    if not isinstance(block, Mapping):
+        raise MonoError(f"{where}: no block {name!r}", "a block with a _target_", "use a complete config.json")
+    _checked_target(block, name, target, where)
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in block.items():
+        if key == "_target_" or key in _INERT:
+            continue
+        if key not in known:
+            raise MonoError(f"{where}: {name} has the unknown key {key!r}", "keys " + ", ".join(sorted(known)))
+        if key == "action_space_cfg":
+            value = _parse_block(block, key, _SPACE, ActionSpaceConfig, where)
+        values[key] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
+
+
+def _parse_plain(raw: Mapping[str, Any], name: str, kind: type[_Block], where: str) -> _Block:
+    block = raw.get(name)
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(block, Mapping) or not known <= set(block):
+        raise MonoError(f"{where}: {name} is {block!r}", "a mapping with " + ", ".join(sorted(known)))
+    return kind(**{key: block[key] for key in known})
+
+
+def parse_config(
+    raw: Mapping[str, Any], vlm: Mapping[str, Any] | None = None, where: str = CONFIG_FILE
+) -> AlpamayoConfig:
+    """Turn the content of ``config.json`` (and of ``vlm_config.json``) into a configuration.
+
+    Args:
+        raw: the official keys.
+        vlm: sizes of the vision-language model; None looks for ``vlm_config`` in ``raw``, then at the backbone name.
+        where: name used in errors.
+
+    Raises:
+        MonoError: another kind of model, a foreign ``_target_``, an unknown or missing key, unknown backbone sizes.
+    """
+    if raw.get("model_type") == STAGE_1:
+        raise MonoError(
+            f"{where} is that of a stage-1 checkpoint ({STAGE_1}), which has no action expert",
+            "a whole model: " + " or ".join(MODEL_TYPES),
+            "train stage 2 first, or choose another --model",
+        )
+    if raw.get("model_type") not in MODEL_TYPES:
+        raise MonoError(
+            f"{where}: model_type is {raw.get('model_type')!r}",
+            "one of " + ", ".join(MODEL_TYPES),
+            "choose a folder of Alpamayo 1 or 1.5",
+        )
+    if vlm is None:
+        vlm = raw.get("vlm_config")
+    if vlm is None:
+        if raw.get("vlm_name_or_path") not in RELEASED_BACKBONES:
+            raise MonoError(
+                f"{where}: the sizes of backbone {raw.get('vlm_name_or_path')!r} are unknown",
+                f"a {VLM_CONFIG_FILE} beside it, a vlm_config key, or one of " + ", ".join(RELEASED_BACKBONES),
+                f"put the backbone's config.json there as {VLM_CONFIG_FILE}",
+            )
+        vlm = RELEASED_VLM
+    if "action_out_proj_cfg" in raw:
+        _checked_target(raw["action_out_proj_cfg"], "action_out_proj_cfg", _LINEAR, where)
+    vlm_text = {**vlm["text_config"], **{k: v for k, v in dict(raw.get("expert_cfg") or {}).items() if v is not None}}
+    expert_keys = {f.name for f in fields(ExpertConfig)}
+    dtype = str(raw.get("dtype") or raw.get("model_dtype") or "bfloat16").replace("torch.", "")
+    if dtype not in DTYPES:
+        raise MonoError(f"{where}: dtype is {dtype!r}", "one of " + ", ".join(DTYPES))
+    plain = (
+        "vocab_size",
+        "traj_token_start_idx",
+        "traj_vocab_size",
+        "tokens_per_history_traj",
+        "tokens_per_future_traj",
+        "min_pixels",
+        "max_pixels",
+    )
+    missing = [key for key in plain if not isinstance(raw.get(key), int)]
+    if missing:
+        raise MonoError(f"{where}: no whole number for {', '.join(missing)}", "the official keys")
+    config = AlpamayoConfig(
+        vlm=normalise_vlm(vlm, raw["vocab_size"]),
+        expert=ExpertConfig(**{key: vlm_text[key] for key in expert_keys}),
+        action_space=_parse_block(raw, "action_space_cfg", _SPACE, ActionSpaceConfig, where),
+        action_in_proj=_parse_block(raw, "action_in_proj_cfg", _IN_PROJ, ActionInProjConfig, where),
+        flow=_parse_block(raw, "diffusion_cfg", _FLOW, FlowConfig, where),
+        future_tokenizer=_parse_block(raw, "traj_tokenizer_cfg", _FUTURE, FutureTokenizerConfig, where),
+        history_tokenizer=_parse_block(raw, "hist_traj_tokenizer_cfg", _HISTORY, HistoryTokenizerConfig, where),
+        token_ids=_parse_plain(raw, "traj_token_ids", TrajectoryTokenIds, where),
+        dtype=dtype,
+        model_type=raw["model_type"],
+        raw=dict(raw),
+        **{key: raw[key] for key in plain},
+    )
+    if config.flow.int_method != "euler":
+        raise MonoError(f"{where}: int_method is {config.flow.int_method!r}", "euler")
+    if config.history_tokenizer.predict_yaw:
+        raise MonoError(f"{where}: the history tokenizer predicts yaw", "predict_yaw false, as released")
+    if config.vlm["text_config"]["head_dim"] != config.expert.head_dim:
+        raise MonoError(
+            f"{where}: head_dim is {config.expert.head_dim} in the expert, "
+            f"{config.vlm['text_config']['head_dim']} in the language model",
+            "equal head_dim, since both share one key/value cache",
+        )
+    return config
+
+
+def read_config(folder: Path | str) -> AlpamayoConfig:
+    """Read ``config.json`` (and ``vlm_config.json`` where present) of a model folder.
+
+    Raises:
+        MonoError: absent or malformed files, see :func:`parse_config`.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG_FILE).is_file() and (folder / "adapter_config.json").is_file():
+        raise MonoError(
+            f"{folder} is an adapter, not a model",
+            "the base it was trained on",
+            "give the base as --model and this folder as --adapter",
+        )
+    raw = _read_json(folder / CONFIG_FILE)
+    vlm_file = folder / VLM_CONFIG_FILE
+    return parse_config(raw, _read_json(vlm_file) if vlm_file.exists() else None, str(folder / CONFIG_FILE))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MonoError(f"no file {path}", "a model folder in the official layout", "check --model") from error
+    except ValueError as error:
+        raise MonoError(f"{path} is not JSON ({error})", "a JSON object", "download or write it again") from error
+    if not isinstance(content, dict):
+        raise MonoError(f"{path} holds a {type(content).__name__}", "a JSON object")
+    return content
+
+
+def official_config(config: AlpamayoConfig) -> dict[str, Any]:
+    """The official ``config.json`` of a configuration made here (``raw`` is returned where there is one)."""
+    if config.raw:
+        return dict(config.raw)
+
+    def block(target: str, values: Any) -> dict[str, Any]:
+        return {"_target_": target if target == _LINEAR else f"{config.model_type}.{target}", **asdict(values)}
+
+    future = block(_FUTURE, config.future_tokenizer)
+    future["action_space_cfg"] = block(_SPACE, config.future_tokenizer.action_space_cfg)
+    return {
+        "architectures": ["AlpamayoR1" if config.model_type == ALPAMAYO_R1 else "Alpamayo1_5"],
+        "model_type": config.model_type,
+        "dtype": config.dtype,
+        "model_dtype": config.dtype,
+        "attn_implementation": "sdpa",
+        "vlm_name_or_path": VLM_CONFIG_FILE,
+        "vlm_backend": "qwenvl3",
+        "vocab_size": config.vocab_size,
+        "traj_token_start_idx": config.traj_token_start_idx,
+        "traj_vocab_size": config.traj_vocab_size,
+        "traj_token_ids": asdict(config.token_ids),
+        "tokens_per_history_traj": config.tokens_per_history_traj,
+        "tokens_per_future_traj": config.tokens_per_future_traj,
+        "min_pixels": config.min_pixels,
+        "max_pixels": config.max_pixels,
+        "add_special_tokens": True,
+        "keep_same_dtype": True,
+        "expert_non_causal_attention": True,
+        "expert_cfg": asdict(config.expert),
+        "diffusion_cfg": block(_FLOW, config.flow),
+        "action_space_cfg": block(_SPACE, config.action_space),
+        "action_in_proj_cfg": block(_IN_PROJ, config.action_in_proj),
+        "action_out_proj_cfg": {"_target_": _LINEAR},
+        "traj_tokenizer_cfg": {**future, "_recursive_": False},
+        "hist_traj_tokenizer_cfg": {
+            "_target_": f"{config.model_type}.{_HISTORY}",
+            "num_bins": config.history_tokenizer.num_bins,
+        },
+    }

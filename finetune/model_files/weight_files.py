@@ -1,0 +1,165 @@
+"""Safetensors files read by their headers and written as a stream: no tensor is held longer than it takes to copy it.
+
+The format is eight bytes of header length, a JSON header, and the tensors' bytes. The library reads a file lazily but
+writes it only from memory, and a merged 22 GB checkpoint has to pass through a machine that holds one tensor of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.common.errors import MonoError
+from collector.doctor.machine import weights_defect
+
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+# Bytes of one value, by the format's own names of types.
+ITEM_BYTES: Mapping[str, int] = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
+_UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file.
+
+    Attributes:
+        dtype: the format's name of the type, such as ``"BF16"``.
+        shape: of the tensor.
+        path, start, size: the file, the first byte in it, and how many.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    path: Path
+    start: int
+    size: int
+
+    def read(self, limit: int | None = None) -> NDArray[np.uint8]:
+        """Its bytes, or the first ``limit`` of them."""
+        count = self.size if limit is None else min(limit, self.size)
+        return np.fromfile(self.path, dtype=np.uint8, count=count, offset=self.start)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weight files of a model folder: the shards its index names, or the one file.
+
+    Raises:
+        MonoError: a file is absent, or there is only a format that runs code when it is read.
+    """
+    index, names = folder / INDEX_FILE, [WEIGHTS_FILE]
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise MonoError(f"{index} cannot be read", "an index with a weight_map", "download it again") from error
+    for name in names:
+        path = folder / str(name)
+        if path.parent == folder and path.is_file():
+            continue
+        unsafe = sorted(file.name for file in folder.iterdir() if file.suffix in _UNSAFE_SUFFIXES)
+        found = f"no file {path}" + (f", but {unsafe[0]}, which can run code when it is read" if unsafe else "")
+        raise MonoError(
+            found,
+            "the weights as safetensors",
+            "convert them with transformers' save_pretrained, or choose a revision with safetensors"
+            if unsafe
+            else "download the folder again",
+        )
+    return [folder / str(name) for name in names]
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of one file, by name.
+
+    Raises:
+        MonoError: the file is absent, cut off, or no safetensors file.
+    """
+    defect = weights_defect(path)
+    if defect:
+        raise MonoError(f"in {path.parent}: {defect}", "a complete safetensors file", "download or write it again")
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header: dict[str, Any] = json.loads(stream.read(length))
+    tensors: dict[str, StoredTensor] = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        try:
+            dtype, shape, (start, end) = str(entry["dtype"]), tuple(map(int, entry["shape"])), entry["data_offsets"]
+            fits = min(*shape, start, 0) == 0 and tensor_bytes(dtype, shape) == end - start
+        except (KeyError, TypeError, ValueError, OverflowError):
+            fits = False
+        if not fits:
+            raise MonoError(
+                f"{path}: the header's entry for {name} is {entry}",
+                "a type, a shape and the place of its bytes, the type one of " + ", ".join(ITEM_BYTES),
+                "use the unquantised weights, or download them again",
+            )
+        tensors[name] = StoredTensor(dtype, shape, path, 8 + length + start, end - start)
+    return tensors
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Every tensor of a model folder by name, shard after shard, in the order of their bytes.
+
+    Raises:
+        MonoError: as :func:`weight_files` and :func:`read_header`.
+    """
+    found: dict[str, StoredTensor] = {}
+    for path in weight_files(folder):
+        found.update(sorted(read_header(path).items(), key=lambda item: item[1].start))
+    return found
+
+
+def write_weights(
+    path: Path, tensors: Sequence[tuple[str, str, tuple[int, ...]]], contents: Iterable[NDArray[np.uint8]]
+) -> None:
+    """Write a safetensors file, tensor after tensor.
+
+    Args:
+        path: of the file; flushed to disk at the end.
+        tensors: name, type and shape of each.
+        contents: their bytes, in the same order; taken one at a time.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, dtype, shape in tensors:
+        size = tensor_bytes(dtype, shape)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight, as the library writes them
+    with path.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for (name, dtype, shape), content in zip(tensors, contents):
+            if content.nbytes != tensor_bytes(dtype, shape):
+                raise ValueError(f"{name}: {content.nbytes} bytes for {dtype} {shape}")
+            stream.write(content.data)
+        if stream.tell() != 8 + len(text) + end:
+            raise ValueError(f"{path}: fewer tensors than announced")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def tensor_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Size of a tensor in a file."""
+    return int(np.prod(shape, dtype=np.int64)) * ITEM_BYTES[dtype]

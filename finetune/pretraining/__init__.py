@@ -1,0 +1,1 @@
+"""The tiny base: its architecture, its training data and its training."""

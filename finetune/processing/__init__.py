@@ -1,0 +1,1 @@
+"""Images and words to what the model eats, and back."""

@@ -1,0 +1,186 @@
+"""Images, history and thought to what the model eats; ids back to text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from collector.common.errors import MonoError
+from finetune.alpamayo.configuration import ALPAMAYO_1_5, AlpamayoConfig
+from finetune.processing.images import ImageSettings, preprocess, read_image_settings, write_image_settings
+from finetune.processing.prompt import DISPLAY_NAMES, PromptBuilder, captions
+from finetune.processing.tokenizer import Tokenizer
+from finetune.processing.trajectory_tokens import FutureTokenizer, HistoryTokenizer
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One prompt.
+
+    Attributes:
+        input_ids: (L,) int64, history bins inserted.
+        label_mask: (L,) bool, true on thought, its end and the trajectory's start.
+        pixel_values: (P, 1536) float32 patches of all images.
+        grid_thw: (n, 3) int64 patch grids.
+    """
+
+    input_ids: Tensor
+    label_mask: Tensor
+    pixel_values: Tensor
+    grid_thw: Tensor
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Prompts side by side, right-padded; images concatenated in row order."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    label_mask: Tensor
+    pixel_values: Tensor
+    grid_thw: Tensor
+
+
+class Processor:
+    """Encoder and decoder of one model.
+
+    Args:
+        config: the model's configuration; its ids must agree with the tokenizer's.
+        tokenizer: extended where its words are missing.
+        images: crop and size.
+
+    Raises:
+        MonoError: tokenizer and configuration disagree.
+    """
+
+    def __init__(self, config: AlpamayoConfig, tokenizer: Tokenizer, images: ImageSettings | None = None) -> None:
+        self.config = config
+        self.tokenizer = tokenizer.extend(config.traj_vocab_size, config.model_type)
+        self.images = images or ImageSettings(config.min_pixels, config.max_pixels)
+        self._check_ids()
+        self.history_tokenizer = HistoryTokenizer(config.history_tokenizer)
+        self.future_tokenizer = FutureTokenizer(config.future_tokenizer)
+        self.pad_id = tokenizer.id_of("<|endoftext|>")
+        self.cot_start_id = tokenizer.id_of("<|cot_start|>")
+        self.cot_end_id = tokenizer.id_of("<|cot_end|>")
+        self.prompt = PromptBuilder(tokenizer)
+
+    @classmethod
+    def from_folder(cls, folder: Path | str, config: AlpamayoConfig) -> Processor:
+        """Processor of a model folder."""
+        images = read_image_settings(folder, config.min_pixels, config.max_pixels)
+        backbone = str(config.raw.get("vlm_name_or_path", ""))
+        return cls(config, Tokenizer.from_folder(folder, backbone), images)
+
+    def save(self, folder: Path | str) -> None:
+        """Write tokenizer and, where it differs from the official way, the image settings."""
+        self.tokenizer.save(folder)
+        if self.images != ImageSettings(self.config.min_pixels, self.config.max_pixels):
+            write_image_settings(self.images, folder)
+
+    def encode(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        history: ArrayLike,
+        reasoning: str | None = None,
+        cameras: Sequence[str] | None = None,
+    ) -> Encoded:
+        """One prompt.
+
+        Args:
+            images: (H, W, 3) uint8 RGB, camera-major, oldest to newest.
+            history: (16, 3) poses [x_m, y_m, yaw_rad] ending at the origin.
+            reasoning: None to let the model think (ends in ``<|cot_start|>``); "" to skip the thought; a text to
+                learn from or to force.
+            cameras: camera of each image, see :func:`finetune.policy.camera_of_each_image`. Alpamayo 1.5 names them in
+                its prompt and needs them; Alpamayo 1 does not look at them.
+
+        Raises:
+            MonoError: unusable images, history, text or cameras.
+        """
+        patches, grids = preprocess(images, self.images)
+        ids, mask = self.tokens(grids, history, reasoning, cameras)
+        return Encoded(ids, mask, torch.from_numpy(patches), torch.from_numpy(grids))
+
+    def tokens(
+        self,
+        grid_thw: ArrayLike,
+        history: ArrayLike,
+        reasoning: str | None = None,
+        cameras: Sequence[str] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Ids (L,) and label mask (L,) of a prompt whose images have these patch grids (n, 3); see :meth:`encode`."""
+        counts = (np.asarray(grid_thw).prod(axis=1) // self.images.merge_size**2).tolist()
+        ids, learned = self.prompt.build(
+            counts, self.history_ids(history), reasoning, self._before_images(cameras, len(counts))
+        )
+        mask = torch.zeros(len(ids), dtype=torch.bool)
+        if learned:
+            mask[-learned:] = True
+        return torch.tensor(ids), mask
+
+    def _before_images(self, cameras: Sequence[str] | None, images: int) -> list[str] | None:
+        """Alpamayo 1.5's words before each image; None for Alpamayo 1, which has none."""
+        if self.config.model_type != ALPAMAYO_1_5:
+            return None
+        if cameras is None or len(cameras) != images or not set(cameras) <= set(DISPLAY_NAMES):
+            raise MonoError(
+                f"{images} images for Alpamayo 1.5 from the cameras {cameras if cameras is None else list(cameras)}",
+                "the camera of each image, of " + ", ".join(DISPLAY_NAMES),
+                "pass cameras=camera_of_each_image(mode), since its prompt names them",
+            )
+        return captions(cameras)
+
+    def history_ids(self, history: ArrayLike) -> list[int]:
+        """48 vocabulary ids of a history (16, 3); the road is flat, so height is zero."""
+        poses = np.asarray(history, dtype=np.float64)
+        if poses.ndim != 2 or poses.shape[1] != 3 or len(poses) * 3 != self.config.tokens_per_history_traj:
+            raise MonoError(f"a history of shape {poses.shape}", f"({self.config.tokens_per_history_traj // 3}, 3)")
+        xyz = torch.tensor(poses, dtype=torch.float32)
+        xyz[:, 2] = 0.0
+        return (self.history_tokenizer.encode(xyz) + self.config.history_token_start_idx).tolist()
+
+    def collate(self, rows: Sequence[Encoded]) -> EncodedBatch:
+        """Right-pad prompts into a batch."""
+        length = max(len(row.input_ids) for row in rows)
+        ids = torch.full((len(rows), length), self.pad_id)
+        seen, learned = torch.zeros_like(ids), torch.zeros(len(rows), length, dtype=torch.bool)
+        for index, row in enumerate(rows):
+            size = len(row.input_ids)
+            ids[index, :size], learned[index, :size], seen[index, :size] = row.input_ids, row.label_mask, 1
+        pixels = torch.cat([row.pixel_values for row in rows])
+        return EncodedBatch(ids, seen, learned, pixels, torch.cat([row.grid_thw for row in rows]))
+
+    def decode_reasoning(self, ids: Sequence[int]) -> str:
+        """The thought in generated ids: what stands before the first ``<|cot_end|>``; "" where there is none."""
+        ids = list(ids)
+        if self.cot_end_id not in ids:
+            return ""
+        thought = ids[: ids.index(self.cot_end_id)]
+        if self.cot_start_id in thought:
+            thought = thought[len(thought) - thought[::-1].index(self.cot_start_id) :]
+        return self.tokenizer.decode(thought).strip()
+
+    def _check_ids(self) -> None:
+        expected = {
+            "traj_token_start_idx": (self.config.traj_token_start_idx, self.tokenizer.id_of("<i0>")),
+            "traj_token_ids": (self.config.token_ids, self.tokenizer.trajectory_token_ids()),
+            "image_token_id": (self.config.vlm["image_token_id"], self.tokenizer.id_of("<|image_pad|>")),
+        }
+        for name, (configured, found) in expected.items():
+            if configured != found:
+                raise MonoError(
+                    f"config.json says {name} {configured}, the tokenizer {found}",
+                    "one and the same vocabulary",
+                    "use the tokenizer that belongs to this model",
+                )
+        if len(self.tokenizer) > self.config.vocab_size:
+            raise MonoError(
+                f"a tokenizer of {len(self.tokenizer)} words", f"at most vocab_size {self.config.vocab_size}"
+            )

@@ -1,0 +1,1 @@
+"""Studies: does the reasoning steer, how many samples, does driving compute what training did."""

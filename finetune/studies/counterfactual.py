@@ -1,0 +1,300 @@
+"""Does the path follow the thought? Force the opposite one and measure how far the path moves.
+
+On every sample that bends, the model plans through the driving path with its own thought, with the true one, with
+left and right exchanged, with one that speaks of a straight lane, and without any. Picture and history stay the same,
+so whatever moves the path is the thought. Pure numpy but for the planning itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from collector.common.cpu import share_cores
+from collector.common.errors import MonoError, require
+from collector.common.run_folder import command_line, open_run, plain
+from collector.dataset.schema import METADATA_FILE, Sample, read_samples
+from collector.geometry.curvature import CurveLabel
+from collector.reasoning.consistency import measure_motion
+from collector.reasoning.parser import language_of, parse_claim
+from collector.reasoning.writing import swap_sides, write_reasoning
+from finetune.evaluation.inference import plan_samples, spread
+from finetune.model_files.location import resolve_model
+from finetune.policy import STEP_S, CameraMode, Observation, Plan
+
+if TYPE_CHECKING:
+    from finetune.alpamayo_policy import AlpamayoPolicy
+
+# What the model is made to think, and how a table calls it.
+THOUGHTS: Mapping[str, str] = {
+    "own": "own",
+    "true": "true",
+    "opposite": "opposite",
+    "straight": "straight lane",
+    "none": "none",
+}
+TIMES_S = (2.0, 3.0)
+_KEYS = tuple(
+    f"{kind}_{time_s:g}s_{unit}" for kind, unit in (("heading", "rad"), ("lateral", "m")) for time_s in TIMES_S
+)
+DEFINITIONS = (
+    "Samples whose true path bends; means over them. As thought: the path's own label (first curve within 3 s) is the "
+    "direction the text names, as share of the texts that name one; as the road: it is the true one. Heading and "
+    "lateral: of the planned path after 2 and 3 s, positive towards the side the road bends to. Moved: how far that is "
+    "from the path with the true thought, away from that side."
+)
+
+
+@dataclass(frozen=True)
+class CounterfactualConfig:
+    """Force the opposite thought through the driving path and measure how far the planned path moves.
+
+    Attributes:
+        model: model folder in the official layout, or its id on the Hugging Face hub.
+        dataset: dataset folder made by `alpamayo-mono build`; the samples that bend are taken.
+        out: folder for metrics.json, table.csv, samples.csv, paths.json and counterfactual.png.
+        adapter: adapter folder; with it the table shows before and after.
+        cameras: camera mode of the drive: mono, mono-4frames or mono-padded.
+        split: train or val.
+        limit: at most so many samples, evenly spread; 0 for all.
+        batch_size: plans per forward pass.
+        device: torch device.
+    """
+
+    model: Path
+    dataset: Path
+    out: Path = Path("runs/counterfactual")
+    adapter: Path | None = None
+    cameras: CameraMode = "mono"
+    split: str = "val"
+    limit: int = 0
+    batch_size: int = 8
+    device: str = "cpu"
+
+
+def forced_text(sample: Sample, thought: str) -> str:
+    """The text of a forced thought: the sample's own words, mirrored, or those of a straight lane at the same speed."""
+    if thought == "true":
+        return sample.reasoning
+    if thought == "opposite":
+        return swap_sides(sample.reasoning)
+    if thought == "straight":
+        motion = measure_motion(sample.future_array(), sample.dt_s, speed_mps=sample.speed_mps)
+        straight = replace(motion, lateral="straight", curve=CurveLabel("straight", 0.0, None, 0.0, "straight"))
+        return write_reasoning(straight, seed=0, language=language_of(sample.reasoning))
+    return ""
+
+
+def bending(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples whose path bends and whose text says so; only there the opposite is something else."""
+    return [
+        sample
+        for sample in samples
+        if measure_motion(sample.future_array(), sample.dt_s).lateral != "straight"
+        and swap_sides(sample.reasoning) != sample.reasoning
+    ]
+
+
+def measure_path(poses: ArrayLike, side: float, text: str) -> dict[str, Any]:
+    """One planned path (64, 3) against the side its road bends to (+1 left, -1 right) and the text it came from.
+
+    Returns:
+        ``heading_2s_rad``, ``lateral_3s_m`` and so on, positive towards that side; ``direction`` of the path;
+        ``names``: what the text names; ``follows``: whether they agree, None where it names none.
+    """
+    path = np.asarray(poses, np.float64)
+    yaw_rad = np.unwrap(np.concatenate([[0.0], path[:, 2]]))[1:]
+    measured: dict[str, Any] = {}
+    for time_s in TIMES_S:
+        step = round(time_s / STEP_S) - 1
+        measured[f"heading_{time_s:g}s_rad"] = float(side * yaw_rad[step])
+        measured[f"lateral_{time_s:g}s_m"] = float(side * path[step, 1])
+    direction, names = measure_motion(path).lateral, parse_claim(text).lateral
+    return {
+        **measured,
+        "direction": direction,
+        "names": names,
+        "follows": None if names == "none" else direction == names,
+    }
+
+
+def summarise_thoughts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Means per forced thought over samples, and how far each moved from the path with the true thought.
+
+    Args:
+        rows: as :func:`measure_path` gives them, with ``id`` and ``thought``; every sample with every thought.
+    """
+    true = {row["id"]: row for row in rows if row["thought"] == "true"}
+    out: dict[str, dict[str, float]] = {}
+    for thought in THOUGHTS:
+        mine = [row for row in rows if row["thought"] == thought]
+        if not mine:
+            continue
+        follows = [row["follows"] for row in mine if row["follows"] is not None]
+        out[thought] = {
+            "samples": len(mine),
+            "follows": _mean(follows),
+            "to_true_side": _mean([row["direction"] == true[row["id"]]["true_direction"] for row in mine]),
+            **{key: _mean([row[key] for row in mine]) for key in _KEYS},
+            **{f"moved_{key}": _mean([true[row["id"]][key] - row[key] for row in mine]) for key in _KEYS},
+        }
+    return out
+
+
+def _mean(values: Sequence[Any]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
+    """Plan with every thought and write ``metrics.json``, ``table.csv``, ``samples.csv`` and the plot.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        MonoError: no sample of the split bends.
+    """
+    require("matplotlib", "report")
+    from finetune.alpamayo_policy import AlpamayoPolicy
+    from finetune.studies.counterfactual_plot import counterfactual_figure
+
+    config = replace(config, model=resolve_model(config.model))
+    found = [sample for sample in read_samples(config.dataset) if sample.split == config.split]
+    samples = spread(bending(found), config.limit)
+    if not samples:
+        raise MonoError(
+            f"none of the {len(found)} samples of split {config.split!r} in {config.dataset} bends",
+            "curves, and texts that name them",
+            "choose another --split or build from drives with curves",
+        )
+    run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
+    metrics: dict[str, Any] = {"definitions": DEFINITIONS, "samples": len(samples), "conditions": {}}
+    rows: list[dict[str, Any]] = []
+    paths: dict[str, dict[str, NDArray[np.float64]]] = {}
+    for condition, adapter in (("before", None), ("after", config.adapter)):
+        if condition == "after" and adapter is None:
+            continue
+        policy = AlpamayoPolicy(config.model, adapter=adapter, cameras=config.cameras, device=config.device)
+        paths[condition] = {}
+        for thought in THOUGHTS:
+            plans = plan_samples(
+                policy,
+                samples,
+                config.dataset,
+                config.batch_size,
+                f"{condition}, thought: {THOUGHTS[thought]}",
+                None if thought == "own" else partial(_plan_forced, policy, thought),
+            )
+            paths[condition][thought] = np.stack([plan.poses for plan in plans])
+            for sample, plan in zip(samples, plans):
+                direction = measure_motion(sample.future_array(), sample.dt_s).lateral
+                side = 1.0 if direction == "left" else -1.0
+                rows.append(
+                    {
+                        "condition": condition,
+                        "thought": thought,
+                        "id": sample.id,
+                        "true_direction": direction,
+                        **measure_path(plan.poses, side, plan.reasoning),
+                        "text": plan.reasoning,
+                    }
+                )
+        metrics["conditions"][condition] = summarise_thoughts([row for row in rows if row["condition"] == condition])
+    run.write_metrics(metrics)
+    _write_csv(config.out / "table.csv", table_rows(metrics))
+    _write_csv(config.out / "samples.csv", rows)
+    truth = np.stack([sample.future_array() for sample in samples])
+    (config.out / "paths.json").write_text(
+        json.dumps(
+            plain(
+                {
+                    "ids": [sample.id for sample in samples],
+                    "truth": np.round(truth, 3),
+                    **{
+                        condition: {name: np.round(poses, 3) for name, poses in of.items()}
+                        for condition, of in paths.items()
+                    },
+                }
+            )
+        )
+        + "\n"
+    )
+    counterfactual_figure(rows, paths, truth).savefig(config.out / "counterfactual.png", dpi=130)
+    return metrics
+
+
+def _plan_forced(
+    policy: AlpamayoPolicy, thought: str, samples: Sequence[Sample], seen: Sequence[Observation]
+) -> list[Plan]:
+    from finetune.studies.forced_reasoning import plan_with_thoughts
+
+    return plan_with_thoughts(policy, seen, [forced_text(sample, thought) for sample in samples])
+
+
+def table_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The table as strings: a row per condition and thought; two figures in one cell are those at 2 and 3 s."""
+    rows = []
+    for condition, thoughts in metrics["conditions"].items():
+        for thought, values in thoughts.items():
+            moved = {key: f"{values[f'moved_{key}']:.2f}" for key in _KEYS if thought != "true"}
+            rows.append(
+                {
+                    "condition": condition,
+                    "thought": THOUGHTS[thought],
+                    "as thought": _percent(values["follows"]),
+                    "as the road": _percent(values["to_true_side"]),
+                    "heading, rad": f"{values[_KEYS[0]]:+.2f} {values[_KEYS[1]]:+.2f}",
+                    "lateral, m": f"{values[_KEYS[2]]:+.2f} {values[_KEYS[3]]:+.2f}",
+                    "moved, rad": " ".join(moved[key] for key in _KEYS[:2] if key in moved),
+                    "moved, m": " ".join(moved[key] for key in _KEYS[2:] if key in moved),
+                }
+            )
+    return rows
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0%}" if np.isfinite(value) else "-"
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def print_table(metrics: Mapping[str, Any]) -> None:
+    """The table on the terminal, with the definitions under it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    rows, console = table_rows(metrics), Console()
+    for condition in metrics["conditions"]:
+        table = Table(title=f"Thought forced, {condition}: {metrics['samples']} samples that bend")
+        for column in list(rows[0])[1:]:
+            table.add_column(column)
+        for row in rows:
+            if row["condition"] == condition:
+                table.add_row(*list(row.values())[1:])
+        console.print(table)
+    console.print(metrics["definitions"], style="dim")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """``alpamayo-mono counterfactual``."""
+    share_cores()
+    config = command_line(CounterfactualConfig, argv, "alpamayo-mono counterfactual")
+    print_table(counterfactual(config))
+    print(f"plot: {config.out / 'counterfactual.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Can the finetuning learn a few samples by heart? If not, something between data, loss and optimiser is broken.
+
+The samples are trained on and validated with, through `alpamayo-mono finetune` itself. At its end both losses must be
+near zero and the driving path must say each thought word for word and drive each path.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from collector.common.cpu import share_cores
+from collector.common.errors import MonoError
+from collector.common.run_folder import command_line, open_run
+from collector.dataset.schema import METADATA_FILE, read_samples
+from finetune.evaluation.inference import plan_figures, plan_samples
+from finetune.lora_finetune import FinetuneConfig, finetune
+from finetune.model_files.location import resolve_model
+from finetune.policy import CameraMode
+from finetune.studies.subsets import is_subset, nested_order, write_subset
+
+
+@dataclass(frozen=True)
+class OverfitConfig:
+    """Overfit a few samples to near zero loss through the real finetuning, and say whether that worked.
+
+    Ends with exit code 1 where a figure misses its threshold.
+
+    Attributes:
+        model: model folder in the official layout, or its id on the Hugging Face hub.
+        dataset: dataset folder made by `alpamayo-mono build`.
+        out: run folder; the training is in OUT/training, its samples in OUT/samples.
+        samples: how many; drawn with the seed, in the dataset's mix of curves.
+        steps: optimiser steps.
+        learning_rate: peak learning rate. 2e-3 suits the tiny model, 1e-4 the 10B weights.
+        lora_rank: rank of the LoRA matrices.
+        lora_alpha: the LoRA update is scaled by alpha / rank.
+        cameras: mono, mono-4frames or mono-padded.
+        most_text_loss: largest text loss that passes, nats per token.
+        most_flow_loss: largest flow loss that passes, in squared standard deviations; a model that knows nothing of
+            the sample cannot get below 1.
+        most_ade_3s_m: largest mean distance within 3 s that passes.
+        seed: of everything drawn.
+        device: cpu or cuda.
+        threads: torch threads on a CPU; 0 leaves torch's choice.
+    """
+
+    model: Path
+    dataset: Path
+    out: Path = Path("runs/overfit")
+    samples: int = 4
+    steps: int = 200
+    learning_rate: float = 2e-3
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    cameras: CameraMode = "mono"
+    most_text_loss: float = 0.05
+    most_flow_loss: float = 0.1
+    most_ade_3s_m: float = 0.2
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 0
+
+
+def overfit(config: OverfitConfig) -> dict[str, Any]:
+    """Train, judge, and write ``metrics.json``.
+
+    Returns:
+        What it holds: per figure the reached value, its threshold and whether it passes; ``passed`` for all.
+
+    Raises:
+        MonoError: fewer training samples than asked for.
+    """
+    from finetune.alpamayo_policy import AlpamayoPolicy
+
+    config = replace(config, model=resolve_model(config.model))
+    found = [sample for sample in read_samples(config.dataset, "train") if sample.reasoning]
+    if not 1 <= config.samples <= len(found):
+        raise MonoError(
+            f"{config.samples} samples of the {len(found)} training samples in {config.dataset}",
+            "at least one, and no more than there are",
+            "choose another --samples",
+        )
+    samples = [found[index] for index in nested_order(found, config.seed)[: config.samples]]
+    run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
+    subset, training = config.out / "samples", config.out / "training"
+    _clear(subset, training)
+    write_subset(config.dataset, subset, samples, samples, f"{len(samples)} samples to overfit")
+    words = {
+        "model": config.model,
+        "dataset": subset,
+        "out": training,
+        "cameras": config.cameras,
+        "steps": config.steps,
+        "batch_size": len(samples),
+        "learning_rate": config.learning_rate,
+        "lora_rank": config.lora_rank,
+        "lora_alpha": config.lora_alpha,
+        "warmup_steps": min(20, config.steps // 5),
+        "noise_draws": 8,
+        # Every row speaks in every step: the thought is to be learnt by heart.
+        "thought_dropout": 0,
+        "validate_every": max(1, config.steps // 8),
+        "seed": config.seed,
+        "device": config.device,
+        "threads": config.threads,
+    }
+    finetune(
+        command_line(
+            FinetuneConfig, [part for key, value in words.items() for part in (f"--{key}", str(value))], "finetune"
+        )
+    )
+    lines = [json.loads(line) for line in (training / "training.jsonl").read_text().splitlines()]
+    losses = [line for line in lines if "validation_flow_loss" in line]
+    policy = AlpamayoPolicy(config.model, training / "adapter", cameras=config.cameras, device=config.device)
+    plans = plan_samples(policy, samples, subset, config.samples, "judge")
+    repeated = sum(plan.reasoning == sample.reasoning.strip() for plan, sample in zip(plans, samples))
+    reached = {
+        "text_loss": (losses[-1]["validation_text_loss"], config.most_text_loss),
+        "flow_loss": (losses[-1]["validation_flow_loss"], config.most_flow_loss),
+        "ade_3s_m": (plan_figures(samples, plans)["ade_3s_m"], config.most_ade_3s_m),
+        "thoughts_not_repeated": (len(samples) - repeated, 0),
+    }
+    figures = {
+        name: {"reached": value, "most": most, "passed": bool(value <= most)}  # a NaN passes nothing
+        for name, (value, most) in reached.items()
+    }
+    for kind in ("text", "flow"):
+        figures[f"{kind}_loss"]["before"] = losses[0][f"validation_{kind}_loss"]
+    metrics = {
+        "samples": [sample.id for sample in samples],
+        "steps": config.steps,
+        "figures": figures,
+        "passed": all(figure["passed"] for figure in figures.values()),
+    }
+    run.write_metrics(metrics)
+    return metrics
+
+
+def _clear(subset: Path, training: Path) -> None:
+    """Remove what an earlier overfit left, and nothing else."""
+    if not subset.exists() and not training.exists():
+        return
+    if not is_subset(subset):
+        raise MonoError(
+            f"{subset.parent} holds {subset.name} or {training.name} of something else",
+            "a folder of its own",
+            "choose another --out",
+        )
+    for folder in (subset, training):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def print_report(metrics: Mapping[str, Any]) -> None:
+    """The figures on the terminal, and under them the verdict."""
+    print(f"{'figure':<24}{'before':>10}{'reached':>10}{'at most':>10}")
+    for name, figure in metrics["figures"].items():
+        before = f"{figure['before']:.3f}" if "before" in figure else ""
+        verdict = "" if figure["passed"] else "   MISSED"
+        print(f"{name:<24}{before:>10}{figure['reached']:>10.3f}{figure['most']:>10.3f}{verdict}")
+    if metrics["passed"]:
+        print(f"passed: {len(metrics['samples'])} samples learnt by heart in {metrics['steps']} steps")
+    else:
+        print(
+            "failed: if the losses were still falling (OUT/training/training.jsonl), try more --steps or another "
+            "--learning_rate; a loss that never fell means that data, loss and optimiser do not fit together"
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``alpamayo-mono overfit``; 1 where a threshold is missed."""
+    share_cores()
+    metrics = overfit(command_line(OverfitConfig, argv, "alpamayo-mono overfit"))
+    print_report(metrics)
+    return 0 if metrics["passed"] else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,148 @@
+"""The stages between a sample and its actions, once as training sees them and once as driving does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from collector.common.errors import require
+from collector.dataset.schema import Sample
+from finetune.alpamayo.cache import Prefix, VisionFeatures
+from finetune.alpamayo.flow_matching import interpolate
+from finetune.alpamayo_policy import AlpamayoPolicy
+from finetune.studies.forced_reasoning import thought_ids, watched
+from finetune.training.batches import cache_vision, collate, encode_row, observe, unpack_pixels
+
+# Flow times at which the expert's velocity is asked for, from pure noise to almost there.
+FLOW_TIMES = (0.0, 0.3, 0.6, 0.9)
+_NUDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class StageView:
+    """One sample's way through the model.
+
+    Attributes:
+        stages: name -> values, in the order of computation; see :data:`finetune.studies.parity.STAGES`.
+        noise: (64, 2) the flow began from.
+        x_t: (K, 64, 2) noisy actions at :data:`FLOW_TIMES` at which the velocity was asked for.
+        poses: (64, 3) planned; empty where training never makes them.
+        thought: as decoded.
+        rounding: what a millionth on the noise changes at the actions, as a share of their largest value. Rounding
+            grows like this along the Euler steps: the expert reads actions through waves of up to 100 periods a sigma.
+    """
+
+    stages: Mapping[str, NDArray[Any]]
+    noise: Tensor
+    x_t: Tensor
+    poses: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
+    thought: str = ""
+    rounding: float = 0.0
+
+
+@torch.no_grad()
+def driving_view(policy: AlpamayoPolicy, sample: Sample, folder: Path) -> StageView:
+    """Plan a sample as in driving, its own thought forced token by token, and keep what each stage made."""
+    with watched(policy) as model:
+        model.forced = [thought_ids(policy, sample.reasoning)]
+        plan = policy.plan_many([observe(sample, folder, policy.cameras)])[0]
+        (pixels, _), features = model.seen["encode_images"]
+        prefix: Prefix = model.seen["generate"][1].prefix
+        (_, noise, *_), actions = model.seen["sample_actions"]
+    times = torch.tensor(FLOW_TIMES, device=actions.device)
+    x_t = interpolate(actions, noise, times)
+    velocity = policy.model.velocity(prefix, x_t, times)
+    return StageView(
+        _stages(pixels, prefix, features, velocity, actions), noise[0].cpu(), x_t.cpu(), plan.poses, plan.reasoning
+    )
+
+
+@torch.no_grad()
+def training_views(
+    loaded: Any, samples: Sequence[Sample], folder: Path, cameras: str, driven: Sequence[StageView], flow_steps: int
+) -> list[StageView]:
+    """What training computes for the same samples, side by side in one padded batch.
+
+    Args:
+        loaded: base model with the adapter as training has it, beside the weights and not merged into them.
+        samples, folder, cameras: as trained.
+        driven: whose noise and noisy actions are used again.
+        flow_steps: Euler steps of the driver.
+    """
+    model, device = loaded.model, loaded.model.device
+    rows = [encode_row(loaded, sample, folder, cameras) for sample in samples]
+    cached = list(cache_vision(model, rows, device))
+    batch = collate(cached, loaded.processor.pad_id)
+    assert batch.vision is not None
+    prefix = model.run_prefix(
+        batch.input_ids.to(device), batch.attention_mask.to(device), batch.vision.to(device), batch.grid_thw
+    )
+    x_t = torch.cat([view.x_t for view in driven]).to(device)
+    times = torch.tensor(FLOW_TIMES, device=device).repeat(len(rows))
+    velocity = model.velocity(prefix, x_t, times).unflatten(0, (len(rows), len(FLOW_TIMES)))
+    noise = torch.stack([view.noise for view in driven]).to(device)
+    actions = model.sample_actions(prefix, noise, flow_steps)
+    moved = model.sample_actions(prefix, noise + _NUDGE * torch.randn_like(noise), flow_steps) - actions
+    rounding = (moved.abs().amax((1, 2)) / actions.abs().amax((1, 2))).tolist()
+    views = []
+    for index, (row, with_features, view) in enumerate(zip(rows, cached, driven)):
+        assert row.pixels is not None and with_features.vision is not None
+        stages = _stages(
+            unpack_pixels(row.pixels),
+            _row(prefix, index),
+            with_features.vision,
+            velocity[index],
+            actions[index : index + 1],
+        )
+        views.append(StageView(stages, view.noise, view.x_t, rounding=rounding[index]))
+    return views
+
+
+def _stages(
+    pixels: Tensor, prefix: Prefix, features: VisionFeatures, velocity: Tensor, actions: Tensor
+) -> dict[str, NDArray[Any]]:
+    """One row's values per stage; of the prefix what the expert sees."""
+    columns = prefix.visible[0]
+    memory = torch.stack([part[0][:, columns].float() for part in (*prefix.keys, *prefix.values)])
+    values = {
+        "pixels": pixels,
+        "tokens": prefix.input_ids[0][columns],
+        "vision features": torch.cat([features.embeds, *features.deepstack], dim=-1),
+        "prefix keys and values": memory,
+        "position": prefix.expert_position[:1],
+        "velocity": velocity,
+        "actions": actions[0],
+    }
+    return {
+        name: (value.float() if value.is_floating_point() else value).cpu().numpy() for name, value in values.items()
+    }
+
+
+def _row(prefix: Prefix, index: int) -> Prefix:
+    """One row of a prefix, still padded."""
+    row = slice(index, index + 1)
+    return Prefix(
+        keys=tuple(key[row] for key in prefix.keys),
+        values=tuple(value[row] for value in prefix.values),
+        filled=prefix.filled[row],
+        visible=prefix.visible[row],
+        next_position=prefix.next_position[row],
+        expert_position=prefix.expert_position[row],
+        hidden=None,
+        input_ids=prefix.input_ids[row],
+    )
+
+
+def adapted_as_in_training(loaded: Any, adapter: Path | None) -> Any:
+    """Put an adapter beside the weights, as training has it; the driving path merges it into them."""
+    if adapter is not None:
+        require("peft", "model").PeftModel.from_pretrained(loaded.model, str(adapter))
+    loaded.model.eval()
+    return loaded

@@ -1,0 +1,79 @@
+"""Smaller datasets cut from one: nested, mixed like the whole, the same validation samples, no picture copied."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from collector.common.errors import MonoError
+from collector.common.files import write_atomically
+from collector.dataset.schema import IMAGE_FOLDER, MANIFEST_FILE, METADATA_FILE, Sample, load_manifest
+from collector.geometry.curvature import DEFAULT_THRESHOLDS
+
+
+def nested_order(samples: Sequence[Sample], seed: int) -> list[int]:
+    """An order of which every beginning is a random subset with the whole's mix of curves.
+
+    Within a bin of label and radius the order is drawn; the bins are then dealt out evenly, so that the first N samples
+    hold each bin in its share to within one sample, and N samples are part of any larger N.
+
+    Returns:
+        indices into ``samples``, all of them.
+    """
+
+    def draw(index: int) -> bytes:
+        return hashlib.blake2b(f"{seed}/{samples[index].id}".encode(), digest_size=8).digest()
+
+    bins: dict[str, list[int]] = {}
+    for index, sample in enumerate(samples):
+        name = DEFAULT_THRESHOLDS.radius_bin(sample.curve.label, sample.curve.max_abs_curvature_1pm)
+        bins.setdefault(name, []).append(index)
+    place: dict[int, float] = {}
+    for members in bins.values():
+        for rank, index in enumerate(sorted(members, key=draw)):
+            place[index] = (rank + 0.5) / len(members)
+    return sorted(place, key=lambda index: (place[index], draw(index)))
+
+
+def is_subset(folder: Path) -> bool:
+    """Whether :func:`write_subset` made this folder: it may be removed, its pictures are another dataset's."""
+    return (folder / IMAGE_FOLDER).is_symlink()
+
+
+def write_subset(dataset: Path, out: Path, train: Sequence[Sample], validation: Sequence[Sample], note: str) -> None:
+    """Write a dataset folder of chosen samples whose pictures are those of the dataset they came from.
+
+    Args:
+        dataset: where the samples come from.
+        out: a new folder; its pictures are a link.
+        train, validation: the samples, whatever split they had before.
+        note: why this subset exists, for its manifest.
+
+    Raises:
+        MonoError: a dataset without a manifest, or a folder that cannot be written.
+    """
+    lines, counts = [], Counter[str]()
+    for split, samples in (("train", train), ("val", validation)):
+        for sample in samples:
+            lines.append(sample.model_copy(update={"split": split}).model_dump_json())
+            counts[sample.curve.label] += 1
+    manifest = load_manifest(dataset)
+    manifest["counts"] = {
+        "kept": len(lines),
+        "labels": dict(counts),
+        "splits": {"train": len(train), "val": len(validation)},
+    }
+    manifest["subset"] = {"of": str(dataset), "note": note}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        pictures = out / IMAGE_FOLDER
+        pictures.unlink(missing_ok=True)
+        os.symlink((dataset / IMAGE_FOLDER).resolve(), pictures, target_is_directory=True)
+        write_atomically(out / METADATA_FILE, "".join(line + "\n" for line in lines))
+        write_atomically(out / MANIFEST_FILE, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise MonoError(f"the subset {out} cannot be written: {error}", "a writable new folder", "use --out") from error

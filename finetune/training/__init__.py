@@ -1,0 +1,1 @@
+"""Finetuning: samples to batches, the joint loss, the loop, and its resume."""

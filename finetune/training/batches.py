@@ -1,0 +1,234 @@
+"""From samples to batches: the same encoding for training, evaluation and driving.
+
+A row is a sample encoded once (tokens, normalised actions, image features where the vision tower is frozen);
+a batch is rows padded to the right. Nothing here knows about adapters or optimisers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from collector.common.errors import MonoError
+from collector.dataset.schema import Sample
+from collector.geometry.poses import mirror_poses
+from collector.reasoning.writing import swap_sides
+from finetune.alpamayo.model import VisionFeatures
+from finetune.policy import Observation, camera_of_each_image, frames_of, select_images
+
+
+@dataclass(frozen=True)
+class Row:
+    """One encoded sample.
+
+    Attributes:
+        sample_id: for messages that must name a sample.
+        input_ids: (L,) prompt, thought and ``<|traj_future_start|>``.
+        label_mask: (L,) true where the text loss applies.
+        silent_ids: (L2,) the prompt that skips the thought, for thought dropout.
+        actions: (64, 2) normalised acceleration and curvature.
+        pixels, grid_thw: packed patches (see :func:`pack_pixels`) and their grids; pixels go once features exist.
+        vision: cached image features, or None while the vision tower trains.
+        history: (16, 3) poses before t0, for losses in metres.
+    """
+
+    sample_id: str
+    input_ids: Tensor
+    label_mask: Tensor
+    silent_ids: Tensor
+    actions: Tensor
+    grid_thw: Tensor
+    pixels: Tensor | None = None
+    vision: VisionFeatures | None = None
+    history: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows side by side; tensors as in :class:`Row` with a leading batch axis, right-padded."""
+
+    sample_ids: tuple[str, ...]
+    input_ids: Tensor
+    attention_mask: Tensor
+    label_mask: Tensor
+    actions: Tensor
+    grid_thw: Tensor
+    pixel_values: Tensor | None
+    vision: VisionFeatures | None
+    history: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+
+def read_frame(path: Path) -> NDArray[np.uint8]:
+    """One stored frame as (H, W, 3) uint8 RGB.
+
+    Raises:
+        MonoError: the file is absent or no image.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise MonoError(f"the frame {path} cannot be read", "a JPEG of the dataset", "build the dataset again")
+    return np.ascontiguousarray(image[:, :, ::-1])
+
+
+def observe(sample: Sample, folder: Path, cameras: str = "mono") -> Observation:
+    """The observation a driver in this camera mode would have had at a sample's t0: front frames, history, speed."""
+    frames = np.stack([read_frame(folder / name) for name in sample.frames[-frames_of(cameras) :]])
+    return Observation(
+        stamp_ns=sample.stamp_ns,
+        frames={"front": frames},
+        history=np.asarray(sample.history, np.float64),
+        speed_mps=sample.speed_mps,
+    )
+
+
+class SampleFault(MonoError):
+    """A sample that cannot be used; ``reason`` is what to count it under."""
+
+    def __init__(self, sample_id: str, reason: str, error: MonoError) -> None:
+        super().__init__(f"sample {sample_id}: {error}", "", "")
+        self.reason = reason
+
+
+@contextmanager
+def _blame(sample: Sample, reason: str) -> Iterator[None]:
+    try:
+        yield
+    except MonoError as error:
+        raise SampleFault(sample.id, reason, error) from error
+
+
+def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool = False) -> Row:
+    """Encode one sample with a loaded model's processor and action space.
+
+    Args:
+        loaded: ``finetune.checkpoint.LoadedModel``.
+        sample, folder: a line of ``metadata.jsonl`` and its dataset folder.
+        cameras: camera mode, see :data:`finetune.policy.CAMERA_MODES`.
+        mirrored: encode what a mirror would show; true to life for a camera on the kart's middle line.
+
+    Raises:
+        SampleFault: a frame that cannot be read, or a history, thought or path that cannot be encoded.
+    """
+    with _blame(sample, "unreadable frame"):
+        observation = observe(sample, folder, cameras)
+    future, reasoning = np.asarray(sample.future, np.float64), sample.reasoning
+    if mirrored:
+        frames = {name: images[:, :, ::-1] for name, images in observation.frames.items()}
+        observation = replace(observation, frames=frames, history=mirror_poses(observation.history))
+        future, reasoning = mirror_poses(future), swap_sides(reasoning)
+    with _blame(sample, "unusable frame, history or thought"):
+        images = select_images(observation, cameras)
+        each = camera_of_each_image(cameras)
+        encoded = loaded.processor.encode(images, observation.history, reasoning, each)
+        silent_ids, _ = loaded.processor.tokens(encoded.grid_thw, observation.history, "", each)
+    history = torch.as_tensor(observation.history, dtype=torch.float64)[None]
+    actions = loaded.model.action_space.traj_to_action(history, torch.from_numpy(future)[None])[0].float()
+    with _blame(sample, "path without finite actions"):
+        if not torch.isfinite(actions).all():
+            raise MonoError("non-finite actions", "finite poses", "look at its path")
+    return Row(
+        sample_id=sample.id + ("-mirror" if mirrored else ""),
+        input_ids=encoded.input_ids,
+        label_mask=encoded.label_mask,
+        silent_ids=silent_ids,
+        actions=actions,
+        grid_thw=encoded.grid_thw,
+        pixels=pack_pixels(encoded.pixel_values),
+        history=history[0].float(),
+    )
+
+
+# Values per patch of one frame: three colours of 16 x 16 pixels.
+_COLOURS = 3
+
+
+def pack_pixels(pixel_values: Tensor) -> Tensor:
+    """Flattened patches as the bytes they were made from, an eighth of the memory and nothing lost.
+
+    A single frame fills both temporal slots and came from 8-bit pixels, so one slot in bytes says it all.
+
+    Args:
+        pixel_values: (P, 3 * 2 * 256) in [-1, 1] from :func:`finetune.processing.images.preprocess`.
+    """
+    still = pixel_values.reshape(len(pixel_values), _COLOURS, 2, -1)[:, :, 0]
+    return ((still + 1.0) * 127.5).round().to(torch.uint8).flatten(1)
+
+
+def unpack_pixels(packed: Tensor) -> Tensor:
+    """The patches of :func:`pack_pixels`, (P, 3 * 2 * 256) float32, on the device of the bytes."""
+    still = packed.view(len(packed), _COLOURS, 1, -1).float() * (1.0 / 127.5) - 1.0
+    return still.expand(-1, -1, 2, -1).flatten(1)
+
+
+def cache_vision(model: Any, rows: Iterable[Row], device: torch.device, chunk: int = 16) -> Iterator[Row]:
+    """Rows with their image features computed once, which a frozen vision tower permits.
+
+    Pixels weigh ten times what features do, so rows are taken a chunk at a time and their pixels let go.
+    """
+    waiting = iter(rows)
+    while part := list(islice(waiting, chunk)):
+        pixels = unpack_pixels(torch.cat([row.pixels for row in part if row.pixels is not None]))
+        grids = torch.cat([row.grid_thw for row in part])
+        with torch.no_grad():
+            features = model.encode_images(pixels.to(device), grids.to(device))
+        tokens = [_token_count(row.grid_thw) for row in part]
+        for row, cached in zip(part, features.to("cpu").split(tokens)):
+            yield replace(row, pixels=None, vision=cached)
+
+
+def _token_count(grid_thw: Tensor, merge: int = 2) -> int:
+    """Language-model tokens of these images: patches over the merge block."""
+    return int(grid_thw.prod(dim=1).sum()) // merge**2
+
+
+def collate(rows: Sequence[Row], pad_id: int, silent: Sequence[bool] | None = None, multiple: int = 1) -> Batch:
+    """Right-pad rows into a batch.
+
+    Args:
+        rows: at least one row.
+        pad_id: id written after a row's end; masked everywhere.
+        silent: per row, whether to use the prompt that skips the thought (no text label then).
+        multiple: pad to a multiple of so many words, for programs compiled per length.
+    """
+    silence = list(silent) if silent is not None else [False] * len(rows)
+    ids = [row.silent_ids if quiet else row.input_ids for row, quiet in zip(rows, silence)]
+    labels = [
+        torch.zeros(len(row.silent_ids), dtype=torch.bool) if quiet else row.label_mask
+        for row, quiet in zip(rows, silence)
+    ]
+    length = -(-max(len(row) for row in ids) // multiple) * multiple
+
+    def padded(values: Sequence[Tensor], fill: int) -> Tensor:
+        out = torch.full((len(values), length), fill, dtype=values[0].dtype)
+        for index, value in enumerate(values):
+            out[index, : len(value)] = value
+        return out
+
+    features = [row.vision for row in rows if row.vision is not None]
+    vision = VisionFeatures.cat(features) if len(features) == len(rows) else None
+    pixels = [row.pixels for row in rows if row.pixels is not None]
+    histories = [row.history for row in rows if row.history is not None]
+    return Batch(
+        sample_ids=tuple(row.sample_id for row in rows),
+        input_ids=padded(ids, pad_id),
+        attention_mask=padded([torch.ones(len(row), dtype=torch.int64) for row in ids], 0),
+        label_mask=padded(labels, 0),
+        actions=torch.stack([row.actions for row in rows]),
+        grid_thw=torch.cat([row.grid_thw for row in rows]),
+        pixel_values=unpack_pixels(torch.cat(pixels)) if pixels and vision is None else None,
+        vision=vision,
+        history=torch.stack(histories) if len(histories) == len(rows) else None,
+    )

@@ -1,0 +1,177 @@
+"""What a killed run goes on from: weights and optimiser of one step, in files that are whole or absent.
+
+Nothing random is kept, since every draw of the loop follows from seed and step, and neither is the learning rate,
+which follows from the step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from collector.common.errors import MonoError
+
+_NAME = re.compile(r"step-(\d+)\.safetensors")
+# The one before the newest is for a disk that lost the newest with the power.
+_KEPT = 2
+
+
+class MasterWeights:
+    """Trainable parameters in float32: themselves, or copies beside parameters of less precision.
+
+    In bfloat16 a step of 1e-4 on a weight of 0.05 would be rounded away.
+
+    Args:
+        model: whose parameters with ``requires_grad`` train.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self.masters = {
+            name: value if value.dtype == torch.float32 else nn.Parameter(value.detach().float())
+            for name, value in self._parameters.items()
+        }
+
+    def take_gradients(self) -> None:
+        """Move gradients from the parameters to the masters; one that got none has zeros."""
+        for name, parameter in self._parameters.items():
+            master = self.masters[name]
+            if parameter.grad is None:
+                master.grad = torch.zeros_like(master)
+            elif master is not parameter:
+                master.grad, parameter.grad = parameter.grad.float(), None
+
+    @torch.no_grad()
+    def give_values(self) -> None:
+        """Write the masters' values into the parameters."""
+        for name, parameter in self._parameters.items():
+            if self.masters[name] is not parameter:
+                parameter.copy_(self.masters[name])
+
+
+def state_tensors(weights: MasterWeights, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What a step leaves behind, by name: ``weight/NAME``, and ``KEY/NAME`` for each of the optimiser's tensors."""
+    tensors = {f"weight/{name}": master.detach() for name, master in weights.masters.items()}
+    for name, master in weights.masters.items():
+        tensors |= {f"{key}/{name}": value for key, value in optimizer.state.get(master, {}).items()}
+    return {name: value.to("cpu").contiguous() for name, value in tensors.items()}
+
+
+def restore_state(weights: MasterWeights, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of :func:`state_tensors`.
+
+    Raises:
+        MonoError: the tensors are of other parameters.
+    """
+    found = {name.partition("/")[2] for name in tensors}
+    if found != set(weights.masters):
+        other = sorted(found ^ set(weights.masters))[0]
+        raise MonoError(
+            f"a checkpoint of other trainable parameters ({other})", "one of the same run", "use --overwrite"
+        )
+    state: dict[int, dict[str, Tensor]] = {}
+    for index, (name, master) in enumerate(weights.masters.items()):
+        entries = {key.partition("/")[0]: value for key, value in tensors.items() if key.partition("/")[2] == name}
+        with torch.no_grad():
+            master.copy_(entries.pop("weight"))
+        if entries:
+            state[index] = entries
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    weights.give_values()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint.
+
+    Attributes:
+        step: optimiser steps done.
+        tensors: of :func:`state_tensors`.
+        facts: what else must survive, plain data.
+    """
+
+    step: int
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of a run, ``step-000050.safetensors`` and so on; the newest two are kept.
+
+    Args:
+        folder: made with the first one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, step: int, tensors: dict[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Write a checkpoint so that a kill or a power cut leaves it whole or absent."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step-{step:06d}.safetensors"
+        part = path.with_suffix(".part")
+        try:
+            save_file(tensors, str(part), metadata={"facts": json.dumps(facts)})
+            flush_to_disk(part)
+            part.replace(path)
+            flush_to_disk(self.folder)
+        except (OSError, SafetensorError) as error:
+            raise MonoError(
+                f"the checkpoint {path} cannot be written: {error}",
+                "room on the disk",
+                "make room and run the same command again; it goes on from the checkpoint before",
+            ) from error
+        for old in self._paths()[:-_KEPT]:
+            old.unlink()
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that can be read; None without any."""
+        for path in reversed(self._paths()):
+            try:
+                with safe_open(str(path), framework="pt") as content:
+                    tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+                    facts = json.loads(content.metadata()["facts"])
+            except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+                print(f"the checkpoint {path} is damaged ({error}); looking for the one before")
+                continue
+            return Checkpoint(_step_of(path), tensors, facts)
+        return None
+
+    def _paths(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return sorted((path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)), key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    return int(match.group(1)) if match else -1
+
+
+def flush_to_disk(path: Path) -> None:
+    """fsync of a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def publish(part: Path, folder: Path) -> None:
+    """Give a folder that was written under another name its own, once all of it is on the disk."""
+    for path in [*part.rglob("*"), part]:
+        flush_to_disk(path)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+    flush_to_disk(folder.parent)

@@ -1,0 +1,158 @@
+"""Samples to rows before training starts: each is read once, and one that cannot be used is set aside by reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from tqdm import tqdm
+
+from collector.common.errors import MonoError
+from collector.common.files import write_atomically
+from collector.dataset.schema import METADATA_FILE, Sample, read_samples, scan_samples
+from finetune.training.batches import Row, SampleFault, cache_vision, encode_row
+from finetune.training.checkpoint import publish
+from finetune.training.feature_cache import read_rows, write_rows
+
+ASIDE_FILE = "set_aside.jsonl"
+_NAMED = 5
+
+
+@dataclass
+class SetAside:
+    """Samples that do not train, and why.
+
+    Attributes:
+        entries: (sample or line, reason, sentence) each.
+    """
+
+    entries: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def add(self, name: str, reason: str, error: Exception) -> None:
+        """Count one."""
+        self.entries.append((name, reason, str(error)))
+
+    def counts(self) -> dict[str, int]:
+        """Reason -> how many."""
+        return dict(Counter(reason for _, reason, _ in self.entries))
+
+    def write(self, path: Path) -> None:
+        """One JSON line each; nothing where all is well."""
+        if self.entries:
+            lines = [
+                json.dumps({"sample": name, "reason": reason, "error": said}, ensure_ascii=False)
+                for name, reason, said in self.entries
+            ]
+            write_atomically(path, "\n".join(lines) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> SetAside:
+        """What :meth:`write` wrote."""
+        if not path.is_file():
+            return cls()
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        return cls([(line["sample"], line["reason"], line["error"]) for line in lines])
+
+    def __str__(self) -> str:
+        lines = [f"set aside {len(self.entries)}: " + ", ".join(f"{n} {reason}" for reason, n in self.counts().items())]
+        lines += [f"  {said}" for _, _, said in self.entries[:_NAMED]]
+        if len(self.entries) > _NAMED:
+            lines.append(f"  and {len(self.entries) - _NAMED} more in {ASIDE_FILE}")
+        return "\n".join(lines)
+
+
+def usable_samples(dataset: Path, aside: SetAside) -> list[Sample]:
+    """The samples of a dataset; lines that do not fit the schema (a NaN, a missing field) are set aside.
+
+    Raises:
+        MonoError: no dataset, or no usable sample in it.
+    """
+    read_samples(dataset)  # says what is wrong with a folder that is no dataset
+    samples = []
+    for found in scan_samples(dataset / METADATA_FILE, Sample):
+        if isinstance(found, Sample):
+            samples.append(found)
+        else:
+            aside.add(found.found, "not a valid sample", found)
+    if not samples:
+        raise MonoError(
+            f"no {'usable ' if aside.entries else ''}sample in {dataset}"
+            + (f" (first of {len(aside.entries)} refused lines: {aside.entries[0][0]})" if aside.entries else ""),
+            "a dataset with at least one",
+            "run `alpamayo-mono build`",
+        )
+    return samples
+
+
+def encode_dataset(
+    loaded: Any,
+    samples: list[Sample],
+    dataset: Path,
+    folder: Path,
+    aside: SetAside,
+    *,
+    cameras: str,
+    mirror: bool,
+    frozen_vision: bool,
+    device: torch.device,
+) -> None:
+    """Make a folder of encoded rows; it appears as a whole.
+
+    Args:
+        loaded: ``finetune.checkpoint.LoadedModel``.
+        samples, dataset: of both splits, and where their frames are.
+        folder: for :func:`encoded_rows`.
+        aside: gets the samples that cannot be encoded.
+        cameras: camera mode.
+        mirror: also the mirror image of each training sample.
+        frozen_vision: keep image features in place of pixels.
+        device: where image features are computed.
+    """
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    for split in ("train", "val"):
+        chosen = [sample for sample in samples if sample.split == split]
+        views = (False, True) if mirror and split == "train" else (False,)
+        bar = tqdm(total=len(chosen) * len(views), desc=f"encode ({split})", unit="sample", dynamic_ncols=True)
+        rows: Iterable[Row] = _encoded(loaded, chosen, dataset, cameras, views, aside, bar)
+        if frozen_vision:
+            rows = cache_vision(loaded.model, rows, device)
+        write_rows(rows, part / f"{split}.bin")
+        bar.close()
+    aside.write(part / ASIDE_FILE)
+    publish(part, folder)
+
+
+def encoded_rows(folder: Path) -> tuple[list[Row], list[Row], SetAside]:
+    """Training and validation rows of :func:`encode_dataset`, mapped from their files, and what was set aside."""
+    train, val = (read_rows(folder / f"{split}.bin") for split in ("train", "val"))
+    return train, val, SetAside.read(folder / ASIDE_FILE)
+
+
+def _encoded(
+    loaded: Any,
+    samples: Iterable[Sample],
+    dataset: Path,
+    cameras: str,
+    views: tuple[bool, ...],
+    aside: SetAside,
+    bar: Any,
+) -> Iterator[Row]:
+    for sample in samples:
+        try:
+            rows = [encode_row(loaded, sample, dataset, cameras, mirrored) for mirrored in views]
+        except SampleFault as fault:
+            aside.add(sample.id, fault.reason, fault)
+            rows = []
+        except (ValueError, cv2.error, torch.linalg.LinAlgError) as error:
+            aside.add(sample.id, "cannot be encoded", MonoError(f"sample {sample.id} cannot be encoded: {error}"))
+            rows = []
+        bar.update(len(views))
+        yield from rows

@@ -1,0 +1,325 @@
+"""The training loop: text and trajectory together, logged apart, exact after a kill and over several processes.
+
+The processes are accelerate's, so ``torchrun`` and ``accelerate launch`` run what one process runs: a batch is drawn
+for all, each process takes its rows, and gradients of the global means are summed. Every draw (sample order, flow
+noise, thought dropout, LoRA dropout) follows from seed and step alone.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from collector.common.errors import MonoError, require
+from finetune.training.batches import Batch, Row, collate
+from finetune.training.checkpoint import Checkpoints, MasterWeights, restore_state, state_tensors
+from finetune.training.log import TrainingLog
+from finetune.training.loss import JointLoss, RowLosses, draws
+from finetune.training.run import CHECKPOINTS
+from finetune.training.settings import LoopSettings, learning_rate_factor
+
+__all__ = ["JointLoss", "LoopSettings", "batch_to", "draws", "learning_rate_factor", "row_order", "train"]
+
+# Noise of validation batches: far from that of any training step.
+_VALIDATION_STEP = 10_000_000
+# Encoding and saving are the main process's; the others wait for it that long.
+_PATIENCE = timedelta(hours=12)
+# Compiled layers are padded to multiples of so many words: few lengths, and under a tenth of the work wasted.
+_COMPILED_LENGTHS = 32
+_TERMS = ("text", "flow", "xy")
+
+
+def row_order(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
+    """Endless batches of row indices: a fresh seeded permutation per epoch, none left out within one."""
+    generator = np.random.default_rng(seed)
+    pending: list[int] = []
+    while True:
+        while len(pending) < batch_size:
+            pending += generator.permutation(count).tolist()
+        yield pending[:batch_size]
+        pending = pending[batch_size:]
+
+
+def batch_to(batch: Batch, device: torch.device) -> Batch:
+    """The batch with every tensor on the device."""
+    moved: dict[str, Any] = {}
+    for name, value in vars(batch).items():
+        moved[name] = value.to(device) if hasattr(value, "to") else value
+    return Batch(**moved)
+
+
+def processes(device: str) -> Any:
+    """accelerate's view of this run's processes: ``device``, ``num_processes``, ``is_main_process`` and so on."""
+    accelerate = require("accelerate", "model")
+    patience = accelerate.InitProcessGroupKwargs(timeout=_PATIENCE)
+    return accelerate.Accelerator(cpu=device == "cpu", kwargs_handlers=[patience])
+
+
+def on_main(accelerator: Any, work: Callable[[], None]) -> None:
+    """Let the main process do something while the others wait; where it cannot, all end, and it alone says why.
+
+    Raises:
+        MonoError: of the work, in the main process; the others leave with its exit code.
+    """
+    failed: MonoError | None = None
+    if accelerator.is_main_process:
+        try:
+            work()
+        except MonoError as error:
+            failed = error
+    told = torch.tensor([float(failed is not None)], device=accelerator.device)
+    told = accelerator.reduce(told, "sum")
+    if failed is not None:
+        raise failed
+    if bool(told):
+        raise SystemExit(2)
+
+
+class Passes:
+    """Forward passes of one process over its share of a global batch.
+
+    Args:
+        loss: the joint loss.
+        accelerator: see :func:`processes`.
+        settings: ``rows_per_pass`` limits a pass.
+        pad_id: see :func:`finetune.training.batches.collate`.
+    """
+
+    def __init__(self, loss: JointLoss, accelerator: Any, settings: LoopSettings, pad_id: int) -> None:
+        self._loss, self._accelerator, self._settings, self._pad_id = loss, accelerator, settings, pad_id
+
+    def losses(
+        self, rows: Sequence[Row], silent: Sequence[bool], step: int, learn: Callable[[RowLosses], None] | None = None
+    ) -> Tensor:
+        """Losses (B, 3) of all rows of a global batch, the same in every process; columns text, flow, xy.
+
+        Args:
+            rows: of all processes.
+            silent: per row, whether its thought is skipped.
+            step: whose noise to draw.
+            learn: called with the losses of each pass, while their graph lives.
+        """
+        device = self._accelerator.device
+        # Drawn for the global batch, so that a row meets the same noise wherever it is computed.
+        noise, times = draws(len(rows), self._settings, step, device)
+        table = torch.zeros(len(rows), len(_TERMS), device=device)
+        for part in self._parts(len(rows)):
+            chosen, quiet = [rows[index] for index in part], [silent[index] for index in part]
+            batch = collate(chosen, self._pad_id, quiet, _COMPILED_LENGTHS if self._settings.compile else 1)
+            losses = self._loss.rows(batch_to(batch, device), noise[part], times[part])
+            if learn is not None:
+                learn(losses)
+            table[part] = losses.table().detach().float()
+        total: Tensor = self._accelerator.reduce(table, "sum")
+        return total
+
+    def _parts(self, count: int) -> Iterator[list[int]]:
+        accelerator = self._accelerator
+        mine = np.array_split(np.arange(count), accelerator.num_processes)[accelerator.process_index].tolist()
+        size = self._settings.rows_per_pass or max(1, len(mine))
+        for start in range(0, len(mine), size):
+            yield mine[start : start + size]
+
+
+def means(table: Tensor, speaking: int) -> dict[str, float]:
+    """Mean text loss over the rows that speak, mean flow and xy losses over all; from a table (B, 3)."""
+    text, flow, xy = table.sum(dim=0).tolist()
+    return {"text": text / max(1, speaking), "flow": flow / len(table), "xy": xy / len(table)}
+
+
+def speaking_rows(rows: Sequence[Row], silent: Sequence[bool]) -> int:
+    """Rows with text to learn."""
+    return sum(not quiet and bool(row.label_mask.any()) for row, quiet in zip(rows, silent))
+
+
+def validation_losses(passes: Passes, rows: Sequence[Row], settings: LoopSettings) -> dict[str, float]:
+    """Mean losses over at least one validation row, with noise that never changes."""
+    tables, speaking = [], 0
+    with torch.no_grad():
+        for start in range(0, len(rows), settings.batch_size):
+            part = rows[start : start + settings.batch_size]
+            silent = [False] * len(part)
+            tables.append(passes.losses(part, silent, _VALIDATION_STEP + start))
+            speaking += speaking_rows(part, silent)
+    return means(torch.cat(tables).double(), speaking)
+
+
+def train(
+    model: nn.Module,
+    rows: Sequence[Row],
+    validation: Sequence[Row],
+    settings: LoopSettings,
+    pad_id: int,
+    out: Path,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """Train whatever parameters of the model require gradients, where they are: on the device already.
+
+    Writes ``training.jsonl`` (one line a step: step, text_loss, flow_loss, xy_loss where it is on, learning_rate,
+    samples_per_s; validation lines carry the same losses named validation_...), TensorBoard events and checkpoints
+    into ``out``. Goes on from the newest checkpoint there.
+
+    Returns:
+        The first and last validation losses where there are validation rows, the rate, and the peak memory.
+
+    Raises:
+        MonoError: no rows, more processes than rows in a batch, or a loss or gradient that is not finite (with the
+            sample ids). The last checkpoint stays.
+    """
+    if not rows:
+        raise MonoError("a training set without samples", "at least one", "build more, or lower --val-fraction")
+    accelerator = processes(device)
+    if settings.batch_size < accelerator.num_processes:
+        raise MonoError(
+            f"--batch_size {settings.batch_size} for {accelerator.num_processes} processes",
+            "at least one row for each (the batch is that of all together)",
+            "raise --batch_size",
+        )
+    weights = MasterWeights(model)
+    optimizer = torch.optim.AdamW(
+        weights.masters.values(),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=accelerator.device.type == "cuda" or None,
+    )
+    checkpoints = Checkpoints(out / CHECKPOINTS)
+    found = checkpoints.newest()
+    done = 0 if found is None else found.step
+    result: dict[str, float] = {} if found is None else found.facts["result"]
+    if found is not None:
+        restore_state(weights, optimizer, found.tensors)
+        del found
+    loss = JointLoss(model, settings.horizon_s, settings.expert_gradient, with_xy=settings.xy_weight > 0.0)
+    passes = Passes(loss, accelerator, settings, pad_id)
+    terms = _TERMS if settings.xy_weight > 0.0 else _TERMS[:2]
+    chooser = np.random.default_rng(settings.seed + 17)
+    order = row_order(len(rows), settings.batch_size, settings.seed)
+    for _ in range(done):
+        next(order)
+        chooser.random(settings.batch_size)
+    with ExitStack() as stack:
+        log = stack.enter_context(closing(TrainingLog(out, done))) if accelerator.is_main_process else None
+        bar = stack.enter_context(
+            tqdm(total=settings.steps, initial=done, desc="finetune", unit="step", dynamic_ncols=True, disable=not log)
+        )
+
+        def write(step: int, prefix: str, values: dict[str, float], **more: float) -> None:
+            if log is not None:
+                log.write(step, **{f"{prefix}{term}_loss": values[term] for term in terms}, **more)
+
+        def validate(step: int) -> None:
+            if not validation:
+                return
+            loss.eval()
+            values = validation_losses(passes, validation, settings)
+            loss.train()
+            write(step, "validation_", values)
+            when = "first" if step == 0 else "last"
+            result.update({f"{when}_validation_{term}_loss": values[term] for term in terms})
+
+        loss.train()
+        if done == 0:
+            validate(0)
+        started = time.perf_counter()
+        for step in range(done, settings.steps):
+            chosen = [rows[index] for index in next(order)]
+            silent = (chooser.random(len(chosen)) < settings.thought_dropout).tolist()
+            learning_rate = settings.learning_rate * learning_rate_factor(step, settings)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            values = _step(passes, weights, optimizer, chosen, silent, step, settings, accelerator)
+            rate = (step + 1 - done) * settings.batch_size / (time.perf_counter() - started)
+            write(step + 1, "", values, learning_rate=learning_rate, samples_per_s=rate)
+            memory = peak_memory_gib(accelerator.device)
+            bar.set_postfix(
+                {**{term: f"{values[term]:.3f}" for term in terms}, "rate": f"{rate:.1f}/s", "mem": f"{memory:.1f}G"}
+            )
+            bar.update()
+            last = step + 1 == settings.steps
+            if (step + 1) % settings.validate_every == 0 or last:
+                validate(step + 1)
+            if log is not None and ((step + 1) % settings.checkpoint_every == 0 or last):
+                log.flush_to_disk()
+                checkpoints.save(step + 1, state_tensors(weights, optimizer), {"result": result})
+    if done < settings.steps:
+        result["samples_per_s"] = (settings.steps - done) * settings.batch_size / (time.perf_counter() - started)
+    result["peak_memory_gib"] = peak_memory_gib(accelerator.device)
+    return result
+
+
+def _step(
+    passes: Passes,
+    weights: MasterWeights,
+    optimizer: torch.optim.Optimizer,
+    rows: Sequence[Row],
+    silent: Sequence[bool],
+    step: int,
+    settings: LoopSettings,
+    accelerator: Any,
+) -> dict[str, float]:
+    """One optimiser step; returns the global mean losses."""
+    speaking = max(1, speaking_rows(rows, silent))
+    # LoRA dropout is the one draw that takes torch's own generator.
+    torch.manual_seed((settings.seed * 1_000_003 + step) * 1_009 + accelerator.process_index)
+
+    def learn(losses: RowLosses) -> None:
+        # Shares of the global means: over passes and processes they add up to them, however unevenly rows speak.
+        share = settings.text_weight * losses.text.sum() / speaking
+        share = share + settings.flow_weight * losses.flow.sum() / len(rows)
+        if settings.xy_weight > 0.0:
+            share = share + settings.xy_weight * losses.xy.sum() / len(rows)
+        share.backward()
+
+    try:
+        table = passes.losses(rows, silent, step, learn)
+    except torch.cuda.OutOfMemoryError as error:
+        raise MonoError(
+            f"the memory of {torch.cuda.get_device_name(accelerator.device)} is full at step {step + 1} "
+            f"({peak_memory_gib(accelerator.device):.1f} GiB reserved): {str(error).splitlines()[0]}",
+            "room for one forward and backward pass",
+            "use --rows_per_pass 1, then --recompute_layers 36, --dtype bfloat16, --method qlora; all but the last two "
+            "leave the numbers as they are",
+        ) from error
+    values = means(table, speaking)
+    guilty = [row.sample_id for row, fine in zip(rows, table.isfinite().all(dim=1).tolist()) if not fine]
+    if guilty:
+        said = ", ".join(f"{term} {value:g}" for term, value in values.items())
+        raise _not_finite(f"loss ({said})", step, guilty)
+    weights.take_gradients()
+    masters = list(weights.masters.values())
+    if accelerator.num_processes > 1:
+        pending = [torch.distributed.all_reduce(master.grad, async_op=True) for master in masters]
+        for work in pending:
+            work.wait()
+    norm = nn.utils.clip_grad_norm_(masters, settings.gradient_clip)
+    if not bool(norm.isfinite()):
+        raise _not_finite("gradient", step, [row.sample_id for row in rows])
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    weights.give_values()
+    return values
+
+
+def _not_finite(what: str, step: int, sample_ids: Sequence[str]) -> MonoError:
+    return MonoError(
+        f"a {what} that is not finite at step {step + 1}; samples: {', '.join(sample_ids)}",
+        "finite losses and gradients",
+        "look at these samples, or lower --learning_rate; the last checkpoint is as it was",
+    )
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Most memory this process has held so far: reserved on a GPU, resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

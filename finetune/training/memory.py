@@ -1,0 +1,75 @@
+"""What need not lie on the card while adapters train: the vision tower once its features exist, and the words.
+
+Both are frozen: 1.07 GiB of vision tower and 1.19 GiB of embedding rows of the released model, of which a batch looks
+up a few hundred.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class HostEmbedding(nn.Module):
+    """A frozen embedding whose rows stay in the computer's memory; those looked up travel to the card.
+
+    Args:
+        embedding: the layer it stands for; its weight is moved.
+        device: where looked-up rows go.
+    """
+
+    def __init__(self, embedding: nn.Embedding, device: torch.device) -> None:
+        super().__init__()
+        # Not a parameter, so that `model.to(device)` leaves it where it is; saving asks for it by name.
+        self.rows = embedding.weight.detach().cpu()
+        self.target = device
+
+    @property
+    def weight(self) -> Tensor:
+        """All rows (V, D), on the CPU."""
+        return self.rows
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(...,) ids on any device to (..., D) on the card."""
+        unique, places = ids.unique(return_inverse=True)
+        return self.rows[unique.cpu()].to(self.target)[places.to(self.target)]
+
+
+def place_for_training(
+    model: Any, device: torch.device, *, four_bits: bool = False, vision_on_card: bool = False
+) -> None:
+    """Bring to the card what a training step computes with, and leave the rest in the computer's memory.
+
+    A model loaded to the CPU never needs more of the card than it trains with: a card of 12 GB takes the released
+    model in four bits, which would not fit together with its vision tower and vocabulary.
+
+    Args:
+        model: an ``AlpamayoR1`` without adapters, on the CPU or the card; changed in place. Image features must exist
+            already unless ``vision_on_card``.
+        device: the card.
+        four_bits: pack the language model, see :func:`finetune.adapters.quantised.quantise_language_model`.
+        vision_on_card: the vision tower trains too.
+    """
+    language = model.vlm.model.language_model
+    if isinstance(language.embed_tokens, nn.Embedding):
+        language.embed_tokens = HostEmbedding(language.embed_tokens, device)
+    model.vlm.model.visual.to(device if vision_on_card else "cpu")
+    if four_bits:
+        from finetune.adapters.quantised import quantise_language_model
+
+        quantise_language_model(model, device)
+    for part in (
+        language.layers,
+        language.norm,
+        language.rotary_emb,
+        model.vlm.lm_head,
+        model.expert,
+        model.action_in_proj,
+        model.action_out_proj,
+        model.action_space,
+    ):
+        part.to(device)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,110 @@
+"""A run folder is new, unfinished or finished: the same command goes on with an unfinished run and spoils no other."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from collector.common.errors import MonoError
+from collector.common.run_folder import git_commit, hash_path, open_run, plain, read_yaml
+
+# What a training run writes beside config.yaml and provenance.json; metrics.json comes last of all.
+METRICS = "metrics.json"
+ROWS, CHECKPOINTS = "rows", "checkpoints"
+_OWN = (METRICS, "adapter", "model", CHECKPOINTS, ROWS, "tensorboard", "training.jsonl", "set_aside.jsonl")
+# Settings that change where, or how safely, but not what.
+_FREE = ("out", "overwrite", "checkpoint_every", "threads")
+_PATHS = ("model", "dataset")
+
+
+def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
+    """Make the run folder of a training run, or find it unfinished and leave it as it is.
+
+    Args:
+        config: dataclass with ``out``.
+        inputs: files and folders whose contents must be those the run began with.
+        overwrite: forget what the folder holds of a run, and begin again.
+
+    Raises:
+        MonoError: the folder holds a finished run, one of other settings or inputs, or files of something else.
+    """
+    folder = Path(config.out)
+    known = [name for name in _OWN if (folder / name).exists()]
+    if overwrite:
+        for name in known:
+            place = folder / name
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
+        open_run(folder, config, inputs)
+        return
+    settings = folder / "config.yaml"
+    if not settings.is_file():
+        if known:
+            raise MonoError(
+                f"{folder} holds {', '.join(known)} but no config.yaml to tell of which run",
+                "an absent or empty folder",
+                "choose another --out, or add --overwrite",
+            )
+        open_run(folder, config, inputs)
+        return
+    if finished_metrics(config) is not None:
+        raise MonoError(
+            f"{folder} holds a finished run with these settings",
+            "a run to begin or to go on with",
+            "use what it made, choose another --out, or add --overwrite",
+        )
+    provenance = folder / "provenance.json"
+    if not provenance.is_file():
+        # Killed between the two files: nothing else can be there yet.
+        open_run(folder, config, inputs)
+        return
+    began = json.loads(provenance.read_text("utf-8"))
+    for path, before in zip(inputs, began["inputs"].values()):
+        if hash_path(path) != before:
+            raise MonoError(
+                f"{path} has changed since the run in {folder} began",
+                "the same contents",
+                "choose another --out, or add --overwrite to begin again",
+            )
+    if began["commit"] != git_commit():
+        print(f"{folder} was begun by another version of this program ({began['commit']}); its numbers may differ")
+
+
+def finished_metrics(config: Any) -> dict[str, Any] | None:
+    """The metrics of a finished run of these settings in ``config.out``; None where it is not finished.
+
+    Raises:
+        MonoError: the folder holds a run with other settings, finished or not.
+    """
+    folder = Path(config.out)
+    if not (folder / "config.yaml").is_file():
+        return None
+    changes = setting_changes(read_yaml(folder / "config.yaml"), plain(config))
+    if changes:
+        raise MonoError(
+            f"{folder} holds a run with other settings: {'; '.join(changes)}",
+            "the settings it began with",
+            "choose another --out, or add --overwrite to begin again",
+        )
+    path = folder / METRICS
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+def remove_intermediate(folder: Path) -> None:
+    """Delete what a finished run needs no more, gigabytes of it at the released size."""
+    for name in (ROWS, CHECKPOINTS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def setting_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Differences that make it another run, in words."""
+    changes = []
+    for key in sorted((set(before) | set(now)) - set(_FREE)):
+        old, new = before.get(key), now.get(key)
+        if key in _PATHS and Path(str(old)).exists() and Path(str(new)).exists():
+            old, new = str(Path(str(old)).resolve()), str(Path(str(new)).resolve())
+        if old != new:
+            changes.append(f"{key} {old} there, {new} now")
+    return changes

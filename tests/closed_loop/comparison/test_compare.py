@@ -1,0 +1,240 @@
+"""The before/after experiment with real drives: the teacher, and a driver that cannot see a bend."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from closed_loop.comparison import compare as comparison
+from closed_loop.comparison.compare import CompareConfig, compare
+from closed_loop.comparison.runs import CONDITIONS, Condition, load_drive
+from closed_loop.comparison.table import table_rows, table_texts
+from collector.common.errors import MonoError
+from finetune.policy import Observation, Plan, Policy
+
+SAYS = "The lane bends left now, so steer left to keep the lane."
+
+
+class StraightOn:
+    """Keeps the speed, never turns, and talks of the bend."""
+
+    cameras = "mono"
+
+    def plan(self, observation: Observation) -> Plan:
+        step = 0.1 * max(2.0, observation.speed_mps or 0.0)
+        poses = np.stack([step * np.arange(1, 65), np.zeros(64), np.zeros(64)], axis=1)
+        return Plan(observation.stamp_ns, poses, SAYS, {"vision": 1.0})
+
+    def plan_many(self, observations: Sequence[Observation]) -> list[Plan]:
+        return [self.plan(observation) for observation in observations]
+
+
+def drivers(config: CompareConfig, condition: Condition) -> Policy | None:
+    return None if condition.role == "teacher" else StraightOn()
+
+
+@pytest.fixture(scope="module")
+def oval(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A centreline file: two straights of 30 m, two left half circles of 9 m radius, 6 m wide."""
+    bend = np.linspace(-np.pi / 2, np.pi / 2, 57)[1:-1]
+    along = np.arange(0.0, 30.01, 0.5)
+    right = np.stack([30.0 + 9.0 * np.cos(bend), 9.0 + 9.0 * np.sin(bend)], axis=1)
+    top = np.stack([30.0 - along, np.full_like(along, 18.0)], axis=1)
+    xy = np.vstack([np.stack([along, 0.0 * along], axis=1), right, top, [30.0, 18.0] - right])
+    path = tmp_path_factory.mktemp("courses") / "oval.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["s_m", "x_m", "y_m", "width_left_m", "width_right_m"])
+        for index, (x, y) in enumerate(xy):
+            writer.writerow([f"{0.5 * index:.3f}", f"{x:.4f}", f"{y:.4f}", "3.0", "3.0"])
+    return path
+
+
+@pytest.fixture(scope="module")
+def config(oval: Path, tmp_path_factory: pytest.TempPathFactory) -> CompareConfig:
+    return CompareConfig(
+        courses=(str(oval),),
+        starts=2,
+        conditions=("teacher", "base-mono"),
+        jobs=1,
+        max_off_track=2,
+        out=tmp_path_factory.mktemp("compare"),
+    )
+
+
+@pytest.fixture(scope="module")
+def metrics(config: CompareConfig) -> dict:
+    return compare(config, drivers)
+
+
+def test_the_table_tells_the_blind_driver_from_the_teacher(metrics: dict) -> None:
+    before, teacher = metrics["table"]
+    assert (before["condition"], teacher["condition"]) == ("base-mono", "teacher")  # the table's order, not the flags'
+    assert teacher["off_track_events"] == 0
+    assert teacher["laps_finished"] == teacher["laps_asked"] == 2
+    assert teacher["max_on_curves_m"] < 0.3
+    assert teacher["result"] == "stays on the road"
+    assert teacher["thoughts"] is None
+    assert before["off_track_events"] == 4  # two starts, each ended at its second time off the road
+    assert before["laps_finished"] == 0
+    assert 0.1 < before["laps_driven"] < 2.0
+    assert before["max_on_curves_m"] > 2.0
+    assert before["result"] == "leaves the road 4 times"
+    assert before["thoughts"]["coverage"] == 1.0
+    assert before["thoughts"]["consistent"] == 0.0
+    assert before["thoughts"]["thinks_curve_drives_straight"] == 1.0
+    texts = table_texts(metrics)
+    assert texts[0][3:5] == ("4", f"0 of 2\n({before['laps_driven']:.1f} driven)")
+
+
+def test_the_run_folder_holds_what_the_table_was_made_of(config: CompareConfig, metrics: dict) -> None:
+    on_disk = json.loads((config.out / "metrics.json").read_text())
+    assert on_disk == json.loads(json.dumps(metrics))
+    assert "says nothing about the 10B weights" in on_disk["honesty"]
+    assert "left positive" in on_disk["definitions"]["deviation"]
+    rows = list(csv.DictReader((config.out / "table.csv").open()))
+    assert [row["course"] for row in rows].count("all") == 2
+    assert {row["condition"] for row in rows} == {"base-mono", "teacher"}
+    assert "leaves the road 4 times" in (config.out / "table.txt").read_text()
+    for name in ("config.yaml", "provenance.json"):
+        assert (config.out / name).is_file()
+    cell = on_disk["cells"][0]
+    assert cell["deviation"]["reference"] == "oval centreline"
+    table = load_drive(config.out / cell["drives"][0])
+    assert np.abs(table["lateral_m"][table["curve"] > 0]).max() <= cell["deviation"]["on_curves"]["max_m"] + 1e-9
+    assert table["plan_poses"].shape[1:] == (64, 3)
+    assert set(table["plan_reasoning"]) == {SAYS}
+
+
+def test_finished_cells_are_not_driven_again(
+    config: CompareConfig, metrics: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise AssertionError("driven again")
+
+    monkeypatch.setattr(comparison, "run_cell", refuse)
+    assert compare(config, drivers) == json.loads(json.dumps(metrics))
+    # Another seed asks for other drives, and so does a cell that was cut short while it was written.
+    with pytest.raises(AssertionError, match="driven again"):
+        compare(dataclasses.replace(config, seed=1), drivers)
+    (config.out / "cells" / "teacher__x.json").write_text("{")
+    broken = next(path for path in (config.out / "cells").iterdir() if path.name.startswith("teacher__oval"))
+    whole = broken.read_text()
+    broken.write_text(whole[: len(whole) // 2])
+    with pytest.raises(AssertionError, match="driven again"):
+        compare(config, drivers)
+    broken.write_text(whole)
+
+
+def test_the_same_command_gives_the_same_numbers(config: CompareConfig, metrics: dict, tmp_path: Path) -> None:
+    again = compare(dataclasses.replace(config, out=tmp_path), drivers)
+    for first, second in zip(metrics["cells"], again["cells"]):
+        assert first["deviation"] == second["deviation"]
+        assert first["thoughts"] == second["thoughts"]
+
+
+def test_jobs_side_by_side_give_the_same_numbers(config: CompareConfig, metrics: dict, tmp_path: Path) -> None:
+    both = dataclasses.replace(
+        config, out=tmp_path, conditions=("teacher",), courses=(*config.courses, "random:9001"), jobs=2
+    )
+    cells = compare(both)["cells"]
+    assert [cell["course"] for cell in cells] == [config.courses[0], "random:9001"]
+    assert cells[0]["deviation"] == metrics["cells"][1]["deviation"]
+    assert cells[1]["deviation"]["laps_finished"] == 2
+
+
+def test_a_named_reference_is_measured_from(config: CompareConfig, oval: Path, tmp_path: Path) -> None:
+    shifted = tmp_path / "outer.csv"
+    lines = oval.read_text().splitlines()
+    # The same line moved 0.4 m along y: the centreline lies right of it on the way out, left on the way back.
+    rows = [line.split(",") for line in lines[1:]]
+    moved_up = [",".join([s, x, str(float(y) + 0.4), *rest]) for s, x, y, *rest in rows]
+    shifted.write_text("\n".join([lines[0], *moved_up]) + "\n")
+    moved = dataclasses.replace(config, conditions=("teacher",), reference=str(shifted), out=tmp_path / "run", starts=1)
+    row = compare(moved, drivers)["cells"][0]["deviation"]
+    assert row["reference"] == "outer"
+    assert row["all"]["max_m"] == pytest.approx(0.4, abs=0.15)
+    assert row["off_track_events"] == 0
+
+
+def test_the_command_line_teaches_and_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path, oval: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        comparison.main(["--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "held" in shown or "trained on" in shown
+    for flag in ("--adapter", "--courses", "--starts", "--laps", "--conditions", "--device", "--reference"):
+        assert flag in shown
+    assert (
+        comparison.main(
+            ["--courses", str(oval), "--starts", "1", "--conditions", "teacher", "--jobs", "1", "--out", str(tmp_path)]
+        )
+        == 0
+    )
+    shown = capsys.readouterr().out
+    assert "stays on the road" in shown  # also on 80 columns
+    assert "says nothing about the 10B weights" in " ".join(shown.split())
+    with pytest.raises(MonoError, match="spelling"):
+        CompareConfig(conditions=("base-mno",))
+    with pytest.raises(MonoError, match="--adapter"):
+        CompareConfig(conditions=("adapter-mono",))
+    with pytest.raises(MonoError, match="one course"):
+        CompareConfig(reference="line.csv")
+    with pytest.raises(MonoError, match="city-mirror"):
+        compare(CompareConfig(courses=("citty",), out=tmp_path), drivers)
+
+
+def adapter_for(folder: Path, cameras: str) -> Path:
+    """An adapter folder as far as the comparison looks at it before it drives."""
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 8}')
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    (folder / "alpamayo_mono.json").write_text(json.dumps({"base": "tiny_base", "cameras": cameras}))
+    return folder
+
+
+def test_default_conditions_follow_the_adapter(tmp_path: Path) -> None:
+    assert [c.name for c in CompareConfig().chosen] == ["base-four", "base-padded", "base-mono", "teacher"]
+    for cameras, name in (("mono", "adapter-mono"), ("mono-4frames", "adapter-mono-4frames")):
+        names = [c.name for c in CompareConfig(adapter=adapter_for(tmp_path / cameras, cameras)).chosen]
+        assert names == ["base-four", "base-padded", "base-mono", name, "teacher"]
+
+
+def test_an_adapter_for_other_cameras_is_refused_before_anything_drives(tmp_path: Path) -> None:
+    config = CompareConfig(
+        adapter=adapter_for(tmp_path / "adapter", "mono"),
+        conditions=("base-mono", "adapter-padded"),
+        out=tmp_path / "out",
+    )
+    with pytest.raises(MonoError, match=r"'mono'.*'mono-padded'"):
+        compare(config, drivers)
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_are_weighted_by_distance_and_missing_curves_do_not_count() -> None:
+    def cell(distance: float, rms: float | None, peak: float | None) -> dict:
+        part = {"distance_m": distance, "max_m": peak, "rms_m": rms, "p95_m": peak, "mean_signed_m": rms}
+        deviation = {
+            "on_curves": part,
+            "all": part,
+            "duration_s": 10.0,
+            "off_track_events": 1,
+            "recoveries": 1,
+            "laps_finished": 0,
+            "laps_asked": 1,
+            "laps_driven": 0.5,
+        }
+        return {"condition": "base-mono", "deviation": deviation, "thoughts": None}
+
+    (row,) = table_rows([CONDITIONS["base-mono"]], [cell(30.0, 1.0, 2.0), cell(10.0, 3.0, 4.0), cell(0.0, None, None)])
+    assert row["max_on_curves_m"] == 4.0
+    assert row["rms_on_curves_m"] == pytest.approx(np.sqrt((30.0 + 90.0) / 40.0))
+    assert row["mean_speed_mps"] == pytest.approx(40.0 / 30.0)
+    (empty,) = table_rows([CONDITIONS["base-mono"]], [cell(0.0, None, None)])
+    assert empty["max_on_curves_m"] is None

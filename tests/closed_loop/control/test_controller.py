@@ -1,0 +1,148 @@
+"""The tracking controller on the simulator's own kart, following what a perfect driver would do next."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+
+import numpy as np
+import pytest
+
+from closed_loop.control.controller import ControllerConfig, PlanPath, TrackingController
+from closed_loop.course.course import Course
+from closed_loop.course.design import course_named
+from closed_loop.simulator.expert import Teacher
+from closed_loop.simulator.vehicle import Command, Vehicle
+from collector.common.errors import MonoError
+from collector.geometry.poses import mirror_poses, to_map
+
+STEP_S = 0.01
+
+
+def teacher_future(vehicle: Vehicle, teacher: Teacher, now_s: float) -> np.ndarray:
+    """Where the teacher would really be at 0.1 ... 6.4 s, by driving a copy of the kart."""
+    vehicle, fork = vehicle.copy(), copy.copy(teacher)
+    fork._sent = deque(teacher._sent)
+    poses = []
+    for half_step in range(128):
+        command = fork.command(vehicle.state, now_s + 0.05 * half_step)
+        for _ in range(5):
+            vehicle.step(command.steer_rad, command.accel_mps2, STEP_S)
+        if half_step % 2:
+            poses.append(vehicle.state.pose)
+    return np.array(poses)
+
+
+def drive(course: Course, config: ControllerConfig, start_m: float, seconds: float, latency_s: float) -> np.ndarray:
+    """Lateral errors at 100 Hz, replanning every 0.4 s, each plan usable ``latency_s`` after its t0."""
+    vehicle, teacher, controller = Vehicle(), Teacher(course), TrackingController(config)
+    vehicle.place(course.pose_at(start_m), 3.0)
+    errors, ready, plan, station = [], [], None, start_m
+    command = Command(0.0, 0.0)
+    for tick in range(round(seconds / STEP_S)):
+        now_s = tick * STEP_S
+        if tick % 40 == 0:
+            teacher.reset()
+            teacher._sent.extend(controller._sent)
+            ready.append((now_s + latency_s, now_s, teacher_future(vehicle, teacher, now_s)))
+        while ready and ready[0][0] <= now_s + 1e-9:
+            plan = ready.pop(0)
+        if tick % 2 == 0 and plan is not None:
+            command = controller.command(plan[2], plan[1], now_s, vehicle.state.pose, vehicle.state.speed_mps)
+        vehicle.step(command.steer_rad, command.accel_mps2, STEP_S)
+        foot = course.project(vehicle.state.pose[:2], station)
+        station = float(foot.s_m)
+        errors.append(float(foot.lateral_m))
+    return np.array(errors)
+
+
+def test_follows_perfect_plans_through_a_four_metre_corner() -> None:
+    course = course_named("city")  # stations 187 to 212: a hairpin of 3.97 m radius
+    errors = drive(course, ControllerConfig(), start_m=182.0, seconds=8.0, latency_s=0.15)
+    assert np.abs(errors).max() < 0.2
+    late = drive(course, ControllerConfig(), start_m=182.0, seconds=8.0, latency_s=0.5)
+    assert np.abs(late).max() < 0.2  # an old plan is used where it is now
+    uncompensated = drive(course, ControllerConfig(steering_gain=1.0), start_m=182.0, seconds=8.0, latency_s=0.15)
+    assert np.abs(uncompensated).max() > 0.3
+
+
+def straight_plan(speed_mps: float, steps: int = 64) -> np.ndarray:
+    return np.stack([speed_mps * 0.1 * np.arange(1, steps + 1), np.zeros(steps), np.zeros(steps)], axis=1)
+
+
+def arc_plan(radius_m: float, speed_mps: float) -> np.ndarray:
+    """A circle to the left (negative radius: to the right)."""
+    yaw = speed_mps * 0.1 * np.arange(1, 65) / radius_m
+    return np.stack([radius_m * np.sin(yaw), radius_m * (1.0 - np.cos(yaw)), yaw], axis=1)
+
+
+def test_brakes_without_a_plan_for_this_instant() -> None:
+    controller = TrackingController()
+    pose = np.zeros(3)
+    assert controller.command(None, 0.0, 0.0, pose, 3.0).accel_mps2 < -1.0
+    assert controller.status == "no plan"
+    assert controller.command(straight_plan(3.0), 0.0, 0.1, pose, 3.0).accel_mps2 == pytest.approx(0.0, abs=0.05)
+    assert controller.status == "tracking"
+    assert controller.command(straight_plan(3.0), 0.0, 6.5, pose, 3.0).accel_mps2 < -1.0
+    assert controller.status == "beyond the plan"
+    assert controller.command(straight_plan(3.0), 60.0, 6.6, pose, 3.0).accel_mps2 < -1.0
+    assert controller.status == "plan from the future"
+
+
+def test_reads_speed_by_time_not_by_place() -> None:
+    plan = straight_plan(3.0)
+    plan[:, 0] = np.cumsum(np.linspace(4.0, 1.0, 64) * 0.1)  # slows down by 0.47 m/s^2
+    early = TrackingController().command(plan, 0.0, 0.5, np.zeros(3), 3.0)
+    late = TrackingController().command(plan, 0.0, 5.0, np.zeros(3), 3.0)
+    assert early.accel_mps2 > 0.5 > -0.5 > late.accel_mps2
+    speed, accel = PlanPath(plan, 0.1).speed(3.0, 0.6)
+    assert speed == pytest.approx(4.0 - 3.0 * 0.476, abs=0.03)
+    assert accel == pytest.approx(-0.476, abs=0.01)
+
+
+def test_steers_the_angle_of_a_circle_and_mirrors_exactly() -> None:
+    config = ControllerConfig(steer_rate_radps=100.0)
+    left = TrackingController(config)
+    right = TrackingController(config)
+    plan = arc_plan(5.0, 3.0)
+    for tick in range(80):
+        now_s = tick * 0.025
+        yaw = 3.0 * now_s / 5.0
+        pose = np.array([5.0 * np.sin(yaw), 5.0 * (1.0 - np.cos(yaw)), yaw])
+        one = left.command(plan, 0.0, now_s, pose, 3.0)
+        other = right.command(mirror_poses(plan), 0.0, now_s, mirror_poses(pose), 3.0)
+        assert other.steer_rad == pytest.approx(-one.steer_rad, abs=1e-9)
+    assert one.steer_rad == pytest.approx(np.arctan(1.087 / 5.0) / 0.62, rel=0.03)
+
+
+def test_commands_stay_within_limits() -> None:
+    config = ControllerConfig(max_speed_mps=2.0)
+    controller, previous = TrackingController(config), 0.0
+    random = np.random.default_rng(3)
+    for tick in range(200):
+        if tick % 8 == 0:
+            plan = to_map(arc_plan(random.choice([-2.0, 2.0, 9.0]), random.uniform(0.0, 9.0)), random.normal(0, 1, 3))
+        command = controller.command(plan, tick // 8 * 0.2, tick * 0.025, random.normal(0, 1, 3), 3.0)
+        assert abs(command.steer_rad) <= 0.64
+        assert -3.0 <= command.accel_mps2 <= 1.0
+        if tick:
+            assert abs(command.steer_rad - previous) <= config.steer_rate_radps * 0.025 + 1e-9
+        previous = command.steer_rad
+    fast = TrackingController(config).command(straight_plan(8.0), 0.0, 0.5, np.zeros(3), 3.0)
+    assert fast.accel_mps2 < -1.0  # the plan's 8 m/s are cut to 2
+
+
+def test_plans_that_stand_still_or_fold_back_stop_the_kart() -> None:
+    still = TrackingController().command(straight_plan(0.0), 0.0, 0.2, np.zeros(3), 2.0)
+    assert still.accel_mps2 == pytest.approx(-3.0)
+    assert still.steer_rad == pytest.approx(0.0, abs=1e-6)
+    back = TrackingController().command(straight_plan(-2.0), 0.0, 0.2, np.zeros(3), 2.0)
+    assert back.accel_mps2 == pytest.approx(-3.0)
+    assert np.isfinite(back.steer_rad)
+
+
+def test_refuses_plans_and_settings_it_cannot_use() -> None:
+    with pytest.raises(MonoError, match="finite"):
+        TrackingController().command(np.full((64, 3), np.nan), 0.0, 0.0, np.zeros(3), 1.0)
+    with pytest.raises(MonoError, match="steering_gain"):
+        ControllerConfig(steering_gain=0.0)

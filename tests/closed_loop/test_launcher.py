@@ -1,0 +1,133 @@
+"""Processes started by us: both spellings of arguments, signals passed on, clean ends, honest exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from closed_loop.launch_arguments import parse_command
+from closed_loop.launcher import Patience, node_command, supervise
+from collector.common.errors import MonoError
+from collector.ros.parameters import parameter_values
+from tests.helpers.paths import ROOT
+
+# Ends on SIGINT with the code given, after writing that it did; `deaf` hears no signal.
+SPY = """
+import pathlib, signal, sys, time
+name, code, seconds, folder = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), pathlib.Path(sys.argv[4])
+def end(number, frame):
+    (folder / name).write_text(signal.Signals(number).name + f" {time.monotonic()}")
+    sys.exit(code)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN if name == "deaf" else end)
+(folder / f"{name}.ready").write_text("")
+time.sleep(seconds)
+sys.exit(code)
+"""
+
+
+def spy(name: str, code: int, seconds: float, folder: Path) -> list[str]:
+    return [sys.executable, "-c", SPY, name, str(code), str(seconds), str(folder)]
+
+
+def test_all_spellings_mean_the_same() -> None:
+    expected = {"adapter": "runs/lora", "laps": 3, "simulator": True, "reasoning": False, "max_speed_mps": 4.0}
+    for words in (
+        ["adapter:=runs/lora", "laps:=3", "simulator:=true", "reasoning:=false", "max_speed_mps:=4"],
+        ["--adapter", "runs/lora", "--laps", "3", "--simulator", "--no-reasoning", "--max-speed-mps", "4"],
+        ["--adapter=runs/lora", "--laps=3", "--simulator", "true", "--reasoning", "off", "--max_speed_mps=4.0"],
+    ):
+        values = parse_command("drive", words)
+        assert values == expected
+        assert {name: type(value) for name, value in values.items()} == {
+            name: type(value) for name, value in expected.items()
+        }
+
+
+def test_a_value_may_look_like_anything() -> None:
+    assert parse_command("drive", ["out:=a:=b", "--course", "random:7"]) == {"out": "a:=b", "course": "random:7"}
+    assert parse_command("record", ["--start_lateral_m", "-0.5"]) == {"start_lateral_m": -0.5}
+    with pytest.raises(MonoError, match="without a value"):
+        parse_command("drive", ["--adapter", "--laps", "2"])
+
+
+@pytest.mark.ros
+def test_parameters_reach_the_node_typed() -> None:
+    """Through rcl's own parser: a text that looks like a number stays a text, an empty one stays empty."""
+    from collector.ros.parameters import NODE_MODULES
+
+    values = parameter_values("record", "record_node", {"out": "2026", "wait_s": 5.0, "jpeg_quality": 80})
+    command = node_command("record_node", values)
+    assert command[:3] == [sys.executable, "-m", NODE_MODULES["record_node"]]
+    program = (
+        "import sys, rclpy; from collector.ros.parameters import declare_parameters\n"
+        "rclpy.init(args=sys.argv); print(declare_parameters(rclpy.create_node('spy'), 'record_node'))"
+    )
+    for given, expected in ((values, values), (dict(values, out=""), dict(values, out=""))):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *node_command("record_node", given)[3:]],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == str({name: expected[name] for name in expected})
+
+
+def test_end_of_the_main_node_ends_the_simulator(tmp_path: Path) -> None:
+    began = time.monotonic()
+    code = supervise(
+        {"record_node": spy("main", 0, 1.0, tmp_path), "simulator": spy("simulator", 0, 60, tmp_path)},
+        "record_node",
+        os.environ,
+    )
+    assert code == 0 and time.monotonic() - began < 15
+    assert (tmp_path / "simulator").read_text().startswith("SIGINT")
+    assert not (tmp_path / "main").exists()
+
+
+@pytest.mark.parametrize(("main", "simulator", "worst"), [(3, 0, 3), (0, 4, 4), (5, 4, 5)])
+def test_exit_code_is_the_worst(tmp_path: Path, main: int, simulator: int, worst: int) -> None:
+    commands = {"drive_node": spy("main", main, 1.0, tmp_path), "simulator": spy("simulator", simulator, 60, tmp_path)}
+    assert supervise(commands, "drive_node", os.environ) == worst
+
+
+def test_early_death_of_the_simulator_ends_the_main_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = {"record_node": spy("main", 0, 60, tmp_path), "simulator": spy("simulator", 7, 1.0, tmp_path)}
+    assert supervise(commands, "record_node", os.environ) == 7
+    assert (tmp_path / "main").read_text().startswith("SIGINT")
+    assert "simulator ended early with exit code 7" in capsys.readouterr().err
+
+
+def test_deaf_process_is_killed(tmp_path: Path) -> None:
+    commands = {"record_node": spy("main", 0, 1.5, tmp_path), "simulator": spy("deaf", 0, 60, tmp_path)}
+    began = time.monotonic()
+    code = supervise(commands, "record_node", os.environ, Patience(interrupt_s=0.5, terminate_s=0.5))
+    assert code == 128 + signal.SIGKILL
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_main_node_first(tmp_path: Path, number: signal.Signals) -> None:
+    """The recorder closes its bag while the simulator still runs, then the simulator is asked to end."""
+    program = (
+        "import os, sys; from closed_loop.launcher import supervise\n"
+        f"main, simulator = {spy('main', 0, 60, tmp_path)!r}, {spy('simulator', 0, 60, tmp_path)!r}\n"
+        "sys.exit(supervise({'record_node': main, 'simulator': simulator}, 'record_node', os.environ))"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    deadline = time.monotonic() + 30
+    while not all((tmp_path / f"{name}.ready").exists() for name in ("main", "simulator")):
+        assert time.monotonic() < deadline and launcher.poll() is None
+        time.sleep(0.05)
+    launcher.send_signal(number)
+    assert launcher.wait(30) == 0
+    ends = {name: float((tmp_path / name).read_text().split()[1]) for name in ("main", "simulator")}
+    assert ends["main"] < ends["simulator"]

@@ -1,0 +1,158 @@
+"""Ways to save memory and time change no number: recomputed layers, fused LoRA, words on the host, four bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from finetune.adapters.fused import fuse_lora  # noqa: E402
+from finetune.adapters.lora import LoraSettings, add_lora  # noqa: E402
+from finetune.alpamayo.layers import compiled_layer  # noqa: E402
+from finetune.checkpoint import LoadedModel  # noqa: E402
+from finetune.training.batches import collate  # noqa: E402
+from finetune.training.loop import JointLoss, LoopSettings, draws  # noqa: E402
+from finetune.training.memory import HostEmbedding, place_for_training  # noqa: E402
+from tests.helpers.small_model import small_model, small_rows  # noqa: E402
+
+
+def adapted(dropout: float = 0.0, vision: bool = False) -> LoadedModel:
+    """A small model whose adapters already do something."""
+    torch.manual_seed(1)
+    loaded = small_model()
+    add_lora(loaded.model, LoraSettings(rank=4, alpha=8, dropout=dropout, vision_tower=vision))
+    with torch.no_grad():
+        for name, parameter in loaded.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0.0, 0.05)
+    return loaded
+
+
+def losses_and_gradients(loaded: LoadedModel) -> tuple[list[float], dict[str, Any]]:
+    batch = collate(small_rows(loaded, 3), loaded.processor.pad_id)
+    noise, times = draws(3, LoopSettings(noise_draws=2), 0, torch.device("cpu"))
+    loaded.model.zero_grad()
+    text, flow = JointLoss(loaded.model)(batch, noise, times)
+    (text + flow).backward()
+    found = {
+        name: parameter.grad.clone()
+        for name, parameter in loaded.model.named_parameters()
+        if parameter.grad is not None
+    }
+    return [text.item(), flow.item()], found
+
+
+def assert_same(first: tuple[list[float], dict[str, Any]], second: tuple[list[float], dict[str, Any]]) -> None:
+    assert first[0] == pytest.approx(second[0], rel=1e-6)
+    assert first[1].keys() == second[1].keys() and any("expert" in name for name in first[1])
+    for name, gradient in first[1].items():
+        assert torch.allclose(gradient, second[1][name], rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_recomputed_layers_give_the_same_losses_and_gradients(layers: int) -> None:
+    loaded = adapted()
+    remembered = losses_and_gradients(loaded)
+    loaded.model.recompute = layers
+    assert_same(losses_and_gradients(loaded), remembered)
+
+
+def test_recomputing_keeps_the_cache_that_the_expert_reads() -> None:
+    """transformers' own checkpointing drops it: then the flow loss could not reach the language model at all."""
+    loaded = adapted()
+    loaded.model.recompute = 2
+    batch = collate(small_rows(loaded, 2), loaded.processor.pad_id)
+    noise, times = draws(2, LoopSettings(), 0, torch.device("cpu"))
+    JointLoss(loaded.model)(batch, noise, times)[1].backward()
+    gradients = [
+        parameter.grad.abs().max()
+        for name, parameter in loaded.model.named_parameters()
+        if ".language_model.layers.0." in name and "lora_B" in name and "k_proj" in name
+    ]
+    assert gradients and min(gradients) > 0.0
+
+
+def test_fewer_bytes_are_remembered() -> None:
+    loaded = adapted()
+    batch = collate(small_rows(loaded, 3), loaded.processor.pad_id)
+    noise, times = draws(3, LoopSettings(), 0, torch.device("cpu"))
+
+    def remembered_bytes() -> int:
+        seen: dict[int, int] = {}
+
+        def note(tensor: Any) -> Any:
+            seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            JointLoss(loaded.model)(batch, noise, times)
+        return sum(seen.values())
+
+    plain = remembered_bytes()
+    loaded.model.recompute = 2
+    assert remembered_bytes() < 0.6 * plain
+
+
+def test_fused_lora_is_pefts_lora() -> None:
+    loaded = adapted()
+    peft_way = losses_and_gradients(loaded)
+    count = fuse_lora(loaded.model)
+    assert count == 2 * 2 * 7  # two halves of two layers with seven linear layers each
+    assert_same(losses_and_gradients(loaded), peft_way)
+    loaded.model.recompute = 2
+    assert_same(losses_and_gradients(loaded), peft_way)
+
+
+def test_compiled_layers_give_the_same_losses_and_gradients() -> None:
+    loaded = adapted()
+    plain = losses_and_gradients(loaded)
+    fuse_lora(loaded.model)
+    loaded.model.recompute, loaded.model.body = 2, compiled_layer()
+    torch._dynamo.utils.counters.clear()
+    assert_same(losses_and_gradients(loaded), plain)
+    stats = torch._dynamo.utils.counters
+    # First language layer, the other, and the expert's two: three programs, none broken into pieces.
+    assert stats["stats"]["unique_graphs"] == 3 and not stats["graph_break"]
+
+
+def test_layers_with_dropout_or_bias_are_left_to_peft() -> None:
+    assert fuse_lora(adapted(dropout=0.1).model) == 0
+    with_vision = adapted(vision=True)
+    assert fuse_lora(with_vision.model) == 28 and any(
+        "visual" in name and hasattr(module, "lora_A") for name, module in with_vision.model.named_modules()
+    )
+
+
+def test_words_on_the_host_give_the_same_losses() -> None:
+    loaded = adapted()
+    before = losses_and_gradients(loaded)
+    place_for_training(loaded.model, torch.device("cpu"))
+    embedding = loaded.model.vlm.model.language_model.embed_tokens
+    assert isinstance(embedding, HostEmbedding) and "rows" not in dict(embedding.named_parameters())
+    assert_same(losses_and_gradients(loaded), before)
+
+
+def test_four_bit_layers_train_adapters_of_both_halves() -> None:
+    pytest.importorskip("bitsandbytes")
+    from finetune.adapters.quantised import quantise_language_model
+
+    def build(pack: bool) -> LoadedModel:
+        torch.manual_seed(1)
+        loaded = small_model(hidden=64)
+        if pack:
+            assert quantise_language_model(loaded.model, "cpu") == 14
+        add_lora(loaded.model, LoraSettings(rank=4, alpha=8))
+        return loaded
+
+    plain, packed = build(False), build(True)
+    layer = packed.model.vlm.model.language_model.layers[0].mlp.down_proj
+    stored = layer.base_layer.weight
+    assert stored.dtype == torch.uint8 and stored.numel() == 64 * 48 // 2
+    exact, rounded = losses_and_gradients(plain), losses_and_gradients(packed)
+    assert exact[0] == pytest.approx(rounded[0], rel=0.2) and exact[0] != rounded[0]
+    assert exact[1].keys() == rounded[1].keys()
+    fuse_lora(packed.model)
+    assert_same(losses_and_gradients(packed), rounded)

@@ -1,0 +1,142 @@
+"""The loop: both losses fall, both halves move, runs repeat, and a bad sample is named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+from collector.common.errors import MonoError  # noqa: E402
+from finetune.adapters.lora import LoraSettings, add_lora, part_of  # noqa: E402
+from finetune.pretraining.shards import patchify  # noqa: E402
+from finetune.training.batches import cache_vision, collate  # noqa: E402
+from finetune.training.loop import JointLoss, LoopSettings, draws, learning_rate_factor, row_order, train  # noqa: E402
+from tests.helpers.small_model import small_model, small_rows  # noqa: E402
+
+SETTINGS = LoopSettings(
+    steps=30, batch_size=3, learning_rate=1e-2, warmup_steps=3, noise_draws=4, thought_dropout=0.0, validate_every=15
+)
+
+
+def _trained(out: Path, settings: LoopSettings = SETTINGS) -> tuple[object, dict[str, float], dict[str, torch.Tensor]]:
+    out.mkdir()
+    torch.manual_seed(0)
+    loaded = small_model()
+    rows = list(cache_vision(loaded.model, small_rows(loaded, 3), torch.device("cpu")))
+    add_lora(loaded.model, LoraSettings(rank=8, alpha=16))
+    before = {n: p.detach().clone() for n, p in loaded.model.named_parameters() if p.requires_grad}
+    result = train(loaded.model, rows, rows, settings, loaded.processor.pad_id, out)
+    return loaded, result, before
+
+
+def test_both_losses_fall_and_both_halves_change(tmp_path: Path) -> None:
+    loaded, result, before = _trained(tmp_path / "run")
+    # The frozen random vocabulary matrix bounds how far text can fall here.
+    assert result["last_validation_text_loss"] < result["first_validation_text_loss"] - 0.1
+    assert result["last_validation_flow_loss"] < 0.7 * result["first_validation_flow_loss"]
+    moved = {
+        part_of(name)
+        for name, parameter in loaded.model.named_parameters()  # type: ignore[attr-defined]
+        if name in before and not torch.equal(parameter, before[name])
+    }
+    assert {"language model", "action expert", "action projections"} <= moved
+    lines = [json.loads(line) for line in (tmp_path / "run" / "training.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "text_loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, 31))
+    assert all({"text_loss", "flow_loss", "learning_rate", "samples_per_s"} <= set(line) for line in steps)
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, steps=4, thought_dropout=0.5)
+    first = _trained(tmp_path / "a", settings)[1]
+    second = _trained(tmp_path / "b", settings)[1]
+    assert first["last_validation_flow_loss"] == second["last_validation_flow_loss"]
+    third = _trained(tmp_path / "c", replace(settings, seed=1))[1]
+    assert third["last_validation_flow_loss"] != first["last_validation_flow_loss"]
+
+
+def test_a_batch_of_mixed_lengths_gives_the_losses_of_single_rows() -> None:
+    loaded = small_model()
+    rows = small_rows(loaded, 3)
+    assert len({len(row.input_ids) for row in rows}) > 1
+    loss = JointLoss(loaded.model)
+    noise, times = draws(3, SETTINGS, 0, torch.device("cpu"))
+    with torch.no_grad():
+        text, flow = loss(collate(rows, loaded.processor.pad_id), noise, times)
+        singles = [
+            loss(collate([row], loaded.processor.pad_id), noise[i : i + 1], times[i : i + 1])
+            for i, row in enumerate(rows)
+        ]
+    assert float(text) == pytest.approx(np.mean([float(one[0]) for one in singles]), abs=1e-5)
+    assert float(flow) == pytest.approx(np.mean([float(one[1]) for one in singles]), abs=1e-5)
+
+
+def test_silent_rows_carry_no_text_loss() -> None:
+    loaded = small_model()
+    rows = small_rows(loaded, 3)
+    loss = JointLoss(loaded.model)
+    noise, times = draws(3, SETTINGS, 0, torch.device("cpu"))
+    with torch.no_grad():
+        text, _ = loss(collate(rows, loaded.processor.pad_id, [False, True, True]), noise, times)
+        alone, _ = loss(collate(rows[:1], loaded.processor.pad_id), noise[:1], times[:1])
+        silence, _ = loss(collate(rows, loaded.processor.pad_id, [True] * 3), noise, times)
+    assert float(text) == pytest.approx(float(alone), abs=1e-5)
+    assert float(silence) == 0.0
+
+
+def test_cached_image_features_change_nothing() -> None:
+    loaded = small_model()
+    rows = small_rows(loaded, 3)
+    cached = list(cache_vision(loaded.model, rows, torch.device("cpu"), chunk=2))
+    loss = JointLoss(loaded.model)
+    noise, times = draws(3, SETTINGS, 0, torch.device("cpu"))
+    with torch.no_grad():
+        fresh = loss(collate(rows, 0), noise, times)
+        reused = loss(collate(cached, 0), noise, times)
+    assert torch.allclose(torch.stack(fresh), torch.stack(reused), atol=1e-5)
+
+
+def test_a_loss_that_is_no_number_names_the_samples(tmp_path: Path) -> None:
+    loaded = small_model()
+    rows = list(cache_vision(loaded.model, small_rows(loaded, 3), torch.device("cpu")))
+    rows[1] = replace(rows[1], actions=rows[1].actions * float("nan"))
+    add_lora(loaded.model, LoraSettings(rank=2))
+    with pytest.raises(MonoError, match="sample-1"):
+        train(loaded.model, rows, rows[:1], SETTINGS, loaded.processor.pad_id, tmp_path)
+
+
+def test_an_empty_training_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MonoError, match="without samples"):
+        train(small_model().model, [], [], SETTINGS, 0, tmp_path)
+
+
+def test_every_row_is_seen_once_per_epoch() -> None:
+    order = row_order(10, 4, seed=0)
+    seen = [index for _ in range(5) for index in next(order)]
+    assert sorted(seen[:10]) == list(range(10))
+    assert sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+
+
+def test_learning_rate_warms_up_and_ends_at_a_hundredth() -> None:
+    settings = LoopSettings(steps=100, warmup_steps=10)
+    factors = [learning_rate_factor(step, settings) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[-1] == pytest.approx(0.01, abs=0.002)
+
+
+def test_patches_on_the_device_equal_the_driving_paths() -> None:
+    from finetune.processing.images import ImageSettings, preprocess
+
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    settings = ImageSettings(64 * 96, 64 * 96, resize_width_px=96, resize_height_px=64)
+    expected, _ = preprocess([image], settings)
+    assert np.allclose(patchify(torch.from_numpy(image)[None]).numpy(), expected, atol=1e-6)

@@ -1,0 +1,149 @@
+"""The core runs where torch, ROS or the model libraries are missing.
+
+Every module of the three packages is found by walking them, so a new one counts as core until it is listed here.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.paths import ROOT
+
+TORCH = ("torch", "transformers", "peft", "accelerate", "safetensors", "tensorboard", "bitsandbytes")
+ROS = ("rclpy", "launch", "launch_ros")
+# Modules whose very purpose needs the libraries.
+TORCH_LEAVES = (
+    "finetune.adapters.weights",
+    "finetune.adapters.lora",
+    "finetune.alpamayo.*",
+    "finetune.alpamayo_policy",
+    "finetune.pretraining.shards",
+    "finetune.pretraining.train",
+    "finetune.training.batches",
+    "finetune.training.encoding",
+    "finetune.studies.flow_study",
+    "finetune.studies.forced_reasoning",
+    "finetune.training.loss",
+    "finetune.adapters.fused",
+    "finetune.training.memory",
+    "finetune.evaluation.batch_inference",
+    "finetune.adapters.quantised",
+    "finetune.training.feature_cache",
+    "finetune.studies.parity_stages",
+    "finetune.training.loop",
+    "finetune.training.checkpoint",
+)
+ROS_LEAVES = (
+    "collector.doctor.node",
+    "collector.recording.node",
+    "closed_loop.ros.drive_node",
+    "closed_loop.ros.publishing",
+    "closed_loop.simulator.node",
+    "closed_loop.simulator.publishing",
+)
+# Plain numpy and the standard library, nothing else: what a controller on a small machine may use.
+PURE = (
+    "collector.reasoning.consistency",
+    "collector.ros.parameters",
+    "collector.reasoning.claims",
+    "collector.reasoning.english",
+    "collector.reasoning.parser",
+    "collector.reasoning.japanese",
+    "collector.geometry.curvature",
+    "collector.doctor.checks",
+    "collector.common.errors",
+    "collector.geometry.pinhole",
+    "collector.geometry.poses",
+    "collector.reasoning.writing",
+    "collector.ros.topics",
+    "collector.ros.transport",
+    "finetune.evaluation.bootstrap",
+    "finetune.evaluation.path_errors",
+    "finetune.policy",
+    "closed_loop.cli",
+    "closed_loop.control.controller",
+    "closed_loop.launch_arguments",
+    "closed_loop.control.safety_monitor",
+)
+
+# Imports every module under a finder that refuses some; prints {module: error} for those that fail.
+WALKER = """
+import importlib, importlib.abc, json, pkgutil, sys
+refused, allowed, chosen = json.loads(sys.argv[1])
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top in refused or (allowed and top not in allowed and top not in sys.stdlib_module_names):
+            raise ModuleNotFoundError(f"refused by the test: {name}", name=name)
+sys.meta_path.insert(0, Refuse())
+names = list(chosen)
+if not names:
+    for root in ("collector", "finetune", "closed_loop"):
+        names.append(root)
+        package = importlib.import_module(root)
+        names += [found.name for found in pkgutil.walk_packages(package.__path__, root + ".", onerror=print)]
+failed = {}
+for name in names:
+    try:
+        importlib.import_module(name)
+    except BaseException as error:
+        failed[name] = repr(error)
+print("\\n" + json.dumps([names, failed]))
+"""
+
+
+def import_all(
+    refused: tuple[str, ...] = (), allowed: tuple[str, ...] = (), chosen: tuple[str, ...] = ()
+) -> tuple[list[str], dict[str, str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", WALKER, json.dumps([refused, allowed, chosen])],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    names, failed = json.loads(done.stdout.strip().splitlines()[-1])
+    return names, failed
+
+
+def assert_only_leaves_fail(failed: dict[str, str], leaves: tuple[str, ...]) -> None:
+    surprises = {name: why for name, why in failed.items() if not any(fnmatch.fnmatch(name, leaf) for leaf in leaves)}
+    assert not surprises, "core modules need what they may not need:\n" + json.dumps(surprises, indent=1)
+    stale = [leaf for leaf in leaves if not any(fnmatch.fnmatch(name, leaf) for name in failed)]
+    assert not stale, f"listed as leaves, yet importable: {stale}"
+
+
+def test_without_torch_and_ros() -> None:
+    names, failed = import_all(TORCH + ROS)
+    assert len(names) > 40, "the walk found too little to prove anything"
+    assert_only_leaves_fail(failed, TORCH_LEAVES + ROS_LEAVES)
+
+
+@pytest.mark.ros
+def test_nodes_without_torch() -> None:
+    _, failed = import_all(TORCH)
+    assert_only_leaves_fail(failed, TORCH_LEAVES)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+def test_model_without_ros() -> None:
+    _, failed = import_all(ROS)
+    assert_only_leaves_fail(failed, ROS_LEAVES)
+
+
+def test_pure_core_needs_numpy_only() -> None:
+    names, failed = import_all(allowed=("numpy", "collector", "finetune", "closed_loop"), chosen=PURE)
+    assert names == list(PURE)
+    assert not failed
+
+
+def test_the_test_can_fail() -> None:
+    _, failed = import_all(refused=("numpy",), chosen=("collector.geometry.poses", "collector.common.errors"))
+    assert list(failed) == ["collector.geometry.poses"]
