@@ -2,7 +2,7 @@
 
     python benchmarks/benchmark_calibration.py [--seconds 60] [--settings 10] [--bag BAG]
 
-Each drive is rendered along the teacher's path (640x360 at 10 Hz, JPEG) with 3 cm of position noise and 0.005 rad of
+Each drive is rendered along the expert's path (640x360 at 10 Hz, JPEG) with 3 cm of position noise and 0.005 rad of
 yaw noise at 50 Hz; ``--bag`` adds a recorded one whose truth is taken to be zero.
 """
 

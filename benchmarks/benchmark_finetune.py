@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-# One 1920x1080 frame is 20 x 36 patches, 180 tokens; the words around it and a thought of 30 words.
+# One 1920x1080 frame is 20 x 36 patches, 180 tokens; the words around it and a reasoning of 30 words.
 GRID = (1, 20, 36)
-IMAGE_TOKENS, HEAD, HISTORY, REQUEST, THOUGHT = 180, 24, 50, 24, 32
+IMAGE_TOKENS, HEAD, HISTORY, REQUEST, REASONING = 180, 24, 50, 24, 32
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def random_batch(model: Any, size: int, device: str) -> Any:
     torch.manual_seed(0)
     samples = []
     for index in range(size):
-        thought = THOUGHT - index % 8
+        reasoning = REASONING - index % 8
 
         def words(count: int) -> Any:
             return torch.randint(1000, 100000, (count,))
@@ -96,12 +96,12 @@ def random_batch(model: Any, size: int, device: str) -> Any:
                 torch.full((IMAGE_TOKENS,), settings.vlm["image_token_id"]),
                 torch.tensor([151653]),
                 torch.randint(settings.history_token_start_idx, 155000, (HISTORY,)),
-                words(REQUEST + thought),
+                words(REQUEST + reasoning),
                 torch.tensor([ids.future_start]),
             ]
         )
         mask = torch.zeros(len(row), dtype=torch.bool)
-        mask[-thought - 1 :] = True
+        mask[-reasoning - 1 :] = True
         pixels = torch.randint(0, 256, (GRID[1] * GRID[2], 768), dtype=torch.uint8)
         samples.append(Sample(str(index), row, mask, row[-40:], torch.randn(64, 2), torch.tensor([GRID]), pixels))
     return collate(samples, 151643)

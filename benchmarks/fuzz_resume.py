@@ -50,7 +50,7 @@ def main() -> int:
             "2e-3",
             "--lora_dropout",
             "0.1",
-            "--thought_dropout",
+            "--reasoning_dropout",
             "0.3",
             "--validate_every",
             "10",

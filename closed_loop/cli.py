@@ -62,7 +62,7 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
                 "the camera's time lag and pitch, from a bag",
                 "report",
             ),
-            Verb("build", "collector.dataset.builder:main", "cut bags into samples whose thought and path agree"),
+            Verb("build", "collector.dataset.builder:main", "cut bags into samples whose reasoning and path agree"),
             Verb(
                 "build-physical-ai",
                 "collector.dataset.physical_ai:main",
@@ -87,7 +87,7 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb(
                 "counterfactual",
                 "finetune.studies.counterfactual:main",
-                "force the opposite thought: does the path follow?",
+                "force the opposite reasoning: does the path follow?",
                 "model",
             ),
             Verb(
@@ -146,7 +146,7 @@ def help_text() -> str:
         "usage: alpamayo-mono VERB ...        (alpamayo-mono VERB --help explains a verb)",
         "",
         "Adapts Alpamayo-R1, a driving model trained on four cameras, to a kart with one front camera:",
-        "record drives, build samples whose thought and path agree, finetune, drive, measure on curves.",
+        "record drives, build samples whose reasoning and path agree, finetune, drive, measure on curves.",
     ]
     for stage, verbs in STAGES:
         lines += ["", f"{stage}:", *(f"  {verb.name:<{width}}  {verb.help}" for verb in verbs)]

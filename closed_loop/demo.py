@@ -87,7 +87,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
         Stage("messages", "find or build the Autoware messages", ("messages",)),
         Stage(
             "record",
-            f"a teacher drives {config.courses} courses; ROS 2 records frames and poses",
+            f"an expert drives {config.courses} courses; ROS 2 records frames and poses",
             (
                 "record",
                 "simulator:=true",
@@ -104,7 +104,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
         ),
         Stage(
             "build",
-            "frames and poses become samples whose thought and path agree",
+            "frames and poses become samples whose reasoning and path agree",
             ("build", "--bags", str(bag), "--out", str(dataset), "--stride", "2"),
             "dataset",
         ),
@@ -169,10 +169,10 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 *HELD_OUT,
                 "--starts",
                 str(config.starts),
-                "--conditions",
+                "--variants",
                 "base-mono",
                 "adapter-mono",
-                "teacher",
+                "expert",
                 "--out",
                 str(out / "compare"),
             ),

@@ -31,7 +31,7 @@ _EXAMPLES: Mapping[Verb, tuple[str, ...]] = {
         "alpamayo-mono drive adapter:=runs/lora/adapter                      # AWSIM is running",
         "alpamayo-mono drive --simulator --adapter runs/lora/adapter --laps 2",
     ),
-    "simulate": ("alpamayo-mono simulate course:=random:7 teacher:=true",),
+    "simulate": ("alpamayo-mono simulate course:=random:7 expert:=true",),
 }
 
 

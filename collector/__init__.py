@@ -1,1 +1,1 @@
-"""Recording and curating: bags from the simulator, samples whose thought and path agree."""
+"""Recording and curating: bags from the simulator, samples whose reasoning and path agree."""

@@ -19,13 +19,13 @@ from finetune.model_files.location import resolve_model
 from finetune.policy import FUTURE_STEPS, Observation, Plan, camera_of_each_image, cameras_of, select_images
 from finetune.processing.processor import Encoded
 
-MAX_THOUGHT_TOKENS = 128
+MAX_REASONING_TOKENS = 128
 
 
 class AlpamayoPolicy:
     """Plans with an Alpamayo model folder, optionally with an adapter.
 
-    The thought is decoded greedily. Noise is drawn per observation from its stamp and the seed, so a plan does not
+    The reasoning is decoded greedily. Noise is drawn per observation from its stamp and the seed, so a plan does not
     depend on which others were planned beside it.
 
     Args:
@@ -37,7 +37,7 @@ class AlpamayoPolicy:
         seed: of the noise.
         reasoning: think before driving; without, the prompt asks for the trajectory alone.
         device: "cpu" or "cuda"; on a CPU weights are float32, elsewhere as stored.
-        max_thought_tokens: room for the thought; a longer one is cut off and the plan made from it. None takes
+        max_reasoning_tokens: room for the reasoning; a longer one is cut off and the plan made from it. None takes
             ``max_new_tokens`` of the folder's ``generation_config.json``, 128 without one.
 
     Raises:
@@ -54,7 +54,7 @@ class AlpamayoPolicy:
         seed: int = 0,
         reasoning: bool = True,
         device: str = "cpu",
-        max_thought_tokens: int | None = None,
+        max_reasoning_tokens: int | None = None,
     ) -> None:
         cameras_of(cameras)
         if flow_steps < 1 or noise_temperature < 0.0:
@@ -77,7 +77,7 @@ class AlpamayoPolicy:
         self.noise_temperature = noise_temperature
         self.seed = seed
         self.reasoning = reasoning
-        self.max_thought_tokens = max_thought_tokens or thought_room(loaded.folder)
+        self.max_reasoning_tokens = max_reasoning_tokens or reasoning_room(loaded.folder)
 
     def plan(self, observation: Observation) -> Plan:
         """Plan for one observation."""
@@ -105,7 +105,7 @@ class AlpamayoPolicy:
     def plan_draws(
         self, observations: Sequence[Observation], draws: int, encoded: Sequence[Encoded] | None = None
     ) -> list[tuple[Plan, np.ndarray]]:
-        """Plans as :meth:`plan_many` makes them and, from the same thoughts, plans drawn at noise temperature 1.
+        """Plans as :meth:`plan_many` makes them and, from the same reasoning texts, plans drawn at noise temperature 1.
 
         Args:
             observations: of one pass.
@@ -128,12 +128,12 @@ class AlpamayoPolicy:
         clock.lap("vision")
         prefix = self.model.run_prefix(batch.input_ids.to(device), batch.attention_mask.to(device), vision, grids)
         clock.lap("prefill")
-        thoughts = [""] * len(observations)
+        reasonings = [""] * len(observations)
         if self.reasoning:
             answer = generate(
-                self.model, prefix, cot_end_id=self.processor.cot_end_id, max_new_tokens=self.max_thought_tokens
+                self.model, prefix, cot_end_id=self.processor.cot_end_id, max_new_tokens=self.max_reasoning_tokens
             )
-            prefix, thoughts = answer.prefix, [self.processor.decode_reasoning(ids) for ids in answer.tokens]
+            prefix, reasonings = answer.prefix, [self.processor.decode_reasoning(ids) for ids in answer.tokens]
         clock.lap("decode")
         noise = torch.cat([self._noise(observations)[:, None], self._drawn_noise(observations, draws)], dim=1)
         actions = self.model.sample_actions(prefix, noise.flatten(0, 1).to(device), self.flow_steps)
@@ -141,8 +141,8 @@ class AlpamayoPolicy:
         clock.lap("action")
         sets = np.stack(poses).reshape(len(observations), 1 + draws, FUTURE_STEPS, 3)
         return [
-            (Plan(observation.stamp_ns, own[0], thought, dict(clock.laps_ms)), own[1:])
-            for observation, own, thought in zip(observations, sets, thoughts)
+            (Plan(observation.stamp_ns, own[0], reasoning, dict(clock.laps_ms)), own[1:])
+            for observation, own, reasoning in zip(observations, sets, reasonings)
         ]
 
     def _noise(self, observations: Sequence[Observation]) -> Tensor:
@@ -182,17 +182,17 @@ def load_base(folder: Path | str, device: str) -> LoadedModel:
     return load_model(folder, dtype=torch.float32 if torch.device(device).type == "cpu" else None, device=device)
 
 
-def thought_room(folder: Path | None) -> int:
-    """Longest thought a model folder asks for: one that babbles must not keep its plan waiting.
+def reasoning_room(folder: Path | None) -> int:
+    """Longest reasoning a model folder asks for: one that babbles must not keep its plan waiting.
 
     Raises:
         MonoError: a ``generation_config.json`` without a usable number.
     """
     path = folder / "generation_config.json" if folder else None
     if path is None or not path.is_file():
-        return MAX_THOUGHT_TOKENS
+        return MAX_REASONING_TOKENS
     try:
-        room = json.loads(path.read_text(encoding="utf-8")).get("max_new_tokens", MAX_THOUGHT_TOKENS)
+        room = json.loads(path.read_text(encoding="utf-8")).get("max_new_tokens", MAX_REASONING_TOKENS)
     except (ValueError, AttributeError) as error:
         raise MonoError(f"{path} is not a JSON object", '{"max_new_tokens": 128}', "correct or remove it") from error
     if not isinstance(room, int) or room < 2:

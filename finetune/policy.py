@@ -59,7 +59,7 @@ class Plan:
     Attributes:
         stamp_ns: t0, the stamp of the observation (never the time of arrival).
         poses: (64, 3) ego poses at t0+0.1 ... t0+6.4 s.
-        reasoning: the thought as text, empty when skipped.
+        reasoning: the reasoning as text, empty when skipped.
         timings_ms: milliseconds per stage, e.g. ``{"vision": .., "prefill": .., "decode": .., "action": ..}``.
     """
 

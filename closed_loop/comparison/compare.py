@@ -1,6 +1,6 @@
-"""Before and after: the same starts on held-out courses, driven by base model, adapter and teacher in this process.
+"""Before and after: the same starts on held-out courses, driven by base model, adapter and expert in this process.
 
-No ROS and no wall clock: the same command gives the same numbers. Every condition drives the same courses from the
+No ROS and no wall clock: the same command gives the same numbers. Every variant drives the same courses from the
 same places with the same seeds, and every drive stays in the table, the failed ones first of all.
 """
 
@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from closed_loop.comparison.runs import CONDITIONS, CellSettings, CellStore, Condition, cell_key, run_cell
+from closed_loop.comparison.runs import VARIANTS, RunSettings, RunStore, Variant, drive_run, run_key
 from closed_loop.comparison.table import assemble, rich_table, write_table
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.course.design import course_named
@@ -30,12 +30,12 @@ from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.model_files.location import resolve_model
 from finetune.policy import Policy
 
-NAMES = tuple(CONDITIONS)
+NAMES = tuple(VARIANTS)
 
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Drive base, adapter and teacher on courses nobody trained on, and say how far each strays on curves.
+    """Drive base, adapter and expert on courses nobody trained on, and say how far each strays on curves.
 
     Attributes:
         model: base model, a folder in the official layout or its id on the Hugging Face hub.
@@ -43,24 +43,24 @@ class CompareConfig:
         courses: city, city-mirror, random:SEED or course files; never ones that were trained on.
         starts: starts per course, evenly spread over the lap.
         laps: continuous laps from each start.
-        conditions: base-four, base-padded, base-mono, base-mono-4frames, adapter-padded, adapter-mono,
-            adapter-mono-4frames, teacher; none given: base-four, base-padded, base-mono, teacher, and with an adapter
+        variants: base-four, base-padded, base-mono, base-mono-4frames, adapter-padded, adapter-mono,
+            adapter-mono-4frames, expert; none given: base-four, base-padded, base-mono, expert, and with an adapter
             the one of the cameras it was trained for.
-        out: run folder; finished cells in it are not driven again.
+        out: run folder; finished runs in it are not driven again.
         reference: line the deviation is measured from (a raceline or centreline file); empty is each course's own
             centreline. A file fits one course only.
         device: torch device.
-        jobs: cells driven side by side; 0 takes one per CPU core (one on a GPU).
+        jobs: runs driven side by side; 0 takes one per CPU core (one on a GPU).
         replan_s: simulated seconds between plans.
         latency_s: simulated seconds from a frame to the use of its plan.
         flow_steps: Euler steps of the action expert.
         noise_temperature: scale of the flow noise; 0 drives the most typical path.
         reasoning: think before driving.
-        max_speed_mps: the driver is held to this speed, and the teacher drives no faster; 0 leaves the model free.
+        max_speed_mps: the driver is held to this speed, and the expert drives no faster; 0 leaves the model free.
         max_off_track: a drive ends at this many off-track events; the lap stays unfinished in the table.
         steering_gain: applied over commanded tyre angle, as the controller believes it.
-        seed: of scenery, noise and everything drawn; the same for all conditions.
-        fresh: drive finished cells again.
+        seed: of scenery, noise and everything drawn; the same for all variants.
+        fresh: drive finished runs again.
     """
 
     model: Path = TINY_BASE
@@ -68,7 +68,7 @@ class CompareConfig:
     courses: tuple[str, ...] = ("city", "city-mirror", "random:9001")
     starts: int = 3
     laps: float = 1.0
-    conditions: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/compare")
     reference: str = ""
     device: str = "cpu"
@@ -85,11 +85,11 @@ class CompareConfig:
     fresh: bool = False
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.conditions if name not in CONDITIONS]
+        unknown = [name for name in self.variants if name not in VARIANTS]
         if unknown:
-            raise MonoError(f"conditions {', '.join(unknown)}", "some of " + ", ".join(NAMES), "check the spelling")
-        if self.adapter is None and any(CONDITIONS[name].adapted for name in self.conditions):
-            raise MonoError("a condition with the adapter, but no adapter", "its folder", "add --adapter FOLDER")
+            raise MonoError(f"variants {', '.join(unknown)}", "some of " + ", ".join(NAMES), "check the spelling")
+        if self.adapter is None and any(VARIANTS[name].adapted for name in self.variants):
+            raise MonoError("a variant with the adapter, but no adapter", "its folder", "add --adapter FOLDER")
         if self.starts < 1 or self.laps <= 0.0 or not self.courses:
             raise MonoError(
                 f"{self.starts} starts, {self.laps} laps, {len(self.courses)} courses", "at least one of each"
@@ -98,29 +98,29 @@ class CompareConfig:
             raise MonoError("one reference for several courses", "one course", "compare course by course")
 
     @property
-    def chosen(self) -> tuple[Condition, ...]:
-        """The conditions to drive, in the table's order."""
-        wanted = self.conditions or (
+    def chosen(self) -> tuple[Variant, ...]:
+        """The variants to drive, in the table's order."""
+        wanted = self.variants or (
             "base-four",
             "base-padded",
             "base-mono",
             *([self._adapted()] if self.adapter else []),
-            "teacher",
+            "expert",
         )
-        return tuple(CONDITIONS[name] for name in NAMES if name in wanted)
+        return tuple(VARIANTS[name] for name in NAMES if name in wanted)
 
     def _adapted(self) -> str:
-        """The condition that drives the adapter with the cameras it was trained for."""
+        """The variant that drives the adapter with the cameras it was trained for."""
         assert self.adapter is not None
         cameras = adapter_facts(self.adapter).cameras
-        fitting = [name for name, condition in CONDITIONS.items() if condition.adapted and condition.cameras == cameras]
+        fitting = [name for name, variant in VARIANTS.items() if variant.adapted and variant.cameras == cameras]
         return fitting[0] if fitting else "adapter-mono"
 
 
-def settings_of(config: CompareConfig) -> CellSettings:
-    """What decides a cell besides its driver."""
+def settings_of(config: CompareConfig) -> RunSettings:
+    """What decides a run besides its driver."""
     limit = config.max_speed_mps or None
-    return CellSettings(
+    return RunSettings(
         config.starts,
         config.laps,
         config.reference,
@@ -133,16 +133,16 @@ def settings_of(config: CompareConfig) -> CellSettings:
     )
 
 
-def make_policy(config: CompareConfig, condition: Condition) -> Policy | None:
-    """The driver of a condition; None is the teacher."""
-    if condition.role == "teacher":
+def make_policy(config: CompareConfig, variant: Variant) -> Policy | None:
+    """The driver of a variant; None is the expert."""
+    if variant.role == "expert":
         return None
     from finetune.alpamayo_policy import AlpamayoPolicy
 
     return AlpamayoPolicy(
         config.model,
-        adapter=config.adapter if condition.adapted else None,
-        cameras=condition.cameras,
+        adapter=config.adapter if variant.adapted else None,
+        cameras=variant.cameras,
         flow_steps=config.flow_steps,
         noise_temperature=config.noise_temperature,
         seed=config.seed,
@@ -153,23 +153,23 @@ def make_policy(config: CompareConfig, condition: Condition) -> Policy | None:
 
 @dataclass
 class _Job:
-    """A cell still to be driven."""
+    """A run still to be driven."""
 
     index: int
-    condition: Condition
+    variant: Variant
     course: str
     key: str
     share: float = 0.0
 
 
 def compare(
-    config: CompareConfig, policies: Callable[[CompareConfig, Condition], Policy | None] = make_policy
+    config: CompareConfig, policies: Callable[[CompareConfig, Variant], Policy | None] = make_policy
 ) -> dict[str, Any]:
     """Run the experiment and write ``metrics.json``, ``table.csv``, ``table.txt`` and the drives.
 
     Args:
         config: what to drive.
-        policies: makes the driver of a condition; a picklable function when several jobs run.
+        policies: makes the driver of a variant; a picklable function when several jobs run.
 
     Returns:
         ``metrics.json``, see :func:`closed_loop.comparison.table.assemble`.
@@ -180,34 +180,34 @@ def compare(
     for course in config.courses:
         course_named(course)  # a spelling mistake should not surface after an hour
     config = replace(config, model=resolve_model(config.model))
-    for condition in config.chosen:
-        if condition.adapted and config.adapter is not None:
-            check_belongs(adapter_facts(config.adapter), config.model, condition.cameras)
+    for variant in config.chosen:
+        if variant.adapted and config.adapter is not None:
+            check_belongs(adapter_facts(config.adapter), config.model, variant.cameras)
     inputs = [config.model, *([config.adapter] if config.adapter else [])]
     run = open_run(config.out, config, inputs=inputs)
-    store, settings = CellStore(run.folder), settings_of(config)
+    store, settings = RunStore(run.folder), settings_of(config)
     commit = (git_commit() or "").replace("+changes", "")
     model_hash, adapter_hash = hash_path(config.model), hash_path(config.adapter) if config.adapter else None
     rows: dict[int, dict[str, Any]] = {}
     jobs: list[_Job] = []
-    for condition in config.chosen:
+    for variant in config.chosen:
         driver: dict[str, Any] = {"commit": commit}
-        if condition.role != "teacher":
+        if variant.role != "expert":
             driver |= {
                 "model": model_hash,
-                "adapter": adapter_hash if condition.adapted else None,
+                "adapter": adapter_hash if variant.adapted else None,
                 "policy": (config.flow_steps, config.noise_temperature, config.reasoning),
             }
         for course in config.courses:
-            key = cell_key(condition, course, settings, driver)
-            row = None if config.fresh else store.load(condition.name, course, key)
+            key = run_key(variant, course, settings, driver)
+            row = None if config.fresh else store.load(variant.name, course, key)
             index = len(rows) + len(jobs)
             if row is None:
-                jobs.append(_Job(index, condition, course, key))
+                jobs.append(_Job(index, variant, course, key))
             else:
                 rows[index] = row
     if rows:
-        print(f"{len(rows)} of {len(rows) + len(jobs)} cells are finished in {run.folder}", flush=True)
+        print(f"{len(rows)} of {len(rows) + len(jobs)} runs are finished in {run.folder}", flush=True)
     for job, row, tables in _run(config, settings, jobs, policies):
         rows[job.index] = store.save(row, tables, job.key)
     metrics = assemble(
@@ -220,9 +220,9 @@ def compare(
 
 def _run(
     config: CompareConfig,
-    settings: CellSettings,
+    settings: RunSettings,
     jobs: Sequence[_Job],
-    policies: Callable[[CompareConfig, Condition], Policy | None],
+    policies: Callable[[CompareConfig, Variant], Policy | None],
 ) -> Iterable[tuple[_Job, dict[str, Any], list[Any]]]:
     """Drive the jobs, side by side where that helps, with one bar over all of them."""
     from tqdm import tqdm
@@ -234,7 +234,7 @@ def _run(
         desc="compare",
         dynamic_ncols=True,
         disable=not jobs,
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.0f} cells [{elapsed}<{remaining}{postfix}]",
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.0f} runs [{elapsed}<{remaining}{postfix}]",
     )
 
     def moved(job: _Job, share: float, scale: float = 1.0) -> None:
@@ -246,10 +246,10 @@ def _run(
         if workers <= 1:
             policy, owner = None, ""
             for job in jobs:
-                bar.set_postfix_str(f"{job.condition.name} on {job.course}")
-                if owner != job.condition.name:
-                    policy, owner = policies(config, job.condition), job.condition.name
-                row, tables = run_cell(job.condition, job.course, policy, settings, partial(moved, job, scale=0.99))
+                bar.set_postfix_str(f"{job.variant.name} on {job.course}")
+                if owner != job.variant.name:
+                    policy, owner = policies(config, job.variant), job.variant.name
+                row, tables = drive_run(job.variant, job.course, policy, settings, partial(moved, job, scale=0.99))
                 moved(job, 1.0)
                 yield job, row, tables
             return
@@ -278,7 +278,7 @@ def _run(
                             pool.shutdown(wait=False, cancel_futures=True)
                             raise
                         moved(job, 1.0)
-                        bar.set_postfix_str(f"{job.condition.name} on {job.course} done")
+                        bar.set_postfix_str(f"{job.variant.name} on {job.course} done")
                         yield job, row, tables
 
 
@@ -305,20 +305,20 @@ def _cores() -> int:
 
 def _work(
     config: CompareConfig,
-    settings: CellSettings,
+    settings: RunSettings,
     job: _Job,
-    policies: Callable[[CompareConfig, Condition], Policy | None],
+    policies: Callable[[CompareConfig, Variant], Policy | None],
     channel: Any,
 ) -> tuple[dict[str, Any], list[Any]]:
-    """One cell in a worker process."""
-    if job.condition.role != "teacher":
+    """One run in a worker process."""
+    if job.variant.role != "expert":
         import cv2
         import torch
 
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
-    policy = policies(config, job.condition)
-    return run_cell(job.condition, job.course, policy, settings, lambda share: channel.put((job.index, share)))
+    policy = policies(config, job.variant)
+    return drive_run(job.variant, job.course, policy, settings, lambda share: channel.put((job.index, share)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

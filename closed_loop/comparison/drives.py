@@ -115,7 +115,7 @@ class Drive:
             the two commands, the applied tyre angle, place along and beside the reference line, and how far
             the outline reaches over the edge (negative: on the road).
         poses: (T, 3) base_link in the map.
-        disturbed: (T,) the teacher was erring on purpose.
+        disturbed: (T,) the expert was erring on purpose.
         plans, events: in order of time.
         laps: laps driven, with fraction. finished: all laps that were asked for.
         end: why it ended: ``laps done``, ``end of course``, ``time over`` or ``too often off track``.

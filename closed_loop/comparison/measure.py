@@ -16,7 +16,7 @@ import tyro
 from numpy.typing import NDArray
 
 from closed_loop.comparison import deviation
-from closed_loop.comparison import reasoning as thoughts
+from closed_loop.comparison import reasoning as reasonings
 from closed_loop.comparison.deviation import Deviation, measure, summarise
 from closed_loop.comparison.reasoning import PlannedMoment, check_plans, summarise_checks
 from closed_loop.comparison.runs import load_drive
@@ -41,7 +41,7 @@ class MeasuredDrive:
         road, reference: what it was measured against; reference is None for the road's centreline.
         measured: sample by sample.
         summary: as :func:`closed_loop.comparison.deviation.summarise`.
-        thoughts: as :func:`closed_loop.comparison.reasoning.summarise_checks`, None without plans.
+        reasoning texts: as :func:`closed_loop.comparison.reasoning.summarise_checks`, None without plans.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class MeasuredDrive:
     reference: Course | None
     measured: Deviation
     summary: Mapping[str, Any]
-    thoughts: Mapping[str, Any] | None
+    reasonings: Mapping[str, Any] | None
 
 
 def measure_drive(folder: Path, course: str = "", reference: str = "") -> MeasuredDrive:
@@ -126,7 +126,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class MeasureConfig:
-    """Lateral deviation on curves, off-track events and thought-path consistency of drives over ROS 2.
+    """Lateral deviation on curves, off-track events and reasoning-path consistency of drives over ROS 2.
 
     Attributes:
         drives: folders that `alpamayo-mono drive` wrote; each gets a deviation.json.
@@ -155,9 +155,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             json.dumps(
                 plain(
                     {
-                        "definitions": {"deviation": deviation.DEFINITIONS, "thoughts": thoughts.DEFINITIONS},
+                        "definitions": {"deviation": deviation.DEFINITIONS, "reasonings": reasonings.DEFINITIONS},
                         "deviation": drive.summary,
-                        "thoughts": drive.thoughts,
+                        "reasonings": drive.reasonings,
                     }
                 ),
                 indent=2,

@@ -1,4 +1,4 @@
-"""Thought, path and lap: what the reasoning claimed, what was planned, and what the kart then drove.
+"""Reasoning, path and lap: what the reasoning claimed, what was planned, and what the kart then drove.
 
 Every plan of a drive is judged by the one parser, labeller and judge of :mod:`collector`, against two truths: the
 road that lay ahead (walked at the plan's own pace, so that only the steering is compared) and the three seconds
@@ -18,15 +18,15 @@ from closed_loop.course.course import Course
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from collector.geometry.poses import interpolate_poses, to_ego
 from collector.reasoning.consistency import judge, measure_motion
-from finetune.evaluation.consistency import SYMPTOM_DEFINITION, ThoughtCheck, check_thought, summarise
+from finetune.evaluation.consistency import SYMPTOM_DEFINITION, ReasoningCheck, check_reasoning, summarise
 from finetune.policy import STEP_S
 
 FloatArray = NDArray[np.float64]
 
 DEFINITIONS = (
     "Coverage: share of plans whose text claims a direction; the others count nowhere as consistent. "
-    "Thought and path: among those, the plan's first 3 s turn the way the text says. Path and lap: the 3 s then "
-    "driven turn the way the plan did. Thought, path and lap: all three the same. "
+    "Reasoning and path: among those, the plan's first 3 s turn the way the text says. Path and lap: the 3 s then "
+    "driven turn the way the plan did. Reasoning, path and lap: all three the same. "
     + SYMPTOM_DEFINITION[0].upper()
     + SYMPTOM_DEFINITION[1:]
     + " (true: the road's own, over the distance the plan covers)."
@@ -55,15 +55,15 @@ class LapCheck:
     """One plan judged against the road and against what was driven.
 
     Attributes:
-        thought: the text against the plan, with the road as the truth.
+        reasoning: the text against the plan, with the road as the truth.
         path_matches_lap: the driven 3 s turn the way the plan did; None where they were not driven (the drive
             ended, or the kart was put back).
-        thought_matches_lap: the driven 3 s turn the way the text claims; None without a claim or those 3 s.
+        reasoning_matches_lap: the driven 3 s turn the way the text claims; None without a claim or those 3 s.
     """
 
-    thought: ThoughtCheck
+    reasoning: ReasoningCheck
     path_matches_lap: bool | None
-    thought_matches_lap: bool | None
+    reasoning_matches_lap: bool | None
 
 
 def road_ahead(road: Course, pose_map: ArrayLike, plan: ArrayLike, hint_s_m: float | None = None) -> FloatArray:
@@ -109,17 +109,17 @@ def check_plans(
     for moment in moments:
         if not good[min(int(np.searchsorted(times, moment.stamp_s - 1e-6)), len(times) - 1)]:
             continue
-        thought = check_thought(moment.reasoning, moment.poses, road_ahead(road, moment.pose_map, moment.poses))
+        reasoning = check_reasoning(moment.reasoning, moment.poses, road_ahead(road, moment.pose_map, moment.poses))
         query_ns = np.round((moment.stamp_s + steps_s) * 1e9).astype(np.int64)
         cut = any(moment.stamp_s < recovered <= moment.stamp_s + steps_s[-1] for recovered in recovered_s)
         if cut or query_ns[-1] > stamps_ns[-1] or query_ns[0] < stamps_ns[0]:
-            checks.append(LapCheck(thought, None, None))
+            checks.append(LapCheck(reasoning, None, None))
             continue
         driven = measure_motion(to_ego(interpolate_poses(stamps_ns, places, query_ns), moment.pose_map))
-        verdict = judge(thought.claim, driven).lateral
+        verdict = judge(reasoning.claim, driven).lateral
         checks.append(
             LapCheck(
-                thought,
+                reasoning,
                 measure_motion(moment.poses).lateral == driven.lateral,
                 None if verdict == "no_claim" else verdict == "agree",
             )
@@ -133,7 +133,7 @@ def summarise_checks(checks: Sequence[LapCheck]) -> dict[str, Any] | None:
     Returns:
         the keys of :class:`finetune.evaluation.consistency.Consistency`, and ``lap_plans`` (plans whose 3 s were
         driven), ``lap_claims`` (those with a claim), ``path_matches_lap`` (share of the former),
-        ``thought_matches_lap`` and ``thought_path_lap`` (shares of the latter).
+        ``reasoning_matches_lap`` and ``reasoning_path_lap`` (shares of the latter).
     """
     if not checks:
         return None
@@ -142,17 +142,17 @@ def summarise_checks(checks: Sequence[LapCheck]) -> dict[str, Any] | None:
         return float(np.mean(values)) if values else None
 
     driven = [check for check in checks if check.path_matches_lap is not None]
-    claimed = [check for check in driven if check.thought_matches_lap is not None]
-    rates = asdict(summarise(check.thought for check in checks))
+    claimed = [check for check in driven if check.reasoning_matches_lap is not None]
+    rates = asdict(summarise(check.reasoning for check in checks))
     rates = {key: None if np.isnan(value) else value for key, value in rates.items()}
     return {
         **rates,
         "lap_plans": len(driven),
         "lap_claims": len(claimed),
         "path_matches_lap": share([bool(check.path_matches_lap) for check in driven]),
-        "thought_matches_lap": share([bool(check.thought_matches_lap) for check in claimed]),
-        "thought_path_lap": share(
-            [bool(check.thought_matches_lap) and check.thought.agreement.lateral == "agree" for check in claimed]
+        "reasoning_matches_lap": share([bool(check.reasoning_matches_lap) for check in claimed]),
+        "reasoning_path_lap": share(
+            [bool(check.reasoning_matches_lap) and check.reasoning.agreement.lateral == "agree" for check in claimed]
         ),
     }
 
@@ -166,9 +166,9 @@ def pool(rows: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
     def size(row: dict[str, Any], rate: str) -> float:
         if rate in ("coverage", "longitudinal_coverage", "both_coverage"):
             return float(row["plans"])
-        if rate in ("consistent", "thought_right"):
+        if rate in ("consistent", "reasoning_right"):
             return float(row["plans"] * (row["coverage"] or 0.0))
-        if rate in ("longitudinal_consistent", "speed_thought_right"):
+        if rate in ("longitudinal_consistent", "speed_reasoning_right"):
             return float(row["plans"] * (row["longitudinal_coverage"] or 0.0))
         if rate == "both_consistent":
             return float(row["plans"] * (row["both_coverage"] or 0.0))
@@ -181,7 +181,7 @@ def pool(rows: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
         if key in ("plans", "curve_plans", "lap_plans", "lap_claims"):
             pooled[key] = sum(row[key] for row in given)
             continue
-        # A cell that an earlier version finished lacks the rates that are newer.
+        # A run that an earlier version finished lacks the rates that are newer.
         known = [row for row in given if row.get(key) is not None]
         sizes, rates = [size(row, key) for row in known], [row[key] for row in known]
         pooled[key] = float(np.average(rates, weights=sizes)) if sum(sizes) > 0.0 else None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from closed_loop.comparison.drives import CAMERAS, Drive, DriveEvent, DrivenPlan, RolloutConfig
 from closed_loop.course.course import Course
 from closed_loop.simulator.camera import Camera
-from closed_loop.simulator.expert import TeacherConfig, TeacherPool
+from closed_loop.simulator.expert import ExpertConfig, ExpertPool
 from closed_loop.simulator.vehicle import Command
 from closed_loop.simulator.world import World
 from collector.common.errors import MonoError
@@ -45,7 +45,7 @@ class Controller(Protocol):
 
 def drive(
     world: World | Course,
-    driver: Policy | TeacherConfig,
+    driver: Policy | ExpertConfig,
     controller: Controller | None = None,
     config: RolloutConfig | None = None,
     seed: int = 0,
@@ -54,8 +54,8 @@ def drive(
 
     Args:
         world: or a course, from which a world is made with ``seed``.
-        driver: a policy, or a TeacherConfig for the teacher.
-        controller: follows the policy's plans; the teacher needs none.
+        driver: a policy, or a ExpertConfig for the expert.
+        controller: follows the policy's plans; the expert needs none.
     """
     if controller is not None:
         return drive_many([world], driver, lambda: controller, config, seed)[0]
@@ -64,7 +64,7 @@ def drive(
 
 def drive_many(
     worlds: Sequence[World | Course],
-    driver: Policy | TeacherConfig,
+    driver: Policy | ExpertConfig,
     make_controller: Callable[[], Controller] | None = None,
     config: RolloutConfig | Sequence[RolloutConfig] | None = None,
     seed: int = 0,
@@ -74,7 +74,7 @@ def drive_many(
 
     Args:
         worlds: one per kart; a course becomes a world with ``seed``.
-        driver: the policy all of them ask (one ``plan_many`` per instant), or a TeacherConfig.
+        driver: the policy all of them ask (one ``plan_many`` per instant), or a ExpertConfig.
         make_controller: a new controller per kart.
         config: for all, or one per kart; ``replan_s`` must be the same for all.
         progress: called about every simulated second with the mean share of the asked laps driven.
@@ -86,7 +86,7 @@ def drive_many(
         MonoError: a policy without controllers, or configs that do not fit.
     """
     configs = list(config) if isinstance(config, Sequence) else [config or RolloutConfig()] * len(worlds)
-    policy = None if isinstance(driver, TeacherConfig) else driver
+    policy = None if isinstance(driver, ExpertConfig) else driver
     if len(configs) != len(worlds) or len({c.replan_s for c in configs}) > 1:
         raise MonoError(f"{len(configs)} configs for {len(worlds)} karts", "one per kart, all with one replan_s")
     if policy is not None and make_controller is None:
@@ -99,8 +99,8 @@ def drive_many(
     for world, one in zip(worlds, configs):
         placed = World(world, seed) if isinstance(world, Course) else world
         follower = None if policy is None or make_controller is None else make_controller()
-        teacher = TeacherPool(driver) if isinstance(driver, TeacherConfig) else None
-        karts.append(_Kart(placed, one, _views(policy, one), follower, teacher))
+        expert = ExpertPool(driver) if isinstance(driver, ExpertConfig) else None
+        karts.append(_Kart(placed, one, _views(policy, one), follower, expert))
     if not karts:
         return []
     steps_per_frame = round(STEP_S * karts[0].world.config.physics_hz)
@@ -149,9 +149,9 @@ class _Kart:
         config: RolloutConfig,
         views: tuple[tuple[Camera, ...], int],
         controller: Controller | None,
-        teachers: TeacherPool | None,
+        experts: ExpertPool | None,
     ) -> None:
-        self.world, self.config, self.controller, self.teachers = world, config, controller, teachers
+        self.world, self.config, self.controller, self.experts = world, config, controller, experts
         self.cameras, self.frames = views
         world.reset(config.start_s_m, config.start_lateral_m, config.start_heading_rad, config.start_speed_mps)
         self.start_s = world.time_s
@@ -246,8 +246,8 @@ class _Kart:
 
     def _control(self, now: float) -> None:
         world = self.world
-        if self.teachers is not None:
-            self.command = self.teachers.for_course(world.course).command(world.state, world.time_s, world.disturbance)
+        if self.experts is not None:
+            self.command = self.experts.for_course(world.course).command(world.state, world.time_s, world.disturbance)
             return
         while self.waiting and self.waiting[0].usable_s <= now + 1e-9:
             self.current = self.waiting.pop(0)
@@ -311,8 +311,8 @@ class _Kart:
     def _set_back(self, what: str) -> None:
         self._note(what)
         self.world.set_back(self.config.set_back_speed_mps)
-        if self.teachers is not None:
-            self.teachers.for_course(self.world.course).reset()
+        if self.experts is not None:
+            self.experts.for_course(self.world.course).reset()
         self._begin()
 
     def _note(self, what: str) -> None:

@@ -1,6 +1,6 @@
-"""One cell of the before/after experiment: a driver on a course from several starts, measured and kept on disk.
+"""One run of the before/after experiment: a driver on a course from several starts, measured and kept on disk.
 
-A cell is the unit of resuming: what is finished is not driven again, and a cell is only reused by an experiment
+A run is the unit of resuming: what is finished is not driven again, and a run is only reused by an experiment
 that asks for exactly the same thing of exactly the same weights and code.
 """
 
@@ -24,7 +24,7 @@ from closed_loop.comparison.rollout import drive_many
 from closed_loop.control.controller import ControllerConfig, TrackingController
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
-from closed_loop.simulator.expert import TeacherConfig
+from closed_loop.simulator.expert import ExpertConfig
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.common.run_folder import plain
@@ -32,14 +32,14 @@ from finetune.policy import FUTURE_STEPS, Policy
 
 
 @dataclass(frozen=True)
-class Condition:
+class Variant:
     """Who drives.
 
     Attributes:
         name: on the command line and in files.
         label: in tables and plots.
-        role: control, before, after or teacher.
-        cameras: camera mode; empty for the teacher.
+        role: control, before, after or expert.
+        cameras: camera mode; empty for the expert.
         adapted: with the adapter.
     """
 
@@ -50,24 +50,24 @@ class Condition:
     adapted: bool = False
 
 
-CONDITIONS: Mapping[str, Condition] = {
-    condition.name: condition
-    for condition in (
-        Condition("base-four", "base, four cameras", "control", "four"),
-        Condition("base-padded", "base, one camera padded", "before", "mono-padded"),
-        Condition("base-mono", "base, one camera", "before", "mono"),
-        Condition("base-mono-4frames", "base, one camera x 4 frames", "before", "mono-4frames"),
-        Condition("adapter-padded", "adapter, one camera padded", "after", "mono-padded", True),
-        Condition("adapter-mono", "adapter, one camera", "after", "mono", True),
-        Condition("adapter-mono-4frames", "adapter, one camera x 4 frames", "after", "mono-4frames", True),
-        Condition("teacher", "teacher", "teacher"),
+VARIANTS: Mapping[str, Variant] = {
+    variant.name: variant
+    for variant in (
+        Variant("base-four", "base, four cameras", "control", "four"),
+        Variant("base-padded", "base, one camera padded", "before", "mono-padded"),
+        Variant("base-mono", "base, one camera", "before", "mono"),
+        Variant("base-mono-4frames", "base, one camera x 4 frames", "before", "mono-4frames"),
+        Variant("adapter-padded", "adapter, one camera padded", "after", "mono-padded", True),
+        Variant("adapter-mono", "adapter, one camera", "after", "mono", True),
+        Variant("adapter-mono-4frames", "adapter, one camera x 4 frames", "after", "mono-4frames", True),
+        Variant("expert", "expert", "expert"),
     )
 }
 
 
 @dataclass(frozen=True)
-class CellSettings:
-    """Everything besides the driver and the course that decides what a cell measures."""
+class RunSettings:
+    """Everything besides the driver and the course that decides what a run measures."""
 
     starts: int = 3
     laps: float = 1.0
@@ -80,9 +80,9 @@ class CellSettings:
     controller: ControllerConfig = field(default_factory=ControllerConfig)
 
 
-def cell_key(condition: Condition, course: str, settings: CellSettings, driver: Mapping[str, Any]) -> str:
-    """Fingerprint of a cell; ``driver`` holds hashes of weights and code, and the policy's options."""
-    text = json.dumps([asdict(condition), course, plain(settings), plain(driver)], sort_keys=True)
+def run_key(variant: Variant, course: str, settings: RunSettings, driver: Mapping[str, Any]) -> str:
+    """Fingerprint of a run; ``driver`` holds hashes of weights and code, and the policy's options."""
+    text = json.dumps([asdict(variant), course, plain(settings), plain(driver)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -91,19 +91,19 @@ def starts_of(course: Course, count: int) -> list[float]:
     return [course.length_m * index / count for index in range(count)] if course.closed else [0.0]
 
 
-def run_cell(
-    condition: Condition,
+def drive_run(
+    variant: Variant,
     course_spec: str,
     policy: Policy | None,
-    settings: CellSettings,
+    settings: RunSettings,
     progress: Callable[[float], Any] | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, NDArray[Any]]]]:
-    """Drive and measure one cell.
+    """Drive and measure one run.
 
     Args:
-        condition: who drives.
+        variant: who drives.
         course_spec: as :func:`course_named` takes it.
-        policy: None for the teacher.
+        policy: None for the expert.
         settings: how.
         progress: called now and then with the share driven.
 
@@ -126,7 +126,7 @@ def run_cell(
     began = time.perf_counter()
     drives = drive_many(
         [road] * len(starts_m),
-        policy if policy is not None else TeacherConfig(max_speed_mps=settings.max_speed_mps),
+        policy if policy is not None else ExpertConfig(max_speed_mps=settings.max_speed_mps),
         None if policy is None else lambda: TrackingController(settings.controller),
         configs,
         settings.seed,
@@ -151,11 +151,11 @@ def run_cell(
         )
     ]
     row = {
-        "condition": condition.name,
+        "variant": variant.name,
         "course": course_spec,
         "starts_m": starts_m,
         "deviation": summarise(deviations),
-        "thoughts": summarise_checks(checks),
+        "reasonings": summarise_checks(checks),
         "timings_ms": _timings(drives),
         "bad_plans": sum(event.what == "bad_plan" for drive in drives for event in drive.events),
         "ends": [drive.end for drive in drives],
@@ -193,24 +193,24 @@ def drive_table(drive: Drive, deviation: Deviation) -> dict[str, NDArray[Any]]:
     }
 
 
-class CellStore:
-    """Finished cells of a run folder: ``cells/<condition>__<course>.json`` and ``drives/...__<n>.npz``."""
+class RunStore:
+    """Finished runs of a run folder: ``runs/<variant>__<course>.json`` and ``drives/...__<n>.npz``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("cells", "drives"):
+        for name in ("runs", "drives"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
-    def _stem(self, condition: str, course: str) -> str:
+    def _stem(self, variant: str, course: str) -> str:
         base = Path(course).stem if Path(course).suffix else course
         slug = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in base)
-        # Two files of one name in different folders must not share a cell.
+        # Two files of one name in different folders must not share a run.
         tail = "" if slug == course.replace(":", "-") else "-" + hashlib.sha256(course.encode()).hexdigest()[:6]
-        return f"{condition}__{slug}{tail}"
+        return f"{variant}__{slug}{tail}"
 
-    def load(self, condition: str, course: str, key: str) -> dict[str, Any] | None:
-        """A finished cell with this key, or None."""
-        path = self.folder / "cells" / f"{self._stem(condition, course)}.json"
+    def load(self, variant: str, course: str, key: str) -> dict[str, Any] | None:
+        """A finished run with this key, or None."""
+        path = self.folder / "runs" / f"{self._stem(variant, course)}.json"
         try:
             row = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError):
@@ -220,13 +220,13 @@ class CellStore:
         return row if all((self.folder / name).is_file() for name in row["drives"]) else None
 
     def save(self, row: dict[str, Any], tables: Sequence[Mapping[str, NDArray[Any]]], key: str) -> dict[str, Any]:
-        """Write a cell, its row last; returns the row with ``drives`` (paths inside the folder) and ``key``."""
-        stem = self._stem(row["condition"], row["course"])
+        """Write a run, its row last; returns the row with ``drives`` (paths inside the folder) and ``key``."""
+        stem = self._stem(row["variant"], row["course"])
         names = [f"drives/{stem}__{index}.npz" for index in range(len(tables))]
         for name, table in zip(names, tables):
             np.savez_compressed(self.folder / name, **dict(table))  # type: ignore[arg-type]
         row = {**plain(row), "drives": names, "key": key}
-        write_atomically(self.folder / "cells" / f"{stem}.json", json.dumps(row, indent=2, allow_nan=False) + "\n")
+        write_atomically(self.folder / "runs" / f"{stem}.json", json.dumps(row, indent=2, allow_nan=False) + "\n")
         return row
 
 

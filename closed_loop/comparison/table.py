@@ -1,4 +1,4 @@
-"""The before/after table: cells summed to one row per condition, for JSON, CSV, a terminal and the report page."""
+"""The before/after table: runs summed to one row per variant, for JSON, CSV, a terminal and the report page."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from closed_loop.comparison import deviation
-from closed_loop.comparison import reasoning as thoughts
-from closed_loop.comparison.runs import CONDITIONS, Condition
+from closed_loop.comparison import reasoning as reasonings
+from closed_loop.comparison.runs import VARIANTS, Variant
 from collector.common.files import write_atomically
 
 HONESTY = (
@@ -19,48 +19,48 @@ HONESTY = (
 
 
 def assemble(
-    conditions: Sequence[Condition], courses: Sequence[str], starts: int, laps: float, cells: Sequence[dict[str, Any]]
+    variants: Sequence[Variant], courses: Sequence[str], starts: int, laps: float, runs: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """``metrics.json`` from finished cells.
+    """``metrics.json`` from finished runs.
 
     Returns:
-        ``kind`` ("comparison"), ``definitions``, ``honesty``, ``conditions`` (name, label, role, cameras, adapted),
-        ``courses``, ``starts``, ``laps``, ``cells`` (one per condition and course: ``condition, course, starts_m,
-        deviation, thoughts, timings_ms, bad_plans, ends, drives, simulated_s, wall_s``; ``deviation`` as
-        :func:`closed_loop.comparison.deviation.summarise`, ``thoughts`` as
+        ``kind`` ("comparison"), ``definitions``, ``honesty``, ``variants`` (name, label, role, cameras, adapted),
+        ``courses``, ``starts``, ``laps``, ``runs`` (one per variant and course: ``variant, course, starts_m,
+        deviation, reasoning texts, timings_ms, bad_plans, ends, drives, simulated_s, wall_s``; ``deviation`` as
+        :func:`closed_loop.comparison.deviation.summarise`, ``reasoning texts`` as
         :func:`closed_loop.comparison.reasoning.summarise_checks`) and
-        ``table`` (one row per condition over all courses, see :func:`table_rows`).
+        ``table`` (one row per variant over all courses, see :func:`table_rows`).
     """
     return {
         "kind": "comparison",
-        "definitions": {"deviation": deviation.DEFINITIONS, "thoughts": thoughts.DEFINITIONS},
+        "definitions": {"deviation": deviation.DEFINITIONS, "reasonings": reasonings.DEFINITIONS},
         "honesty": HONESTY,
-        "conditions": [
+        "variants": [
             {"name": c.name, "label": c.label, "role": c.role, "cameras": c.cameras, "adapted": c.adapted}
-            for c in conditions
+            for c in variants
         ],
         "courses": list(courses),
         "starts": starts,
         "laps": laps,
-        "table": table_rows(conditions, cells),
-        "cells": list(cells),
+        "table": table_rows(variants, runs),
+        "runs": list(runs),
     }
 
 
-def table_rows(conditions: Iterable[Condition], cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per condition over all its courses.
+def table_rows(variants: Iterable[Variant], runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per variant over all its courses.
 
     Returns:
-        dicts with ``condition, label, role, max_on_curves_m, rms_on_curves_m, off_track_events, recoveries,
-        laps_finished, laps_asked, laps_driven, mean_speed_mps, thoughts`` (pooled, None for the teacher) and
+        dicts with ``variant, label, role, max_on_curves_m, rms_on_curves_m, off_track_events, recoveries,
+        laps_finished, laps_asked, laps_driven, mean_speed_mps, reasoning texts`` (pooled, None for the expert) and
         ``result``.
     """
     rows = []
-    for condition in conditions:
-        own = [cell for cell in cells if cell["condition"] == condition.name]
+    for variant in variants:
+        own = [run for run in runs if run["variant"] == variant.name]
         if not own:
             continue
-        parts = [cell["deviation"] for cell in own]
+        parts = [run["deviation"] for run in own]
         curves = [part["on_curves"] for part in parts if part["on_curves"]["max_m"] is not None]
         driven_m = sum(part["distance_m"] for part in curves)
         counts = {
@@ -71,14 +71,14 @@ def table_rows(conditions: Iterable[Condition], cells: Sequence[dict[str, Any]])
         square = sum(part["distance_m"] * part["rms_m"] ** 2 for part in curves)
         rows.append(
             {
-                "condition": condition.name,
-                "label": condition.label,
-                "role": condition.role,
+                "variant": variant.name,
+                "label": variant.label,
+                "role": variant.role,
                 "max_on_curves_m": max((part["max_m"] for part in curves), default=None),
                 "rms_on_curves_m": (square / driven_m) ** 0.5 if driven_m else None,
                 **counts,
                 "mean_speed_mps": sum(part["all"]["distance_m"] for part in parts) / duration_s if duration_s else 0.0,
-                "thoughts": thoughts.pool(cell["thoughts"] for cell in own),
+                "reasonings": reasonings.pool(run["reasonings"] for run in own),
                 "result": deviation.verdict(counts["off_track_events"], counts["laps_asked"], counts["laps_finished"]),
             }
         )
@@ -86,7 +86,7 @@ def table_rows(conditions: Iterable[Condition], cells: Sequence[dict[str, Any]])
 
 
 HEADINGS = (
-    "condition",
+    "variant",
     "max deviation\non curves",
     "RMS on\ncurves",
     "off-track",
@@ -99,7 +99,7 @@ WIDE = 136
 
 
 def table_texts(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The table's cells as text, a tuple per condition in the order of :data:`HEADINGS`."""
+    """The table's runs as text, a tuple per variant in the order of :data:`HEADINGS`."""
 
     def metres(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f} m"
@@ -113,7 +113,7 @@ def table_texts(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
 
     rows: list[tuple[str, ...]] = []
     for row in metrics["table"]:
-        said = row["thoughts"]
+        said = row["reasonings"]
         rows.append(
             (
                 row["label"],
@@ -146,7 +146,7 @@ def rich_table(metrics: dict[str, Any], width: int = WIDE) -> Any:
         if not wide:
             heading = heading.replace("deviation", "dev.").replace("-track", "-\ntrack")
         table.add_column(heading, justify=justify, no_wrap=index < len(HEADINGS) - 1)
-    styles = {"before": "red", "after": "green", "teacher": "dim", "control": "cyan"}
+    styles = {"before": "red", "after": "green", "expert": "dim", "control": "cyan"}
     for row, texts in zip(metrics["table"], table_texts(metrics)):
         table.add_row(
             *(texts[index] if wide else texts[index].split("\n")[0] for index in shown), style=styles.get(row["role"])
@@ -155,22 +155,22 @@ def rich_table(metrics: dict[str, Any], width: int = WIDE) -> Any:
 
 
 def write_table(metrics: dict[str, Any], folder: Path) -> None:
-    """``table.csv`` (one line per condition and course, and one over all) and ``table.txt`` (as printed)."""
+    """``table.csv`` (one line per variant and course, and one over all) and ``table.txt`` (as printed)."""
     from rich.console import Console
 
     lines = []
-    for condition in metrics["conditions"]:
-        for cell in metrics["cells"]:
-            if cell["condition"] == condition["name"]:
-                lines.append((cell["course"], table_rows([CONDITIONS[condition["name"]]], [cell])[0]))
+    for variant in metrics["variants"]:
+        for run in metrics["runs"]:
+            if run["variant"] == variant["name"]:
+                lines.append((run["course"], table_rows([VARIANTS[variant["name"]]], [run])[0]))
     lines += [("all", row) for row in metrics["table"]]
     with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        shown = [key for key in lines[0][1] if key not in ("thoughts", "label", "role")] if lines else []
-        rates = ("consistent", "coverage", "thinks_curve_drives_straight", "thought_path_lap")
+        shown = [key for key in lines[0][1] if key not in ("reasonings", "label", "role")] if lines else []
+        rates = ("consistent", "coverage", "thinks_curve_drives_straight", "reasoning_path_lap")
         writer.writerow(["course", *shown, *rates])
         for course, row in lines:
-            said = row["thoughts"] or {}
+            said = row["reasonings"] or {}
             writer.writerow([course, *(row[key] for key in shown), *(said.get(rate) for rate in rates)])
     with (folder / "table.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=WIDE, no_color=True).print(rich_table(metrics))

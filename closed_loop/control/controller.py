@@ -224,7 +224,7 @@ class TrackingController:
         return Command(steer_rad, float(np.clip(accel_mps2, config.max_brake_mps2, config.max_accel_mps2)))
 
     def brake(self, now_s: float) -> Command:
-        """A controlled stop with the steering held, for a supervisor that forbids the plan."""
+        """A controlled stop with the steering held, for a safety monitor that forbids the plan."""
         self._advance(now_s)
         return self._stop("no plan", now_s)
 

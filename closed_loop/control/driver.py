@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from closed_loop.control.buffers import Frame, FrameBuffer, PoseBuffer, TimeRate, observe, rolling
 from closed_loop.control.controller import ControllerConfig, TrackingController
-from closed_loop.control.safety_monitor import Supervisor, SupervisorLimits, Verdict
+from closed_loop.control.safety_monitor import SafetyLimits, SafetyMonitor, Verdict
 from closed_loop.simulator.vehicle import Command
 from collector.geometry.poses import to_map
 from finetune.policy import FRAMES_PER_CAMERA, FUTURE_STEPS, STEP_S, Observation, Plan
@@ -43,7 +43,7 @@ class DriverConfig:
     replan_s: float = 0.2
     frames: int = FRAMES_PER_CAMERA
     rolling_start_mps: float = 1.5
-    limits: SupervisorLimits = field(default_factory=SupervisorLimits)
+    limits: SafetyLimits = field(default_factory=SafetyLimits)
     controller: ControllerConfig = field(default_factory=ControllerConfig)
     camera_lag_s: float = 0.0
 
@@ -90,7 +90,7 @@ class Driver:
 
     def __init__(self, config: DriverConfig, submit: Callable[[Observation], None]) -> None:
         self.config = config
-        self.supervisor = Supervisor(config.limits)
+        self.safety_monitor = SafetyMonitor(config.limits)
         self.frames, self.poses, self.rate = FrameBuffer(), PoseBuffer(), TimeRate()
         self._camera_lag_ns = round(config.camera_lag_s * 1e9)
         self._submit = submit
@@ -117,7 +117,7 @@ class Driver:
         if not np.isfinite([*pose_map, speed_mps]).all():
             return False
         with self._lock:
-            self.supervisor.odometry_arrived(steady_s)
+            self.safety_monitor.odometry_arrived(steady_s)
             self.rate.add(steady_s, stamp_ns)
             self._odometry_s = steady_s
             # AWSIM is known to report rubbish in its yaw rates now and then.
@@ -134,7 +134,7 @@ class Driver:
         """
         with self._lock:
             if self.frames.add(Frame(stamp_ns - self._camera_lag_ns, image_rgb)):
-                self.supervisor.frame_arrived(steady_s)
+                self.safety_monitor.frame_arrived(steady_s)
                 self._ask()
 
     def policy_ready(self) -> None:
@@ -142,11 +142,11 @@ class Driver:
             self._answered()
 
     def policy_plan(self, plan: Plan) -> PlacedPlan | None:
-        """Take a plan; None when it is unusable, in which case the supervisor brakes."""
+        """Take a plan; None when it is unusable, in which case the safety monitor brakes."""
         with self._lock:
             placed = None
             # Uncovered: the world jumped meanwhile, or inference took longer than the pose memory.
-            if self.poses.covers(plan.stamp_ns) and not self.supervisor.plan_arrived(plan.poses):
+            if self.poses.covers(plan.stamp_ns) and not self.safety_monitor.plan_arrived(plan.poses):
                 origin = self.poses.pose_at(plan.stamp_ns)
                 poses_map = to_map(plan.poses, origin)
                 placed = PlacedPlan(plan, poses_map, np.vstack([origin[:2], poses_map[:, :2]]))
@@ -156,18 +156,18 @@ class Driver:
 
     def policy_failed(self, why: str) -> None:
         with self._lock:
-            self.supervisor.policy_failed(why)
+            self.safety_monitor.policy_failed(why)
             self._answered()
 
     def policy_died(self, why: str) -> None:
         with self._lock:
-            self.supervisor.policy_died(why)
+            self.safety_monitor.policy_died(why)
 
     def stop(self) -> None:
         """From now on brake, along the last plan."""
         with self._lock:
             self._stopping = True
-            self.supervisor.stop()
+            self.safety_monitor.stop()
 
     def tick(self, steady_s: float) -> Tick:
         """Decide on the command for this instant."""
@@ -176,7 +176,7 @@ class Driver:
             rate = self.rate.value
             if newest is None:
                 command = Command(0.0, self.config.controller.stop_mps2)
-                verdict = self.supervisor.check(steady_s, None, None, rate)
+                verdict = self.safety_monitor.check(steady_s, None, None, rate)
                 return Tick(command, verdict, None, None, 0.0, None)
             odometry_ns, pose_map, speed_mps = newest
             carry_s = float(np.clip((steady_s - self._odometry_s) * rate, 0.0, LONGEST_CARRY_S))
@@ -187,7 +187,7 @@ class Driver:
             if self._plan is not None:
                 plan_age_s = (now_ns - self._plan.plan.stamp_ns) * 1e-9
                 offset_m = float(np.hypot(*(self._plan.path_xy - pose_map[:2]).T).min())
-            verdict = self.supervisor.check(steady_s, plan_age_s, offset_m, rate)
+            verdict = self.safety_monitor.check(steady_s, plan_age_s, offset_m, rate)
             command = self._command(verdict, now_ns, pose_map, speed_mps, plan_age_s)
             return Tick(command, verdict, now_ns, pose_map, speed_mps, plan_age_s)
 
@@ -229,7 +229,7 @@ class Driver:
         self._now_ns = 0
         self.frames.clear()
         self._controller.reset()
-        self.supervisor.forget_plan()
+        self.safety_monitor.forget_plan()
 
 
 def carried(

@@ -17,7 +17,7 @@ from finetune.policy import FUTURE_STEPS, STEP_S
 
 
 @dataclass(frozen=True)
-class SupervisorLimits:
+class SafetyLimits:
     """When to brake. Times are seconds of the vehicle's time, see :meth:`Supervisor.check`.
 
     Attributes:
@@ -55,7 +55,7 @@ class Verdict:
     detail: str = ""
 
 
-def plan_defect(poses_ego: NDArray[np.float64], limits: SupervisorLimits = SupervisorLimits()) -> str:
+def plan_defect(poses_ego: NDArray[np.float64], limits: SafetyLimits = SafetyLimits()) -> str:
     """Why a plan cannot be followed, or an empty string.
 
     Args:
@@ -81,13 +81,13 @@ def plan_defect(poses_ego: NDArray[np.float64], limits: SupervisorLimits = Super
 
 
 @dataclass
-class Supervisor:
+class SafetyMonitor:
     """Collects the arrivals of frames, odometry and plans, and judges them at every control tick.
 
     All ``*_s`` arguments are seconds of one steady clock. Not thread-safe: the caller holds its own lock.
     """
 
-    limits: SupervisorLimits = field(default_factory=SupervisorLimits)
+    limits: SafetyLimits = field(default_factory=SafetyLimits)
     brakes: Counter[str] = field(default_factory=Counter)
     _frame_s: float | None = None
     _odometry_s: float | None = None

@@ -1,6 +1,6 @@
 """A course: a road's reference line with its width, and where a point lies on it.
 
-Pure numpy. The line is sampled about every half metre; everything the simulator, the teacher and the
+Pure numpy. The line is sampled about every half metre; everything the simulator, the expert and the
 deviation report ask of a road (station, lateral offset, heading, curvature) is answered here.
 """
 

@@ -1,4 +1,4 @@
-"""The before/after part of the report page: headline, table, thoughts, and a chapter per course.
+"""The before/after part of the report page: headline, table, reasoning texts, and a chapter per course.
 
 Reads the run folder of :mod:`closed_loop.comparison.compare` and returns plain data for the template.
 """
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from closed_loop.comparison.deviation import reference_curves
 from closed_loop.comparison.measure import read_json
-from closed_loop.comparison.runs import CONDITIONS, load_drive
+from closed_loop.comparison.runs import VARIANTS, load_drive
 from closed_loop.comparison.table import HEADINGS, table_texts
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
@@ -52,7 +52,7 @@ def number(value: Any, digits: int = 2, unit: str = "") -> str:
 
 
 def comparison(folder: Path) -> dict[str, Any]:
-    """Headline, table, thoughts and courses of a comparison's run folder."""
+    """Headline, table, reasoning texts and courses of a comparison's run folder."""
     metrics = read_json(folder / "metrics.json")
     if metrics.get("kind") != "comparison" or not metrics.get("table"):
         raise MonoError(f"{folder / 'metrics.json'} is not of a comparison", "the run folder of compare")
@@ -60,7 +60,7 @@ def comparison(folder: Path) -> dict[str, Any]:
     return {
         "headings": HEADINGS,
         "rows": [
-            {"texts": texts, "colour": plots.colour_of(row["condition"]), "role": row["role"]}
+            {"texts": texts, "colour": plots.colour_of(row["variant"]), "role": row["role"]}
             for row, texts in zip(rows, table_texts(metrics))
         ],
         "tiles": _tiles(rows),
@@ -70,7 +70,7 @@ def comparison(folder: Path) -> dict[str, Any]:
         "courses": ", ".join(metrics["courses"]),
         "starts": metrics["starts"],
         "laps": metrics["laps"],
-        "thoughts": _thought_rows(rows),
+        "reasonings": _reasoning_rows(rows),
         "details": [_course(folder, metrics, course) for course in metrics["courses"]],
         "latency": _latency(metrics),
     }
@@ -81,11 +81,11 @@ def before_after(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any] |
 
     def pick(role: str, preferred: str) -> Mapping[str, Any] | None:
         own = [row for row in rows if row["role"] == role]
-        return next((row for row in own if row["condition"] == preferred), own[0] if own else None)
+        return next((row for row in own if row["variant"] == preferred), own[0] if own else None)
 
     after = pick("after", "adapter-mono")
-    cameras = CONDITIONS[after["condition"]].cameras if after else "mono"
-    same = next((c.name for c in CONDITIONS.values() if c.role == "before" and c.cameras == cameras), "base-mono")
+    cameras = VARIANTS[after["variant"]].cameras if after else "mono"
+    same = next((c.name for c in VARIANTS.values() if c.role == "before" and c.cameras == cameras), "base-mono")
     return pick("before", same), after
 
 
@@ -125,20 +125,20 @@ def headline_notes(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
                 "this base model, so there was little to cure.",
             }
         )
-    said = before["thoughts"] if before else None
+    said = before["reasonings"] if before else None
     if said and (said["coverage"] or 0.0) < 0.5:
         notes.append(
             {
                 "kind": "caution",
                 "text": f"Before, only {percent(said['coverage'])} of the plans say a direction at all: with "
-                "one camera the thought itself breaks, so its consistency and its "
+                "one camera the reasoning itself breaks, so its consistency and its "
                 '"thinks curve, drives straight" say little.',
             }
         )
     if after is None:
         notes.append({"kind": "caution", "text": "No adapter was driven: this table has a before and no after."})
     elif fails(after) or (after["max_on_curves_m"] or 0.0) > AIM_M:
-        place = _worst_place(metrics, after["condition"])
+        place = _worst_place(metrics, after["variant"])
         what = "After is no cure yet" if fails(after) else f"The aim of {AIM_M:.1f} m on curves is missed"
         notes.append(
             {
@@ -150,13 +150,13 @@ def headline_notes(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     return notes
 
 
-def _worst_place(metrics: Mapping[str, Any], condition: str) -> str:
-    """Where a condition strays most, as a sentence."""
+def _worst_place(metrics: Mapping[str, Any], variant: str) -> str:
+    """Where a variant strays most, as a sentence."""
     places = [
-        (curve["max_m"], cell["course"], curve)
-        for cell in metrics["cells"]
-        if cell["condition"] == condition
-        for curve in cell["deviation"]["curves"]
+        (curve["max_m"], run["course"], curve)
+        for run in metrics["runs"]
+        if run["variant"] == variant
+        for curve in run["deviation"]["curves"]
         if curve["max_m"] is not None
     ]
     if not places:
@@ -176,7 +176,7 @@ def _tiles(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         return {"name": name, "before": text(before) if before else "-", "after": text(after) if after else "-"}
 
     def symptom(row: Mapping[str, Any]) -> str:
-        return percent(row["thoughts"]["thinks_curve_drives_straight"]) if row["thoughts"] else "-"
+        return percent(row["reasonings"]["thinks_curve_drives_straight"]) if row["reasonings"] else "-"
 
     return [
         pair("max deviation on curves", lambda row: metres(row["max_on_curves_m"])),
@@ -187,22 +187,22 @@ def _tiles(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-THOUGHT_COLUMNS = (
+REASONING_COLUMNS = (
     ("plans", "plans"),
     ("coverage", "coverage"),
-    ("consistent", "thought and path"),
+    ("consistent", "reasoning and path"),
     ("path_matches_lap", "path and lap"),
-    ("thought_path_lap", "thought, path and lap"),
-    ("thought_right", "thought fits the road"),
+    ("reasoning_path_lap", "reasoning, path and lap"),
+    ("reasoning_right", "reasoning fits the road"),
     ("thinks_curve_drives_straight", "thinks curve, drives straight"),
-    ("longitudinal_consistent", "speed: thought and path (coverage)"),
+    ("longitudinal_consistent", "speed: reasoning and path (coverage)"),
 )
 
 
-def thought_texts(said: Mapping[str, Any]) -> list[str]:
-    """The cells of :data:`THOUGHT_COLUMNS`."""
+def reasoning_texts(said: Mapping[str, Any]) -> list[str]:
+    """The runs of :data:`REASONING_COLUMNS`."""
     texts = []
-    for key, _heading in THOUGHT_COLUMNS:
+    for key, _heading in REASONING_COLUMNS:
         if key == "plans":
             texts.append(str(said["plans"]))
         elif key == "thinks_curve_drives_straight":
@@ -214,52 +214,52 @@ def thought_texts(said: Mapping[str, Any]) -> list[str]:
     return texts
 
 
-def _thought_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _reasoning_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
-        "headings": [heading for _key, heading in THOUGHT_COLUMNS],
+        "headings": [heading for _key, heading in REASONING_COLUMNS],
         "rows": [
             {
                 "label": row["label"],
-                "colour": plots.colour_of(row["condition"]),
-                "texts": thought_texts(row["thoughts"]),
+                "colour": plots.colour_of(row["variant"]),
+                "texts": reasoning_texts(row["reasonings"]),
             }
             for row in rows
-            if row["thoughts"]
+            if row["reasonings"]
         ],
     }
 
 
 def _course(folder: Path, metrics: Mapping[str, Any], course: str) -> dict[str, Any]:
     """Pictures and the per-curve table of one course."""
-    cells = {cell["condition"]: cell for cell in metrics["cells"] if cell["course"] == course}
-    names = plots.ordered(cells)
+    runs = {run["variant"]: run for run in metrics["runs"] if run["course"] == course}
+    names = plots.ordered(runs)
     road = course_named(course)
-    named = cells[names[0]]["deviation"]["reference"]
+    named = runs[names[0]]["deviation"]["reference"]
     reference = None if named == f"{road.name} centreline" else _reference_of(folder)
     line = reference or road
     curves = reference_curves(line)
-    drives = {name: [load_drive(folder / path) for path in cells[name]["drives"]] for name in names}
+    drives = {name: [load_drive(folder / path) for path in runs[name]["drives"]] for name in names}
     titles = {
         name: f"{plots.label_of(name)}\n{metres(part['on_curves']['max_m'])} at most"
         + (f", leaves the road {part['off_track_events']}x" if part["off_track_events"] else "")
         for name in names
-        for part in [cells[name]["deviation"]]
+        for part in [runs[name]["deviation"]]
     }
-    compared = [name for name in names if CONDITIONS[name].role != "teacher"]
+    compared = [name for name in names if VARIANTS[name].role != "expert"]
     return {
         "name": course,
         "reference": named,
         "length_m": line.length_m,
         "map": image(
-            plots.map_figure(road, curves, drives, titles, reference), f"Map of {course}, a panel per condition"
+            plots.map_figure(road, curves, drives, titles, reference), f"Map of {course}, a panel per variant"
         ),
         "along": image(plots.along_figure(road, curves, drives, reference), f"Deviation along {course}"),
         "bars": image(
-            plots.curves_figure({name: cells[name]["deviation"]["curves"] for name in compared or names}, course),
+            plots.curves_figure({name: runs[name]["deviation"]["curves"] for name in compared or names}, course),
             f"Largest deviation on each curve of {course}",
         ),
-        "conditions": [{"label": plots.label_of(name), "colour": plots.colour_of(name)} for name in names],
-        "curves": curve_rows([cells[name]["deviation"]["curves"] for name in names]),
+        "variants": [{"label": plots.label_of(name), "colour": plots.colour_of(name)} for name in names],
+        "curves": curve_rows([runs[name]["deviation"]["curves"] for name in names]),
     }
 
 
@@ -274,7 +274,7 @@ def _reference_of(folder: Path) -> Course | None:
 
 
 def curve_rows(parts: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """The per-curve table: what the curve is, then max, RMS, signed mean and off-track of each condition."""
+    """The per-curve table: what the curve is, then max, RMS, signed mean and off-track of each variant."""
     rows = []
     for same in zip(*parts):
         first = same[0]
@@ -299,7 +299,7 @@ def curve_rows(parts: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, A
 
 
 def _latency(metrics: Mapping[str, Any]) -> dict[str, str] | None:
-    timings = {cell["condition"]: cell["timings_ms"] for cell in reversed(metrics["cells"]) if cell["timings_ms"]}
+    timings = {run["variant"]: run["timings_ms"] for run in reversed(metrics["runs"]) if run["timings_ms"]}
     if not timings:
         return None
     return image(plots.latency_figure({name: timings[name] for name in plots.ordered(timings)}), "Stage times")

@@ -58,7 +58,7 @@ class ReportConfig:
         """The parts' folders by name; drives apart."""
         compare = self.compare
         if compare is None:
-            compare = self.run if (self.run / "cells").is_dir() else self.run / "compare"
+            compare = self.run if (self.run / "runs").is_dir() else self.run / "compare"
         return {
             "compare": compare,
             "finetune": self.training or self.run / "finetune",

@@ -2,7 +2,7 @@
 
 Every function returns a matplotlib Figure and touches no global state; :func:`png` turns one into bytes. A drive is
 a table of arrays as :meth:`closed_loop.comparison.deviation.Deviation.arrays` gives it. A
-condition has one colour everywhere.
+variant has one colour everywhere.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from closed_loop.comparison.runs import CONDITIONS
+from closed_loop.comparison.runs import VARIANTS
 from closed_loop.course.course import Course
 from collector.common.plot_style import INK, SIDES, STYLE
 from collector.common.plotting import families
@@ -37,7 +37,7 @@ COLOURS: Mapping[str, str] = {
     "adapter-padded": "#5d8f2a",
     "adapter-mono": "#1d8a4e",
     "adapter-mono-4frames": "#12877f",
-    "teacher": "#6b7280",
+    "expert": "#6b7280",
     **SIDES,
 }
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#1745a3", "#7fb2e5", "#f4f1e8", "#f0a27a", "#b3151b"])
@@ -48,14 +48,14 @@ SCALE_M = 2.0
 STYLE = {**STYLE, "font.family": families()}
 
 
-def colour_of(condition: str) -> str:
-    """The colour of a condition; unknown names get a neutral one."""
-    return COLOURS.get(condition, "#444b55")
+def colour_of(variant: str) -> str:
+    """The colour of a variant; unknown names get a neutral one."""
+    return COLOURS.get(variant, "#444b55")
 
 
-def label_of(condition: str) -> str:
-    """What a condition is called in a legend."""
-    return CONDITIONS[condition].label if condition in CONDITIONS else condition
+def label_of(variant: str) -> str:
+    """What a variant is called in a legend."""
+    return VARIANTS[variant].label if variant in VARIANTS else variant
 
 
 def png(figure: Figure, dpi: int = 130) -> bytes:
@@ -74,13 +74,13 @@ def map_figure(
     reference: Course | None = None,
     columns: int = 3,
 ) -> Figure:
-    """The course once per condition, the driven lines coloured by signed deviation, off-track places marked.
+    """The course once per variant, the driven lines coloured by signed deviation, off-track places marked.
 
     Args:
         road: the course.
         curves: the numbered curves of the reference.
-        drives: condition -> its drives.
-        titles: condition -> panel title; the condition's label by default.
+        drives: variant -> its drives.
+        titles: variant -> panel title; the variant's label by default.
         reference: the line measured from; None is the road's centreline.
         columns: panels side by side at most.
     """
@@ -92,7 +92,7 @@ def map_figure(
         height = float(np.clip(width * span[1] / span[0], 0.55 * width, 1.25 * width))
         figure = Figure(figsize=(11.0, rows * (height + 0.35) + 0.75), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False)
-        for axes, (condition, tables) in zip(panels.flat, drives.items()):
+        for axes, (variant, tables) in zip(panels.flat, drives.items()):
             _draw_road(axes, road)
             _draw_curve_numbers(axes, road, reference or road, curves)
             for table in tables:
@@ -108,8 +108,8 @@ def map_figure(
                 markeredgewidth=1.0,
                 zorder=6,
             )
-            title = (titles or {}).get(condition, label_of(condition))
-            axes.set_title(title, color=colour_of(condition), fontsize=9.5)
+            title = (titles or {}).get(variant, label_of(variant))
+            axes.set_title(title, color=colour_of(variant), fontsize=9.5)
         for axes in list(panels.flat)[len(drives) :]:
             axes.set_visible(False)
         _map_legend(figure, panels, _name(road, reference))
@@ -219,12 +219,12 @@ def along_figure(
     reference: Course | None = None,
     kart_half_width_m: float = 0.65,
 ) -> Figure:
-    """Largest signed deviation over all starts at each place of the reference, all conditions in one axis.
+    """Largest signed deviation over all starts at each place of the reference, all variants in one axis.
 
     Args:
         road: whose edges are dashed, moved in by half a kart: beyond them its side is over the edge.
         curves: of the reference; shaded and numbered.
-        drives: condition -> its drives.
+        drives: variant -> its drives.
         reference: the line measured from; None is the road's centreline.
         kart_half_width_m: how far the edges are moved in.
     """
@@ -255,19 +255,19 @@ def along_figure(
             reach = max(reach, float(np.median(np.abs(foot.lateral_m))) + 0.5)
             axes.plot(foot.s_m[order], foot.lateral_m[order], color=INK, linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)
         axes.axhline(0.0, color="#9aa3ad", linewidth=0.8, zorder=1)
-        for condition, tables in drives.items():
+        for variant, tables in drives.items():
             station, worst = _bins(tables, line.length_m)
             reach = max(reach, float(np.nanmax(np.abs(worst), initial=0.0)) + 0.2)
-            axes.plot(station, worst, color=colour_of(condition), linewidth=1.7, label=label_of(condition), zorder=3)
+            axes.plot(station, worst, color=colour_of(variant), linewidth=1.7, label=label_of(variant), zorder=3)
             marks = np.concatenate([np.zeros(0), *(table["event_station_m"] for table in tables)])
             if len(marks):
-                # NaN-safe: a mark sits on the curve of its own condition.
+                # NaN-safe: a mark sits on the curve of its own variant.
                 at = worst[np.minimum(marks.astype(int), len(worst) - 1)]
                 axes.plot(
                     marks,
                     at,
                     "X",
-                    color=colour_of(condition),
+                    color=colour_of(variant),
                     markersize=7.5,
                     markeredgecolor="white",
                     markeredgewidth=0.9,
@@ -286,10 +286,10 @@ def along_figure(
 
 
 def curves_figure(rows: Mapping[str, Sequence[Mapping[str, Any]]], course: str) -> Figure:
-    """Largest deviation on each curve, conditions side by side.
+    """Largest deviation on each curve, variants side by side.
 
     Args:
-        rows: condition -> the ``curves`` of its deviation summary.
+        rows: variant -> the ``curves`` of its deviation summary.
         course: for the title.
     """
     with matplotlib.rc_context(STYLE):
@@ -298,10 +298,10 @@ def curves_figure(rows: Mapping[str, Sequence[Mapping[str, Any]]], course: str) 
         first = next(iter(rows.values()))
         width = 0.82 / max(1, len(rows))
         top = max((row["max_m"] or 0.0 for part in rows.values() for row in part), default=1.0)
-        for place, (condition, part) in enumerate(rows.items()):
+        for place, (variant, part) in enumerate(rows.items()):
             at = np.arange(len(part)) + (place - (len(rows) - 1) / 2.0) * width
             height = [row["max_m"] or 0.0 for row in part]
-            axes.bar(at, height, 0.92 * width, color=colour_of(condition), label=label_of(condition))
+            axes.bar(at, height, 0.92 * width, color=colour_of(variant), label=label_of(variant))
             for x, row in zip(at, part):
                 if row["max_m"] is None:
                     axes.text(
@@ -312,7 +312,7 @@ def curves_figure(rows: Mapping[str, Sequence[Mapping[str, Any]]], course: str) 
                         ha="center",
                         va="bottom",
                         fontsize=6.5,
-                        color=colour_of(condition),
+                        color=colour_of(variant),
                     )
                 elif row["off_track_events"]:
                     axes.plot(
@@ -341,7 +341,7 @@ def latency_figure(timings_ms: Mapping[str, Mapping[str, Mapping[str, float]]]) 
     """Stage times of planning: bars to the median, whiskers to the 95th percentile.
 
     Args:
-        timings_ms: name (a condition or a drive) -> stage -> ``{"p50": .., "p95": ..}``.
+        timings_ms: name (a variant or a drive) -> stage -> ``{"p50": .., "p95": ..}``.
     """
     with matplotlib.rc_context(STYLE):
         stages: list[str] = []
@@ -367,6 +367,6 @@ def latency_figure(timings_ms: Mapping[str, Mapping[str, Mapping[str, float]]]) 
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """Condition names in the table's order."""
-    known = list(CONDITIONS)
+    """Variant names in the table's order."""
+    known = list(VARIANTS)
     return sorted(names, key=lambda name: known.index(name) if name in known else len(known))

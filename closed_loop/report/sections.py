@@ -12,7 +12,7 @@ from typing import Any
 
 from closed_loop.comparison.deviation import reference_curves, verdict
 from closed_loop.comparison.measure import MeasuredDrive, measure_drive, read_json
-from closed_loop.comparison.runs import CONDITIONS
+from closed_loop.comparison.runs import VARIANTS
 from closed_loop.report import losses, plots
 from closed_loop.report.comparison import image, image_file, metres, number, percent
 from collector.calibration.intrinsics import cameras_of
@@ -27,24 +27,24 @@ OPEN_LOOP_PLOTS = {
     "error_by_horizon": "Mean distance from the driven path over the time ahead",
     "before_after": "Max deviation of every sample before and after",
     "error_by_curve": "Max deviation by curve label and radius",
-    "consistency": "Thought against path and against the truth",
+    "consistency": "Reasoning against path and against the truth",
     "min_ade": "minADE over the number of plans drawn",
     "examples": "Plans from above",
 }
 
 
 def open_loop(folder: Path) -> dict[str, Any]:
-    """The open-loop table of an evaluation: ``conditions`` -> means, ``by_label``, ``consistency``."""
+    """The open-loop table of an evaluation: ``variants`` -> means, ``by_label``, ``consistency``."""
     metrics = read_json(folder / "metrics.json")
-    conditions = metrics.get("conditions")
-    if not isinstance(conditions, dict) or not conditions:
-        raise MonoError(f"{folder / 'metrics.json'} has no conditions", "the run folder of evaluate")
+    variants = metrics.get("variants")
+    if not isinstance(variants, dict) or not variants:
+        raise MonoError(f"{folder / 'metrics.json'} has no variants", "the run folder of evaluate")
     distances = ("ade_1s_m", "ade_3s_m", "ade_6.4s_m", "fde_3s_m", "fde_6.4s_m")
     columns = [(key, f"{key[:3].upper()} {key[4:-2]}") for key in distances]
     columns.append(("max_deviation_3s_m", "max within 3s"))
-    labels = sorted({label for values in conditions.values() for label in values.get("by_label", {})})
+    labels = sorted({label for values in variants.values() for label in values.get("by_label", {})})
     rows = []
-    for name, values in conditions.items():
+    for name, values in variants.items():
         said = values.get("consistency")
         by_label = values.get("by_label", {})
         rows.append(
@@ -60,8 +60,8 @@ def open_loop(folder: Path) -> dict[str, Any]:
         )
     compared = None
     if metrics.get("verdicts"):
-        title, headings, cells = verdict_texts(metrics, wide=True)
-        compared = {"title": title, "headings": headings, "rows": cells}
+        title, headings, runs = verdict_texts(metrics, wide=True)
+        compared = {"title": title, "headings": headings, "rows": runs}
     return {
         "columns": [heading for _key, heading in columns],
         "labels": labels,
@@ -166,12 +166,12 @@ def _drive_name(drive: MeasuredDrive) -> str:
     parameters = drive.metrics.get("parameters") or {}
     cameras = str(parameters.get("cameras") or "mono")
     name = ("adapter-" if parameters.get("adapter") else "base-") + cameras.removeprefix("mono-")
-    return name if name in CONDITIONS else f"{'adapter' if parameters.get('adapter') else 'base'}-{cameras}"
+    return name if name in VARIANTS else f"{'adapter' if parameters.get('adapter') else 'base'}-{cameras}"
 
 
 def _drive_texts(drive: MeasuredDrive) -> dict[str, str]:
     """The figures of one drive, name -> text, in the order shown."""
-    metrics, part, said = drive.metrics, drive.summary, drive.thoughts
+    metrics, part, said = drive.metrics, drive.summary, drive.reasonings
 
     def spread(key: str, unit: str = " s", digits: int = 2) -> str:
         values = metrics.get(key)
@@ -188,7 +188,7 @@ def _drive_texts(drive: MeasuredDrive) -> dict[str, str]:
         "leaves the road": f"{part['off_track_events']}x",
         "laps (driven)": f"{part['laps_finished']} of {part['laps_asked']} ({part['laps_driven']:.2f})",
         "mean speed": f"{part['mean_speed_mps']:.2f} m/s",
-        "thought and path (coverage)": f"{percent(said['consistent'])} ({percent(said['coverage'])})" if said else "-",
+        "reasoning, path (coverage)": f"{percent(said['consistent'])} ({percent(said['coverage'])})" if said else "-",
         "thinks curve, drives straight": f"{percent(said['thinks_curve_drives_straight'])} of {said['curve_plans']}"
         if said
         else "-",

@@ -20,7 +20,7 @@ from rclpy.node import Node
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import Driver, DriverConfig, Tick
 from closed_loop.control.off_track import OffRoadWatch
-from closed_loop.control.safety_monitor import SupervisorLimits
+from closed_loop.control.safety_monitor import SafetyLimits
 from closed_loop.course.design import course_named
 from closed_loop.ros.log import DriveLog
 from closed_loop.ros.policy_process import DEFAULT_POLICY, PlanReply, PolicyProcess, PolicySpec
@@ -62,7 +62,7 @@ class DriveNode(Node):
                 v["replan_s"],
                 frames_of(v["cameras"]),
                 v["rolling_start_mps"],
-                SupervisorLimits(v["frame_timeout_s"], v["odometry_timeout_s"], v["plan_timeout_s"]),
+                SafetyLimits(v["frame_timeout_s"], v["odometry_timeout_s"], v["plan_timeout_s"]),
                 ControllerConfig(steering_gain=v["steering_gain"], max_speed_mps=v["max_speed_mps"]),
                 read_calibration(v["calibration"]).required_lag_s if v["calibration"] else 0.0,
             ),
@@ -128,7 +128,7 @@ class DriveNode(Node):
         try:
             image = rgb_of(message)
         except MonoError as error:
-            # Once per kind: the supervisor brakes for want of frames and this says why there are none.
+            # Once per kind: the safety monitor brakes for want of frames and this says why there are none.
             if str(error) not in self._bad_frames:
                 self._bad_frames.add(str(error))
                 self.get_logger().error(str(error))
@@ -148,7 +148,7 @@ class DriveNode(Node):
 
     def _on_plan(self, reply: PlanReply) -> None:
         placed = self.driver.policy_plan(reply.plan)
-        defect = "" if placed else self.driver.supervisor.defect or "from before a jump"
+        defect = "" if placed else self.driver.safety_monitor.defect or "from before a jump"
         self._log.plan(reply, self._odometry_ns or reply.plan.stamp_ns, defect)
         if placed is not None:
             self._say.plan(placed.plan, placed.poses_map)
@@ -266,7 +266,7 @@ class DriveNode(Node):
                 "laps": self.mission.laps_done,
                 "complete": complete,
                 "frames": {"received": self.driver.frames.received, "lost": self.driver.frames.lost},
-                "brakes": dict(self.driver.supervisor.brakes),
+                "brakes": dict(self.driver.safety_monitor.brakes),
                 "jumps": self.driver.jumps,
                 "parameters": v,
             }

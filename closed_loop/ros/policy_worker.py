@@ -59,7 +59,7 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
         try:
             header, arrays = pack_plan(policy.plan(unpack_observation(*request)))
             header["compute_ms"] = (time.perf_counter() - start_s) * 1e3
-        except Exception as error:  # one bad frame must not end the drive; the supervisor brakes meanwhile
+        except Exception as error:  # one bad frame must not end the drive; the safety monitor brakes meanwhile
             if not isinstance(error, MonoError):
                 traceback.print_exc()
             header, arrays = {"error": str(error) or type(error).__name__}, {}

@@ -1,4 +1,4 @@
-"""What the driver says: its commands, its plan and thought, and how it is; each from one call."""
+"""What the driver says: its commands, its plan and reasoning, and how it is; each from one call."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class DrivePublishing:
         self._send(CONTROL_CMD, message)
 
     def plan(self, plan: Plan, poses_map: NDArray[np.float64]) -> None:
-        """The planned path in the map, (64, 3), each pose with the time it is meant for, and the thought behind it."""
+        """The planned path in the map, (64, 3), each pose with the time it is meant for, and its reasoning."""
         path = self._types[PLANNED_PATH]()
         path.header.frame_id = MAP_FRAME
         set_stamp(path.header.stamp, plan.stamp_ns)

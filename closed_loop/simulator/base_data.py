@@ -1,6 +1,6 @@
 """Render the four-camera shards from which the tiny base is trained.
 
-Each shard is one seeded random course: the teacher is led astray for a moment, recovers, and from the moment of
+Each shard is one seeded random course: the expert is led astray for a moment, recovers, and from the moment of
 recovery on every tenth of a second is a sample. No ROS, one process per core.
 """
 
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FOUR_CAMERAS
-from closed_loop.simulator.expert import DisturbanceConfig, Teacher, TeacherConfig, draw_phase
+from closed_loop.simulator.expert import DisturbanceConfig, Expert, ExpertConfig, draw_phase
 from closed_loop.simulator.scene import Scene
 from closed_loop.simulator.vehicle import Vehicle
 from collector.common.errors import MonoError
@@ -68,9 +68,9 @@ def drive_episode(
         Poses (T, 3) every 0.1 s, and the first and last index that is a t0.
     """
     disturbance = DisturbanceConfig()
-    teacher, vehicle = Teacher(course, TeacherConfig()), Vehicle()
+    expert, vehicle = Expert(course, ExpertConfig()), Vehicle()
     station = rng.uniform(0.0, course.length_m)
-    speed = float(course.at(station, teacher.speed_mps)) * rng.uniform(0.7, 1.1)
+    speed = float(course.at(station, expert.speed_mps)) * rng.uniform(0.7, 1.1)
     lateral, heading = rng.uniform(-1.0, 1.0), rng.normal(0.0, 0.15)
     clean = rng.random() < config.clean_share
     phase = draw_phase(rng, 0.0, course, vehicle.params, disturbance)
@@ -88,7 +88,7 @@ def drive_episode(
             poses.append(vehicle.state.pose)
         if index % CONTROL_EVERY == 0:
             now = index * PHYSICS_S
-            command = teacher.command(vehicle.state, now, None if clean else phase.at(now))
+            command = expert.command(vehicle.state, now, None if clean else phase.at(now))
             steer, accel = command.steer_rad, command.accel_mps2
         vehicle.step(steer, accel, PHYSICS_S)
     return np.array(poses), first, last

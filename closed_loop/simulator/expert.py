@@ -1,4 +1,4 @@
-"""The teacher: a driver that knows the course, as the teams' own controllers do, and can err on purpose.
+"""The expert: a driver that knows the course, as the teams' own controllers do, and can err on purpose.
 
 It looks ahead on a chosen line from where the kart will be when its command takes effect (pure pursuit,
 R. C. Coulter, CMU-RI-TR-92-01), and keeps a speed that the bends, its throttle and its brakes allow.
@@ -20,8 +20,8 @@ FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class TeacherConfig:
-    """How the teacher drives. Lengths in metres, speeds in m/s, accelerations in m/s^2."""
+class ExpertConfig:
+    """How the expert drives. Lengths in metres, speeds in m/s, accelerations in m/s^2."""
 
     max_speed_mps: float = 5.0
     min_speed_mps: float = 1.0
@@ -57,7 +57,7 @@ class DisturbanceConfig:
 
 @dataclass(frozen=True)
 class DisturbedPhase:
-    """One drawn phase: between two times the teacher tracks the wrong line, its steering shaking slowly."""
+    """One drawn phase: between two times the expert tracks the wrong line, its steering shaking slowly."""
 
     start_s: float
     end_s: float
@@ -91,7 +91,7 @@ def draw_phase(
     )
 
 
-def speed_profile(course: Course, config: TeacherConfig) -> FloatArray:
+def speed_profile(course: Course, config: ExpertConfig) -> FloatArray:
     """(N,) highest allowed speed at each point: bends first, then brakes (backwards) and throttle (forwards).
 
     An open course ends at a standstill.
@@ -114,12 +114,12 @@ def speed_profile(course: Course, config: TeacherConfig) -> FloatArray:
     return speed
 
 
-class Teacher:
+class Expert:
     """Drives one kart on one course; remembers its own recent commands to know what is under way."""
 
-    def __init__(self, course: Course, config: TeacherConfig | None = None) -> None:
+    def __init__(self, course: Course, config: ExpertConfig | None = None) -> None:
         self.course = course
-        self.config = config or TeacherConfig()
+        self.config = config or ExpertConfig()
         self.speed_mps = speed_profile(course, self.config)
         self._sent: deque[tuple[float, float]] = deque()
         self._station_m: float | None = None
@@ -196,20 +196,20 @@ class Teacher:
         return min(max(wanted, -c.vehicle.max_decel_mps2), c.accel_mps2)
 
 
-class TeacherPool:
-    """One teacher per course, made when first needed: worlds that change courses ask it at every command."""
+class ExpertPool:
+    """One expert per course, made when first needed: worlds that change courses ask it at every command."""
 
-    def __init__(self, config: TeacherConfig | None = None) -> None:
-        self.config = config or TeacherConfig()
-        self._teachers: dict[int, Teacher] = {}
-        self._current: Teacher | None = None
+    def __init__(self, config: ExpertConfig | None = None) -> None:
+        self.config = config or ExpertConfig()
+        self._experts: dict[int, Expert] = {}
+        self._current: Expert | None = None
 
-    def for_course(self, course: Course) -> Teacher:
-        """The teacher of a course, its memory cleared whenever the course changes."""
-        teacher = self._teachers.get(id(course))
-        if teacher is None or teacher.course is not course:
-            teacher = self._teachers[id(course)] = Teacher(course, self.config)
-        if teacher is not self._current:
-            teacher.reset()
-            self._current = teacher
-        return teacher
+    def for_course(self, course: Course) -> Expert:
+        """The expert of a course, its memory cleared whenever the course changes."""
+        expert = self._experts.get(id(course))
+        if expert is None or expert.course is not course:
+            expert = self._experts[id(course)] = Expert(course, self.config)
+        if expert is not self._current:
+            expert.reset()
+            self._current = expert
+        return expert

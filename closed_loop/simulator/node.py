@@ -23,7 +23,7 @@ from rclpy.node import Node
 
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT
-from closed_loop.simulator.expert import TeacherConfig, TeacherPool
+from closed_loop.simulator.expert import ExpertConfig, ExpertPool
 from closed_loop.simulator.pacing import Pacer, is_due
 from closed_loop.simulator.publishing import Publishing
 from closed_loop.simulator.vehicle import Command
@@ -74,9 +74,9 @@ class SimulatorNode(Node):
         self.world = World(_courses(v), v["seed"], world_config(v))
         if not v["episode_s"]:
             self._place_at_start()
-        self._teachers = TeacherPool(TeacherConfig(max_speed_mps=v["max_speed_mps"]))
+        self._experts = ExpertPool(ExpertConfig(max_speed_mps=v["max_speed_mps"]))
         self._camera = replace(FRONT, width_px=v["image_width"], height_px=v["image_height"]) if v["camera"] else None
-        self._say = Publishing(self, self._camera, self.world.config.vehicle, v["teacher"])
+        self._say = Publishing(self, self._camera, self.world.config.vehicle, v["expert"])
         self._heard = Heard()
         self._command = STANDSTILL
         self._frames = 0
@@ -88,7 +88,7 @@ class SimulatorNode(Node):
             (CONTROL_MODE_REQUEST, self._on_mode),
             (AWSIM_RESET, self._on_reset),
         ):
-            if topic is not CONTROL_CMD or not v["teacher"]:
+            if topic is not CONTROL_CMD or not v["expert"]:
                 self.create_subscription(message_class(topic.type), topic.name, callback, qos_profile(topic))
 
     # Messages in, in the callback thread.
@@ -129,7 +129,7 @@ class SimulatorNode(Node):
                 step += 1
                 if world.episode != episode:
                     episode = world.episode
-                    self._teachers.for_course(world.course).reset()
+                    self._experts.for_course(world.course).reset()
                 pacer.wait(world.time_s)
                 if time.monotonic() >= next_report_s:
                     next_report_s += PROGRESS_S
@@ -153,17 +153,17 @@ class SimulatorNode(Node):
 
         if due(CLOCK.rate_hz):
             say.clock(stamp_ns)
-        if self.values["teacher"]:
+        if self.values["expert"]:
             if due(CONTROL_HZ):
-                teacher = self._teachers.for_course(world.course)
-                self._command = teacher.command(state, world.time_s, world.disturbance)
+                expert = self._experts.for_course(world.course)
+                self._command = expert.command(state, world.time_s, world.disturbance)
                 say.command(stamp_ns, self._command, state)
         else:
             self._command = obeyed(heard)
         if due(ODOMETRY.rate_hz):
             say.odometry(stamp_ns, state)
         if due(VELOCITY_STATUS.rate_hz):
-            autonomous = self.values["teacher"] or heard.autonomous
+            autonomous = self.values["expert"] or heard.autonomous
             say.vehicle(stamp_ns, state, heard.gear, MODE_AUTONOMOUS if autonomous else MODE_MANUAL)
         if due(AWSIM_STATUS.rate_hz):
             say.status(self._status())
@@ -196,7 +196,7 @@ class SimulatorNode(Node):
         self._heard = Heard(gear=self._heard.gear)
         self._command = STANDSTILL
         self._place_at_start()
-        self._teachers.for_course(self.world.course).reset()
+        self._experts.for_course(self.world.course).reset()
         self._say.state("Start")
 
     def _place_at_start(self) -> None:
@@ -240,9 +240,9 @@ def obeyed(heard: Heard) -> Command:
 
 
 def world_config(values: dict[str, Any]) -> WorldConfig:
-    """The world's settings from the node's parameters; ``perturbation`` scales every error on purpose."""
-    plain, scale = WorldConfig(), values["perturbation"]
-    calm, errors = plain.disturbance, values["teacher"] and scale > 0.0
+    """The world's settings from the node's parameters; ``disturbance`` scales every error on purpose."""
+    plain, scale = WorldConfig(), values["disturbance"]
+    calm, errors = plain.disturbance, values["expert"] and scale > 0.0
     return replace(
         plain,
         episode_s=values["episode_s"] or None,

@@ -45,13 +45,13 @@ class Publishing:
         node: the node they belong to.
         camera: mounted on the kart; None for a simulator without one, which then has no camera topics.
         params: the kart, for its yaw rate.
-        teacher: whether ``control_cmd`` is ours to publish.
+        expert: whether ``control_cmd`` is ours to publish.
     """
 
-    def __init__(self, node: Node, camera: Camera | None, params: VehicleParams, teacher: bool) -> None:
+    def __init__(self, node: Node, camera: Camera | None, params: VehicleParams, expert: bool) -> None:
         self._params = params
         topics = [topic for topic in FROM_SIMULATOR if camera or topic not in (CAMERA_IMAGE, CAMERA_INFO)]
-        if teacher:
+        if expert:
             topics.append(CONTROL_CMD)
         self._types = {topic: message_class(topic.type) for topic in topics}
         self._publishers = {
@@ -91,7 +91,7 @@ class Publishing:
             self._send(topic, message)
 
     def command(self, stamp_ns: int, command: Command, state: VehicleState) -> None:
-        """The teacher's command, as a team's controller would publish it."""
+        """The expert's command, as a team's controller would publish it."""
         message = self._types[CONTROL_CMD]()
         for stamp in (message.stamp, message.lateral.stamp, message.longitudinal.stamp):
             set_stamp(stamp, stamp_ns)

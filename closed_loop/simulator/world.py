@@ -1,7 +1,7 @@
 """The world: a kart on a course, in steps of ten milliseconds, with its laps, its errors and its cameras.
 
 With several courses and ``episode_s`` the kart is placed on the next course when its time is over, at a drawn
-place, beside and askew, sometimes with a teacher told to err: data to learn recoveries from. Without, it
+place, beside and askew, sometimes with an expert told to err: data to learn recoveries from. Without, it
 drives on: continuous laps.
 """
 
@@ -173,7 +173,7 @@ class World:
 
     @property
     def disturbance(self) -> Disturbance | None:
-        """What the teacher is to do wrong now; None outside disturbed phases."""
+        """What the expert is to do wrong now; None outside disturbed phases."""
         return self._phase.at(self.time_s) if self._phase else None
 
     # ------------------------------------------------------------ what happens

@@ -1,4 +1,4 @@
-"""Bags to samples: pair frames with poses on header stamps, cut, label, write thoughts, keep only what agrees.
+"""Bags to samples: pair frames with poses on header stamps, cut, label, write reasoning texts, keep only what agrees.
 
 Every frame of a bag ends in exactly one place: kept, quarantined (its text and its path disagree), or rejected for a
 counted reason. The sum is checked. Reading streams, so memory does not grow with a recording's length.

@@ -18,17 +18,17 @@ from collector.ros.topics import AWSIM_STATUS, ODOMETRY, VELOCITY_STATUS
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """Cut recorded bags into samples of one front image, a thought and a path that agree.
+    """Cut recorded bags into samples of one front image, a reasoning and a path that agree.
 
     Attributes:
         bags: bag folders (metadata.yaml inside) or single .mcap / .db3 files.
         out: dataset folder to write.
         stride: use every n-th frame; 10 Hz frames with stride 5 give two samples a second.
         val_fraction: share of the driving kept for validation, by laps, with a guard band around it.
-        seed: of the split and of the phrasing of the thoughts.
+        seed: of the split and of the phrasing of the reasoning texts.
         reasoning: JSONL of texts to curate instead of writing our own: {"stamp_ns": .., "reasoning": "..",
             "bag": ".."} (bag is optional); frames without a text are rejected.
-        reasoning_language: of the thoughts we write: en, as the released model speaks, or ja.
+        reasoning_language: of the reasoning texts we write: en, as the released model speaks, or ja.
         calibration: YAML of `alpamayo-mono calibrate`; poses are then taken at each stamp minus its lag, the moment
             that the picture shows. Without one a picture is taken to show its stamp.
         image_topic: camera topic; by default our JPEG topic, else the raw one.
@@ -36,7 +36,7 @@ class BuildConfig:
             PoseWithCovarianceStamped.
         velocity_topic: VelocityReport, used where the bag has it.
         status_topic: the simulator's status with the lap count, used where the bag has it.
-        min_speed_mps: a frame whose kart is on average slower than this over the thought's window stands still.
+        min_speed_mps: a frame whose kart is on average slower than this over the reasoning's window stands still.
         frame_tolerance_s: how far an older frame may lie from its ideal time.
         jpeg_quality: for frames recorded raw; recorded JPEG is kept byte for byte.
         track: what counts as one continuous motion, and smoothing of noisy poses.

@@ -1,4 +1,4 @@
-"""One frame in, one sample out, or the reason why not: poses at the frame's stamp, label, thought, verdict."""
+"""One frame in, one sample out, or the reason why not: poses at the frame's stamp, label, reasoning, verdict."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class SampleCutter:
         drive: the recording's poses.
         config: settings of the build.
         validation: stretches kept for validation, of all recordings.
-        texts: thoughts to curate; None writes our own.
+        texts: reasoning texts to curate; None writes our own.
         lag_ns: what a picture shows was so long before its stamp; poses are taken then.
     """
 
@@ -168,7 +168,7 @@ class SampleCutter:
         return max(1, min(FUTURE_STEPS, round(self._config.thresholds.window_s / DT_S)))
 
     def _seen_m(self, poses: NDArray[np.float64]) -> float:
-        """How far (80, 3) poses go within the thought's window."""
+        """How far (80, 3) poses go within the reasoning's window."""
         steps = np.diff(poses[HISTORY_STEPS - 1 : HISTORY_STEPS + self._window, :2], axis=0)
         return float(np.sum(np.hypot(steps[:, 0], steps[:, 1])))
 

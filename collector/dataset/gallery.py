@@ -1,4 +1,4 @@
-"""A sample as a card for a page: the picture with the path on the road, the path from above, the thought."""
+"""A sample as a card for a page: the picture with the path on the road, the path from above, the reasoning."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Card:
         state: ``kept`` or ``quarantined``.
         image: JPEG as a data URI, empty where the frame cannot be read, and then ``fault`` says why.
         above: the path from above, SVG.
-        radius: in words. curvature_1pm: largest in the thought's window, to sort by.
+        radius: in words. curvature_1pm: largest in the reasoning's window, to sort by.
         claim: what the text claims, measured: what the path does, verdict: why it is quarantined (kept: empty).
     """
 

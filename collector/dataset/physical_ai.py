@@ -60,11 +60,11 @@ class PhysicalAiConfig:
         clips: clip ids; by default all that are downloaded.
         stride: use every n-th frame of 10 Hz.
         val_fraction: share of the clips kept for validation.
-        seed: of the split and of the phrasing of the thoughts.
+        seed: of the split and of the phrasing of the reasoning texts.
         reasoning: JSONL of texts to curate instead of writing our own: {"bag": "<clip id>", "stamp_ns": ..,
             "reasoning": ".."}.
-        reasoning_language: of the thoughts we write: en, as the released model speaks, or ja.
-        min_speed_mps: a frame whose car is on average slower than this over the thought's window stands still.
+        reasoning_language: of the reasoning texts we write: en, as the released model speaks, or ja.
+        min_speed_mps: a frame whose car is on average slower than this over the reasoning's window stands still.
         jpeg_quality: of the pictures.
         track: what counts as one continuous motion, and which poses are cleaned.
         thresholds: of the curve labels. Roads bend less than kart courses: curve-curvature-1pm 0.01 takes bends of

@@ -56,7 +56,7 @@ class _Strict(BaseModel):
 
 
 class Curve(_Strict):
-    """The curve label of the thought's window (:class:`collector.geometry.curvature.CurveLabel`).
+    """The curve label of the reasoning's window (:class:`collector.geometry.curvature.CurveLabel`).
 
     A straight path has in ``entry_m`` the length driven in the window, before which no curve begins: Hugging Face
     learns the type of a column from the first lines, and many straights in a row would teach it "always null". (A
@@ -86,12 +86,12 @@ class Sample(_Strict):
         bag: name of the recording.
         lap: lap count at t0, 0 where not recorded.
         stamp_ns: header stamp of the frame at t0; t0 is earlier by the lag of the manifest's calibration.
-        reasoning: the thought.
+        reasoning: the reasoning.
         history: 16 poses [x, y, yaw] at t0-1.5 s ... t0, the last one the origin.
         future: 64 poses at t0+0.1 ... t0+6.4 s.
         dt_s: time between poses.
         speed_mps: wheel speed at t0 where recorded, else from the poses.
-        curve: label of the path within the thought's window.
+        curve: label of the path within the reasoning's window.
         claim: what the reasoning claims.
         split: train or val.
     """

@@ -186,7 +186,7 @@ def survey_dataset(
 
 
 def radius_m(sample: Sample) -> float:
-    """Smallest radius within the thought's window, metres; infinite on a line without curvature."""
+    """Smallest radius within the reasoning's window, metres; infinite on a line without curvature."""
     curvature = abs(sample.curve.max_abs_curvature_1pm)
     return 1.0 / curvature if curvature > 1e-9 else float("inf")
 

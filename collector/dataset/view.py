@@ -140,7 +140,7 @@ def _context(config: ViewConfig, survey: Survey, cameras: DatasetCameras) -> dic
         "ahead_m": f"{cameras.other.x_m:.2f}",
         "charts": [
             ("curve label", _bars({name: name for name in LABELS}, kept.labels, refused.labels)),
-            ("smallest radius in the thought's window", _bars(radii, kept.radius_m, refused.radius_m)),
+            ("smallest radius in the reasoning's window", _bars(radii, kept.radius_m, refused.radius_m)),
             ("speed at t0", _bars(speeds, kept.speed_mps, refused.speed_mps)),
             ("split", _bars({name: name for name in ("train", "val")}, kept.splits, refused.splits)),
         ],

@@ -223,7 +223,7 @@ def _who_drives(ros: RosFacts) -> Row:
         ros,
         "warning",
         "nobody drives, and a kart that stands still gives no samples: start a controller (control_method:=), or "
-        "alpamayo-mono simulate teacher:=true",
+        "alpamayo-mono simulate expert:=true",
         silent="the controller is silent: has the session started, is the control mode autonomous?",
     )
 
@@ -236,7 +236,7 @@ def _other_driver(ros: RosFacts) -> Row:
         "other drivers",
         "failed",
         f"{nodes(facts.publishers)} publishes it too ({facts.received} messages came)",
-        "stop it, two drivers fight: start Autoware without a controller, the embedded simulator with teacher:=false "
+        "stop it, two drivers fight: start Autoware without a controller, the embedded simulator with expert:=false "
         "(a node that was killed stays listed for up to 20 s)",
         CONTROL_CMD.name,
     )
@@ -268,7 +268,7 @@ def _obeys(name: str, topic: Topic, ros: RosFacts, bad: State) -> Row:
             "use the messages of the competition's stack (autoware_auto)",
             topic.name,
         )
-    cure = "start AWSIM in this domain, or the embedded simulator with teacher:=false"
+    cure = "start AWSIM in this domain, or the embedded simulator with expert:=false"
     return Row(
         name, bad, "nobody listens", cure if has_simulator(ros) else "start the simulator (row simulator)", topic.name
     )

@@ -32,7 +32,7 @@ class CurveThresholds:
     """Every number that decides a label; printed in every manifest.
 
     Attributes:
-        window_s: how far ahead a thought speaks.
+        window_s: how far ahead a reasoning speaks.
         resample_m: spacing of the curvature profile.
         smooth_m: chord length of the curvature measurement; bends shorter than this are blurred.
         curve_curvature_1pm: at least this much is a curve (0.04 = radius 25 m).

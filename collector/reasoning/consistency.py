@@ -1,4 +1,4 @@
-"""What a path really does, and whether a thought says so.
+"""What a path really does, and whether a reasoning says so.
 
 :func:`measure_motion` looks at the next ``window_s`` seconds of a path; :func:`judge` compares that with a
 claim on both axes. The same two functions curate datasets, score a model's consistency and judge what the
@@ -23,7 +23,7 @@ Verdict = Literal["agree", "contradict", "no_claim"]
 
 @dataclass(frozen=True)
 class Motion:
-    """What a path does within the window of a thought.
+    """What a path does within the window of a reasoning.
 
     Attributes:
         lateral: direction of the first curve, or straight.

@@ -20,7 +20,7 @@ _LATIN = re.compile("[A-Za-z]")
 
 
 def parse_claim(text: str) -> Claim:
-    """Read the claims of an English or Japanese thought.
+    """Read the claims of an English or Japanese reasoning.
 
     What the driver does ("steer right") outranks what the road does ("the lane bends right"); among equals
     the first one counts, so an S-bend claims its first direction. A stop outranks the slowing down that leads

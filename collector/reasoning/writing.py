@@ -1,4 +1,4 @@
-"""Thoughts written from geometry: one English or Japanese sentence naming cause and action on both axes.
+"""Reasoning texts written from geometry: one English or Japanese sentence naming cause and action on both axes.
 
 The grammar is small on purpose: a tiny model must learn its words, and :func:`collector.reasoning.parser.parse_claim`
 must read every sentence back to exactly the motion it was written from. Bends are graded (gentle, plain,
@@ -51,7 +51,7 @@ _SIDE_WORD = re.compile(
 def write_reasoning(
     motion: Motion, seed: int, thresholds: CurveThresholds = DEFAULT_THRESHOLDS, language: Language = "en"
 ) -> str:
-    """Write the thought of a motion.
+    """Write the reasoning of a motion.
 
     Args:
         motion: what the path will do.
@@ -77,12 +77,12 @@ def write_reasoning(
 
 
 def swap_sides(text: str) -> str:
-    """A thought as a mirror tells it: left and right exchanged, in English and Japanese."""
+    """A reasoning as a mirror tells it: left and right exchanged, in English and Japanese."""
     return _SIDE_WORD.sub(lambda word: word["kept"] or _MIRRORED[word.group()], text)
 
 
 def bend_grade(curve: CurveSegment, thresholds: CurveThresholds = DEFAULT_THRESHOLDS) -> str:
-    """How tight a curve is, in the words of a thought: gentle, plain or sharp."""
+    """How tight a curve is, in the words of a reasoning: gentle, plain or sharp."""
     if curve.max_abs_curvature_1pm < thresholds.gentle_curvature_1pm:
         return "gentle"
     return "sharp" if curve.max_abs_curvature_1pm > thresholds.sharp_curvature_1pm else "plain"

@@ -175,7 +175,7 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument(
         "max_speed_mps",
         5.0,
-        "speed limit of teacher and driver, m/s",
+        "speed limit of expert and driver, m/s",
         nodes=("drive_node", "simulator"),
         minimum=0.5,
         maximum=20.0,
@@ -252,16 +252,16 @@ ARGUMENTS: tuple[Argument, ...] = (
         minimum=0.0,
     ),
     Argument(
-        "perturbation",
+        "disturbance",
         1.0,
-        "scale of the teacher's recovery lessons (start offsets, headings, steering noise); 0 drives cleanly",
+        "scale of the expert's recovery lessons (start offsets, headings, steering noise); 0 drives cleanly",
         nodes=("simulator",),
         minimum=0.0,
         maximum=3.0,
         verb_defaults={"drive": 0.0},
     ),
     Argument(
-        "teacher",
+        "expert",
         True,
         "the built-in driver publishes control_cmd, as a team's own controller would",
         nodes=("simulator",),
@@ -385,7 +385,7 @@ ARGUMENTS: tuple[Argument, ...] = (
         nodes=("drive_node",),
     ),
     Argument("flow_steps", 10, "Euler steps of the action expert", nodes=("drive_node",), minimum=1, maximum=100),
-    Argument("reasoning", True, "false skips the thought and answers with the trajectory alone", nodes=("drive_node",)),
+    Argument("reasoning", True, "false skips it and answers with the trajectory alone", nodes=("drive_node",)),
     Argument("device", "cpu", "torch device of the model: cpu, cuda, cuda:1", nodes=("drive_node",)),
     Argument(
         "steering_gain",

@@ -68,7 +68,7 @@ def adapter_card(config: Any, base_folder: Path, metrics: Mapping[str, Any]) -> 
         "",
         *_losses(metrics),
         "",
-        "Text: cross-entropy of the thought's tokens. Flow: mean squared error of the velocity field in the",
+        "Text: cross-entropy of the reasoning's tokens. Flow: mean squared error of the velocity field in the",
         "normalised action space, no error in metres; for those evaluate it as above.",
         "",
         EVALUATION,
@@ -105,15 +105,15 @@ def add_evaluation(adapter: Path, metrics: Mapping[str, Any], dataset: str) -> b
     lines = [
         f"{metrics['samples']} samples of {dataset}, cameras {metrics['cameras']}; code {git_commit() or 'unknown'}.",
         "",
-        "| condition | max deviation within 3 s | result | ADE 3 s | FDE 6.4 s | path as thought (coverage) |",
+        "| variant | max deviation within 3 s | result | ADE 3 s | FDE 6.4 s | path as reasoning (coverage) |",
         "|---|---|---|---|---|---|",
     ]
     for row in metrics["table"]:
-        values = metrics["conditions"][row["condition"]]
+        values = metrics["variants"][row["variant"]]
         said = values.get("consistency")
         agrees = f"{percent(said['consistent'])} ({percent(said['coverage'])})" if said else "-"
         lines.append(
-            f"| {row['condition']} | {row['max_deviation_m']:.2f} m | {row['result']} | {values['ade_3s_m']:.2f} m "
+            f"| {row['variant']} | {row['max_deviation_m']:.2f} m | {row['result']} | {values['ade_3s_m']:.2f} m "
             f"| {values['fde_6.4s_m']:.2f} m | {agrees} |"
         )
     over = f"{bootstrap['groups']} {bootstrap['group']}"

@@ -1,4 +1,4 @@
-"""Writing the thought: batched decoding with trajectory words forbidden, each row to its own end."""
+"""Writing the reasoning: batched decoding with trajectory words forbidden, each row to its own end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generation:
-    """Thoughts and what the expert needs to drive from them.
+    """Reasoning texts and what the expert needs to drive from them.
 
     Attributes:
         tokens: per row the generated ids, up to and including ``<|traj_future_start|>``.
@@ -53,13 +53,13 @@ def generate(
         temperature: 0 is greedy.
         top_p: share of probability to sample from.
         generator: for sampling, on the model's device.
-        forced: (B, n) ids to write instead of the model's choice, for tests and for forcing a thought.
+        forced: (B, n) ids to write instead of the model's choice, for tests and for forcing a reasoning.
 
     Raises:
         MonoError: no room, or a prefix without hidden states.
     """
     if max_new_tokens < 2 or prefix.hidden is None:
-        raise MonoError("no room to write a thought", "max_new_tokens >= 2 and a prefix from run_prefix")
+        raise MonoError("no room to write a reasoning", "max_new_tokens >= 2 and a prefix from run_prefix")
     settings, device = model.settings, prefix.hidden.device
     end_id = settings.token_ids.future_start
     language = model.vlm.model.language_model
@@ -69,7 +69,7 @@ def generate(
     hidden = prefix.hidden[rows, prefix.filled.sum(-1) - 1]
     filled, position = prefix.filled, prefix.next_position
     done = torch.zeros(len(prefix), dtype=torch.bool, device=device)
-    cut, thought_over = done.clone(), done.clone()
+    cut, reasoning_over = done.clone(), done.clone()
     written: list[Tensor] = []
     for step in range(max_new_tokens):
         if forced is not None and step < forced.shape[1]:
@@ -80,14 +80,14 @@ def generate(
             token = _choose(logits, temperature, top_p, generator)
         if step >= max_new_tokens - 2:
             late = ~done & (token != end_id)
-            # Two places left: close the thought if it is open, then start the trajectory.
+            # Two places left: close the reasoning if it is open, then start the trajectory.
             closing = step == max_new_tokens - 2
             ending = torch.full_like(token, cot_end_id if closing else end_id)
             if closing:
-                ending = torch.where(thought_over, torch.full_like(token, end_id), ending)
+                ending = torch.where(reasoning_over, torch.full_like(token, end_id), ending)
             cut = cut | late & (ending != token)
             token = torch.where(late, ending, token)
-        thought_over = thought_over | (token == cot_end_id)
+        reasoning_over = reasoning_over | (token == cot_end_id)
         alive = ~done
         filled = torch.cat([filled, alive[:, None]], dim=1)
         written.append(torch.where(alive, token, torch.full_like(token, -1)))

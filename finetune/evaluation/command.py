@@ -1,4 +1,4 @@
-"""Open-loop evaluation: planned paths and thoughts against what was really driven, on identical samples."""
+"""Open-loop evaluation: planned paths and reasoning texts against what was really driven, on identical samples."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class EvaluateConfig:
     """Open-loop evaluation of a base model, or of base and adapter side by side.
 
     Plans every sample of a split (or of one clip) as in driving and compares with what was really driven: errors by
-    horizon and curve, whether thought and path agree, three drivers without a camera beside them, and for each figure
+    horizon and curve, whether reasoning and path agree, three drivers without a camera beside them, and for each figure
     whether the adapter made it better, worse, or whether that is undecided.
 
     Attributes:
@@ -94,7 +94,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Plans go into ``plans.jsonl`` as they are made; the tables and plots follow at the end.
 
     Raises:
-        MonoError: no sample, an unusable model or adapter, or no sample that every condition could be judged on.
+        MonoError: no sample, an unusable model or adapter, or no sample that every variant could be judged on.
     """
     config = replace(config, model=resolve_model(config.model))
     if config.adapter is not None:  # rather now than after the whole pass of the base
@@ -108,10 +108,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     with plans.open("w", encoding="utf-8") as log:
         thinking = _plan_models(config, samples, folder, log)
         blind, regressor = _plan_baselines(config, samples, log)
-    conditions = [*thinking, *blind]
-    chosen = identical_samples(conditions)
+    variants = [*thinking, *blind]
+    chosen = identical_samples(variants)
     groups = group_samples(samples)
-    summaries = {scores.name: scores.summary(chosen) for scores in conditions}
+    summaries = {scores.name: scores.summary(chosen) for scores in variants}
     metrics: dict[str, Any] = {
         "kind": "open loop",
         "definitions": definitions(config.samples),
@@ -125,9 +125,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             "confidence": CONFIDENCE,
         },
         "ego_regressor": regressor,
-        "table": headline(conditions, summaries, chosen, groups, config.seed),
+        "table": headline(variants, summaries, chosen, groups, config.seed),
         "verdicts": [],
-        "conditions": summaries,
+        "variants": summaries,
     }  # fmt: skip
     if len(thinking) > 1:
         before, after = thinking
@@ -146,7 +146,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         else:
             from finetune.evaluation.plots import write_plots
 
-            written += write_plots(metrics, conditions, chosen, run.folder)
+            written += write_plots(metrics, variants, chosen, run.folder)
     metrics["files"] = written
     return metrics
 
@@ -250,7 +250,7 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
     if left:
         why = "; ".join(
             f"{name}: {reason} ({count})"
-            for name, values in metrics["conditions"].items()
+            for name, values in metrics["variants"].items()
             for reason, count in values["set_aside"].items()
         )
         notes.append(f"Set aside in all rows: {left} of {metrics['samples_given']} samples ({why}).")

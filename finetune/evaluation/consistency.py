@@ -1,4 +1,4 @@
-"""Thought against path: whether a plan does what its reasoning says, and whether the thought fits the road.
+"""Reasoning against path: whether a plan does what its reasoning says, and whether the reasoning fits the road.
 
 Pure numpy on top of the one claim parser and the one curvature labeller of ``collector``. Used on samples
 (open loop) and on driven laps (closed loop).
@@ -17,38 +17,38 @@ from collector.reasoning.claims import Claim
 from collector.reasoning.consistency import Agreement, Motion, Verdict, judge, measure_motion
 from collector.reasoning.parser import parse_claim
 
-# "Thinks curve, drives straight": the thought names the road's own direction, yet the planned heading after
+# "Thinks curve, drives straight": the reasoning names the road's own direction, yet the planned heading after
 # this time is less than this share of the heading the road (or the true future) asks for.
 SYMPTOM_TIME_S = 2.0
 SYMPTOM_SHARE = 1.0 / 3.0
 SYMPTOM_DEFINITION = (
-    "thinks curve, drives straight: where the true path turns by at least 0.2 rad within 2 s, the thought names its "
+    "thinks curve, drives straight: where the true path turns by at least 0.2 rad within 2 s, the reasoning names its "
     "direction, but the planned heading change after 2 s is under a third of the true one"
 )
 
 
 @dataclass(frozen=True)
-class ThoughtCheck:
+class ReasoningCheck:
     """One plan judged.
 
     Attributes:
         claim: what the text claims.
         agreement: the claim against the plan's own motion.
-        true_direction: direction of the true future over the thought window.
-        thought_right: the lateral claim names that direction (None without a claim).
-        speed_thought_right: the claim about speed is true of the true future (None without a claim).
+        true_direction: direction of the true future over the reasoning window.
+        reasoning_right: the lateral claim names that direction (None without a claim).
+        speed_reasoning_right: the claim about speed is true of the true future (None without a claim).
         symptom: thinks curve, drives straight (None where the true path hardly turns by then: it cannot occur).
     """
 
     claim: Claim
     agreement: Agreement
     true_direction: str
-    thought_right: bool | None
-    speed_thought_right: bool | None
+    reasoning_right: bool | None
+    speed_reasoning_right: bool | None
     symptom: bool | None
 
 
-def check_thought(reasoning: str, plan: ArrayLike, truth: ArrayLike, dt_s: float = 0.1) -> ThoughtCheck:
+def check_reasoning(reasoning: str, plan: ArrayLike, truth: ArrayLike, dt_s: float = 0.1) -> ReasoningCheck:
     """Judge one plan.
 
     Args:
@@ -62,7 +62,7 @@ def check_thought(reasoning: str, plan: ArrayLike, truth: ArrayLike, dt_s: float
     motion: Motion = measure_motion(planned, dt_s)
     true_motion = measure_motion(true, dt_s)
     against_truth = judge(claim, true_motion)
-    thought_right = _agrees(against_truth.lateral)
+    reasoning_right = _agrees(against_truth.lateral)
     symptom: bool | None = None
     index = min(len(planned), round(SYMPTOM_TIME_S / dt_s)) - 1
     asked = float(np.unwrap([0.0, *true[: index + 1, 2]])[-1])
@@ -70,9 +70,9 @@ def check_thought(reasoning: str, plan: ArrayLike, truth: ArrayLike, dt_s: float
     if true_motion.lateral != "straight" and abs(asked) >= DEFAULT_THRESHOLDS.min_turn_rad:
         given = float(np.unwrap([0.0, *planned[: index + 1, 2]])[-1])
         too_straight = given * np.sign(asked) < SYMPTOM_SHARE * abs(asked)
-        symptom = bool(thought_right and too_straight)
-    return ThoughtCheck(
-        claim, judge(claim, motion), true_motion.lateral, thought_right, _agrees(against_truth.longitudinal), symptom
+        symptom = bool(reasoning_right and too_straight)
+    return ReasoningCheck(
+        claim, judge(claim, motion), true_motion.lateral, reasoning_right, _agrees(against_truth.longitudinal), symptom
     )
 
 
@@ -90,8 +90,8 @@ class Consistency:
         consistent: among those, the share whose own path agrees laterally.
         longitudinal_coverage, longitudinal_consistent: the same for speed.
         both_coverage, both_consistent: the same for texts that claim on both axes, and plans that agree on both.
-        thought_right: among plans with a lateral claim, the share naming the true direction.
-        speed_thought_right: among plans with a claim about speed, the share for which it came true.
+        reasoning_right: among plans with a lateral claim, the share naming the true direction.
+        speed_reasoning_right: among plans with a claim about speed, the share for which it came true.
         curve_plans: plans on curves.
         thinks_curve_drives_straight: share of curve plans showing the symptom.
     """
@@ -103,8 +103,8 @@ class Consistency:
     longitudinal_consistent: float
     both_coverage: float
     both_consistent: float
-    thought_right: float
-    speed_thought_right: float
+    reasoning_right: float
+    speed_reasoning_right: float
     curve_plans: int
     thinks_curve_drives_straight: float
 
@@ -120,13 +120,13 @@ RATES: dict[str, str] = {
     "longitudinal_consistent": "of these, path agrees on speed",
     "both_coverage": "plans with claims on both",
     "both_consistent": "of these, path agrees on both",
-    "thought_right": "direction claimed is the true one",
-    "speed_thought_right": "speed claimed is the true one",
+    "reasoning_right": "direction claimed is the true one",
+    "speed_reasoning_right": "speed claimed is the true one",
     "thinks_curve_drives_straight": "thinks curve, drives straight",
 }
 
 
-def answers(check: ThoughtCheck) -> dict[str, bool | None]:
+def answers(check: ReasoningCheck) -> dict[str, bool | None]:
     """One plan's part in every rate of :data:`RATES`; None where it is not among those the rate is a share of."""
     lateral, longitudinal = _agrees(check.agreement.lateral), _agrees(check.agreement.longitudinal)
     both = lateral is not None and longitudinal is not None
@@ -137,13 +137,13 @@ def answers(check: ThoughtCheck) -> dict[str, bool | None]:
         "longitudinal_consistent": longitudinal,
         "both_coverage": both,
         "both_consistent": bool(lateral and longitudinal) if both else None,
-        "thought_right": check.thought_right,
-        "speed_thought_right": check.speed_thought_right,
+        "reasoning_right": check.reasoning_right,
+        "speed_reasoning_right": check.speed_reasoning_right,
         "thinks_curve_drives_straight": check.symptom,
     }
 
 
-def summarise(checks: Iterable[ThoughtCheck]) -> Consistency:
+def summarise(checks: Iterable[ReasoningCheck]) -> Consistency:
     """Rates of many checks; a rate over nothing is NaN, never 1."""
     all_answers = [answers(check) for check in checks]
 

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from collector.dataset.schema import Sample
-from finetune.evaluation.consistency import check_thought, summarise
+from finetune.evaluation.consistency import check_reasoning, summarise
 from finetune.evaluation.path_errors import path_errors
 from finetune.policy import Observation, Plan
 
@@ -42,14 +42,14 @@ def plan_samples(
 
 
 def plan_figures(samples: Sequence[Sample], plans: Sequence[Plan]) -> dict[str, float]:
-    """Mean ADE and FDE at 3 s and largest deviation within 3 s (m), and the rates of thought and path.
+    """Mean ADE and FDE at 3 s and largest deviation within 3 s (m), and the rates of reasoning and path.
 
     ``symptom_rate`` is "thinks curve, drives straight", NaN without a sample where it could occur; see
     :data:`finetune.evaluation.consistency.SYMPTOM_DEFINITION`.
     """
     errors = [path_errors(plan.poses, sample.future_array()) for sample, plan in zip(samples, plans)]
     rates = summarise(
-        check_thought(plan.reasoning, plan.poses, sample.future_array()) for sample, plan in zip(samples, plans)
+        check_reasoning(plan.reasoning, plan.poses, sample.future_array()) for sample, plan in zip(samples, plans)
     )
     means = {
         key: float(np.mean([row[key] for row in errors])) for key in ("ade_3s_m", "fde_3s_m", "max_deviation_3s_m")
@@ -59,7 +59,7 @@ def plan_figures(samples: Sequence[Sample], plans: Sequence[Plan]) -> dict[str, 
         "symptom_rate": rates.thinks_curve_drives_straight,
         "consistent": rates.consistent,
         "coverage": rates.coverage,
-        "thought_right": rates.thought_right,
+        "reasoning_right": rates.reasoning_right,
     }
 
 

@@ -1,7 +1,7 @@
-"""What each condition did on every sample of an open-loop evaluation, and the means and rates of it. Pure numpy.
+"""What each variant did on every sample of an open-loop evaluation, and the means and rates of it. Pure numpy.
 
 A plan that cannot be judged is set aside for a reason that is counted. A sample counts in the tables only where every
-condition gave a plan for it, so that all rows speak of identical samples.
+variant gave a plan for it, so that all rows speak of identical samples.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collector.common.errors import MonoError
 from collector.dataset.schema import Sample
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from finetune.evaluation.bootstrap import Better, Measure
-from finetune.evaluation.consistency import RATES, ThoughtCheck, answers, check_thought, summarise
+from finetune.evaluation.consistency import RATES, ReasoningCheck, answers, check_reasoning, summarise
 from finetune.evaluation.path_errors import HORIZONS_S, best_of_draws, path_errors
 
 Mask = NDArray[np.bool_]
@@ -34,13 +34,13 @@ def better_of(measure: str) -> Better:
 
 
 class Scores:
-    """One condition on all samples; fill it with :meth:`add` and :meth:`set_aside`.
+    """One variant on all samples; fill it with :meth:`add` and :meth:`set_aside`.
 
     Args:
-        name: of the condition.
+        name: of the variant.
         samples: all of them, in the order of the indices below.
         draws: how many plans minADE is taken over; 1 is the one plan itself.
-        thinks: whether its plans come with a thought.
+        thinks: whether its plans come with a reasoning.
     """
 
     def __init__(self, name: str, samples: Sequence[Sample], draws: int = 1, thinks: bool = True) -> None:
@@ -48,14 +48,14 @@ class Scores:
         self.errors: dict[str, NDArray[np.float64]] = {}
         self.best = np.full((len(samples), draws, len(HORIZONS_S)), np.nan)
         self.poses: dict[int, NDArray[np.float64]] = {}
-        self.checks: dict[int, ThoughtCheck] = {}
-        self.thoughts: dict[int, str] = {}
+        self.checks: dict[int, ReasoningCheck] = {}
+        self.reasonings: dict[int, str] = {}
         self.reasons: dict[int, str] = {}
 
     def add(self, index: int, poses: ArrayLike, reasoning: str = "", draws: ArrayLike | None = None) -> dict[str, Any]:
         """Judge a plan (64, 3) and its draws (K, 64, 3); returns what a log should keep of it."""
         plan, sample = np.asarray(poses, np.float64), self.samples[index]
-        line: dict[str, Any] = {"condition": self.name, "id": sample.id}
+        line: dict[str, Any] = {"variant": self.name, "id": sample.id}
         drawn = plan[None] if draws is None or len(np.asarray(draws)) == 0 else np.asarray(draws, np.float64)
         if not (np.isfinite(plan).all() and np.isfinite(drawn).all()):
             return self.set_aside(index, NON_FINITE) | ({"reasoning": reasoning} if self.thinks else {})
@@ -68,14 +68,14 @@ class Scores:
         self.best[index] = best if len(best) == self.best.shape[1] else best[-1]
         self.poses[index] = plan
         if self.thinks:
-            line["reasoning"] = self.thoughts[index] = reasoning
-            self.checks[index] = check_thought(reasoning, plan, truth)
+            line["reasoning"] = self.reasonings[index] = reasoning
+            self.checks[index] = check_reasoning(reasoning, plan, truth)
         return line | errors | {"min_ade_m": np.round(best, 4).tolist(), "poses": np.round(plan, 3).tolist()}
 
     def set_aside(self, index: int, reason: str) -> dict[str, Any]:
         """Count a sample without a plan that can be judged; returns the line for the log."""
         self.reasons[index] = reason
-        return {"condition": self.name, "id": self.samples[index].id, "set_aside": reason}
+        return {"variant": self.name, "id": self.samples[index].id, "set_aside": reason}
 
     def distances(self, chosen: Mask) -> dict[str, Measure]:
         """Every distance over the chosen samples."""
@@ -120,23 +120,23 @@ class Scores:
         return {key: measure.mean for key, measure in self.distances(chosen).items()}
 
 
-def identical_samples(conditions: Sequence[Scores]) -> Mask:
-    """The samples (N,) for which every condition has a plan.
+def identical_samples(variants: Sequence[Scores]) -> Mask:
+    """The samples (N,) for which every variant has a plan.
 
     Raises:
         MonoError: none is left.
     """
     chosen = np.array(
-        [not any(index in scores.reasons for scores in conditions) for index in range(len(conditions[0].samples))]
+        [not any(index in scores.reasons for scores in variants) for index in range(len(variants[0].samples))]
     )
     if not chosen.any():
         why = "; ".join(
             f"{scores.name}: {reason} ({count})"
-            for scores in conditions
+            for scores in variants
             for reason, count in Counter(scores.reasons.values()).items()
         )
         raise MonoError(
-            f"no sample has a plan of every condition: {why}", "at least one", "look at plans.jsonl for the sample ids"
+            f"no sample has a plan of every variant: {why}", "at least one", "look at plans.jsonl for the sample ids"
         )
     return chosen
 

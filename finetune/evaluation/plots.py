@@ -20,7 +20,7 @@ from finetune.evaluation.metrics import Mask, Scores, label_masks
 from finetune.evaluation.path_errors import HORIZONS_S, MAIN_HORIZON_S, MAX_DEVIATION
 from finetune.policy import FUTURE_STEPS, STEP_S
 
-# Thoughts may be Japanese.
+# Reasoning texts may be Japanese.
 STYLE = {**STYLE, "font.family": families()}
 COLOURS: Mapping[str, str] = {
     **SIDES,
@@ -33,21 +33,21 @@ LABEL_MARKS = {"straight": ("#6b7280", "s"), "left": ("#3567b0", "<"), "right": 
 EXAMPLES = 6
 
 
-def write_plots(metrics: Mapping[str, Any], conditions: Sequence[Scores], chosen: Mask, folder: Path) -> list[Path]:
-    """All figures that the conditions allow, as PNG in ``plots``; returns their paths."""
+def write_plots(metrics: Mapping[str, Any], variants: Sequence[Scores], chosen: Mask, folder: Path) -> list[Path]:
+    """All figures that the variants allow, as PNG in ``plots``; returns their paths."""
     place = folder / "plots"
     place.mkdir(exist_ok=True)
-    thinking = [scores for scores in conditions if scores.thinks]
+    thinking = [scores for scores in variants if scores.thinks]
     figures = {
-        "error_by_horizon": horizon_figure(conditions, chosen),
-        "error_by_curve": curve_figure(metrics["conditions"]),
-        "consistency": consistency_figure({scores.name: metrics["conditions"][scores.name] for scores in thinking}),
+        "error_by_horizon": horizon_figure(variants, chosen),
+        "error_by_curve": curve_figure(metrics["variants"]),
+        "consistency": consistency_figure({scores.name: metrics["variants"][scores.name] for scores in thinking}),
         "examples": examples_figure(thinking, chosen),
     }
     if len(thinking) > 1:
         figures["before_after"] = scatter_figure(thinking[0], thinking[1], chosen)
     if metrics["draws"] > 1:
-        figures["min_ade"] = draws_figure({scores.name: metrics["conditions"][scores.name] for scores in thinking})
+        figures["min_ade"] = draws_figure({scores.name: metrics["variants"][scores.name] for scores in thinking})
     paths = []
     with matplotlib.rc_context(STYLE):
         for name, figure in figures.items():
@@ -61,15 +61,15 @@ def _style(name: str) -> dict[str, Any]:
     return {"color": COLOURS.get(name, INK), "linestyle": LINES.get(name, "-"), "linewidth": 2.2 if thinks else 1.5}
 
 
-def horizon_figure(conditions: Sequence[Scores], chosen: Mask) -> Figure:
-    """Mean distance from the driven path at each moment ahead, every condition; near and far."""
+def horizon_figure(variants: Sequence[Scores], chosen: Mask) -> Figure:
+    """Mean distance from the driven path at each moment ahead, every variant; near and far."""
     indices = np.flatnonzero(chosen).tolist()
-    truth = np.stack([conditions[0].samples[index].future_array()[:, :2] for index in indices])
+    truth = np.stack([variants[0].samples[index].future_array()[:, :2] for index in indices])
     time_s = STEP_S * np.arange(1, FUTURE_STEPS + 1)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 4.2), layout="constrained")
         near, far = figure.subplots(1, 2)
-        for scores in conditions:
+        for scores in variants:
             planned = np.stack([scores.poses[index][:, :2] for index in indices])
             distance = np.linalg.norm(planned - truth, axis=-1).mean(axis=0)
             for axes, until in ((near, MAIN_HORIZON_S), (far, HORIZONS_S[-1])):
@@ -125,24 +125,24 @@ def scatter_figure(before: Scores, after: Scores, chosen: Mask) -> Figure:
         return figure
 
 
-def consistency_figure(conditions: Mapping[str, Any]) -> Figure:
+def consistency_figure(variants: Mapping[str, Any]) -> Figure:
     """Coverage on the left; on the right, among the plans that claim something, how many are right."""
     coverage = [("coverage", "direction"), ("longitudinal_coverage", "speed"), ("both_coverage", "both")]
     rates = [
         ("consistent", "path agrees on direction", "coverage"),
         ("longitudinal_consistent", "path agrees on speed", "longitudinal_coverage"),
         ("both_consistent", "path agrees on both", "both_coverage"),
-        ("thought_right", "direction claimed is true", "coverage"),
-        ("speed_thought_right", "speed claimed is true", "longitudinal_coverage"),
+        ("reasoning_right", "direction claimed is true", "coverage"),
+        ("speed_reasoning_right", "speed claimed is true", "longitudinal_coverage"),
         ("thinks_curve_drives_straight", "thinks curve,\ndrives straight", ""),
     ]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11.0, 4.6), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.45))
-        height = 0.8 / len(conditions)
-        for number, (name, values) in enumerate(conditions.items()):
+        height = 0.8 / len(variants)
+        for number, (name, values) in enumerate(variants.items()):
             said = values["consistency"]
-            offset = (number - (len(conditions) - 1) / 2.0) * height
+            offset = (number - (len(variants) - 1) / 2.0) * height
             for axes, rows in ((left, coverage), (right, rates)):
                 for place, (key, *_) in enumerate(rows):
                     share = said[key]
@@ -184,21 +184,21 @@ def _counted(said: Mapping[str, Any], row: tuple[str, ...]) -> str:
     return f"{percent(said[key])} of {count}" if count else "no claim" if row[-1] else "no curve"
 
 
-def curve_figure(conditions: Mapping[str, Any]) -> Figure:
-    """Max deviation by curve label and radius bin, every condition."""
-    first = next(iter(conditions.values()))
+def curve_figure(variants: Mapping[str, Any]) -> Figure:
+    """Max deviation by curve label and radius bin, every variant."""
+    first = next(iter(variants.values()))
     parts = [*first["by_label"], *first["by_radius"]]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11.0, 4.2), layout="constrained")
         axes: Axes = figure.subplots()
         # A gap between labels and bins: the bins divide the same samples again.
         places = np.array([place + (0.7 if place >= len(first["by_label"]) else 0.0) for place in range(len(parts))])
-        width = 0.84 / len(conditions)
-        for number, (name, values) in enumerate(conditions.items()):
+        width = 0.84 / len(variants)
+        for number, (name, values) in enumerate(variants.items()):
             both = {**values["by_label"], **values["by_radius"]}
             heights = [both[part][MAX_DEVIATION] for part in parts]
             axes.bar(
-                places + (number - (len(conditions) - 1) / 2.0) * width,
+                places + (number - (len(variants) - 1) / 2.0) * width,
                 heights,
                 width * 0.94,
                 color=COLOURS.get(name, INK),
@@ -214,13 +214,13 @@ def curve_figure(conditions: Mapping[str, Any]) -> Figure:
         return figure
 
 
-def draws_figure(conditions: Mapping[str, Any]) -> Figure:
+def draws_figure(variants: Mapping[str, Any]) -> Figure:
     """minADE over the number of draws."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.5, 3.8), layout="constrained")
         panels = figure.subplots(1, 2)
         for axes, horizon in zip(panels, (MAIN_HORIZON_S, HORIZONS_S[-1])):
-            for name, values in conditions.items():
+            for name, values in variants.items():
                 best = values["min_ade_k"][f"{horizon:g}s_m"]
                 axes.plot(range(1, len(best) + 1), best, marker="o", markersize=4, label=name, **_style(name))
             axes.set(xlabel="k plans drawn", ylabel="minADE (m)", ylim=(0.0, None))
@@ -231,7 +231,7 @@ def draws_figure(conditions: Mapping[str, Any]) -> Figure:
 
 
 def examples_figure(thinking: Sequence[Scores], chosen: Mask) -> Figure:
-    """Plans from above, from the least to the greatest max deviation of the last condition in even steps of rank."""
+    """Plans from above, from the least to the greatest max deviation of the last variant in even steps of rank."""
     last = thinking[-1]
     order = np.flatnonzero(chosen)[np.argsort(last.errors[MAX_DEVIATION][chosen], kind="stable")]
     picked = order[np.unique(np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int))]
@@ -274,14 +274,14 @@ def _draw_example(axes: Axes, thinking: Sequence[Scores], index: int) -> None:
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xlabel="m to the right", ylabel="m ahead")
     said = "\n".join(
-        wrapped(f"{s.name} {s.errors[MAX_DEVIATION][index]:.2f} m: {_shown(s.thoughts[index])}", 58) for s in thinking
+        wrapped(f"{s.name} {s.errors[MAX_DEVIATION][index]:.2f} m: {_shown(s.reasonings[index])}", 58) for s in thinking
     )
     # A model may write anything: a dollar sign begins no formula.
     axes.set_title(said, fontsize=7.5, fontweight="normal", parse_math=False)
 
 
-def _shown(thought: str, most: int = 200) -> str:
-    text = "".join(letter if letter.isprintable() else " " for letter in thought)
+def _shown(reasoning: str, most: int = 200) -> str:
+    text = "".join(letter if letter.isprintable() else " " for letter in reasoning)
     if not is_shown(text):
         return "(in letters that no font here has: see plans.jsonl)"
     return (text[:most] + " ..." if len(text) > most else text) or "-"

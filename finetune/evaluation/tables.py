@@ -1,4 +1,4 @@
-"""The tables of an open-loop evaluation: conditions side by side, before against after, as data, text and CSV."""
+"""The tables of an open-loop evaluation: variants side by side, before against after, as data, text and CSV."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def definitions(draws: int) -> str:
     limits = DEFAULT_THRESHOLDS
     k = (
         f"minADE_{draws}: the least ADE of {draws} plans drawn with seeded noise at temperature 1 from one and the "
-        "same greedy thought; all other figures are of the one plan with zero noise that drives. "
+        "same greedy reasoning; all other figures are of the one plan with zero noise that drives. "
         if draws > 1
         else "minADE_1 is the ADE: one plan per sample, with zero noise, as it drives. "
     )
@@ -95,15 +95,15 @@ def compare_before_after(
 
 
 def headline(
-    conditions: Sequence[Scores], summaries: Mapping[str, Any], chosen: Mask, groups: Groups, seed: int
+    variants: Sequence[Scores], summaries: Mapping[str, Any], chosen: Mask, groups: Groups, seed: int
 ) -> list[dict[str, Any]]:
-    """``condition | max deviation | result``: every condition against the first one."""
-    first, *others = conditions
+    """``variant | max deviation | result``: every variant against the first one."""
+    first, *others = variants
     reference = {MAX_DEVIATION: first.distances(chosen)[MAX_DEVIATION]}
     rows = []
-    for scores in conditions:
+    for scores in variants:
         row: dict[str, Any] = {
-            "condition": scores.name,
+            "variant": scores.name,
             "max_deviation_m": summaries[scores.name][MAX_DEVIATION],
             "worst_m": summaries[scores.name][f"worst_{MAX_DEVIATION}"],
             "verdict": None,
@@ -163,24 +163,24 @@ Cells = tuple[str, list[str], list[list[str]]]
 def headline_texts(metrics: Mapping[str, Any], wide: bool) -> Cells:
     """Title, headings and cells of the first table; a narrow one has the first three columns."""
     headings = [
-        "condition",
+        "variant",
         "max deviation",
         f"result: change ({CONFIDENCE:.0%} interval)",
         "worst",
-        "path as thought\n(coverage)",
-        "speed as thought\n(coverage)",
+        "path as reasoning\n(coverage)",
+        "speed as reasoning\n(coverage)",
         "direction\nis true",
         "thinks curve,\ndrives straight",
     ]
     rows = []
     for row in metrics["table"]:
-        said = metrics["conditions"][row["condition"]].get("consistency")
+        said = metrics["variants"][row["variant"]].get("consistency")
         rows.append([
-            row["condition"], f"{row['max_deviation_m']:.2f} m", row["result"], f"{row['worst_m']:.2f} m",
+            row["variant"], f"{row['max_deviation_m']:.2f} m", row["result"], f"{row['worst_m']:.2f} m",
             *((
                 f"{percent(said['consistent'])} ({percent(said['coverage'])})",
                 f"{percent(said['longitudinal_consistent'])} ({percent(said['longitudinal_coverage'])})",
-                percent(said["thought_right"]),
+                percent(said["reasoning_right"]),
                 f"{percent(said['thinks_curve_drives_straight'])} of {said['curve_plans']}",
             ) if said else ("-",) * 4),
         ])  # fmt: skip
@@ -196,23 +196,20 @@ def horizon_texts(metrics: Mapping[str, Any], wide: bool) -> Cells:
     if wide:
         kinds += [("max_lateral", "lateral"), *([("min_ade", f"minADE_{draws}")] if draws > 1 else [])]
     keys = [(f"{kind}_{horizon:g}s_m", f"{name}\n{horizon:g} s") for kind, name in kinds for horizon in HORIZONS_S]
-    rows = [[name, *(number(values[key]) for key, _ in keys)] for name, values in metrics["conditions"].items()]
-    return "By horizon (m)", ["condition", *(heading for _, heading in keys)], rows
+    rows = [[name, *(number(values[key]) for key, _ in keys)] for name, values in metrics["variants"].items()]
+    return "By horizon (m)", ["variant", *(heading for _, heading in keys)], rows
 
 
 def curve_texts(metrics: Mapping[str, Any], wide: bool) -> Cells:
     """Title, headings and cells of the table by curve."""
-    conditions = metrics["conditions"]
-    first = next(iter(conditions.values()))
-    headings = ["curve", "samples", *(name if wide else name.replace(" ", "\n", 1) for name in conditions)]
+    variants = metrics["variants"]
+    first = next(iter(variants.values()))
+    headings = ["curve", "samples", *(name if wide else name.replace(" ", "\n", 1) for name in variants)]
     rows = [
         [
             part,
             str(values["samples"]),
-            *(
-                number({**other["by_label"], **other["by_radius"]}[part][MAX_DEVIATION])
-                for other in conditions.values()
-            ),
+            *(number({**other["by_label"], **other["by_radius"]}[part][MAX_DEVIATION]) for other in variants.values()),
         ]
         for part, values in {**first["by_label"], **first["by_radius"]}.items()
     ]
@@ -273,9 +270,9 @@ def write_tables(metrics: Mapping[str, Any], folder: Path) -> list[Path]:
     from rich.console import Console
 
     paths = [folder / name for name in ("table.csv", "errors.csv", "verdicts.csv", "tables.txt")]
-    columns = ["condition", "max_deviation_m", "result", "worst_m", "verdict", "change_m", "low_m", "high_m"]
+    columns = ["variant", "max_deviation_m", "result", "worst_m", "verdict", "change_m", "low_m", "high_m"]
     _write_csv(paths[0], columns, metrics["table"])
-    _write_csv(paths[1], ["condition", "curves", "measure", "samples", "value"], _error_lines(metrics))
+    _write_csv(paths[1], ["variant", "curves", "measure", "samples", "value"], _error_lines(metrics))
     columns = [
         "curves",
         "measure",
@@ -304,25 +301,19 @@ def write_tables(metrics: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def _error_lines(metrics: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    for condition, values in metrics["conditions"].items():
+    for variant, values in metrics["variants"].items():
         for part, means in {"all": values, **values["by_label"], **values["by_radius"]}.items():
             for key, value in means.items():
                 if key.endswith("s_m") and isinstance(value, float):
                     yield {
-                        "condition": condition,
+                        "variant": variant,
                         "curves": part,
                         "measure": key,
                         "samples": means["samples"],
                         "value": value,
                     }
         for rate, value in values.get("consistency", {}).items():
-            yield {
-                "condition": condition,
-                "curves": "all",
-                "measure": rate,
-                "samples": values["samples"],
-                "value": value,
-            }
+            yield {"variant": variant, "curves": "all", "measure": rate, "samples": values["samples"], "value": value}
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from collector.common.errors import MonoError
 from collector.common.run_folder import command_line
 from finetune.alpamayo.configuration import ALPAMAYO_1_5
-from finetune.evaluation.consistency import check_thought, summarise
+from finetune.evaluation.consistency import check_reasoning, summarise
 from finetune.evaluation.path_errors import path_errors
 from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA
 from finetune.pretraining.architecture import IMAGES, build_tokenizer, tiny_config
@@ -56,7 +56,7 @@ class BaseConfig:
         noise_draws: flow noises per sample.
         learning_rate: peak of the cosine schedule.
         projection_steps: steps of the pre-training of action_in_proj as a reader of noisy actions.
-        thought_dropout: share of samples without thought.
+        reasoning_dropout: share of samples without reasoning.
         small_rigs: share of steps on a rig of two or three cameras, the front camera and the tele always among them;
             0 trains on all four alone.
         text_weight, flow_weight: weights of the losses.
@@ -76,7 +76,7 @@ class BaseConfig:
     noise_draws: int = 4
     learning_rate: float = 1.2e-3
     projection_steps: int = 3000
-    thought_dropout: float = 0.15
+    reasoning_dropout: float = 0.15
     small_rigs: float = 0.5
     text_weight: float = 1.0
     flow_weight: float = 1.0
@@ -91,7 +91,7 @@ class Prompts:
     """Every sample's prompt for the full rig as padded ids, thinking and silent; on the device.
 
     Attributes:
-        ids, lengths, labels: (N, L), (N,), (N, L) with the thought; labels mark what is to be learned.
+        ids, lengths, labels: (N, L), (N,), (N, L) with the reasoning; labels mark what is to be learned.
         silent_ids, silent_lengths: (N, L2), (N,) without.
         images_at: column of the first image. image_length: columns of one image, its marks included.
     """
@@ -224,7 +224,7 @@ class BaseTrainer:
 
     @torch.no_grad()
     def validate(self, chosen: Tensor) -> dict[str, float]:
-        """Losses and plans with zero noise on validation samples, forced onto the true thought."""
+        """Losses and plans with zero noise on validation samples, forced onto the true reasoning."""
         self.model.eval()
         generator = torch.Generator(device=self.device).manual_seed(1)
         totals: list[list[float]] = []
@@ -251,7 +251,7 @@ class BaseTrainer:
 
 @torch.no_grad()
 def judge_generation(trainer: BaseTrainer, chosen: Tensor) -> dict[str, Any]:
-    """Think and plan as in driving, from zero noise: errors and thought-path consistency on validation samples."""
+    """Think and plan as in driving, from zero noise: errors and reasoning-path consistency on validation samples."""
     from finetune.alpamayo.generation import generate
 
     model, processor, shards = trainer.model, trainer.processor, trainer.shards
@@ -273,7 +273,7 @@ def judge_generation(trainer: BaseTrainer, chosen: Tensor) -> dict[str, Any]:
     model.train()
     path, truth = np.concatenate(paths), shards.future[chosen.cpu().numpy()]
     errors = [path_errors(one, other) for one, other in zip(path, truth)]
-    checks = [check_thought(text, one, other) for text, one, other in zip(texts, path, truth)]
+    checks = [check_reasoning(text, one, other) for text, one, other in zip(texts, path, truth)]
     return {
         "samples": len(chosen),
         **{key: float(np.mean([row[key] for row in errors])) for key in errors[0]},
@@ -336,7 +336,7 @@ def train_base(config: BaseConfig) -> dict[str, Any]:
         for group in optimizer.param_groups:
             group["lr"] = rate
         chosen = train[torch.randint(len(train), (config.batch_size,), device=device, generator=generator)]
-        silent = bool(chooser.random() < config.thought_dropout)
+        silent = bool(chooser.random() < config.reasoning_dropout)
         rig = FULL_RIG
         if chooser.random() < config.small_rigs:
             rig = SMALL_RIGS[int(chooser.integers(len(SMALL_RIGS)))]

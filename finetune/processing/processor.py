@@ -1,4 +1,4 @@
-"""Images, history and thought to what the model eats; ids back to text."""
+"""Images, history and reasoning to what the model eats; ids back to text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Encoded:
 
     Attributes:
         input_ids: (L,) int64, history bins inserted.
-        label_mask: (L,) bool, true on thought, its end and the trajectory's start.
+        label_mask: (L,) bool, true on reasoning, its end and the trajectory's start.
         pixel_values: (P, 1536) float32 patches of all images.
         grid_thw: (n, 3) int64 patch grids.
     """
@@ -96,7 +96,7 @@ class Processor:
         Args:
             images: (H, W, 3) uint8 RGB, camera-major, oldest to newest.
             history: (16, 3) poses [x_m, y_m, yaw_rad] ending at the origin.
-            reasoning: None to let the model think (ends in ``<|cot_start|>``); "" to skip the thought; a text to
+            reasoning: None to let the model think (ends in ``<|cot_start|>``); "" to skip the reasoning; a text to
                 learn from or to force.
             cameras: camera of each image, see :func:`finetune.policy.camera_of_each_image`. Alpamayo 1.5 names them in
                 its prompt and needs them; Alpamayo 1 does not look at them.
@@ -158,14 +158,14 @@ class Processor:
         return EncodedBatch(ids, seen, learned, pixels, torch.cat([row.grid_thw for row in rows]))
 
     def decode_reasoning(self, ids: Sequence[int]) -> str:
-        """The thought in generated ids: what stands before the first ``<|cot_end|>``; "" where there is none."""
+        """The reasoning in generated ids: what stands before the first ``<|cot_end|>``; "" where there is none."""
         ids = list(ids)
         if self.cot_end_id not in ids:
             return ""
-        thought = ids[: ids.index(self.cot_end_id)]
-        if self.cot_start_id in thought:
-            thought = thought[len(thought) - thought[::-1].index(self.cot_start_id) :]
-        return self.tokenizer.decode(thought).strip()
+        reasoning = ids[: ids.index(self.cot_end_id)]
+        if self.cot_start_id in reasoning:
+            reasoning = reasoning[len(reasoning) - reasoning[::-1].index(self.cot_start_id) :]
+        return self.tokenizer.decode(reasoning).strip()
 
     def _check_ids(self) -> None:
         expected = {

@@ -1,4 +1,4 @@
-"""The words around images, history and thought: the interface the released model was trained on.
+"""The words around images, history and reasoning: the interface the released model was trained on.
 
 Two ways to the same thing: :func:`prompt_text` writes the whole conversation as a string (used to check against the
 reference), :class:`PromptBuilder` assembles its ids from pieces that are tokenised once.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from finetune.processing.tokenizer import Tokenizer
 
 SYSTEM = "You are a driving assistant that generates safe and accurate actions."
-ASK_THOUGHT = "output the chain-of-thought reasoning of the driving process"
+ASK_REASONING = "output the chain-of-thought reasoning of the driving process"
 ASK_FUTURE = "output the future trajectory"
 
 HEAD = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
@@ -29,9 +29,9 @@ DISPLAY_NAMES = {
 }
 
 
-def request(with_thought: bool) -> str:
-    """The sentence that asks for thought and trajectory, or for the trajectory alone."""
-    wanted = [ASK_THOUGHT, ASK_FUTURE] if with_thought else [ASK_FUTURE]
+def request(with_reasoning: bool) -> str:
+    """The sentence that asks for reasoning and trajectory, or for the trajectory alone."""
+    wanted = [ASK_REASONING, ASK_FUTURE] if with_reasoning else [ASK_FUTURE]
     return ", then ".join(wanted) + "."
 
 
@@ -90,7 +90,7 @@ class PromptBuilder:
         self._vision = (tokenizer.id_of("<|vision_start|>"), tokenizer.id_of("<|vision_end|>"))
         self._image = tokenizer.id_of("<|image_pad|>")
         self._history = (tokenizer.id_of("<|traj_history_start|>"), tokenizer.id_of("<|traj_history_end|>"))
-        self._thought = (tokenizer.id_of("<|cot_start|>"), tokenizer.id_of("<|cot_end|>"))
+        self._reasoning = (tokenizer.id_of("<|cot_start|>"), tokenizer.id_of("<|cot_end|>"))
         self._future = tokenizer.id_of("<|traj_future_start|>")
 
     def build(
@@ -107,7 +107,7 @@ class PromptBuilder:
             history_ids: vocabulary ids of the history bins.
 
         Returns:
-            The ids and how many of the last ones are to be learned: thought, its end, and the trajectory's start.
+            The ids and how many of the last ones are to be learned: reasoning, its end, and the trajectory's start.
         """
         ids: list[int] = []
         text = HEAD
@@ -117,10 +117,10 @@ class PromptBuilder:
         ids += [*self._encoded(text), self._history[0], *history_ids, self._history[1], *self._tail[reasoning != ""]]
         if reasoning == "":
             return [*ids, self._future], 0
-        ids.append(self._thought[0])
+        ids.append(self._reasoning[0])
         if reasoning is None:
             return ids, 0
-        answer = [*self._tokenizer.encode_plain(reasoning), self._thought[1], self._future]
+        answer = [*self._tokenizer.encode_plain(reasoning), self._reasoning[1], self._future]
         return ids + answer, len(answer)
 
     def _encoded(self, text: str) -> list[int]:

@@ -11,7 +11,7 @@ So the default clips nothing: the paths would miss the hairpins they are to lear
 ``action_in_proj`` reads noisy actions through waves with a period of one standard deviation and shorter, and in other
 units it would have to be learnt anew. Both action projections train in full, which is where the kart's range is learnt.
 Distance is no obstacle to sampling: the flow's path from noise to action is straight, so five Euler steps go as far as
-fifty. What needs steps is doubt, most of all between two far ends, and that is what the thought in the prefix removes.
+fifty. What needs steps is doubt, most of all between two far ends, which the reasoning in the prefix removes.
 """
 
 from __future__ import annotations

@@ -111,10 +111,10 @@ def action_range(config: ActionRangeConfig) -> dict[str, Any]:
     }
     if config.model is not None:
         judged = spread([sample for sample in samples if sample.split == config.split] or samples, config.limit)
-        for condition, adapter in (("before", None), ("after", config.adapter)):
-            if condition == "before" or adapter is not None:
-                metrics["models"][condition] = _study(config, adapter, judged)
-                metrics["bins"][f"flow loss {condition}"] = metrics["models"][condition]["loss_share"]
+        for variant, adapter in (("before", None), ("after", config.adapter)):
+            if variant == "before" or adapter is not None:
+                metrics["models"][variant] = _study(config, adapter, judged)
+                metrics["bins"][f"flow loss {variant}"] = metrics["models"][variant]["loss_share"]
     run.write_metrics(metrics)
     with (config.out / "bins.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -266,10 +266,10 @@ def print_report(metrics: Mapping[str, Any]) -> None:
             for steps in EULER_STEPS
         ],
     )
-    for condition, of in metrics["models"].items():
+    for variant, of in metrics["models"].items():
         bend = of["mean_curvature_3s_sigma"]
         show(
-            f"Euler on the model, {condition}, against {_REFERENCE_STEPS} steps: the half of {of['samples']} samples "
+            f"Euler on the model, {variant}, against {_REFERENCE_STEPS} steps: the half of {of['samples']} samples "
             f"that bends less | more within 3 s (mean curvature {bend['gentle']:.1f} | {bend['sharp']:.1f})",
             ["noise, steps", "curvature off by", "path off at 3 s, m", "ADE at 3 s, m"],
             [

@@ -94,15 +94,15 @@ def _draw_euler(axes: Axes, metrics: Mapping[str, Any]) -> None:
             alpha=0.5,
             label=f"exact flow to {mean:g} +- {exact['spread']:g}",
         )
-    for condition, of in metrics["models"].items():
+    for variant, of in metrics["models"].items():
         for part, style in (("gentle", "--"), ("sharp", "-")):
             gaps = [of["euler"][f"zero, {steps}"]["curvature_gap_sigma"][part] for steps in EULER_STEPS]
             axes.plot(
                 EULER_STEPS,
                 gaps,
                 "s" + style,
-                color={"before": "#d1432f", "after": "#1d8a4e"}[condition],
-                label=f"model {condition}, {part} half",
+                color={"before": "#d1432f", "after": "#1d8a4e"}[variant],
+                label=f"model {variant}, {part} half",
             )
     axes.set(
         xscale="log", yscale="log", xlabel="Euler steps", ylabel="end point off by, standard deviations of curvature"

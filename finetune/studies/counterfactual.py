@@ -1,8 +1,8 @@
-"""Does the path follow the thought? Force the opposite one and measure how far the path moves.
+"""Does the path follow the reasoning? Force the opposite one and measure how far the path moves.
 
-On every sample that bends, the model plans through the driving path with its own thought, with the true one, with
+On every sample that bends, the model plans through the driving path with its own reasoning, with the true one, with
 left and right exchanged, with one that speaks of a straight lane, and without any. Picture and history stay the same,
-so whatever moves the path is the thought. Pure numpy but for the planning itself.
+so whatever moves the path is the reasoning. Pure numpy but for the planning itself.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from finetune.alpamayo_policy import AlpamayoPolicy
 
 # What the model is made to think, and how a table calls it.
-THOUGHTS: Mapping[str, str] = {
+REASONINGS: Mapping[str, str] = {
     "own": "own",
     "true": "true",
     "opposite": "opposite",
@@ -46,16 +46,16 @@ _KEYS = tuple(
     f"{kind}_{time_s:g}s_{unit}" for kind, unit in (("heading", "rad"), ("lateral", "m")) for time_s in TIMES_S
 )
 DEFINITIONS = (
-    "Samples whose true path bends; means over them. As thought: the path's own label (first curve within 3 s) is the "
-    "direction the text names, as share of the texts that name one; as the road: it is the true one. Heading and "
+    "Samples whose true path bends; means over them. As reasoning: the path's own label (first curve within 3 s) is "
+    "the direction the text names, as share of the texts that name one; as the road: it is the true one. Heading and "
     "lateral: of the planned path after 2 and 3 s, positive towards the side the road bends to. Moved: how far that is "
-    "from the path with the true thought, away from that side."
+    "from the path with the true reasoning, away from that side."
 )
 
 
 @dataclass(frozen=True)
 class CounterfactualConfig:
-    """Force the opposite thought through the driving path and measure how far the planned path moves.
+    """Force the opposite reasoning through the driving path and measure how far the planned path moves.
 
     Attributes:
         model: model folder in the official layout, or its id on the Hugging Face hub.
@@ -80,13 +80,13 @@ class CounterfactualConfig:
     device: str = "cpu"
 
 
-def forced_text(sample: Sample, thought: str) -> str:
-    """The text of a forced thought: the sample's own words, mirrored, or those of a straight lane at the same speed."""
-    if thought == "true":
+def forced_text(sample: Sample, reasoning: str) -> str:
+    """The text of a forced reasoning: the sample's own words, mirrored, or a straight lane's at the same speed."""
+    if reasoning == "true":
         return sample.reasoning
-    if thought == "opposite":
+    if reasoning == "opposite":
         return swap_sides(sample.reasoning)
-    if thought == "straight":
+    if reasoning == "straight":
         motion = measure_motion(sample.future_array(), sample.dt_s, speed_mps=sample.speed_mps)
         straight = replace(motion, lateral="straight", curve=CurveLabel("straight", 0.0, None, 0.0, "straight"))
         return write_reasoning(straight, seed=0, language=language_of(sample.reasoning))
@@ -126,20 +126,20 @@ def measure_path(poses: ArrayLike, side: float, text: str) -> dict[str, Any]:
     }
 
 
-def summarise_thoughts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Means per forced thought over samples, and how far each moved from the path with the true thought.
+def summarise_reasonings(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Means per forced reasoning over samples, and how far each moved from the path with the true reasoning.
 
     Args:
-        rows: as :func:`measure_path` gives them, with ``id`` and ``thought``; every sample with every thought.
+        rows: as :func:`measure_path` gives them, with ``id`` and ``reasoning``; every sample with every reasoning.
     """
-    true = {row["id"]: row for row in rows if row["thought"] == "true"}
+    true = {row["id"]: row for row in rows if row["reasoning"] == "true"}
     out: dict[str, dict[str, float]] = {}
-    for thought in THOUGHTS:
-        mine = [row for row in rows if row["thought"] == thought]
+    for reasoning in REASONINGS:
+        mine = [row for row in rows if row["reasoning"] == reasoning]
         if not mine:
             continue
         follows = [row["follows"] for row in mine if row["follows"] is not None]
-        out[thought] = {
+        out[reasoning] = {
             "samples": len(mine),
             "follows": _mean(follows),
             "to_true_side": _mean([row["direction"] == true[row["id"]]["true_direction"] for row in mine]),
@@ -154,7 +154,7 @@ def _mean(values: Sequence[Any]) -> float:
 
 
 def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
-    """Plan with every thought and write ``metrics.json``, ``table.csv``, ``samples.csv`` and the plot.
+    """Plan with every reasoning and write ``metrics.json``, ``table.csv``, ``samples.csv`` and the plot.
 
     Returns:
         What ``metrics.json`` holds.
@@ -176,38 +176,38 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
             "choose another --split or build from drives with curves",
         )
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
-    metrics: dict[str, Any] = {"definitions": DEFINITIONS, "samples": len(samples), "conditions": {}}
+    metrics: dict[str, Any] = {"definitions": DEFINITIONS, "samples": len(samples), "variants": {}}
     rows: list[dict[str, Any]] = []
     paths: dict[str, dict[str, NDArray[np.float64]]] = {}
-    for condition, adapter in (("before", None), ("after", config.adapter)):
-        if condition == "after" and adapter is None:
+    for variant, adapter in (("before", None), ("after", config.adapter)):
+        if variant == "after" and adapter is None:
             continue
         policy = AlpamayoPolicy(config.model, adapter=adapter, cameras=config.cameras, device=config.device)
-        paths[condition] = {}
-        for thought in THOUGHTS:
+        paths[variant] = {}
+        for reasoning in REASONINGS:
             plans = plan_samples(
                 policy,
                 samples,
                 config.dataset,
                 config.batch_size,
-                f"{condition}, thought: {THOUGHTS[thought]}",
-                None if thought == "own" else partial(_plan_forced, policy, thought),
+                f"{variant}, reasoning: {REASONINGS[reasoning]}",
+                None if reasoning == "own" else partial(_plan_forced, policy, reasoning),
             )
-            paths[condition][thought] = np.stack([plan.poses for plan in plans])
+            paths[variant][reasoning] = np.stack([plan.poses for plan in plans])
             for sample, plan in zip(samples, plans):
                 direction = measure_motion(sample.future_array(), sample.dt_s).lateral
                 side = 1.0 if direction == "left" else -1.0
                 rows.append(
                     {
-                        "condition": condition,
-                        "thought": thought,
+                        "variant": variant,
+                        "reasoning": reasoning,
                         "id": sample.id,
                         "true_direction": direction,
                         **measure_path(plan.poses, side, plan.reasoning),
                         "text": plan.reasoning,
                     }
                 )
-        metrics["conditions"][condition] = summarise_thoughts([row for row in rows if row["condition"] == condition])
+        metrics["variants"][variant] = summarise_reasonings([row for row in rows if row["variant"] == variant])
     run.write_metrics(metrics)
     _write_csv(config.out / "table.csv", table_rows(metrics))
     _write_csv(config.out / "samples.csv", rows)
@@ -219,8 +219,8 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
                     "ids": [sample.id for sample in samples],
                     "truth": np.round(truth, 3),
                     **{
-                        condition: {name: np.round(poses, 3) for name, poses in of.items()}
-                        for condition, of in paths.items()
+                        variant: {name: np.round(poses, 3) for name, poses in of.items()}
+                        for variant, of in paths.items()
                     },
                 }
             )
@@ -232,24 +232,24 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
 
 
 def _plan_forced(
-    policy: AlpamayoPolicy, thought: str, samples: Sequence[Sample], seen: Sequence[Observation]
+    policy: AlpamayoPolicy, reasoning: str, samples: Sequence[Sample], seen: Sequence[Observation]
 ) -> list[Plan]:
-    from finetune.studies.forced_reasoning import plan_with_thoughts
+    from finetune.studies.forced_reasoning import plan_with_reasonings
 
-    return plan_with_thoughts(policy, seen, [forced_text(sample, thought) for sample in samples])
+    return plan_with_reasonings(policy, seen, [forced_text(sample, reasoning) for sample in samples])
 
 
 def table_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The table as strings: a row per condition and thought; two figures in one cell are those at 2 and 3 s."""
+    """The table as strings: a row per variant and reasoning; two figures in one cell are those at 2 and 3 s."""
     rows = []
-    for condition, thoughts in metrics["conditions"].items():
-        for thought, values in thoughts.items():
-            moved = {key: f"{values[f'moved_{key}']:.2f}" for key in _KEYS if thought != "true"}
+    for variant, reasonings in metrics["variants"].items():
+        for reasoning, values in reasonings.items():
+            moved = {key: f"{values[f'moved_{key}']:.2f}" for key in _KEYS if reasoning != "true"}
             rows.append(
                 {
-                    "condition": condition,
-                    "thought": THOUGHTS[thought],
-                    "as thought": _percent(values["follows"]),
+                    "variant": variant,
+                    "reasoning": REASONINGS[reasoning],
+                    "as reasoning": _percent(values["follows"]),
                     "as the road": _percent(values["to_true_side"]),
                     "heading, rad": f"{values[_KEYS[0]]:+.2f} {values[_KEYS[1]]:+.2f}",
                     "lateral, m": f"{values[_KEYS[2]]:+.2f} {values[_KEYS[3]]:+.2f}",
@@ -277,12 +277,12 @@ def print_table(metrics: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     rows, console = table_rows(metrics), Console()
-    for condition in metrics["conditions"]:
-        table = Table(title=f"Thought forced, {condition}: {metrics['samples']} samples that bend")
+    for variant in metrics["variants"]:
+        table = Table(title=f"Reasoning forced, {variant}: {metrics['samples']} samples that bend")
         for column in list(rows[0])[1:]:
             table.add_column(column)
         for row in rows:
-            if row["condition"] == condition:
+            if row["variant"] == variant:
                 table.add_row(*list(row.values())[1:])
         console.print(table)
     console.print(metrics["definitions"], style="dim")

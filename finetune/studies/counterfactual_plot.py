@@ -10,55 +10,55 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from finetune.studies.counterfactual import THOUGHTS
+from finetune.studies.counterfactual import REASONINGS
 
 Paths = Mapping[str, Mapping[str, NDArray[np.float64]]]
 _SHOWN = 5
-# Up to here a path is drawn: what a thought speaks of, and what the table measures.
+# Up to here a path is drawn: what a reasoning speaks of, and what the table measures.
 _STEPS = 30
 _COLOURS = {"own": "#3567b0", "true": "#1d8a4e", "opposite": "#d1432f", "straight": "#e08a2e", "none": "#8a5bb5"}
 
 
 def counterfactual_figure(rows: Sequence[Mapping[str, Any]], paths: Paths, truth: NDArray[np.float64]) -> Figure:
-    """A row per condition: fans of some samples, and a histogram of the lateral places 3 s ahead.
+    """A row per variant: fans of some samples, and a histogram of the lateral places 3 s ahead.
 
     Args:
         rows: of ``samples.csv``.
-        paths: condition -> thought -> (N, 64, 3) planned poses.
+        paths: variant -> reasoning -> (N, 64, 3) planned poses.
         truth: (N, 64, 3) what was driven.
     """
     shown = np.unique(np.linspace(0, len(truth) - 1, min(_SHOWN, len(truth))).astype(int))
     figure = Figure(figsize=(3.0 * len(shown) + 4.2, 3.5 * len(paths) + 0.6), layout="constrained")
     widths = [1.0] * len(shown) + [1.6]
     grid = figure.subplots(len(paths), len(widths), squeeze=False, width_ratios=widths)
-    for axes_row, (condition, of_thoughts) in zip(grid, paths.items()):
+    for axes_row, (variant, of_reasonings) in zip(grid, paths.items()):
         for axes, index in zip(axes_row, shown):
-            _draw_fan(axes, of_thoughts, truth, int(index))
-        axes_row[0].set_ylabel(f"{condition}\nx ahead, m")
-        _draw_histogram(axes_row[-1], [row for row in rows if row["condition"] == condition])
+            _draw_fan(axes, of_reasonings, truth, int(index))
+        axes_row[0].set_ylabel(f"{variant}\nx ahead, m")
+        _draw_histogram(axes_row[-1], [row for row in rows if row["variant"] == variant])
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    figure.suptitle("The same picture, another thought: planned paths of the next 3 s", fontweight="bold")
+    figure.suptitle("The same picture, another reasoning: planned paths of the next 3 s", fontweight="bold")
     return figure
 
 
 def _draw_fan(
-    axes: Axes, of_thoughts: Mapping[str, NDArray[np.float64]], truth: NDArray[np.float64], index: int
+    axes: Axes, of_reasonings: Mapping[str, NDArray[np.float64]], truth: NDArray[np.float64], index: int
 ) -> None:
     origin = np.zeros((1, 2))
     driven = np.vstack([origin, truth[index, :_STEPS, :2]])
     axes.plot(driven[:, 1], driven[:, 0], color="#20262e", linewidth=5, alpha=0.18, label="driven")
-    for thought, poses in of_thoughts.items():
+    for reasoning, poses in of_reasonings.items():
         path = np.vstack([origin, poses[index, :_STEPS, :2]])
         axes.plot(
             path[:, 1],
             path[:, 0],
-            color=_COLOURS[thought],
+            color=_COLOURS[reasoning],
             linewidth=1.6,
-            label=f"thought: {THOUGHTS[thought]}",
-            linestyle="--" if thought == "none" else "-",
+            label=f"reasoning: {REASONINGS[reasoning]}",
+            linestyle="--" if reasoning == "none" else "-",
         )
-    reach = max(3.0, float(np.abs(np.stack([poses[index, :_STEPS, 1] for poses in of_thoughts.values()])).max()))
+    reach = max(3.0, float(np.abs(np.stack([poses[index, :_STEPS, 1] for poses in of_reasonings.values()])).max()))
     # Left is left: y grows to the left.
     axes.set(xlim=(1.1 * reach, -1.1 * reach), xlabel="y left, m")
     axes.grid(color="#e4e8ec")
@@ -66,13 +66,13 @@ def _draw_fan(
 
 def _draw_histogram(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     lateral = {
-        thought: [row["lateral_3s_m"] for row in rows if row["thought"] == thought]
-        for thought in ("true", "opposite", "straight")
+        reasoning: [row["lateral_3s_m"] for row in rows if row["reasoning"] == reasoning]
+        for reasoning in ("true", "opposite", "straight")
     }
     every = np.concatenate([np.asarray(values) for values in lateral.values()])
     edges = np.linspace(every.min(), every.max() + 1e-6, 25).tolist()
-    for thought, values in lateral.items():
-        axes.hist(values, edges, color=_COLOURS[thought], alpha=0.45, label=THOUGHTS[thought])
+    for reasoning, values in lateral.items():
+        axes.hist(values, edges, color=_COLOURS[reasoning], alpha=0.45, label=REASONINGS[reasoning])
     axes.axvline(0.0, color="#20262e", linewidth=0.8)
     axes.set(xlabel="lateral place after 3 s, m (true side positive)", ylabel="samples")
     axes.grid(color="#e4e8ec")

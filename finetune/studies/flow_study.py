@@ -24,7 +24,7 @@ _DRAWS = 8
 
 @dataclass(frozen=True)
 class FlowStudy:
-    """What a model's flow does on N samples, thoughts as trained.
+    """What a model's flow does on N samples, reasoning texts as trained.
 
     Attributes:
         squared_error: (N, 64, 2) of the velocity, mean over draws of noise and time as in training.
@@ -79,7 +79,7 @@ def study_flow(
 def _prefixes(
     policy: AlpamayoPolicy, samples: Sequence[Sample], folder: Path, batch_size: int
 ) -> Iterator[tuple[Prefix, Tensor]]:
-    """Prefixes with the true thought, and the true normalised actions (B, 64, 2)."""
+    """Prefixes with the true reasoning, and the true normalised actions (B, 64, 2)."""
     device = policy.model.device
     with tqdm(total=len(samples), desc="flow", unit="sample", dynamic_ncols=True) as bar:
         for start in range(0, len(samples), batch_size):

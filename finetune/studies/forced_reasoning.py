@@ -1,4 +1,4 @@
-"""Words put into a policy's mouth: it drives as ever, but decodes the thought it is given, token by token."""
+"""Words put into a policy's mouth: it drives as ever, but decodes the reasoning it is given, token by token."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from finetune.policy import Observation, Plan
 
 
 class WatchedModel:
-    """A model that hands everything on, but writes forced thoughts and remembers what passed through it.
+    """A model that hands everything on, but writes forced reasoning texts and remembers what passed through it.
 
     Attributes:
-        forced: ids each row of the next batch must write, thought, its end and ``<|traj_future_start|>``; None lets the
-            model choose.
+        forced: ids each row of the next batch must write, reasoning, its end and ``<|traj_future_start|>``; None lets
+            the model choose.
         seen: name of a method -> its arguments and its result at the last call, for the methods below.
     """
 
@@ -66,35 +66,35 @@ def watched(policy: AlpamayoPolicy) -> Iterator[WatchedModel]:
         policy.model = inner
 
 
-def thought_ids(policy: AlpamayoPolicy, thought: str) -> list[int]:
-    """What a model writes for a thought: its words, ``<|cot_end|>``, ``<|traj_future_start|>``."""
+def reasoning_ids(policy: AlpamayoPolicy, reasoning: str) -> list[int]:
+    """What a model writes for a reasoning: its words, ``<|cot_end|>``, ``<|traj_future_start|>``."""
     end = policy.model.settings.token_ids.future_start
-    return [*policy.processor.tokenizer.encode_plain(thought), policy.processor.cot_end_id, end]
+    return [*policy.processor.tokenizer.encode_plain(reasoning), policy.processor.cot_end_id, end]
 
 
-def plan_with_thoughts(
-    policy: AlpamayoPolicy, observations: Sequence[Observation], thoughts: Sequence[str]
+def plan_with_reasonings(
+    policy: AlpamayoPolicy, observations: Sequence[Observation], reasonings: Sequence[str]
 ) -> list[Plan]:
-    """Plans of the driving path with these thoughts; "" everywhere skips the thought, as ``reasoning=False`` does.
+    """Plans of the driving path with these reasoning texts; "" everywhere skips it, as ``reasoning=False`` does.
 
-    A policy's room for thoughts is widened for the call where a thought needs it.
+    A policy's room for reasoning texts is widened for the call where a reasoning needs it.
 
     Raises:
-        ValueError: some thoughts are empty and others are not.
+        ValueError: some reasoning texts are empty and others are not.
     """
-    if not any(thoughts):
+    if not any(reasonings):
         reasoning, policy.reasoning = policy.reasoning, False
         try:
             return policy.plan_many(observations)
         finally:
             policy.reasoning = reasoning
-    if not all(thoughts) or len(thoughts) != len(observations):
-        raise ValueError("one thought per observation, all of them empty or none")
-    before = policy.reasoning, policy.max_thought_tokens
+    if not all(reasonings) or len(reasonings) != len(observations):
+        raise ValueError("one reasoning per observation, all of them empty or none")
+    before = policy.reasoning, policy.max_reasoning_tokens
     with watched(policy) as model:
-        model.forced = [thought_ids(policy, thought) for thought in thoughts]
-        policy.reasoning, policy.max_thought_tokens = True, max(before[1], *map(len, model.forced))
+        model.forced = [reasoning_ids(policy, reasoning) for reasoning in reasonings]
+        policy.reasoning, policy.max_reasoning_tokens = True, max(before[1], *map(len, model.forced))
         try:
             return policy.plan_many(observations)
         finally:
-            policy.reasoning, policy.max_thought_tokens = before
+            policy.reasoning, policy.max_reasoning_tokens = before

@@ -1,7 +1,7 @@
 """Can the finetuning learn a few samples by heart? If not, something between data, loss and optimiser is broken.
 
 The samples are trained on and validated with, through `alpamayo-mono finetune` itself. At its end both losses must be
-near zero and the driving path must say each thought word for word and drive each path.
+near zero and the driving path must say each reasoning word for word and drive each path.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
         "lora_alpha": config.lora_alpha,
         "warmup_steps": min(20, config.steps // 5),
         "noise_draws": 8,
-        # Every row speaks in every step: the thought is to be learnt by heart.
-        "thought_dropout": 0,
+        # Every row speaks in every step: the reasoning is to be learnt by heart.
+        "reasoning_dropout": 0,
         "validate_every": max(1, config.steps // 8),
         "seed": config.seed,
         "device": config.device,
@@ -123,7 +123,7 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
         "text_loss": (losses[-1]["validation_text_loss"], config.most_text_loss),
         "flow_loss": (losses[-1]["validation_flow_loss"], config.most_flow_loss),
         "ade_3s_m": (plan_figures(samples, plans)["ade_3s_m"], config.most_ade_3s_m),
-        "thoughts_not_repeated": (len(samples) - repeated, 0),
+        "reasonings_not_repeated": (len(samples) - repeated, 0),
     }
     figures = {
         name: {"reached": value, "most": most, "passed": bool(value <= most)}  # a NaN passes nothing

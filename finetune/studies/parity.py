@@ -1,9 +1,9 @@
 """Does driving compute what training did? Training samples through the driving path, stage by stage.
 
 An adapter drives badly without any error when the two differ: another crop of the picture, another word in the prompt,
-a position off by one in the decoding. Training encodes prompt and thought in one padded batch, with the adapter beside
-the weights; driving encodes the prompt alone, decodes the thought token by token, with the adapter merged. Thought,
-noise and noisy actions are the same for both here, so every stage must agree to rounding.
+a position off by one in the decoding. Training encodes prompt and reasoning in one padded batch, with the adapter
+beside the weights; driving encodes the prompt alone, decodes the reasoning token by token, with the adapter merged.
+Reasoning, noise and noisy actions are the same for both here, so every stage must agree to rounding.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from finetune.policy import CameraMode
 # Stage -> what differs there when it is the first one to.
 STAGES: Mapping[str, str] = {
     "pixels": "the pictures are cropped, scaled or coloured differently",
-    "tokens": "prompt or thought are written differently, or the thought has too little room (max_new_tokens)",
+    "tokens": "prompt or reasoning are written differently, or the reasoning has too little room (max_new_tokens)",
     "vision features": "the vision tower's weights differ",
     "prefix keys and values": "the language model's weights, positions or decoding differ",
     "position": "the expert starts at another rotary position",
@@ -156,7 +156,7 @@ def check_driving(config: CheckDrivingConfig) -> dict[str, Any]:
     found = [sample for sample in read_samples(config.dataset) if sample.split == config.split and sample.reasoning]
     if not found or config.samples < 1:
         raise MonoError(
-            f"{len(found)} samples with a thought in split {config.split!r} of {config.dataset}, "
+            f"{len(found)} samples with a reasoning in split {config.split!r} of {config.dataset}, "
             f"{config.samples} asked for",
             "at least one",
             "choose another --split or --samples",

@@ -17,7 +17,7 @@ from collector.dataset.schema import Sample
 from finetune.alpamayo.cache import Prefix, VisionFeatures
 from finetune.alpamayo.flow_matching import interpolate
 from finetune.alpamayo_policy import AlpamayoPolicy
-from finetune.studies.forced_reasoning import thought_ids, watched
+from finetune.studies.forced_reasoning import reasoning_ids, watched
 from finetune.training.batches import cache_vision, collate, encode_row, observe, unpack_pixels
 
 # Flow times at which the expert's velocity is asked for, from pure noise to almost there.
@@ -34,7 +34,7 @@ class StageView:
         noise: (64, 2) the flow began from.
         x_t: (K, 64, 2) noisy actions at :data:`FLOW_TIMES` at which the velocity was asked for.
         poses: (64, 3) planned; empty where training never makes them.
-        thought: as decoded.
+        reasoning: as decoded.
         rounding: what a millionth on the noise changes at the actions, as a share of their largest value. Rounding
             grows like this along the Euler steps: the expert reads actions through waves of up to 100 periods a sigma.
     """
@@ -43,15 +43,15 @@ class StageView:
     noise: Tensor
     x_t: Tensor
     poses: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
-    thought: str = ""
+    reasoning: str = ""
     rounding: float = 0.0
 
 
 @torch.no_grad()
 def driving_view(policy: AlpamayoPolicy, sample: Sample, folder: Path) -> StageView:
-    """Plan a sample as in driving, its own thought forced token by token, and keep what each stage made."""
+    """Plan a sample as in driving, its own reasoning forced token by token, and keep what each stage made."""
     with watched(policy) as model:
-        model.forced = [thought_ids(policy, sample.reasoning)]
+        model.forced = [reasoning_ids(policy, sample.reasoning)]
         plan = policy.plan_many([observe(sample, folder, policy.cameras)])[0]
         (pixels, _), features = model.seen["encode_images"]
         prefix: Prefix = model.seen["generate"][1].prefix

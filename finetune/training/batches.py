@@ -33,9 +33,9 @@ class Row:
 
     Attributes:
         sample_id: for messages that must name a sample.
-        input_ids: (L,) prompt, thought and ``<|traj_future_start|>``.
+        input_ids: (L,) prompt, reasoning and ``<|traj_future_start|>``.
         label_mask: (L,) true where the text loss applies.
-        silent_ids: (L2,) the prompt that skips the thought, for thought dropout.
+        silent_ids: (L2,) the prompt that skips the reasoning, for reasoning dropout.
         actions: (64, 2) normalised acceleration and curvature.
         pixels, grid_thw: packed patches (see :func:`pack_pixels`) and their grids; pixels go once features exist.
         vision: cached image features, or None while the vision tower trains.
@@ -120,7 +120,7 @@ def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored
         mirrored: encode what a mirror would show; true to life for a camera on the kart's middle line.
 
     Raises:
-        SampleFault: a frame that cannot be read, or a history, thought or path that cannot be encoded.
+        SampleFault: a frame that cannot be read, or a history, reasoning or path that cannot be encoded.
     """
     with _blame(sample, "unreadable frame"):
         observation = observe(sample, folder, cameras)
@@ -129,7 +129,7 @@ def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored
         frames = {name: images[:, :, ::-1] for name, images in observation.frames.items()}
         observation = replace(observation, frames=frames, history=mirror_poses(observation.history))
         future, reasoning = mirror_poses(future), swap_sides(reasoning)
-    with _blame(sample, "unusable frame, history or thought"):
+    with _blame(sample, "unusable frame, history or reasoning"):
         images = select_images(observation, cameras)
         each = camera_of_each_image(cameras)
         encoded = loaded.processor.encode(images, observation.history, reasoning, each)
@@ -200,7 +200,7 @@ def collate(rows: Sequence[Row], pad_id: int, silent: Sequence[bool] | None = No
     Args:
         rows: at least one row.
         pad_id: id written after a row's end; masked everywhere.
-        silent: per row, whether to use the prompt that skips the thought (no text label then).
+        silent: per row, whether to use the prompt that skips the reasoning (no text label then).
         multiple: pad to a multiple of so many words, for programs compiled per length.
     """
     silence = list(silent) if silent is not None else [False] * len(rows)

@@ -2,7 +2,7 @@
 
 The processes are accelerate's, so ``torchrun`` and ``accelerate launch`` run what one process runs: a batch is drawn
 for all, each process takes its rows, and gradients of the global means are summed. Every draw (sample order, flow
-noise, thought dropout, LoRA dropout) follows from seed and step alone.
+noise, reasoning dropout, LoRA dropout) follows from seed and step alone.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Passes:
 
         Args:
             rows: of all processes.
-            silent: per row, whether its thought is skipped.
+            silent: per row, whether its reasoning is skipped.
             step: whose noise to draw.
             learn: called with the losses of each pass, while their graph lives.
         """
@@ -233,7 +233,7 @@ def train(
         started = time.perf_counter()
         for step in range(done, settings.steps):
             chosen = [rows[index] for index in next(order)]
-            silent = (chooser.random(len(chosen)) < settings.thought_dropout).tolist()
+            silent = (chooser.random(len(chosen)) < settings.reasoning_dropout).tolist()
             learning_rate = settings.learning_rate * learning_rate_factor(step, settings)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate

@@ -2,7 +2,7 @@
 
 Three terms, kept apart row by row:
 
-- text: cross-entropy over the thought's tokens.
+- text: cross-entropy over the reasoning's tokens.
 - flow: mean squared error of the predicted vector field in the normalised action space (acceleration and curvature
   over their standard deviations), the loss Alpamayo-R1's expert was trained with. Sampling integrates exactly this
   field, and in these units an error of the pedal and one of the wheel weigh alike at any speed.

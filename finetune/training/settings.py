@@ -27,7 +27,7 @@ class LoopSettings:
         expert_gradient: let the expert's losses reach the language model through the keys and values it reads.
         horizon_s: let the flow loss fade along the path with this time constant; 0 weighs all 6.4 s alike, as released.
         noise_draws: flow noises per sample and step; the prefix is the expensive part, so several draws are cheap.
-        thought_dropout: share of samples trained without their thought, so that the path also follows the image.
+        reasoning_dropout: share of samples trained without their reasoning, so that the path also follows the image.
         gradient_clip: largest gradient norm.
         validate_every: steps between validation losses.
         compile: compile the layers first: about a minute for 1.6 times the speed of a card that waits for launches.
@@ -47,7 +47,7 @@ class LoopSettings:
     expert_gradient: bool = True
     horizon_s: float = 0.0
     noise_draws: int = 2
-    thought_dropout: float = 0.1
+    reasoning_dropout: float = 0.1
     gradient_clip: float = 1.0
     validate_every: int = 50
     compile: bool = False

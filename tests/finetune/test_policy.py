@@ -35,8 +35,8 @@ def observation(stamp_ns: int, speed_mps: float | None = 5.0, cameras: tuple[str
     return Observation(stamp_ns, frames, history, speed_mps)
 
 
-def test_a_plan_has_path_thought_stamp_and_stages(loaded: LoadedModel) -> None:
-    policy = AlpamayoPolicy(loaded, max_thought_tokens=8)
+def test_a_plan_has_path_reasoning_stamp_and_stages(loaded: LoadedModel) -> None:
+    policy = AlpamayoPolicy(loaded, max_reasoning_tokens=8)
     assert isinstance(policy, Policy)
     plan = policy.plan(observation(7))
     assert plan.stamp_ns == 7 and plan.poses.shape == (64, 3) and np.isfinite(plan.poses).all()
@@ -46,7 +46,7 @@ def test_a_plan_has_path_thought_stamp_and_stages(loaded: LoadedModel) -> None:
 
 def test_plans_do_not_depend_on_their_neighbours(loaded: LoadedModel) -> None:
     for temperature in (0.0, 1.0):
-        policy = AlpamayoPolicy(loaded, cameras="mono-4frames", noise_temperature=temperature, max_thought_tokens=6)
+        policy = AlpamayoPolicy(loaded, cameras="mono-4frames", noise_temperature=temperature, max_reasoning_tokens=6)
         seen = [observation(stamp) for stamp in (11, 12, 13)]
         together = policy.plan_many(seen)
         for one, plan in zip(seen, together):
@@ -77,7 +77,7 @@ def test_wheel_speed_replaces_the_estimate(loaded: LoadedModel) -> None:
     assert np.linalg.norm(faster[0, :2]) / np.linalg.norm(same[0, :2]) == pytest.approx(9.0 / 5.0, rel=0.1)
 
 
-def test_skipping_the_thought_gives_no_text_and_another_prompt(loaded: LoadedModel) -> None:
+def test_skipping_the_reasoning_gives_no_text_and_another_prompt(loaded: LoadedModel) -> None:
     plan = AlpamayoPolicy(loaded, reasoning=False).plan(observation(4))
     assert plan.reasoning == "" and plan.timings_ms["decode"] < plan.timings_ms["action"]
 
@@ -100,13 +100,13 @@ def test_unusable_settings_are_named(loaded: LoadedModel, tmp_path: Path) -> Non
         AlpamayoPolicy(loaded, cameras="four").plan(observation(6))
 
 
-def test_a_folder_says_how_long_its_thoughts_may_be(tmp_path: Path) -> None:
-    from finetune.alpamayo_policy import MAX_THOUGHT_TOKENS, thought_room
+def test_a_folder_says_how_long_its_reasonings_may_be(tmp_path: Path) -> None:
+    from finetune.alpamayo_policy import MAX_REASONING_TOKENS, reasoning_room
 
-    assert thought_room(None) == thought_room(tmp_path) == MAX_THOUGHT_TOKENS
+    assert reasoning_room(None) == reasoning_room(tmp_path) == MAX_REASONING_TOKENS
     (tmp_path / "generation_config.json").write_text('{"max_new_tokens": 40}')
-    assert thought_room(tmp_path) == 40
+    assert reasoning_room(tmp_path) == 40
     for wrong in ("[]", '{"max_new_tokens": 0}', "no json"):
         (tmp_path / "generation_config.json").write_text(wrong)
         with pytest.raises(MonoError, match="generation_config"):
-            thought_room(tmp_path)
+            reasoning_room(tmp_path)

@@ -36,7 +36,7 @@ def make_sample(
     split: str = "val",
     reasoning: str | None = None,
 ) -> Sample:
-    """A kart on a circle, with the thought that is true of it."""
+    """A kart on a circle, with the reasoning that is true of it."""
     history, future = arc(curvature_1pm, speed_mps)
     motion = measure_motion(future)
     text = write_reasoning(motion, seed=0) if reasoning is None else reasoning

@@ -1,4 +1,4 @@
-"""Drives of the embedded simulator's teacher, written as bags whose camera lags and looks down by a known amount."""
+"""Drives of the embedded simulator's expert, written as bags whose camera lags and looks down by a known amount."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from closed_loop.comparison.rollout import drive
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT, Camera
-from closed_loop.simulator.expert import TeacherConfig
+from closed_loop.simulator.expert import ExpertConfig
 from closed_loop.simulator.world import World, WorldConfig
 from collector.bags.reader import typestore
 from collector.bags.writer import BagWriter
@@ -65,7 +65,7 @@ def write_planted_bag(
     place = course_named(course) if isinstance(course, str) else course
     world = World(place, seed, WorldConfig(disturb_every_s=8.0 if disturb else None))
     plan = RolloutConfig(laps=99.0, max_time_s=seconds, record_s=ODOMETRY_S)
-    driven = drive(world, TeacherConfig(), config=plan, seed=seed)
+    driven = drive(world, ExpertConfig(), config=plan, seed=seed)
     camera = replace(FRONT, pitch_rad=pitch_rad, hfov_rad=float(np.radians(hfov_deg)))
     stamps_ns = START_NS + np.round(driven.t_s * 1e9).astype(np.int64)
     rng = np.random.default_rng([41, seed])

@@ -1,4 +1,4 @@
-"""The before/after experiment with real drives: the teacher, and a driver that cannot see a bend."""
+"""The before/after experiment with real drives: the expert, and a driver that cannot see a bend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from closed_loop.comparison import compare as comparison
 from closed_loop.comparison.compare import CompareConfig, compare
-from closed_loop.comparison.runs import CONDITIONS, Condition, load_drive
+from closed_loop.comparison.runs import VARIANTS, Variant, load_drive
 from closed_loop.comparison.table import table_rows, table_texts
 from collector.common.errors import MonoError
 from finetune.policy import Observation, Plan, Policy
@@ -35,8 +35,8 @@ class StraightOn:
         return [self.plan(observation) for observation in observations]
 
 
-def drivers(config: CompareConfig, condition: Condition) -> Policy | None:
-    return None if condition.role == "teacher" else StraightOn()
+def drivers(config: CompareConfig, variant: Variant) -> Policy | None:
+    return None if variant.role == "expert" else StraightOn()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def config(oval: Path, tmp_path_factory: pytest.TempPathFactory) -> CompareConfi
     return CompareConfig(
         courses=(str(oval),),
         starts=2,
-        conditions=("teacher", "base-mono"),
+        variants=("expert", "base-mono"),
         jobs=1,
         max_off_track=2,
         out=tmp_path_factory.mktemp("compare"),
@@ -73,22 +73,22 @@ def metrics(config: CompareConfig) -> dict:
     return compare(config, drivers)
 
 
-def test_the_table_tells_the_blind_driver_from_the_teacher(metrics: dict) -> None:
-    before, teacher = metrics["table"]
-    assert (before["condition"], teacher["condition"]) == ("base-mono", "teacher")  # the table's order, not the flags'
-    assert teacher["off_track_events"] == 0
-    assert teacher["laps_finished"] == teacher["laps_asked"] == 2
-    assert teacher["max_on_curves_m"] < 0.3
-    assert teacher["result"] == "stays on the road"
-    assert teacher["thoughts"] is None
+def test_the_table_tells_the_blind_driver_from_the_expert(metrics: dict) -> None:
+    before, expert = metrics["table"]
+    assert (before["variant"], expert["variant"]) == ("base-mono", "expert")  # the table's order, not the flags'
+    assert expert["off_track_events"] == 0
+    assert expert["laps_finished"] == expert["laps_asked"] == 2
+    assert expert["max_on_curves_m"] < 0.3
+    assert expert["result"] == "stays on the road"
+    assert expert["reasonings"] is None
     assert before["off_track_events"] == 4  # two starts, each ended at its second time off the road
     assert before["laps_finished"] == 0
     assert 0.1 < before["laps_driven"] < 2.0
     assert before["max_on_curves_m"] > 2.0
     assert before["result"] == "leaves the road 4 times"
-    assert before["thoughts"]["coverage"] == 1.0
-    assert before["thoughts"]["consistent"] == 0.0
-    assert before["thoughts"]["thinks_curve_drives_straight"] == 1.0
+    assert before["reasonings"]["coverage"] == 1.0
+    assert before["reasonings"]["consistent"] == 0.0
+    assert before["reasonings"]["thinks_curve_drives_straight"] == 1.0
     texts = table_texts(metrics)
     assert texts[0][3:5] == ("4", f"0 of 2\n({before['laps_driven']:.1f} driven)")
 
@@ -100,14 +100,14 @@ def test_the_run_folder_holds_what_the_table_was_made_of(config: CompareConfig, 
     assert "left positive" in on_disk["definitions"]["deviation"]
     rows = list(csv.DictReader((config.out / "table.csv").open()))
     assert [row["course"] for row in rows].count("all") == 2
-    assert {row["condition"] for row in rows} == {"base-mono", "teacher"}
+    assert {row["variant"] for row in rows} == {"base-mono", "expert"}
     assert "leaves the road 4 times" in (config.out / "table.txt").read_text()
     for name in ("config.yaml", "provenance.json"):
         assert (config.out / name).is_file()
-    cell = on_disk["cells"][0]
-    assert cell["deviation"]["reference"] == "oval centreline"
-    table = load_drive(config.out / cell["drives"][0])
-    assert np.abs(table["lateral_m"][table["curve"] > 0]).max() <= cell["deviation"]["on_curves"]["max_m"] + 1e-9
+    run = on_disk["runs"][0]
+    assert run["deviation"]["reference"] == "oval centreline"
+    table = load_drive(config.out / run["drives"][0])
+    assert np.abs(table["lateral_m"][table["curve"] > 0]).max() <= run["deviation"]["on_curves"]["max_m"] + 1e-9
     assert table["plan_poses"].shape[1:] == (64, 3)
     assert set(table["plan_reasoning"]) == {SAYS}
 
@@ -118,13 +118,13 @@ def test_finished_cells_are_not_driven_again(
     def refuse(*_arguments: object) -> None:
         raise AssertionError("driven again")
 
-    monkeypatch.setattr(comparison, "run_cell", refuse)
+    monkeypatch.setattr(comparison, "drive_run", refuse)
     assert compare(config, drivers) == json.loads(json.dumps(metrics))
-    # Another seed asks for other drives, and so does a cell that was cut short while it was written.
+    # Another seed asks for other drives, and so does a run that was cut short while it was written.
     with pytest.raises(AssertionError, match="driven again"):
         compare(dataclasses.replace(config, seed=1), drivers)
-    (config.out / "cells" / "teacher__x.json").write_text("{")
-    broken = next(path for path in (config.out / "cells").iterdir() if path.name.startswith("teacher__oval"))
+    (config.out / "runs" / "expert__x.json").write_text("{")
+    broken = next(path for path in (config.out / "runs").iterdir() if path.name.startswith("expert__oval"))
     whole = broken.read_text()
     broken.write_text(whole[: len(whole) // 2])
     with pytest.raises(AssertionError, match="driven again"):
@@ -134,19 +134,19 @@ def test_finished_cells_are_not_driven_again(
 
 def test_the_same_command_gives_the_same_numbers(config: CompareConfig, metrics: dict, tmp_path: Path) -> None:
     again = compare(dataclasses.replace(config, out=tmp_path), drivers)
-    for first, second in zip(metrics["cells"], again["cells"]):
+    for first, second in zip(metrics["runs"], again["runs"]):
         assert first["deviation"] == second["deviation"]
-        assert first["thoughts"] == second["thoughts"]
+        assert first["reasonings"] == second["reasonings"]
 
 
 def test_jobs_side_by_side_give_the_same_numbers(config: CompareConfig, metrics: dict, tmp_path: Path) -> None:
     both = dataclasses.replace(
-        config, out=tmp_path, conditions=("teacher",), courses=(*config.courses, "random:9001"), jobs=2
+        config, out=tmp_path, variants=("expert",), courses=(*config.courses, "random:9001"), jobs=2
     )
-    cells = compare(both)["cells"]
-    assert [cell["course"] for cell in cells] == [config.courses[0], "random:9001"]
-    assert cells[0]["deviation"] == metrics["cells"][1]["deviation"]
-    assert cells[1]["deviation"]["laps_finished"] == 2
+    runs = compare(both)["runs"]
+    assert [run["course"] for run in runs] == [config.courses[0], "random:9001"]
+    assert runs[0]["deviation"] == metrics["runs"][1]["deviation"]
+    assert runs[1]["deviation"]["laps_finished"] == 2
 
 
 def test_a_named_reference_is_measured_from(config: CompareConfig, oval: Path, tmp_path: Path) -> None:
@@ -156,8 +156,8 @@ def test_a_named_reference_is_measured_from(config: CompareConfig, oval: Path, t
     rows = [line.split(",") for line in lines[1:]]
     moved_up = [",".join([s, x, str(float(y) + 0.4), *rest]) for s, x, y, *rest in rows]
     shifted.write_text("\n".join([lines[0], *moved_up]) + "\n")
-    moved = dataclasses.replace(config, conditions=("teacher",), reference=str(shifted), out=tmp_path / "run", starts=1)
-    row = compare(moved, drivers)["cells"][0]["deviation"]
+    moved = dataclasses.replace(config, variants=("expert",), reference=str(shifted), out=tmp_path / "run", starts=1)
+    row = compare(moved, drivers)["runs"][0]["deviation"]
     assert row["reference"] == "outer"
     assert row["all"]["max_m"] == pytest.approx(0.4, abs=0.15)
     assert row["off_track_events"] == 0
@@ -169,11 +169,11 @@ def test_the_command_line_teaches_and_refuses(capsys: pytest.CaptureFixture[str]
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     assert "held" in shown or "trained on" in shown
-    for flag in ("--adapter", "--courses", "--starts", "--laps", "--conditions", "--device", "--reference"):
+    for flag in ("--adapter", "--courses", "--starts", "--laps", "--variants", "--device", "--reference"):
         assert flag in shown
     assert (
         comparison.main(
-            ["--courses", str(oval), "--starts", "1", "--conditions", "teacher", "--jobs", "1", "--out", str(tmp_path)]
+            ["--courses", str(oval), "--starts", "1", "--variants", "expert", "--jobs", "1", "--out", str(tmp_path)]
         )
         == 0
     )
@@ -181,9 +181,9 @@ def test_the_command_line_teaches_and_refuses(capsys: pytest.CaptureFixture[str]
     assert "stays on the road" in shown  # also on 80 columns
     assert "says nothing about the 10B weights" in " ".join(shown.split())
     with pytest.raises(MonoError, match="spelling"):
-        CompareConfig(conditions=("base-mno",))
+        CompareConfig(variants=("base-mno",))
     with pytest.raises(MonoError, match="--adapter"):
-        CompareConfig(conditions=("adapter-mono",))
+        CompareConfig(variants=("adapter-mono",))
     with pytest.raises(MonoError, match="one course"):
         CompareConfig(reference="line.csv")
     with pytest.raises(MonoError, match="city-mirror"):
@@ -199,17 +199,17 @@ def adapter_for(folder: Path, cameras: str) -> Path:
     return folder
 
 
-def test_default_conditions_follow_the_adapter(tmp_path: Path) -> None:
-    assert [c.name for c in CompareConfig().chosen] == ["base-four", "base-padded", "base-mono", "teacher"]
+def test_default_variants_follow_the_adapter(tmp_path: Path) -> None:
+    assert [c.name for c in CompareConfig().chosen] == ["base-four", "base-padded", "base-mono", "expert"]
     for cameras, name in (("mono", "adapter-mono"), ("mono-4frames", "adapter-mono-4frames")):
         names = [c.name for c in CompareConfig(adapter=adapter_for(tmp_path / cameras, cameras)).chosen]
-        assert names == ["base-four", "base-padded", "base-mono", name, "teacher"]
+        assert names == ["base-four", "base-padded", "base-mono", name, "expert"]
 
 
 def test_an_adapter_for_other_cameras_is_refused_before_anything_drives(tmp_path: Path) -> None:
     config = CompareConfig(
         adapter=adapter_for(tmp_path / "adapter", "mono"),
-        conditions=("base-mono", "adapter-padded"),
+        variants=("base-mono", "adapter-padded"),
         out=tmp_path / "out",
     )
     with pytest.raises(MonoError, match=r"'mono'.*'mono-padded'"):
@@ -218,7 +218,7 @@ def test_an_adapter_for_other_cameras_is_refused_before_anything_drives(tmp_path
 
 
 def test_rows_are_weighted_by_distance_and_missing_curves_do_not_count() -> None:
-    def cell(distance: float, rms: float | None, peak: float | None) -> dict:
+    def run(distance: float, rms: float | None, peak: float | None) -> dict:
         part = {"distance_m": distance, "max_m": peak, "rms_m": rms, "p95_m": peak, "mean_signed_m": rms}
         deviation = {
             "on_curves": part,
@@ -230,11 +230,11 @@ def test_rows_are_weighted_by_distance_and_missing_curves_do_not_count() -> None
             "laps_asked": 1,
             "laps_driven": 0.5,
         }
-        return {"condition": "base-mono", "deviation": deviation, "thoughts": None}
+        return {"variant": "base-mono", "deviation": deviation, "reasonings": None}
 
-    (row,) = table_rows([CONDITIONS["base-mono"]], [cell(30.0, 1.0, 2.0), cell(10.0, 3.0, 4.0), cell(0.0, None, None)])
+    (row,) = table_rows([VARIANTS["base-mono"]], [run(30.0, 1.0, 2.0), run(10.0, 3.0, 4.0), run(0.0, None, None)])
     assert row["max_on_curves_m"] == 4.0
     assert row["rms_on_curves_m"] == pytest.approx(np.sqrt((30.0 + 90.0) / 40.0))
     assert row["mean_speed_mps"] == pytest.approx(40.0 / 30.0)
-    (empty,) = table_rows([CONDITIONS["base-mono"]], [cell(0.0, None, None)])
+    (empty,) = table_rows([VARIANTS["base-mono"]], [run(0.0, None, None)])
     assert empty["max_on_curves_m"] is None

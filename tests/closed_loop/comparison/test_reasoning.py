@@ -1,4 +1,4 @@
-"""Thought, path and lap: oracle drivers whose agreement is known by construction."""
+"""Reasoning, path and lap: oracle drivers whose agreement is known by construction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def lap(course: Course) -> tuple[np.ndarray, np.ndarray]:
 
 
 def moments(course: Course, text: str | None = None, bend: float = 1.0, every_s: float = 1.0) -> list[PlannedMoment]:
-    """Plans that follow the road (or a straightened one), with the true thought or a given one."""
+    """Plans that follow the road (or a straightened one), with the true reasoning or a given one."""
     found = []
     for index, stamp_s in enumerate(np.arange(0.5, course.length_m / SPEED_MPS - 4.0, every_s)):
         pose = course.pose_at(SPEED_MPS * stamp_s)
@@ -31,8 +31,8 @@ def moments(course: Course, text: str | None = None, bend: float = 1.0, every_s:
         middle = 0.5 * (yaw + np.concatenate([[0.0], yaw[:-1]]))
         step = SPEED_MPS * 0.1
         plan = np.stack([np.cumsum(step * np.cos(middle)), np.cumsum(step * np.sin(middle)), yaw], axis=1)
-        thought = write_reasoning(measure_motion(true), index) if text is None else text
-        found.append(PlannedMoment(float(stamp_s), pose, plan, thought))
+        reasoning = write_reasoning(measure_motion(true), index) if text is None else text
+        found.append(PlannedMoment(float(stamp_s), pose, plan, reasoning))
     return found
 
 
@@ -49,8 +49,8 @@ def test_a_driver_that_does_what_it_says_is_consistent(city: Course) -> None:
     assert row["coverage"] == pytest.approx(1.0)
     assert row["consistent"] > 0.95
     assert row["path_matches_lap"] > 0.95
-    assert row["thought_path_lap"] > 0.95
-    assert row["thought_right"] > 0.95
+    assert row["reasoning_path_lap"] > 0.95
+    assert row["reasoning_right"] > 0.95
     assert row["thinks_curve_drives_straight"] == 0.0
 
 
@@ -62,8 +62,8 @@ def test_thinks_curve_drives_straight_is_counted_where_the_road_turns(city: Cour
     assert 0.3 * row["plans"] < row["curve_plans"] < row["plans"]
     assert row["consistent"] < 0.6
     assert row["path_matches_lap"] < 0.6  # planned straight, driven round the bend
-    assert row["thought_matches_lap"] > 0.95
-    assert row["thought_path_lap"] <= row["consistent"] + 0.02
+    assert row["reasoning_matches_lap"] > 0.95
+    assert row["reasoning_path_lap"] <= row["consistent"] + 0.02
 
 
 def test_a_road_that_does_not_turn_within_two_seconds_shows_no_symptom(city: Course) -> None:
@@ -74,8 +74,8 @@ def test_a_road_that_does_not_turn_within_two_seconds_shows_no_symptom(city: Cou
     straight = np.stack([SPEED_MPS * 0.1 * np.arange(1, 65), np.zeros(64), np.zeros(64)], axis=1)
     plan = PlannedMoment(stamp_s, city.pose_at(far), straight, "The lane bends right ahead, so steer right.")
     (check,) = check_plans([plan], t_s, poses, city)
-    assert check.thought.true_direction == "right"
-    assert check.thought.symptom is None
+    assert check.reasoning.true_direction == "right"
+    assert check.reasoning.symptom is None
 
 
 def test_no_claim_is_no_agreement(city: Course) -> None:
@@ -84,17 +84,17 @@ def test_no_claim_is_no_agreement(city: Course) -> None:
     assert row is not None
     assert row["coverage"] == 0.0
     assert row["consistent"] is None
-    assert row["thought_path_lap"] is None
+    assert row["reasoning_path_lap"] is None
     assert row["lap_claims"] == 0
     assert row["path_matches_lap"] > 0.95
     assert summarise_checks([]) is None
 
 
-def test_wrong_side_thoughts_disagree_with_path_and_lap(city: Course) -> None:
+def test_wrong_side_reasonings_disagree_with_path_and_lap(city: Course) -> None:
     t_s, poses = lap(city)
     row = summarise_checks(check_plans(moments(city, text="The lane bends left, so steer left."), t_s, poses, city))
     assert row is not None
-    assert row["thought_right"] == pytest.approx(row["consistent"], abs=0.05)
+    assert row["reasoning_right"] == pytest.approx(row["consistent"], abs=0.05)
     assert 0.15 < row["consistent"] < 0.55  # right on the left bends, and only there
 
 

@@ -6,7 +6,7 @@ import pytest
 from closed_loop.comparison.rollout import RolloutConfig, drive, drive_many
 from closed_loop.control.controller import TrackingController
 from closed_loop.course.design import course_named
-from closed_loop.simulator.expert import TeacherConfig, speed_profile
+from closed_loop.simulator.expert import ExpertConfig, speed_profile
 from closed_loop.simulator.vehicle import Command
 from closed_loop.simulator.world import World
 from collector.common.errors import MonoError
@@ -43,7 +43,7 @@ class Knowing(Straight):
 
     def __init__(self, world: World) -> None:
         super().__init__()
-        self.world, self.speed = world, speed_profile(world.course, TeacherConfig(max_speed_mps=4.0))
+        self.world, self.speed = world, speed_profile(world.course, ExpertConfig(max_speed_mps=4.0))
 
     def plan_many(self, observations):
         plans = super().plan_many(observations)

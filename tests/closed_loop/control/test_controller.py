@@ -11,7 +11,7 @@ import pytest
 from closed_loop.control.controller import ControllerConfig, PlanPath, TrackingController
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
-from closed_loop.simulator.expert import Teacher
+from closed_loop.simulator.expert import Expert
 from closed_loop.simulator.vehicle import Command, Vehicle
 from collector.common.errors import MonoError
 from collector.geometry.poses import mirror_poses, to_map
@@ -19,10 +19,10 @@ from collector.geometry.poses import mirror_poses, to_map
 STEP_S = 0.01
 
 
-def teacher_future(vehicle: Vehicle, teacher: Teacher, now_s: float) -> np.ndarray:
-    """Where the teacher would really be at 0.1 ... 6.4 s, by driving a copy of the kart."""
-    vehicle, fork = vehicle.copy(), copy.copy(teacher)
-    fork._sent = deque(teacher._sent)
+def expert_future(vehicle: Vehicle, expert: Expert, now_s: float) -> np.ndarray:
+    """Where the expert would really be at 0.1 ... 6.4 s, by driving a copy of the kart."""
+    vehicle, fork = vehicle.copy(), copy.copy(expert)
+    fork._sent = deque(expert._sent)
     poses = []
     for half_step in range(128):
         command = fork.command(vehicle.state, now_s + 0.05 * half_step)
@@ -35,16 +35,16 @@ def teacher_future(vehicle: Vehicle, teacher: Teacher, now_s: float) -> np.ndarr
 
 def drive(course: Course, config: ControllerConfig, start_m: float, seconds: float, latency_s: float) -> np.ndarray:
     """Lateral errors at 100 Hz, replanning every 0.4 s, each plan usable ``latency_s`` after its t0."""
-    vehicle, teacher, controller = Vehicle(), Teacher(course), TrackingController(config)
+    vehicle, expert, controller = Vehicle(), Expert(course), TrackingController(config)
     vehicle.place(course.pose_at(start_m), 3.0)
     errors, ready, plan, station = [], [], None, start_m
     command = Command(0.0, 0.0)
     for tick in range(round(seconds / STEP_S)):
         now_s = tick * STEP_S
         if tick % 40 == 0:
-            teacher.reset()
-            teacher._sent.extend(controller._sent)
-            ready.append((now_s + latency_s, now_s, teacher_future(vehicle, teacher, now_s)))
+            expert.reset()
+            expert._sent.extend(controller._sent)
+            ready.append((now_s + latency_s, now_s, expert_future(vehicle, expert, now_s)))
         while ready and ready[0][0] <= now_s + 1e-9:
             plan = ready.pop(0)
         if tick % 2 == 0 and plan is not None:

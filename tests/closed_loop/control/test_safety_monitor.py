@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from closed_loop.control.safety_monitor import Supervisor, SupervisorLimits, plan_defect
+from closed_loop.control.safety_monitor import SafetyLimits, SafetyMonitor, plan_defect
 
 
 def straight_plan(speed_mps: float = 3.0) -> np.ndarray:
@@ -14,87 +14,87 @@ def straight_plan(speed_mps: float = 3.0) -> np.ndarray:
     return poses
 
 
-def driving(now_s: float = 100.0) -> Supervisor:
-    supervisor = Supervisor(SupervisorLimits())
-    supervisor.frame_arrived(now_s)
-    supervisor.odometry_arrived(now_s)
-    assert supervisor.plan_arrived(straight_plan()) == ""
-    assert supervisor.check(now_s, 0.1).drive
-    return supervisor
+def driving(now_s: float = 100.0) -> SafetyMonitor:
+    safety_monitor = SafetyMonitor(SafetyLimits())
+    safety_monitor.frame_arrived(now_s)
+    safety_monitor.odometry_arrived(now_s)
+    assert safety_monitor.plan_arrived(straight_plan()) == ""
+    assert safety_monitor.check(now_s, 0.1).drive
+    return safety_monitor
 
 
 def test_nothing_has_arrived_yet() -> None:
-    supervisor = Supervisor()
-    assert supervisor.check(1.0, None).reason == "no camera frame yet"
-    supervisor.frame_arrived(1.0)
-    assert supervisor.check(1.0, None).reason == "no odometry yet"
-    supervisor.odometry_arrived(1.0)
-    assert supervisor.check(1.0, None).reason == "no plan yet"
-    supervisor.plan_arrived(straight_plan())
-    assert supervisor.check(1.0, 0.0).drive
+    safety_monitor = SafetyMonitor()
+    assert safety_monitor.check(1.0, None).reason == "no camera frame yet"
+    safety_monitor.frame_arrived(1.0)
+    assert safety_monitor.check(1.0, None).reason == "no odometry yet"
+    safety_monitor.odometry_arrived(1.0)
+    assert safety_monitor.check(1.0, None).reason == "no plan yet"
+    safety_monitor.plan_arrived(straight_plan())
+    assert safety_monitor.check(1.0, 0.0).drive
 
 
 @pytest.mark.parametrize(
     ("fresh", "reason"), [("odometry_arrived", "camera frame stale"), ("frame_arrived", "odometry stale")]
 )
 def test_stale_input_brakes_and_recovers(fresh: str, reason: str) -> None:
-    supervisor = driving(100.0)
-    getattr(supervisor, fresh)(101.0)
-    verdict = supervisor.check(101.0, 0.1)
+    safety_monitor = driving(100.0)
+    getattr(safety_monitor, fresh)(101.0)
+    verdict = safety_monitor.check(101.0, 0.1)
     assert (verdict.drive, verdict.reason) == (False, reason)
     assert "1.00 s" in verdict.detail
-    supervisor.frame_arrived(101.1)
-    supervisor.odometry_arrived(101.1)
-    assert supervisor.check(101.1, 0.1).drive
-    assert supervisor.brakes == {reason: 1}
+    safety_monitor.frame_arrived(101.1)
+    safety_monitor.odometry_arrived(101.1)
+    assert safety_monitor.check(101.1, 0.1).drive
+    assert safety_monitor.brakes == {reason: 1}
 
 
 def test_ages_are_vehicle_time() -> None:
-    supervisor = driving(100.0)
-    assert supervisor.check(100.2, 0.1, time_rate=1.0).drive
-    assert supervisor.check(100.2, 0.1, time_rate=4.0).reason == "camera frame stale"
+    safety_monitor = driving(100.0)
+    assert safety_monitor.check(100.2, 0.1, time_rate=1.0).drive
+    assert safety_monitor.check(100.2, 0.1, time_rate=4.0).reason == "camera frame stale"
 
 
 def test_a_hanging_policy_shows_as_a_stale_plan() -> None:
-    supervisor = driving(100.0)
-    supervisor.frame_arrived(102.0)
-    supervisor.odometry_arrived(102.0)
-    assert supervisor.check(102.0, 1.4).drive
-    assert supervisor.check(102.0, 1.6).reason == "plan stale"
+    safety_monitor = driving(100.0)
+    safety_monitor.frame_arrived(102.0)
+    safety_monitor.odometry_arrived(102.0)
+    assert safety_monitor.check(102.0, 1.4).drive
+    assert safety_monitor.check(102.0, 1.6).reason == "plan stale"
 
 
 def test_dead_policy_brakes_even_with_a_fresh_plan() -> None:
-    supervisor = driving()
-    supervisor.policy_died("ended by signal 9")
-    verdict = supervisor.check(100.0, 0.1)
+    safety_monitor = driving()
+    safety_monitor.policy_died("ended by signal 9")
+    verdict = safety_monitor.check(100.0, 0.1)
     assert verdict.reason == "policy process died" and "signal 9" in verdict.detail
 
 
 def test_a_bad_plan_brakes_until_a_good_one() -> None:
-    supervisor = driving()
+    safety_monitor = driving()
     bad = straight_plan()
     bad[10, 1] = np.nan
-    assert supervisor.plan_arrived(bad)
-    assert supervisor.check(100.0, 0.1).reason == "plan not sane"
-    supervisor.plan_arrived(straight_plan())
-    assert supervisor.check(100.0, 0.1).drive
-    supervisor.policy_failed("out of memory")
-    assert supervisor.check(100.0, 0.1).detail == "out of memory"
+    assert safety_monitor.plan_arrived(bad)
+    assert safety_monitor.check(100.0, 0.1).reason == "plan not sane"
+    safety_monitor.plan_arrived(straight_plan())
+    assert safety_monitor.check(100.0, 0.1).drive
+    safety_monitor.policy_failed("out of memory")
+    assert safety_monitor.check(100.0, 0.1).detail == "out of memory"
 
 
 def test_a_teleport_needs_a_new_plan() -> None:
-    supervisor = driving()
-    assert supervisor.check(100.0, 0.1, plan_offset_m=9.0).reason == "vehicle off its plan"
-    assert supervisor.check(100.0, 0.1, plan_offset_m=float("nan")).reason == "vehicle off its plan"
-    supervisor.forget_plan()
-    assert supervisor.check(100.0, 0.1).reason == "no plan yet"
+    safety_monitor = driving()
+    assert safety_monitor.check(100.0, 0.1, plan_offset_m=9.0).reason == "vehicle off its plan"
+    assert safety_monitor.check(100.0, 0.1, plan_offset_m=float("nan")).reason == "vehicle off its plan"
+    safety_monitor.forget_plan()
+    assert safety_monitor.check(100.0, 0.1).reason == "no plan yet"
 
 
 def test_a_reason_is_counted_once_per_occurrence() -> None:
-    supervisor = driving(100.0)
+    safety_monitor = driving(100.0)
     for tick in range(40):
-        supervisor.check(100.4 + 0.025 * tick, 0.1)
-    assert supervisor.brakes == {"odometry stale": 1, "camera frame stale": 1}
+        safety_monitor.check(100.4 + 0.025 * tick, 0.1)
+    assert safety_monitor.brakes == {"odometry stale": 1, "camera frame stale": 1}
 
 
 def shifted_start(poses: np.ndarray) -> None:

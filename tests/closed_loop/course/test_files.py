@@ -9,7 +9,7 @@ import pytest
 from closed_loop.comparison.rollout import RolloutConfig, drive
 from closed_loop.course.design import course_named
 from closed_loop.course.files import DEFAULT_HALF_WIDTH_M, read_course
-from closed_loop.simulator.expert import TeacherConfig
+from closed_loop.simulator.expert import ExpertConfig
 from collector.common.errors import MonoError
 
 ORIGIN = np.array([89650.0, 43150.0])
@@ -169,14 +169,14 @@ def test_a_file_that_is_no_course_is_refused_with_a_reason(tmp_path, name, conte
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no folder of real courses: set ALPAMAYO_COURSES to one")
 @pytest.mark.parametrize("name", REAL_FILES)
-def test_a_real_file_drives_a_teacher_lap(name):
+def test_a_real_file_drives_a_expert_lap(name):
     path = REAL / name
     if not path.is_file():
         pytest.skip(f"{path} is absent")
     course = read_course(path)
     assert course.closed and 340.0 < course.length_m < 370.0
     assert course.yaw_rad[-1] - course.yaw_rad[0] == pytest.approx(-2.0 * np.pi, abs=0.3)  # clockwise
-    lap = drive(course, TeacherConfig(), config=RolloutConfig(start_speed_mps=0.0))
+    lap = drive(course, ExpertConfig(), config=RolloutConfig(start_speed_mps=0.0))
     assert lap.finished and lap.off_track_count == 0 and np.abs(lap.lateral_m).max() < 0.3
 
 

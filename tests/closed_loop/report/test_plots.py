@@ -11,7 +11,7 @@ import pytest
 from matplotlib.collections import LineCollection
 
 from closed_loop.comparison.deviation import measure, reference_curves, summarise
-from closed_loop.comparison.runs import CONDITIONS
+from closed_loop.comparison.runs import VARIANTS
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.report.losses import loss_figure, read_losses
@@ -42,11 +42,11 @@ def is_png(data: bytes) -> bool:
     return picture is not None and min(picture.shape[:2]) > 150 and picture.std() > 5.0
 
 
-def test_every_condition_has_one_colour_of_its_own() -> None:
-    colours = [colour_of(name) for name in CONDITIONS]
+def test_every_variant_has_one_colour_of_its_own() -> None:
+    colours = [colour_of(name) for name in VARIANTS]
     assert len(set(colours)) == len(colours)
-    assert set(CONDITIONS) <= set(COLOURS)
-    assert ordered(["teacher", "adapter-mono", "base-four"]) == ["base-four", "adapter-mono", "teacher"]
+    assert set(VARIANTS) <= set(COLOURS)
+    assert ordered(["expert", "adapter-mono", "base-four"]) == ["base-four", "adapter-mono", "expert"]
 
 
 def test_the_map_colours_the_drive_by_signed_deviation_and_marks_each_event(city: Course) -> None:
@@ -70,7 +70,7 @@ def test_the_map_colours_the_drive_by_signed_deviation_and_marks_each_event(city
 def test_curve_numbers_do_not_cover_each_other() -> None:
     for spec in ("city", "random:9001"):
         course = course_named(spec)
-        axes = map_figure(course, reference_curves(course), {"teacher": tables(course, 0.0)}).axes[0]
+        axes = map_figure(course, reference_curves(course), {"expert": tables(course, 0.0)}).axes[0]
         spots = np.array([text.get_position() for text in axes.texts])
         gaps = np.linalg.norm(spots[:, None] - spots[None], axis=2) + 99.0 * np.eye(len(spots))
         assert gaps.min() > 2.5

@@ -1,4 +1,4 @@
-"""The report page and the measuring of drive folders, made from real drives of the teacher."""
+"""The report page and the measuring of drive folders, made from real drives of the expert."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from closed_loop.comparison import measure as driven
 from closed_loop.comparison.compare import CompareConfig, compare
 from closed_loop.comparison.measure import measure_drive
-from closed_loop.comparison.runs import CONDITIONS
+from closed_loop.comparison.runs import VARIANTS
 from closed_loop.comparison.table import HONESTY, assemble
 from closed_loop.course.design import course_named
 from closed_loop.report.comparison import before_after, headline_notes
@@ -25,9 +25,9 @@ pytest.importorskip("jinja2")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder: a comparison (teacher), losses, an open-loop table and a drive; no dataset."""
+    """A run folder: a comparison (expert), losses, an open-loop table and a drive; no dataset."""
     folder = tmp_path_factory.mktemp("run")
-    compare(CompareConfig(courses=("random:9001",), starts=1, conditions=("teacher",), jobs=1, out=folder / "compare"))
+    compare(CompareConfig(courses=("random:9001",), starts=1, variants=("expert",), jobs=1, out=folder / "compare"))
     for name in ("finetune", "evaluate"):
         (folder / name).mkdir()
     rows = [{"step": step, "text_loss": 1.0 / (1 + step), "flow_loss": 0.5} for step in range(20)]
@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "change": -0.734, "low": -0.9, "high": -0.6, "verdict": "better", "why": "",
     }  # fmt: skip
     evaluation = {
-        "definitions": "ADE: <mean> distance", "cameras": "mono", "conditions": {"before": figures},
+        "definitions": "ADE: <mean> distance", "cameras": "mono", "variants": {"before": figures},
         "verdicts": [verdict], "bootstrap": {"groups": 6, "group": "laps"},
     }  # fmt: skip
     (folder / "evaluate" / "plots").mkdir()
@@ -113,7 +113,7 @@ def test_the_page_shows_the_measured_numbers(run: Path, page: str) -> None:
     assert f"{row['max_on_curves_m']:.2f} m" in page
     assert HONESTY in page
     assert "random:9001 centreline" in page  # the reference is named
-    for curve in metrics["cells"][0]["deviation"]["curves"]:
+    for curve in metrics["runs"][0]["deviation"]["curves"]:
         assert f"{curve['number']} {curve['direction']}" in page
         assert f"{curve['min_radius_m']:.1f} m" in page
     for text in (
@@ -133,7 +133,7 @@ def test_the_page_shows_the_measured_numbers(run: Path, page: str) -> None:
     assert "No adapter was driven" in page
     assert "record 120 s" in page
     assert "together 3.0 minutes" in page
-    assert metrics["cells"][0]["deviation"]["all"]["max_m"] < 0.3
+    assert metrics["runs"][0]["deviation"]["all"]["max_m"] < 0.3
 
 
 def test_missing_parts_name_the_command_that_makes_them(page: str, tmp_path: Path) -> None:
@@ -170,10 +170,10 @@ def test_a_comparison_folder_alone_makes_a_page(run: Path, tmp_path: Path, capsy
         main(["--run", str(tmp_path / "absent")])
 
 
-def headline(**conditions: tuple[int, int, float]) -> dict:
-    """Metrics of made-up conditions: name -> off-track events, laps finished of 3, max deviation on curves."""
-    cells = []
-    for name, (off, laps, peak) in conditions.items():
+def headline(**variants: tuple[int, int, float]) -> dict:
+    """Metrics of made-up variants: name -> off-track events, laps finished of 3, max deviation on curves."""
+    runs = []
+    for name, (off, laps, peak) in variants.items():
         part = {"distance_m": 100.0, "max_m": peak, "rms_m": peak / 2, "p95_m": peak, "mean_signed_m": 0.0}
         curve = {"number": 7, "direction": "right", "min_radius_m": 4.0, "max_m": peak}
         deviation = {
@@ -187,12 +187,12 @@ def headline(**conditions: tuple[int, int, float]) -> dict:
             "laps_driven": 3.0,
             "curves": [curve],
         }
-        cells.append({"condition": name.replace("_", "-"), "course": "city", "deviation": deviation, "thoughts": None})
-    return assemble([CONDITIONS[cell["condition"]] for cell in cells], ["city"], 3, 1.0, cells)
+        runs.append({"variant": name.replace("_", "-"), "course": "city", "deviation": deviation, "reasonings": None})
+    return assemble([VARIANTS[run["variant"]] for run in runs], ["city"], 3, 1.0, runs)
 
 
-def notes(**conditions: tuple[int, int, float]) -> str:
-    return " ".join(note["text"] for note in headline_notes(headline(**conditions)))
+def notes(**variants: tuple[int, int, float]) -> str:
+    return " ".join(note["text"] for note in headline_notes(headline(**variants)))
 
 
 def test_the_headline_says_the_unwelcome_too() -> None:
@@ -209,7 +209,7 @@ def test_the_headline_says_the_unwelcome_too() -> None:
     assert "no cure yet" in notes(base_mono=(12, 0, 3.5), adapter_mono=(1, 2, 0.9))
     assert "No adapter was driven" in notes(base_mono=(12, 0, 3.5))
     silent = headline(base_mono=(12, 0, 3.5), adapter_mono=(0, 3, 0.8))
-    silent["table"][0]["thoughts"] = {"coverage": 0.04}
+    silent["table"][0]["reasonings"] = {"coverage": 0.04}
     assert "only 4 % of the plans say a direction" in " ".join(note["text"] for note in headline_notes(silent))
 
 
@@ -217,7 +217,7 @@ def test_before_is_set_against_the_same_cameras_as_after() -> None:
     table = headline(base_mono=(1, 0, 1.0), base_mono_4frames=(2, 0, 2.0), adapter_mono_4frames=(0, 3, 0.5))["table"]
     before, after = before_after(table)
     assert before is not None and after is not None
-    assert (before["condition"], after["condition"]) == ("base-mono-4frames", "adapter-mono-4frames")
+    assert (before["variant"], after["variant"]) == ("base-mono-4frames", "adapter-mono-4frames")
 
 
 def test_a_drive_folder_is_measured_with_the_same_ruler(run: Path, tmp_path: Path) -> None:
@@ -225,8 +225,8 @@ def test_a_drive_folder_is_measured_with_the_same_ruler(run: Path, tmp_path: Pat
     assert drive.summary["reference"] == "city centreline"
     assert drive.summary["on_curves"]["mean_signed_m"] == pytest.approx(0.3, abs=0.03)
     assert (drive.summary["laps_finished"], drive.summary["off_track_events"]) == (1, 0)
-    assert drive.thoughts is not None
-    assert drive.thoughts["plans"] == 1  # one is insane, one from before the drive, one torn
+    assert drive.reasonings is not None
+    assert drive.reasonings["plans"] == 1  # one is insane, one from before the drive, one torn
     mirrored = measure_drive(run / "drive_after", course="city-mirror")
     assert mirrored.summary["all"]["max_m"] > 3.0  # another course is another road
     make_drive(tmp_path / "jumped", jump=True)

@@ -77,7 +77,7 @@ def test_a_lap_with_a_calibrated_camera_is_driven_counted_measured_and_ended(dom
     circle.write_text("\n".join(rows) + "\n")
     (tmp_path / "calibration.yaml").write_text("definition: 1\nlag_s: 0.033\n")
     out = tmp_path / "drive"
-    simulator = domain.simulator(teacher=False, course=circle, time_scale=2.0, **SMALL)
+    simulator = domain.simulator(expert=False, course=circle, time_scale=2.0, **SMALL)
     driver = driver_of(domain, out, course=circle, laps=1, duration_s=60.0, calibration=tmp_path / "calibration.yaml")
     assert driver.wait(40.0) == 0, driver.output
     assert simulator.interrupt() == 0
@@ -100,7 +100,7 @@ def test_a_lap_with_a_calibrated_camera_is_driven_counted_measured_and_ended(dom
 
 def test_killing_the_policy_process_brakes_to_a_stop(domain: Domain, tmp_path: Path) -> None:
     out, log = tmp_path / "drive", tmp_path / "truth.npz"
-    simulator = domain.simulator(teacher=False, log=log, **SMALL)
+    simulator = domain.simulator(expert=False, log=log, **SMALL)
     driver = driver_of(domain, out)
     pid = int(driver.wait_for(r"policy process (\d+) loads").group(1))
     driver.wait_for(r"\]: driving")
@@ -135,7 +135,7 @@ def test_killing_the_policy_process_brakes_to_a_stop(domain: Domain, tmp_path: P
 
 def test_losing_the_camera_brakes_to_a_stop(domain: Domain, tmp_path: Path) -> None:
     out, log = tmp_path / "drive", tmp_path / "truth.npz"
-    simulator = domain.simulator(teacher=False, camera_fail_after_s=8.0, time_scale=1.5, log=log, **SMALL)
+    simulator = domain.simulator(expert=False, camera_fail_after_s=8.0, time_scale=1.5, log=log, **SMALL)
     driver = driver_of(domain, out)
     driver.wait_for("braking: camera frame stale", 30.0)
     time.sleep(2.5)
@@ -150,7 +150,7 @@ def test_losing_the_camera_brakes_to_a_stop(domain: Domain, tmp_path: Path) -> N
 
 
 def test_a_drive_that_has_lost_the_road_ends_by_itself(domain: Domain, tmp_path: Path) -> None:
-    simulator = domain.simulator(teacher=False, time_scale=1.5, **SMALL)
+    simulator = domain.simulator(expert=False, time_scale=1.5, **SMALL)
     driver = driver_of(domain, tmp_path / "drive", off_road_s=2.0)
     driver.wait_for("drive ended: off the road for 2 s", 60.0)
     assert driver.process.wait(10.0) == 1, "the laps asked for were not driven"
@@ -161,7 +161,7 @@ def test_a_drive_that_has_lost_the_road_ends_by_itself(domain: Domain, tmp_path:
 def test_the_last_word_of_a_terminated_driver_is_a_stop(domain: Domain, tmp_path: Path) -> None:
     """The simulator, like AWSIM, goes on with the last command it heard."""
     log = tmp_path / "truth.npz"
-    simulator = domain.simulator(teacher=False, log=log, **SMALL)
+    simulator = domain.simulator(expert=False, log=log, **SMALL)
     driver = driver_of(domain, tmp_path / "drive")
     driver.wait_for(r"\]: driving")
     time.sleep(4.0)
@@ -175,7 +175,7 @@ def test_the_last_word_of_a_terminated_driver_is_a_stop(domain: Domain, tmp_path
 
 def test_a_model_that_cannot_be_loaded_ends_the_drive_with_a_sentence(domain: Domain, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    domain.simulator(teacher=False, **SMALL)
+    domain.simulator(expert=False, **SMALL)
     driver = driver_of(
         domain, tmp_path / "drive", policy="finetune.alpamayo_policy:AlpamayoPolicy", model=tmp_path / "absent"
     )
@@ -188,7 +188,7 @@ def test_the_tiny_base_drives_over_ros(domain: Domain, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     out = tmp_path / "drive"
     # Half speed and patience: what is shown is that the parts fit, also on a machine that is busy with other things.
-    simulator = domain.simulator(teacher=False, time_scale=0.5)
+    simulator = domain.simulator(expert=False, time_scale=0.5)
     driver = driver_of(
         domain, out, policy="finetune.alpamayo_policy:AlpamayoPolicy", duration_s=5.0, laps=0, plan_timeout_s=4.0
     )

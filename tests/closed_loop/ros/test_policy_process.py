@@ -48,9 +48,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Events]]:
         events.process.close()
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+def until(variant: Callable[[], Any], timeout_s: float = 10.0) -> None:
     deadline = time.monotonic() + timeout_s
-    while not condition():
+    while not variant():
         assert time.monotonic() < deadline, "nothing happened in time"
         time.sleep(0.01)
 

@@ -62,9 +62,9 @@ class Listener:
             for topic in TO_SIMULATOR
         }
 
-    def until(self, condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
+    def until(self, variant: Callable[[], Any], timeout_s: float = 20.0) -> None:
         deadline = time.monotonic() + timeout_s
-        while not condition():
+        while not variant():
             assert time.monotonic() < deadline, {topic.name: len(got) for topic, got in self.heard.items()}
             self.executor.spin_once(timeout_sec=0.05)
 
@@ -102,7 +102,7 @@ def listener(domain: Domain) -> Iterator[Listener]:
 
 
 def test_it_offers_what_the_interface_says_and_obeys_only_when_asked(domain: Domain, listener: Listener) -> None:
-    simulator = domain.simulator(teacher=False, image_width=320, image_height=180, start_s_m=10.0, time_scale=2.0)
+    simulator = domain.simulator(expert=False, image_width=320, image_height=180, start_s_m=10.0, time_scale=2.0)
     heard = listener.heard
     listener.until(lambda: all(heard.values()) and len(heard[CAMERA_IMAGE]) >= 3)
 
@@ -155,16 +155,16 @@ def test_out_of_gear_nothing_drives_but_the_brake_works() -> None:
     assert obeyed(Heard(Command(0.1, -2.0), 20, True)) == Command(0.1, -2.0)
 
 
-def test_perturbation_scales_every_error() -> None:
-    values = {"perturbation": 0.0, "teacher": True, "episode_s": 17.0}
+def test_disturbance_scales_every_error() -> None:
+    values = {"disturbance": 0.0, "expert": True, "episode_s": 17.0}
     clean = world_config(values)
     assert clean.start_lateral_m == clean.start_heading_rad == clean.disturbed_share == 0.0
     assert clean.disturbance.speed_scale == (1.0, 1.0) and clean.episode_s == 17.0
-    full = world_config({**values, "perturbation": 1.0})
+    full = world_config({**values, "disturbance": 1.0})
     assert full.start_lateral_m > 0.5 and full.disturbed_share > 0.3 and full.disturb_every_s is None
-    endless = world_config({**values, "perturbation": 1.0, "episode_s": 0.0})
+    endless = world_config({**values, "disturbance": 1.0, "episode_s": 0.0})
     assert endless.episode_s is None and endless.disturb_every_s
-    assert world_config({"perturbation": 1.0, "teacher": False, "episode_s": 0.0}).disturb_every_s is None
+    assert world_config({"disturbance": 1.0, "expert": False, "episode_s": 0.0}).disturb_every_s is None
 
 
 def test_quaternions_turn_as_their_matrices() -> None:

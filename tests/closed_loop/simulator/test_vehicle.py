@@ -1,4 +1,4 @@
-"""The kart's wheels and the teacher's hands."""
+"""The kart's wheels and the expert's hands."""
 
 import numpy as np
 import pytest
@@ -8,9 +8,9 @@ from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import (
     Disturbance,
     DisturbanceConfig,
-    Teacher,
-    TeacherConfig,
-    TeacherPool,
+    Expert,
+    ExpertConfig,
+    ExpertPool,
     draw_phase,
     speed_profile,
 )
@@ -82,7 +82,7 @@ def test_footprint_is_the_kart_around_its_rear_axle():
 
 
 def test_speed_profile_respects_bends_brakes_and_throttle():
-    course, config = course_named("city"), TeacherConfig()
+    course, config = course_named("city"), ExpertConfig()
     speed = speed_profile(course, config)
     assert speed.max() <= 5.0 + 1e-9
     assert (speed**2 * np.abs(course.curvature_1pm)).max() <= 3.0 + 1e-6
@@ -92,30 +92,30 @@ def test_speed_profile_respects_bends_brakes_and_throttle():
 
 
 @pytest.mark.parametrize("name", ["city", "city-mirror", "random:6001", "random:6002", "random:6003"])
-def test_the_teacher_laps_near_the_centreline(name):
-    lap = drive(course_named(name), TeacherConfig(), config=RolloutConfig(start_speed_mps=0.0))
+def test_the_expert_laps_near_the_centreline(name):
+    lap = drive(course_named(name), ExpertConfig(), config=RolloutConfig(start_speed_mps=0.0))
     assert lap.finished and lap.off_track_count == 0
     assert np.abs(lap.lateral_m).max() < 0.25
     assert lap.speed_mps.max() < 5.2 and lap.speed_mps.mean() > 3.0
 
 
-def test_the_teacher_does_in_the_mirror_what_it_does_here():
-    here = drive(course_named("city"), TeacherConfig(), config=RolloutConfig(laps=0.3))
-    there = drive(course_named("city-mirror"), TeacherConfig(), config=RolloutConfig(laps=0.3))
+def test_the_expert_does_in_the_mirror_what_it_does_here():
+    here = drive(course_named("city"), ExpertConfig(), config=RolloutConfig(laps=0.3))
+    there = drive(course_named("city-mirror"), ExpertConfig(), config=RolloutConfig(laps=0.3))
     assert np.allclose(there.steer_rad, -here.steer_rad, atol=1e-6)
     assert np.allclose(there.lateral_m, -here.lateral_m, atol=1e-6)
 
 
-def test_a_disturbed_teacher_goes_aside_and_then_recovers_without_overshoot():
+def test_a_disturbed_expert_goes_aside_and_then_recovers_without_overshoot():
     course = course_named("city")
-    teacher, vehicle = Teacher(course), Vehicle()
+    expert, vehicle = Expert(course), Vehicle()
     vehicle.place(course.pose_at(0.0), 3.0)
     sides = []
     for k in range(800):
         now = k * DT
         if k % 2 == 0:
             wrong = Disturbance(lateral_m=1.4, speed_scale=0.8) if now < 2.5 else None
-            command = teacher.command(vehicle.state, now, wrong)
+            command = expert.command(vehicle.state, now, wrong)
         state = vehicle.step(command.steer_rad, command.accel_mps2, DT)
         sides.append(course.project((state.x_m, state.y_m)).lateral_m)
     assert sides[250] > 1.0
@@ -135,8 +135,8 @@ def test_drawn_disturbances_leave_the_kart_on_the_road_and_depend_on_the_seed():
     assert phases[0].at(3.1).lateral_m == phases[0].lateral_m
 
 
-def test_a_pool_keeps_one_teacher_per_course():
+def test_a_pool_keeps_one_expert_per_course():
     city, mirror = course_named("city"), course_named("city-mirror")
-    pool = TeacherPool()
+    pool = ExpertPool()
     first = pool.for_course(city)
     assert pool.for_course(mirror) is not first and pool.for_course(city) is first

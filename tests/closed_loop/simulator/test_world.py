@@ -8,15 +8,15 @@ import pytest
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT
-from closed_loop.simulator.expert import TeacherPool
+from closed_loop.simulator.expert import ExpertPool
 from closed_loop.simulator.vehicle import Command
 from closed_loop.simulator.world import COURSE_SPACING_M, EPISODE_ERROR_S, World, WorldConfig
 from collector.common.errors import MonoError
 
 
-def drive_on(world: World, seconds: float, pool: TeacherPool | None = None) -> list[tuple]:
-    """Let the teacher drive; returns time, episode, lateral offset, disturbed, pose every 50 ms."""
-    pool, rows, command = pool or TeacherPool(), [], Command(0.0, 0.0)
+def drive_on(world: World, seconds: float, pool: ExpertPool | None = None) -> list[tuple]:
+    """Let the expert drive; returns time, episode, lateral offset, disturbed, pose every 50 ms."""
+    pool, rows, command = pool or ExpertPool(), [], Command(0.0, 0.0)
     for step in range(round(seconds * world.config.physics_hz)):
         if step % 5 == 0:
             rows.append((world.time_s, world.episode, world.lateral_m, world.disturbance is not None, *world.pose))

@@ -226,14 +226,14 @@ CASES: tuple[tuple[str, Change, str, str, str, str], ...] = (
         "mpc publishes it too",
         "two drivers fight",
     ),
-    ("drive", topic(CONTROL_CMD, subscribers=()), "control_cmd", "failed", "nobody listens", "teacher:=false"),
+    ("drive", topic(CONTROL_CMD, subscribers=()), "control_cmd", "failed", "nobody listens", "expert:=false"),
     (
         "drive",
         topic(CONTROL_CMD, subscribers=(offer(CONTROL_CMD, "alpamayo_record"), offer(CONTROL_CMD, "rqt_1"))),
         "control_cmd",
         "failed",
         "nobody listens",
-        "teacher:=false",
+        "expert:=false",
     ),
     (
         "drive",

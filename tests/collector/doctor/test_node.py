@@ -96,7 +96,7 @@ def test_a_healthy_simulator_is_ready_to_be_recorded(domain: Domain) -> None:
     assert f"ROS domain {domain.id}" in rows["middleware"]["found"] and "rmw_" in rows["middleware"]["found"]
     assert "kB a frame, 10.0 Hz" in rows["disk"]["found"]
 
-    # Its teacher drives: a second driver would fight it, and nobody listens to one.
+    # Its expert drives: a second driver would fight it, and nobody listens to one.
     code, rows = driving.says()
     assert code == 1 and failed(rows) == ["other drivers", "control_cmd"], rows
     assert "simulator publishes it too" in rows["other drivers"]["found"]
@@ -114,7 +114,7 @@ def test_a_simulator_in_another_domain_is_found(domain: Domain) -> None:
 
 
 def test_a_camera_that_is_off_is_named_with_its_flag(domain: Domain) -> None:
-    domain.simulator(camera=False, teacher=False, time_scale=2.0)
+    domain.simulator(camera=False, expert=False, time_scale=2.0)
     wait_until_started(domain)
     recording, driving = Doctor(domain), Doctor(domain, "--for", "drive", "--own-policy")
     for doctor in (recording, driving):

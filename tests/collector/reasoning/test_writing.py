@@ -1,4 +1,4 @@
-"""Thoughts written, read back, and judged."""
+"""Reasoning texts written, read back, and judged."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LANGUAGES = pytest.mark.parametrize("language", ["en", "ja"])
 @LANGUAGES
 @settings(max_examples=150, deadline=None)
 @given(future=futures(), seed=st.integers(0, 2**31))
-def test_every_written_thought_reads_back_to_its_motion(language: Language, future: np.ndarray, seed: int) -> None:
+def test_every_written_reasoning_reads_back_to_its_motion(language: Language, future: np.ndarray, seed: int) -> None:
     motion = measure_motion(future)
     text = write_reasoning(motion, seed, language=language)
     assert language_of(text) == language
@@ -183,7 +183,7 @@ def test_motion_measures_speed_over_the_window() -> None:
     assert measure_motion(drive(4, 1.0, [0.0] * 8)).longitudinal == "accelerate"
     assert measure_motion(drive(4, -1.0, [0.0] * 8)).longitudinal == "decelerate"
     assert measure_motion(drive(2, -1.0, [0.0] * 8)).longitudinal == "stop"
-    # Braking after the window is not yet this thought's business.
+    # Braking after the window is not yet this reasoning's business.
     late = np.concatenate([np.full(30, 4.0), np.linspace(4.0, 0.0, 34)])
     assert measure_motion(np.stack([np.cumsum(late) * 0.1, late * 0, late * 0], 1)).longitudinal == "keep"
     # A known wheel speed outranks the path's own beginning.

@@ -326,7 +326,7 @@ def test_frames_keep_their_order_whatever_the_workers_do(tmp_path: Path, monkeyp
     def uneven(frame, *rest):  # type: ignore[no-untyped-def]
         time.sleep(0.02 if frame.header_stamp_ns % 3 == 0 else 0.0)
         if frame.header_stamp_ns == 17:
-            raise RuntimeError("a worker meets what nobody thought of")
+            raise RuntimeError("a worker meets what nobody reasoning of")
         return real(frame, *rest)
 
     monkeypatch.setattr(module, "frame_to_jpeg", uneven)

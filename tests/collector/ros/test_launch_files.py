@@ -114,7 +114,7 @@ def test_real_launch_keeps_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{':'.join(sys.path)}")
     monkeypatch.setattr("collector.ros.launching.NODE_MODULES", dict.fromkeys(NODE_MODULES, "spy_node"))
-    typed = {"wait_s": "5", "out": "2026", "simulator": "true", "duration_s": "7", "teacher": "false"}
+    typed = {"wait_s": "5", "out": "2026", "simulator": "true", "duration_s": "7", "expert": "false"}
     service = LaunchService()
     settings = [SetLaunchConfiguration(*item) for item in typed.items()]
     description = load("record.launch.py").generate_launch_description()
@@ -128,4 +128,4 @@ def test_real_launch_keeps_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     expected = parameter_values("record", "record_node", {"wait_s": 5.0, "out": "2026", "duration_s": 7.0})
     assert parameters("main") == expected
     assert type(parameters("main")["wait_s"]) is float
-    assert parameters("simulator") == parameter_values("record", "simulator", {"teacher": False})
+    assert parameters("simulator") == parameter_values("record", "simulator", {"expert": False})

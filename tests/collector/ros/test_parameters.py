@@ -86,10 +86,10 @@ def test_a_simulator_beside_is_not_given_the_main_nodes_end() -> None:
     assert parameter_values("simulate", "simulator", values)["duration_s"] == 20.0
 
 
-def test_teacher_drives_only_while_recording() -> None:
-    assert parameter_values("record", "simulator", {})["teacher"] is True
-    assert parameter_values("drive", "simulator", {})["teacher"] is False
-    assert parameter_values("drive", "simulator", {"teacher": True})["teacher"] is True
+def test_expert_drives_only_while_recording() -> None:
+    assert parameter_values("record", "simulator", {})["expert"] is True
+    assert parameter_values("drive", "simulator", {})["expert"] is False
+    assert parameter_values("drive", "simulator", {"expert": True})["expert"] is True
 
 
 def test_flags_are_no_numbers() -> None:

@@ -162,7 +162,7 @@ def inference_prompt(loaded: LoadedModel, io: dict[str, Any]) -> Any:
     return ids
 
 
-def test_forced_thought_and_euler_end_point(loaded: LoadedModel, io: dict[str, Any], vision: VisionFeatures) -> None:
+def test_forced_reasoning_and_euler_end_point(loaded: LoadedModel, io: dict[str, Any], vision: VisionFeatures) -> None:
     model, processor = loaded.model, loaded.processor
     ids = inference_prompt(loaded, io).repeat(2, 1)
     with torch.no_grad():
@@ -195,7 +195,7 @@ def test_forced_thought_and_euler_end_point(loaded: LoadedModel, io: dict[str, A
     assert gap(torch.cos(path[..., 2]), turned[..., 0, 0]) < 1e-3
 
 
-def mixed_batch(loaded: LoadedModel, thoughts: list[str | None]) -> Any:
+def mixed_batch(loaded: LoadedModel, reasonings: list[str | None]) -> Any:
     rng = np.random.default_rng(5)
     history = np.zeros((16, 3))
     history[:, 0] = np.linspace(-3.0, 0.0, 16)
@@ -203,14 +203,14 @@ def mixed_batch(loaded: LoadedModel, thoughts: list[str | None]) -> Any:
     small = replace(processor.images, resize_width_px=96, resize_height_px=64)
     processor = type(processor)(loaded.config, processor.tokenizer, small)
     rows = [
-        processor.encode([rng.integers(0, 255, PHOTO, dtype=np.uint8) for _ in range(1 + i % 2)], history, thought)
-        for i, thought in enumerate(thoughts)
+        processor.encode([rng.integers(0, 255, PHOTO, dtype=np.uint8) for _ in range(1 + i % 2)], history, reasoning)
+        for i, reasoning in enumerate(reasonings)
     ]
     return processor, rows
 
 
 def test_padded_batch_equals_its_single_rows(loaded: LoadedModel) -> None:
-    processor, rows = mixed_batch(loaded, ["Turn left.", "A longer thought about the bend.", ""])
+    processor, rows = mixed_batch(loaded, ["Turn left.", "A longer reasoning about the bend.", ""])
     model, draws = loaded.model, 3
     generator = torch.Generator().manual_seed(3)
     actions, noise = (torch.randn(3, 64, 2, generator=generator), torch.randn(3, draws, 64, 2, generator=generator))
@@ -257,7 +257,7 @@ def test_batched_thinking_equals_thinking_alone(loaded: LoadedModel) -> None:
         assert not set(together[row]) & set(bins)
 
 
-def test_sampling_thoughts_is_seeded_and_varied(loaded: LoadedModel) -> None:
+def test_sampling_reasonings_is_seeded_and_varied(loaded: LoadedModel) -> None:
     processor, rows = mixed_batch(loaded, [None])
     model = loaded.model
     batch = processor.collate(rows)

@@ -22,7 +22,7 @@ from finetune.processing.processor import EncodedBatch, Processor  # noqa: E402
 from finetune.processing.trajectory_tokens import FutureTokenizer  # noqa: E402
 from tests.helpers.paths import GOLDEN  # noqa: E402
 
-THOUGHTS = (None, "The road bends left, so steer left.", "", "Keep lane.")
+REASONINGS = (None, "The road bends left, so steer left.", "", "Keep lane.")
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,11 @@ def loaded() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def batch(loaded: LoadedModel) -> EncodedBatch:
-    """Rows of different length, one of them cut off before its thought."""
+    """Rows of different length, one of them cut off before its reasoning."""
     generator = np.random.default_rng(2)
     history = np.column_stack([np.linspace(-7.5, 0.0, 16), np.zeros(16), np.zeros(16)])
     image = generator.integers(0, 255, (36, 64, 3), dtype=np.uint8)
-    return loaded.processor.collate([loaded.processor.encode([image], history, text) for text in THOUGHTS])
+    return loaded.processor.collate([loaded.processor.encode([image], history, text) for text in REASONINGS])
 
 
 def planar(xyz: np.ndarray, rot: np.ndarray) -> Any:
@@ -46,11 +46,11 @@ def planar(xyz: np.ndarray, rot: np.ndarray) -> Any:
     return torch.as_tensor(np.concatenate([xyz[..., :2], yaw[..., None]], axis=-1), dtype=torch.float32)
 
 
-def test_a_row_without_thought_does_not_move_the_labels_of_the_next(loaded: LoadedModel, batch: EncodedBatch) -> None:
+def test_a_row_without_reasoning_does_not_move_the_labels_of_the_next(loaded: LoadedModel, batch: EncodedBatch) -> None:
     processor = loaded.processor
-    for row, thought in enumerate(THOUGHTS):
+    for row, reasoning in enumerate(REASONINGS):
         learned = processor.tokenizer.decode(batch.input_ids[row][batch.label_mask[row]].tolist(), keep_special=True)
-        assert learned == (f"{thought}<|cot_end|><|traj_future_start|>" if thought else "")
+        assert learned == (f"{reasoning}<|cot_end|><|traj_future_start|>" if reasoning else "")
     # The reference pairs the n-th start with the n-th end of the whole batch.
     starts, ends = (
         (batch.input_ids.flatten() == index).nonzero().flatten().tolist()
@@ -69,7 +69,7 @@ def test_thinking_and_driving_change_nothing_they_were_given(loaded: LoadedModel
     settings = copy.deepcopy(model.vlm.generation_config.to_dict())
     before = {name: value.clone() for name, value in vars(batch).items()}
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    noise = torch.randn(2 * len(THOUGHTS), 64, 2, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(2 * len(REASONINGS), 64, 2, generator=torch.Generator().manual_seed(0))
     given = noise.clone()
     answers = []
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """Traps of the reference code, each with the wrong variant built beside the right one: the assertions tell them apart.
 
 A batch of rows of different length must give, row by row, the losses and the expert's prediction of its single rows;
-the 64 waypoints must see each other; the expert must be trained on prefixes with the thought, as it drives.
+the 64 waypoints must see each other; the expert must be trained on prefixes with the reasoning, as it drives.
 """
 
 from __future__ import annotations
@@ -123,15 +123,15 @@ def test_waypoints_see_each_other_and_a_causal_mask_would_show(monkeypatch: pyte
     assert reach_of_the_last_waypoint(small_model()) == 0.0
 
 
-def test_the_training_prefix_is_the_one_driven_with_and_one_without_thought_is_not() -> None:
+def test_the_training_prefix_is_the_one_driven_with_and_one_without_reasoning_is_not() -> None:
     loaded = small_model()
     model, processor = loaded.model, loaded.processor
     row = small_rows(loaded, 1)[0]
     image = np.random.default_rng(5).integers(0, 255, (90, 160, 3), dtype=np.uint8)
     asked = processor.encode([image], arc(-0.15)[0], None)
-    thought = row.input_ids[len(asked.input_ids) :]
+    reasoning = row.input_ids[len(asked.input_ids) :]
     assert torch.equal(row.input_ids[: len(asked.input_ids)], asked.input_ids)
-    assert processor.decode_reasoning(thought.tolist()) == TEXTS[0]
+    assert processor.decode_reasoning(reasoning.tolist()) == TEXTS[0]
     noise, times = draws(1, SETTINGS, 0, torch.device("cpu"))
 
     def trained_with(silent: bool) -> Any:
@@ -145,15 +145,15 @@ def test_the_training_prefix_is_the_one_driven_with_and_one_without_thought_is_n
         vision = model.encode_images(asked.pixel_values, asked.grid_thw)
         prefix = model.run_prefix(ids, torch.ones_like(ids), vision, asked.grid_thw)
         answer = generate(
-            model, prefix, cot_end_id=processor.cot_end_id, max_new_tokens=len(thought) + 2, forced=thought[None]
+            model, prefix, cot_end_id=processor.cot_end_id, max_new_tokens=len(reasoning) + 2, forced=reasoning[None]
         )
         driven = model.velocity(answer.prefix, noise[0], times[0])
         assert float((trained_with(silent=False) - driven).abs().max()) < 1e-4
         assert float((trained_with(silent=True) - driven).abs().max()) > WRONG
 
 
-def thoughts_trained_on(monkeypatch: pytest.MonkeyPatch, out: Path, thought_dropout: float) -> list[bool]:
-    """For each row that the language model read while training, whether its prefix held the sample's own thought."""
+def reasonings_trained_on(monkeypatch: pytest.MonkeyPatch, out: Path, reasoning_dropout: float) -> list[bool]:
+    """For each row that the language model read while training, whether its prefix held the sample's own reasoning."""
     loaded = small_model()
     rows = list(cache_vision(loaded.model, small_rows(loaded, 3), torch.device("cpu")))
     add_lora(loaded.model, LoraSettings(rank=2))
@@ -173,13 +173,13 @@ def thoughts_trained_on(monkeypatch: pytest.MonkeyPatch, out: Path, thought_drop
         return prefix
 
     monkeypatch.setattr(AlpamayoR1, "run_prefix", spy)
-    settings = LoopSettings(steps=2, batch_size=3, noise_draws=1, thought_dropout=thought_dropout)
+    settings = LoopSettings(steps=2, batch_size=3, noise_draws=1, reasoning_dropout=reasoning_dropout)
     out.mkdir()
     train(loaded.model, rows, [], settings, loaded.processor.pad_id, out)
     monkeypatch.undo()
     return held
 
 
-def test_training_conditions_the_expert_on_thoughts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert thoughts_trained_on(monkeypatch, tmp_path / "with", 0.0) == [True] * 6
-    assert thoughts_trained_on(monkeypatch, tmp_path / "without", 1.0) == [False] * 6
+def test_training_variants_the_expert_on_reasonings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reasonings_trained_on(monkeypatch, tmp_path / "with", 0.0) == [True] * 6
+    assert reasonings_trained_on(monkeypatch, tmp_path / "without", 1.0) == [False] * 6

@@ -28,7 +28,7 @@ def test_a_clip_is_evaluated_by_its_id(data: Path, tmp_path: Path, capsys: pytes
     printed = capsys.readouterr().out
     assert "clip 2c-right" in printed and "No ego-only regressor" in printed
     metrics = json.loads((out / "metrics.json").read_text())
-    assert list(metrics["conditions"]) == ["before", "constant velocity", "constant yaw rate"]
+    assert list(metrics["variants"]) == ["before", "constant velocity", "constant yaw rate"]
     assert metrics["samples"] == 12
     # The whole clip, not its curves alone.
     labels = {sample.curve.label for sample in read_samples(out / "clip_2c-right")}

@@ -29,7 +29,7 @@ from finetune.training.batches import observe  # noqa: E402
 from tests.helpers.driven_samples import make_stretches, write_dataset  # noqa: E402
 from tests.helpers.small_model import small_model  # noqa: E402
 
-CONDITIONS = ["before", "after", "constant velocity", "constant yaw rate", "ego-only regressor"]
+VARIANTS = ["before", "after", "constant velocity", "constant yaw rate", "ego-only regressor"]
 
 
 @pytest.fixture(scope="module")
@@ -76,36 +76,36 @@ def run(places: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_everything_is_written(run: Path, places: dict[str, Path]) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
-    assert list(metrics["conditions"]) == CONDITIONS
-    assert {values["samples"] for values in metrics["conditions"].values()} == {18}
+    assert list(metrics["variants"]) == VARIANTS
+    assert {values["samples"] for values in metrics["variants"].values()} == {18}
     assert metrics["bootstrap"]["groups"] == 6 and metrics["ego_regressor"]["samples"] == 18
     assert {row["verdict"] for row in metrics["verdicts"]} <= {"better", "worse", "undecided"}
-    assert [row["condition"] for row in csv.DictReader((run / "table.csv").open())] == CONDITIONS
+    assert [row["variant"] for row in csv.DictReader((run / "table.csv").open())] == VARIANTS
     for name in ("error_by_horizon", "error_by_curve", "consistency", "examples", "before_after", "min_ade"):
         assert (run / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG"), name
     assert str(places["adapter"]) in json.loads((run / "provenance.json").read_text())["inputs"]
-    for condition in ("before", "after"):
-        best = metrics["conditions"][condition]["min_ade_k"]["6.4s_m"]
+    for variant in ("before", "after"):
+        best = metrics["variants"][variant]["min_ade_k"]["6.4s_m"]
         assert len(best) == 3 and best[0] >= best[1] >= best[2] > 0.0 and best[0] > best[2]
-    still = metrics["conditions"]["constant velocity"]
+    still = metrics["variants"]["constant velocity"]
     assert still["min_ade_k"]["3s_m"] == pytest.approx([still["ade_3s_m"]] * 3)
 
 
 def test_the_log_holds_what_the_tables_say(run: Path, places: dict[str, Path]) -> None:
     metrics, truth = json.loads((run / "metrics.json").read_text()), {s.id: s for s in read_samples(places["data"])}
-    for condition in CONDITIONS:
-        own = [line for line in lines_of(run) if line["condition"] == condition]
+    for variant in VARIANTS:
+        own = [line for line in lines_of(run) if line["variant"] == variant]
         assert len({line["id"] for line in own}) == 18
         errors = [path_errors(line["poses"], truth[line["id"]].future_array())[MAX_DEVIATION] for line in own]
-        assert np.mean(errors) == pytest.approx(metrics["conditions"][condition][MAX_DEVIATION], abs=2e-3)
+        assert np.mean(errors) == pytest.approx(metrics["variants"][variant][MAX_DEVIATION], abs=2e-3)
 
 
 def test_it_judges_the_plans_that_would_be_driven(run: Path, places: dict[str, Path]) -> None:
     sample = next(iter(read_samples(places["data"], "val")))
-    for condition, adapter in (("before", None), ("after", places["adapter"])):
+    for variant, adapter in (("before", None), ("after", places["adapter"])):
         policy = AlpamayoPolicy(places["model"], adapter=adapter)
         driven, draws = policy.plan_draws([observe(sample, places["data"])], 3)[0]
-        line = next(row for row in lines_of(run) if (row["condition"], row["id"]) == (condition, sample.id))
+        line = next(row for row in lines_of(run) if (row["variant"], row["id"]) == (variant, sample.id))
         assert np.abs(np.array(line["poses"]) - driven.poses).max() < 2e-3  # three digits in the log
         assert np.allclose(line["min_ade_m"], best_of_draws(draws, sample.future_array()), atol=2e-3)
         assert line["reasoning"] == driven.reasoning
@@ -163,12 +163,12 @@ def test_a_missing_picture_and_a_nan_plan_cost_their_sample_only(
 
     monkeypatch.setattr(AlpamayoPolicy, "plan_draws", broken)
     metrics = evaluate(config_of({**places, "data": data}, tmp_path / "run", adapter=None))
-    assert metrics["conditions"]["before"]["set_aside"] == {NO_PICTURE: 1, NON_FINITE: 1}
-    assert {values["samples"] for values in metrics["conditions"].values()} == {16}
+    assert metrics["variants"]["before"]["set_aside"] == {NO_PICTURE: 1, NON_FINITE: 1}
+    assert {values["samples"] for values in metrics["variants"].values()} == {16}
     assert any(f"{NO_PICTURE} (1)" in note for note in metrics["notes"])
-    assert "ego-only regressor" not in metrics["conditions"] and "0 training" in metrics["ego_regressor"]["omitted"]
+    assert "ego-only regressor" not in metrics["variants"] and "0 training" in metrics["ego_regressor"]["omitted"]
     assert metrics["verdicts"] == []
-    logged = [line for line in lines_of(tmp_path / "run") if line["condition"] == "before"]
+    logged = [line for line in lines_of(tmp_path / "run") if line["variant"] == "before"]
     reasons = {line["id"]: line.get("set_aside") for line in logged}
     assert reasons[samples[4].id] == NO_PICTURE and reasons[samples[10].id] == NON_FINITE and len(reasons) == 18
 
@@ -189,7 +189,7 @@ def test_a_crash_keeps_the_plans_made_before_it(
         with pytest.raises(RuntimeError):
             evaluate(config_of(places, tmp_path, batch_size=4))
     before = lines_of(tmp_path)
-    assert [line["condition"] for line in before] == ["before"] * 8
+    assert [line["variant"] for line in before] == ["before"] * 8
     evaluate(config_of(places, tmp_path, adapter=None, limit=2))
     previous = (tmp_path / "plans.previous.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in previous] == before

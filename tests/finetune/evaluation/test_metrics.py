@@ -13,7 +13,7 @@ import pytest
 from collector.common.errors import MonoError
 from collector.geometry.poses import mirror_poses
 from finetune.evaluation.bootstrap import group_samples
-from finetune.evaluation.consistency import answers, check_thought, summarise
+from finetune.evaluation.consistency import answers, check_reasoning, summarise
 from finetune.evaluation.metrics import NON_FINITE, Scores, identical_samples, label_masks, radius_masks
 from finetune.evaluation.path_errors import MAX_DEVIATION
 from finetune.evaluation.tables import compare_before_after, definitions, headline, print_tables, write_tables
@@ -34,18 +34,18 @@ def planned(name: str, error_m: float, draws: int = 1, thinks: bool = True) -> S
     return scores
 
 
-def metrics_of(conditions: list[Scores], draws: int = 1) -> dict[str, Any]:
-    chosen, groups = identical_samples(conditions), group_samples(SAMPLES)
-    summaries = {scores.name: scores.summary(chosen) for scores in conditions}
+def metrics_of(variants: list[Scores], draws: int = 1) -> dict[str, Any]:
+    chosen, groups = identical_samples(variants), group_samples(SAMPLES)
+    summaries = {scores.name: scores.summary(chosen) for scores in variants}
     return {
         "definitions": definitions(draws), "cameras": "mono", "evaluated": "split val", "samples": int(chosen.sum()),
         "draws": draws, "bootstrap": {"groups": groups.count, "group": groups.what}, "notes": ["a note"],
-        "table": headline(conditions, summaries, chosen, groups, seed=0), "conditions": summaries,
-        "verdicts": compare_before_after(conditions[0], conditions[1], chosen, groups, draws, seed=0),
+        "table": headline(variants, summaries, chosen, groups, seed=0), "variants": summaries,
+        "verdicts": compare_before_after(variants[0], variants[1], chosen, groups, draws, seed=0),
     }  # fmt: skip
 
 
-def test_a_plan_with_nan_is_set_aside_in_every_condition() -> None:
+def test_a_plan_with_nan_is_set_aside_in_every_variant() -> None:
     before, after = planned("before", 2.0), planned("after", 1.0)
     broken = SAMPLES[7].future_array()
     broken[40, 2] = np.nan
@@ -57,10 +57,10 @@ def test_a_plan_with_nan_is_set_aside_in_every_condition() -> None:
     again.set_aside(9, "another reason")
     metrics = metrics_of([before, again])
     assert metrics["samples"] == len(SAMPLES) - 2
-    assert metrics["conditions"]["before"]["samples"] == len(SAMPLES) - 2
-    assert metrics["conditions"]["after"]["set_aside"] == {NON_FINITE: 1, "another reason": 1}
-    assert metrics["conditions"]["before"]["set_aside"] == {}
-    assert metrics["conditions"]["after"][MAX_DEVIATION] == pytest.approx(1.0)
+    assert metrics["variants"]["before"]["samples"] == len(SAMPLES) - 2
+    assert metrics["variants"]["after"]["set_aside"] == {NON_FINITE: 1, "another reason": 1}
+    assert metrics["variants"]["before"]["set_aside"] == {}
+    assert metrics["variants"]["after"][MAX_DEVIATION] == pytest.approx(1.0)
     empty = Scores("after", SAMPLES)
     for index in range(len(SAMPLES)):
         empty.add(index, np.full((64, 3), np.nan))
@@ -84,32 +84,32 @@ def test_curves_and_radii_divide_the_samples() -> None:
 
 def test_no_claim_is_never_consistent() -> None:
     left = make_sample(0.1).future_array()
-    checks = [check_thought(text, left, left) for text in (LEFT_AND_FASTER, "Nothing to see.", "Keep the speed.")]
+    checks = [check_reasoning(text, left, left) for text in (LEFT_AND_FASTER, "Nothing to see.", "Keep the speed.")]
     rates = summarise(checks)
     assert (rates.plans, rates.coverage, rates.consistent) == (3, pytest.approx(1 / 3), 1.0)
     assert (rates.longitudinal_coverage, rates.longitudinal_consistent) == (pytest.approx(2 / 3), 0.5)
     assert (rates.both_coverage, rates.both_consistent) == (pytest.approx(1 / 3), 0.0)
-    assert (rates.thought_right, rates.speed_thought_right) == (1.0, 0.5)
+    assert (rates.reasoning_right, rates.speed_reasoning_right) == (1.0, 0.5)
     assert answers(checks[1])["consistent"] is answers(checks[1])["both_consistent"] is None
     silent = summarise([checks[1]])
-    assert silent.coverage == 0.0 and np.isnan(silent.consistent) and np.isnan(silent.speed_thought_right)
+    assert silent.coverage == 0.0 and np.isnan(silent.consistent) and np.isnan(silent.speed_reasoning_right)
 
 
-def test_thought_against_path_and_thought_against_truth_are_two_things() -> None:
+def test_reasoning_against_path_and_reasoning_against_truth_are_two_things() -> None:
     left = make_sample(0.1).future_array()
     straight = make_sample(0.0).future_array()
-    symptom = check_thought(LEFT_AND_FASTER, straight, left)
-    assert (symptom.agreement.lateral, symptom.thought_right, symptom.symptom) == ("contradict", True, True)
-    dreamt = check_thought(LEFT_AND_FASTER, left, mirror_poses(left))
-    assert (dreamt.agreement.lateral, dreamt.thought_right, dreamt.symptom) == ("agree", False, False)
-    assert check_thought(LEFT_AND_FASTER, left, straight).symptom is None
+    symptom = check_reasoning(LEFT_AND_FASTER, straight, left)
+    assert (symptom.agreement.lateral, symptom.reasoning_right, symptom.symptom) == ("contradict", True, True)
+    dreamt = check_reasoning(LEFT_AND_FASTER, left, mirror_poses(left))
+    assert (dreamt.agreement.lateral, dreamt.reasoning_right, dreamt.symptom) == ("agree", False, False)
+    assert check_reasoning(LEFT_AND_FASTER, left, straight).symptom is None
 
 
 @pytest.mark.parametrize(("after_m", "verdict"), [(0.4, "better"), (3.0, "worse"), (2.0, "undecided")])
 def test_the_table_says_better_worse_or_undecided(tmp_path: Path, after_m: float, verdict: str) -> None:
-    conditions = [planned("before", 2.0), planned("after", after_m), planned("constant velocity", 2.0, thinks=False)]
-    metrics = metrics_of(conditions)
-    rows = {row["condition"]: row for row in metrics["table"]}
+    variants = [planned("before", 2.0), planned("after", after_m), planned("constant velocity", 2.0, thinks=False)]
+    metrics = metrics_of(variants)
+    rows = {row["variant"]: row for row in metrics["table"]}
     assert rows["after"]["max_deviation_m"] == pytest.approx(after_m) == rows["after"]["worst_m"]
     assert rows["after"]["verdict"] == verdict and rows["before"]["verdict"] is None
     assert rows["constant velocity"]["verdict"] == "undecided"
@@ -122,9 +122,9 @@ def test_the_table_says_better_worse_or_undecided(tmp_path: Path, after_m: float
 
     paths = write_tables(metrics, tmp_path)
     table = list(csv.DictReader(paths[0].open()))
-    assert list(table[0])[:3] == ["condition", "max_deviation_m", "result"]
-    assert table[1]["condition"] == "after" and table[1]["result"].startswith(verdict)
-    errors = {(r["condition"], r["curves"], r["measure"]): r for r in csv.DictReader(paths[1].open())}
+    assert list(table[0])[:3] == ["variant", "max_deviation_m", "result"]
+    assert table[1]["variant"] == "after" and table[1]["result"].startswith(verdict)
+    errors = {(r["variant"], r["curves"], r["measure"]): r for r in csv.DictReader(paths[1].open())}
     assert float(errors["after", "left medium", "ade_3s_m"]["value"]) > 0.0
     assert errors["after", "left", "ade_3s_m"]["samples"] == "18"
     assert ("constant velocity", "all", "consistent") not in errors

@@ -36,8 +36,8 @@ def io() -> Any:
 def test_prompt_words_are_the_reference_s() -> None:
     texts = json.loads((TINY / "texts.json").read_text())
     assert prompt_text(TOKENS) == texts["s0/infer"]
-    thought = "Keep lane; the road bends left."
-    ours = prompt_text(TOKENS, reasoning=thought)
+    reasoning = "Keep lane; the road bends left."
+    ours = prompt_text(TOKENS, reasoning=reasoning)
     assert texts["s0/train_cot"].startswith(ours)
     assert texts["s0/train_cot"][len(ours) :].startswith("<|traj_future|>")
     silent = prompt_text([1], reasoning="")
@@ -100,15 +100,15 @@ def test_extension_appends_bins_then_words_once() -> None:
     assert tokenizer.decode(tokenizer.encode(text), keep_special=True) == text
 
 
-def test_thought_is_cut_out_of_generated_ids(processor: Processor) -> None:
+def test_reasoning_is_cut_out_of_generated_ids(processor: Processor) -> None:
     words = processor.tokenizer
-    thought = words.encode("Nudge left.")
+    reasoning = words.encode("Nudge left.")
     tail = [processor.cot_end_id, processor.config.token_ids.future_start]
-    assert processor.decode_reasoning(thought + tail) == "Nudge left."
+    assert processor.decode_reasoning(reasoning + tail) == "Nudge left."
     assert (
-        processor.decode_reasoning([*words.encode("noise"), processor.cot_start_id, *thought, *tail]) == "Nudge left."
+        processor.decode_reasoning([*words.encode("noise"), processor.cot_start_id, *reasoning, *tail]) == "Nudge left."
     )
-    assert processor.decode_reasoning(thought) == ""
+    assert processor.decode_reasoning(reasoning) == ""
 
 
 def test_encoded_prompt_has_matching_images_history_and_labels(processor: Processor) -> None:

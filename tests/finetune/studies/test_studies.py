@@ -21,9 +21,9 @@ from finetune.checkpoint import load_model, save_model  # noqa: E402
 from finetune.processing.images import ImageSettings  # noqa: E402
 from finetune.processing.processor import Processor  # noqa: E402
 from finetune.studies.action_range_command import main as action_range  # noqa: E402
-from finetune.studies.counterfactual import THOUGHTS  # noqa: E402
+from finetune.studies.counterfactual import REASONINGS  # noqa: E402
 from finetune.studies.counterfactual import main as counterfactual  # noqa: E402
-from finetune.studies.forced_reasoning import plan_with_thoughts  # noqa: E402
+from finetune.studies.forced_reasoning import plan_with_reasonings  # noqa: E402
 from finetune.studies.overfit import main as overfit  # noqa: E402
 from finetune.studies.parity import STAGES, compare_views, first_difference  # noqa: E402
 from finetune.studies.parity import main as check_driving  # noqa: E402
@@ -117,15 +117,15 @@ def test_a_sweep_refuses_what_it_cannot_compare(
         sweep(_words(places, swept, *RECIPE, *more))
 
 
-def test_a_forced_thought_is_what_the_model_would_have_read(places: tuple[Path, Path]) -> None:
+def test_a_forced_reasoning_is_what_the_model_would_have_read(places: tuple[Path, Path]) -> None:
     policy = AlpamayoPolicy(places[0], flow_steps=2)
     samples = list(read_samples(places[1], "train"))[:3]
     texts = ["The road bends left.", samples[1].reasoning, "Keep straight."]
     seen = [observe(sample, places[1]) for sample in samples]
-    together = plan_with_thoughts(policy, seen, texts)
+    together = plan_with_reasonings(policy, seen, texts)
     assert [plan.reasoning for plan in together] == texts
     for index, (observation, text) in enumerate(zip(seen, texts)):
-        alone = plan_with_thoughts(policy, [observation], [text])[0]
+        alone = plan_with_reasonings(policy, [observation], [text])[0]
         assert np.abs(alone.poses - together[index].poses).max() < 1e-2
         encoded = policy.processor.collate(
             [policy.processor.encode([observation.frames["front"][-1]], observation.history, text)]
@@ -137,31 +137,31 @@ def test_a_forced_thought_is_what_the_model_would_have_read(places: tuple[Path, 
             history, v0 = torch.from_numpy(observation.history)[None], torch.tensor([observation.speed_mps])
             path = policy.model.action_space.action_to_traj(history, actions, v0=v0.double())[0].numpy()
         assert np.abs(path - alone.poses).max() < 1e-2
-    silent = plan_with_thoughts(policy, seen, ["", "", ""])
+    silent = plan_with_reasonings(policy, seen, ["", "", ""])
     assert [plan.reasoning for plan in silent] == ["", "", ""]
     # The policy is as it was: it thinks for itself again.
     assert policy.reasoning and policy.plan(seen[0]).reasoning not in texts
 
 
-def test_the_counterfactual_measures_every_thought_before_and_after(
+def test_the_counterfactual_measures_every_reasoning_before_and_after(
     swept: Path, places: tuple[Path, Path], tmp_path: Path
 ) -> None:
     adapter = swept / "size_00008" / "finetune" / "adapter"
     counterfactual(_words(places, tmp_path, "--limit", "3", "--adapter", str(adapter)))
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert list(metrics["conditions"]) == ["before", "after"]
-    for condition in metrics["conditions"].values():
-        assert list(condition) == list(THOUGHTS)
-        assert condition["true"]["moved_heading_3s_rad"] == 0.0 and condition["opposite"]["samples"] == 3
-        assert condition["none"]["follows"] is None  # no thought names no side
-    assert metrics["conditions"]["before"] != metrics["conditions"]["after"]
+    assert list(metrics["variants"]) == ["before", "after"]
+    for variant in metrics["variants"].values():
+        assert list(variant) == list(REASONINGS)
+        assert variant["true"]["moved_heading_3s_rad"] == 0.0 and variant["opposite"]["samples"] == 3
+        assert variant["none"]["follows"] is None  # no reasoning names no side
+    assert metrics["variants"]["before"] != metrics["variants"]["after"]
     with (tmp_path / "samples.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * len(THOUGHTS) * 3
-    assert {row["names"] for row in rows if row["thought"] == "opposite"} <= {"left", "right"}
+    assert len(rows) == 2 * len(REASONINGS) * 3
+    assert {row["names"] for row in rows if row["reasoning"] == "opposite"} <= {"left", "right"}
     for row in rows:
-        if row["thought"] in ("true", "opposite"):
-            assert (row["names"] == row["true_direction"]) == (row["thought"] == "true")
+        if row["reasoning"] in ("true", "opposite"):
+            assert (row["names"] == row["true_direction"]) == (row["reasoning"] == "true")
     assert (tmp_path / "counterfactual.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -196,7 +196,7 @@ def test_each_kind_of_skew_is_found_at_its_stage(places: tuple[Path, Path]) -> N
     assert _first_difference(smaller, places) == "pixels"
 
     cramped = policy()
-    cramped.max_thought_tokens = 5
+    cramped.max_reasoning_tokens = 5
     assert _first_difference(cramped, places) == "tokens"
 
     for stage, place in (
@@ -226,7 +226,7 @@ def test_overfitting_says_whether_it_worked(
     assert metrics["figures"]["flow_loss"]["reached"] < metrics["figures"]["flow_loss"]["before"]
     assert set(metrics["samples"]) == _ids(tmp_path / "samples", "train") == _ids(tmp_path / "samples", "val")
     loose = ["--most_text_loss", "1e3", "--most_flow_loss", "1e3", "--most_ade_3s_m", "1e3"]
-    # A random model repeats no thought, however loose the losses are.
+    # A random model repeats no reasoning, however loose the losses are.
     assert overfit([*words, *loose]) == 1
     with pytest.raises(MonoError, match="12 samples of the 11"):
         overfit(_words(places, tmp_path, "--samples", "12"))

@@ -21,7 +21,7 @@ from finetune.studies.action_range import (
     path_cost,
     reach,
 )
-from finetune.studies.counterfactual import forced_text, measure_path, summarise_thoughts
+from finetune.studies.counterfactual import forced_text, measure_path, summarise_reasonings
 from finetune.studies.parity import compare_stage
 from finetune.studies.subsets import nested_order
 from finetune.studies.sweep import enough_samples, read_sizes
@@ -85,10 +85,10 @@ def test_paths_are_measured_towards_the_true_side(side: str, curvature_1pm: floa
     assert away["follows"] is False and away["lateral_3s_m"] == pytest.approx(-towards["lateral_3s_m"])
     assert measure_path(_arc(curvature_1pm), sign, "")["follows"] is None
     rows = [
-        {"id": 1, "true_direction": side, "thought": thought, **measured}
-        for thought, measured in (("true", towards), ("opposite", away))
+        {"id": 1, "true_direction": side, "reasoning": reasoning, **measured}
+        for reasoning, measured in (("true", towards), ("opposite", away))
     ]
-    summary = summarise_thoughts(rows)
+    summary = summarise_reasonings(rows)
     assert summary["opposite"]["to_true_side"] == 0.0 and summary["true"]["to_true_side"] == 1.0
     assert summary["opposite"]["moved_heading_2s_rad"] == pytest.approx(2 * 0.15 * 4.0 * 2.0)
 
@@ -98,7 +98,9 @@ def test_paths_are_measured_towards_the_true_side(side: str, curvature_1pm: floa
 )
 def test_forced_texts_name_what_they_should(text: str) -> None:
     sample: Any = SimpleNamespace(reasoning=text, future_array=lambda: _arc(0.15), dt_s=0.1, speed_mps=4.0, curve=None)
-    names = {thought: parse_claim(forced_text(sample, thought)).lateral for thought in ("true", "opposite", "straight")}
+    names = {
+        reasoning: parse_claim(forced_text(sample, reasoning)).lateral for reasoning in ("true", "opposite", "straight")
+    }
     assert names == {"true": "left", "opposite": "right", "straight": "straight"}
     assert forced_text(sample, "none") == ""
 

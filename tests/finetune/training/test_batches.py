@@ -82,7 +82,7 @@ def test_an_absent_frame_is_named(tmp_path: Path, dataset: tuple[Path, list[Samp
         read_frame(tmp_path / "nothing.jpg")
 
 
-def test_rows_of_alpamayo_1_5_name_their_cameras_with_and_without_thought(dataset: tuple[Path, list[Sample]]) -> None:
+def test_rows_of_alpamayo_1_5_name_their_cameras_with_and_without_reasoning(dataset: tuple[Path, list[Sample]]) -> None:
     folder, samples = dataset
     loaded = small_model()
     config = replace(loaded.config, model_type=ALPAMAYO_1_5)

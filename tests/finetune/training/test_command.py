@@ -95,19 +95,19 @@ def test_evaluation_sets_before_beside_after_on_the_same_samples(trained: tuple[
     )
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     baselines = ["constant velocity", "constant yaw rate", "ego-only regressor"]
-    assert list(metrics["conditions"]) == ["before", "after", *baselines]
-    assert len({condition["samples"] for condition in metrics["conditions"].values()}) == 1
-    for condition in ("before", "after"):
-        assert 0.0 <= metrics["conditions"][condition]["consistency"]["coverage"] <= 1.0
+    assert list(metrics["variants"]) == ["before", "after", *baselines]
+    assert len({variant["samples"] for variant in metrics["variants"].values()}) == 1
+    for variant in ("before", "after"):
+        assert 0.0 <= metrics["variants"][variant]["consistency"]["coverage"] <= 1.0
     lines = [json.loads(line) for line in (tmp_path / "plans.jsonl").read_text().splitlines()]
-    assert {line["id"] for line in lines if line["condition"] == "before"} == {
-        line["id"] for line in lines if line["condition"] == "after"
+    assert {line["id"] for line in lines if line["variant"] == "before"} == {
+        line["id"] for line in lines if line["variant"] == "after"
     }
     sample = next(iter(read_samples(dataset, "val")))
     driven = AlpamayoPolicy(TINY_BASE).plan(observe(sample, dataset))
     judged = next(line for line in lines if line["id"] == sample.id)
     assert np.abs(np.array(judged["poses"]) - driven.poses).max() < 1e-2, "what is judged must be what is driven"
-    assert "condition" in (tmp_path / "table.csv").read_text().splitlines()[0]
+    assert "variant" in (tmp_path / "table.csv").read_text().splitlines()[0]
     card = (run / "adapter" / "README.md").read_text()
     assert "None yet" not in card and "| after | " in card and "## Settings" in card
     assert add_evaluation(run / "adapter", {**metrics, "samples": 12345}, "something else")

@@ -22,7 +22,7 @@ from finetune.training.loss import JointLoss, draws, xy_errors  # noqa: E402
 from finetune.training.settings import LoopSettings  # noqa: E402
 from tests.helpers.small_model import arc, small_model, small_rows  # noqa: E402
 
-SETTINGS = LoopSettings(steps=2, batch_size=3, noise_draws=2, thought_dropout=0.0)
+SETTINGS = LoopSettings(steps=2, batch_size=3, noise_draws=2, reasoning_dropout=0.0)
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ def test_bad_samples_are_named_counted_and_set_aside(
     assert metrics["set_aside"] == {
         "not a valid sample": 3,
         "unreadable frame": 1,
-        "unusable frame, history or thought": 1,
+        "unusable frame, history or reasoning": 1,
     }
     assert metrics["train_samples"] == len(names) - 5
     assert names[3] in said and names[4] in said and "line 1, field future" in said and "set aside 5" in said

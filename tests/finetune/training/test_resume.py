@@ -38,7 +38,7 @@ OPTIONS = (
     "2",
     "--lora_rank",
     "4",
-    "--thought_dropout",
+    "--reasoning_dropout",
     "0.5",
     "--noise_draws",
     "1",
@@ -100,7 +100,7 @@ SETTINGS = LoopSettings(
     learning_rate=1e-2,
     warmup_steps=1,
     noise_draws=1,
-    thought_dropout=0.4,
+    reasoning_dropout=0.4,
     validate_every=3,
     checkpoint_every=2,
 )

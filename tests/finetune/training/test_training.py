@@ -20,7 +20,7 @@ from finetune.training.loop import JointLoss, LoopSettings, draws, learning_rate
 from tests.helpers.small_model import small_model, small_rows  # noqa: E402
 
 SETTINGS = LoopSettings(
-    steps=30, batch_size=3, learning_rate=1e-2, warmup_steps=3, noise_draws=4, thought_dropout=0.0, validate_every=15
+    steps=30, batch_size=3, learning_rate=1e-2, warmup_steps=3, noise_draws=4, reasoning_dropout=0.0, validate_every=15
 )
 
 
@@ -54,7 +54,7 @@ def test_both_losses_fall_and_both_halves_change(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, steps=4, thought_dropout=0.5)
+    settings = replace(SETTINGS, steps=4, reasoning_dropout=0.5)
     first = _trained(tmp_path / "a", settings)[1]
     second = _trained(tmp_path / "b", settings)[1]
     assert first["last_validation_flow_loss"] == second["last_validation_flow_loss"]
