@@ -5,8 +5,8 @@ alias entries in the ament index, each with a marker, a manifest of its own name
 The metadata stands here rather than in pyproject.toml because ROS 2 Humble's setuptools does not read it there.
 """
 
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.etree import ElementTree
 
 from setuptools import find_packages, setup
 

@@ -7,8 +7,8 @@ lane boundaries as CSV, and Lanelet2 maps. Of a map the main loop is found from 
 from __future__ import annotations
 
 import csv
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray

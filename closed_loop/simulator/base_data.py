@@ -31,7 +31,7 @@ from finetune.pretraining.architecture import IMAGES
 from finetune.processing.images import resize
 
 # Seeds below belong to the base; recording for finetuning and the held-out comparison use others.
-BASE_SEEDS = range(0, 4000)
+BASE_SEEDS = range(4000)
 PHYSICS_S, CONTROL_EVERY, RECORD_EVERY = 0.0125, 2, 8
 CAMERAS = {camera.name: camera for camera in FOUR_CAMERAS}
 

@@ -179,7 +179,8 @@ class _Painter:
 
     def _kerbs(self, picture: Image) -> None:
         """Red and white blocks outside both edges of the bends; painted before the road, which covers
-        whatever a tight inner edge folds over."""
+        whatever a tight inner edge folds over.
+        """
         c, look = self.course, self.look
         bend = np.abs(c.curvature_1pm) > look.kerb_from_1pm
         for sign, width in ((1.0, c.width_left_m), (-1.0, c.width_right_m)):

@@ -235,7 +235,8 @@ def _checked(xy: ArrayLike) -> FloatArray:
 
 def _cubic(points: FloatArray, closed: bool, step_m: float) -> FloatArray:
     """Cubic Hermite curves through the points (non-uniform Catmull-Rom tangents), sampled every "
-    "``step_m``."""
+    "``step_m``.
+    """
     ring = np.concatenate([points, points[:1]]) if closed else points
     gaps = np.linalg.norm(np.diff(ring, axis=0), axis=1)
     heading = np.diff(ring, axis=0) / gaps[:, None]

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import Self
 
 from collector.common.errors import MonoError
 
@@ -70,7 +71,7 @@ class Pinhole:
                 "correct the camera",
             )
 
-    def sized(self: SomePinhole, width_px: int, height_px: int) -> SomePinhole:
+    def sized(self, width_px: int, height_px: int) -> Self:
         """The same view with other pixels.
 
         A view given by its field keeps square pixels: with another aspect ratio it is cropped up and down. A matrix

@@ -50,7 +50,7 @@ def distance_from_line(plan: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]
 
 
 def best_of_draws(draws: ArrayLike, truth: ArrayLike, dt_s: float = STEP_S) -> NDArray[np.float64]:
-    """minADE of the first k draws, for every k: (K, horizons), never rising with k, metres.
+    """MinADE of the first k draws, for every k: (K, horizons), never rising with k, metres.
 
     Args:
         draws: (K, 64, 2 or 3) plans for one observation.

@@ -215,7 +215,7 @@ def curve_figure(variants: Mapping[str, Any]) -> Figure:
 
 
 def draws_figure(variants: Mapping[str, Any]) -> Figure:
-    """minADE over the number of draws."""
+    """MinADE over the number of draws."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.5, 3.8), layout="constrained")
         panels = figure.subplots(1, 2)

@@ -160,7 +160,7 @@ def _step_of(path: Path) -> int:
 
 
 def flush_to_disk(path: Path) -> None:
-    """fsync of a file or a folder."""
+    """Fsync of a file or a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

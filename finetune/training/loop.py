@@ -59,7 +59,7 @@ def batch_to(batch: Batch, device: torch.device) -> Batch:
 
 
 def processes(device: str) -> Any:
-    """accelerate's view of this run's processes: ``device``, ``num_processes``, ``is_main_process`` and so on."""
+    """Accelerate's view of this run's processes: ``device``, ``num_processes``, ``is_main_process`` and so on."""
     accelerate = require("accelerate", "model")
     patience = accelerate.InitProcessGroupKwargs(timeout=_PATIENCE)
     return accelerate.Accelerator(cpu=device == "cpu", kwargs_handlers=[patience])

@@ -26,7 +26,7 @@ from finetune.processing.tokenizer import Tokenizer  # noqa: E402
 from tests.helpers.paths import TINY  # noqa: E402
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(TINY, tmp_path / "model"))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from closed_loop.course.design import course_named
-from closed_loop.simulator.expert import Teacher
+from closed_loop.simulator.expert import Expert
 from closed_loop.simulator.vehicle import Vehicle
 from collector.bags.reader import OdometryRow
 from collector.common.errors import MonoError
@@ -28,13 +28,13 @@ SAMPLE_NS = np.arange(-15, 65) * (NS // 10)
 
 @lru_cache
 def lap() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A lap of the city course (hairpins of 4 m radius) by the teacher: stamps at 100 Hz, poses, speeds."""
+    """A lap of the city course (hairpins of 4 m radius) by the expert: stamps at 100 Hz, poses, speeds."""
     course, vehicle = course_named("city"), Vehicle()
-    teacher = Teacher(course)
+    expert = Expert(course)
     vehicle.place(course.pose_at(0.0, 0.0), 4.0)
     rows = []
     for step in range(7000):
-        command = teacher.command(vehicle.state, step * 0.01)
+        command = expert.command(vehicle.state, step * 0.01)
         state = vehicle.step(command.steer_rad, command.accel_mps2, 0.01)
         rows.append((*state.pose, state.speed_mps))
     table = np.array(rows)

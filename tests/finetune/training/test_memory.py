@@ -61,7 +61,7 @@ def test_recomputed_layers_give_the_same_losses_and_gradients(layers: int) -> No
 
 
 def test_recomputing_keeps_the_cache_that_the_expert_reads() -> None:
-    """transformers' own checkpointing drops it: then the flow loss could not reach the language model at all."""
+    """Transformers' own checkpointing drops it: then the flow loss could not reach the language model at all."""
     loaded = adapted()
     loaded.model.recompute = 2
     batch = collate(small_rows(loaded, 2), loaded.processor.pad_id)
