@@ -13,16 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.common.errors import MonoError
+from collector.common.time_steps import FRAME_STEPS as FRAMES_PER_CAMERA
+from collector.common.time_steps import FUTURE_STEPS, HISTORY_STEPS, STEP_S
 
 CameraMode = Literal["mono", "mono-4frames", "four", "mono-padded"]
 CAMERA_MODES: tuple[str, ...] = get_args(CameraMode)
 
 # The order in which Alpamayo-R1 sees its cameras (its indices 0, 1, 2, 6; camera-major, oldest frame first).
 CAMERA_ORDER = ("cross_left", "front", "cross_right", "front_tele")
-FRAMES_PER_CAMERA = 4
-HISTORY_STEPS = 16
-FUTURE_STEPS = 64
-STEP_S = 0.1
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """How Alpamayo plans unless told otherwise; see :class:`finetune.alpamayo_policy.AlpamayoPolicy`."""
+
+    cameras: CameraMode = "mono"
+    flow_steps: int = 10
+    noise_temperature: float = 0.0
+    reasoning: bool = True
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

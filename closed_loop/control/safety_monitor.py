@@ -32,7 +32,7 @@ class SafetyLimits:
     """
 
     frame_age_s: float = 0.5
-    odometry_age_s: float = 0.3
+    odometry_age_s: float = 0.5
     plan_age_s: float = 1.5
     plan_start_m: float = 1.5
     plan_step_m: float = 2.0

@@ -22,6 +22,7 @@ from closed_loop.control.driver import Driver, DriverConfig, Tick
 from closed_loop.control.off_track import OffRoadWatch
 from closed_loop.control.safety_monitor import SafetyLimits
 from closed_loop.course.design import course_named
+from closed_loop.ros.config import DriveParameters
 from closed_loop.ros.log import DriveLog
 from closed_loop.ros.policy_process import DEFAULT_POLICY, PlanReply, PolicyProcess, PolicySpec
 from closed_loop.ros.publishing import DrivePublishing
@@ -48,31 +49,31 @@ class DriveNode(Node):
     def __init__(self, session: Session) -> None:
         super().__init__("alpamayo_drive")
         self._session = session
-        self.values: dict[str, Any] = declare_parameters(self, "drive_node")
+        self.values = declare_parameters(self, DriveParameters)
         v = self.values
         # Needed by whoever measures the drive: a misspelt course should be noticed before it.
-        if v["reference"]:
-            course_named(v["reference"])
-        road = course_named(v["course"]) if v["course"] else None
-        self._off_road = OffRoadWatch(road) if road is not None and v["off_road_s"] > 0.0 else None
-        self._out = Path(v["out"] or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-drive")
+        if v.reference:
+            course_named(v.reference)
+        road = course_named(v.course) if v.course else None
+        self._off_road = OffRoadWatch(road) if road is not None and v.off_road_s > 0.0 else None
+        self._out = Path(v.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-drive")
         self._log = DriveLog(self._out)
         self.driver = Driver(
             DriverConfig(
-                v["replan_s"],
-                frames_of(v["cameras"]),
-                v["rolling_start_mps"],
-                SafetyLimits(v["frame_timeout_s"], v["odometry_timeout_s"], v["plan_timeout_s"]),
-                ControllerConfig(steering_gain=v["steering_gain"], max_speed_mps=v["max_speed_mps"]),
-                read_calibration(v["calibration"]).required_lag_s if v["calibration"] else 0.0,
+                v.replan_s,
+                frames_of(v.cameras),
+                v.rolling_start_mps,
+                SafetyLimits(v.frame_timeout_s, v.odometry_timeout_s, v.plan_timeout_s),
+                ControllerConfig(steering_gain=v.steering_gain, max_speed_mps=v.max_speed_mps),
+                read_calibration(v.calibration).required_lag_s if v.calibration else 0.0,
             ),
             lambda observation: self._policy.submit(observation),
         )
         spec = self._policy_spec()
-        given = (spec.options["model_folder"], v["adapter"], v["calibration"])
+        given = (spec.options["model_folder"], v.adapter, v.calibration)
         inputs = [find_model(Path(path)) for path in given if path]
         open_run(self._out, {"parameters": v, "driver": self.driver.config}, inputs)
-        self.mission = Mission(v["laps"], v["duration_s"], v["wait_s"], time.monotonic())
+        self.mission = Mission(v.laps, v.duration_s, v.wait_s, time.monotonic())
         self._odometry_ns: int | None = None
         self._odometry_s: float | None = None
         self._ready = False
@@ -91,21 +92,21 @@ class DriveNode(Node):
         self._policy = PolicyProcess(
             spec, self._on_ready, self._on_plan, self._on_policy_error, self._on_policy_death, self._on_policy_line
         )
-        self.get_logger().info(f"policy process {self._policy.pid} loads {v['policy']}")
+        self.get_logger().info(f"policy process {self._policy.pid} loads {v.policy}")
 
     def _policy_spec(self) -> PolicySpec:
         v = self.values
-        model = v["model"] or (str(TINY_BASE) if v["policy"] == DEFAULT_POLICY else "")
+        model = v.model or (str(TINY_BASE) if v.policy == DEFAULT_POLICY else "")
         options = {
             "model_folder": model,
-            "adapter": v["adapter"] or None,
-            "cameras": v["cameras"],
-            "flow_steps": v["flow_steps"],
-            "noise_temperature": v["noise_temperature"],
-            "reasoning": v["reasoning"],
-            "device": v["device"],
+            "adapter": v.adapter or None,
+            "cameras": v.cameras,
+            "flow_steps": v.flow_steps,
+            "noise_temperature": v.noise_temperature,
+            "reasoning": v.reasoning,
+            "device": v.device,
         }
-        return PolicySpec(v["policy"], options, v["policy_python"])
+        return PolicySpec(v.policy, options, v.policy_python)
 
     # Messages in.
 
@@ -118,7 +119,7 @@ class DriveNode(Node):
             self._watch_the_road(stamp_ns, pose_map, steady_s)
 
     def _watch_the_road(self, stamp_ns: int, pose_map: Any, steady_s: float) -> None:
-        limit_s: float = self.values["off_road_s"]
+        limit_s = self.values.off_road_s
         if self._off_road is not None and self._off_road.update(stamp_ns, pose_map) > limit_s:
             self._off_road = None
             self._note("off the road", f"for {limit_s:g} s: the drive ends")
@@ -203,14 +204,14 @@ class DriveNode(Node):
                 self._note("driving" if tick.verdict.drive else f"braking: {tick.verdict.reason}", tick.verdict.detail)
                 self._say.status(self._status(tick))
             rate = self.driver.rate.value
-            if self._ticks % max(1, round(self.values["control_hz"] / STATUS_HZ)) == 0:
+            if self._ticks % max(1, round(self.values.control_hz / STATUS_HZ)) == 0:
                 self._say.status(self._status(tick))
             if now_s - engaged_s > 1.0:
                 engaged_s = now_s
                 self._say.engage(self._now_ns())
             self._watch_for_the_end(tick, now_s)
             # After a stall the missed ticks are not made up for: old commands help nobody.
-            next_s = max(next_s + 1.0 / (self.values["control_hz"] * rate), now_s)
+            next_s = max(next_s + 1.0 / (self.values.control_hz * rate), now_s)
             time.sleep(max(0.0, next_s - time.monotonic()))
 
     def _watch_for_the_end(self, tick: Tick, now_s: float) -> None:
