@@ -95,10 +95,7 @@ def node_command(program: Program, parameters: Mapping[str, Value]) -> list[str]
 
 
 def supervise(
-    commands: Mapping[str, Sequence[str]],
-    main: str,
-    environment: Mapping[str, str],
-    patience: Patience = Patience(),
+    commands: Mapping[str, Sequence[str]], main: str, environment: Mapping[str, str], patience: Patience = Patience()
 ) -> int:
     """Run processes until the main one ends; then end the others. See :func:`run` for the exit code."""
     children: dict[str, subprocess.Popen[bytes]] = {}

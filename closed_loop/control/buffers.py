@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.geometry.constants import STEP_NS
 from collector.geometry.poses import interpolate_poses, to_ego
 from finetune.policy import FRAMES_PER_CAMERA, HISTORY_STEPS, STEP_S, Observation
 
-STEP_NS = int(STEP_S * 1e9)
 HISTORY_SPAN_NS = (HISTORY_STEPS - 1) * STEP_NS
 STANDING_MPS = 0.3
 JUMP_MPS = 40.0  # no kart moves this fast: a larger step between two odometry messages is a reset or teleport

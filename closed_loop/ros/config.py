@@ -109,7 +109,9 @@ class DriveConfig(SimulatorParameters, DriveParameters, SimulatorBeside):
     alpamayo-mono drive --simulator --adapter runs/lora/adapter --laps 2
     """
 
-    disturbance: float = argument(0.0, "scale of the simulator's disturbances; 0 starts in the lane, straight", 0.0, 3.0)
+    disturbance: float = argument(
+        0.0, "scale of the simulator's disturbances; 0 starts in the lane, straight", 0.0, 3.0
+    )
     expert: bool = argument(False, "the simulator's built-in driver publishes control_cmd; two drivers would quarrel")
 
 

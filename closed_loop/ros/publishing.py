@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 
 from closed_loop.simulator.vehicle import Command
+from collector.geometry.constants import STEP_NS
 from collector.ros.conversions import set_pose, set_stamp
 from collector.ros.message_packages import message_class
 from collector.ros.topics import (
@@ -24,10 +25,9 @@ from collector.ros.topics import (
     Topic,
     qos_profile,
 )
-from finetune.policy import STEP_S, Plan
+from finetune.policy import Plan
 
 GEAR_DRIVE = 2
-STEP_NS = int(STEP_S * 1e9)
 
 
 class DrivePublishing:

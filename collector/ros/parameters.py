@@ -34,8 +34,7 @@ class SimulatorBeside(Arguments):
     """For verbs that start the simulator on request."""
 
     simulator: bool = argument(
-        False,
-        "true starts the embedded simulator too; false expects AWSIM (or a simulator elsewhere) to be running",
+        False, "true starts the embedded simulator too; false expects AWSIM (or a simulator elsewhere) to be running"
     )
 
 
@@ -139,9 +138,7 @@ class SimulatorParameters(RoadParameters):
     camera_fail_after_s: float = argument(
         0.0, "simulated seconds after which the camera goes silent, a fault on purpose; 0 never", 0.0
     )
-    log: str = argument(
-        "", "file (.npz) for the simulator's own record of pose, speed and commands; empty writes none"
-    )
+    log: str = argument("", "file (.npz) for the simulator's own record of pose, speed and commands; empty writes none")
 
 
 @dataclass(frozen=True)
