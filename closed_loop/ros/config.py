@@ -6,7 +6,6 @@ As :mod:`collector.ros.parameters` it needs neither tyro nor pydantic: launch fi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import DriverConfig
@@ -21,7 +20,7 @@ from collector.ros.parameters import (
     SimulatorBeside,
     SimulatorParameters,
 )
-from finetune.policy import PolicySettings
+from finetune.policy import FrontMode, PolicySettings
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class DriveParameters(RoadParameters, RunParameters):
         "", "Alpamayo model folder, or an id of the Hugging Face hub; empty takes the tiny base shipped"
     )
     adapter: str = argument("", "PEFT adapter folder (what finetune wrote); empty drives the bare model")
-    cameras: Literal["mono", "mono-4frames", "mono-padded"] = argument(
-        PolicySettings.cameras,  # type: ignore[assignment]
+    cameras: FrontMode = argument(
+        PolicySettings.cameras,
         "what the model is shown: mono (the front frame), mono-4frames (its last four), mono-padded (the other cameras "
         "filled with black)",
     )

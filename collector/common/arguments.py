@@ -41,7 +41,7 @@ def argument(default: Default, text: str, minimum: float = -math.inf, maximum: f
     """
     limits = _limits(minimum, maximum)
     metadata = {"help": f"{text} ({limits})" if limits else text, "range": (minimum, maximum)}
-    return dataclasses.field(default=default, metadata=metadata)  # type: ignore[return-value]
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def _limits(minimum: float, maximum: float) -> str:
@@ -110,18 +110,14 @@ class Argument:
 def arguments_of(cls: type) -> tuple[Argument, ...]:
     """The fields of a settings dataclass, in their order."""
     hints = typing.get_type_hints(cls)
-    return tuple(
-        Argument(
-            field.name,
-            type(field.default),
-            field.default,
-            field.metadata["help"],
-            typing.get_args(hints[field.name]) if typing.get_origin(hints[field.name]) is typing.Literal else (),
-            *field.metadata["range"],
-        )
-        for field in dataclasses.fields(cls)
-        if "range" in field.metadata
-    )
+    found = []
+    for field in dataclasses.fields(cls):
+        if "range" in field.metadata and isinstance(field.default, (bool, int, float, str)):
+            hint = hints[field.name]
+            choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+            kind, (low, high) = type(field.default), field.metadata["range"]
+            found.append(Argument(field.name, kind, field.default, field.metadata["help"], choices, low, high))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

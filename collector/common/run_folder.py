@@ -50,7 +50,7 @@ class RunFolder:
         return path
 
 
-def open_run(folder: Path | str, config: Any, inputs: Iterable[Path | str] = ()) -> RunFolder:
+def open_run(folder: Path | str, config: object, inputs: Iterable[Path | str] = ()) -> RunFolder:
     """Make a run folder and write what it ran with.
 
     Args:
@@ -94,7 +94,14 @@ def git_commit() -> str | None:
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(
+            ["git", *words],  # noqa: S607 - the git that the user calls
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
         return done.stdout.strip()
 
     try:
@@ -140,7 +147,7 @@ def _hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:  # noqa: ANN401, PLR0911 - what comes out is JSON, a return per kind
     """Dataclasses, paths, tuples and numpy numbers as what YAML and JSON know; non-finite numbers as None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -185,7 +192,7 @@ def command_line(cls: type[Config], argv: Sequence[str] | None, prog: str) -> Co
     """
     import tyro
 
-    words = _as_flags(cls, sys.argv[1:] if argv is None else argv)
+    words = _as_flags(cls, sys.argv[1:] if argv is None else argv, prog)
     given: dict[str, Any] = {}
     for index, word in enumerate(words):
         name, equals, file = word.partition("=")
@@ -198,7 +205,8 @@ def command_line(cls: type[Config], argv: Sequence[str] | None, prog: str) -> Co
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(cls, args=words, prog=prog, **given)
+            config: Config = tyro.cli(cls, args=words, prog=prog, **given)
+            return config
     except SystemExit as end:
         if not end.code:
             raise
@@ -252,17 +260,22 @@ def _with_defaults(cls: type[Config], file: str, missing: object) -> Config:
 
 
 def _names(cls: type, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Name and type of every setting, nested ones as ``outer.inner``."""
-    hints = typing.get_type_hints(cls)
+    """Name and type of every setting, nested ones as ``outer.inner``; by its flag where that is named otherwise."""
+    hints, annotated = typing.get_type_hints(cls), typing.get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
-        yield prefix + field.name, hints[field.name]
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from _names(hints[field.name], f"{prefix}{field.name}.")
+        kind = hints[field.name]
+        yield prefix + field.name, kind
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            yield from _names(kind, f"{prefix}{field.name}.")
+        for named in getattr(annotated[field.name], "__metadata__", ()):
+            for other in (getattr(named, "name", None), *(getattr(named, "aliases", None) or ())):
+                if other:
+                    yield other.lstrip("-").replace("-", "_"), kind
 
 
-def _as_flags(cls: type, argv: Sequence[str]) -> list[str]:
+def _as_flags(cls: type, argv: Sequence[str], prog: str) -> list[str]:
     """Words in the spelling that tyro reads: ``name:=value`` as ``--name=value``, true and false without a value."""
-    bools = {name for name, kind in _names(cls) if kind is bool}
+    kinds = dict(_names(cls))
     words, flags = list(argv), []
     while words:
         word = words.pop(0)
@@ -271,7 +284,11 @@ def _as_flags(cls: type, argv: Sequence[str]) -> list[str]:
             word = f"--{assigned[1]}={assigned[2]}"
         name, equals, text = word.removeprefix("--").partition("=")
         name = name.replace("-", "_")
-        if word.startswith("--") and name in bools:
+        known = name in kinds or re.sub(r"(^|\.)no_", r"\1", name) in kinds or name in ("", "help", "config")
+        if word.startswith("--") and not known and not name.startswith("tyro_"):
+            verb, help_of = prog.rpartition(" ")[2], f"see the names with: {prog} --help"
+            raise MonoError(f"{verb} has no argument {name!r}", nearest_name(name, kinds), help_of)
+        if word.startswith("--") and kinds.get(name) is bool:
             if not equals and words and words[0].lower() in _TRUE + _FALSE:
                 text = words.pop(0)
             if (equals or text) and text.lower() not in _TRUE + _FALSE:
@@ -284,15 +301,12 @@ def _as_flags(cls: type, argv: Sequence[str]) -> list[str]:
 
 def _one_sentence(cls: type, box: str, prog: str) -> MonoError:
     """What tyro says in a box, in a sentence with the nearest name."""
-    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
-    end = next((n for n, line in enumerate(lines) if n and line.startswith("──")), len(lines))
-    message = " ".join(line for line in lines[1:end] if line).removeprefix("Error parsing ")
+    # A title, perhaps a rule, the message, and from the next rule on the help of the argument.
+    lines = [line.strip("│╭╮╰╯|+ ") for line in box.splitlines()[1:]]
+    parts = re.split(r"[-─]{8,}", " ".join(line for line in lines if line))
+    message = next((part.strip() for part in parts if part.strip()), "wrong words").removeprefix("Error parsing ")
     help_of = f"see the names with: {prog} --help"
     unknown = re.match(r"Unrecognized options: (.+?)(, |$)", message)
-    if unknown and unknown[1].startswith("-"):
-        name = unknown[1].partition("=")[0].lstrip("-").replace("-", "_")
-        near = nearest_name(name.removeprefix("no_"), (known for known, _ in _names(cls)))
-        return MonoError(f"{prog.split()[-1]} has no argument {name!r}", near, help_of)
     if unknown:
         return MonoError(f"the word {unknown[1]!r}", "name:=value or --name value", help_of)
     flag = re.search(r"--([\w.-]+)", message)

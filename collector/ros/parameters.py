@@ -143,9 +143,9 @@ class SimulatorParameters(RoadParameters):
 
 @dataclass(frozen=True)
 class SimulateConfig(SimulatorParameters, Duration):
-    """Run the embedded simulator alone: it speaks AWSIM's topics, so other programs can record or drive in it.
+    """Run the embedded simulator alone.
 
-    Examples:
+    It speaks AWSIM's topics, so other programs can record or drive in it. Examples:
 
     alpamayo-mono simulate course:=random:7 expert:=true
 
@@ -199,12 +199,11 @@ def declare_parameters(node: Node, parameters: type[Parameters]) -> Parameters:
         # Dynamic typing lets a person write `wait_s: 5` for a float; the dataclass enforces the type.
         descriptor = ParameterDescriptor(description=each.help, read_only=True, dynamic_typing=True)
         limited = math.isfinite(each.minimum) and math.isfinite(each.maximum)
-        if limited and each.type is int:
-            low, high = int(each.minimum), int(each.maximum)
-            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
-        elif limited and each.type is float:
-            low, high = float(each.minimum), float(each.maximum)
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
+        if limited:
+            integer, low, high = each.type is int, each.type(each.minimum), each.type(each.maximum)
+            kind = IntegerRange if integer else FloatingPointRange
+            limits = [kind(from_value=low, to_value=high, step=each.type(integer))]
+            setattr(descriptor, "integer_range" if integer else "floating_point_range", limits)
         try:
             values[each.name] = node.declare_parameter(each.name, each.default, descriptor).value
         except InvalidParameterValueException as error:

@@ -23,7 +23,8 @@ TABLE: dict[str, Argument] = {each.name: each for config in CONFIGS for each in 
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "value"), [("laps", 3, 3), ("wait_s", 5, 5.0), ("reasoning", False, False), ("out", "2026", "2026")]
+    ("name", "given", "value"),
+    [("laps", 3, 3), ("wait_s", 5, 5.0), ("reasoning", False, False), ("out", "2026", "2026")],
 )
 def test_values_take_the_type_of_the_default(name: str, given: object, value: object) -> None:
     fitted = TABLE[name].fitted(given)
@@ -67,7 +68,7 @@ def test_settings_are_explained_and_fit_their_own_bounds(config: type) -> None:
 
 
 def test_a_default_that_does_not_fit_is_noticed() -> None:
-    with pytest.raises(MonoError, match="jpeg_quality:=500.*1 to 100"):
+    with pytest.raises(MonoError, match=r"jpeg_quality:=500.*1 to 100"):
         RecordConfig(jpeg_quality=500)
 
 
