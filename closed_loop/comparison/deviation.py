@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from closed_loop.control.kart import VehicleParams, footprint
 from closed_loop.course.course import Course
-from closed_loop.simulator.vehicle import VehicleParams, footprint
 from collector.common.errors import MonoError
 from collector.geometry.curvature import (
     DEFAULT_THRESHOLDS,

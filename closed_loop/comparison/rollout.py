@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from closed_loop.comparison.drives import CAMERAS, Drive, DriveEvent, DrivenPlan, RolloutConfig
+from closed_loop.control.kart import Command
 from closed_loop.course.course import Course
 from closed_loop.simulator.camera import Camera
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
-from closed_loop.simulator.vehicle import Command
 from closed_loop.simulator.world import World
 from collector.common.errors import MonoError
 from collector.geometry.poses import to_ego, to_map

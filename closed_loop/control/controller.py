@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from closed_loop.simulator.vehicle import Command
+from closed_loop.control.kart import KART, Command
 from collector.common.errors import MonoError
 from collector.geometry.poses import distance_along, to_ego
+from finetune.policy import STEP_S
 
 FloatArray = NDArray[np.float64]
 
@@ -53,12 +54,12 @@ class ControllerConfig:
         plan_step_s: time between the waypoints of a plan.
     """
 
-    wheelbase_m: float = 1.087
-    max_steer_rad: float = 0.64
+    wheelbase_m: float = KART.wheelbase_m
+    max_steer_rad: float = KART.max_steer_rad
     steer_rate_radps: float = 2.0
-    steering_gain: float = 0.62
-    dead_time_s: float = 0.10
-    lag_s: float = 0.10
+    steering_gain: float = KART.steering_gain
+    dead_time_s: float = KART.dead_time_s
+    lag_s: float = KART.lag_s
     preview_s: float = 0.40
     preview_min_m: float = 0.9
     preview_max_m: float = 4.0
@@ -69,7 +70,7 @@ class ControllerConfig:
     max_brake_mps2: float = -3.0
     stop_mps2: float = -2.0
     max_speed_mps: float | None = None
-    plan_step_s: float = 0.1
+    plan_step_s: float = STEP_S
 
     def __post_init__(self) -> None:
         for name in (

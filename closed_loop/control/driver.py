@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from closed_loop.control.buffers import Frame, FrameBuffer, PoseBuffer, TimeRate, observe, rolling
 from closed_loop.control.controller import ControllerConfig, TrackingController
+from closed_loop.control.kart import Command
 from closed_loop.control.safety_monitor import SafetyLimits, SafetyMonitor, Verdict
-from closed_loop.simulator.vehicle import Command
 from collector.geometry.poses import to_map
 from finetune.policy import FRAMES_PER_CAMERA, FUTURE_STEPS, STEP_S, Observation, Plan
 

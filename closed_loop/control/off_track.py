@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
+from closed_loop.control.kart import VehicleParams, footprint
 from closed_loop.course.course import Course
-from closed_loop.simulator.vehicle import VehicleParams, footprint
 
 # A kart this far from the line may have come back to another stretch: the whole course is searched again.
 _LOST_M = 10.0

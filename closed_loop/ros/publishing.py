@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 
-from closed_loop.simulator.vehicle import Command
+from closed_loop.control.kart import Command
 from collector.ros.conversions import set_pose, set_stamp
 from collector.ros.message_packages import message_class
 from collector.ros.topics import (

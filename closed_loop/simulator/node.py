@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from rclpy.node import Node
 
+from closed_loop.control.kart import Command
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
 from closed_loop.simulator.pacing import Pacer, is_due
 from closed_loop.simulator.publishing import Publishing
-from closed_loop.simulator.vehicle import Command
 from closed_loop.simulator.world import World, WorldConfig
 from collector.common.errors import MonoError
 from collector.ros.message_packages import message_class

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 
+from closed_loop.control.kart import Command, VehicleParams
 from closed_loop.simulator.camera import Camera
-from closed_loop.simulator.vehicle import Command, VehicleParams, VehicleState
+from closed_loop.simulator.vehicle import VehicleState
 from collector.ros.conversions import fill_image, set_pose, set_stamp
 from collector.ros.message_packages import message_class
 from collector.ros.topics import (

@@ -5,9 +5,9 @@ import pytest
 
 from closed_loop.comparison.rollout import RolloutConfig, drive, drive_many
 from closed_loop.control.controller import TrackingController
+from closed_loop.control.kart import Command
 from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import ExpertConfig, speed_profile
-from closed_loop.simulator.vehicle import Command
 from closed_loop.simulator.world import World
 from collector.common.errors import MonoError
 from collector.geometry.poses import to_ego, to_map

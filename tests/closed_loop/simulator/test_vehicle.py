@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from closed_loop.comparison.rollout import RolloutConfig, drive
+from closed_loop.control.kart import VehicleParams, footprint
 from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import (
     Disturbance,
@@ -14,7 +15,7 @@ from closed_loop.simulator.expert import (
     draw_phase,
     speed_profile,
 )
-from closed_loop.simulator.vehicle import Vehicle, VehicleParams, footprint
+from closed_loop.simulator.vehicle import Vehicle
 
 DT = 0.01
 
