@@ -5,11 +5,13 @@ Pure numpy, filled by a node, emptied by nobody: each buffer keeps what an obser
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from collector.geometry.poses import interpolate_poses, to_ego
 from finetune.policy import FRAMES_PER_CAMERA, HISTORY_STEPS, STEP_S, Observation
@@ -17,9 +19,25 @@ from finetune.policy import FRAMES_PER_CAMERA, HISTORY_STEPS, STEP_S, Observatio
 STEP_NS = int(STEP_S * 1e9)
 HISTORY_SPAN_NS = (HISTORY_STEPS - 1) * STEP_NS
 STANDING_MPS = 0.3
-JUMP_MPS = 40.0  # no kart moves this fast: a larger step between two odometry messages is a reset or teleport
-JUMP_SLACK_M = 0.5
+# No kart moves this fast: a larger step between two odometry messages (1 m at 50 Hz) is a reset or a teleport.
+JUMP_MPS, JUMP_SLACK_M = 25.0, 0.5
 GAP_NS = 1_000_000_000  # poses farther apart than this are not interpolated
+
+Images = Mapping[str, NDArray[np.uint8]]
+
+
+def is_discontinuity(step_ns: ArrayLike, moved_m: ArrayLike) -> NDArray[np.bool_]:
+    """Whether the vehicle or its clock jumped between two odometry messages: a reset, a teleport, a long silence.
+
+    Args:
+        step_ns: time from the one to the other, any shape.
+        moved_m: distance between their positions, of the same shape.
+    """
+    step = np.asarray(step_ns)
+    jumped: NDArray[np.bool_] = (
+        (step <= 0) | (step > GAP_NS) | (np.asarray(moved_m) > JUMP_SLACK_M + JUMP_MPS * 1e-9 * step)
+    )
+    return jumped
 
 
 class PoseBuffer:
@@ -52,10 +70,9 @@ class PoseBuffer:
             if -STEP_NS < step_ns <= 0:
                 return False
             last = self._poses[-1]
-            moved_m = float(np.hypot(pose_map[0] - last[0], pose_map[1] - last[1]))
-            if step_ns <= 0 or step_ns > GAP_NS or moved_m > JUMP_SLACK_M + JUMP_MPS * step_ns * 1e-9:
+            jumped = bool(is_discontinuity(step_ns, math.hypot(pose_map[0] - last[0], pose_map[1] - last[1])))
+            if jumped:
                 self.clear()
-                jumped = True
         self._stamps_ns.append(stamp_ns)
         self._poses.append(pose_map)
         self._speeds.append(speed_mps)
@@ -66,6 +83,7 @@ class PoseBuffer:
         return jumped
 
     def clear(self) -> None:
+        """Forget everything."""
         self._stamps_ns.clear()
         self._poses.clear()
         self._speeds.clear()
@@ -76,6 +94,11 @@ class PoseBuffer:
         if not self._stamps_ns:
             return None
         return self._stamps_ns[-1], np.array(self._poses[-1]), self._speeds[-1]
+
+    @property
+    def newest_ns(self) -> int:
+        """Stamp of the last message, 0 when empty."""
+        return self._stamps_ns[-1] if self._stamps_ns else 0
 
     def covers(self, stamp_ns: int) -> bool:
         """Whether the pose at this stamp lies between two remembered ones."""
@@ -107,15 +130,20 @@ class PoseBuffer:
 
 
 @dataclass(frozen=True)
-class Frame:
-    """One camera image: the moment it shows (header stamp minus the camera's lag) and (H, W, 3) uint8 RGB."""
+class CameraFrame:
+    """What the cameras show at one instant.
+
+    Attributes:
+        stamp_ns: the moment shown: header stamp minus the camera's time offset.
+        images: camera name -> (H, W, 3) uint8 RGB; only looked into when a plan is asked for.
+    """
 
     stamp_ns: int
-    image: NDArray[np.uint8]
+    images: Images
 
 
 class FrameBuffer:
-    """The last four frames of one camera, without holes; counts what the stamps say was lost.
+    """The last four frames, without holes; counts what the stamps say was lost.
 
     Args:
         period_ns: nominal frame period; a hole of more than half a period beyond it is a lost frame, and
@@ -124,11 +152,11 @@ class FrameBuffer:
 
     def __init__(self, period_ns: int = STEP_NS, max_gap_ns: int = 4 * STEP_NS) -> None:
         self._period_ns, self._max_gap_ns = period_ns, max_gap_ns
-        self._frames: deque[Frame] = deque(maxlen=FRAMES_PER_CAMERA)
+        self._frames: deque[CameraFrame] = deque(maxlen=FRAMES_PER_CAMERA)
         self.received = 0
         self.lost = 0
 
-    def add(self, frame: Frame) -> bool:
+    def add(self, frame: CameraFrame) -> bool:
         """Append a frame; False for one that is not newer than the last (repeated by the sender)."""
         if self._frames:
             step_ns = frame.stamp_ns - self._frames[-1].stamp_ns
@@ -143,31 +171,35 @@ class FrameBuffer:
         return True
 
     def clear(self) -> None:
+        """Forget the frames; the counts stay."""
         self._frames.clear()
 
     @property
-    def newest(self) -> Frame | None:
+    def newest(self) -> CameraFrame | None:
+        """The last frame, None when empty."""
         return self._frames[-1] if self._frames else None
 
-    def images(self, count: int = FRAMES_PER_CAMERA) -> NDArray[np.uint8]:
-        """(n, H, W, 3) newest frames, n from 1 to ``count``, oldest first; IndexError when empty."""
-        newest = self._frames[-1].image.shape
-        recent = [frame.image for frame in self._frames if frame.image.shape == newest]
-        return np.stack(recent[-count:])
+    def images(self, count: int = FRAMES_PER_CAMERA) -> dict[str, NDArray[np.uint8]]:
+        """Camera name -> (n, H, W, 3) newest frames, n from 1 to ``count``, oldest first; IndexError when empty."""
+        shown = list(self._frames)[-count:]
+        return {
+            name: np.stack([frame.images[name] for frame in shown if frame.images[name].shape == newest.shape])
+            for name, newest in shown[-1].images.items()
+        }
 
 
-def observe(frames: FrameBuffer, poses: PoseBuffer, count: int = FRAMES_PER_CAMERA) -> Observation | None:
+def newest_observation(
+    frames: FrameBuffer, poses: PoseBuffer, count: int = FRAMES_PER_CAMERA
+) -> Observation | None:
     """The observation at the newest frame, with up to ``count`` frames.
 
     None until odometry surrounds the frame's stamp (it arrives up to 20 ms later) and reaches back far enough.
     """
     newest = frames.newest
-    if newest is None:
+    history = None if newest is None else poses.history(newest.stamp_ns)
+    if newest is None or history is None:
         return None
-    history = poses.history(newest.stamp_ns)
-    if history is None:
-        return None
-    return Observation(newest.stamp_ns, {"front": frames.images(count)}, history, poses.speed_at(newest.stamp_ns))
+    return Observation(newest.stamp_ns, frames.images(count), history, poses.speed_at(newest.stamp_ns))
 
 
 def rolling(observation: Observation, speed_mps: float) -> Observation:
@@ -196,6 +228,7 @@ class TimeRate:
         self._pairs: deque[tuple[float, int]] = deque()
 
     def add(self, steady_s: float, stamp_ns: int) -> None:
+        """Note a message with ``stamp_ns`` that arrived at ``steady_s``."""
         if self._pairs and stamp_ns < self._pairs[-1][1]:
             self._pairs.clear()
         self._pairs.append((steady_s, stamp_ns))
@@ -210,4 +243,4 @@ class TimeRate:
         (first_s, first_ns), (last_s, last_ns) = self._pairs[0], self._pairs[-1]
         if last_s - first_s < 0.5:
             return 1.0
-        return float(np.clip((last_ns - first_ns) * 1e-9 / (last_s - first_s), self.LOWEST, self.HIGHEST))
+        return min(max((last_ns - first_ns) * 1e-9 / (last_s - first_s), self.LOWEST), self.HIGHEST)
