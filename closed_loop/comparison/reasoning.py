@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from closed_loop.comparison.deviation import Deviation
+from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.course import Course
+from collector.geometry.constants import NS_PER_S
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from collector.geometry.poses import interpolate_poses, to_ego
 from collector.reasoning.consistency import judge, measure_motion
@@ -33,23 +36,6 @@ DEFINITIONS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class PlannedMoment:
-    """A plan as it was made during a drive.
-
-    Attributes:
-        stamp_s: t0.
-        pose_map: (3,) where the kart was at t0.
-        poses: (64, 3) the plan in its ego frame.
-        reasoning: its text.
-    """
-
-    stamp_s: float
-    pose_map: FloatArray
-    poses: FloatArray
-    reasoning: str
-
-
 @dataclass(frozen=True)
 class LapCheck:
     """One plan judged against the road and against what was driven.
@@ -57,7 +43,7 @@ class LapCheck:
     Attributes:
         reasoning: the text against the plan, with the road as the truth.
         path_matches_lap: the driven 3 s turn the way the plan did; None where they were not driven (the drive
-            ended, or the kart was put back).
+            ended, or the kart was placed on the line again).
         reasoning_matches_lap: the driven 3 s turn the way the text claims; None without a claim or those 3 s.
     """
 
@@ -80,48 +66,37 @@ def road_ahead(road: Course, pose_map: ArrayLike, plan: ArrayLike, hint_s_m: flo
     return to_ego(road.pose_at(station_m + np.cumsum(steps_m)), road.pose_at(station_m))
 
 
-def check_plans(
-    moments: Iterable[PlannedMoment],
-    t_s: ArrayLike,
-    poses: ArrayLike,
-    road: Course,
-    *,
-    recovered_s: Sequence[float] = (),
-    usable: NDArray[np.bool_] | None = None,
-) -> list[LapCheck]:
+def check_plans(plans: Iterable[PlacedPlan], deviation: Deviation, road: Course) -> list[LapCheck]:
     """Judge the plans of a drive.
 
     Args:
-        moments: the plans.
-        t_s, poses: (T,), (T, 3) what was driven.
+        plans: their stamps on the clock of the drive. Those made off the road are left out: they say nothing about the
+            driver any more.
+        deviation: the drive, measured; no 3 s window reaches across a reset.
         road: the course.
-        recovered_s: times at which the kart was put back; no 3 s window reaches across one.
-        usable: (T,) False where a plan says nothing about its driver (the kart is off the road already); plans
-            made there are left out. None uses all.
     """
-    times, places = np.asarray(t_s, np.float64), np.asarray(poses, np.float64)
-    keep = np.append(np.diff(times) > 0.0, True)  # two samples at the moment of a recovery: the later one counts
-    times, places = times[keep], places[keep]
-    good = np.ones(len(times), bool) if usable is None else np.asarray(usable, bool)[keep]
-    stamps_ns = np.round(times * 1e9).astype(np.int64)
+    keep = np.append(np.diff(deviation.t_s) > 0.0, True)  # two samples at the moment of a reset: the later one counts
+    times, places, good = deviation.t_s[keep], deviation.poses[keep], ~deviation.off_track[keep]
+    stamps_ns = np.round(times * NS_PER_S).astype(np.int64)
     steps_s = STEP_S * np.arange(1, round(DEFAULT_THRESHOLDS.window_s / STEP_S) + 1)
     checks = []
-    for moment in moments:
-        if not good[min(int(np.searchsorted(times, moment.stamp_s - 1e-6)), len(times) - 1)]:
+    for placed in plans:
+        stamp_s, plan = placed.plan.stamp_ns / NS_PER_S, placed.plan
+        if not good[min(int(np.searchsorted(times, stamp_s - 1e-6)), len(times) - 1)]:
             continue
-        reasoning = check_reasoning(moment.reasoning, moment.poses, road_ahead(road, moment.pose_map, moment.poses))
-        query_ns = np.round((moment.stamp_s + steps_s) * 1e9).astype(np.int64)
-        cut = any(moment.stamp_s < recovered <= moment.stamp_s + steps_s[-1] for recovered in recovered_s)
+        reasoning = check_reasoning(plan.reasoning, plan.poses, road_ahead(road, placed.pose_map, plan.poses))
+        query_ns = np.round((stamp_s + steps_s) * NS_PER_S).astype(np.int64)
+        cut = any(stamp_s < reset <= stamp_s + steps_s[-1] for reset in deviation.resets_s)
         if cut or query_ns[-1] > stamps_ns[-1] or query_ns[0] < stamps_ns[0]:
             checks.append(LapCheck(reasoning, None, None))
             continue
-        driven = measure_motion(to_ego(interpolate_poses(stamps_ns, places, query_ns), moment.pose_map))
-        verdict = judge(reasoning.claim, driven).lateral
+        driven = measure_motion(to_ego(interpolate_poses(stamps_ns, places, query_ns), placed.pose_map))
+        agreement = judge(reasoning.claim, driven).lateral
         checks.append(
             LapCheck(
                 reasoning,
-                measure_motion(moment.poses).lateral == driven.lateral,
-                None if verdict == "no_claim" else verdict == "agree",
+                measure_motion(plan.poses).lateral == driven.lateral,
+                None if agreement == "no_claim" else agreement == "agree",
             )
         )
     return checks

@@ -79,7 +79,7 @@ def table_rows(variants: Iterable[Variant], runs: Sequence[dict[str, Any]]) -> l
                 **counts,
                 "mean_speed_mps": sum(part["all"]["distance_m"] for part in parts) / duration_s if duration_s else 0.0,
                 "reasonings": reasonings.pool(run["reasonings"] for run in own),
-                "result": deviation.verdict(counts["off_track_events"], counts["laps_asked"], counts["laps_finished"]),
+                "result": deviation.result_text(counts),
             }
         )
     return rows

@@ -11,33 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from collector.geometry.constants import STEP_NS
+from collector.geometry.discontinuity import LATE, discontinuity
 from collector.geometry.poses import interpolate_poses, to_ego
 from finetune.policy import FRAMES_PER_CAMERA, HISTORY_STEPS, STEP_S, Observation
 
-STEP_NS = int(STEP_S * 1e9)
 HISTORY_SPAN_NS = (HISTORY_STEPS - 1) * STEP_NS
 STANDING_MPS = 0.3
-# No kart moves this fast: a larger step between two odometry messages (1 m at 50 Hz) is a reset or a teleport.
-JUMP_MPS, JUMP_SLACK_M = 25.0, 0.5
-GAP_NS = 1_000_000_000  # poses farther apart than this are not interpolated
+GAP_S = 1.0  # poses farther apart than this are not interpolated
 
 Images = Mapping[str, NDArray[np.uint8]]
-
-
-def is_discontinuity(step_ns: ArrayLike, moved_m: ArrayLike) -> NDArray[np.bool_]:
-    """Whether the vehicle or its clock jumped between two odometry messages: a reset, a teleport, a long silence.
-
-    Args:
-        step_ns: time from the one to the other, any shape.
-        moved_m: distance between their positions, of the same shape.
-    """
-    step = np.asarray(step_ns)
-    jumped: NDArray[np.bool_] = (
-        (step <= 0) | (step > GAP_NS) | (np.asarray(moved_m) > JUMP_SLACK_M + JUMP_MPS * 1e-9 * step)
-    )
-    return jumped
 
 
 class PoseBuffer:
@@ -64,14 +49,13 @@ class PoseBuffer:
             everything remembered before it has been dropped, and plans made before it mean nothing.
             A repeated or slightly late message is ignored.
         """
-        jumped = False
+        why = ""
         if self._stamps_ns:
-            step_ns = stamp_ns - self._stamps_ns[-1]
-            if -STEP_NS < step_ns <= 0:
+            moved_m = math.dist(pose_map[:2], self._poses[-1][:2])
+            why = discontinuity(stamp_ns - self._stamps_ns[-1], moved_m, max_gap_s=GAP_S)
+            if why == LATE:
                 return False
-            last = self._poses[-1]
-            jumped = bool(is_discontinuity(step_ns, math.hypot(pose_map[0] - last[0], pose_map[1] - last[1])))
-            if jumped:
+            if why:
                 self.clear()
         self._stamps_ns.append(stamp_ns)
         self._poses.append(pose_map)
@@ -80,7 +64,7 @@ class PoseBuffer:
             self._stamps_ns.popleft()
             self._poses.popleft()
             self._speeds.popleft()
-        return jumped
+        return bool(why)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -188,9 +172,7 @@ class FrameBuffer:
         }
 
 
-def newest_observation(
-    frames: FrameBuffer, poses: PoseBuffer, count: int = FRAMES_PER_CAMERA
-) -> Observation | None:
+def newest_observation(frames: FrameBuffer, poses: PoseBuffer, count: int = FRAMES_PER_CAMERA) -> Observation | None:
     """The observation at the newest frame, with up to ``count`` frames.
 
     None until odometry surrounds the frame's stamp (it arrives up to 20 ms later) and reaches back far enough.

@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from closed_loop.control.buffers import CameraFrame, FrameBuffer, Images, PoseBuffer, TimeRate, newest_observation, rolling
+from closed_loop.control.buffers import (
+    CameraFrame,
+    FrameBuffer,
+    Images,
+    PoseBuffer,
+    TimeRate,
+    newest_observation,
+    rolling,
+)
 from closed_loop.control.controller import ControllerConfig, TrackingController
 from closed_loop.control.kart import Command
 from closed_loop.control.safety_monitor import DEFAULT_LIMITS, Decision, SafetyLimits, SafetyMonitor
@@ -93,9 +101,7 @@ class Driver:
         latency_s: a fault on purpose: plans are taken no earlier than so many vehicle seconds after their frame.
     """
 
-    def __init__(
-        self, config: DriverConfig, submit: Callable[[Observation], None], latency_s: float = 0.0
-    ) -> None:
+    def __init__(self, config: DriverConfig, submit: Callable[[Observation], None], latency_s: float = 0.0) -> None:
         self.config = config
         self.safety_monitor = SafetyMonitor(config.limits)
         self.frames, self.poses, self.rate = FrameBuffer(), PoseBuffer(), TimeRate()
@@ -222,7 +228,7 @@ class Driver:
         odometry_ns, pose_map, speed_mps = newest
         carry_s = min(max((steady_s - self._odometry_s) * self.rate.value, 0.0), LONGEST_CARRY_S)
         # A message that was long under way must not turn the controller's clock back.
-        self._now_ns = max(self._now_ns, odometry_ns + int(carry_s * 1e9))
+        self._now_ns = max(self._now_ns, odometry_ns + round(carry_s * 1e9))
         return self._now_ns, carried(pose_map, speed_mps, self._yaw_rate_radps, carry_s), speed_mps
 
     def _is_over(self, stamp_ns: int, now_ns: int | None) -> bool:

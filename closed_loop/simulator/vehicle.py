@@ -101,3 +101,8 @@ def advance(pose: tuple[float, float, float], distance_m: float, curvature_1pm: 
 def _share(dt_s: float, lag_s: float) -> float:
     """Part of the way a first-order lag goes in ``dt_s``."""
     return 1.0 - math.exp(-dt_s / lag_s) if lag_s > 0.0 else 1.0
+
+
+def yaw_rate_radps(state: VehicleState, params: VehicleParams) -> float:
+    """Turn per second of a kinematic bicycle."""
+    return state.speed_mps * math.tan(state.steer_rad) / params.wheelbase_m

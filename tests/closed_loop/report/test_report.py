@@ -231,7 +231,7 @@ def test_a_drive_folder_is_measured_with_the_same_ruler(run: Path, tmp_path: Pat
     assert mirrored.summary["all"]["max_m"] > 3.0  # another course is another road
     make_drive(tmp_path / "jumped", jump=True)
     jumped = measure_drive(tmp_path / "jumped")
-    assert len(jumped.measured.recovered_s) == 1
+    assert len(jumped.measured.resets_s) == 1
     assert jumped.summary["laps_finished"] == 0
 
 
