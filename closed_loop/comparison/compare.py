@@ -328,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     console.print(rich_table(metrics, console.width))
     console.print(metrics["definitions"]["deviation"], style="dim")
-    console.print(metrics["honesty"])
+    console.print(metrics["disclaimer"])
     print(f"run folder: {config.out}")
     return 0
 

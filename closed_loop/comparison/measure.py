@@ -104,8 +104,7 @@ def _sane_plans(path: Path, t_s: NDArray[np.float64], poses: NDArray[np.float64]
                 continue
             if stamps_ns[0] <= stamp_ns <= stamps_ns[-1]:
                 pose_map = interpolate_poses(stamps_ns, poses, [stamp_ns])[0]
-                # Version 0.1 called the reasoning "thought".
-                text = str(values.get("reasoning", values.get("thought", "")))
+                text = str(values.get("reasoning", ""))
                 yield PlacedPlan(Plan(stamp_ns, plan, text), pose_map, to_map(plan, pose_map), stamp_ns)
 
 
