@@ -117,8 +117,7 @@ class CompareConfig:
 
     def _adapted(self) -> str:
         """The variant that drives the adapter with the cameras it was trained for."""
-        assert self.adapter is not None
-        cameras = adapter_facts(self.adapter).cameras
+        cameras = adapter_facts(self.adapter).cameras if self.adapter else ""
         fitting = [name for name, variant in VARIANTS.items() if variant.adapted and variant.cameras == cameras]
         return fitting[0] if fitting else "adapter-mono"
 
@@ -306,7 +305,7 @@ def _work(
     settings: RunSettings,
     job: _Job,
     policies: Callable[[CompareConfig, Variant], Policy | None],
-    channel: Any,
+    channel: queue.Queue[tuple[int, float]],
 ) -> tuple[dict[str, Any], list[Any]]:
     """One run in a worker process."""
     if job.variant.role != "expert":

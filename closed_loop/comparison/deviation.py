@@ -17,22 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from closed_loop.control.kart import KART, VehicleParams
-from closed_loop.control.off_track import BACK_ON_ROAD_S, OffTrackEvents, beyond_edges
+from closed_loop.control.off_track import OffTrackEvents, beyond_edges
 from closed_loop.course.course import Course
 from collector.common.errors import MonoError
-from collector.geometry.curvature import (
-    DEFAULT_THRESHOLDS,
-    CurveSegment,
-    CurveThresholds,
-    curvature_profile,
-    find_curves,
-)
+from collector.geometry.curvature import CurveSegment, curvature_profile, find_curves
 
 FloatArray = NDArray[np.float64]
 
 # Projections of neighbouring samples share one hint; this much travel is well within the hint's reach.
 _HINT_EVERY_M = 5.0
+# A curve counts so much earlier and later than it bends.
+CURVE_MARGIN_M = 2.0
 
 DEFINITIONS = (
     "Lateral deviation: signed distance of the rear axle's middle from the named reference line, left positive. "
@@ -41,23 +36,6 @@ DEFINITIONS = (
     "edge; one event lasts until the kart is wholly back for 0.5 s or is reset. A finished lap is driven from "
     "start to start without being reset."
 )
-
-
-@dataclass(frozen=True)
-class DeviationConfig:
-    """How to measure.
-
-    Attributes:
-        curve_margin_m: a curve counts this much earlier and later than it bends.
-        back_on_road_s: so long the kart must be wholly on the road before a new event can begin.
-        thresholds: which bends are curves.
-        vehicle: the kart's outline.
-    """
-
-    curve_margin_m: float = 2.0
-    back_on_road_s: float = BACK_ON_ROAD_S
-    thresholds: CurveThresholds = DEFAULT_THRESHOLDS
-    vehicle: VehicleParams = KART
 
 
 @dataclass(frozen=True)
@@ -134,10 +112,9 @@ class Deviation:
         }
 
 
-def reference_curves(reference: Course, thresholds: CurveThresholds = DEFAULT_THRESHOLDS) -> tuple[CurveSegment, ...]:
+def reference_curves(reference: Course) -> tuple[CurveSegment, ...]:
     """The curves of a reference line in driving order, by the one labeller."""
-    s_m, curvature_1pm = curvature_profile(reference.xy, closed=reference.closed, thresholds=thresholds)
-    return find_curves(s_m, curvature_1pm, closed=reference.closed, thresholds=thresholds)
+    return find_curves(*curvature_profile(reference.xy, closed=reference.closed), closed=reference.closed)
 
 
 def measure(
@@ -148,7 +125,6 @@ def measure(
     *,
     resets_s: Sequence[float] = (),
     laps_asked: int = 1,
-    config: DeviationConfig | None = None,
 ) -> Deviation:
     """Measure a drive.
 
@@ -159,12 +135,11 @@ def measure(
         reference: the line to measure from; None takes the road's own centreline.
         resets_s: times at which the kart was placed on the line again; the jump is no driving.
         laps_asked: laps the drive was meant to do.
-        config: how to measure.
 
     Raises:
         MonoError: fewer than two samples, shapes that do not fit, non-finite poses, or times that go back.
     """
-    config, line = config or DeviationConfig(), reference or road
+    line = reference or road
     times, places = np.asarray(t_s, np.float64), np.asarray(poses, np.float64)
     if times.ndim != 1 or places.shape != (len(times), 3) or len(times) < 2:
         raise MonoError(
@@ -184,11 +159,11 @@ def measure(
 
     station_m, lateral_m = _project_in_order(line, places[:, :2], step_m, breaks)
     road_m = station_m if line is road else _project_in_order(road, places[:, :2], step_m, breaks)[0]
-    curves = reference_curves(line, config.thresholds)
-    curve = curve_at(station_m, curves, line.length_m, line.closed, config.curve_margin_m)
-    beyond_left_m, beyond_right_m = beyond_edges(road, places, road_m, config.vehicle)
+    curves = reference_curves(line)
+    curve = curve_at(station_m, curves, line.length_m, line.closed, CURVE_MARGIN_M)
+    beyond_left_m, beyond_right_m = beyond_edges(road, places, road_m)
     off_track = np.maximum(beyond_left_m, beyond_right_m) > 0.0
-    starts = _event_starts(times, off_track, resets, config.back_on_road_s)
+    starts = _event_starts(times, off_track, resets)
     events = tuple(
         OffTrackEvent(
             float(times[i]),
@@ -260,9 +235,9 @@ def curve_at(
     return number
 
 
-def _event_starts(t_s: FloatArray, off_track: NDArray[np.bool_], resets: NDArray[np.bool_], back_s: float) -> list[int]:
+def _event_starts(t_s: FloatArray, off_track: NDArray[np.bool_], resets: NDArray[np.bool_]) -> list[int]:
     """Indices where an off-track event begins."""
-    events, starts = OffTrackEvents(back_s), []
+    events, starts = OffTrackEvents(), []
     for index in np.flatnonzero(off_track | resets):
         if resets[index]:
             events.reset()

@@ -7,7 +7,7 @@ that were really driven. Pure numpy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -132,32 +132,36 @@ def summarise_checks(checks: Sequence[LapCheck]) -> dict[str, Any] | None:
     }
 
 
-def pool(rows: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
+# What each rate is a share of: a count, and the share of that count where it is not the whole.
+_SHARE_OF = {
+    "coverage": ("plans", ""),
+    "longitudinal_coverage": ("plans", ""),
+    "both_coverage": ("plans", ""),
+    "consistent": ("plans", "coverage"),
+    "reasoning_right": ("plans", "coverage"),
+    "longitudinal_consistent": ("plans", "longitudinal_coverage"),
+    "speed_reasoning_right": ("plans", "longitudinal_coverage"),
+    "both_consistent": ("plans", "both_coverage"),
+    "thinks_curve_drives_straight": ("curve_plans", ""),
+    "path_matches_lap": ("lap_plans", ""),
+    "reasoning_matches_lap": ("lap_claims", ""),
+    "reasoning_path_lap": ("lap_claims", ""),
+}
+
+
+def pool(rows: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:
     """Summaries of several drives as one, each rate weighted by the number it is a share of; None without any."""
     given = [row for row in rows if row]
     if not given:
         return None
-
-    def size(row: dict[str, Any], rate: str) -> float:
-        if rate in ("coverage", "longitudinal_coverage", "both_coverage"):
-            return float(row["plans"])
-        if rate in ("consistent", "reasoning_right"):
-            return float(row["plans"] * (row["coverage"] or 0.0))
-        if rate in ("longitudinal_consistent", "speed_reasoning_right"):
-            return float(row["plans"] * (row["longitudinal_coverage"] or 0.0))
-        if rate == "both_consistent":
-            return float(row["plans"] * (row["both_coverage"] or 0.0))
-        if rate == "thinks_curve_drives_straight":
-            return float(row["curve_plans"])
-        return float(row["lap_plans"] if rate == "path_matches_lap" else row["lap_claims"])
-
     pooled: dict[str, Any] = {}
     for key in given[0]:
-        if key in ("plans", "curve_plans", "lap_plans", "lap_claims"):
+        if key not in _SHARE_OF:
             pooled[key] = sum(row[key] for row in given)
             continue
+        count, share = _SHARE_OF[key]
         # A run that an earlier version finished lacks the rates that are newer.
         known = [row for row in given if row.get(key) is not None]
-        sizes, rates = [size(row, key) for row in known], [row[key] for row in known]
-        pooled[key] = float(np.average(rates, weights=sizes)) if sum(sizes) > 0.0 else None
+        sizes = [float(row[count]) * ((row[share] or 0.0) if share else 1.0) for row in known]
+        pooled[key] = float(np.average([row[key] for row in known], weights=sizes)) if sum(sizes) > 0.0 else None
     return pooled

@@ -26,7 +26,7 @@ from closed_loop.control.safety_monitor import SafetyLimits
 from closed_loop.course.design import course_named
 from closed_loop.ros.log import DriveLog
 from closed_loop.ros.policy_process import DEFAULT_POLICY, PlanReply, PolicyProcess, PolicySpec
-from closed_loop.ros.publishing import DrivePublishing
+from closed_loop.ros.publishing import DrivePublishing, RosMessage
 from closed_loop.ros.termination import DriveTermination
 from collector.calibration.model import read_calibration
 from collector.common.errors import MonoError
@@ -125,7 +125,7 @@ class DriveNode(Node):
 
     # Messages in.
 
-    def _on_odometry(self, message: Any) -> None:
+    def _on_odometry(self, message: RosMessage) -> None:
         stamp_ns, pose_map, speed_mps = odometry_of(message)
         steady_s = self._steady()
         self._odometry_ns, self._odometry_s = stamp_ns, steady_s
@@ -134,7 +134,7 @@ class DriveNode(Node):
             if self._off_track is not None and self._off_track.update(stamp_ns, pose_map):
                 self._note("off the road")
 
-    def _on_image(self, message: Any) -> None:
+    def _on_image(self, message: RosMessage) -> None:
         try:
             image = rgb_of(message)
         except MonoError as error:
@@ -145,7 +145,7 @@ class DriveNode(Node):
             return
         self.driver.frame(stamp_ns_of(message.header.stamp), {"front": image}, self._steady())
 
-    def _on_status(self, message: Any) -> None:
+    def _on_status(self, message: RosMessage) -> None:
         if self.termination.status(list(message.data)):
             self._note("lap", f"{self.termination.laps_done:g} done")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from closed_loop.control.driver import Tick
 from closed_loop.ros.policy_process import PlanReply
@@ -154,7 +154,7 @@ class DriveLog:
         }
 
 
-def _spread(values: Any) -> dict[str, float] | None:
+def _spread(values: ArrayLike) -> dict[str, float] | None:
     """p50, p95 and maximum, None without values."""
     array = np.asarray(values, np.float64)
     array = array[np.isfinite(array)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from rclpy.node import Node
 
@@ -26,6 +26,7 @@ from collector.ros.topics import (
 )
 
 GEAR_DRIVE = 2
+RosMessage: TypeAlias = Any  # rclpy's messages carry no types
 
 
 class DrivePublishing:
@@ -76,5 +77,5 @@ class DrivePublishing:
         self._send(GEAR_CMD, gear)
         self._send(CONTROL_MODE_REQUEST, self._types[CONTROL_MODE_REQUEST](data=True))
 
-    def _send(self, topic: Topic, message: Any) -> None:
+    def _send(self, topic: Topic, message: RosMessage) -> None:
         self._publishers[topic].publish(message)

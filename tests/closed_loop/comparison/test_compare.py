@@ -162,7 +162,7 @@ def test_edited_code_drives_again_and_documentation_does_not(
 
 def test_the_same_command_gives_the_same_numbers(config: CompareConfig, metrics: dict, tmp_path: Path) -> None:
     again = compare(dataclasses.replace(config, out=tmp_path), drivers)
-    for first, second in zip(metrics["runs"], again["runs"]):
+    for first, second in zip(metrics["runs"], again["runs"], strict=True):
         assert first["deviation"] == second["deviation"]
         assert first["reasonings"] == second["reasonings"]
 

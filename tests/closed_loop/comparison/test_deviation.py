@@ -61,7 +61,7 @@ def test_the_mirrored_drive_has_the_mirrored_table() -> None:
     one = summarise([measure(times(poses), poses, course)])
     other = summarise([measure(times(poses), mirror_poses(poses), course.mirrored())])
     assert len(one["curves"]) == len(other["curves"]) >= 12
-    for left, right in zip(one["curves"], other["curves"]):
+    for left, right in zip(one["curves"], other["curves"], strict=True):
         assert left["direction"] != right["direction"]
         assert left["mean_signed_m"] == pytest.approx(-right["mean_signed_m"], abs=1e-9)
         assert left["max_m"] == pytest.approx(right["max_m"], abs=1e-9)

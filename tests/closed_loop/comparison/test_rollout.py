@@ -1,5 +1,7 @@
 """Closed loops in one process: timing of plans, histories, events, several karts, same seed same drive."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -29,10 +31,10 @@ class Straight:
     def __init__(self, speed_mps: float = 3.0) -> None:
         self.speed_mps, self.seen, self.batches = speed_mps, [], []
 
-    def plan(self, observation):
+    def plan(self, observation: Observation) -> Plan:
         return self.plan_many([observation])[0]
 
-    def plan_many(self, observations):
+    def plan_many(self, observations: Sequence[Observation]) -> list[Plan]:
         self.seen += observations
         self.batches.append(len(observations))
         return [Plan(o.stamp_ns, straight_plan(self.speed_mps), "straight on", {"action": 1.0}) for o in observations]
@@ -45,7 +47,7 @@ class Knowing(Straight):
         super().__init__()
         self.world, self.speed = world, speed_profile(world.course, ExpertConfig(max_speed_mps=4.0))
 
-    def plan_many(self, observations):
+    def plan_many(self, observations: Sequence[Observation]) -> list[Plan]:
         plans = super().plan_many(observations)
         course, station = self.world.course, self.world.station_m
         side, speed = self.world.lateral_m, self.world.speed_mps
@@ -130,7 +132,7 @@ def test_a_kart_that_stands_is_reset_and_the_time_runs_out() -> None:
 
 def test_a_plan_without_numbers_is_noted_and_not_followed() -> None:
     class Broken(Straight):
-        def plan_many(self, observations):
+        def plan_many(self, observations: Sequence[Observation]) -> list[Plan]:
             poses = np.full((64, 3), np.nan)
             return [Plan(o.stamp_ns, poses) for o in observations]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -117,7 +119,7 @@ def infinite(poses: np.ndarray) -> None:
     ("spoil", "words"),
     [(shifted_start, "starts 3.0 m"), (jump, "jumps 5.3 m at 3.1 s"), (spin, "turns 2.0 rad"), (infinite, "finite")],
 )
-def test_plan_defects_are_named(spoil, words: str) -> None:
+def test_plan_defects_are_named(spoil: Callable[[np.ndarray], None], words: str) -> None:
     poses = straight_plan()
     assert plan_defect(poses) == ""
     spoil(poses)
