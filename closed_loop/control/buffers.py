@@ -37,6 +37,7 @@ class PoseBuffer:
         self._stamps_ns: deque[int] = deque()
         self._poses: deque[tuple[float, float, float]] = deque()
         self._speeds: deque[float] = deque()
+        self._arrays: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def __len__(self) -> int:
         return len(self._stamps_ns)
@@ -57,6 +58,7 @@ class PoseBuffer:
                 return False
             if why:
                 self.clear()
+        self._arrays = None
         self._stamps_ns.append(stamp_ns)
         self._poses.append(pose_map)
         self._speeds.append(speed_mps)
@@ -90,13 +92,13 @@ class PoseBuffer:
 
     def pose_at(self, stamp_ns: int) -> NDArray[np.float64]:
         """(3,) map pose at a covered stamp; ValueError otherwise."""
-        poses = interpolate_poses(np.array(self._stamps_ns), np.array(self._poses), [stamp_ns])
-        return poses.reshape(3)
+        stamps, poses, _ = self._table()
+        return interpolate_poses(stamps, poses, [stamp_ns]).reshape(3)
 
     def speed_at(self, stamp_ns: int) -> float:
         """Speed at a covered stamp, m/s."""
-        stamps = np.array(self._stamps_ns)
-        return float(np.interp(stamp_ns - stamps[0], stamps - stamps[0], np.array(self._speeds)))
+        stamps, _, speeds = self._table()
+        return float(np.interp(stamp_ns - stamps[0], stamps - stamps[0], speeds))
 
     def history(self, stamp_ns: int) -> NDArray[np.float64] | None:
         """(16, 3) ego poses at t0-1.5 s ... t0 for a covered stamp t0, or None while too little is known.
@@ -109,8 +111,15 @@ class PoseBuffer:
         if query[0] < self._stamps_ns[0] and abs(self._speeds[0]) > STANDING_MPS:
             return None
         query = np.maximum(query, self._stamps_ns[0])
-        poses = interpolate_poses(np.array(self._stamps_ns), np.array(self._poses), query)
-        return to_ego(poses, poses[-1])
+        stamps, poses, _ = self._table()
+        shown = interpolate_poses(stamps, poses, query)
+        return to_ego(shown, shown[-1])
+
+    def _table(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Stamps (N,), poses (N, 3) and speeds (N,), made once for all who ask at an instant."""
+        if self._arrays is None:
+            self._arrays = np.array(self._stamps_ns), np.array(self._poses), np.array(self._speeds)
+        return self._arrays
 
 
 @dataclass(frozen=True)

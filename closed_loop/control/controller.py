@@ -104,7 +104,9 @@ class PlanPath:
         self.xy = np.vstack([2.0 * poses[0, :2] - poses[1, :2], poses[:, :2]])
         self.t_s = step_s * np.arange(len(self.xy))
         self.s_m = distance_along(self.xy)
-        steps = np.diff(self.xy, axis=0)
+        self._along = np.diff(self.xy, axis=0)
+        self._length2 = np.maximum(np.einsum("nk,nk->n", self._along, self._along), 1e-12)
+        steps = self._along
         heading = np.stack([np.cos(poses[:, 2]), np.sin(poses[:, 2])], axis=1)
         # Speed is the step along the heading, so that a plan that folds back asks for no forward speed.
         self._speed_t_s = (self.t_s[1:] + self.t_s[:-1]) / 2.0
@@ -138,12 +140,12 @@ class PlanPath:
         first, last = np.searchsorted(self.t_s, (t_s - search_s, t_s + search_s)).tolist()
         first = min(first, len(self.xy) - 2)
         last = min(max(last, first + 1), len(self.xy) - 1)
-        start, along = self.xy[first:last], np.diff(self.xy[first : last + 1], axis=0)
+        start, along, length2 = self.xy[first:last], self._along[first:last], self._length2[first:last]
         offset = np.asarray(xy, np.float64) - start
-        length2 = np.maximum(np.einsum("nk,nk->n", along, along), 1e-12)
         part = np.clip(np.einsum("nk,nk->n", offset, along) / length2, 0.0, 1.0)
-        best = int(np.linalg.norm(offset - part[:, None] * along, axis=1).argmin())
-        return float(self.s_m[first + best] + part[best] * np.sqrt(length2[best]))
+        away = offset - part[:, None] * along
+        best = int(np.einsum("nk,nk->n", away, away).argmin())
+        return float(self.s_m[first + best] + part[best] * math.sqrt(length2[best]))
 
     def at(self, s_m: FloatArray) -> FloatArray:
         """Points (N, 2) at distances along the path; beyond its end straight on."""

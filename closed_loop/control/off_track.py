@@ -96,9 +96,13 @@ class OffTrackMonitor:
             self.reset()
         self._last_ns = stamp_ns
         pose = np.asarray(pose_map, np.float64)
-        foot = self.road.project(pose[:2], self._station_m)
-        self._station_m = None if abs(float(foot.lateral_m)) > _LOST_M else float(foot.s_m)
-        self.beyond_m = float(np.maximum(*beyond_edges(self.road, pose, foot.s_m, self.vehicle)))
+        if self._station_m is None:
+            foot = self.road.project(pose[:2])
+            station_m, lateral_m = float(foot.s_m), float(foot.lateral_m)
+        else:
+            station_m, lateral_m, _, _ = self.road.follow(float(pose[0]), float(pose[1]), self._station_m)
+        self._station_m = None if abs(lateral_m) > _LOST_M else station_m
+        self.beyond_m = float(np.maximum(*beyond_edges(self.road, pose, station_m, self.vehicle)))
         if self.beyond_m <= 0.0:
             self._seen_on_road, self._left_ns = True, None
         elif self._left_ns is None and self._seen_on_road:
