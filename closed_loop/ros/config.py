@@ -94,6 +94,9 @@ class DriveParameters(RoadParameters, RunParameters):
     plan_timeout_s: float = argument(
         SafetyLimits.plan_age_s, "age of the plan's image, vehicle seconds, before the kart is braked", 0.05, 30.0
     )
+    latency_s: float = argument(
+        0.0, "a fault on purpose: plans are used no earlier than so many vehicle seconds after their frame", 0.0, 6.3
+    )
 
 
 @dataclass(frozen=True)

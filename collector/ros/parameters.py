@@ -138,6 +138,17 @@ class SimulatorParameters(RoadParameters):
     camera_fail_after_s: float = argument(
         0.0, "simulated seconds after which the camera goes silent, a fault on purpose; 0 never", 0.0
     )
+    drop_share: float = argument(0.0, "share of the camera frames that get lost, a fault on purpose", 0.0, 1.0)
+    black_share: float = argument(0.0, "share of the camera frames that arrive black, a fault on purpose", 0.0, 1.0)
+    position_noise_m: float = argument(
+        0.0, "standard deviation of noise on the odometry's x and y, metres, a fault on purpose", 0.0, 10.0
+    )
+    yaw_noise_rad: float = argument(
+        0.0, "standard deviation of noise on the odometry's yaw, radians, a fault on purpose", 0.0, 1.0
+    )
+    speed_noise_mps: float = argument(
+        0.0, "standard deviation of noise on the odometry's speed, m/s, a fault on purpose", 0.0, 10.0
+    )
     log: str = argument("", "file (.npz) for the simulator's own record of pose, speed and commands; empty writes none")
 
 
