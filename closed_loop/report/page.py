@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from closed_loop.comparison.table import HONESTY
+from closed_loop.comparison.table import DISCLAIMER
 from collector.common.errors import MonoError, require
 from collector.common.files import write_atomically
 from collector.common.run_folder import git_commit
@@ -97,7 +97,7 @@ def context(config: ReportConfig) -> dict[str, Any]:
     stages = _stages(run)
     return {
         "title": config.title,
-        "honesty": HONESTY,
+        "disclaimer": DISCLAIMER,
         "comparison": section(
             lambda: report_comparison.comparison(folders["compare"]),
             "No comparison here",

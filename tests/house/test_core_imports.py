@@ -68,7 +68,9 @@ PURE = (
     "finetune.policy",
     "closed_loop.cli",
     "closed_loop.control.controller",
-    "closed_loop.launch_arguments",
+    "closed_loop.ros.config",
+    "collector.common.arguments",
+    "collector.geometry.constants",
     "closed_loop.control.safety_monitor",
 )
 
