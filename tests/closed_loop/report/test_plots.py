@@ -14,17 +14,18 @@ from closed_loop.comparison.deviation import measure, reference_curves, summaris
 from closed_loop.comparison.runs import VARIANTS
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
-from closed_loop.report.losses import loss_figure, read_losses
 from closed_loop.report.plots import (
     COLOURS,
     along_figure,
     colour_of,
     curves_figure,
     latency_figure,
+    loss_figure,
     map_figure,
     ordered,
     png,
 )
+from closed_loop.report.sections import read_losses
 
 
 @pytest.fixture(scope="module")
