@@ -1,20 +1,17 @@
-"""Courses by name, and the City Circuit look-alike made from straights, arcs and clothoids.
+"""The City Circuit look-alike, made from straights, arcs and clothoids.
 
-The look-alike follows a table of the real circuit's curves (station, turn, smallest radius); straights and
+It follows a table of the real circuit's curves (station, turn, smallest radius); straights and
 turns are then corrected as little as possible until the line closes.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from closed_loop.course.course import Course, strips
-from closed_loop.course.random import random_course
-from collector.common.errors import MonoError
 from collector.geometry.splines import integrate, resample
 
 FloatArray = NDArray[np.float64]
@@ -42,34 +39,6 @@ CITY_CURVES: tuple[tuple[float, float, float, float, float], ...] = (
     (328.7, 345.2, -106.0, 5.72, 0.0),
     (353.2, 359.7, -40.0, 7.69, 0.0),
 )
-
-
-def course_named(spec: str) -> Course:
-    """The course a person asked for.
-
-    Args:
-        spec: ``city``, ``city-mirror``, ``random:SEED`` (also ``random:SEED-mirror``), or the path of a
-            raceline CSV, MPC CSV, centreline CSV, lane-boundary CSV or Lanelet2 ``.osm``.
-
-    Raises:
-        MonoError: neither a known name nor an existing file, or a file that cannot be read as a course.
-    """
-    base, mirror = (spec[: -len("-mirror")], True) if spec.endswith("-mirror") else (spec, False)
-    if base == "city":
-        course = city_course()
-    elif base.startswith("random:") and base[len("random:") :].isdigit():
-        course = random_course(int(base[len("random:") :]))
-    elif Path(spec).is_file():
-        from closed_loop.course.files import read_course
-
-        return read_course(Path(spec))
-    else:
-        raise MonoError(
-            f"course {spec!r}",
-            "city, city-mirror, random:SEED (a whole number), or an existing CSV or .osm file",
-            "check the spelling or the path",
-        )
-    return course.mirrored() if mirror else course
 
 
 @lru_cache(maxsize=1)
@@ -109,7 +78,7 @@ def _make_room(xy: FloatArray, half_m: FloatArray, strip_m: float) -> FloatArray
     pairs, strip = strips(course)
     np.maximum.at(lack, pairs[:, 0], np.maximum(0.0, strip_m - strip) / 2.0)
     lack = np.max([np.roll(lack, k) for k in range(-8, 9)], axis=0)
-    return half_m - np.mean([np.roll(lack, k) for k in range(-8, 9)], axis=0)
+    return half_m - np.asarray(np.mean([np.roll(lack, k) for k in range(-8, 9)], axis=0))
 
 
 def _city_line(numbers: FloatArray, step_m: float = 0.1) -> FloatArray:
@@ -120,7 +89,7 @@ def _city_line(numbers: FloatArray, step_m: float = 0.1) -> FloatArray:
     """
     gaps, turns, gentle = np.split(numbers, 3)
     curvature, lengths = [], []
-    for row, gap, turn, bend in zip(CITY_CURVES, gaps, turns, gentle):
+    for row, gap, turn, bend in zip(CITY_CURVES, gaps, turns, gentle, strict=True):
         length, radius = row[1] - row[0], row[3]
         clothoid = float(np.clip(length - abs(turn) * radius, 0.3, length / 2.0))
         cells = round(length / step_m)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from closed_loop.course import random as course_random
+from closed_loop.course.city import CITY_CURVES, CITY_LENGTH_M, CITY_WIDTH_M
 from closed_loop.course.course import Course, clearance_m
-from closed_loop.course.design import CITY_CURVES, CITY_LENGTH_M, CITY_WIDTH_M, course_named
+from closed_loop.course.design import course_named
 from collector.common.errors import MonoError
 from collector.geometry.poses import wrap_angle
 from collector.geometry.splines import resample
