@@ -32,7 +32,7 @@ def test_a_ring_has_its_length_curvature_and_signed_offsets() -> None:
 
 
 @pytest.mark.parametrize("name", ["city", "random:3"])
-def test_pose_at_and_project_undo_each_other(name) -> None:
+def test_pose_at_and_project_undo_each_other(name: str) -> None:
     course = course_named(name)
     rng = np.random.default_rng(1)
     s, lateral = rng.uniform(0.0, course.length_m, 400), rng.uniform(-2.0, 2.0, 400)
@@ -79,7 +79,7 @@ def test_an_open_course_ends_at_its_ends() -> None:
 
 
 @pytest.mark.parametrize("name", ["city", "random:7"])
-def test_a_mirror_swaps_sides_exactly(name) -> None:
+def test_a_mirror_swaps_sides_exactly(name: str) -> None:
     course, mirror = course_named(name), course_named(name + "-mirror")
     assert np.array_equal(mirror.xy, course.xy * [1.0, -1.0])
     assert np.allclose(mirror.curvature_1pm, -course.curvature_1pm, atol=1e-12)
@@ -117,7 +117,7 @@ def test_the_city_look_alike_keeps_to_its_table() -> None:
 
 
 @pytest.mark.parametrize("seed", list(range(0, 10000, 557)))
-def test_random_circuits_are_roads(seed) -> None:
+def test_random_circuits_are_roads(seed: int) -> None:
     course_random.random_course.cache_clear()
     began = time.process_time()
     course = course_named(f"random:{seed}")
@@ -149,7 +149,7 @@ def test_the_mildest_random_circuit_is_always_acceptable() -> None:
 
 
 @pytest.mark.parametrize("spec", ["cty", "random:x", "random:", "/nowhere/line.csv", "random:-1"])
-def test_unknown_courses_are_named_in_a_sentence(spec) -> None:
+def test_unknown_courses_are_named_in_a_sentence(spec: str) -> None:
     with pytest.raises(MonoError, match="city, city-mirror, random:SEED"):
         course_named(spec)
 

@@ -128,10 +128,10 @@ def test_losses_are_read_apart_and_bad_lines_passed_over(tmp_path: Path) -> None
 
 
 def test_figures_leave_no_global_state() -> None:
-    import matplotlib
+    import matplotlib as mpl
     import matplotlib.pyplot as plt
 
-    before = dict(matplotlib.rcParams)
+    before = dict(mpl.rcParams)
     png(latency_figure({"base-mono": {"vision": {"p50": 1.0, "p95": 2.0}}}))
-    assert dict(matplotlib.rcParams) == before
+    assert dict(mpl.rcParams) == before
     assert plt.get_fignums() == []

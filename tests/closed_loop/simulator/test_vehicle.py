@@ -25,7 +25,7 @@ def run(vehicle: Vehicle, steer: float, accel: float, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("command", [0.2, -0.45])
-def test_steady_turn_has_the_radius_of_wheelbase_over_tangent(command) -> None:
+def test_steady_turn_has_the_radius_of_wheelbase_over_tangent(command: float) -> None:
     vehicle = Vehicle()
     vehicle.place((0.0, 0.0, 0.0), 2.0)
     run(vehicle, command, 0.0, 2.0)
@@ -92,7 +92,7 @@ def test_speed_profile_respects_bends_brakes_and_throttle() -> None:
 
 
 @pytest.mark.parametrize("name", ["city", "city-mirror", "random:6001", "random:6002", "random:6003"])
-def test_the_expert_laps_near_the_centreline(name) -> None:
+def test_the_expert_laps_near_the_centreline(name: str) -> None:
     lap = drive(course_named(name), ExpertConfig(), config=RolloutConfig(start_speed_mps=0.0))
     assert lap.finished and lap.off_track_count == 0
     assert np.abs(lap.lateral_m).max() < 0.25
