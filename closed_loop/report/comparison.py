@@ -13,9 +13,8 @@ from typing import Any
 import yaml
 
 from closed_loop.comparison.deviation import reference_curves
-from closed_loop.comparison.measure import read_json
 from closed_loop.comparison.runs import VARIANTS, load_drive
-from closed_loop.comparison.table import HEADINGS, table_texts
+from closed_loop.comparison.table import HEADINGS, read_comparison, table_texts
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.report import plots
@@ -39,7 +38,7 @@ def named(variant: str, **values: object) -> dict[str, object]:
 
 def comparison(folder: Path) -> dict[str, object]:
     """Headline, table, reasoning texts and courses of a comparison's run folder."""
-    metrics = read_json(folder / "metrics.json")
+    metrics = read_comparison(folder)
     if metrics.get("kind") != "comparison" or not metrics.get("table"):
         raise MonoError(f"{folder / 'metrics.json'} is not of a comparison", "the run folder of compare")
     rows = metrics["table"]
@@ -53,6 +52,7 @@ def comparison(folder: Path) -> dict[str, object]:
         ],
         "tiles": _tiles(rows),
         "notes": headline_notes(metrics),
+        "disclaimer": metrics["disclaimer"],
         "definitions": metrics["definitions"],
         "courses": ", ".join(metrics["courses"]),
         "starts": metrics["starts"],

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import tyro
 
-from closed_loop.comparison.table import HONESTY
+from closed_loop.comparison.table import DISCLAIMER
 from collector.common.errors import MonoError, require
 from collector.common.files import write_atomically
 from collector.common.run_folder import git_commit
@@ -112,7 +112,7 @@ def context(config: ReportConfig) -> dict[str, object]:
     return {
         **parts,
         "title": config.title,
-        "disclaimer": HONESTY,
+        "disclaimer": DISCLAIMER,
         "origins": sections.provenance({**folders, **{f"drive {path.name}": path for path in drives}}),
         "stages": stages,
         "total_minutes": sum(seconds for _name, seconds in stages) / 60.0,

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from closed_loop.comparison.deviation import reference_curves, verdict
+from closed_loop.comparison.deviation import reference_curves, result_text
 from closed_loop.comparison.measure import MeasuredDrive, measure_drive, read_json
 from closed_loop.comparison.runs import VARIANTS
 from closed_loop.report import plots
@@ -185,7 +185,7 @@ def _drive_texts(drive: MeasuredDrive) -> dict[str, str]:
 
     frames, braked = metrics.get("frames") or {}, metrics.get("braked_s") or {}
     return {
-        "result": verdict(part["off_track_events"], part["laps_asked"], part["laps_finished"]),
+        "result": result_text(part),
         "max deviation on curves": metres(part["on_curves"]["max_m"]),
         "RMS on curves": metres(part["on_curves"]["rms_m"]),
         "reference": part["reference"],

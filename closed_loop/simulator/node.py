@@ -14,19 +14,21 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rclpy.node import Node
 
+from closed_loop.control.faults import Faults
+from closed_loop.control.kart import Command
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
 from closed_loop.simulator.pacing import Pacer, is_due
 from closed_loop.simulator.publishing import Publishing
-from closed_loop.simulator.vehicle import Command
+from closed_loop.simulator.sensors import Sensors
 from closed_loop.simulator.world import World, WorldConfig
 from collector.common.errors import MonoError
 from collector.ros.message_packages import message_class
@@ -35,12 +37,10 @@ from collector.ros.session import Session, node_main
 from collector.ros.topics import (
     AWSIM_RESET,
     AWSIM_STATUS,
-    CAMERA_IMAGE,
     CLOCK,
     CONTROL_CMD,
     CONTROL_MODE_REQUEST,
     GEAR_CMD,
-    ODOMETRY,
     VELOCITY_STATUS,
     qos_profile,
 )
@@ -76,6 +76,8 @@ class SimulatorNode(Node):
             self._place_at_start()
         self._experts = ExpertPool(ExpertConfig(max_speed_mps=v["max_speed_mps"]))
         self._camera = replace(FRONT, width_px=v["image_width"], height_px=v["image_height"]) if v["camera"] else None
+        faults = {each.name: v[each.name] for each in fields(Faults) if each.name in v}
+        self._sensors = Sensors(self.world, [self._camera] if self._camera else [], Faults(**faults))
         self._say = Publishing(self, self._camera, self.world.config.vehicle, v["expert"])
         self._heard = Heard()
         self._command = STANDSTILL
@@ -160,25 +162,21 @@ class SimulatorNode(Node):
                 say.command(stamp_ns, self._command, state)
         else:
             self._command = obeyed(heard)
-        if due(ODOMETRY.rate_hz):
-            say.odometry(stamp_ns, state)
+        if (believed := self._sensors.odometry(step)) is not None:
+            say.odometry(stamp_ns, believed)
         if due(VELOCITY_STATUS.rate_hz):
             autonomous = self.values["expert"] or heard.autonomous
             say.vehicle(stamp_ns, state, heard.gear, MODE_AUTONOMOUS if autonomous else MODE_MANUAL)
         if due(AWSIM_STATUS.rate_hz):
             say.status(self._status())
-        if self._camera and due(CAMERA_IMAGE.rate_hz) and not self._camera_failed():
-            say.frame(stamp_ns, world.render(self._camera))
+        if (images := self._sensors.frame(step)) is not None:
+            say.frame(stamp_ns, images[FRONT.name])
             self._frames += 1
         if self.values["log"] and due(LOG_HZ):
             command = self._command
             self._track.append(
                 (stamp_ns * 1e-9, *state.pose, state.speed_mps, command.steer_rad, command.accel_mps2, self._laps())
             )
-
-    def _camera_failed(self) -> bool:
-        after_s = self.values["camera_fail_after_s"]
-        return bool(after_s) and self.world.time_s >= after_s
 
     def _laps(self) -> int:
         # An open course counts as one lap when its end is reached.

@@ -5,7 +5,6 @@ Plain data in, messages out; which of them is due when is decided in :mod:`close
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 
+from closed_loop.control.kart import Command, VehicleParams
 from closed_loop.simulator.camera import Camera
-from closed_loop.simulator.vehicle import Command, VehicleParams, VehicleState
+from closed_loop.simulator.vehicle import VehicleState, yaw_rate_radps
 from collector.ros.conversions import fill_image, set_pose, set_stamp
 from collector.ros.message_packages import message_class
 from collector.ros.topics import (
@@ -76,14 +76,14 @@ class Publishing:
         message = self._messages[ODOMETRY]
         set_pose(message.pose.pose, state.pose)
         message.twist.twist.linear.x = float(state.speed_mps)
-        message.twist.twist.angular.z = self._yaw_rate(state)
+        message.twist.twist.angular.z = yaw_rate_radps(state, self._params)
         self._send(ODOMETRY, message.header.stamp, stamp_ns)
 
     def vehicle(self, stamp_ns: int, state: VehicleState, gear: int, mode: int) -> None:
         """Speed, applied tyre angle, gear and control mode."""
         velocity = self._messages[VELOCITY_STATUS]
         velocity.longitudinal_velocity = float(state.speed_mps)
-        velocity.heading_rate = self._yaw_rate(state)
+        velocity.heading_rate = yaw_rate_radps(state, self._params)
         self._send(VELOCITY_STATUS, velocity.header.stamp, stamp_ns)
         self._messages[STEERING_STATUS].steering_tire_angle = float(state.steer_rad)
         self._messages[GEAR_STATUS].report = gear
@@ -121,9 +121,6 @@ class Publishing:
         if stamp is not None:
             set_stamp(stamp, stamp_ns)
         self._publishers[topic].publish(self._messages[topic])
-
-    def _yaw_rate(self, state: VehicleState) -> float:
-        return float(state.speed_mps * math.tan(state.steer_rad) / self._params.wheelbase_m)
 
     def _mount(self, camera: Camera) -> None:
         """What does not change of the camera: its matrix, and where it sits (its optical axes look along z)."""

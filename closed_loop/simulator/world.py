@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from closed_loop.control.kart import Command, VehicleParams, footprint
 from closed_loop.course.course import Course
 from closed_loop.simulator.camera import Camera
 from closed_loop.simulator.expert import Disturbance, DisturbanceConfig, DisturbedPhase, draw_phase
 from closed_loop.simulator.scene import Scene
-from closed_loop.simulator.vehicle import Command, Vehicle, VehicleParams, VehicleState, footprint
+from closed_loop.simulator.vehicle import Vehicle, VehicleState
 from collector.common.errors import MonoError
 from collector.geometry.poses import wrap_angle
 

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import yaml
 
 from collector.common.errors import MonoError
-from collector.common.files import write_atomically
+from collector.common.files import PROJECT_ROOT, write_atomically
 
 Config = TypeVar("Config")
 _PACKAGES = ("alpamayo_mono", "numpy", "opencv-python-headless", "rosbags", "torch", "transformers", "peft", "rclpy")
@@ -124,6 +124,14 @@ def hash_path(path: Path | str) -> str | None:
             digest.update(stream.read(_END_BYTES))
             stream.seek(-_END_BYTES, 2)
             digest.update(stream.read())
+    return digest.hexdigest()
+
+
+def hash_sources(root: Path = PROJECT_ROOT, packages: Sequence[str] = ("collector", "finetune", "closed_loop")) -> str:
+    """SHA-256 over the Python files of the product: other code, other hash; documentation does not count."""
+    digest = hashlib.sha256()
+    for file in sorted(file for package in packages for file in (root / package).rglob("*.py")):
+        digest.update(f"{file.relative_to(root).as_posix()}\0{_hash_file(file)}\0".encode())
     return digest.hexdigest()
 
 

@@ -178,7 +178,7 @@ def test_a_real_file_gives_the_expert_a_lap(name: str) -> None:
     course = read_course(path)
     assert course.closed and 340.0 < course.length_m < 370.0
     assert course.yaw_rad[-1] - course.yaw_rad[0] == pytest.approx(-2.0 * np.pi, abs=0.3)  # clockwise
-    lap = drive(course, ExpertConfig(), config=RolloutConfig(start_speed_mps=0.0))
+    lap = drive(course, ExpertConfig(), config=RolloutConfig())
     assert lap.finished and lap.off_track_count == 0 and np.abs(lap.lateral_m).max() < 0.3
 
 

@@ -52,7 +52,7 @@ def test_every_variant_has_one_colour_of_its_own() -> None:
 
 def test_the_map_colours_the_drive_by_signed_deviation_and_marks_each_event(city: Course) -> None:
     wide = city.pose_at(np.arange(0.0, 200.0, 0.25), np.interp(np.arange(0.0, 200.0, 0.25), [90, 100, 110], [0, 4, 0]))
-    deviation = measure(0.05 * np.arange(len(wide)), wide, city, recovered_s=[30.0])
+    deviation = measure(0.05 * np.arange(len(wide)), wide, city, resets_s=[30.0])
     drives = {"base-mono": [deviation.arrays()], "adapter-mono": tables(city, 0.3)}
     figure = map_figure(city, reference_curves(city), drives)
     before, after = figure.axes[0], figure.axes[1]

@@ -18,9 +18,9 @@ pytestmark = pytest.mark.ros
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy  # noqa: E402
 
+from closed_loop.control.kart import Command  # noqa: E402
 from closed_loop.simulator.node import STANDSTILL, Heard, obeyed, world_config  # noqa: E402
 from closed_loop.simulator.publishing import quaternion_of  # noqa: E402
-from closed_loop.simulator.vehicle import Command  # noqa: E402
 from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of  # noqa: E402
 from collector.ros.message_packages import message_class  # noqa: E402
 from collector.ros.topics import (  # noqa: E402

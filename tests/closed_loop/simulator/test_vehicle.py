@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from closed_loop.comparison.rollout import RolloutConfig, drive
+from closed_loop.control.kart import VehicleParams, footprint
 from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import (
     Disturbance,
@@ -14,7 +15,7 @@ from closed_loop.simulator.expert import (
     draw_phase,
     speed_profile,
 )
-from closed_loop.simulator.vehicle import Vehicle, VehicleParams, footprint
+from closed_loop.simulator.vehicle import Vehicle
 
 DT = 0.01
 
@@ -93,7 +94,7 @@ def test_speed_profile_respects_bends_brakes_and_throttle() -> None:
 
 @pytest.mark.parametrize("name", ["city", "city-mirror", "random:6001", "random:6002", "random:6003"])
 def test_the_expert_laps_near_the_centreline(name: str) -> None:
-    lap = drive(course_named(name), ExpertConfig(), config=RolloutConfig(start_speed_mps=0.0))
+    lap = drive(course_named(name), ExpertConfig(), config=RolloutConfig())
     assert lap.finished and lap.off_track_count == 0
     assert np.abs(lap.lateral_m).max() < 0.25
     assert lap.speed_mps.max() < 5.2 and lap.speed_mps.mean() > 3.0

@@ -5,11 +5,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from closed_loop.control.kart import Command
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.expert import ExpertPool
-from closed_loop.simulator.vehicle import Command
 from closed_loop.simulator.world import COURSE_SPACING_M, EPISODE_ERROR_S, World, WorldConfig
 from collector.common.errors import MonoError
 
