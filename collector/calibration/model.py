@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import yaml
@@ -20,10 +21,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
-from collector.common.run_folder import load_config, plain
+from collector.common.run_folder import check_keys, plain, read_yaml
 from collector.geometry.pinhole import field_matrix, scaled_matrix
 
 FloatArray = NDArray[np.float64]
+
+Settings = TypeVar("Settings", "Intrinsics", "Calibration")
 
 DEFINITION = 1
 _MOST_LAG_S = 1.0
@@ -167,7 +170,29 @@ def read_calibration(path: Path | str) -> Calibration:
     Raises:
         MonoError: absent, unreadable, of another definition, with unknown keys or impossible values.
     """
-    return load_config(Calibration, path)
+    values = read_yaml(path)
+    check_keys(Calibration, values, path)
+    # By hand, not by pydantic: the node that drives runs where it is not installed.
+    if isinstance(values.get("intrinsics"), dict):
+        values["intrinsics"] = _constructed(Intrinsics, values["intrinsics"], f"{path}: intrinsics.")
+    return _constructed(Calibration, values, f"{path}: ")
+
+
+def _constructed(cls: type[Settings], values: dict[str, Any], source: str) -> Settings:
+    """The dataclass with its values in their types; a whole number serves as a float, a list as a tuple."""
+    hints = get_type_hints(cls)
+    for key, value in values.items():
+        allowed = set(get_args(hints[key])) - {Ellipsis} or {hints[key]}
+        items = value if isinstance(value, list) and get_origin(hints[key]) is tuple else [value]
+        kinds = {float if type(item) is int and float in allowed else type(item) for item in items}
+        if not kinds <= allowed or (get_origin(hints[key]) is tuple and items is not value):
+            raise MonoError(f"{source}{key} = {value!r}", str(hints[key]), "correct it, or calibrate again")
+        if float in allowed and value is not None:
+            values[key] = tuple(map(float, items)) if items is value else float(value)
+    required = [field.name for field in fields(cls) if field.default is MISSING and field.name not in values]
+    if required:
+        raise MonoError(f"{source}no {required[0]}", "all of " + ", ".join(required), "calibrate again")
+    return cls(**values)
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:

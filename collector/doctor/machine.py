@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from collector.common.files import weights_defect
 from collector.doctor.facts import DiskFacts, FolderFacts, PythonFacts
 from collector.ros.transport import child_environment
 
@@ -98,27 +99,6 @@ def look_at_folder(name: str, folder: Path, files: Sequence[str], weights: str) 
             return FolderFacts(name, folder, f"{index.name} cannot be read")
     defects = [defect for shard in shards if (defect := weights_defect(folder / str(shard)))]
     return FolderFacts(name, folder, defects[0] if defects else "")
-
-
-def weights_defect(path: Path) -> str:
-    """What is wrong with a safetensors file by its header and its length, empty when they agree.
-
-    A broken download is too short for its header, and a Git LFS pointer has none.
-    """
-    try:
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            size = path.stat().st_size
-            if length > size - 8:
-                return f"{path.name} is damaged: {size} bytes, and not the beginning of a safetensors file"
-            header = json.loads(stream.read(length))
-        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    except OSError as error:
-        return f"no {path.name}" if isinstance(error, FileNotFoundError) else f"{path.name}: {error.strerror}"
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return f"{path.name} is damaged: its header cannot be read"
-    short = 8 + length + end - size
-    return f"{path.name} is damaged: {short} bytes are missing at its end" if short > 0 else ""
 
 
 def look_at_python(python: str, with_adapter: bool) -> PythonFacts:

@@ -21,7 +21,7 @@ from collector.common.errors import MonoError
 from collector.recording.recorder import BagRecorder
 from collector.ros.conversions import stamp_ns_of
 from collector.ros.message_packages import message_class
-from collector.ros.parameters import declare_parameters
+from collector.ros.parameters import RecordParameters, declare_parameters
 from collector.ros.session import Session, node_main
 from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, CLOCK, ODOMETRY, RECORDED, Topic, qos_profile
 
@@ -37,19 +37,19 @@ class RecordNode(Node):
     def __init__(self, session: Session) -> None:
         super().__init__("alpamayo_record")
         self._session = session
-        self.values: dict[str, Any] = declare_parameters(self, "record_node")
-        self._out = Path(self.values["out"] or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-record")
+        self.values = declare_parameters(self, RecordParameters)
+        self._out = Path(self.values.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-record")
         types = {topic: message_class(topic.type) for topic in (*RECORDED, CAMERA_IMAGE)}
         v = self.values
         self._recorder = BagRecorder(
             self._out,
             RECORDED,
-            jpeg_quality=v["jpeg_quality"],
-            queue_frames=v["queue_frames"],
-            jpeg_workers=v["jpeg_workers"],
-            image_scale=v["image_scale"],
-            split_bytes=v["split_mb"] * 1_000_000,
-            split_ns=round(v["split_minutes"] * 60e9),
+            jpeg_quality=v.jpeg_quality,
+            queue_frames=v.queue_frames,
+            jpeg_workers=v.jpeg_workers,
+            image_scale=v.image_scale,
+            split_bytes=v.split_mb * 1_000_000,
+            split_ns=round(v.split_minutes * 60e9),
         )
         self._counts = {topic.name: 0 for topic in RECORDED}
         self._began_s = time.monotonic()
@@ -115,14 +115,14 @@ class RecordNode(Node):
     def _ending(self, now_s: float) -> str:
         if self._recorder.error:
             return self._recorder.error
-        duration_s = self.values["duration_s"]
+        duration_s = self.values.duration_s
         # The frame that closes the interval belongs to it: 60 s at 10 Hz are 601 frames.
         if duration_s and self._recorded_s >= duration_s:
             return f"{duration_s:g} s recorded"
-        if now_s - self._began_s > self.values["wait_s"]:
+        if now_s - self._began_s > self.values.wait_s:
             missing = self.missing()
             if CAMERA_JPEG.name in missing or ODOMETRY.name in missing:
-                self._failed = describe_missing(missing, self.values["wait_s"])
+                self._failed = describe_missing(missing, self.values.wait_s)
                 return self._failed
         heard = any(self._counts.values())
         if heard and now_s - self._last_s > GONE_AFTER_S and self.count_publishers(ODOMETRY.name) == 0:
@@ -169,11 +169,11 @@ class RecordNode(Node):
             failed = describe_missing(missing, time.monotonic() - self._began_s)
         if failed:
             raise MonoError(failed)
-        too_much = receipt.excess(self.values["max_loss"])
+        too_much = receipt.excess(self.values.max_loss)
         if too_much:
             raise MonoError(
                 too_much,
-                f"at most {self.values['max_loss']:.1%} missing (max_loss:=)",
+                f"at most {self.values.max_loss:.1%} missing (max_loss:=)",
                 f"mend the frames: {receipt.frame_error}"
                 if receipt.frame_error
                 else "give the recorder more of the machine, or less to do (image_scale:=0.5)",

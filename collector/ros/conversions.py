@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.geometry.constants import NS_PER_S
 from collector.geometry.poses import quaternion_yaw
 from collector.ros.images import ENCODINGS, image_rows
-
-NS_PER_S = 1_000_000_000
 
 
 def stamp_ns_of(stamp: Any) -> int:

@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.util
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from collector.common.errors import MonoError
+from collector.common.run_folder import command_line
 from collector.ros.message_builder import DEFINITIONS, build_messages, messages_folder, package_names
 from collector.ros.topics import ALL_TOPICS
 
@@ -95,16 +96,22 @@ def installed_packages() -> dict[str, Path | None]:
     return {name: _location(name) for name in sorted(used)}
 
 
+@dataclass(frozen=True)
+class MessagesConfig:
+    """Say where the ROS message packages of the Challenge's interface come from, and build those not installed.
+
+    Building needs gcc, g++ and Python's headers; 10-30 s, once per Python and ROS.
+
+    Attributes:
+        rebuild: build again even if the cache has them.
+    """
+
+    rebuild: bool = False
+
+
 def main(argv: list[str]) -> int:
     """Verb ``messages``: build the message packages ahead and list where each comes from."""
-    parser = argparse.ArgumentParser(
-        prog="alpamayo-mono messages",
-        description="Say where the ROS message packages of the Challenge's interface come from, and build those that "
-        "are not installed (needs gcc, g++ and Python's headers; 10-30 s, once per Python and ROS).",
-    )
-    parser.add_argument("--rebuild", action="store_true", help="build again even if the cache has them")
-    options = parser.parse_args(argv)
-
+    options = command_line(MessagesConfig, argv, "alpamayo-mono messages")
     start_s = time.monotonic()
     installed = installed_packages()
     absent = [name for name, place in installed.items() if place is None]

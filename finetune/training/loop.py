@@ -190,7 +190,7 @@ def train(
         weights.masters.values(),
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        fused=accelerator.device.type == "cuda" or None,
+        fused=True,
     )
     checkpoints = Checkpoints(out / CHECKPOINTS)
     found = checkpoints.newest()

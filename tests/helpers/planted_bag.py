@@ -9,8 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from closed_loop.comparison.drives import RolloutConfig
-from closed_loop.comparison.rollout import drive
+from closed_loop.comparison.rollout import RolloutConfig, drive
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT, Camera
@@ -64,8 +63,8 @@ def write_planted_bag(
     """Drive and record: a picture with stamp t shows the world at t - ``lag_s``; the odometry is noisy, not late."""
     place = course_named(course) if isinstance(course, str) else course
     world = World(place, seed, WorldConfig(disturb_every_s=8.0 if disturb else None))
-    plan = RolloutConfig(laps=99.0, max_time_s=seconds, record_s=ODOMETRY_S)
-    driven = drive(world, ExpertConfig(), config=plan, seed=seed)
+    plan = RolloutConfig(laps=99.0, max_time_s=seconds, record_s=ODOMETRY_S, start_speed_mps=2.0)
+    driven = drive(world, ExpertConfig(), plan, seed)
     camera = replace(FRONT, pitch_rad=pitch_rad, hfov_rad=float(np.radians(hfov_deg)))
     stamps_ns = START_NS + np.round(driven.t_s * 1e9).astype(np.int64)
     rng = np.random.default_rng([41, seed])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from collector.common.files import weights_defect
 from collector.doctor.machine import (
     ADAPTER_FILES,
     ADAPTER_WEIGHTS,
@@ -22,7 +23,6 @@ from collector.doctor.machine import (
     look_at_disk,
     look_at_folder,
     look_at_python,
-    weights_defect,
 )
 from finetune import TINY_BASE
 from tests.helpers.paths import ROOT
