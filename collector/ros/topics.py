@@ -8,11 +8,13 @@ Pure data: nothing of ROS is imported until :func:`qos_profile` is called.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from rclpy.qos import QoSProfile
 
+# A message of rclpy or rosbags: whatever has the fields of its type.
+Message: TypeAlias = Any
 Reliability = Literal["reliable", "best_effort"]
 Durability = Literal["volatile", "transient_local"]
 
