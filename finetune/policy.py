@@ -13,16 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.common.errors import MonoError
+from collector.geometry import constants
 
 CameraMode = Literal["mono", "mono-4frames", "four", "mono-padded"]
 CAMERA_MODES: tuple[str, ...] = get_args(CameraMode)
 
 # The order in which Alpamayo-R1 sees its cameras (its indices 0, 1, 2, 6; camera-major, oldest frame first).
 CAMERA_ORDER = ("cross_left", "front", "cross_right", "front_tele")
-FRAMES_PER_CAMERA = 4
-HISTORY_STEPS = 16
-FUTURE_STEPS = 64
-STEP_S = 0.1
+FRAMES_PER_CAMERA = constants.FRAME_STEPS
+HISTORY_STEPS, FUTURE_STEPS, STEP_S = constants.HISTORY_STEPS, constants.FUTURE_STEPS, constants.STEP_S
 
 
 @dataclass(frozen=True)

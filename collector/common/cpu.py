@@ -1,4 +1,4 @@
-"""What torch must be told before it is imported: how its threads wait, and how it asks a card for memory."""
+"""The cores there are, and what torch must be told before its import: how threads wait, how a card gives memory."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def share_cores() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+
+
+def core_count() -> int:
+    """The CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

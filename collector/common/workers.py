@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 
+from collector.common.cpu import core_count
+
 # Reading feeds no more than this; further workers would wait.
 _MOST_WORKERS = 8
 # glibc's names for what mallopt sets, and how much freed memory stays with the process.
@@ -17,8 +19,7 @@ _KEPT_BYTES, _LARGEST_BYTES = 64 << 20, 32 << 20
 
 def default_workers() -> int:
     """The cores this process may use, at most what reading can feed."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_WORKERS)
+    return min(core_count(), _MOST_WORKERS)
 
 
 @contextmanager

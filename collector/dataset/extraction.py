@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from collector.dataset.config import BuildConfig
 from collector.dataset.frame_memory import NO_HISTORY, FrameMemory, HeldFrame
-from collector.dataset.schema import FUTURE_STEPS, HISTORY_STEPS, Curve, Sample, TextClaim, image_name
+from collector.dataset.schema import Curve, Sample, TextClaim, image_name
 from collector.dataset.splits import Stretch, split_of
+from collector.geometry.constants import FUTURE_STEPS, HISTORY_STEPS
 from collector.geometry.poses import to_ego
 from collector.pose_tracks.recording import Drive
 from collector.pose_tracks.tracks import CLOCK_BACK, NS

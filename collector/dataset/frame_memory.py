@@ -6,7 +6,7 @@ from collections import deque
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 
-from collector.dataset.schema import FRAME_STEPS
+from collector.geometry.constants import FRAME_STEPS
 from collector.ros.images import FrameError, RawFrame, frame_jpeg
 
 NO_HISTORY = "no frame history"

@@ -26,8 +26,9 @@ from collector.dataset.balance import balance_folder
 from collector.dataset.builder import SampleLine, load_texts
 from collector.dataset.config import BuildConfig, BuildReport
 from collector.dataset.extraction import DT_S, STEP_NS, SampleCutter
-from collector.dataset.schema import FUTURE_STEPS, DatasetWriter
+from collector.dataset.schema import DatasetWriter
 from collector.dataset.splits import Stretch
+from collector.geometry.constants import FUTURE_STEPS
 from collector.geometry.curvature import CurveThresholds
 from collector.geometry.poses import to_ego
 from collector.pose_tracks.recording import Drive, LapCount

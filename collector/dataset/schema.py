@@ -22,13 +22,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
+from collector.geometry.constants import FRAME_STEPS, FUTURE_STEPS, HISTORY_STEPS
 from collector.geometry.curvature import PathLabel
 from collector.reasoning.claims import LateralClaim, LongitudinalClaim
 
 SCHEMA_VERSION = 1
-HISTORY_STEPS = 16
-FUTURE_STEPS = 64
-FRAME_STEPS = 4
 METADATA_FILE = "metadata.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
 MANIFEST_FILE = "manifest.json"

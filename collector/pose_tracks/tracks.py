@@ -16,22 +16,16 @@ from numpy.typing import NDArray
 
 from collector.bags.reader import OdometryRow
 from collector.common.errors import MonoError
+from collector.geometry.constants import NS_PER_S
+from collector.geometry.discontinuity import CLOCK_BACK, GAP, LATE, TELEPORT, TELEPORT_SLACK_M, discontinuity
 from collector.geometry.poses import interpolate_poses
 from collector.pose_tracks.smoothing import PoseNoise, Speeds, SpeedSource, clean_poses, measure_noise
 
+NS = NS_PER_S
 NO_POSE = "no pose"
-GAP = "pose gap too large"
-CLOCK_BACK = "clock went back"
 NON_FINITE = "non-finite pose"
-TELEPORT = "teleport"
 HISTORY_CUT = "history cut off"
 HORIZON_CUT = "horizon cut off"
-
-NS = 1_000_000_000
-# A clock that steps back by less is a message out of order; by more, a restart of the simulation.
-_RESET_NS = NS
-# Of the kart; assumed where a source of poses tells no speed.
-_TOP_SPEED_MPS = 10.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class TrackConfig:
     """
 
     max_pose_gap_s: float = 0.2
-    teleport_slack_m: float = 1.0
+    teleport_slack_m: float = TELEPORT_SLACK_M
     smooth: Literal["auto", "never"] = "auto"
     clean_position_m: float = 0.003
     clean_yaw_rad: float = 0.003
@@ -216,8 +210,8 @@ def _rejoined(pieces: Sequence[Piece], config: TrackConfig, noise: PoseNoise) ->
             jump_m = float(np.hypot(*(piece.poses[0, :2] - last.poses[-1, :2])))
             speeds = (float(last.speeds_mps[-1]), float(piece.speeds_mps[0]))
             # The difference of two poses six of its deviations off is no accident.
-            allowed_m = _allowed_step_m(speeds, step_ns / NS, config) + 6.0 * 2.0**0.5 * noise.position_m
-            if jump_m <= allowed_m and step_ns <= config.max_pose_gap_s * NS:
+            slack_m = config.teleport_slack_m + 6.0 * 2.0**0.5 * noise.position_m
+            if not discontinuity(step_ns, jump_m, speeds, max_gap_s=config.max_pose_gap_s, slack_m=slack_m):
                 joined[-1] = Piece(
                     last.epoch,
                     np.concatenate([last.stamps_ns, piece.stamps_ns]),
@@ -229,11 +223,6 @@ def _rejoined(pieces: Sequence[Piece], config: TrackConfig, noise: PoseNoise) ->
                 continue
         joined.append(piece)
     return tuple(joined)
-
-
-def _allowed_step_m(speeds_mps: Sequence[float], dt_s: float, config: TrackConfig) -> float:
-    known = [abs(speed) for speed in speeds_mps if np.isfinite(speed)]
-    return config.teleport_slack_m + 2.0 * max(known, default=_TOP_SPEED_MPS) * dt_s
 
 
 class _Cutter:
@@ -261,17 +250,21 @@ class _Cutter:
             self._epochs.append(row.received_ns)
         else:
             step_ns = row.stamp_ns - last.stamp_ns
-            if step_ns <= -_RESET_NS:
-                self._cut(CLOCK_BACK)
-                self._epoch += 1
-                self._epochs.append(row.received_ns)
-            elif step_ns <= 0:
+            why = discontinuity(
+                step_ns,
+                float(np.hypot(row.x_m - last.x_m, row.y_m - last.y_m)),
+                (last.speed_mps, row.speed_mps),
+                max_gap_s=self._config.max_pose_gap_s,
+                slack_m=self._config.teleport_slack_m,
+            )
+            if why == LATE:
                 self._drop("duplicate stamp" if step_ns == 0 else CLOCK_BACK)
                 return
-            elif step_ns > self._config.max_pose_gap_s * NS:
-                self._cut(NON_FINITE if self._saw_non_finite else GAP)
-            elif self._is_teleport(last, row, step_ns / NS):
-                self._cut(TELEPORT)
+            if why:
+                self._cut(NON_FINITE if why == GAP and self._saw_non_finite else why)
+            if why == CLOCK_BACK:
+                self._epoch += 1
+                self._epochs.append(row.received_ns)
         self._saw_non_finite = False
         self._last = row
         self._rows.append((row.stamp_ns, row.x_m, row.y_m, row.yaw_rad, row.speed_mps))
@@ -283,10 +276,6 @@ class _Cutter:
         return PoseTrack(
             tuple(self._pieces), np.array(self._epochs, np.int64), stamps[:, 0], stamps[:, 1], self.dropped
         )
-
-    def _is_teleport(self, last: OdometryRow, row: OdometryRow, dt_s: float) -> bool:
-        allowed_m = _allowed_step_m((last.speed_mps, row.speed_mps), dt_s, self._config)
-        return float(np.hypot(row.x_m - last.x_m, row.y_m - last.y_m)) > allowed_m
 
     def _cut(self, reason: str) -> None:
         if len(self._rows) >= 2:

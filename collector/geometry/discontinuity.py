@@ -1,0 +1,73 @@
+"""The one rule for where a stream of poses is no single motion: a clock that restarted, a silence, a teleport.
+
+What cuts recordings, empties a driver's memory and tells a reset from driving asks here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from collector.geometry.constants import NS_PER_S
+
+CLOCK_BACK = "clock went back"
+GAP = "pose gap too large"
+TELEPORT = "teleport"
+LATE = "late message"
+
+TELEPORT_SLACK_M = 1.0
+# Of the kart; assumed where a source of poses tells no speed.
+_TOP_SPEED_MPS = 10.0
+# A clock that steps back by less is a message out of order; by more, a restart of the simulation.
+_RESET_NS = NS_PER_S
+
+
+def discontinuity(
+    step_ns: int,
+    moved_m: float,
+    speeds_mps: Sequence[float] = (),
+    *,
+    max_gap_s: float = 0.2,
+    slack_m: float = TELEPORT_SLACK_M,
+) -> str:
+    """Why two poses in a row are not of one motion, empty when they are.
+
+    Args:
+        step_ns: from the stamp of the first to that of the second.
+        moved_m: the distance between them.
+        speeds_mps: forward speed at both as their source tells it; NaN or nothing where it does not.
+        max_gap_s: a longer silence is a gap.
+        slack_m: they may lie this much farther apart than twice the speed explains.
+
+    Returns:
+        :data:`CLOCK_BACK`, :data:`GAP` or :data:`TELEPORT`; :data:`LATE` for a repeated or late message, which is to be
+        passed over.
+    """
+    if step_ns <= 0:
+        return CLOCK_BACK if step_ns <= -_RESET_NS else LATE
+    if step_ns > max_gap_s * NS_PER_S:
+        return GAP
+    return TELEPORT if moved_m > _longest_step_m(step_ns / NS_PER_S, speeds_mps, slack_m) else ""
+
+
+def _longest_step_m(dt_s: float, speeds_mps: Sequence[float] = (), slack_m: float = TELEPORT_SLACK_M) -> float:
+    """How far apart two poses of one motion may lie."""
+    known = [abs(speed) for speed in speeds_mps if np.isfinite(speed)]
+    return slack_m + 2.0 * max(known, default=_TOP_SPEED_MPS) * dt_s
+
+
+def teleports(t_s: ArrayLike, xy: ArrayLike) -> NDArray[np.bool_]:
+    """Which poses of a drive lie where the one before them could not have driven.
+
+    Args:
+        t_s: (N,) rising times.
+        xy: (N, 2) places in metres.
+
+    Returns:
+        (N,), the first one False.
+    """
+    moved_m = np.hypot(*np.diff(np.asarray(xy, np.float64), axis=0).T)
+    longest_m = _longest_step_m(1.0, slack_m=0.0) * np.diff(np.asarray(t_s, np.float64)) + TELEPORT_SLACK_M
+    return np.concatenate([np.zeros(min(1, len(np.asarray(t_s))), bool), moved_m > longest_m])
