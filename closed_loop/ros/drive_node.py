@@ -28,8 +28,8 @@ from closed_loop.ros.publishing import DrivePublishing
 from closed_loop.ros.termination import Mission
 from collector.calibration.model import read_calibration
 from collector.common.errors import MonoError
+from collector.common.model_files import find_model
 from collector.common.run_folder import open_run
-from collector.doctor.machine import find_model
 from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import declare_parameters

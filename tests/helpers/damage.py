@@ -97,7 +97,8 @@ def fuzz_messages(seed: int, count: int) -> Counter[str]:
     # Half of the damaged messages are frames, the others come between the sound poses, speeds and statuses.
     spoilt = set(draw.sample(range(len(stamps)), min(count // 2, len(stamps) // 2)))
     frames = [
-        (ns, damaged(cdr, draw) if number in spoilt else cdr) for number, (ns, cdr) in enumerate(zip(stamps, sound))
+        (ns, damaged(cdr, draw) if number in spoilt else cdr)
+        for number, (ns, cdr) in enumerate(zip(stamps, sound, strict=True))
     ]
     extra = []
     for _ in range(count - len(spoilt)):
