@@ -64,7 +64,7 @@ class DriveNode(Node):
                 v["rolling_start_mps"],
                 SafetyLimits(v["frame_timeout_s"], v["odometry_timeout_s"], v["plan_timeout_s"]),
                 ControllerConfig(steering_gain=v["steering_gain"], max_speed_mps=v["max_speed_mps"]),
-                read_calibration(v["calibration"]).required_lag_s if v["calibration"] else 0.0,
+                read_calibration(v["calibration"]).required_offset_s if v["calibration"] else 0.0,
             ),
             lambda observation: self._policy.submit(observation),
         )

@@ -40,7 +40,7 @@ _LONGEST_S = 30
 EXTREMES = (b"\x00" * 4, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\x00\x00\x00\x80", b"\x00\x00\xf0\x7f", b"\xff" * 8)
 
 
-def damaged(data: bytes, draw: random.Random) -> bytes:
+def damaged(data: bytes, draw: random.Random) -> bytes:  # noqa: PLR0911 - one return per kind of damage
     """The bytes with one kind of damage: flipped bits, extreme numbers, or a part lost, doubled or made up."""
     kind = draw.randrange(7)
     at = draw.randrange(len(data) + 1)
