@@ -212,7 +212,7 @@ def _intrinsics(
 
 @dataclass(frozen=True)
 class _Moved:
-    """The kart around a pair of frames: (L,) turns per time offset, speed, the faster of two half seconds' yaw rates."""
+    """The kart around a pair of frames: (L,) turns per offset, speed, the faster of two half seconds' yaw rates."""
 
     turns_rad: FloatArray
     speed_mps: float

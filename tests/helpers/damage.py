@@ -133,7 +133,8 @@ def fuzz_line(lines: list[str], draw: random.Random, place: Path) -> str:
         try:
             read_something = read()
         except MonoError as error:
-            assert "line 1" in str(error)
+            if "line 1" not in str(error):
+                raise
             field = re.search(r"line 1(?:, field (the line itself|[a-z_]+))?", str(error))
             return f"refused: {field.group(1) or 'the line itself'}" if field else "refused"
     return "accepted" if read_something else "empty"
