@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from closed_loop.course.course import Course
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from collector.geometry.poses import interpolate_poses, to_ego
-from collector.reasoning.consistency import judge, measure_motion
+from collector.reasoning.consistency import check_claim, measure_motion
 from finetune.evaluation.consistency import SYMPTOM_DEFINITION, ReasoningCheck, check_reasoning, summarise
 from finetune.policy import STEP_S
 
@@ -116,7 +116,7 @@ def check_plans(
             checks.append(LapCheck(reasoning, None, None))
             continue
         driven = measure_motion(to_ego(interpolate_poses(stamps_ns, places, query_ns), moment.pose_map))
-        verdict = judge(reasoning.claim, driven).lateral
+        verdict = check_claim(reasoning.claim, driven).lateral
         checks.append(
             LapCheck(
                 reasoning,

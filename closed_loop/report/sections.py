@@ -17,9 +17,9 @@ from closed_loop.report import losses, plots
 from closed_loop.report.comparison import image, image_file, metres, number, percent
 from collector.calibration.intrinsics import cameras_of
 from collector.common.errors import MonoError
-from collector.dataset.gallery import cards_html, make_cards
+from collector.dataset.gallery import gallery_html
 from collector.dataset.schema import load_manifest
-from collector.dataset.statistics import count_rows, survey_dataset
+from collector.dataset.statistics import count_rows, dataset_statistics
 from finetune.evaluation.tables import verdict_texts
 
 # What `evaluate` draws, in the order shown.
@@ -107,7 +107,7 @@ def training(folder: Path) -> dict[str, Any]:
 def dataset(folder: Path, samples: int = 8) -> dict[str, Any]:
     """What was kept and refused, and some samples as cards."""
     manifest = load_manifest(folder)
-    picked = survey_dataset(folder, samples).picked
+    picked = dataset_statistics(folder, samples).picked
     if not picked:
         raise MonoError(f"no sample in {folder}", "a dataset with at least one", "record and build more")
     counts = manifest.get("counts") or {}
@@ -115,7 +115,7 @@ def dataset(folder: Path, samples: int = 8) -> dict[str, Any]:
         **count_rows(manifest),
         "labels": sorted((counts.get("labels") or {}).items()),
         "splits": sorted((counts.get("splits") or {}).items()),
-        "cards": cards_html(make_cards(picked, folder, cameras_of(manifest))),
+        "cards": gallery_html(picked, folder, cameras_of(manifest))[0],
     }
 
 

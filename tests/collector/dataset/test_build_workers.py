@@ -15,7 +15,7 @@ import pytest
 
 from collector.bags import reader as bags
 from collector.common.errors import MonoError
-from collector.dataset import frame_memory
+from collector.dataset import frame_window
 from collector.dataset.builder import build_dataset
 from collector.dataset.config import BuildConfig
 from collector.dataset.schema import load_manifest, read_samples
@@ -91,7 +91,7 @@ def test_frames_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
     alive: set[int] = set()
     most = 0
 
-    class Watched(frame_memory.HeldFrame):
+    class Watched(frame_window.HeldFrame):
         def __init__(self, frame: bags.RawFrame, quality: int) -> None:
             nonlocal most
             super().__init__(frame, quality)

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from collector.dataset.build_report import BuildReport
 from collector.dataset.builder import build_dataset
-from collector.dataset.config import BuildConfig, BuildReport
+from collector.dataset.config import BuildConfig
 from collector.dataset.schema import Sample, load_manifest, read_samples
 from collector.reasoning.consistency import Motion, measure_motion
 from collector.reasoning.parser import language_of

@@ -31,7 +31,7 @@ from collector.dataset.physical_ai import (  # noqa: E402
     build_physical_ai,
 )
 from collector.dataset.schema import load_manifest, read_samples  # noqa: E402
-from collector.reasoning.consistency import judge, measure_motion  # noqa: E402
+from collector.reasoning.consistency import check_claim, measure_motion  # noqa: E402
 from collector.reasoning.parser import parse_claim  # noqa: E402
 from tests.helpers.synthetic_bag import drive_course  # noqa: E402
 
@@ -142,7 +142,7 @@ def test_curve_scenes_become_the_same_samples(tmp_path: Path, data: Path) -> Non
         side = sample.bag.split("-")[1]
         assert sample.curve.label == sample.claim.lateral == side
         assert (sample.future[-1][1] > 0.0) == (side == "left")  # y left, as in base_link
-        assert judge(parse_claim(sample.reasoning), measure_motion(sample.future_array())).keep
+        assert check_claim(parse_claim(sample.reasoning), measure_motion(sample.future_array())).keep
         assert sample.speed_mps == pytest.approx(6.0, abs=1e-3) and sample.history[-1] == (0.0, 0.0, 0.0)
     # The pose is that at the picture's own time, and the picture is the one of that time.
     drive = drive_course(LEFT, 6.0)
