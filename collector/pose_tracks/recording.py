@@ -91,7 +91,7 @@ def read_recording(
         for topic, received_ns, message in bag.messages_of(wanted):
             if topic == odometry_topic:
                 yield None if message is None else odometry_row(received_ns, message)
-            elif hasattr(message, "longitudinal_velocity") and hasattr(message, "header"):
+            elif message is not None and hasattr(message, "longitudinal_velocity") and hasattr(message, "header"):
                 wheel.append((received_ns, header_stamp_ns(message), float(message.longitudinal_velocity)))
             elif topic == status_topic:
                 data = getattr(message, "data", None)

@@ -26,7 +26,7 @@ from collector.common.errors import MonoError
 from collector.common.run_folder import command_line
 from finetune.alpamayo.configuration import ALPAMAYO_1_5
 from finetune.evaluation.consistency import check_reasoning, summarise
-from finetune.evaluation.path_errors import path_errors
+from finetune.evaluation.metrics import path_errors
 from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA
 from finetune.pretraining.architecture import IMAGES, build_tokenizer, tiny_config
 from finetune.pretraining.shards import Shards, load_shards, patchify

@@ -145,7 +145,7 @@ def test_a_restarted_clock_begins_a_new_time(tmp_path: Path) -> None:
     later = 60 * SECOND
     second = [(name, received + later, data) for name, received, data in first]
     elsewhere = np.array([500.0, 0.0, 0.0])
-    for ns, pose, speed in zip(drive.stamps_ns.tolist(), drive.poses, drive.speeds_mps):
+    for ns, pose, speed in zip(drive.stamps_ns.tolist(), drive.poses, drive.speeds_mps, strict=True):
         second.append((ODOMETRY.name, ns + later + 1_000_000, odometry_cdr(ns, pose + elsewhere, speed)))
         # Not the truth, so that it can be told from the first half's reports, which have the same stamps.
         second.append((VELOCITY_STATUS.name, ns + later + 1_500_000, velocity_cdr(ns, speed + 1.0)))

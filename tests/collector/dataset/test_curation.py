@@ -110,7 +110,7 @@ def test_all_planted_contradictions_and_no_agreeing_text_are_quarantined(
     planted: dict[str, tuple[str, str]] = {}
     kinds: Counter[tuple[str, ...]] = Counter()
     with (tmp_path / "texts.jsonl").open("w", encoding="utf-8") as lines:
-        for number, (sample, motion) in enumerate(zip(samples, motions)):
+        for number, (sample, motion) in enumerate(zip(samples, motions, strict=True)):
             language, said, axis = ("en", "ja")[number // 2 % 2], motion, "none"
             if number % 2:
                 axis = ("lateral", "longitudinal")[number // 4 % 2]

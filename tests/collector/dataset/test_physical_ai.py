@@ -40,7 +40,7 @@ ROADS = {
     "0a-left": LEFT, "1b-straight": ((140, 0.0),), "2c-right": RIGHT, "3d-left": LEFT, "4e-torn": LEFT,
     "5f-cloud": LEFT,
 }  # fmt: skip
-CHUNKS = dict(zip(ROADS, (0, 0, 0, 1, 1, 2)))  # chunk 2 is not downloaded
+CHUNKS = dict(zip(ROADS, (0, 0, 0, 1, 1, 2), strict=True))  # chunk 2 is not downloaded
 CAMERA = "camera_front_wide_120fov"
 FPS = 30
 
@@ -153,7 +153,7 @@ def test_curve_scenes_become_the_same_samples(tmp_path: Path, data: Path) -> Non
         assert sample.future[-1][0] == pytest.approx(ahead, abs=1e-3)
         times = [int(Path(name).stem.rsplit("_", 1)[1]) for name in sample.frames]
         assert np.allclose(np.diff(times), 100_000_000, atol=2_000)
-        for name, ns in zip(sample.frames, times):
+        for name, ns in zip(sample.frames, times, strict=True):
             number = round((ns - 40_000_000) * FPS / 1e9)
             assert abs(float(cv2.imread(str(out / name)).mean()) - (20 + number % 200)) < 3.0
     manifest = load_manifest(out)

@@ -55,7 +55,7 @@ def noisy(rate_hz: int, noise_m: float, noise_rad: float) -> tuple[np.ndarray, n
 def track_of(
     stamps: np.ndarray, poses: np.ndarray, wheel_scale: float | None = None, smooth: str = "auto"
 ) -> PoseTrack:
-    rows = [OdometryRow(int(ns), int(ns), *pose, float("nan")) for ns, pose in zip(stamps, poses)]
+    rows = [OdometryRow(int(ns), int(ns), *pose, float("nan")) for ns, pose in zip(stamps, poses, strict=True)]
     wheel = None
     if wheel_scale is not None:
         true_ns, _, speed = lap()
@@ -134,7 +134,7 @@ def test_millimetres_of_noise_are_below_the_limit_and_the_limits_can_be_set() ->
     stamps, poses = noisy(50, 0.002, 0.002)
     assert not track_of(stamps, poses).report.smoothed
     strict = TrackConfig(clean_position_m=0.001)
-    rows = [OdometryRow(int(ns), int(ns), *pose, float("nan")) for ns, pose in zip(stamps, poses)]
+    rows = [OdometryRow(int(ns), int(ns), *pose, float("nan")) for ns, pose in zip(stamps, poses, strict=True)]
     assert build_track(rows, strict).report.smoothed
     with pytest.raises(MonoError, match="positive"):
         TrackConfig(clean_yaw_rad=0.0)
@@ -173,7 +173,7 @@ def test_a_wheel_speed_that_does_not_fit_is_not_believed() -> None:
     for scale in (0.0, 0.5, 1.3, -1.0, float("nan")):
         assert track_of(stamps, poses, wheel_scale=scale).report.speed_pieces == {"positions": 1}, scale
     speed = lap()[2][::2]
-    rows = [OdometryRow(int(ns), int(ns), *pose, v) for ns, pose, v in zip(stamps, poses, speed.tolist())]
+    rows = [OdometryRow(int(ns), int(ns), *pose, v) for ns, pose, v in zip(stamps, poses, speed.tolist(), strict=True)]
     assert build_track(rows).report.speed_pieces == {"odometry": 1}
 
 
@@ -182,7 +182,7 @@ def test_noise_is_no_teleport_but_a_teleport_is_one() -> None:
     config = TrackConfig(teleport_slack_m=0.5)
     poses[500, :2] += 30.0  # a single pose far off
     poses[1500:, 0] += 40.0  # the kart put elsewhere
-    rows = [OdometryRow(int(ns), int(ns), *pose, 5.0) for ns, pose in zip(stamps, poses)]
+    rows = [OdometryRow(int(ns), int(ns), *pose, 5.0) for ns, pose in zip(stamps, poses, strict=True)]
     track = build_track(rows, config)
     assert [piece.ends for piece in track.segments][:1] == [TELEPORT] and len(track.segments) == 2
     # (With slack that tight a pose beside a cut may go with it.)
