@@ -59,7 +59,7 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb(
                 "calibrate",
                 "collector.calibration.command:main",
-                "the camera's time lag and pitch, from a bag",
+                "the camera's time offset and pitch, from a bag",
                 "report",
             ),
             Verb("build", "collector.dataset.builder:main", "cut bags into samples whose reasoning and path agree"),

@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from collector.bags.reader import BagReader
 from collector.calibration.ego_motion import Motion, gray_image, motion_between
-from collector.calibration.fit import FitLimits, lag_grid
+from collector.calibration.fit import FitLimits, PitchFit, TimeOffsetFit, offset_grid
 from collector.calibration.intrinsics import read_intrinsics
-from collector.calibration.model import Intrinsics, intrinsics_of, undistorted
+from collector.calibration.model import Calibration, Intrinsics, intrinsics_of, undistorted
 from collector.common.errors import MonoError
-from collector.pose_tracks.tracks import NS, PoseTrack
+from collector.geometry.constants import NS_PER_S
+from collector.pose_tracks.tracks import PoseTrack
 from collector.ros.images import FrameError, RawFrame
 
 FloatArray = NDArray[np.float64]
@@ -27,7 +28,7 @@ Gray = NDArray[np.uint8]
 RUN_FRAMES = 50
 # Of a faster camera not every frame is looked at: within 33 ms a turn is lost in the noise.
 _SHORTEST_STEP_NS, _LONGEST_STEP_NS = 80_000_000, 300_000_000
-_HALF_WINDOW_NS = NS // 2  # speed and straightness are those of the second around a pair
+_HALF_WINDOW_NS = NS_PER_S // 2  # speed and straightness are those of the second around a pair
 _DEFAULT_HFOV_DEG = 90.0
 _LENSES = ("", "plumb_bob", "rational_polynomial")
 
@@ -40,7 +41,7 @@ class Pairs:
         start_ns, end_ns: (N,) header stamps.
         rotations: (N, 3) of the scene in optical axes, radians.
         pitches_rad: (N,) how far the optical axis looks down from the direction of travel.
-        odometry_turn_rad: (N, L) how far the kart turned left between both stamps minus each lag.
+        odometry_turn_rad: (N, L) how far the kart turned left between both stamps minus each offset.
         straight: (N,) on a straight, by the odometry.
         shown: the frame on a straight with the most features and its motion, for the plot.
         frames: frames looked at.
@@ -62,12 +63,28 @@ class Pairs:
     @property
     def seconds(self) -> FloatArray:
         """(N,) time between the two frames."""
-        return np.asarray((self.end_ns - self.start_ns) / NS, np.float64)
+        return np.asarray((self.end_ns - self.start_ns) / NS_PER_S, np.float64)
 
     def image_turn_rad(self, pitch_rad: float) -> FloatArray:
         """(N,) how far the camera turned left about the vertical, given its pitch."""
         turn = self.rotations[:, 1] * np.cos(pitch_rad) + self.rotations[:, 2] * np.sin(pitch_rad)
         return np.asarray(turn, np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a bag told: the calibration, what it rests on, and why the rest could not be told.
+
+    Attributes:
+        offset, pitch: None where refused.
+        refused: a sentence per estimate that could not be made.
+    """
+
+    calibration: Calibration
+    pairs: Pairs
+    offset: TimeOffsetFit | None
+    pitch: PitchFit | None
+    refused: tuple[str, ...]
 
 
 def read_pairs(
@@ -87,7 +104,7 @@ def read_pairs(
         bag: opened; topic: its camera; info_topic: its CameraInfo, by default the one beside the camera.
         hfov_deg: horizontal field of view in place of the CameraInfo.
         track: the kart's poses.
-        limits: the lags searched, and what a straight is.
+        limits: the offsets searched, and what a straight is.
         max_frames: frames to look at, in runs spread over the bag.
         min_speed_mps: slower moments are passed over.
         show_progress: with a bar.
@@ -95,7 +112,7 @@ def read_pairs(
     Raises:
         MonoError: intrinsics that are none, or not a single frame that can be decoded.
     """
-    kart = _KartMotion(track, lag_grid(limits))
+    kart = _KartMotion(track, offset_grid(limits))
     intrinsics: Intrinsics | None = None
     shown: tuple[Gray, Motion] | None = None
     last: tuple[RawFrame, Gray] | None = None
@@ -103,7 +120,7 @@ def read_pairs(
     reasons: Counter[str] = Counter()
     seen = 0
     for frame in _chosen(bag, topic, max_frames, show_progress):
-        if frame is None or (last is not None and frame.stamp_ns - last[0].stamp_ns < -NS):
+        if frame is None or (last is not None and frame.stamp_ns - last[0].stamp_ns < -NS_PER_S):
             last = None  # the end of a run, a message that cannot be read, or a clock that has restarted
         if frame is None or (last is not None and frame.stamp_ns - last[0].stamp_ns < _SHORTEST_STEP_NS):
             continue
@@ -137,13 +154,13 @@ def read_pairs(
         raise MonoError(
             f"none of {seen} frames of {topic} in {bag.path} can be decoded", "JPEG, PNG or a raw image", "record again"
         )
-    starts, ends, rotations, pitches, turns, straight = zip(*rows) if rows else [()] * 6
+    starts, ends, rotations, pitches, turns, straight = zip(*rows, strict=True) if rows else [()] * 6
     return Pairs(
         np.array(starts, np.int64),
         np.array(ends, np.int64),
         np.array(rotations, np.float64).reshape(-1, 3),
         np.array(pitches, np.float64),
-        np.array(turns, np.float64).reshape(-1, len(kart.lags_ns)),
+        np.array(turns, np.float64).reshape(-1, len(kart.offsets_ns)),
         np.array(straight, bool),
         shown,
         seen,
@@ -196,7 +213,7 @@ def _intrinsics(
 
 @dataclass(frozen=True)
 class _Moved:
-    """The kart around a pair of frames: (L,) turns per lag, speed, and the faster of two half seconds' yaw rates."""
+    """The kart around a pair of frames: (L,) turns per offset, speed, the faster of two half seconds' yaw rates."""
 
     turns_rad: FloatArray
     speed_mps: float
@@ -206,29 +223,29 @@ class _Moved:
 class _KartMotion:
     """Looks up turns, speed and straightness in a pose track."""
 
-    def __init__(self, track: PoseTrack, lags_s: FloatArray) -> None:
+    def __init__(self, track: PoseTrack, offsets_s: FloatArray) -> None:
         self._track = track
-        self.lags_ns = np.round(lags_s * NS).astype(np.int64)
-        self._reach_ns = max(int(self.lags_ns[-1]), _HALF_WINDOW_NS)
-        self._yaws = [np.unwrap(piece.poses[:, 2]) for piece in track.pieces]
+        self.offsets_ns = np.round(offsets_s * NS_PER_S).astype(np.int64)
+        self._reach_ns = max(int(self.offsets_ns[-1]), _HALF_WINDOW_NS)
+        self._yaws = [np.unwrap(piece.poses[:, 2]) for piece in track.segments]
 
     def between(self, before: RawFrame, after: RawFrame) -> _Moved | None:
         """None where the poses do not reach far enough around the two frames."""
-        index = self._track.piece_at(before.stamp_ns, self._track.epoch_at(before.received_ns))
+        index = self._track.segment_at(before.stamp_ns, self._track.epoch_at(before.received_ns))
         if isinstance(index, str):
             return None
-        piece, yaws = self._track.pieces[index], self._yaws[index]
+        piece, yaws = self._track.segments[index], self._yaws[index]
         first_ns, last_ns = piece.stamps_ns[0], piece.stamps_ns[-1]
         if before.stamp_ns - self._reach_ns < first_ns or after.stamp_ns + self._reach_ns > last_ns:
             return None
         # Relative to the pair: nanoseconds since 1970 lose their low bits as float64.
-        around = before.stamp_ns - self._reach_ns - NS, after.stamp_ns + self._reach_ns + NS
+        around = before.stamp_ns - self._reach_ns - NS_PER_S, after.stamp_ns + self._reach_ns + NS_PER_S
         near = slice(*np.searchsorted(piece.stamps_ns, around).tolist())
         times = (piece.stamps_ns[near] - before.stamp_ns).astype(np.float64)
         step_ns = after.stamp_ns - before.stamp_ns
-        turns = np.interp(step_ns - self.lags_ns, times, yaws[near]) - np.interp(-self.lags_ns, times, yaws[near])
+        turns = np.interp(step_ns - self.offsets_ns, times, yaws[near]) - np.interp(-self.offsets_ns, times, yaws[near])
         window = step_ns / 2.0 + np.array([-_HALF_WINDOW_NS, 0.0, _HALF_WINDOW_NS])
         yaw = np.interp(window, times, yaws[near])
         x, y = (np.interp(window[[0, 2]], times, piece.poses[near, axis]) for axis in (0, 1))
-        speed_mps = float(np.hypot(x[1] - x[0], y[1] - y[0])) * NS / (2 * _HALF_WINDOW_NS)
-        return _Moved(turns, speed_mps, float(np.abs(np.diff(yaw)).max()) * NS / _HALF_WINDOW_NS)
+        speed_mps = float(np.hypot(x[1] - x[0], y[1] - y[0])) * NS_PER_S / (2 * _HALF_WINDOW_NS)
+        return _Moved(turns, speed_mps, float(np.abs(np.diff(yaw)).max()) * NS_PER_S / _HALF_WINDOW_NS)

@@ -30,7 +30,13 @@ Found = tuple[str, object, str]  # normalised name, value, place
 def normalised(name: str) -> str:
     name = UNITS.sub("", name.lower().strip("_").removeprefix("default_"))
     for other, word in SYNONYMS:
-        name = word if name == other else name.removesuffix(other) + word if name.endswith(other) and "_" in other[:1] else name
+        name = (
+            word
+            if name == other
+            else name.removesuffix(other) + word
+            if name.endswith(other) and "_" in other[:1]
+            else name
+        )
     return name
 
 
@@ -115,7 +121,10 @@ def test_no_default_is_written_twice() -> None:
         ("class C:\n    gain: float = 0.62", "def steer(angle, *, gain=0.62): ..."),
         ("STEP_NS = 100", "_STEP_NS = 100"),
         ("STEPS, SIZE = 64, 7", "def cut(steps: int = 64): ..."),
-        ("class C:\n    gain: float = argument(0.62, 'of the kart')", "class D:\n    gain: float = field(default=0.62)"),
+        (
+            "class C:\n    gain: float = argument(0.62, 'of the kart')",
+            "class D:\n    gain: float = field(default=0.62)",
+        ),
         ("class C:\n    policy: str = 'a:B'", "DEFAULT_POLICY = 'a:B'"),
     ],
 )
@@ -124,7 +133,8 @@ def test_a_planted_duplicate_is_found(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", ["class D:\n    gain: float = C.gain", "class D:\n    gain: float = 0.0", "class D:\n    again: float = 0.62"]
+    "other",
+    ["class D:\n    gain: float = C.gain", "class D:\n    gain: float = 0.0", "class D:\n    again: float = 0.62"],
 )
 def test_a_reference_is_no_duplicate(other: str) -> None:
     assert not duplicates([*found_in("class C:\n    gain: float = 0.62", "one.py"), *found_in(other, "other.py")])
