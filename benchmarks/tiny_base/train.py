@@ -1,11 +1,11 @@
-"""Train the tiny base on rigs of two to four cameras: the experiment's stand-in for NVIDIA's pre-training.
+r"""Train the tiny base on rigs of two to four cameras: the experiment's stand-in for NVIDIA's pre-training.
 
 A maintainer's job on a GPU; its result lies in ``finetune/tiny_base``, whose README names the commands and the seeds:
 
     python -m benchmarks.tiny_base.render --out DATA --courses 416 --episodes 3
     python -m benchmarks.tiny_base.train --data DATA --out FIRST --steps 5462
-    python -m benchmarks.tiny_base.train --data DATA --init FIRST --out MODEL --steps 4479 --learning-rate 6e-4 \\
-        --small-rigs 0.7
+    python -m benchmarks.tiny_base.train --data DATA --out MODEL --init FIRST --steps 4479 \
+        --learning-rate 6e-4 --small-rigs 0.7
 
 The schedule counts steps and every draw follows from the seed, so on one kind of machine the command gives the same
 weights again: ``training.jsonl`` holds their SHA-256 on the way.
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -33,10 +34,12 @@ from benchmarks.tiny_base.shards import Shards, load_shards, patchify
 from collector.common.run_folder import command_line
 from finetune.alpamayo.flow_matching import horizon_weights, interpolate, sample_times
 from finetune.alpamayo.generation import generate
+from finetune.alpamayo.model import AlpamayoR1, VisionFeatures
 from finetune.checkpoint import LoadedModel, load_model, new_model, save_model
 from finetune.evaluation.consistency import check_reasoning, summarise
 from finetune.evaluation.metrics import path_errors
 from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA
+from finetune.processing.processor import Processor
 from finetune.training.loop import row_order
 from finetune.training.loss import draws
 from finetune.training.settings import LoopSettings, learning_rate_factor
@@ -136,14 +139,14 @@ class Prompts:
         return ids, mask, labels
 
 
-def encode_prompts(shards: Shards, processor: Any, tokens_per_image: int, device: torch.device) -> Prompts:
+def encode_prompts(shards: Shards, processor: Processor, tokens_per_image: int, device: torch.device) -> Prompts:
     """Prompts of all samples through the processor's own builder; the images add only their placeholders."""
     rows, learned, silent = [], [], []
     counts = [tokens_per_image] * (len(FULL_RIG) * FRAMES_PER_CAMERA)
     for history, text in zip(tqdm(shards.history, desc="prompts", unit="sample"), shards.reasoning, strict=True):
         words = processor.history_ids(history)
-        ids, count = processor.prompt.build(counts, words, text)
-        rows.append(ids)
+        row, count = processor.prompt.build(counts, words, text)
+        rows.append(row)
         learned.append(count)
         silent.append(processor.prompt.build(counts, words, "")[0])
 
@@ -163,7 +166,7 @@ def encode_prompts(shards: Shards, processor: Any, tokens_per_image: int, device
     return Prompts(ids, lengths, labels, silent_ids, silent_lengths, images_at, tokens_per_image + 2)
 
 
-def pretrain_projection(model: Any, actions: Tensor, config: BaseConfig) -> float:
+def pretrain_projection(model: AlpamayoR1, actions: Tensor, config: BaseConfig) -> float:
     """Teach ``action_in_proj`` to keep x_t readable before anything else trains.
 
     The block sees noisy actions only through Fourier features whose lowest frequency is 1, so values beyond half a
@@ -199,7 +202,7 @@ def pretrain_projection(model: Any, actions: Tensor, config: BaseConfig) -> floa
 class BaseTrainer:
     """Samples of the shards through the model: images to patches on the device, losses, and plans to judge."""
 
-    def __init__(self, model: Any, processor: Any, shards: Shards, config: BaseConfig) -> None:
+    def __init__(self, model: AlpamayoR1, processor: Processor, shards: Shards, config: BaseConfig) -> None:
         self.model, self.processor, self.shards, self.settings = model, processor, shards, config.loop
         self.device = torch.device(config.device)
         rows, columns = IMAGES.resize_height_px or 0, IMAGES.resize_width_px or 0
@@ -212,7 +215,7 @@ class BaseTrainer:
             future = torch.from_numpy(shards.future).to(self.device)
             self.actions = model.action_space.traj_to_action(history, future).float()
 
-    def see(self, chosen: Tensor, rig: Rig) -> tuple[Any, Tensor]:
+    def see(self, chosen: Tensor, rig: Rig) -> tuple[VisionFeatures, Tensor]:
         """Image features of samples as one rig sees them, and the grids of all images."""
         images = self.shards.images(chosen, rig)
         grids = self.grid.expand(len(images), 3)
@@ -269,33 +272,9 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def train_base(config: BaseConfig) -> dict[str, Any]:
-    """Train and save the base; returns the metrics that lie beside it."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
-    torch.manual_seed(config.seed)
-    device, settings = torch.device(config.device), config.loop
-    shards = load_shards(config.data, device, config.seed)
-    if config.init is not None:
-        loaded = load_model(config.init, dtype=torch.float32, device=device)
-    else:
-        tokenizer = build_tokenizer(shards.reasoning)
-        loaded = new_model(tiny_config(tokenizer), tokenizer, images=IMAGES, seed=config.seed, device=device)
-    model: Any = loaded.model
-    trainer = BaseTrainer(model, loaded.processor, shards, config)
-    course_of = shards.course.cpu().numpy()
-    held_out = np.isin(course_of, np.unique(course_of)[-config.validation_courses :])
-    train, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-    keep = np.linspace(0, len(validation) - 1, min(VALIDATION_SAMPLES, len(validation))).astype(int)
-    print(f"{len(train)} training samples, {len(keep)} for validation", flush=True)
-
-    model.train()
-    projection_error = None
-    if config.init is None:
-        projection_error = pretrain_projection(model, trainer.actions, config)
-        print(f"action_in_proj reads noisy actions with weighted error {projection_error:.4f}", flush=True)
+def run_steps(trainer: BaseTrainer, train: NDArray[np.int64], config: BaseConfig) -> AlpamayoR1:
+    """The optimiser steps over the samples ``train``; returns the weights' average and writes training.jsonl."""
+    model, device, settings = trainer.model, trainer.device, trainer.settings
     average = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(
         model.parameters(),
@@ -305,8 +284,7 @@ def train_base(config: BaseConfig) -> dict[str, Any]:
         fused=device.type == "cuda",
     )
     order, chooser = row_order(len(train), settings.batch_size, settings.seed), np.random.default_rng(settings.seed)
-    config.out.mkdir(parents=True, exist_ok=True)
-    began, sums = time.perf_counter(), torch.zeros(2, device=device)
+    sums = torch.zeros(2, device=device)
     with (config.out / "training.jsonl").open("w") as log:
         for step in tqdm(range(settings.steps), "train base", unit="step", mininterval=5, dynamic_ncols=True):
             rate = settings.learning_rate * learning_rate_factor(step, settings)
@@ -333,6 +311,39 @@ def train_base(config: BaseConfig) -> dict[str, Any]:
                 line = {key: round(value, 6) for key, value in line.items()}
                 log.write(json.dumps({**line, "weights_sha256": weights_hash(model)}) + "\n")
                 log.flush()
+    return average
+
+
+def train_base(config: BaseConfig) -> dict[str, Any]:
+    """Train and save the base; returns the metrics that lie beside it."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.manual_seed(config.seed)
+    device = torch.device(config.device)
+    shards = load_shards(config.data, device, config.seed)
+    if config.init is not None:
+        loaded = load_model(config.init, dtype=torch.float32, device=device)
+    else:
+        tokenizer = build_tokenizer(shards.reasoning)
+        loaded = new_model(tiny_config(tokenizer), tokenizer, images=IMAGES, seed=config.seed, device=device)
+    model = loaded.model
+    trainer = BaseTrainer(model, loaded.processor, shards, config)
+    course_of = shards.course.cpu().numpy()
+    held_out = np.isin(course_of, np.unique(course_of)[-config.validation_courses :])
+    train, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    keep = np.linspace(0, len(validation) - 1, min(VALIDATION_SAMPLES, len(validation))).astype(int)
+    print(f"{len(train)} training samples, {len(keep)} for validation", flush=True)
+
+    model.train()
+    projection_error = None
+    if config.init is None:
+        projection_error = pretrain_projection(model, trainer.actions, config)
+        print(f"action_in_proj reads noisy actions with weighted error {projection_error:.4f}", flush=True)
+    config.out.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    average = run_steps(trainer, train, config)
     seconds = time.perf_counter() - began
     trainer.model = average
     save_model(LoadedModel(average, loaded.processor, loaded.config), config.out, dtype=torch.bfloat16)
