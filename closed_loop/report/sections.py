@@ -20,7 +20,7 @@ from collector.common.errors import MonoError
 from collector.dataset.gallery import cards_html, make_cards
 from collector.dataset.schema import load_manifest
 from collector.dataset.statistics import count_rows, survey_dataset
-from finetune.evaluation.tables import verdict_texts
+from finetune.evaluation.tables import in_todays_words, verdict_texts
 
 # What `evaluate` draws, in the order shown.
 OPEN_LOOP_PLOTS = {
@@ -35,7 +35,7 @@ OPEN_LOOP_PLOTS = {
 
 def open_loop(folder: Path) -> dict[str, Any]:
     """The open-loop table of an evaluation: ``variants`` -> means, ``by_label``, ``consistency``."""
-    metrics = read_json(folder / "metrics.json")
+    metrics = in_todays_words(read_json(folder / "metrics.json"))
     variants = metrics.get("variants")
     if not isinstance(variants, dict) or not variants:
         raise MonoError(f"{folder / 'metrics.json'} has no variants", "the run folder of evaluate")
