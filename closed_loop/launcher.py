@@ -18,10 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from closed_loop.launch_arguments import help_text, parse_command
+from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
+from collector.common.arguments import Arguments, Value
 from collector.common.errors import MonoError
+from collector.common.run_folder import command_line
 from collector.ros.message_packages import message_class
-from collector.ros.parameters import MAIN_NODE, NODE_MODULES, NodeName, Value, Verb, parameter_values
+from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, SimulateConfig, parameter_values
 from collector.ros.topics import CONTROL_CMD
 
 _POLL_S = 0.1
@@ -42,32 +44,28 @@ class Patience:
 
 def main_record(argv: list[str]) -> int:
     """Verb ``record``."""
-    return run("record", argv)
+    return run(command_line(RecordConfig, argv, "alpamayo-mono record"), RECORD_NODE)
 
 
 def main_drive(argv: list[str]) -> int:
     """Verb ``drive``."""
-    return run("drive", argv)
+    return run(command_line(DriveConfig, argv, "alpamayo-mono drive"), DRIVE_NODE)
 
 
 def main_simulate(argv: list[str]) -> int:
     """Verb ``simulate``."""
-    return run("simulate", argv)
+    return run(command_line(SimulateConfig, argv, "alpamayo-mono simulate"), SIMULATE_NODE)
 
 
-def run(verb: Verb, argv: Sequence[str]) -> int:
-    """Parse the command line, start the verb's nodes, wait for their end.
+def run(config: Arguments, main: Program) -> int:
+    """Start a verb's nodes and wait for their end.
 
     Returns:
         0 when every node ended well, else the worst exit code (128 + number for a death by signal).
 
     Raises:
-        MonoError: bad arguments, or no ROS in this Python.
+        MonoError: no ROS in this Python.
     """
-    if {"-h", "--help"} & set(argv):
-        print(help_text(verb))
-        return 0
-    values = parse_command(verb, argv)
     if importlib.util.find_spec("rclpy") is None:
         raise MonoError(
             "rclpy cannot be imported",
@@ -77,19 +75,19 @@ def run(verb: Verb, argv: Sequence[str]) -> int:
     # A first build of the messages takes half a minute: do it once here, before any node's patience starts to run.
     message_class(CONTROL_CMD.type)
 
-    nodes: list[NodeName] = [MAIN_NODE[verb]]
+    programs = [main]
     environment = {"PYTHONUNBUFFERED": "1", **os.environ}
-    if values.get("simulator"):
-        nodes.append("simulator")
+    if getattr(config, "simulator", False):
+        programs.append(SIMULATOR_BESIDE)
         # All our processes are on this machine: stay off the network unless the user has said otherwise.
         environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    commands = {node: node_command(node, parameter_values(verb, node, values)) for node in nodes}
-    return supervise(commands, MAIN_NODE[verb], environment)
+    commands = {each.name: node_command(each, parameter_values(each, config)) for each in programs}
+    return supervise(commands, main.name, environment)
 
 
-def node_command(node: NodeName, parameters: Mapping[str, Value]) -> list[str]:
+def node_command(program: Program, parameters: Mapping[str, Value]) -> list[str]:
     """The command line that runs a node with its ROS parameters."""
-    command = [sys.executable, "-m", NODE_MODULES[node], "--ros-args"]
+    command = [sys.executable, "-m", program.module, "--ros-args"]
     for name, value in parameters.items():
         # JSON is YAML with the type made plain: "2026" stays a text, 5.0 a float, true a boolean.
         command += ["-p", f"{name}:={json.dumps(value)}"]
@@ -97,13 +95,10 @@ def node_command(node: NodeName, parameters: Mapping[str, Value]) -> list[str]:
 
 
 def supervise(
-    commands: Mapping[NodeName, Sequence[str]],
-    main: NodeName,
-    environment: Mapping[str, str],
-    patience: Patience = Patience(),
+    commands: Mapping[str, Sequence[str]], main: str, environment: Mapping[str, str], patience: Patience = Patience()
 ) -> int:
     """Run processes until the main one ends; then end the others. See :func:`run` for the exit code."""
-    children: dict[NodeName, subprocess.Popen[bytes]] = {}
+    children: dict[str, subprocess.Popen[bytes]] = {}
     with _signals() as received:
         try:
             # Others first: a simulator needs seconds to its first frame. A session of their own keeps the terminal's

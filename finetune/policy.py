@@ -16,12 +16,24 @@ from collector.common.errors import MonoError
 from collector.geometry import constants
 
 CameraMode = Literal["mono", "mono-4frames", "four", "mono-padded"]
+FrontMode = Literal["mono", "mono-4frames", "mono-padded"]  # what one front camera can give
 CAMERA_MODES: tuple[str, ...] = get_args(CameraMode)
 
 # The order in which Alpamayo-R1 sees its cameras (its indices 0, 1, 2, 6; camera-major, oldest frame first).
 CAMERA_ORDER = ("cross_left", "front", "cross_right", "front_tele")
 FRAMES_PER_CAMERA = constants.FRAME_STEPS
 HISTORY_STEPS, FUTURE_STEPS, STEP_S = constants.HISTORY_STEPS, constants.FUTURE_STEPS, constants.STEP_S
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """How Alpamayo plans unless told otherwise; see :class:`finetune.alpamayo_policy.AlpamayoPolicy`."""
+
+    cameras: FrontMode = "mono"
+    flow_steps: int = 10
+    noise_temperature: float = 0.0
+    reasoning: bool = True
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,13 @@
 """Record front frames and poses to a bag: ``ros2 launch collector record.launch.py out:=runs/lap``."""
 
+from launch import LaunchDescription
+
 from collector.ros.launching import describe
+from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, SimulatorParameters
 
 
-def generate_launch_description():
+def generate_launch_description() -> LaunchDescription:
     """Called by ``ros2 launch``; ``--show-args`` lists the arguments."""
-    return describe("record")
+    # By name: recording must not need the driver's packages.
+    simulator = Program("simulator", "closed_loop.simulator.node", SimulatorParameters)
+    return describe(RecordConfig, RECORD_NODE, simulator)

@@ -19,18 +19,24 @@ from typing import Annotated, Any
 
 import tyro
 
+from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.comparison.runs import VARIANTS, RunSettings, RunStore, Variant, drive_run, run_key
 from closed_loop.comparison.table import assemble, rich_table, write_table
 from closed_loop.control.controller import ControllerConfig
+from closed_loop.control.driver import DriverConfig
+from closed_loop.control.faults import Faults
 from closed_loop.course.design import course_named
+from closed_loop.simulator.expert import ExpertConfig
+from collector.common.cpu import core_count
 from collector.common.errors import MonoError
-from collector.common.run_folder import command_line, git_commit, hash_path, open_run
+from collector.common.run_folder import command_line, hash_path, hash_sources, open_run
 from finetune import TINY_BASE
 from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.model_files.location import resolve_model
 from finetune.policy import Policy
 
 NAMES = tuple(VARIANTS)
+DEFAULTS = RunSettings()
 
 
 @dataclass(frozen=True)
@@ -66,22 +72,22 @@ class CompareConfig:
     model: Path = TINY_BASE
     adapter: Path | None = None
     courses: tuple[str, ...] = ("city", "city-mirror", "random:9001")
-    starts: int = 3
-    laps: float = 1.0
+    starts: int = DEFAULTS.starts
+    laps: float = RolloutConfig.laps
     variants: tuple[str, ...] = ()
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/compare")
     reference: str = ""
     device: str = "cpu"
     jobs: int = 0
-    replan_s: float = 0.2
-    latency_s: float = 0.15
+    replan_s: float = DriverConfig.replan_s
+    latency_s: float = DEFAULTS.rollout.faults.latency_s
     flow_steps: int = 10
     noise_temperature: float = 0.0
     reasoning: bool = True
     max_speed_mps: float = 0.0
-    max_off_track: int = 5
-    steering_gain: float = 0.62
-    seed: int = 0
+    max_off_track: int = RolloutConfig.max_off_track
+    steering_gain: float = ControllerConfig.steering_gain
+    seed: int = DEFAULTS.seed
     fresh: bool = False
 
     def __post_init__(self) -> None:
@@ -111,8 +117,7 @@ class CompareConfig:
 
     def _adapted(self) -> str:
         """The variant that drives the adapter with the cameras it was trained for."""
-        assert self.adapter is not None
-        cameras = adapter_facts(self.adapter).cameras
+        cameras = adapter_facts(self.adapter).cameras if self.adapter else ""
         fitting = [name for name, variant in VARIANTS.items() if variant.adapted and variant.cameras == cameras]
         return fitting[0] if fitting else "adapter-mono"
 
@@ -120,17 +125,15 @@ class CompareConfig:
 def settings_of(config: CompareConfig) -> RunSettings:
     """What decides a run besides its driver."""
     limit = config.max_speed_mps or None
-    return RunSettings(
-        config.starts,
-        config.laps,
-        config.reference,
-        config.replan_s,
-        config.latency_s,
-        limit or 5.0,
-        config.max_off_track,
-        config.seed,
-        ControllerConfig(steering_gain=config.steering_gain, max_speed_mps=limit),
+    controller = ControllerConfig(steering_gain=config.steering_gain, max_speed_mps=limit)
+    rollout = RolloutConfig(
+        laps=config.laps,
+        driver=DriverConfig(replan_s=config.replan_s, controller=controller),
+        faults=Faults(latency_s=config.latency_s),
+        max_off_track=config.max_off_track,
     )
+    expert = ExpertConfig(max_speed_mps=limit) if limit else ExpertConfig()
+    return RunSettings(config.starts, config.reference, config.seed, rollout, expert)
 
 
 def make_policy(config: CompareConfig, variant: Variant) -> Policy | None:
@@ -186,12 +189,12 @@ def compare(
     inputs = [config.model, *([config.adapter] if config.adapter else [])]
     run = open_run(config.out, config, inputs=inputs)
     store, settings = RunStore(run.folder), settings_of(config)
-    commit = (git_commit() or "").replace("+changes", "")
+    code = hash_sources()
     model_hash, adapter_hash = hash_path(config.model), hash_path(config.adapter) if config.adapter else None
     rows: dict[int, dict[str, Any]] = {}
     jobs: list[_Job] = []
     for variant in config.chosen:
-        driver: dict[str, Any] = {"commit": commit}
+        driver: dict[str, Any] = {"code": code}
         if variant.role != "expert":
             driver |= {
                 "model": model_hash,
@@ -227,7 +230,7 @@ def _run(
     """Drive the jobs, side by side where that helps, with one bar over all of them."""
     from tqdm import tqdm
 
-    workers = config.jobs or (1 if config.device != "cpu" else _cores())
+    workers = config.jobs or (1 if config.device != "cpu" else core_count())
     workers = min(workers, len(jobs))
     bar = tqdm(
         total=float(len(jobs)),
@@ -264,11 +267,8 @@ def _run(
                 by_index = {job.index: job for job in jobs}
                 while pending:
                     done, _unfinished = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                    while True:
-                        try:
-                            index, share = channel.get_nowait()
-                        except queue.Empty:
-                            break
+                    while not channel.empty():
+                        index, share = channel.get()
                         moved(by_index[index], share, scale=0.99)
                     for future in done:
                         job = pending.pop(future)
@@ -297,18 +297,12 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _cores() -> int:
-    """CPU cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 def _work(
     config: CompareConfig,
     settings: RunSettings,
     job: _Job,
     policies: Callable[[CompareConfig, Variant], Policy | None],
-    channel: Any,
+    channel: queue.Queue[tuple[int, float]],
 ) -> tuple[dict[str, Any], list[Any]]:
     """One run in a worker process."""
     if job.variant.role != "expert":
@@ -330,7 +324,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     console.print(rich_table(metrics, console.width))
     console.print(metrics["definitions"]["deviation"], style="dim")
-    console.print(metrics["honesty"])
+    console.print(metrics["disclaimer"])
     print(f"run folder: {config.out}")
     return 0
 

@@ -4,59 +4,40 @@ Pure numpy. Lateral error is that of the rear axle's middle, positive left of th
 :mod:`collector.geometry.curvature` finds on the line itself. Rates are weighted by distance driven, so that a kart that
 crawls or stands does not fill the table with its easiest place.
 
-Nothing is left out to look better: a drive that leaves the road keeps its deviation up to the moment it was put
-back, the event is counted, and the lap it happened on is not a finished lap.
+Nothing is left out to look better: a drive that leaves the road keeps its deviation up to the moment it was reset,
+the event is counted, and the lap it happened on is not a finished lap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from closed_loop.control.kart import KART
+from closed_loop.control.off_track import BACK_ON_ROAD_S, OffTrackEvents, beyond_edges
 from closed_loop.course.course import Course
-from closed_loop.simulator.vehicle import VehicleParams, footprint
 from collector.common.errors import MonoError
-from collector.geometry.curvature import (
-    DEFAULT_THRESHOLDS,
-    CurveSegment,
-    CurveThresholds,
-    curvature_profile,
-    find_curves,
-)
+from collector.geometry.curvature import CurveSegment, curvature_profile, find_curves
 
 FloatArray = NDArray[np.float64]
 
 # Projections of neighbouring samples share one hint; this much travel is well within the hint's reach.
 _HINT_EVERY_M = 5.0
+# A curve counts so much earlier and later than it bends.
+CURVE_MARGIN_M = 2.0
 
 DEFINITIONS = (
     "Lateral deviation: signed distance of the rear axle's middle from the named reference line, left positive. "
-    "On curves: where the reference bends with a radius under 25 m, extended 2 m at both ends. "
-    "RMS and p95 are weighted by distance driven. Off-track: a corner of the 2.064 x 1.30 m kart beyond the road's "
-    "edge; one event lasts until the kart is wholly back for 0.5 s or is put back. A finished lap is driven from "
-    "start to start without being put back."
+    f"On curves: where the reference bends with a radius under 25 m, extended {CURVE_MARGIN_M:g} m at both ends. "
+    "RMS and p95 are weighted by distance driven. Off-track: a corner of the "
+    f"{KART.front_m + KART.rear_m:.3f} x {KART.width_m:.2f} m kart beyond the road's edge; one event lasts until the "
+    f"kart is wholly back for {BACK_ON_ROAD_S:g} s or is reset. A finished lap is driven from start to start without a "
+    "reset."
 )
-
-
-@dataclass(frozen=True)
-class DeviationConfig:
-    """How to measure.
-
-    Attributes:
-        curve_margin_m: a curve counts this much earlier and later than it bends.
-        back_on_road_s: so long the kart must be wholly on the road before a new event can begin.
-        thresholds: which bends are curves.
-        vehicle: the kart's outline.
-    """
-
-    curve_margin_m: float = 2.0
-    back_on_road_s: float = 0.5
-    thresholds: CurveThresholds = DEFAULT_THRESHOLDS
-    vehicle: VehicleParams = field(default_factory=VehicleParams)
 
 
 @dataclass(frozen=True)
@@ -96,7 +77,7 @@ class Deviation:
         progress_m: distance gained along the road since the start, laps added up.
         curves: the reference's curves; number n is ``curves[n - 1]``.
         events: each time the kart left the road.
-        recovered_s: times at which the kart was put back on the road.
+        resets_s: times at which the kart was placed on the line again.
         laps_asked, laps_finished: see :data:`DEFINITIONS`.
     """
 
@@ -114,7 +95,7 @@ class Deviation:
     progress_m: FloatArray
     curves: tuple[CurveSegment, ...]
     events: tuple[OffTrackEvent, ...]
-    recovered_s: tuple[float, ...]
+    resets_s: tuple[float, ...]
     laps_asked: int
     laps_finished: int
 
@@ -127,16 +108,15 @@ class Deviation:
             "lateral_m": self.lateral_m,
             "curve": self.curve,
             "off_track": self.off_track,
-            "recovered_s": np.array(self.recovered_s, np.float64),
+            "recovered_s": np.array(self.resets_s, np.float64),
             "event_xy": np.array([(event.x_m, event.y_m) for event in self.events], np.float64).reshape(-1, 2),
             "event_station_m": np.array([event.station_m for event in self.events], np.float64),
         }
 
 
-def reference_curves(reference: Course, thresholds: CurveThresholds = DEFAULT_THRESHOLDS) -> tuple[CurveSegment, ...]:
+def reference_curves(reference: Course) -> tuple[CurveSegment, ...]:
     """The curves of a reference line in driving order, by the one labeller."""
-    s_m, curvature_1pm = curvature_profile(reference.xy, closed=reference.closed, thresholds=thresholds)
-    return find_curves(s_m, curvature_1pm, closed=reference.closed, thresholds=thresholds)
+    return find_curves(*curvature_profile(reference.xy, closed=reference.closed), closed=reference.closed)
 
 
 def measure(
@@ -145,9 +125,8 @@ def measure(
     road: Course,
     reference: Course | None = None,
     *,
-    recovered_s: Sequence[float] = (),
+    resets_s: Sequence[float] = (),
     laps_asked: int = 1,
-    config: DeviationConfig | None = None,
 ) -> Deviation:
     """Measure a drive.
 
@@ -156,14 +135,13 @@ def measure(
         poses: (T, 3) poses of the rear axle in the map.
         road: whose edges count.
         reference: the line to measure from; None takes the road's own centreline.
-        recovered_s: times at which the kart was put back on the road; the jump is no driving.
+        resets_s: times at which the kart was placed on the line again; the jump is no driving.
         laps_asked: laps the drive was meant to do.
-        config: how to measure.
 
     Raises:
         MonoError: fewer than two samples, shapes that do not fit, non-finite poses, or times that go back.
     """
-    config, line = config or DeviationConfig(), reference or road
+    line = reference or road
     times, places = np.asarray(t_s, np.float64), np.asarray(poses, np.float64)
     if times.ndim != 1 or places.shape != (len(times), 3) or len(times) < 2:
         raise MonoError(
@@ -174,21 +152,20 @@ def measure(
     if not np.isfinite(places).all() or (np.diff(times) < 0.0).any():
         raise MonoError("a drive with poses that are not finite, or times that go back", "a time-ordered drive")
     step_m = np.linalg.norm(np.diff(places[:, :2], axis=0, prepend=places[:1, :2]), axis=1)
-    put_back = np.zeros(len(times), bool)
-    for moment in recovered_s:
-        put_back[min(int(np.searchsorted(times, moment - 1e-6)), len(times) - 1)] = True
-    step_m[put_back] = 0.0
-    hops = put_back.copy()
-    hops[0] = True
+    resets = np.zeros(len(times), bool)
+    for moment in resets_s:
+        resets[min(int(np.searchsorted(times, moment - 1e-6)), len(times) - 1)] = True
+    step_m[resets] = 0.0
+    breaks = resets.copy()
+    breaks[0] = True
 
-    station_m, lateral_m = _project_in_order(line, places[:, :2], step_m, hops)
-    road_m = station_m if line is road else _project_in_order(road, places[:, :2], step_m, hops)[0]
-    curves = reference_curves(line, config.thresholds)
-    curve = curve_at(station_m, curves, line.length_m, line.closed, config.curve_margin_m)
-    corners = road.beyond_edges_m(footprint(places, config.vehicle), road_m[:, None])
-    beyond_left_m, beyond_right_m = (beyond.max(axis=1) for beyond in corners)
+    station_m, lateral_m = _project_in_order(line, places[:, :2], step_m, breaks)
+    road_m = station_m if line is road else _project_in_order(road, places[:, :2], step_m, breaks)[0]
+    curves = reference_curves(line)
+    curve = curve_at(station_m, curves, line.length_m, line.closed, CURVE_MARGIN_M)
+    beyond_left_m, beyond_right_m = beyond_edges(road, places, road_m)
     off_track = np.maximum(beyond_left_m, beyond_right_m) > 0.0
-    starts = _event_starts(times, off_track, put_back, config.back_on_road_s)
+    starts = _event_starts(times, off_track, resets)
     events = tuple(
         OffTrackEvent(
             float(times[i]),
@@ -200,7 +177,7 @@ def measure(
         )
         for i in starts
     )
-    progress_m = _progress(road, road_m, put_back)
+    progress_m = _progress(road, road_m, resets)
     return Deviation(
         f"{road.name} centreline" if reference is None else reference.name,
         road.name,
@@ -216,28 +193,28 @@ def measure(
         progress_m,
         curves,
         events,
-        tuple(times[put_back].tolist()),
+        tuple(times[resets].tolist()),
         laps_asked,
-        min(_laps(progress_m, put_back, road), laps_asked),
+        min(_laps(progress_m, resets, road), laps_asked),
     )
 
 
 def _project_in_order(
-    line: Course, xy: FloatArray, step_m: FloatArray, hops: NDArray[np.bool_]
+    line: Course, xy: FloatArray, step_m: FloatArray, breaks: NDArray[np.bool_]
 ) -> tuple[FloatArray, FloatArray]:
     """Station and lateral offset (T,) of a driven path, each stretch sought near where the last one ended.
 
-    Where ``hops`` is set the kart appeared out of nowhere and the whole line is searched.
+    Where ``breaks`` is set the kart appears out of nowhere and the whole line is searched.
     """
     station, lateral = np.empty(len(xy)), np.empty(len(xy))
     travelled = np.cumsum(step_m)
     first, hint = 0, None
     while first < len(xy):
-        hint = None if hops[first] else hint
+        hint = None if breaks[first] else hint
         last = first + 1
         if hint is not None:
             limit = int(np.searchsorted(travelled, travelled[first] + _HINT_EVERY_M))
-            ahead = np.flatnonzero(hops[first + 1 : limit])
+            ahead = np.flatnonzero(breaks[first + 1 : limit])
             last = max(first + 1, first + 1 + int(ahead[0]) if len(ahead) else limit)
         foot = line.project(xy[first:last], hint)
         station[first:last], lateral[first:last] = foot.s_m, foot.lateral_m
@@ -260,36 +237,32 @@ def curve_at(
     return number
 
 
-def _event_starts(
-    t_s: FloatArray, off_track: NDArray[np.bool_], put_back: NDArray[np.bool_], back_s: float
-) -> list[int]:
+def _event_starts(t_s: FloatArray, off_track: NDArray[np.bool_], resets: NDArray[np.bool_]) -> list[int]:
     """Indices where an off-track event begins."""
-    starts, last_off_s = [], -np.inf
-    for index in np.flatnonzero(off_track | put_back):
-        if put_back[index]:
-            last_off_s = -np.inf
-        if off_track[index]:
-            if t_s[index] - last_off_s > back_s:
-                starts.append(int(index))
-            last_off_s = t_s[index]
+    events, starts = OffTrackEvents(), []
+    for index in np.flatnonzero(off_track | resets):
+        if resets[index]:
+            events.reset()
+        if events.begins(float(t_s[index]), bool(off_track[index])):
+            starts.append(int(index))
     return starts
 
 
-def _progress(road: Course, road_m: FloatArray, put_back: NDArray[np.bool_]) -> FloatArray:
-    """Distance gained along the road (T,), through the join of a closed one; being put back gains nothing."""
+def _progress(road: Course, road_m: FloatArray, resets: NDArray[np.bool_]) -> FloatArray:
+    """Distance gained along the road (T,), through the join of a closed one; being reset gains nothing."""
     gain = np.diff(road_m, prepend=road_m[:1])
     if road.closed:
         gain = (gain + road.length_m / 2.0) % road.length_m - road.length_m / 2.0
-    gain[put_back] = 0.0
+    gain[resets] = 0.0
     return np.cumsum(gain)
 
 
-def _laps(progress_m: FloatArray, put_back: NDArray[np.bool_], road: Course) -> int:
-    """Whole laps driven in one piece: being put back starts the lap again. Of an open road, 1 when its end is near."""
+def _laps(progress_m: FloatArray, resets: NDArray[np.bool_], road: Course) -> int:
+    """Whole laps driven in one piece: being reset starts the lap again. Of an open road, 1 when its end is near."""
     lap_m = road.length_m - (0.0 if road.closed else 5.0)
     laps, lap_start_m, at_m = 0, 0.0, 0.0
     for index in range(len(progress_m)):
-        if put_back[index]:
+        if resets[index]:
             lap_start_m = at_m = float(progress_m[index])
         at_m = max(at_m, float(progress_m[index]))
         if at_m - lap_start_m >= lap_m - 0.5:
@@ -299,8 +272,8 @@ def _laps(progress_m: FloatArray, put_back: NDArray[np.bool_], road: Course) -> 
 
 def _rates(drives: Sequence[Deviation], masks: Sequence[NDArray[np.bool_]]) -> dict[str, float | None]:
     """Deviation figures over the masked samples of several drives; None where nothing was driven."""
-    lateral = np.concatenate([drive.lateral_m[mask] for drive, mask in zip(drives, masks)])
-    weight = np.concatenate([drive.step_m[mask] for drive, mask in zip(drives, masks)])
+    lateral = np.concatenate([drive.lateral_m[mask] for drive, mask in zip(drives, masks, strict=True)])
+    weight = np.concatenate([drive.step_m[mask] for drive, mask in zip(drives, masks, strict=True)])
     total = float(weight.sum())
     if not len(lateral) or total <= 0.0:
         return {"distance_m": 0.0, "max_m": None, "rms_m": None, "p95_m": None, "mean_signed_m": None}
@@ -357,7 +330,7 @@ def summarise(drives: Sequence[Deviation]) -> dict[str, Any]:
         "on_curves": _rates(drives, [drive.curve > 0 for drive in drives]),
         "all": everywhere,
         "off_track_events": sum(len(drive.events) for drive in drives),
-        "recoveries": sum(len(drive.recovered_s) for drive in drives),
+        "recoveries": sum(len(drive.resets_s) for drive in drives),
         "laps_asked": sum(drive.laps_asked for drive in drives),
         "laps_finished": sum(drive.laps_finished for drive in drives),
         "laps_driven": float(sum(max(0.0, drive.progress_m[-1]) / drive.road_length_m for drive in drives)),
@@ -366,9 +339,11 @@ def summarise(drives: Sequence[Deviation]) -> dict[str, Any]:
     }
 
 
-def verdict(off_track_events: int, laps_asked: int, laps_finished: int) -> str:
-    """The result column: plain words from the measured counts, nothing else."""
+def result_text(counts: Mapping[str, Any]) -> str:
+    """The result column: plain words from the measured counts of a summary or a row, nothing else."""
+    off_track_events: int = counts["off_track_events"]
     times = {1: "once", 2: "twice"}.get(off_track_events, f"{off_track_events} times")
     if off_track_events:
         return f"leaves the road {times}"
-    return "stays on the road" if laps_finished >= laps_asked else "stays on the road, does not finish"
+    finished = counts["laps_finished"] >= counts["laps_asked"]
+    return "stays on the road" if finished else "stays on the road, does not finish"

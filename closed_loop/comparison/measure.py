@@ -17,18 +17,21 @@ from numpy.typing import NDArray
 
 from closed_loop.comparison import deviation
 from closed_loop.comparison import reasoning as reasonings
-from closed_loop.comparison.deviation import Deviation, measure, summarise
-from closed_loop.comparison.reasoning import PlannedMoment, check_plans, summarise_checks
+from closed_loop.comparison.deviation import Deviation, measure, result_text, summarise
+from closed_loop.comparison.reasoning import check_plans, summarise_checks
 from closed_loop.comparison.runs import load_drive
+from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
+from collector.common.format import metres, number
 from collector.common.run_folder import plain
-from collector.geometry.poses import interpolate_poses
-
-# Two odometry messages farther apart than this were a reset, not driving (5 m/s at 50 Hz is 0.1 m).
-JUMP_M = 1.0
+from collector.common.tables import text_table
+from collector.geometry.constants import FUTURE_STEPS, NS_PER_S
+from collector.geometry.discontinuity import teleports
+from collector.geometry.poses import interpolate_poses, to_map
+from finetune.policy import Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +44,7 @@ class MeasuredDrive:
         road, reference: what it was measured against; reference is None for the road's centreline.
         measured: sample by sample.
         summary: as :func:`closed_loop.comparison.deviation.summarise`.
-        reasoning texts: as :func:`closed_loop.comparison.reasoning.summarise_checks`, None without plans.
+        reasonings: as :func:`closed_loop.comparison.reasoning.summarise_checks`, None without plans.
     """
 
     folder: Path
@@ -74,23 +77,20 @@ def measure_drive(folder: Path, course: str = "", reference: str = "") -> Measur
     # A simulator that restarts turns its clock back: only what follows the last restart is this drive.
     back = np.flatnonzero(np.diff(t_s) < 0.0)
     start = int(back[-1]) + 1 if len(back) else 0
-    t_s, poses = t_s[start:], poses[start:]
-    keep = np.append(True, np.diff(t_s) > 0.0) if len(t_s) else np.zeros(0, bool)
+    keep = np.flatnonzero(np.diff(t_s[start:], prepend=-np.inf) > 0.0) + start
     t_s, poses = t_s[keep], poses[keep]
     if len(t_s) < 2:
         raise MonoError(f"{folder / 'drive.npz'} holds {len(t_s)} poses", "a drive", "see its log for why it ended")
-    jumps = np.flatnonzero(np.linalg.norm(np.diff(poses[:, :2], axis=0), axis=1) > JUMP_M) + 1
-    recovered_s = [float(t_s[index]) for index in jumps]
+    resets_s = t_s[teleports(t_s, poses[:, :2])].tolist()
     laps = max(1, round(float(parameters.get("laps") or 1)))
-    measured = measure(t_s, poses, road, line, recovered_s=recovered_s, laps_asked=laps)
-    moments = list(_moments(folder / "plans.jsonl", t_s, poses))
-    checks = check_plans(moments, t_s, poses, road, recovered_s=recovered_s, usable=~measured.off_track)
+    measured = measure(t_s, poses, road, line, resets_s=resets_s, laps_asked=laps)
+    checks = check_plans(_sane_plans(folder / "plans.jsonl", t_s, poses), measured, road)
     return MeasuredDrive(folder, metrics, road, line, measured, summarise([measured]), summarise_checks(checks))
 
 
-def _moments(path: Path, t_s: NDArray[Any], poses: NDArray[Any]) -> Iterator[PlannedMoment]:
+def _sane_plans(path: Path, t_s: NDArray[np.float64], poses: NDArray[np.float64]) -> Iterator[PlacedPlan]:
     """The sane plans of a drive whose t0 lies within the recorded poses; unreadable lines are passed over."""
-    stamps_ns = np.round(t_s * 1e9).astype(np.int64)
+    stamps_ns = np.round(t_s * NS_PER_S).astype(np.int64)
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as lines:
@@ -98,13 +98,14 @@ def _moments(path: Path, t_s: NDArray[Any], poses: NDArray[Any]) -> Iterator[Pla
             try:
                 values = json.loads(line)
                 stamp_ns, plan = int(values["stamp_ns"]), np.array(values["poses"], np.float64)
-                if values.get("defect") or plan.shape != (64, 3) or not np.isfinite(plan).all():
+                if values.get("defect") or plan.shape != (FUTURE_STEPS, 3) or not np.isfinite(plan).all():
                     continue
             except (ValueError, TypeError, KeyError):
                 continue
             if stamps_ns[0] <= stamp_ns <= stamps_ns[-1]:
-                pose = interpolate_poses(stamps_ns, poses, [stamp_ns])[0]
-                yield PlannedMoment(stamp_ns * 1e-9, pose, plan, str(values.get("reasoning", "")))
+                pose_map = interpolate_poses(stamps_ns, poses, [stamp_ns])[0]
+                text = str(values.get("reasoning", ""))
+                yield PlacedPlan(Plan(stamp_ns, plan, text), pose_map, to_map(plan, pose_map), stamp_ns)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -142,7 +143,6 @@ class MeasureConfig:
 def main(argv: Sequence[str] | None = None) -> int:
     """``alpamayo-mono measure``: the deviation of drive folders."""
     from rich.console import Console
-    from rich.table import Table
 
     config = tyro.cli(MeasureConfig, args=argv, prog="alpamayo-mono measure")
     if not config.drives:
@@ -164,33 +164,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             + "\n",
         )
-        table = Table(title=f"{folder}: deviation from {drive.summary['reference']}", title_justify="left")
-        for heading in ("curve", "from m", "to m", "R min m", "max m", "RMS m", "mean m", "off-track"):
-            table.add_column(heading, justify="right")
-        for row in drive.summary["curves"]:
-            numbers = [row["start_m"], row["end_m"], row["min_radius_m"]]
-            figures = [row["max_m"], row["rms_m"], row["mean_signed_m"]]
-            table.add_row(
+        rows = [
+            (
                 f"{row['number']} {row['direction']}",
-                *(f"{value:.1f}" for value in numbers),
-                *("-" if value is None else f"{value:.2f}" for value in figures),
+                *(number(row[key], 1) for key in ("start_m", "end_m", "min_radius_m")),
+                *(number(row[key]) for key in ("max_m", "rms_m", "mean_signed_m")),
                 str(row["off_track_events"]),
             )
-        console.print(table)
-        part = drive.summary
+            for row in drive.summary["curves"]
+        ]
+        headings = ("curve", "from m", "to m", "R min m", "max m", "RMS m", "mean m", "off-track")
+        console.print(text_table(f"{folder}: deviation from {drive.summary['reference']}", headings, rows, left=()))
+        curves = drive.summary["on_curves"]
         console.print(
-            f"{_verdict(part)}; on curves "
-            f"max {_metres(part['on_curves']['max_m'])}, RMS {_metres(part['on_curves']['rms_m'])}"
+            f"{result_text(drive.summary)}; on curves max {metres(curves['max_m'])}, RMS {metres(curves['rms_m'])}"
         )
     return 0
-
-
-def _verdict(part: Mapping[str, Any]) -> str:
-    return deviation.verdict(part["off_track_events"], part["laps_asked"], part["laps_finished"])
-
-
-def _metres(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} m"
 
 
 if __name__ == "__main__":

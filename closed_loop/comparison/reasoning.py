@@ -7,14 +7,17 @@ that were really driven. Pure numpy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from closed_loop.comparison.deviation import Deviation
+from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.course import Course
+from collector.geometry.constants import NS_PER_S
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from collector.geometry.poses import interpolate_poses, to_ego
 from collector.reasoning.consistency import judge, measure_motion
@@ -33,23 +36,6 @@ DEFINITIONS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class PlannedMoment:
-    """A plan as it was made during a drive.
-
-    Attributes:
-        stamp_s: t0.
-        pose_map: (3,) where the kart was at t0.
-        poses: (64, 3) the plan in its ego frame.
-        reasoning: its text.
-    """
-
-    stamp_s: float
-    pose_map: FloatArray
-    poses: FloatArray
-    reasoning: str
-
-
 @dataclass(frozen=True)
 class LapCheck:
     """One plan judged against the road and against what was driven.
@@ -57,7 +43,7 @@ class LapCheck:
     Attributes:
         reasoning: the text against the plan, with the road as the truth.
         path_matches_lap: the driven 3 s turn the way the plan did; None where they were not driven (the drive
-            ended, or the kart was put back).
+            ended, or the kart was placed on the line again).
         reasoning_matches_lap: the driven 3 s turn the way the text claims; None without a claim or those 3 s.
     """
 
@@ -80,48 +66,37 @@ def road_ahead(road: Course, pose_map: ArrayLike, plan: ArrayLike, hint_s_m: flo
     return to_ego(road.pose_at(station_m + np.cumsum(steps_m)), road.pose_at(station_m))
 
 
-def check_plans(
-    moments: Iterable[PlannedMoment],
-    t_s: ArrayLike,
-    poses: ArrayLike,
-    road: Course,
-    *,
-    recovered_s: Sequence[float] = (),
-    usable: NDArray[np.bool_] | None = None,
-) -> list[LapCheck]:
+def check_plans(plans: Iterable[PlacedPlan], deviation: Deviation, road: Course) -> list[LapCheck]:
     """Judge the plans of a drive.
 
     Args:
-        moments: the plans.
-        t_s, poses: (T,), (T, 3) what was driven.
+        plans: their stamps on the clock of the drive. Those made off the road are left out: they say nothing about the
+            driver any more.
+        deviation: the drive, measured; no 3 s window reaches across a reset.
         road: the course.
-        recovered_s: times at which the kart was put back; no 3 s window reaches across one.
-        usable: (T,) False where a plan says nothing about its driver (the kart is off the road already); plans
-            made there are left out. None uses all.
     """
-    times, places = np.asarray(t_s, np.float64), np.asarray(poses, np.float64)
-    keep = np.append(np.diff(times) > 0.0, True)  # two samples at the moment of a recovery: the later one counts
-    times, places = times[keep], places[keep]
-    good = np.ones(len(times), bool) if usable is None else np.asarray(usable, bool)[keep]
-    stamps_ns = np.round(times * 1e9).astype(np.int64)
+    keep = np.append(np.diff(deviation.t_s) > 0.0, True)  # two samples at the moment of a reset: the later one counts
+    times, places, good = deviation.t_s[keep], deviation.poses[keep], ~deviation.off_track[keep]
+    stamps_ns = np.round(times * NS_PER_S).astype(np.int64)
     steps_s = STEP_S * np.arange(1, round(DEFAULT_THRESHOLDS.window_s / STEP_S) + 1)
     checks = []
-    for moment in moments:
-        if not good[min(int(np.searchsorted(times, moment.stamp_s - 1e-6)), len(times) - 1)]:
+    for placed in plans:
+        stamp_s, plan = placed.plan.stamp_ns / NS_PER_S, placed.plan
+        if not good[min(int(np.searchsorted(times, stamp_s - 1e-6)), len(times) - 1)]:
             continue
-        reasoning = check_reasoning(moment.reasoning, moment.poses, road_ahead(road, moment.pose_map, moment.poses))
-        query_ns = np.round((moment.stamp_s + steps_s) * 1e9).astype(np.int64)
-        cut = any(moment.stamp_s < recovered <= moment.stamp_s + steps_s[-1] for recovered in recovered_s)
+        reasoning = check_reasoning(plan.reasoning, plan.poses, road_ahead(road, placed.pose_map, plan.poses))
+        query_ns = np.round((stamp_s + steps_s) * NS_PER_S).astype(np.int64)
+        cut = any(stamp_s < reset <= stamp_s + steps_s[-1] for reset in deviation.resets_s)
         if cut or query_ns[-1] > stamps_ns[-1] or query_ns[0] < stamps_ns[0]:
             checks.append(LapCheck(reasoning, None, None))
             continue
-        driven = measure_motion(to_ego(interpolate_poses(stamps_ns, places, query_ns), moment.pose_map))
-        verdict = judge(reasoning.claim, driven).lateral
+        driven = measure_motion(to_ego(interpolate_poses(stamps_ns, places, query_ns), placed.pose_map))
+        agreement = judge(reasoning.claim, driven).lateral
         checks.append(
             LapCheck(
                 reasoning,
-                measure_motion(moment.poses).lateral == driven.lateral,
-                None if verdict == "no_claim" else verdict == "agree",
+                measure_motion(plan.poses).lateral == driven.lateral,
+                None if agreement == "no_claim" else agreement == "agree",
             )
         )
     return checks
@@ -157,32 +132,36 @@ def summarise_checks(checks: Sequence[LapCheck]) -> dict[str, Any] | None:
     }
 
 
-def pool(rows: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
+# What each rate is a share of: a count, and the share of that count where it is not the whole.
+_SHARE_OF = {
+    "coverage": ("plans", ""),
+    "longitudinal_coverage": ("plans", ""),
+    "both_coverage": ("plans", ""),
+    "consistent": ("plans", "coverage"),
+    "reasoning_right": ("plans", "coverage"),
+    "longitudinal_consistent": ("plans", "longitudinal_coverage"),
+    "speed_reasoning_right": ("plans", "longitudinal_coverage"),
+    "both_consistent": ("plans", "both_coverage"),
+    "thinks_curve_drives_straight": ("curve_plans", ""),
+    "path_matches_lap": ("lap_plans", ""),
+    "reasoning_matches_lap": ("lap_claims", ""),
+    "reasoning_path_lap": ("lap_claims", ""),
+}
+
+
+def pool(rows: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:
     """Summaries of several drives as one, each rate weighted by the number it is a share of; None without any."""
     given = [row for row in rows if row]
     if not given:
         return None
-
-    def size(row: dict[str, Any], rate: str) -> float:
-        if rate in ("coverage", "longitudinal_coverage", "both_coverage"):
-            return float(row["plans"])
-        if rate in ("consistent", "reasoning_right"):
-            return float(row["plans"] * (row["coverage"] or 0.0))
-        if rate in ("longitudinal_consistent", "speed_reasoning_right"):
-            return float(row["plans"] * (row["longitudinal_coverage"] or 0.0))
-        if rate == "both_consistent":
-            return float(row["plans"] * (row["both_coverage"] or 0.0))
-        if rate == "thinks_curve_drives_straight":
-            return float(row["curve_plans"])
-        return float(row["lap_plans"] if rate == "path_matches_lap" else row["lap_claims"])
-
     pooled: dict[str, Any] = {}
     for key in given[0]:
-        if key in ("plans", "curve_plans", "lap_plans", "lap_claims"):
+        if key not in _SHARE_OF:
             pooled[key] = sum(row[key] for row in given)
             continue
+        count, share = _SHARE_OF[key]
         # A run that an earlier version finished lacks the rates that are newer.
         known = [row for row in given if row.get(key) is not None]
-        sizes, rates = [size(row, key) for row in known], [row[key] for row in known]
-        pooled[key] = float(np.average(rates, weights=sizes)) if sum(sizes) > 0.0 else None
+        sizes = [float(row[count]) * ((row[share] or 0.0) if share else 1.0) for row in known]
+        pooled[key] = float(np.average([row[key] for row in known], weights=sizes)) if sum(sizes) > 0.0 else None
     return pooled

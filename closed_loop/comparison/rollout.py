@@ -1,345 +1,341 @@
 """Closed-loop drives inside one process: no ROS, no clock on the wall, the same numbers for the same seed.
 
-Physics runs at 100 Hz, the controller at 40 Hz, the cameras at 10 Hz. A plan made from the frame at t is used
-from t + latency on, as it would be in a real kart. Several karts drive in lockstep, so that a policy can plan
-for all of them in one batch.
+The kart is driven by :class:`closed_loop.control.driver.Driver`, as by the ROS node: sensors of a simulated world in,
+commands out, on the simulation's clock. Physics runs at 100 Hz, everything else at the rates of the topics. Several
+karts drive in lockstep, so that a policy can plan in one batch for all that ask at an instant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from closed_loop.comparison.drives import CAMERAS, Drive, DriveEvent, DrivenPlan, RolloutConfig
+from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan
+from closed_loop.control.faults import Faults
+from closed_loop.control.kart import Command
+from closed_loop.control.off_track import OffTrackMonitor
+from closed_loop.control.termination import DriveGoal
 from closed_loop.course.course import Course
-from closed_loop.simulator.camera import Camera
+from closed_loop.simulator.camera import FOUR_CAMERAS, Camera
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
-from closed_loop.simulator.vehicle import Command
+from closed_loop.simulator.pacing import is_due
+from closed_loop.simulator.sensors import Sensors
+from closed_loop.simulator.vehicle import yaw_rate_radps
 from closed_loop.simulator.world import World
 from collector.common.errors import MonoError
-from collector.geometry.poses import to_ego, to_map
-from finetune.policy import FUTURE_STEPS, HISTORY_STEPS, STEP_S, Observation, Plan, Policy, cameras_of, frames_of
+from collector.geometry.constants import NS_PER_S
+from collector.ros.topics import CONTROL_CMD
+from finetune.policy import Observation, Plan, Policy, cameras_of, frames_of
 
 FloatArray = NDArray[np.float64]
-Image = NDArray[np.uint8]
 
-CONTROL_S = 0.025
+CAMERAS: Mapping[str, Camera] = {camera.name: camera for camera in FOUR_CAMERAS}
+# A kart that crawls so slowly through the laps asked for does not get there.
+_CRAWL_MPS, _PATIENCE_S = 0.75, 30.0
 
 
-class Controller(Protocol):
-    """Follows a plan; ``closed_loop.control.controller.TrackingController`` is one."""
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How a drive runs.
 
-    def command(
-        self,
-        plan_poses_map: FloatArray | None,
-        plan_stamp_s: float,
-        now_s: float,
-        pose_map: FloatArray,
-        speed_mps: float,
-    ) -> Command: ...
+    Attributes:
+        laps: the drive ends after so many (an open course ends at its end).
+        max_time_s: simulated time at which it ends at the latest; None allows twice the time of a crawl.
+        driver: of the kart; its number of frames follows from the policy.
+        faults: what goes wrong between world and driver.
+        start_s_m, start_lateral_m, start_heading_rad, start_speed_mps: where the drive begins.
+        reset_beyond_m, reset_after_s: off the road this far, or this long, the kart is placed on the line again.
+        max_off_track: the drive ends at this many off-track events.
+        stuck_speed_mps, stuck_s: a kart slower than this for so long is placed on the line too.
+        image_px: (width, height) of the pictures; None takes the cameras' own.
+        record_s: time between the samples of the result.
+    """
+
+    laps: float = 1.0
+    max_time_s: float | None = None
+    driver: DriverConfig = field(default_factory=DriverConfig)
+    faults: Faults = field(default_factory=lambda: Faults(latency_s=0.15))
+    start_s_m: float = 0.0
+    start_lateral_m: float = 0.0
+    start_heading_rad: float = 0.0
+    start_speed_mps: float = 0.0
+    reset_beyond_m: float = 1.0
+    reset_after_s: float = 2.0
+    max_off_track: int = 5
+    stuck_speed_mps: float = 0.2
+    stuck_s: float = 5.0
+    image_px: tuple[int, int] | None = None
+    record_s: float = 0.05
+
+
+@dataclass(frozen=True)
+class RolloutEvent:
+    """Something that happened.
+
+    Attributes:
+        what: ``off_track`` (a corner crossed the edge), ``reset`` (placed on the line again), ``stuck`` (the same,
+            after standing) or ``bad_plan``.
+    """
+
+    what: str
+    t_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """One drive, sampled every ``record_s``.
+
+    Attributes:
+        course: where it lay.
+        t_s, speed_mps, steer_rad, accel_mps2, lateral_m, beyond_edge_m: (T,) time, speed, the two commands, place
+            beside the reference line, and how far the outline reaches over the edge (negative: on the road).
+        poses: (T, 3) base_link in the map.
+        plan_age_s: (T,) age of the plan in use, NaN without one; always NaN for the expert.
+        plans, events: in order of time; the stamps of plans count from the start of the drive.
+        brakes: how often the safety monitor braked, by reason.
+        laps: laps driven, with fraction. finished: all laps that were asked for.
+        end: why it ended, in words.
+    """
+
+    course: Course
+    t_s: FloatArray
+    poses: FloatArray
+    speed_mps: FloatArray
+    steer_rad: FloatArray
+    accel_mps2: FloatArray
+    lateral_m: FloatArray
+    beyond_edge_m: FloatArray
+    plan_age_s: FloatArray
+    plans: tuple[PlacedPlan, ...]
+    events: tuple[RolloutEvent, ...]
+    brakes: Mapping[str, int]
+    laps: float
+    finished: bool
+    end: str
+
+    @property
+    def resets_s(self) -> tuple[float, ...]:
+        """Times of the first sample after each reset: the jump before it is no driving."""
+        back = [event.t_s for event in self.events if event.what in {"reset", "stuck"}]
+        after = [int(np.searchsorted(self.t_s, t + 1e-9)) for t in back]
+        return tuple(float(self.t_s[i]) for i in after if i < len(self.t_s))
 
 
 def drive(
-    world: World | Course,
-    driver: Policy | ExpertConfig,
-    controller: Controller | None = None,
-    config: RolloutConfig | None = None,
-    seed: int = 0,
-) -> Drive:
-    """One drive; see :func:`drive_many`.
-
-    Args:
-        world: or a course, from which a world is made with ``seed``.
-        driver: a policy, or a ExpertConfig for the expert.
-        controller: follows the policy's plans; the expert needs none.
-    """
-    if controller is not None:
-        return drive_many([world], driver, lambda: controller, config, seed)[0]
-    return drive_many([world], driver, None, config, seed)[0]
+    world: World | Course, driver: Policy | ExpertConfig, config: RolloutConfig | None = None, seed: int = 0
+) -> Rollout:
+    """One drive; see :func:`drive_many`."""
+    return drive_many([world], driver, config, seed)[0]
 
 
 def drive_many(
     worlds: Sequence[World | Course],
     driver: Policy | ExpertConfig,
-    make_controller: Callable[[], Controller] | None = None,
     config: RolloutConfig | Sequence[RolloutConfig] | None = None,
     seed: int = 0,
-    progress: Callable[[float], Any] | None = None,
-) -> list[Drive]:
+    progress: Callable[[float], object] = lambda _share: None,
+) -> list[Rollout]:
     """Drive several karts in lockstep, each in a world of its own.
 
     Args:
         worlds: one per kart; a course becomes a world with ``seed``.
-        driver: the policy all of them ask (one ``plan_many`` per instant), or a ExpertConfig.
-        make_controller: a new controller per kart.
-        config: for all, or one per kart; ``replan_s`` must be the same for all.
-        progress: called about every simulated second with the mean share of the asked laps driven.
+        driver: the policy all of them ask (one ``plan_many`` per instant), or an ExpertConfig for the expert.
+        config: for all, or one per kart.
+        progress: called every simulated second with the mean share of the asked laps driven.
 
     Returns:
-        a Drive per world, in order.
+        a Rollout per world, in order.
 
     Raises:
-        MonoError: a policy without controllers, or configs that do not fit.
+        MonoError: not as many configs as karts.
     """
     configs = list(config) if isinstance(config, Sequence) else [config or RolloutConfig()] * len(worlds)
-    policy = None if isinstance(driver, ExpertConfig) else driver
-    if len(configs) != len(worlds) or len({c.replan_s for c in configs}) > 1:
-        raise MonoError(f"{len(configs)} configs for {len(worlds)} karts", "one per kart, all with one replan_s")
-    if policy is not None and make_controller is None:
-        raise MonoError(
-            "a policy without a controller",
-            "a controller that follows its plans",
-            "pass closed_loop.control.controller.TrackingController()",
-        )
-    karts = []
-    for world, one in zip(worlds, configs):
-        placed = World(world, seed) if isinstance(world, Course) else world
-        follower = None if policy is None or make_controller is None else make_controller()
-        expert = ExpertPool(driver) if isinstance(driver, ExpertConfig) else None
-        karts.append(_Kart(placed, one, _views(policy, one), follower, expert))
-    if not karts:
-        return []
-    steps_per_frame = round(STEP_S * karts[0].world.config.physics_hz)
-    replan_frames = round(configs[0].replan_s / STEP_S)
+    if len(configs) != len(worlds):
+        raise MonoError(f"{len(configs)} configs for {len(worlds)} karts", "one per kart")
+    placed = [World(world, seed) if isinstance(world, Course) else world for world in worlds]
+    karts: list[_Kart] = []
+    asking: list[_PolicyKart] = []
+    if isinstance(driver, ExpertConfig):
+        policy = None
+        karts += [_ExpertKart(world, one, driver) for world, one in zip(placed, configs, strict=True)]
+    else:
+        policy = driver
+        asking = [_PolicyKart(world, one, policy) for world, one in zip(placed, configs, strict=True)]
+        karts += asking
     step = 0
-    while any(kart.end is None for kart in karts):
-        running = [kart for kart in karts if kart.end is None]
-        if step % steps_per_frame == 0:
-            for kart in running:
-                kart.see()
-            frame = step // steps_per_frame
-            due = [kart for kart in running if frame % replan_frames == 0 or kart.unplanned]
-            if policy is not None and due:
-                for kart, plan in zip(due, policy.plan_many([kart.observe() for kart in due])):
-                    kart.take(plan)
-            if progress is not None and frame % 10 == 0:
-                progress(float(np.mean([min(1.0, kart.share) for kart in karts])))
+    while running := [kart for kart in karts if not kart.goal.goal]:
         for kart in running:
-            kart.advance()
+            kart.sense(step)
+        waiting = [kart for kart in asking if kart.asked]
+        if policy is not None and waiting:
+            plans = policy.plan_many([kart.asked.pop() for kart in waiting])
+            for kart, plan in zip(waiting, plans, strict=True):
+                kart.answer(plan)
+        for kart in running:
+            kart.advance(step)
+        if step % 100 == 0:
+            progress(float(np.mean([kart.share for kart in karts])))
         step += 1
     return [kart.result() for kart in karts]
 
 
-def _views(policy: Policy | None, config: RolloutConfig) -> tuple[tuple[Camera, ...], int]:
-    """Cameras to render and frames of each, from the config or the policy's camera mode."""
-    if policy is None:
-        return (), 0
-    mode = getattr(policy, "cameras", "mono")
-    names = config.cameras or cameras_of(mode if isinstance(mode, str) else "mono")
-    count = config.frames or frames_of(mode)
-    cameras = []
-    for name in names:
-        camera = CAMERAS[name]
-        width, height = config.image_px or (camera.width_px, camera.height_px)
-        pitch = camera.pitch_rad + config.pitch_rad
-        cameras.append(replace(camera, width_px=width, height_px=height, pitch_rad=pitch))
-    return tuple(cameras), count
-
-
 class _Kart:
-    """One kart under way: what it has seen, which plan it follows, what has been written down."""
+    """One kart under way: what has been written down, and the rules; who commands it, a subclass says."""
 
-    def __init__(
-        self,
-        world: World,
-        config: RolloutConfig,
-        views: tuple[tuple[Camera, ...], int],
-        controller: Controller | None,
-        experts: ExpertPool | None,
-    ) -> None:
-        self.world, self.config, self.controller, self.experts = world, config, controller, experts
-        self.cameras, self.frames = views
+    def __init__(self, world: World, config: RolloutConfig) -> None:
+        self.world, self.config = world, config
         world.reset(config.start_s_m, config.start_lateral_m, config.start_heading_rad, config.start_speed_mps)
-        self.start_s = world.time_s
-        self.physics_s = 1.0 / world.config.physics_hz
-        crawl = world.course.length_m * config.laps / 0.75
-        self.max_time_s = config.max_time_s if config.max_time_s is not None else 30.0 + crawl
-        self.end: str | None = None
-        self.command = Command(0.0, 0.0)
-        self.next_control_s = self.next_record_s = 0.0
+        self.hz = world.config.physics_hz
+        crawl_s = world.course.length_m * config.laps / _CRAWL_MPS
+        limit_s = config.max_time_s if config.max_time_s is not None else _PATIENCE_S + crawl_s
+        self.goal = DriveGoal(config.laps, limit_s, max_off_track=config.max_off_track)
+        self.off_track = OffTrackMonitor(world.course, world.config.vehicle)
+        self.now_s = 0.0
+        self.command, self.plan_age_s = Command(0.0, 0.0), float("nan")
         self.rows: list[tuple[float, ...]] = []
-        self.plans: list[DrivenPlan] = []
-        self.events: list[DriveEvent] = []
-        self._begin()
-
-    def _begin(self) -> None:
-        """A start, or a start again after being put back: nothing has been seen or planned."""
-        self.seen: list[tuple[float, FloatArray]] = []
-        self.pictures: dict[float, dict[str, Image]] = {}
-        self.current: DrivenPlan | None = None
-        self.waiting: list[DrivenPlan] = []
-        self.unplanned = True
-        self.off_since_s: float | None = None
+        self.plans: list[PlacedPlan] = []
+        self.events: list[RolloutEvent] = []
+        self.brakes: Mapping[str, int] = {}
         self.slow_since_s: float | None = None
-        self.start_speed_mps = self.world.speed_mps
-        reset = getattr(self.controller, "reset", None)
-        if callable(reset):
-            reset()
-
-    @property
-    def now_s(self) -> float:
-        return self.world.time_s - self.start_s
 
     @property
     def share(self) -> float:
         """Part of the asked laps driven."""
-        if not self.world.course.closed:
-            return self.world.station_m / self.world.course.length_m
-        return self.world.progress / self.config.laps
+        return min(1.0, self.goal.laps_done / self.config.laps)
 
-    # ------------------------------------------------------------ seeing and planning
+    def sense(self, step: int) -> None:
+        """Begin a physics step: take what the sensors say."""
+        self.now_s = step / self.hz
 
-    def see(self) -> None:
-        """A camera instant: remember where it was; pictures are drawn only when a plan asks for them."""
-        self.seen = [*self.seen, (self.now_s, self.world.pose)][-HISTORY_STEPS:]
+    def control(self) -> None:
+        """Decide on the command."""
 
-    def observe(self) -> Observation:
-        """What the policy is shown now."""
-        stamp_s, pose = self.seen[-1]
-        poses = [place for _, place in self.seen]
-        first = poses[0]
-        back = self.start_speed_mps * STEP_S * np.array([np.cos(first[2]), np.sin(first[2]), 0.0])
-        missing = HISTORY_STEPS - len(poses)
-        history = np.array([first - back * k for k in range(missing, 0, -1)] + poses)
-        shown = self.seen[-max(1, self.frames) :]
-        for at, place in shown:
-            if at not in self.pictures:
-                self.pictures[at] = {c.name: self.world.scene.render(c, place) for c in self.cameras}
-        self.pictures = {at: self.pictures[at] for at, _ in shown}
-        frames = {c.name: np.stack([self.pictures[at][c.name] for at, _ in shown]) for c in self.cameras}
-        return Observation(round(stamp_s * 1e9), frames, to_ego(history, pose), self.world.speed_mps)
+    def placed_again(self) -> None:
+        """The kart was placed on the line."""
 
-    def take(self, plan: Plan) -> None:
-        """A plan has been made; it is used after the latency, the first one at once."""
-        stamp_s, pose = self.seen[-1]
-        poses = np.asarray(plan.poses, np.float64)
-        if poses.shape != (FUTURE_STEPS, 3) or not np.isfinite(poses).all():
-            self._note("bad_plan")
-            return
-        usable_s = stamp_s if self.unplanned else stamp_s + self.config.latency_s
-        frame = self.pictures[stamp_s].get("front") if self.config.keep_frames and self.pictures else None
-        made = DrivenPlan(
-            stamp_s, usable_s, pose, poses, to_map(poses, pose), plan.reasoning, dict(plan.timings_ms), frame
-        )
-        self.plans.append(made)
-        self.waiting.append(made)
-        self.unplanned = False
-
-    # ------------------------------------------------------------ driving
-
-    def advance(self) -> None:
+    def advance(self, step: int) -> None:
         """One physics step, with control, records and rules where they are due."""
-        now = self.now_s
-        if now >= self.next_control_s - 1e-9:
-            self.next_control_s += CONTROL_S
-            self._control(now)
-        if now >= self.next_record_s - 1e-9:
-            self.next_record_s += self.config.record_s
-            self._record(now)
-            self._rules(now)
-        if self.end is None:
+        if is_due(step, CONTROL_CMD.rate_hz or 0.0, self.hz):
+            self.control()
+        if is_due(step, 1.0 / self.config.record_s, self.hz):
+            self._record()
+            self._rules()
+        if not self.goal.goal:
             self.world.step(self.command)
 
-    def _control(self, now: float) -> None:
-        world = self.world
-        if self.experts is not None:
-            self.command = self.experts.for_course(world.course).command(world.state, world.time_s, world.disturbance)
-            return
-        while self.waiting and self.waiting[0].usable_s <= now + 1e-9:
-            self.current = self.waiting.pop(0)
-        plan = self.current
-        assert self.controller is not None
-        self.command = self.controller.command(
-            None if plan is None else plan.poses_map,
-            now if plan is None else plan.stamp_s,
-            now,
-            world.pose,
-            world.speed_mps,
-        )
+    def _record(self) -> None:
+        state, world, command = self.world.state, self.world, self.command
+        if self.off_track.update(round(self.now_s * NS_PER_S), state.pose):
+            self.note("off_track")
+        pose = (state.x_m, state.y_m, state.yaw_rad, state.speed_mps)
+        place = (world.lateral_m, self.off_track.beyond_m)
+        self.rows.append((self.now_s, *pose, command.steer_rad, command.accel_mps2, *place, self.plan_age_s))
 
-    def _record(self, now: float) -> None:
-        state, world = self.world.state, self.world
-        self.beyond_m = world.beyond_edge_m
-        self.rows.append(
-            (
-                now,
-                state.x_m,
-                state.y_m,
-                state.yaw_rad,
-                state.speed_mps,
-                self.command.steer_rad,
-                self.command.accel_mps2,
-                state.steer_rad,
-                world.station_m,
-                world.lateral_m,
-                self.beyond_m,
-                float(world.disturbance is not None),
-            )
-        )
-
-    def _rules(self, now: float) -> None:
+    def _rules(self) -> None:
         """Laps, off-track and standstill, looked at with every record."""
         c, world = self.config, self.world
-        if self.beyond_m > 0.0:
-            if self.off_since_s is None:
-                self.off_since_s = now
-                self._note("off_track")
-                if sum(event.what == "off_track" for event in self.events) >= c.max_off_track:
-                    self.end = "too often off track"
-                    return
-            if self.beyond_m > c.set_back_beyond_m or now - self.off_since_s > c.set_back_after_s:
-                self._set_back("set_back")
-        else:
-            self.off_since_s = None
+        laps = world.progress if world.course.closed else world.station_m / world.course.length_m
+        self.goal.laps_done = c.laps if world.finished else laps
+        if self.goal.judge(self.now_s, self.off_track):
+            return
         if world.speed_mps >= c.stuck_speed_mps:
             self.slow_since_s = None
         elif self.slow_since_s is None:
-            self.slow_since_s = now
-        elif now - self.slow_since_s > c.stuck_s and not world.finished:
-            self._set_back("stuck")
-        if world.finished:
-            self.end = "end of course"
-        elif world.course.closed and world.progress_m >= c.laps * world.course.length_m:
-            self.end = "laps done"
-        elif now >= self.max_time_s:
-            self.end = "time over"
+            self.slow_since_s = self.now_s
+        if self.off_track.beyond_m > c.reset_beyond_m or self.off_track.off_s > c.reset_after_s:
+            self._reset("reset")
+        elif self.slow_since_s is not None and self.now_s - self.slow_since_s > c.stuck_s:
+            self._reset("stuck")
 
-    def _set_back(self, what: str) -> None:
-        self._note(what)
-        self.world.set_back(self.config.set_back_speed_mps)
-        if self.experts is not None:
-            self.experts.for_course(self.world.course).reset()
-        self._begin()
+    def _reset(self, what: str) -> None:
+        self.note(what)
+        self.world.set_back()
+        self.off_track.reset()
+        self.slow_since_s = None
+        self.placed_again()
 
-    def _note(self, what: str) -> None:
-        world = self.world
-        self.events.append(
-            DriveEvent(what, self.now_s, world.station_m, world.lateral_m, world.state.x_m, world.state.y_m)
-        )
+    def note(self, what: str) -> None:
+        """Write down an event."""
+        self.events.append(RolloutEvent(what, self.now_s))
 
-    def result(self) -> Drive:
-        table = np.array(self.rows)
-        world, end = self.world, self.end or "time over"
-        laps = world.progress if world.course.closed else world.station_m / world.course.length_m
-        return Drive(
-            course=world.course,
-            t_s=table[:, 0],
-            poses=table[:, 1:4],
-            speed_mps=table[:, 4],
-            steer_rad=table[:, 5],
-            accel_mps2=table[:, 6],
-            wheel_rad=table[:, 7],
-            station_m=table[:, 8],
-            lateral_m=table[:, 9],
-            beyond_edge_m=table[:, 10],
-            disturbed=table[:, 11] > 0.5,
+    def result(self) -> Rollout:
+        """What came of it."""
+        t_s, x, y, yaw, speed, steer, accel, lateral, beyond, plan_age = np.array(self.rows).T
+        return Rollout(
+            course=self.world.course,
+            t_s=t_s,
+            poses=np.stack([x, y, yaw], axis=1),
+            speed_mps=speed,
+            steer_rad=steer,
+            accel_mps2=accel,
+            lateral_m=lateral,
+            beyond_edge_m=beyond,
+            plan_age_s=plan_age,
             plans=tuple(self.plans),
             events=tuple(self.events),
-            laps=float(laps),
-            finished=end in ("laps done", "end of course"),
-            end=end,
+            brakes=self.brakes,
+            laps=float(self.goal.laps_done),
+            finished=self.goal.complete,
+            end=self.goal.goal,
         )
+
+
+class _ExpertKart(_Kart):
+    """Driven by the expert, which knows the world."""
+
+    def __init__(self, world: World, config: RolloutConfig, expert: ExpertConfig) -> None:
+        super().__init__(world, config)
+        self._experts = ExpertPool(expert)
+
+    def control(self) -> None:
+        world = self.world
+        self.command = self._experts.for_course(world.course).command(world.state, world.time_s, world.disturbance)
+
+    def placed_again(self) -> None:
+        self._experts.for_course(self.world.course).reset()
+
+
+class _PolicyKart(_Kart):
+    """Driven by the driver of the ROS node, which knows what the sensors say."""
+
+    def __init__(self, world: World, config: RolloutConfig, policy: Policy) -> None:
+        super().__init__(world, config)
+        mode = str(getattr(policy, "cameras", "mono"))
+        cameras = [CAMERAS[name] for name in cameras_of(mode)]
+        if config.image_px is not None:
+            width, height = config.image_px
+            cameras = [replace(camera, width_px=width, height_px=height) for camera in cameras]
+        self._sensors = Sensors(world, cameras, config.faults)
+        self.asked: list[Observation] = []
+        self._driver = Driver(
+            replace(config.driver, frames=frames_of(mode)), self.asked.append, config.faults.latency_s
+        )
+        self._driver.policy_ready()
+        self.brakes = self._driver.safety_monitor.brakes
+
+    def sense(self, step: int) -> None:
+        super().sense(step)
+        now_s, stamp_ns = self.now_s, round(self.now_s * NS_PER_S)
+        if (state := self._sensors.odometry(step)) is not None:
+            yaw_rate = yaw_rate_radps(state, self.world.config.vehicle)
+            self._driver.odometry(stamp_ns, (state.x_m, state.y_m, state.yaw_rad), state.speed_mps, yaw_rate, now_s)
+        if (images := self._sensors.frame(step)) is not None:
+            self._driver.frame(stamp_ns, images, now_s)
+
+    def answer(self, plan: Plan) -> None:
+        """Hand the policy's plan to the driver."""
+        self._driver.policy_plan(plan, self._taken)
+
+    def _taken(self, placed: PlacedPlan | None) -> None:
+        if placed is not None:
+            self.plans.append(placed)
+        elif self._driver.safety_monitor.defect:
+            self.note("bad_plan")
+
+    def control(self) -> None:
+        tick = self._driver.tick(self.now_s)
+        self.command = tick.command
+        self.plan_age_s = float("nan") if tick.plan_age_s is None else tick.plan_age_s

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from closed_loop.comparison.deviation import Deviation, measure, summarise
-from closed_loop.comparison.drives import Drive, RolloutConfig
-from closed_loop.comparison.reasoning import PlannedMoment, check_plans, summarise_checks
-from closed_loop.comparison.rollout import drive_many
-from closed_loop.control.controller import ControllerConfig, TrackingController
+from closed_loop.comparison.reasoning import check_plans, summarise_checks
+from closed_loop.comparison.rollout import Rollout, RolloutConfig, drive_many
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import ExpertConfig
@@ -67,17 +66,21 @@ VARIANTS: Mapping[str, Variant] = {
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything besides the driver and the course that decides what a run measures."""
+    """Everything besides the policy and the course that decides what a run measures.
+
+    Attributes:
+        starts: drives per course, evenly spread over the lap.
+        reference: the line the deviation is measured from; empty for the course's own.
+        seed: of scenery and noise.
+        rollout: how a drive runs; its start is that of each drive.
+        expert: how the expert drives.
+    """
 
     starts: int = 3
-    laps: float = 1.0
     reference: str = ""
-    replan_s: float = 0.2
-    latency_s: float = 0.15
-    max_speed_mps: float = 5.0
-    max_off_track: int = 5
     seed: int = 0
-    controller: ControllerConfig = field(default_factory=ControllerConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    expert: ExpertConfig = field(default_factory=ExpertConfig)
 
 
 def run_key(variant: Variant, course: str, settings: RunSettings, driver: Mapping[str, Any]) -> str:
@@ -96,7 +99,7 @@ def drive_run(
     course_spec: str,
     policy: Policy | None,
     settings: RunSettings,
-    progress: Callable[[float], Any] | None = None,
+    progress: Callable[[float], object] = lambda _share: None,
 ) -> tuple[dict[str, Any], list[dict[str, NDArray[Any]]]]:
     """Drive and measure one run.
 
@@ -113,42 +116,19 @@ def drive_run(
     road = course_named(course_spec)
     reference = course_named(settings.reference) if settings.reference else None
     starts_m = starts_of(road, settings.starts)
-    configs = [
-        RolloutConfig(
-            laps=settings.laps,
-            start_s_m=start_m,
-            replan_s=settings.replan_s,
-            latency_s=settings.latency_s,
-            max_off_track=settings.max_off_track,
-        )
-        for start_m in starts_m
-    ]
+    configs = [replace(settings.rollout, start_s_m=start_m) for start_m in starts_m]
     began = time.perf_counter()
-    drives = drive_many(
-        [road] * len(starts_m),
-        policy if policy is not None else ExpertConfig(max_speed_mps=settings.max_speed_mps),
-        None if policy is None else lambda: TrackingController(settings.controller),
-        configs,
-        settings.seed,
-        progress,
-    )
+    rollouts = drive_many([road] * len(starts_m), policy or settings.expert, configs, settings.seed, progress)
     wall_s = time.perf_counter() - began
-    asked = max(1, round(settings.laps))
+    asked = max(1, round(settings.rollout.laps))
     deviations = [
-        measure(drive.t_s, drive.poses, road, reference, recovered_s=drive.recovered_s, laps_asked=asked)
-        for drive in drives
+        measure(rollout.t_s, rollout.poses, road, reference, resets_s=rollout.resets_s, laps_asked=asked)
+        for rollout in rollouts
     ]
     checks = [
         check
-        for drive, deviation in zip(drives, deviations)
-        for check in check_plans(
-            [PlannedMoment(plan.stamp_s, plan.pose_map, plan.poses, plan.reasoning) for plan in drive.plans],
-            drive.t_s,
-            drive.poses,
-            road,
-            recovered_s=drive.recovered_s,
-            usable=~deviation.off_track,
-        )
+        for rollout, deviation in zip(rollouts, deviations, strict=True)
+        for check in check_plans(rollout.plans, deviation, road)
     ]
     row = {
         "variant": variant.name,
@@ -156,40 +136,37 @@ def drive_run(
         "starts_m": starts_m,
         "deviation": summarise(deviations),
         "reasonings": summarise_checks(checks),
-        "timings_ms": _timings(drives),
-        "bad_plans": sum(event.what == "bad_plan" for drive in drives for event in drive.events),
-        "ends": [drive.end for drive in drives],
-        "simulated_s": float(sum(drive.t_s[-1] for drive in drives)),
+        "timings_ms": _timings(rollouts),
+        "bad_plans": sum(event.what == "bad_plan" for rollout in rollouts for event in rollout.events),
+        "brakes": dict(sum((Counter(rollout.brakes) for rollout in rollouts), Counter())),
+        "ends": [rollout.end for rollout in rollouts],
+        "simulated_s": float(sum(rollout.t_s[-1] for rollout in rollouts)),
         "wall_s": wall_s,
     }
-    return row, [drive_table(drive, deviation) for drive, deviation in zip(drives, deviations)]
+    return row, [drive_table(rollout, deviation) for rollout, deviation in zip(rollouts, deviations, strict=True)]
 
 
-def _timings(drives: Sequence[Drive]) -> dict[str, dict[str, float]]:
+def _timings(rollouts: Sequence[Rollout]) -> dict[str, dict[str, float]]:
     """p50 and p95 of each stage over all plans; of a batch of karts, the time of the whole pass."""
     stages: dict[str, list[float]] = {}
-    for drive in drives:
-        for plan in drive.plans:
-            for stage, value in plan.timings_ms.items():
-                stages.setdefault(stage, []).append(float(value))
-    return {
-        stage: {"p50": float(np.percentile(values, 50)), "p95": float(np.percentile(values, 95))}
-        for stage, values in stages.items()
-    }
+    for placed in (placed for rollout in rollouts for placed in rollout.plans):
+        for stage, value in placed.plan.timings_ms.items():
+            stages.setdefault(stage, []).append(float(value))
+    return {stage: dict(zip(("p50", "p95"), np.percentile(ms, (50, 95)), strict=True)) for stage, ms in stages.items()}
 
 
-def drive_table(drive: Drive, deviation: Deviation) -> dict[str, NDArray[Any]]:
+def drive_table(rollout: Rollout, deviation: Deviation) -> dict[str, NDArray[Any]]:
     """A drive as arrays for ``.npz``: what plots, videos and later questions need, no pickles."""
-    plans = drive.plans
+    plans = rollout.plans
     return {
         **deviation.arrays(),
-        "speed_mps": drive.speed_mps,
-        "steer_rad": drive.steer_rad,
-        "accel_mps2": drive.accel_mps2,
-        "plan_stamp_s": np.array([plan.stamp_s for plan in plans], np.float64),
-        "plan_pose_map": np.array([plan.pose_map for plan in plans], np.float64).reshape(-1, 3),
-        "plan_poses": np.array([plan.poses for plan in plans], np.float32).reshape(-1, FUTURE_STEPS, 3),
-        "plan_reasoning": np.array([plan.reasoning for plan in plans], dtype=np.str_),
+        "speed_mps": rollout.speed_mps,
+        "steer_rad": rollout.steer_rad,
+        "accel_mps2": rollout.accel_mps2,
+        "plan_stamp_s": np.array([placed.plan.stamp_ns * 1e-9 for placed in plans], np.float64),
+        "plan_pose_map": np.array([placed.pose_map for placed in plans], np.float64).reshape(-1, 3),
+        "plan_poses": np.array([placed.plan.poses for placed in plans], np.float32).reshape(-1, FUTURE_STEPS, 3),
+        "plan_reasoning": np.array([placed.plan.reasoning for placed in plans], dtype=np.str_),
     }
 
 
@@ -223,7 +200,7 @@ class RunStore:
         """Write a run, its row last; returns the row with ``drives`` (paths inside the folder) and ``key``."""
         stem = self._stem(row["variant"], row["course"])
         names = [f"drives/{stem}__{index}.npz" for index in range(len(tables))]
-        for name, table in zip(names, tables):
+        for name, table in zip(names, tables, strict=True):
             np.savez_compressed(self.folder / name, **dict(table))  # type: ignore[arg-type]
         row = {**plain(row), "drives": names, "key": key}
         write_atomically(self.folder / "runs" / f"{stem}.json", json.dumps(row, indent=2, allow_nan=False) + "\n")

@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from closed_loop.comparison import deviation
 from closed_loop.comparison import reasoning as reasonings
+from closed_loop.comparison.measure import read_json
 from closed_loop.comparison.runs import VARIANTS, Variant
 from collector.common.files import write_atomically
+from collector.common.format import metres, percent
+from collector.common.tables import text_table, write_csv
 
-HONESTY = (
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DISCLAIMER = (
     "The tiny model shows that the loop works and what the recipe does at small scale; "
     "it says nothing about the 10B weights."
 )
+
+
+# What version 0.1 wrote, and what it is called now: keys, and names of variants and roles.
+_OLD_KEYS = {
+    "honesty": "disclaimer",
+    "conditions": "variants",
+    "condition": "variant",
+    "cells": "runs",
+    "thoughts": "reasonings",
+    "thought_right": "reasoning_right",
+    "speed_thought_right": "speed_reasoning_right",
+    "thought_matches_lap": "reasoning_matches_lap",
+    "thought_path_lap": "reasoning_path_lap",
+}
+_OLD_NAMES = {"teacher": "expert"}
+
+
+def current_words(values: Any) -> Any:  # noqa: ANN401 -- raw JSON in, raw JSON out
+    """A comparison's JSON as this version writes it; what version 0.1 wrote is translated."""
+    if isinstance(values, dict):
+        return {_OLD_KEYS.get(key, key): current_words(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [current_words(value) for value in values]
+    return _OLD_NAMES.get(values, values) if isinstance(values, str) else values
+
+
+def read_comparison(folder: Path) -> dict[str, Any]:
+    """``metrics.json`` of a comparison's run folder, also of one that version 0.1 drove.
+
+    Raises:
+        MonoError: absent, unreadable, or not an object.
+    """
+    metrics: dict[str, Any] = current_words(read_json(folder / "metrics.json"))
+    return metrics
 
 
 def assemble(
@@ -24,21 +64,18 @@ def assemble(
     """``metrics.json`` from finished runs.
 
     Returns:
-        ``kind`` ("comparison"), ``definitions``, ``honesty``, ``variants`` (name, label, role, cameras, adapted),
+        ``kind`` ("comparison"), ``definitions``, ``disclaimer``, ``variants`` (name, label, role, cameras, adapted),
         ``courses``, ``starts``, ``laps``, ``runs`` (one per variant and course: ``variant, course, starts_m,
-        deviation, reasoning texts, timings_ms, bad_plans, ends, drives, simulated_s, wall_s``; ``deviation`` as
-        :func:`closed_loop.comparison.deviation.summarise`, ``reasoning texts`` as
+        deviation, reasonings, timings_ms, bad_plans, brakes, ends, drives, simulated_s, wall_s``; ``deviation`` as
+        :func:`closed_loop.comparison.deviation.summarise`, ``reasonings`` as
         :func:`closed_loop.comparison.reasoning.summarise_checks`) and
         ``table`` (one row per variant over all courses, see :func:`table_rows`).
     """
     return {
         "kind": "comparison",
         "definitions": {"deviation": deviation.DEFINITIONS, "reasonings": reasonings.DEFINITIONS},
-        "honesty": HONESTY,
-        "variants": [
-            {"name": c.name, "label": c.label, "role": c.role, "cameras": c.cameras, "adapted": c.adapted}
-            for c in variants
-        ],
+        "disclaimer": DISCLAIMER,
+        "variants": [asdict(variant) for variant in variants],
         "courses": list(courses),
         "starts": starts,
         "laps": laps,
@@ -52,7 +89,7 @@ def table_rows(variants: Iterable[Variant], runs: Sequence[dict[str, Any]]) -> l
 
     Returns:
         dicts with ``variant, label, role, max_on_curves_m, rms_on_curves_m, off_track_events, recoveries,
-        laps_finished, laps_asked, laps_driven, mean_speed_mps, reasoning texts`` (pooled, None for the expert) and
+        laps_finished, laps_asked, laps_driven, mean_speed_mps, reasonings`` (pooled, None for the expert) and
         ``result``.
     """
     rows = []
@@ -79,7 +116,7 @@ def table_rows(variants: Iterable[Variant], runs: Sequence[dict[str, Any]]) -> l
                 **counts,
                 "mean_speed_mps": sum(part["all"]["distance_m"] for part in parts) / duration_s if duration_s else 0.0,
                 "reasonings": reasonings.pool(run["reasonings"] for run in own),
-                "result": deviation.verdict(counts["off_track_events"], counts["laps_asked"], counts["laps_finished"]),
+                "result": deviation.result_text(counts),
             }
         )
     return rows
@@ -98,81 +135,68 @@ HEADINGS = (
 WIDE = 136
 
 
-def table_texts(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
+def table_texts(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The table's runs as text, a tuple per variant in the order of :data:`HEADINGS`."""
 
-    def metres(value: float | None) -> str:
-        return "-" if value is None else f"{value:.2f} m"
-
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{100.0 * value:.0f} %"
-
-    def laps(row: dict[str, Any]) -> str:
+    def laps(row: Mapping[str, Any]) -> str:
         whole = f"{row['laps_finished']} of {row['laps_asked']}"
         return whole if row["laps_finished"] >= row["laps_asked"] else f"{whole}\n({row['laps_driven']:.1f} driven)"
 
-    rows: list[tuple[str, ...]] = []
-    for row in metrics["table"]:
-        said = row["reasonings"]
-        rows.append(
-            (
-                row["label"],
-                metres(row["max_on_curves_m"]),
-                metres(row["rms_on_curves_m"]),
-                str(row["off_track_events"]),
-                laps(row),
-                f"{percent(said['consistent'])} ({percent(said['coverage'])})" if said else "-",
-                f"{percent(said['thinks_curve_drives_straight'])} of {said['curve_plans']}" if said else "-",
-                row["result"],
-            )
+    return [
+        (
+            row["label"],
+            metres(row["max_on_curves_m"]),
+            metres(row["rms_on_curves_m"]),
+            str(row["off_track_events"]),
+            laps(row),
+            f"{percent(said['consistent'])} ({percent(said['coverage'])})" if said else "-",
+            f"{percent(said['thinks_curve_drives_straight'])} of {said['curve_plans']}" if said else "-",
+            row["result"],
         )
-    return rows
+        for row in metrics["table"]
+        for said in [row["reasonings"]]
+    ]
 
 
-def rich_table(metrics: dict[str, Any], width: int = WIDE) -> Any:
+_STYLES = {"before": "red", "after": "green", "expert": "dim", "control": "cyan"}
+
+
+def rich_table(metrics: Mapping[str, Any], width: int = WIDE) -> Table:
     """The headline table for a terminal; a narrow one gets the columns that matter most."""
-    from rich import box
-    from rich.table import Table
-
     starts = f"{metrics['starts']} start{'s' if metrics['starts'] != 1 else ''}"
     laps = f"{metrics['laps']:g} lap{'s' if metrics['laps'] != 1 else ''}"
     title = f"Closed loop on {', '.join(metrics['courses'])}: {starts} x {laps} each"
-    wide = width >= WIDE
-    shown = range(len(HEADINGS)) if wide else (0, 1, 3, 4, 7)
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for index in shown:
-        justify: Any = "right" if 0 < index < 5 else "left"
-        heading = HEADINGS[index]
-        if not wide:
-            heading = heading.replace("deviation", "dev.").replace("-track", "-\ntrack")
-        table.add_column(heading, justify=justify, no_wrap=index < len(HEADINGS) - 1)
-    styles = {"before": "red", "after": "green", "expert": "dim", "control": "cyan"}
-    for row, texts in zip(metrics["table"], table_texts(metrics)):
-        table.add_row(
-            *(texts[index] if wide else texts[index].split("\n")[0] for index in shown), style=styles.get(row["role"])
-        )
+    rows: list[tuple[str, ...]] = table_texts(metrics)
+    headings: Sequence[str] = HEADINGS
+    if width < WIDE:
+        shown = (0, 1, 3, 4, 7)
+        headings = [HEADINGS[i].replace("deviation", "dev.").replace("-track", "-\ntrack") for i in shown]
+        rows = [tuple(row[i].split("\n")[0] for i in shown) for row in rows]
+    left = {0, *range(len(headings) - 3 if width >= WIDE else 4, len(headings))}
+    table = text_table(title, headings, rows, left=left, styles=[_STYLES.get(row["role"]) for row in metrics["table"]])
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     return table
 
 
-def write_table(metrics: dict[str, Any], folder: Path) -> None:
+def write_table(metrics: Mapping[str, Any], folder: Path) -> None:
     """``table.csv`` (one line per variant and course, and one over all) and ``table.txt`` (as printed)."""
     from rich.console import Console
 
-    lines = []
-    for variant in metrics["variants"]:
-        for run in metrics["runs"]:
-            if run["variant"] == variant["name"]:
-                lines.append((run["course"], table_rows([VARIANTS[variant["name"]]], [run])[0]))
-    lines += [("all", row) for row in metrics["table"]]
-    with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        shown = [key for key in lines[0][1] if key not in ("reasonings", "label", "role")] if lines else []
-        rates = ("consistent", "coverage", "thinks_curve_drives_straight", "reasoning_path_lap")
-        writer.writerow(["course", *shown, *rates])
-        for course, row in lines:
-            said = row["reasonings"] or {}
-            writer.writerow([course, *(row[key] for key in shown), *(said.get(rate) for rate in rates)])
+    rows = [
+        {"course": run["course"], **table_rows([VARIANTS[run["variant"]]], [run])[0]}
+        for variant in metrics["variants"]
+        for run in metrics["runs"]
+        if run["variant"] == variant["name"]
+    ]
+    rows += [{"course": "all", **row} for row in metrics["table"]]
+    rates = ("consistent", "coverage", "thinks_curve_drives_straight", "reasoning_path_lap")
+    for row in rows:
+        said = row.pop("reasonings") or {}
+        row |= {rate: said.get(rate) for rate in rates}
+    columns = [key for key in (rows[0] if rows else ()) if key not in {"label", "role"}]
+    write_csv(folder / "table.csv", rows, columns)
     with (folder / "table.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=WIDE, no_color=True).print(rich_table(metrics))
-        file.write(metrics["honesty"] + "\n")
+        file.write(metrics["disclaimer"] + "\n")
     write_atomically(folder / "definitions.txt", "\n\n".join(metrics["definitions"].values()) + "\n")

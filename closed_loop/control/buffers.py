@@ -5,21 +5,24 @@ Pure numpy, filled by a node, emptied by nobody: each buffer keeps what an obser
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.geometry.constants import STEP_NS
+from collector.geometry.discontinuity import LATE, discontinuity
 from collector.geometry.poses import interpolate_poses, to_ego
 from finetune.policy import FRAMES_PER_CAMERA, HISTORY_STEPS, STEP_S, Observation
 
-STEP_NS = int(STEP_S * 1e9)
 HISTORY_SPAN_NS = (HISTORY_STEPS - 1) * STEP_NS
 STANDING_MPS = 0.3
-JUMP_MPS = 40.0  # no kart moves this fast: a larger step between two odometry messages is a reset or teleport
-JUMP_SLACK_M = 0.5
-GAP_NS = 1_000_000_000  # poses farther apart than this are not interpolated
+GAP_S = 1.0  # poses farther apart than this are not interpolated
+
+Images = Mapping[str, NDArray[np.uint8]]
 
 
 class PoseBuffer:
@@ -34,6 +37,7 @@ class PoseBuffer:
         self._stamps_ns: deque[int] = deque()
         self._poses: deque[tuple[float, float, float]] = deque()
         self._speeds: deque[float] = deque()
+        self._arrays: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def __len__(self) -> int:
         return len(self._stamps_ns)
@@ -46,16 +50,15 @@ class PoseBuffer:
             everything remembered before it has been dropped, and plans made before it mean nothing.
             A repeated or slightly late message is ignored.
         """
-        jumped = False
+        why = ""
         if self._stamps_ns:
-            step_ns = stamp_ns - self._stamps_ns[-1]
-            if -STEP_NS < step_ns <= 0:
+            moved_m = math.dist(pose_map[:2], self._poses[-1][:2])
+            why = discontinuity(stamp_ns - self._stamps_ns[-1], moved_m, max_gap_s=GAP_S)
+            if why == LATE:
                 return False
-            last = self._poses[-1]
-            moved_m = float(np.hypot(pose_map[0] - last[0], pose_map[1] - last[1]))
-            if step_ns <= 0 or step_ns > GAP_NS or moved_m > JUMP_SLACK_M + JUMP_MPS * step_ns * 1e-9:
+            if why:
                 self.clear()
-                jumped = True
+        self._arrays = None
         self._stamps_ns.append(stamp_ns)
         self._poses.append(pose_map)
         self._speeds.append(speed_mps)
@@ -63,9 +66,11 @@ class PoseBuffer:
             self._stamps_ns.popleft()
             self._poses.popleft()
             self._speeds.popleft()
-        return jumped
+        return bool(why)
 
     def clear(self) -> None:
+        """Forget everything."""
+        self._arrays = None
         self._stamps_ns.clear()
         self._poses.clear()
         self._speeds.clear()
@@ -77,19 +82,24 @@ class PoseBuffer:
             return None
         return self._stamps_ns[-1], np.array(self._poses[-1]), self._speeds[-1]
 
+    @property
+    def newest_ns(self) -> int:
+        """Stamp of the last message, 0 when empty."""
+        return self._stamps_ns[-1] if self._stamps_ns else 0
+
     def covers(self, stamp_ns: int) -> bool:
         """Whether the pose at this stamp lies between two remembered ones."""
         return len(self._stamps_ns) >= 2 and self._stamps_ns[0] <= stamp_ns <= self._stamps_ns[-1]
 
     def pose_at(self, stamp_ns: int) -> NDArray[np.float64]:
         """(3,) map pose at a covered stamp; ValueError otherwise."""
-        poses = interpolate_poses(np.array(self._stamps_ns), np.array(self._poses), [stamp_ns])
-        return poses.reshape(3)
+        stamps, poses, _ = self._table()
+        return interpolate_poses(stamps, poses, [stamp_ns]).reshape(3)
 
     def speed_at(self, stamp_ns: int) -> float:
         """Speed at a covered stamp, m/s."""
-        stamps = np.array(self._stamps_ns)
-        return float(np.interp(stamp_ns - stamps[0], stamps - stamps[0], np.array(self._speeds)))
+        stamps, _, speeds = self._table()
+        return float(np.interp(stamp_ns - stamps[0], stamps - stamps[0], speeds))
 
     def history(self, stamp_ns: int) -> NDArray[np.float64] | None:
         """(16, 3) ego poses at t0-1.5 s ... t0 for a covered stamp t0, or None while too little is known.
@@ -102,20 +112,32 @@ class PoseBuffer:
         if query[0] < self._stamps_ns[0] and abs(self._speeds[0]) > STANDING_MPS:
             return None
         query = np.maximum(query, self._stamps_ns[0])
-        poses = interpolate_poses(np.array(self._stamps_ns), np.array(self._poses), query)
-        return to_ego(poses, poses[-1])
+        stamps, poses, _ = self._table()
+        shown = interpolate_poses(stamps, poses, query)
+        return to_ego(shown, shown[-1])
+
+    def _table(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Stamps (N,), poses (N, 3) and speeds (N,), made once for all who ask at an instant."""
+        if self._arrays is None:
+            self._arrays = np.array(self._stamps_ns), np.array(self._poses), np.array(self._speeds)
+        return self._arrays
 
 
 @dataclass(frozen=True)
-class Frame:
-    """One camera image: the moment it shows (header stamp minus the camera's lag) and (H, W, 3) uint8 RGB."""
+class CameraFrame:
+    """What the cameras show at one instant.
+
+    Attributes:
+        stamp_ns: the moment shown: header stamp minus the camera's time offset.
+        images: camera name -> (H, W, 3) uint8 RGB; only looked into when a plan is asked for.
+    """
 
     stamp_ns: int
-    image: NDArray[np.uint8]
+    images: Images
 
 
 class FrameBuffer:
-    """The last four frames of one camera, without holes; counts what the stamps say was lost.
+    """The last four frames, without holes; counts what the stamps say was lost.
 
     Args:
         period_ns: nominal frame period; a hole of more than half a period beyond it is a lost frame, and
@@ -124,11 +146,11 @@ class FrameBuffer:
 
     def __init__(self, period_ns: int = STEP_NS, max_gap_ns: int = 4 * STEP_NS) -> None:
         self._period_ns, self._max_gap_ns = period_ns, max_gap_ns
-        self._frames: deque[Frame] = deque(maxlen=FRAMES_PER_CAMERA)
+        self._frames: deque[CameraFrame] = deque(maxlen=FRAMES_PER_CAMERA)
         self.received = 0
         self.lost = 0
 
-    def add(self, frame: Frame) -> bool:
+    def add(self, frame: CameraFrame) -> bool:
         """Append a frame; False for one that is not newer than the last (repeated by the sender)."""
         if self._frames:
             step_ns = frame.stamp_ns - self._frames[-1].stamp_ns
@@ -143,31 +165,33 @@ class FrameBuffer:
         return True
 
     def clear(self) -> None:
+        """Forget the frames; the counts stay."""
         self._frames.clear()
 
     @property
-    def newest(self) -> Frame | None:
+    def newest(self) -> CameraFrame | None:
+        """The last frame, None when empty."""
         return self._frames[-1] if self._frames else None
 
-    def images(self, count: int = FRAMES_PER_CAMERA) -> NDArray[np.uint8]:
-        """(n, H, W, 3) newest frames, n from 1 to ``count``, oldest first; IndexError when empty."""
-        newest = self._frames[-1].image.shape
-        recent = [frame.image for frame in self._frames if frame.image.shape == newest]
-        return np.stack(recent[-count:])
+    def images(self, count: int = FRAMES_PER_CAMERA) -> dict[str, NDArray[np.uint8]]:
+        """Camera name -> (n, H, W, 3) newest frames, n from 1 to ``count``, oldest first; IndexError when empty."""
+        shown = list(self._frames)[-count:]
+        return {
+            name: np.stack([frame.images[name] for frame in shown if frame.images[name].shape == newest.shape])
+            for name, newest in shown[-1].images.items()
+        }
 
 
-def observe(frames: FrameBuffer, poses: PoseBuffer, count: int = FRAMES_PER_CAMERA) -> Observation | None:
+def newest_observation(frames: FrameBuffer, poses: PoseBuffer, count: int = FRAMES_PER_CAMERA) -> Observation | None:
     """The observation at the newest frame, with up to ``count`` frames.
 
     None until odometry surrounds the frame's stamp (it arrives up to 20 ms later) and reaches back far enough.
     """
     newest = frames.newest
-    if newest is None:
+    history = None if newest is None else poses.history(newest.stamp_ns)
+    if newest is None or history is None:
         return None
-    history = poses.history(newest.stamp_ns)
-    if history is None:
-        return None
-    return Observation(newest.stamp_ns, {"front": frames.images(count)}, history, poses.speed_at(newest.stamp_ns))
+    return Observation(newest.stamp_ns, frames.images(count), history, poses.speed_at(newest.stamp_ns))
 
 
 def rolling(observation: Observation, speed_mps: float) -> Observation:
@@ -196,6 +220,7 @@ class TimeRate:
         self._pairs: deque[tuple[float, int]] = deque()
 
     def add(self, steady_s: float, stamp_ns: int) -> None:
+        """Note a message with ``stamp_ns`` that arrived at ``steady_s``."""
         if self._pairs and stamp_ns < self._pairs[-1][1]:
             self._pairs.clear()
         self._pairs.append((steady_s, stamp_ns))
@@ -210,4 +235,4 @@ class TimeRate:
         (first_s, first_ns), (last_s, last_ns) = self._pairs[0], self._pairs[-1]
         if last_s - first_s < 0.5:
             return 1.0
-        return float(np.clip((last_ns - first_ns) * 1e-9 / (last_s - first_s), self.LOWEST, self.HIGHEST))
+        return min(max((last_ns - first_ns) * 1e-9 / (last_s - first_s), self.LOWEST), self.HIGHEST)

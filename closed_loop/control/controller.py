@@ -12,22 +12,24 @@ averages the ripple of a generated plan where a single target would follow it. W
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from closed_loop.simulator.vehicle import Command
+from closed_loop.control.kart import KART, Command
 from collector.common.errors import MonoError
-from collector.geometry.poses import distance_along, to_ego
+from collector.geometry.poses import distance_along
+from finetune.policy import STEP_S
 
 FloatArray = NDArray[np.float64]
 
 # The internal kart model is stepped this finely when it is carried from one command to the next.
 _MODEL_STEP_S = 0.01
-# How many targets share the preview distance, and how far behind and ahead in time the kart is sought on its plan.
-_TARGETS = 8
+# The targets, as parts of the preview distance, and how far behind and ahead in time the kart is sought on its plan.
+_TARGETS = np.linspace(0.5, 1.0, 8)
 _SEARCH_S = 1.5
 
 
@@ -53,12 +55,12 @@ class ControllerConfig:
         plan_step_s: time between the waypoints of a plan.
     """
 
-    wheelbase_m: float = 1.087
-    max_steer_rad: float = 0.64
+    wheelbase_m: float = KART.wheelbase_m
+    max_steer_rad: float = KART.max_steer_rad
     steer_rate_radps: float = 2.0
-    steering_gain: float = 0.62
-    dead_time_s: float = 0.10
-    lag_s: float = 0.10
+    steering_gain: float = KART.steering_gain
+    dead_time_s: float = KART.dead_time_s
+    lag_s: float = KART.lag_s
     preview_s: float = 0.40
     preview_min_m: float = 0.9
     preview_max_m: float = 4.0
@@ -69,19 +71,11 @@ class ControllerConfig:
     max_brake_mps2: float = -3.0
     stop_mps2: float = -2.0
     max_speed_mps: float | None = None
-    plan_step_s: float = 0.1
+    plan_step_s: float = STEP_S
 
     def __post_init__(self) -> None:
-        for name in (
-            "wheelbase_m",
-            "max_steer_rad",
-            "steer_rate_radps",
-            "steering_gain",
-            "preview_min_m",
-            "plan_step_s",
-            "speed_window_s",
-            "max_accel_mps2",
-        ):
+        positive = "wheelbase_m steering_gain max_steer_rad steer_rate_radps preview_min_m plan_step_s speed_window_s"
+        for name in (*positive.split(), "max_accel_mps2"):
             if not getattr(self, name) > 0.0:
                 raise MonoError(f"{name} = {getattr(self, name)!r}", "a positive number", f"set {name} above zero")
         for name in ("max_brake_mps2", "stop_mps2"):
@@ -110,7 +104,9 @@ class PlanPath:
         self.xy = np.vstack([2.0 * poses[0, :2] - poses[1, :2], poses[:, :2]])
         self.t_s = step_s * np.arange(len(self.xy))
         self.s_m = distance_along(self.xy)
-        steps = np.diff(self.xy, axis=0)
+        self._along = np.diff(self.xy, axis=0)
+        self._length2 = np.maximum(np.einsum("nk,nk->n", self._along, self._along), 1e-12)
+        steps = self._along
         heading = np.stack([np.cos(poses[:, 2]), np.sin(poses[:, 2])], axis=1)
         # Speed is the step along the heading, so that a plan that folds back asks for no forward speed.
         self._speed_t_s = (self.t_s[1:] + self.t_s[:-1]) / 2.0
@@ -126,7 +122,7 @@ class PlanPath:
 
     def speed(self, t_s: float, window_s: float) -> tuple[float, float]:
         """Speed (m/s) and acceleration (m/s^2) at a time since t0, from a straight line over the window."""
-        t_s = float(np.clip(t_s, self._speed_t_s[0], self._speed_t_s[-1]))
+        t_s = float(min(max(t_s, self._speed_t_s[0]), self._speed_t_s[-1]))
         first = min(max(t_s - window_s / 2.0, self._speed_t_s[0]), max(self._speed_t_s[-1] - window_s, 0.0))
         near = (self._speed_t_s >= first - 1e-9) & (self._speed_t_s <= first + window_s + 1e-9)
         times, speeds = self._speed_t_s[near], self._speed_mps[near]
@@ -141,19 +137,21 @@ class PlanPath:
 
         The window in time keeps the kart on its own stretch where a path comes back to itself.
         """
-        first = int(np.clip(np.searchsorted(self.t_s, t_s - search_s), 0, len(self.xy) - 2))
-        last = int(np.clip(np.searchsorted(self.t_s, t_s + search_s), first + 1, len(self.xy) - 1))
-        start, along = self.xy[first:last], np.diff(self.xy[first : last + 1], axis=0)
+        first, last = np.searchsorted(self.t_s, (t_s - search_s, t_s + search_s)).tolist()
+        first = min(first, len(self.xy) - 2)
+        last = min(max(last, first + 1), len(self.xy) - 1)
+        start, along, length2 = self.xy[first:last], self._along[first:last], self._length2[first:last]
         offset = np.asarray(xy, np.float64) - start
-        length2 = np.maximum(np.einsum("nk,nk->n", along, along), 1e-12)
         part = np.clip(np.einsum("nk,nk->n", offset, along) / length2, 0.0, 1.0)
-        best = int(np.linalg.norm(offset - part[:, None] * along, axis=1).argmin())
-        return float(self.s_m[first + best] + part[best] * np.sqrt(length2[best]))
+        away = offset - part[:, None] * along
+        best = int(np.einsum("nk,nk->n", away, away).argmin())
+        return float(self.s_m[first + best] + part[best] * math.sqrt(length2[best]))
 
     def at(self, s_m: FloatArray) -> FloatArray:
         """Points (N, 2) at distances along the path; beyond its end straight on."""
         xy = np.stack([np.interp(s_m, self.s_m, self.xy[:, axis]) for axis in (0, 1)], axis=1)
-        return xy + np.maximum(s_m - self.s_m[-1], 0.0)[:, None] * self._exit
+        beyond: FloatArray = np.maximum(s_m - self.s_m[-1], 0.0)[:, None] * self._exit
+        return xy + beyond
 
 
 class TrackingController:
@@ -199,10 +197,9 @@ class TrackingController:
         elapsed_s = self._advance(now_s)
         if plan_poses_map is None:
             return self._stop("no plan", now_s)
-        if plan_poses_map is not self._poses:
+        if self._path is None or plan_poses_map is not self._poses:
             self._poses, self._path = plan_poses_map, PlanPath(plan_poses_map, config.plan_step_s)
         path = self._path
-        assert path is not None
         age_s = now_s - plan_stamp_s
         if age_s < -_SEARCH_S:
             return self._stop("plan from the future", now_s)
@@ -212,7 +209,7 @@ class TrackingController:
         delay_s = config.dead_time_s + config.lag_s
         ahead = self._predict(np.asarray(pose_map, np.float64), speed_mps, now_s, delay_s)
         curvature = self._curvature(path, ahead, max(age_s, 0.0) + delay_s, speed_mps)
-        wanted_rad = np.arctan(config.wheelbase_m * curvature) / config.steering_gain
+        wanted_rad = math.atan(config.wheelbase_m * curvature) / config.steering_gain
         steer_rad = self._limited(wanted_rad, elapsed_s)
 
         target_mps, accel_mps2 = path.speed(age_s + config.speed_preview_s, config.speed_window_s)
@@ -221,7 +218,7 @@ class TrackingController:
         accel_mps2 += config.speed_gain_1ps * (max(target_mps, 0.0) - speed_mps)
         self.status = "tracking"
         self._sent.append((now_s, steer_rad))
-        return Command(steer_rad, float(np.clip(accel_mps2, config.max_brake_mps2, config.max_accel_mps2)))
+        return Command(steer_rad, min(max(accel_mps2, config.max_brake_mps2), config.max_accel_mps2))
 
     def brake(self, now_s: float) -> Command:
         """A controlled stop with the steering held, for a safety monitor that forbids the plan."""
@@ -240,7 +237,7 @@ class TrackingController:
     def _limited(self, wanted_rad: float, elapsed_s: float) -> float:
         limit, step = self.config.max_steer_rad, self.config.steer_rate_radps * elapsed_s
         last = self._last_rad()
-        return float(np.clip(np.clip(wanted_rad, last - step, last + step), -limit, limit))
+        return min(max(min(max(wanted_rad, last - step), last + step), -limit), limit)
 
     def _sent_at(self, t_s: float) -> float:
         """The command in force at a time (zero before the first)."""
@@ -251,7 +248,7 @@ class TrackingController:
 
     def _wheel_after(self, wheel_rad: float, t_s: float, step_s: float) -> float:
         wanted = self.config.steering_gain * self._sent_at(t_s - self.config.dead_time_s)
-        return wanted + (wheel_rad - wanted) * float(np.exp(-step_s / max(self.config.lag_s, 1e-6)))
+        return wanted + (wheel_rad - wanted) * math.exp(-step_s / max(self.config.lag_s, 1e-6))
 
     def _advance(self, now_s: float) -> float:
         """Carry the believed wheel angle to now; returns the seconds since the last command."""
@@ -261,7 +258,7 @@ class TrackingController:
             self._wheel_rad, self._now_s = 0.0, now_s
             return 0.025
         elapsed_s = now_s - self._now_s
-        steps = max(1, int(np.ceil(elapsed_s / _MODEL_STEP_S))) if elapsed_s > 0.0 else 0
+        steps = max(1, math.ceil(elapsed_s / _MODEL_STEP_S)) if elapsed_s > 0.0 else 0
         for index in range(steps):
             step_s = elapsed_s / steps
             self._wheel_rad = self._wheel_after(self._wheel_rad, self._now_s + index * step_s, step_s)
@@ -272,25 +269,26 @@ class TrackingController:
 
     def _predict(self, pose_map: FloatArray, speed_mps: float, now_s: float, ahead_s: float) -> FloatArray:
         """Pose (3,) after ``ahead_s`` if the command stays what it is (kinematic bicycle)."""
-        (x, y, yaw), wheel_rad = pose_map, self._wheel_rad
-        steps = max(1, int(np.ceil(ahead_s / (2.0 * _MODEL_STEP_S))))
+        (x, y, yaw), wheel_rad = pose_map.tolist(), self._wheel_rad
+        steps = max(1, math.ceil(ahead_s / (2.0 * _MODEL_STEP_S)))
         step_s = ahead_s / steps
         for index in range(steps):
             wheel_rad = self._wheel_after(wheel_rad, now_s + index * step_s, step_s)
-            turn = speed_mps * step_s * np.tan(wheel_rad) / self.config.wheelbase_m
-            x += speed_mps * step_s * np.cos(yaw + turn / 2.0)
-            y += speed_mps * step_s * np.sin(yaw + turn / 2.0)
+            turn = speed_mps * step_s * math.tan(wheel_rad) / self.config.wheelbase_m
+            x += speed_mps * step_s * math.cos(yaw + turn / 2.0)
+            y += speed_mps * step_s * math.sin(yaw + turn / 2.0)
             yaw += turn
         return np.array([x, y, yaw])
 
     def _curvature(self, path: PlanPath, pose_map: FloatArray, t_s: float, speed_mps: float) -> float:
         """Curvature (1/m) of the arc from the pose that best meets the path ahead."""
         config = self.config
-        preview_m = float(np.clip(config.preview_s * speed_mps, config.preview_min_m, config.preview_max_m))
+        preview_m = min(max(config.preview_s * speed_mps, config.preview_min_m), config.preview_max_m)
         foot_m = path.foot(pose_map[:2], t_s, _SEARCH_S)
         if path.s_m[-1] < 0.1:
             return 0.0  # a plan that stands still has no direction
-        ahead_m = foot_m + preview_m * np.linspace(0.5, 1.0, _TARGETS)
-        targets = to_ego(np.column_stack([path.at(ahead_m), np.zeros(_TARGETS)]), pose_map)
-        chord2 = (targets[:, :2] ** 2).sum(axis=1)
-        return float((2.0 * targets[:, 1] * chord2).sum() / max((chord2**2).sum(), 1e-6))
+        ahead_m = foot_m + preview_m * _TARGETS
+        offset, yaw = path.at(ahead_m) - pose_map[:2], float(pose_map[2])
+        aside_m = math.cos(yaw) * offset[:, 1] - math.sin(yaw) * offset[:, 0]
+        chord2 = (offset**2).sum(axis=1)
+        return float((2.0 * aside_m * chord2).sum() / max((chord2**2).sum(), 1e-6))

@@ -6,17 +6,27 @@ for the policy. Stamps are the vehicle's time; ``steady_s`` is a steady clock th
 
 from __future__ import annotations
 
+import math
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from closed_loop.control.buffers import Frame, FrameBuffer, PoseBuffer, TimeRate, observe, rolling
+from closed_loop.control.buffers import (
+    CameraFrame,
+    FrameBuffer,
+    Images,
+    PoseBuffer,
+    TimeRate,
+    newest_observation,
+    rolling,
+)
 from closed_loop.control.controller import ControllerConfig, TrackingController
-from closed_loop.control.safety_monitor import SafetyLimits, SafetyMonitor, Verdict
-from closed_loop.simulator.vehicle import Command
+from closed_loop.control.kart import Command
+from closed_loop.control.safety_monitor import DEFAULT_LIMITS, Decision, SafetyLimits, SafetyMonitor
 from collector.geometry.poses import to_map
 from finetune.policy import FRAMES_PER_CAMERA, FUTURE_STEPS, STEP_S, Observation, Plan
 
@@ -43,23 +53,25 @@ class DriverConfig:
     replan_s: float = 0.2
     frames: int = FRAMES_PER_CAMERA
     rolling_start_mps: float = 1.5
-    limits: SafetyLimits = field(default_factory=SafetyLimits)
+    limits: SafetyLimits = DEFAULT_LIMITS
     controller: ControllerConfig = field(default_factory=ControllerConfig)
     camera_lag_s: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PlacedPlan:
     """A plan laid on the map by the pose at its t0.
 
     Attributes:
-        poses_map: (64, 3).
-        path_xy: (65, 2) the same with the place it started from.
+        pose_map: (3,) that pose.
+        poses_map: (64, 3) the plan in the map.
+        taken_ns: vehicle time from which it was used.
     """
 
     plan: Plan
+    pose_map: NDArray[np.float64]
     poses_map: NDArray[np.float64]
-    path_xy: NDArray[np.float64]
+    taken_ns: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,7 @@ class Tick:
     """
 
     command: Command
-    verdict: Verdict
+    decision: Decision
     stamp_ns: int | None
     pose_map: NDArray[np.float64] | None
     speed_mps: float
@@ -86,9 +98,10 @@ class Driver:
     Args:
         config: how to drive.
         submit: hands an observation to the policy and returns at once.
+        latency_s: a fault on purpose: plans are taken no earlier than so many vehicle seconds after their frame.
     """
 
-    def __init__(self, config: DriverConfig, submit: Callable[[Observation], None]) -> None:
+    def __init__(self, config: DriverConfig, submit: Callable[[Observation], None], latency_s: float = 0.0) -> None:
         self.config = config
         self.safety_monitor = SafetyMonitor(config.limits)
         self.frames, self.poses, self.rate = FrameBuffer(), PoseBuffer(), TimeRate()
@@ -98,7 +111,10 @@ class Driver:
         self._lock = threading.Lock()
         self._odometry_s = 0.0
         self._yaw_rate_radps = 0.0
+        self._latency_ns = round(latency_s * 1e9)
+        self._held: deque[tuple[Plan, Callable[[PlacedPlan | None], object]]] = deque()
         self._plan: PlacedPlan | None = None
+        self._path_xy = np.empty((0, 2))
         self._asked_ns: int | None = None
         self._now_ns = 0
         self._policy_free = False
@@ -114,7 +130,7 @@ class Driver:
         steady_s: float,
     ) -> bool:
         """Take an odometry message; False for a non-finite one, which is ignored and so goes stale."""
-        if not np.isfinite([*pose_map, speed_mps]).all():
+        if not all(map(math.isfinite, (*pose_map, speed_mps))):
             return False
         with self._lock:
             self.safety_monitor.odometry_arrived(steady_s)
@@ -127,39 +143,54 @@ class Driver:
             self._ask()
         return True
 
-    def frame(self, stamp_ns: int, image_rgb: NDArray[np.uint8], steady_s: float) -> None:
-        """Take a camera frame, (H, W, 3) RGB. A repeated frame does not count as fresh.
+    def frame(self, stamp_ns: int, images: Images, steady_s: float) -> None:
+        """Take what the cameras show: name -> (H, W, 3) RGB. A repeated frame does not count as fresh.
 
         Here its stamp becomes the moment it shows; history, t0 and the age of plans follow from that.
         """
         with self._lock:
-            if self.frames.add(Frame(stamp_ns - self._camera_lag_ns, image_rgb)):
+            if self.frames.add(CameraFrame(stamp_ns - self._camera_lag_ns, images)):
                 self.safety_monitor.frame_arrived(steady_s)
                 self._ask()
 
     def policy_ready(self) -> None:
+        """The policy is free to be asked."""
         with self._lock:
             self._answered()
 
-    def policy_plan(self, plan: Plan) -> PlacedPlan | None:
-        """Take a plan; None when it is unusable, in which case the safety monitor brakes."""
+    def policy_plan(self, plan: Plan, taken: Callable[[PlacedPlan | None], object] = lambda _placed: None) -> None:
+        """Take a plan, at once or when its latency is over.
+
+        Args:
+            plan: the policy's answer.
+            taken: called when that has happened; with None for a plan that is unusable or of the time before a
+                jump, in which case the safety monitor brakes.
+        """
+        if self._latency_ns:
+            self._held.append((plan, taken))
+        else:
+            taken(self._take(plan))
+
+    def _take(self, plan: Plan) -> PlacedPlan | None:
         with self._lock:
             placed = None
             # Uncovered: the world jumped meanwhile, or inference took longer than the pose memory.
             if self.poses.covers(plan.stamp_ns) and not self.safety_monitor.plan_arrived(plan.poses):
                 origin = self.poses.pose_at(plan.stamp_ns)
-                poses_map = to_map(plan.poses, origin)
-                placed = PlacedPlan(plan, poses_map, np.vstack([origin[:2], poses_map[:, :2]]))
-                self._plan = placed
+                now_ns = max(self._now_ns, self.poses.newest_ns)
+                placed = self._plan = PlacedPlan(plan, origin, to_map(plan.poses, origin), now_ns)
+                self._path_xy = np.vstack([origin[:2], placed.poses_map[:, :2]])
             self._answered()
             return placed
 
     def policy_failed(self, why: str) -> None:
+        """The policy answered with an error."""
         with self._lock:
             self.safety_monitor.policy_failed(why)
             self._answered()
 
     def policy_died(self, why: str) -> None:
+        """There will be no answers any more."""
         with self._lock:
             self.safety_monitor.policy_died(why)
 
@@ -172,36 +203,49 @@ class Driver:
     def tick(self, steady_s: float) -> Tick:
         """Decide on the command for this instant."""
         with self._lock:
-            newest = self.poses.newest
-            rate = self.rate.value
-            if newest is None:
-                command = Command(0.0, self.config.controller.stop_mps2)
-                verdict = self.safety_monitor.check(steady_s, None, None, rate)
-                return Tick(command, verdict, None, None, 0.0, None)
-            odometry_ns, pose_map, speed_mps = newest
-            carry_s = float(np.clip((steady_s - self._odometry_s) * rate, 0.0, LONGEST_CARRY_S))
-            pose_map = carried(pose_map, speed_mps, self._yaw_rate_radps, carry_s)
-            # A message that was long under way must not turn the controller's clock back.
-            now_ns = self._now_ns = max(self._now_ns, odometry_ns + int(carry_s * 1e9))
+            now_ns, pose_map, speed_mps = self._present(steady_s)
+        # Outside the lock: whoever is told of a plan may ask the driver something.
+        while self._held and self._is_over(self._held[0][0].stamp_ns, now_ns):
+            plan, taken = self._held.popleft()
+            taken(self._take(plan))
+        with self._lock:
             plan_age_s = offset_m = None
-            if self._plan is not None:
+            if self._plan is not None and now_ns is not None and pose_map is not None:
                 plan_age_s = (now_ns - self._plan.plan.stamp_ns) * 1e-9
-                offset_m = float(np.hypot(*(self._plan.path_xy - pose_map[:2]).T).min())
-            verdict = self.safety_monitor.check(steady_s, plan_age_s, offset_m, rate)
-            command = self._command(verdict, now_ns, pose_map, speed_mps, plan_age_s)
-            return Tick(command, verdict, now_ns, pose_map, speed_mps, plan_age_s)
+                offset_m = math.sqrt(((self._path_xy - pose_map[:2]) ** 2).sum(axis=1).min())
+            decision = self.safety_monitor.check(steady_s, plan_age_s, offset_m, self.rate.value)
+            if now_ns is None or pose_map is None:
+                command = Command(0.0, self.config.controller.stop_mps2)
+            else:
+                command = self._command(decision, now_ns, pose_map, speed_mps, plan_age_s)
+            return Tick(command, decision, now_ns, pose_map, speed_mps, plan_age_s)
+
+    def _present(self, steady_s: float) -> tuple[int | None, NDArray[np.float64] | None, float]:
+        """Vehicle time, pose (3,) and speed now: those of the newest odometry, carried forward."""
+        newest = self.poses.newest
+        if newest is None:
+            return None, None, 0.0
+        odometry_ns, pose_map, speed_mps = newest
+        carry_s = min(max((steady_s - self._odometry_s) * self.rate.value, 0.0), LONGEST_CARRY_S)
+        # A message that was long under way must not turn the controller's clock back.
+        self._now_ns = max(self._now_ns, odometry_ns + round(carry_s * 1e9))
+        return self._now_ns, carried(pose_map, speed_mps, self._yaw_rate_radps, carry_s), speed_mps
+
+    def _is_over(self, stamp_ns: int, now_ns: int | None) -> bool:
+        """Whether the latency of a plan is over, or the clock jumped back before it began."""
+        return now_ns is None or not stamp_ns <= now_ns < stamp_ns + self._latency_ns
 
     def _command(
-        self, verdict: Verdict, now_ns: int, pose_map: NDArray[np.float64], speed_mps: float, plan_age_s: float | None
+        self, decision: Decision, now_ns: int, pose_map: NDArray[np.float64], speed_mps: float, plan_age_s: float | None
     ) -> Command:
         now_s = now_ns * 1e-9
-        follows = verdict.drive or verdict.reason in STEER_ON
+        follows = decision.drive or decision.reason in STEER_ON
         if not follows or self._plan is None or plan_age_s is None or plan_age_s > FUTURE_STEPS * STEP_S:
             return self._controller.brake(now_s)
         command = self._controller.command(
             self._plan.poses_map, self._plan.plan.stamp_ns * 1e-9, now_s, pose_map, speed_mps
         )
-        return command if verdict.drive else Command(command.steer_rad, self.config.controller.stop_mps2)
+        return command if decision.drive else Command(command.steer_rad, self.config.controller.stop_mps2)
 
     def _answered(self) -> None:
         self._policy_free = True
@@ -216,7 +260,7 @@ class Driver:
         due_ns = 0 if self._asked_ns is None else self._asked_ns + int((self.config.replan_s - STEP_S / 2) * 1e9)
         if newest.stamp_ns < due_ns:
             return
-        observation = observe(self.frames, self.poses, self.config.frames)
+        observation = newest_observation(self.frames, self.poses, self.config.frames)
         if observation is not None:
             observation = rolling(observation, self.config.rolling_start_mps)
             self._asked_ns, self._policy_free = newest.stamp_ns, False
@@ -236,8 +280,7 @@ def carried(
     pose_map: NDArray[np.float64], speed_mps: float, yaw_rate_radps: float, seconds: float
 ) -> NDArray[np.float64]:
     """A pose (3,) some milliseconds later, at constant speed and yaw rate."""
-    turn = yaw_rate_radps * seconds
-    heading = pose_map[2] + turn / 2.0
-    step_m = speed_mps * seconds
-    moved: NDArray[np.float64] = pose_map + np.array([step_m * np.cos(heading), step_m * np.sin(heading), turn])
-    return moved
+    x, y, yaw = pose_map.tolist()
+    turn, step_m = yaw_rate_radps * seconds, speed_mps * seconds
+    heading = yaw + turn / 2.0
+    return np.array([x + step_m * math.cos(heading), y + step_m * math.sin(heading), yaw + turn])

@@ -1,4 +1,4 @@
-"""How long a kart has been off the road of a named course: a drive that has lost it need not go on for its time.
+"""Whether the kart is off the road of a named course, how far, how long and how often: one rule for all who ask.
 
 Pure numpy. A course that lies elsewhere (another map) is no road to be off, so counting begins once the kart has
 been seen wholly on it.
@@ -6,35 +6,83 @@ been seen wholly on it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from closed_loop.control.kart import KART, VehicleParams, footprint
 from closed_loop.course.course import Course
-from closed_loop.simulator.vehicle import VehicleParams, footprint
 
+BACK_ON_ROAD_S = 0.5
 # A kart this far from the line may have come back to another stretch: the whole course is searched again.
 _LOST_M = 10.0
 
+FloatArray = NDArray[np.float64]
+
+
+def beyond_edges(
+    road: Course, poses: ArrayLike, station_m: ArrayLike, vehicle: VehicleParams = KART
+) -> tuple[FloatArray, FloatArray]:
+    """How far the kart's outline reaches over the left and over the right edge, (...) each; negative on the road.
+
+    Args:
+        poses: (..., 3) of the rear axle's middle.
+        station_m: (...) where along the road that is.
+    """
+    outline = footprint(np.asarray(poses, np.float64), vehicle)
+    left_m, right_m = road.beyond_edges_m(outline, np.asarray(station_m)[..., None])
+    return left_m.max(axis=-1), right_m.max(axis=-1)
+
 
 @dataclass
-class OffRoadWatch:
+class OffTrackEvents:
+    """Tells one time off the road from the next.
+
+    Attributes:
+        back_on_road_s: so long the kart must be wholly on the road before a new event can begin.
+    """
+
+    back_on_road_s: float = BACK_ON_ROAD_S
+    _last_off_s: float = -math.inf
+
+    def begins(self, t_s: float, off: bool) -> bool:
+        """Take a moment, in order of time; True when an event begins with it."""
+        new = off and t_s - self._last_off_s > self.back_on_road_s
+        if off:
+            self._last_off_s = t_s
+        return new
+
+    def reset(self) -> None:
+        """The kart was placed elsewhere: what comes is another event."""
+        self._last_off_s = -math.inf
+
+
+@dataclass
+class OffTrackMonitor:
     """Follows one kart.
 
     Attributes:
         road: whose edges count.
         vehicle: the kart's outline.
+        beyond_m: how far the outline reached over an edge at the last pose, negative on the road.
+        off_s: seconds since a corner crossed the edge; 0 on the road, and before the kart was ever on it.
+        events: how often it has left the road.
     """
 
     road: Course
-    vehicle: VehicleParams = field(default_factory=VehicleParams)
+    vehicle: VehicleParams = KART
+    beyond_m: float = -math.inf
+    off_s: float = 0.0
+    events: int = 0
+    _events: OffTrackEvents = field(default_factory=OffTrackEvents)
     _station_m: float | None = None
     _seen_on_road: bool = False
     _left_ns: int | None = None
     _last_ns: int | None = None
 
-    def update(self, stamp_ns: int, pose_map: ArrayLike) -> float:
+    def update(self, stamp_ns: int, pose_map: ArrayLike) -> bool:
         """Take a pose.
 
         Args:
@@ -42,17 +90,29 @@ class OffRoadWatch:
             pose_map: (3,) of the rear axle's middle.
 
         Returns:
-            Seconds since a corner of the kart crossed the edge; 0 on the road, and before it was ever on it.
+            Whether the kart has just left the road.
         """
         if self._last_ns is not None and stamp_ns < self._last_ns:
-            self._station_m = self._left_ns = None
+            self.reset()
         self._last_ns = stamp_ns
         pose = np.asarray(pose_map, np.float64)
-        foot = self.road.project(pose[:2], self._station_m)
-        self._station_m = None if abs(float(foot.lateral_m)) > _LOST_M else float(foot.s_m)
-        left_m, right_m = self.road.beyond_edges_m(footprint(pose, self.vehicle), float(foot.s_m))
-        if max(left_m.max(), right_m.max()) <= 0.0:
+        if self._station_m is None:
+            foot = self.road.project(pose[:2])
+            station_m, lateral_m = float(foot.s_m), float(foot.lateral_m)
+        else:
+            station_m, lateral_m, _, _ = self.road.follow(float(pose[0]), float(pose[1]), self._station_m)
+        self._station_m = None if abs(lateral_m) > _LOST_M else station_m
+        self.beyond_m = float(np.maximum(*beyond_edges(self.road, pose, station_m, self.vehicle)))
+        if self.beyond_m <= 0.0:
             self._seen_on_road, self._left_ns = True, None
         elif self._left_ns is None and self._seen_on_road:
             self._left_ns = stamp_ns
-        return 0.0 if self._left_ns is None else (stamp_ns - self._left_ns) * 1e-9
+        self.off_s = 0.0 if self._left_ns is None else (stamp_ns - self._left_ns) * 1e-9
+        new = self._events.begins(stamp_ns * 1e-9, self._left_ns is not None)
+        self.events += new
+        return new
+
+    def reset(self) -> None:
+        """The kart was placed elsewhere."""
+        self._station_m = self._left_ns = None
+        self._events.reset()

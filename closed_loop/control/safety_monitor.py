@@ -7,7 +7,9 @@ together with the simulator, and a watchdog on it would sleep exactly when it is
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from finetune.policy import FUTURE_STEPS, STEP_S
 
 @dataclass(frozen=True)
 class SafetyLimits:
-    """When to brake. Times are seconds of the vehicle's time, see :meth:`Supervisor.check`.
+    """When to brake. Times are seconds of the vehicle's time, see :meth:`SafetyMonitor.check`.
 
     Attributes:
         frame_age_s: newest camera frame older than this (arrival, steady clock).
@@ -32,7 +34,7 @@ class SafetyLimits:
     """
 
     frame_age_s: float = 0.5
-    odometry_age_s: float = 0.3
+    odometry_age_s: float = 0.5
     plan_age_s: float = 1.5
     plan_start_m: float = 1.5
     plan_step_m: float = 2.0
@@ -40,8 +42,11 @@ class SafetyLimits:
     plan_offset_m: float = 4.0
 
 
+DEFAULT_LIMITS = SafetyLimits()
+
+
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """The answer of one check.
 
     Attributes:
@@ -55,7 +60,7 @@ class Verdict:
     detail: str = ""
 
 
-def plan_defect(poses_ego: NDArray[np.float64], limits: SafetyLimits = SafetyLimits()) -> str:
+def plan_defect(poses_ego: NDArray[np.float64], limits: SafetyLimits = DEFAULT_LIMITS) -> str:
     """Why a plan cannot be followed, or an empty string.
 
     Args:
@@ -87,7 +92,7 @@ class SafetyMonitor:
     All ``*_s`` arguments are seconds of one steady clock. Not thread-safe: the caller holds its own lock.
     """
 
-    limits: SafetyLimits = field(default_factory=SafetyLimits)
+    limits: SafetyLimits = DEFAULT_LIMITS
     brakes: Counter[str] = field(default_factory=Counter)
     _frame_s: float | None = None
     _odometry_s: float | None = None
@@ -98,9 +103,11 @@ class SafetyMonitor:
     _last_reason: str = ""
 
     def frame_arrived(self, steady_s: float) -> None:
+        """Take note of a camera frame."""
         self._frame_s = steady_s
 
     def odometry_arrived(self, steady_s: float) -> None:
+        """Take note of an odometry message."""
         self._odometry_s = steady_s
 
     def plan_arrived(self, poses_ego: NDArray[np.float64]) -> str:
@@ -123,11 +130,8 @@ class SafetyMonitor:
         self._plan_defect = why
 
     def policy_died(self, why: str) -> None:
-        """The policy process is gone; only :meth:`policy_alive` ends this."""
+        """The policy process is gone: nothing ends this."""
         self._dead = why
-
-    def policy_alive(self) -> None:
-        self._dead = ""
 
     def stop(self) -> None:
         """The drive is over: brake from now on, whatever else is well."""
@@ -139,7 +143,7 @@ class SafetyMonitor:
 
     def check(
         self, steady_s: float, plan_age_s: float | None, plan_offset_m: float | None = None, time_rate: float = 1.0
-    ) -> Verdict:
+    ) -> Decision:
         """Judge the present moment.
 
         Args:
@@ -149,41 +153,38 @@ class SafetyMonitor:
             time_rate: seconds of vehicle time per steady second. A simulation at four times real time goes
                 stale four times sooner. The real kart and AWSIM have 1.
         """
-        verdict = self._judge(steady_s, plan_age_s, plan_offset_m, time_rate)
-        if verdict.reason and verdict.reason != self._last_reason:
-            self.brakes[verdict.reason] += 1
-        self._last_reason = verdict.reason
-        return verdict
+        reasons = chain(self._input_reasons(steady_s, time_rate), self._plan_reasons(plan_age_s, plan_offset_m))
+        reason, detail = next(reasons, ("", ""))
+        if reason and reason != self._last_reason:
+            self.brakes[reason] += 1
+        self._last_reason = reason
+        return Decision(not reason, reason, detail)
 
-    def _judge(
-        self, steady_s: float, plan_age_s: float | None, plan_offset_m: float | None, time_rate: float
-    ) -> Verdict:
-        limits = self.limits
-
-        def stale(since_s: float, limit_s: float) -> str:
-            age_s = (steady_s - since_s) * time_rate
-            return f"{age_s:.2f} s old, limit {limit_s:g} s" if age_s > limit_s else ""
-
+    def _input_reasons(self, steady_s: float, time_rate: float) -> Iterator[tuple[str, str]]:
+        """Reasons to brake that do not lie in the plan, each with its detail; the gravest first."""
         if self._dead:
-            return Verdict(False, "policy process died", self._dead)
-        if self._frame_s is None:
-            return Verdict(False, "no camera frame yet")
-        if detail := stale(self._frame_s, limits.frame_age_s):
-            return Verdict(False, "camera frame stale", detail)
-        if self._odometry_s is None:
-            return Verdict(False, "no odometry yet")
-        if detail := stale(self._odometry_s, limits.odometry_age_s):
-            return Verdict(False, "odometry stale", detail)
+            yield "policy process died", self._dead
+        for what, arrived_s, limit_s in (
+            ("camera frame", self._frame_s, self.limits.frame_age_s),
+            ("odometry", self._odometry_s, self.limits.odometry_age_s),
+        ):
+            age_s = 0.0 if arrived_s is None else (steady_s - arrived_s) * time_rate
+            if arrived_s is None:
+                yield f"no {what} yet", ""
+            elif age_s > limit_s:
+                yield f"{what} stale", f"{age_s:.2f} s old, limit {limit_s:g} s"
         if self._stopping:
-            return Verdict(False, "stopping")
+            yield "stopping", ""
+
+    def _plan_reasons(self, plan_age_s: float | None, plan_offset_m: float | None) -> Iterator[tuple[str, str]]:
+        limits = self.limits
         if self._plan_defect:
-            return Verdict(False, "plan not sane", self._plan_defect)
+            yield "plan not sane", self._plan_defect
         if not self._has_plan or plan_age_s is None:
-            return Verdict(False, "no plan yet")
-        if plan_age_s > limits.plan_age_s:
-            return Verdict(False, "plan stale", f"{plan_age_s:.2f} s old, limit {limits.plan_age_s:g} s")
-        if plan_age_s < -STEP_S:
-            return Verdict(False, "plan from the future", f"{-plan_age_s:.2f} s ahead of the odometry")
+            yield "no plan yet", ""
+        elif plan_age_s > limits.plan_age_s:
+            yield "plan stale", f"{plan_age_s:.2f} s old, limit {limits.plan_age_s:g} s"
+        elif plan_age_s < -STEP_S:
+            yield "plan from the future", f"{-plan_age_s:.2f} s ahead of the odometry"
         if plan_offset_m is not None and not plan_offset_m <= limits.plan_offset_m:
-            return Verdict(False, "vehicle off its plan", f"{plan_offset_m:.1f} m, limit {limits.plan_offset_m:g} m")
-        return Verdict(True)
+            yield "vehicle off its plan", f"{plan_offset_m:.1f} m, limit {limits.plan_offset_m:g} m"

@@ -8,77 +8,92 @@ the Challenge's interface and does not know which simulator (or kart) is at the 
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rclpy.node import Node
 
 from closed_loop.control.controller import ControllerConfig
-from closed_loop.control.driver import Driver, DriverConfig, Tick
-from closed_loop.control.off_track import OffRoadWatch
+from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan, Tick
+from closed_loop.control.off_track import OffTrackMonitor
 from closed_loop.control.safety_monitor import SafetyLimits
 from closed_loop.course.design import course_named
+from closed_loop.ros.config import DriveParameters
 from closed_loop.ros.log import DriveLog
 from closed_loop.ros.policy_process import DEFAULT_POLICY, PlanReply, PolicyProcess, PolicySpec
-from closed_loop.ros.publishing import DrivePublishing
-from closed_loop.ros.termination import Mission
+from closed_loop.ros.publishing import DrivePublishing, RosMessage
+from closed_loop.ros.termination import DriveTermination
 from collector.calibration.model import read_calibration
 from collector.common.errors import MonoError
+from collector.common.model_files import find_model
 from collector.common.run_folder import open_run
-from collector.doctor.machine import find_model
 from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import declare_parameters
 from collector.ros.session import Session, node_main
 from collector.ros.topics import AWSIM_STATUS, CAMERA_IMAGE, ODOMETRY, qos_profile
 from finetune import TINY_BASE
-from finetune.policy import frames_of
+from finetune.policy import Observation, frames_of
 
 STATUS_HZ = 5.0
 FOREIGN_M = 50.0  # RMS distance from a course above which the drive took place elsewhere
 
 
 class DriveNode(Node):
-    """Parameters and messages of the driver; :meth:`drive` runs until the drive is over."""
+    """Parameters and messages of the driver; :meth:`drive` runs until the drive is over.
 
-    def __init__(self, session: Session) -> None:
+    Args:
+        session: of this process.
+        clock: steady seconds.
+        start_policy: starts what answers the observations.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        clock: Callable[[], float] = time.monotonic,
+        start_policy: Callable[..., PolicyProcess] = PolicyProcess,
+    ) -> None:
         super().__init__("alpamayo_drive")
-        self._session = session
-        self.values: dict[str, Any] = declare_parameters(self, "drive_node")
+        self._session, self._steady = session, clock
+        self.values = declare_parameters(self, DriveParameters)
         v = self.values
         # Needed by whoever measures the drive: a misspelt course should be noticed before it.
-        if v["reference"]:
-            course_named(v["reference"])
-        road = course_named(v["course"]) if v["course"] else None
-        self._off_road = OffRoadWatch(road) if road is not None and v["off_road_s"] > 0.0 else None
-        self._out = Path(v["out"] or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-drive")
-        self._log = DriveLog(self._out)
+        if v.reference:
+            course_named(v.reference)
+        road = course_named(v.course) if v.course else None
+        self._off_track = OffTrackMonitor(road) if road is not None and v.off_road_s else None
+        self._out = Path(v.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-drive")
+        self._log = DriveLog(self._out, clock)
         self.driver = Driver(
             DriverConfig(
-                v["replan_s"],
-                frames_of(v["cameras"]),
-                v["rolling_start_mps"],
-                SafetyLimits(v["frame_timeout_s"], v["odometry_timeout_s"], v["plan_timeout_s"]),
-                ControllerConfig(steering_gain=v["steering_gain"], max_speed_mps=v["max_speed_mps"]),
-                read_calibration(v["calibration"]).required_lag_s if v["calibration"] else 0.0,
+                v.replan_s,
+                frames_of(v.cameras),
+                v.rolling_start_mps,
+                SafetyLimits(v.frame_timeout_s, v.odometry_timeout_s, v.plan_timeout_s),
+                ControllerConfig(steering_gain=v.steering_gain, max_speed_mps=v.max_speed_mps),
+                read_calibration(v.calibration).required_offset_s if v.calibration else 0.0,
             ),
-            lambda observation: self._policy.submit(observation),
+            self._submit,
+            v.latency_s,
         )
         spec = self._policy_spec()
-        given = (spec.options["model_folder"], v["adapter"], v["calibration"])
+        given = (spec.options["model_folder"], v.adapter, v.calibration)
         inputs = [find_model(Path(path)) for path in given if path]
         open_run(self._out, {"parameters": v, "driver": self.driver.config}, inputs)
-        self.mission = Mission(v["laps"], v["duration_s"], v["wait_s"], time.monotonic())
+        self.termination = DriveTermination(v.laps, v.duration_s, v.off_road_s, wait_s=v.wait_s, began_s=clock())
         self._odometry_ns: int | None = None
         self._odometry_s: float | None = None
         self._ready = False
         self._bad_frames: set[str] = set()
         self._last_reason = ""
-        self._ticks = 0
+        self._ticks, self._engaged_s = 0, -math.inf
 
         # Publishers and subscriptions first, the policy last: its callbacks use them.
         self._say = DrivePublishing(self)
@@ -88,43 +103,37 @@ class DriveNode(Node):
             (AWSIM_STATUS, self._on_status),
         ):
             self.create_subscription(message_class(topic.type), topic.name, callback, qos_profile(topic))
-        self._policy = PolicyProcess(
+        self._policy = start_policy(
             spec, self._on_ready, self._on_plan, self._on_policy_error, self._on_policy_death, self._on_policy_line
         )
-        self.get_logger().info(f"policy process {self._policy.pid} loads {v['policy']}")
+        self.get_logger().info(f"policy process {self._policy.pid} loads {v.policy}")
 
     def _policy_spec(self) -> PolicySpec:
         v = self.values
-        model = v["model"] or (str(TINY_BASE) if v["policy"] == DEFAULT_POLICY else "")
+        model = v.model or (str(TINY_BASE) if v.policy == DEFAULT_POLICY else "")
         options = {
             "model_folder": model,
-            "adapter": v["adapter"] or None,
-            "cameras": v["cameras"],
-            "flow_steps": v["flow_steps"],
-            "noise_temperature": v["noise_temperature"],
-            "reasoning": v["reasoning"],
-            "device": v["device"],
+            "adapter": v.adapter or None,
+            "cameras": v.cameras,
+            "flow_steps": v.flow_steps,
+            "noise_temperature": v.noise_temperature,
+            "reasoning": v.reasoning,
+            "device": v.device,
         }
-        return PolicySpec(v["policy"], options, v["policy_python"])
+        return PolicySpec(v.policy, options, v.policy_python)
 
     # Messages in.
 
-    def _on_odometry(self, message: Any) -> None:
+    def _on_odometry(self, message: RosMessage) -> None:
         stamp_ns, pose_map, speed_mps = odometry_of(message)
-        steady_s = time.monotonic()
+        steady_s = self._steady()
         self._odometry_ns, self._odometry_s = stamp_ns, steady_s
         if self.driver.odometry(stamp_ns, pose_map, speed_mps, message.twist.twist.angular.z, steady_s):
             self._log.odometry(stamp_ns, pose_map, speed_mps)
-            self._watch_the_road(stamp_ns, pose_map, steady_s)
+            if self._off_track is not None and self._off_track.update(stamp_ns, pose_map):
+                self._note("off the road")
 
-    def _watch_the_road(self, stamp_ns: int, pose_map: Any, steady_s: float) -> None:
-        limit_s: float = self.values["off_road_s"]
-        if self._off_road is not None and self._off_road.update(stamp_ns, pose_map) > limit_s:
-            self._off_road = None
-            self._note("off the road", f"for {limit_s:g} s: the drive ends")
-            self.mission.give_up(f"off the road for {limit_s:g} s", steady_s)
-
-    def _on_image(self, message: Any) -> None:
+    def _on_image(self, message: RosMessage) -> None:
         try:
             image = rgb_of(message)
         except MonoError as error:
@@ -133,11 +142,14 @@ class DriveNode(Node):
                 self._bad_frames.add(str(error))
                 self.get_logger().error(str(error))
             return
-        self.driver.frame(stamp_ns_of(message.header.stamp), image, time.monotonic())
+        self.driver.frame(stamp_ns_of(message.header.stamp), {"front": image}, self._steady())
 
-    def _on_status(self, message: Any) -> None:
-        if self.mission.status(list(message.data)):
-            self._note("lap", f"{self.mission.laps_done} done")
+    def _on_status(self, message: RosMessage) -> None:
+        if self.termination.status(list(message.data)):
+            self._note("lap", f"{self.termination.laps_done:g} done")
+
+    def _submit(self, observation: Observation) -> None:
+        self._policy.submit(observation)
 
     # The policy's answers, in its reader thread.
 
@@ -147,11 +159,13 @@ class DriveNode(Node):
         self.driver.policy_ready()
 
     def _on_plan(self, reply: PlanReply) -> None:
-        placed = self.driver.policy_plan(reply.plan)
+        self.driver.policy_plan(reply.plan, partial(self._taken, reply))
+
+    def _taken(self, reply: PlanReply, placed: PlacedPlan | None) -> None:
         defect = "" if placed else self.driver.safety_monitor.defect or "from before a jump"
         self._log.plan(reply, self._odometry_ns or reply.plan.stamp_ns, defect)
         if placed is not None:
-            self._say.plan(placed.plan, placed.poses_map)
+            self._say.plan(placed)
 
     def _on_policy_line(self, line: str) -> None:
         self.get_logger().info(f"policy: {line}")
@@ -164,18 +178,18 @@ class DriveNode(Node):
         self.driver.policy_died(why)
         self._note("policy process died", why)
         if self._ready:
-            self.mission.give_up("the policy process died", time.monotonic())
+            self.termination.give_up("the policy process died")
         else:
-            self.mission.failed = f"the policy did not start: {why}"
+            self.termination.failed = f"the policy did not start: {why}"
 
     def _status(self, tick: Tick) -> dict[str, Any]:
         return {
-            "driving": tick.verdict.drive,
-            "reason": tick.verdict.reason,
-            "detail": tick.verdict.detail,
+            "driving": tick.decision.drive,
+            "reason": tick.decision.reason,
+            "detail": tick.decision.detail,
             "plan_age_s": None if tick.plan_age_s is None else round(tick.plan_age_s, 3),
             "speed_mps": round(tick.speed_mps, 3),
-            "laps": self.mission.laps_done,
+            "laps": self.termination.laps_done,
             "frames": self.driver.frames.received,
             "frames_lost": self.driver.frames.lost,
             "time_rate": round(self.driver.rate.value, 3),
@@ -191,38 +205,47 @@ class DriveNode(Node):
 
     def control_loop(self) -> None:
         """Tick at ``control_hz`` of vehicle time until the session ends."""
-        next_s, engaged_s = time.monotonic(), -1.0
+        next_s = self._steady()
         while not self._session.stop.is_set():
-            now_s = time.monotonic()
-            tick = self.driver.tick(now_s)
-            self._send_command(tick)
-            self._log.tick(tick)
-            self._ticks += 1
-            if tick.verdict.reason != self._last_reason:
-                self._last_reason = tick.verdict.reason
-                self._note("driving" if tick.verdict.drive else f"braking: {tick.verdict.reason}", tick.verdict.detail)
-                self._say.status(self._status(tick))
-            rate = self.driver.rate.value
-            if self._ticks % max(1, round(self.values["control_hz"] / STATUS_HZ)) == 0:
-                self._say.status(self._status(tick))
-            if now_s - engaged_s > 1.0:
-                engaged_s = now_s
-                self._say.engage(self._now_ns())
-            self._watch_for_the_end(tick, now_s)
+            now_s = self._steady()
+            self.control(now_s)
             # After a stall the missed ticks are not made up for: old commands help nobody.
-            next_s = max(next_s + 1.0 / (self.values["control_hz"] * rate), now_s)
-            time.sleep(max(0.0, next_s - time.monotonic()))
+            next_s = max(next_s + 1.0 / (self.values.control_hz * self.driver.rate.value), now_s)
+            time.sleep(max(0.0, next_s - self._steady()))
+
+    def control(self, now_s: float) -> None:
+        """One tick of the control loop: decide, say so, write it down, and see whether the drive is over."""
+        tick = self.driver.tick(now_s)
+        self._send_command(tick)
+        self._log.tick(tick)
+        self._ticks += 1
+        changed = tick.decision.reason != self._last_reason
+        if changed:
+            self._last_reason = tick.decision.reason
+            self._note("driving" if tick.decision.drive else f"braking: {tick.decision.reason}", tick.decision.detail)
+        if changed or self._ticks % max(1, round(self.values.control_hz / STATUS_HZ)) == 0:
+            self._say.status(self._status(tick))
+        if now_s - self._engaged_s > 1.0:
+            self._engaged_s = now_s
+            self._say.engage(self._now_ns())
+        self._watch_for_the_end(tick, now_s)
 
     def _watch_for_the_end(self, tick: Tick, now_s: float) -> None:
-        mission = self.mission
-        ending = mission.update(
-            now_s, tick.stamp_ns, tick.verdict.drive, tick.speed_mps, self._odometry_s, self.driver.frames.received
+        termination = self.termination
+        ending = termination.update(
+            now_s,
+            tick.stamp_ns,
+            tick.decision.drive,
+            tick.speed_mps,
+            self._odometry_s,
+            self.driver.frames.received,
+            self._off_track,
         )
-        if mission.goal:
+        if termination.goal:
             self.driver.stop()
         # Asking the graph costs more than a tick: only when odometry has been silent for long.
-        silent = not ending and mission.is_gone(now_s, self._odometry_s, 0)
-        if silent and mission.is_gone(now_s, self._odometry_s, self.count_publishers(ODOMETRY.name)):
+        silent = not ending and termination.is_gone(now_s, self._odometry_s, 0)
+        if silent and termination.is_gone(now_s, self._odometry_s, self.count_publishers(ODOMETRY.name)):
             ending = "the simulator has left"
         if ending:
             self._session.end(ending)
@@ -243,7 +266,7 @@ class DriveNode(Node):
             # AWSIM goes on with the last command it heard: it must be a stop.
             self.driver.stop()
             for _ in range(3):
-                self._send_command(self.driver.tick(time.monotonic()))
+                self._send_command(self.driver.tick(self._steady()))
                 time.sleep(0.02)
             self._policy.close()
         return self._finish()
@@ -253,17 +276,17 @@ class DriveNode(Node):
             self.control_loop()
         except Exception as error:
             # Nobody would notice a dead control thread: end the node, whose last word to the kart is a stop.
-            self.mission.failed = f"the control loop failed: {error!r}"
-            self._session.end(self.mission.failed)
+            self.termination.failed = f"the control loop failed: {error!r}"
+            self._session.end(self.termination.failed)
             raise
 
     def _finish(self) -> int:
         v = self.values
-        complete = self.mission.complete
+        complete = self.termination.complete
         metrics = self._log.finish(
             {
                 "ended": self._session.why,
-                "laps": self.mission.laps_done,
+                "laps": self.termination.laps_done,
                 "complete": complete,
                 "frames": {"received": self.driver.frames.received, "lost": self.driver.frames.lost},
                 "brakes": dict(self.driver.safety_monitor.brakes),
@@ -271,11 +294,11 @@ class DriveNode(Node):
                 "parameters": v,
             }
         )
-        if self.mission.failed:
-            raise MonoError(self.mission.failed)
+        if self.termination.failed:
+            raise MonoError(self.termination.failed)
         age = metrics["plan_age_s"]
         print(
-            f"drive ended: {self._session.why}; laps {self.mission.laps_done}; "
+            f"drive ended: {self._session.why}; laps {self.termination.laps_done:g}; "
             f"control {metrics['control_rate_hz']} Hz; "
             + (f"plan age p50 {age['p50']:.2f} s, p95 {age['p95']:.2f} s; " if age else "no plan was driven; ")
             + f"frames lost {self.driver.frames.lost} of {self.driver.frames.received + self.driver.frames.lost}; "

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections import defaultdict
@@ -14,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from closed_loop.control.driver import Tick
 from closed_loop.ros.policy_process import PlanReply
 from collector.common.errors import MonoError
 from collector.common.run_folder import RunFolder
-
-HOP_M = 1.0  # a step between two odometry messages that is a reset and no driving
+from collector.geometry.discontinuity import teleports
 
 
 class DriveLog:
@@ -56,6 +56,7 @@ class DriveLog:
             raise MonoError(f"{out}: {error.strerror}", "a folder of yours", "choose another out:=") from error
 
     def odometry(self, stamp_ns: int, pose_map: tuple[float, float, float], speed_mps: float) -> None:
+        """Note where the kart was."""
         with self._lock:
             self._odometry.append((stamp_ns * 1e-9, *pose_map, speed_mps))
 
@@ -64,13 +65,13 @@ class DriveLog:
         if tick.stamp_ns is None:
             return
         now_s = tick.stamp_ns * 1e-9
-        age_s = float("nan") if tick.plan_age_s is None else tick.plan_age_s
+        age_s = math.nan if tick.plan_age_s is None else tick.plan_age_s
         with self._lock:
-            if self._ticks and not tick.verdict.drive:
-                self._braked_s[tick.verdict.reason] += max(0.0, now_s - self._ticks[-1][0])
+            if self._ticks and not tick.decision.drive:
+                self._braked_s[tick.decision.reason] += max(0.0, now_s - self._ticks[-1][0])
             command = tick.command
             self._ticks.append(
-                (now_s, command.steer_rad, command.accel_mps2, age_s, float(tick.verdict.drive), tick.speed_mps)
+                (now_s, command.steer_rad, command.accel_mps2, age_s, float(tick.decision.drive), tick.speed_mps)
             )
             self._tick_steady_s.append(self._clock())
 
@@ -136,10 +137,11 @@ class DriveLog:
         simulated_s = float(ticks[-1, 0] - ticks[0, 0]) if len(ticks) > 1 else 0.0
         wall_s = float(gaps_s.sum())
         steps_m = np.hypot(*np.diff(odometry[:, 1:3], axis=0).T)
+        driven = ~teleports(odometry[:, 0], odometry[:, 1:3])[1:]
         return {
             "simulated_s": round(simulated_s, 3),
             "wall_s": round(wall_s, 3),
-            "distance_m": round(float(steps_m[steps_m < HOP_M].sum()), 2),
+            "distance_m": round(float(steps_m[driven].sum()), 2),
             "control_rate_hz": round(len(gaps_s) / simulated_s, 2) if simulated_s > 0 else None,
             "control_gap_ms": _spread(gaps_s * 1e3),
             "plan_age_s": _spread(ticks[driving, 3]),
@@ -152,7 +154,7 @@ class DriveLog:
         }
 
 
-def _spread(values: Any) -> dict[str, float] | None:
+def _spread(values: ArrayLike) -> dict[str, float] | None:
     """p50, p95 and maximum, None without values."""
     array = np.asarray(values, np.float64)
     array = array[np.isfinite(array)]

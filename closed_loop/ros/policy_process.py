@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from closed_loop.ros.protocol import pack_observation, read_message, unpack_plan, write_message
 from collector.common.errors import MonoError
@@ -65,7 +66,7 @@ def child_environment(python: str, environment: Mapping[str, str]) -> dict[str, 
     child = dict(environment)
     # Threads that wait for each other by spinning make a small model many times slower on busy cores.
     child.setdefault("OMP_NUM_THREADS", "1")
-    if not python or os.path.abspath(python) == os.path.abspath(sys.executable):
+    if not python or Path(python).absolute() == Path(sys.executable).absolute():
         child["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT_ROOT), child.get("PYTHONPATH", "")]))
         return child
     for name in FOREIGN_VARIABLES:
@@ -100,13 +101,8 @@ class PolicyProcess:
         on_death: Callable[[str], None],
         log: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
     ) -> None:
-        self._on_ready, self._on_plan, self._on_error, self._on_death, self._log = (
-            on_ready,
-            on_plan,
-            on_error,
-            on_death,
-            log,
-        )
+        self._on_ready, self._on_plan, self._on_error = on_ready, on_plan, on_error
+        self._on_death, self._log = on_death, log
         self._condition = threading.Condition()
         self._waiting: Observation | None = None
         self._idle = False  # becomes true with the first "ready"
@@ -131,14 +127,13 @@ class PolicyProcess:
                 "a Python interpreter with alpamayo_mono and torch",
                 "set the parameter policy_python",
             ) from error
-        assert self._process.stdin and self._process.stdout and self._process.stderr
         first = {"policy": spec.policy, "options": dict(spec.options)}
         self._threads = [
             threading.Thread(target=target, args=arguments, daemon=True, name=f"policy {target.__name__}")
             for target, arguments in (
-                (self._send_loop, (first,)),
-                (self._receive_loop, ()),
-                (self._listen_to_stderr, ()),
+                (self._send_loop, (self._process.stdin, first)),
+                (self._receive_loop, (self._process.stdout,)),
+                (self._listen, (self._process.stderr,)),
             )
         ]
         for thread in self._threads:
@@ -146,6 +141,7 @@ class PolicyProcess:
 
     @property
     def pid(self) -> int:
+        """Of the child."""
         return self._process.pid
 
     @property
@@ -176,18 +172,15 @@ class PolicyProcess:
         for thread in self._threads:
             thread.join(timeout_s)
 
-    def _send_loop(self, first: Mapping[str, Any]) -> None:
-        stream = self._process.stdin
-        assert stream
+    def _send_loop(self, stream: IO[bytes], first: Mapping[str, Any]) -> None:
         try:
             write_message(stream, first)
             while True:
                 with self._condition:
                     self._condition.wait_for(lambda: self._closing or (self._idle and self._waiting is not None))
-                    if self._closing:
+                    if self._closing or self._waiting is None:
                         break
                     observation, self._waiting, self._idle = self._waiting, None, False
-                assert observation is not None
                 self._sent_at_s = time.monotonic()
                 write_message(stream, *pack_observation(observation))
         except OSError:
@@ -195,9 +188,7 @@ class PolicyProcess:
         with suppress(OSError):
             stream.close()
 
-    def _receive_loop(self) -> None:
-        stream = self._process.stdout
-        assert stream
+    def _receive_loop(self, stream: IO[bytes]) -> None:
         why = ""
         try:
             while (message := read_message(stream)) is not None:
@@ -233,9 +224,7 @@ class PolicyProcess:
         round_trip_ms = (time.monotonic() - self._sent_at_s) * 1e3
         self._on_plan(PlanReply(unpack_plan(header, arrays), header["compute_ms"], round_trip_ms))
 
-    def _listen_to_stderr(self) -> None:
-        stream = self._process.stderr
-        assert stream
+    def _listen(self, stream: IO[bytes]) -> None:
         for line in stream:
             text = line.decode(errors="replace").rstrip()
             if text:

@@ -48,7 +48,7 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
     start_s = time.perf_counter()
     try:
         policy = build_policy(first[0]["policy"], first[0]["options"])
-    except Exception as error:  # whatever stops the model from loading belongs on the driver's screen
+    except Exception as error:  # noqa: BLE001 -- whatever stops the model from loading belongs on the driver's screen
         if not isinstance(error, MonoError):
             traceback.print_exc()
         write_message(sink, {"failed": str(error) or type(error).__name__})
@@ -59,7 +59,7 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
         try:
             header, arrays = pack_plan(policy.plan(unpack_observation(*request)))
             header["compute_ms"] = (time.perf_counter() - start_s) * 1e3
-        except Exception as error:  # one bad frame must not end the drive; the safety monitor brakes meanwhile
+        except Exception as error:  # noqa: BLE001 -- one bad frame must not end the drive; the kart brakes meanwhile
             if not isinstance(error, MonoError):
                 traceback.print_exc()
             header, arrays = {"error": str(error) or type(error).__name__}, {}
@@ -68,6 +68,7 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
 
 
 def main() -> None:
+    """Serve the process that started this one."""
     # Libraries print: keep the pipe for messages, and send everything printed to stderr.
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -66,6 +66,7 @@ def read_message(stream: IO[bytes]) -> tuple[Header, Arrays] | None:
 
 
 def pack_observation(observation: Observation) -> tuple[Header, Arrays]:
+    """An observation as a message."""
     header: Header = {
         "stamp_ns": int(observation.stamp_ns),
         "speed_mps": observation.speed_mps,
@@ -77,11 +78,13 @@ def pack_observation(observation: Observation) -> tuple[Header, Arrays]:
 
 
 def unpack_observation(header: Header, arrays: Arrays) -> Observation:
+    """The observation of a message."""
     frames = {name: arrays[f"frames/{name}"] for name in header["cameras"]}
     return Observation(header["stamp_ns"], frames, arrays["history"], header["speed_mps"])
 
 
 def pack_plan(plan: Plan) -> tuple[Header, Arrays]:
+    """A plan as a message."""
     header: Header = {
         "stamp_ns": int(plan.stamp_ns),
         "reasoning": plan.reasoning,
@@ -91,6 +94,7 @@ def pack_plan(plan: Plan) -> tuple[Header, Arrays]:
 
 
 def unpack_plan(header: Header, arrays: Arrays) -> Plan:
+    """The plan of a message."""
     return Plan(header["stamp_ns"], arrays["poses"], header["reasoning"], header["timings_ms"])
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
 from rclpy.node import Node
 
-from closed_loop.simulator.vehicle import Command
+from closed_loop.control.driver import PlacedPlan
+from closed_loop.control.kart import Command
+from collector.geometry.constants import STEP_NS
 from collector.ros.conversions import set_pose, set_stamp
 from collector.ros.message_packages import message_class
 from collector.ros.topics import (
@@ -24,10 +24,9 @@ from collector.ros.topics import (
     Topic,
     qos_profile,
 )
-from finetune.policy import STEP_S, Plan
 
 GEAR_DRIVE = 2
-STEP_NS = int(STEP_S * 1e9)
+RosMessage: TypeAlias = Any  # rclpy's messages carry no types
 
 
 class DrivePublishing:
@@ -51,19 +50,20 @@ class DrivePublishing:
         message.longitudinal.speed = float(max(0.0, speed_mps))
         self._send(CONTROL_CMD, message)
 
-    def plan(self, plan: Plan, poses_map: NDArray[np.float64]) -> None:
-        """The planned path in the map, (64, 3), each pose with the time it is meant for, and its reasoning."""
+    def plan(self, placed: PlacedPlan) -> None:
+        """The planned path in the map, each pose with the time it is meant for, and its reasoning."""
+        stamp_ns = placed.plan.stamp_ns
         path = self._types[PLANNED_PATH]()
         path.header.frame_id = MAP_FRAME
-        set_stamp(path.header.stamp, plan.stamp_ns)
-        for index, pose_map in enumerate(poses_map, start=1):
+        set_stamp(path.header.stamp, stamp_ns)
+        for index, pose_map in enumerate(placed.poses_map, start=1):
             pose = self._pose_stamped()
             pose.header.frame_id = MAP_FRAME
-            set_stamp(pose.header.stamp, plan.stamp_ns + index * STEP_NS)
+            set_stamp(pose.header.stamp, stamp_ns + index * STEP_NS)
             set_pose(pose.pose, pose_map)
             path.poses.append(pose)
         self._send(PLANNED_PATH, path)
-        self._send(REASONING, self._types[REASONING](data=plan.reasoning))
+        self._send(REASONING, self._types[REASONING](data=placed.plan.reasoning))
 
     def status(self, fields: Mapping[str, Any]) -> None:
         """One JSON object."""
@@ -77,5 +77,5 @@ class DrivePublishing:
         self._send(GEAR_CMD, gear)
         self._send(CONTROL_MODE_REQUEST, self._types[CONTROL_MODE_REQUEST](data=True))
 
-    def _send(self, topic: Topic, message: Any) -> None:
+    def _send(self, topic: Topic, message: RosMessage) -> None:
         self._publishers[topic].publish(message)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from closed_loop.control.off_track import OffTrackMonitor
+from closed_loop.control.termination import DriveGoal
 from collector.ros.topics import AWSIM_STATUS_FIELDS, CAMERA_IMAGE, ODOMETRY
 
 LAP_FIELD = AWSIM_STATUS_FIELDS.index("lap_count")
@@ -17,34 +19,21 @@ STANDING_MPS = 0.05
 
 
 @dataclass
-class Mission:
-    """Follows one drive.
+class DriveTermination(DriveGoal):
+    """Follows one drive over ROS 2; see :class:`closed_loop.control.termination.DriveGoal` for the goal.
 
     Attributes:
-        laps: laps asked for, 0 for no limit.
-        duration_s: vehicle seconds asked for, counted from the first driven tick, 0 for no limit.
         wait_s: wall seconds to wait for the first odometry and the first frame.
         began_s: steady time of the start.
-        laps_done: counted from the simulator's own lap counter, wherever that started.
-        goal: what was reached, or why no more can be; from then on the kart should stop.
         failed: why nothing could be driven, as a sentence.
     """
 
-    laps: int
-    duration_s: float
-    wait_s: float
-    began_s: float
-    laps_done: int = 0
-    goal: str = ""
+    wait_s: float = math.inf
+    began_s: float = 0.0
     failed: str = ""
     _lap: int | None = None
     _started_ns: int | None = None
-    _goal_s: float = 0.0
-
-    @property
-    def complete(self) -> bool:
-        """Whether all laps asked for are driven."""
-        return not self.laps or self.laps_done >= self.laps
+    _goal_s: float | None = None
 
     def status(self, fields: list[float]) -> bool:
         """Take the numbers of ``/awsim/status``; True when a lap was completed."""
@@ -65,6 +54,7 @@ class Mission:
         speed_mps: float,
         odometry_s: float | None,
         frames: int,
+        off_track: OffTrackMonitor | None = None,
     ) -> str:
         """Judge one control tick.
 
@@ -74,6 +64,7 @@ class Mission:
             driving: whether this tick follows a plan.
             odometry_s: steady time of the last odometry, None before the first.
             frames: how many have arrived.
+            off_track: where the kart is beside the road, None without a road.
 
         Returns:
             Why the drive ends now, or an empty string.
@@ -96,20 +87,18 @@ class Mission:
                 )
         if self.failed:
             return self.failed
-        if not self.goal:
-            driven_s = 0.0 if self._started_ns is None else (stamp_ns - self._started_ns) * 1e-9
-            if self.laps and self.laps_done >= self.laps:
-                self.goal, self._goal_s = f"{self.laps_done} of {self.laps} laps done", steady_s
-            elif self.duration_s and driven_s >= self.duration_s:
-                self.goal, self._goal_s = f"{self.duration_s:g} s driven", steady_s
-        elif speed_mps < STANDING_MPS or steady_s - self._goal_s > STOP_WITHIN_S:
-            return self.goal
-        return ""
+        # Duration counts from the first driven tick.
+        driven_s = 0.0 if self._started_ns is None else (stamp_ns - self._started_ns) * 1e-9
+        if not self.judge(driven_s, off_track):
+            return ""
+        if self._goal_s is None:
+            self._goal_s = steady_s
+            return ""
+        return self.goal if speed_mps < STANDING_MPS or steady_s - self._goal_s > STOP_WITHIN_S else ""
 
-    def give_up(self, why: str, steady_s: float) -> None:
+    def give_up(self, why: str) -> None:
         """There is no driving on from here: bring the kart to rest, then end."""
-        if not self.goal:
-            self.goal, self._goal_s = why, steady_s
+        self.goal = self.goal or why
 
     @staticmethod
     def is_gone(steady_s: float, odometry_s: float | None, publishers: int) -> bool:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from closed_loop.control.kart import Command, VehicleParams
 from closed_loop.course.course import Course
-from closed_loop.simulator.vehicle import Command, VehicleParams, VehicleState, actuate, advance
+from closed_loop.simulator.vehicle import VehicleState, actuate, advance
 
 FloatArray = NDArray[np.float64]
 

@@ -14,33 +14,34 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rclpy.node import Node
 
+from closed_loop.control.faults import Faults
+from closed_loop.control.kart import Command
+from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
 from closed_loop.simulator.pacing import Pacer, is_due
 from closed_loop.simulator.publishing import Publishing
-from closed_loop.simulator.vehicle import Command
+from closed_loop.simulator.sensors import Sensors
 from closed_loop.simulator.world import World, WorldConfig
 from collector.common.errors import MonoError
 from collector.ros.message_packages import message_class
-from collector.ros.parameters import declare_parameters
+from collector.ros.parameters import SimulateConfig, declare_parameters
 from collector.ros.session import Session, node_main
 from collector.ros.topics import (
     AWSIM_RESET,
     AWSIM_STATUS,
-    CAMERA_IMAGE,
     CLOCK,
     CONTROL_CMD,
     CONTROL_MODE_REQUEST,
     GEAR_CMD,
-    ODOMETRY,
     VELOCITY_STATUS,
     qos_profile,
 )
@@ -69,14 +70,16 @@ class SimulatorNode(Node):
     def __init__(self, session: Session) -> None:
         super().__init__("simulator")
         self._session = session
-        self.values: dict[str, Any] = declare_parameters(self, "simulator")
+        self.values = declare_parameters(self, SimulateConfig)
         v = self.values
-        self.world = World(_courses(v), v["seed"], world_config(v))
-        if not v["episode_s"]:
+        self.world = World(_courses(v), v.seed, world_config(v))
+        if not v.episode_s:
             self._place_at_start()
-        self._experts = ExpertPool(ExpertConfig(max_speed_mps=v["max_speed_mps"]))
-        self._camera = replace(FRONT, width_px=v["image_width"], height_px=v["image_height"]) if v["camera"] else None
-        self._say = Publishing(self, self._camera, self.world.config.vehicle, v["expert"])
+        self._experts = ExpertPool(ExpertConfig(max_speed_mps=v.max_speed_mps))
+        self._camera = replace(FRONT, width_px=v.image_width, height_px=v.image_height) if v.camera else None
+        faults = {each.name: getattr(v, each.name) for each in fields(Faults) if hasattr(v, each.name)}
+        self._sensors = Sensors(self.world, [self._camera] if self._camera else [], Faults(**faults))
+        self._say = Publishing(self, self._camera, self.world.config.vehicle, v.expert)
         self._heard = Heard()
         self._command = STANDSTILL
         self._frames = 0
@@ -88,22 +91,22 @@ class SimulatorNode(Node):
             (CONTROL_MODE_REQUEST, self._on_mode),
             (AWSIM_RESET, self._on_reset),
         ):
-            if topic is not CONTROL_CMD or not v["expert"]:
+            if topic is not CONTROL_CMD or not v.expert:
                 self.create_subscription(message_class(topic.type), topic.name, callback, qos_profile(topic))
 
     # Messages in, in the callback thread.
 
-    def _on_command(self, message: Any) -> None:
+    def _on_command(self, message: Any) -> None:  # noqa: ANN401 - a message of rclpy
         # As AWSIM: only these two numbers count.
         self._heard.command = Command(message.lateral.steering_tire_angle, message.longitudinal.acceleration)
 
-    def _on_gear(self, message: Any) -> None:
+    def _on_gear(self, message: Any) -> None:  # noqa: ANN401 - a message of rclpy
         self._heard.gear = int(message.command)
 
-    def _on_mode(self, message: Any) -> None:
+    def _on_mode(self, message: Any) -> None:  # noqa: ANN401 - a message of rclpy
         self._heard.autonomous = bool(message.data)
 
-    def _on_reset(self, _message: Any) -> None:
+    def _on_reset(self, _message: Any) -> None:  # noqa: ANN401 - a message of rclpy
         self._heard.reset = True
 
     # The loop.
@@ -112,15 +115,15 @@ class SimulatorNode(Node):
         """Run until the end is asked for or ``duration_s`` has passed; returns the exit code."""
         v, world = self.values, self.world
         physics_hz = world.config.physics_hz
-        pacer = Pacer(v["time_scale"])
+        pacer = Pacer(v.time_scale)
         step, episode, next_report_s = 0, world.episode, time.monotonic() + PROGRESS_S
         if self._camera:
             world.render(self._camera)  # painting the first scene takes time that belongs before the start
         self._say.state("Start")
         with self._session.spinning(self):
             while not self._session.stop.is_set():
-                if v["duration_s"] and world.time_s >= v["duration_s"] - 1e-9:
-                    self._session.end(f"{v['duration_s']:g} s simulated")
+                if v.duration_s and world.time_s >= v.duration_s - 1e-9:
+                    self._session.end(f"{v.duration_s:g} s simulated")
                     break
                 if self._heard.reset:
                     self._reset()
@@ -153,32 +156,28 @@ class SimulatorNode(Node):
 
         if due(CLOCK.rate_hz):
             say.clock(stamp_ns)
-        if self.values["expert"]:
+        if self.values.expert:
             if due(CONTROL_HZ):
                 expert = self._experts.for_course(world.course)
                 self._command = expert.command(state, world.time_s, world.disturbance)
                 say.command(stamp_ns, self._command, state)
         else:
             self._command = obeyed(heard)
-        if due(ODOMETRY.rate_hz):
-            say.odometry(stamp_ns, state)
+        if (believed := self._sensors.odometry(step)) is not None:
+            say.odometry(stamp_ns, believed)
         if due(VELOCITY_STATUS.rate_hz):
-            autonomous = self.values["expert"] or heard.autonomous
+            autonomous = self.values.expert or heard.autonomous
             say.vehicle(stamp_ns, state, heard.gear, MODE_AUTONOMOUS if autonomous else MODE_MANUAL)
         if due(AWSIM_STATUS.rate_hz):
             say.status(self._status())
-        if self._camera and due(CAMERA_IMAGE.rate_hz) and not self._camera_failed():
-            say.frame(stamp_ns, world.render(self._camera))
+        if (images := self._sensors.frame(step)) is not None:
+            say.frame(stamp_ns, images[FRONT.name])
             self._frames += 1
-        if self.values["log"] and due(LOG_HZ):
+        if self.values.log and due(LOG_HZ):
             command = self._command
             self._track.append(
                 (stamp_ns * 1e-9, *state.pose, state.speed_mps, command.steer_rad, command.accel_mps2, self._laps())
             )
-
-    def _camera_failed(self) -> bool:
-        after_s = self.values["camera_fail_after_s"]
-        return bool(after_s) and self.world.time_s >= after_s
 
     def _laps(self) -> int:
         # An open course counts as one lap when its end is reached.
@@ -188,9 +187,9 @@ class SimulatorNode(Node):
         v, world = self.values, self.world
         if self._lap[0] != (world.episode, self._laps()):
             self._lap = (world.episode, self._laps()), world.time_s
-        left_s = max(0.0, v["duration_s"] - world.time_s)
+        left_s = max(0.0, v.duration_s - world.time_s)
         section = int(10.0 * (world.station_m / world.course.length_m)) % 10
-        return (left_s, float(self._laps()), world.time_s - self._lap[1], float(section), v["time_scale"], 0.0, 0.0)
+        return (left_s, float(self._laps()), world.time_s - self._lap[1], float(section), v.time_scale, 0.0, 0.0)
 
     def _reset(self) -> None:
         self._heard = Heard(gear=self._heard.gear)
@@ -201,7 +200,7 @@ class SimulatorNode(Node):
 
     def _place_at_start(self) -> None:
         v = self.values
-        self.world.reset(v["start_s_m"], v["start_lateral_m"], v["start_heading_rad"], v["start_speed_mps"])
+        self.world.reset(v.start_s_m, v.start_lateral_m, v.start_heading_rad, v.start_speed_mps)
 
     def _report(self, pacer: Pacer) -> str:
         world = self.world
@@ -212,9 +211,9 @@ class SimulatorNode(Node):
         )
 
     def _write_log(self) -> None:
-        if not self.values["log"]:
+        if not self.values.log:
             return
-        path = Path(self.values["log"])
+        path = Path(self.values.log)
         track = np.array(self._track, np.float64).reshape(-1, 8)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -239,17 +238,17 @@ def obeyed(heard: Heard) -> Command:
     return Command(heard.command.steer_rad, min(heard.command.accel_mps2, 0.0))
 
 
-def world_config(values: dict[str, Any]) -> WorldConfig:
+def world_config(values: SimulateConfig) -> WorldConfig:
     """The world's settings from the node's parameters; ``disturbance`` scales every error on purpose."""
-    plain, scale = WorldConfig(), values["disturbance"]
-    calm, errors = plain.disturbance, values["expert"] and scale > 0.0
+    plain, scale = WorldConfig(), values.disturbance
+    calm, errors = plain.disturbance, values.expert and scale > 0.0
     return replace(
         plain,
-        episode_s=values["episode_s"] or None,
+        episode_s=values.episode_s or None,
         start_lateral_m=scale * plain.start_lateral_m,
         start_heading_rad=scale * plain.start_heading_rad,
         disturbed_share=min(1.0, scale * plain.disturbed_share),
-        disturb_every_s=DISTURB_EVERY_S if errors and not values["episode_s"] else None,
+        disturb_every_s=DISTURB_EVERY_S if errors and not values.episode_s else None,
         disturbance=replace(
             calm,
             max_lateral_m=scale * calm.max_lateral_m,
@@ -259,8 +258,8 @@ def world_config(values: dict[str, Any]) -> WorldConfig:
     )
 
 
-def _courses(values: dict[str, Any]) -> list[Any]:
-    specs = [spec.strip() for spec in values["courses"].split(",") if spec.strip()] or [values["course"]]
+def _courses(values: SimulateConfig) -> list[Course]:
+    specs = [spec.strip() for spec in values.courses.split(",") if spec.strip()] or [values.course]
     return [course_named(spec) for spec in specs]
 
 

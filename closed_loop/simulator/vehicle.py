@@ -12,43 +12,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from collector.geometry.poses import to_map, wrap_angle
+from closed_loop.control.kart import VehicleParams
+from collector.geometry.poses import wrap_angle
 
 FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Command:
-    """What a driver asks for: commanded tyre angle (left positive) and acceleration."""
-
-    steer_rad: float
-    accel_mps2: float
-
-
-@dataclass(frozen=True)
-class VehicleParams:
-    """The racing kart of the Automotive AI Challenge.
-
-    Attributes:
-        steering_gain: applied over commanded tyre angle; teams identified 0.61 to 0.67.
-        dead_time_s, lag_s: from a steering command to its effect: transport, then first order.
-        steer_rate_radps: fastest change of the applied angle.
-        accel_lag_s: first-order lag of the acceleration.
-        front_m, rear_m: from the rear axle to the bumpers (2.064 m in all); width_m over the bodywork.
-    """
-
-    wheelbase_m: float = 1.087
-    max_steer_rad: float = 0.64
-    steering_gain: float = 0.62
-    dead_time_s: float = 0.10
-    lag_s: float = 0.10
-    steer_rate_radps: float = 0.8
-    max_accel_mps2: float = 1.5
-    max_decel_mps2: float = 3.0
-    accel_lag_s: float = 0.12
-    front_m: float = 1.554
-    rear_m: float = 0.510
-    width_m: float = 1.30
 
 
 @dataclass(frozen=True)
@@ -66,20 +33,6 @@ class VehicleState:
     def pose(self) -> FloatArray:
         """(3,) [x, y, yaw] in the map."""
         return np.array([self.x_m, self.y_m, self.yaw_rad])
-
-
-def footprint(pose: ArrayLike, params: VehicleParams) -> FloatArray:
-    """Corners (..., 4, 2) of the kart in the map: front left, front right, rear right, rear left."""
-    half = params.width_m / 2.0
-    corners = np.array(
-        [
-            [params.front_m, half, 0.0],
-            [params.front_m, -half, 0.0],
-            [-params.rear_m, -half, 0.0],
-            [-params.rear_m, half, 0.0],
-        ]
-    )
-    return to_map(corners, np.asarray(pose, np.float64)[..., None, :])[..., :2]
 
 
 @dataclass
@@ -148,3 +101,8 @@ def advance(pose: tuple[float, float, float], distance_m: float, curvature_1pm: 
 def _share(dt_s: float, lag_s: float) -> float:
     """Part of the way a first-order lag goes in ``dt_s``."""
     return 1.0 - math.exp(-dt_s / lag_s) if lag_s > 0.0 else 1.0
+
+
+def yaw_rate_radps(state: VehicleState, params: VehicleParams) -> float:
+    """Turn per second of a kinematic bicycle."""
+    return state.speed_mps * math.tan(state.steer_rad) / params.wheelbase_m

@@ -2,8 +2,9 @@
 
 Definition 1, the only one so far:
 
-- ``lag_s``: a picture with header stamp t shows the world at t - lag_s; positive when it shows the past. The pose that
-  belongs to a picture is therefore the pose at t - lag_s, and a sample's t0 is that moment.
+- ``lag_s``, the camera's time offset: a picture with header stamp t shows the world at t - lag_s; positive when it
+  shows the past. The pose that belongs to a picture is therefore the pose at t - lag_s, and a sample's t0 is that
+  moment.
 - ``pitch_rad``: between the direction of travel on a straight and the optical axis; positive looks down (REP-103).
 """
 
@@ -11,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import yaml
@@ -20,10 +22,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
-from collector.common.run_folder import load_config, plain
+from collector.common.run_folder import check_keys, plain, read_yaml
 from collector.geometry.pinhole import field_matrix, scaled_matrix
 
 FloatArray = NDArray[np.float64]
+
+Settings = TypeVar("Settings", "Intrinsics", "Calibration")
 
 DEFINITION = 1
 _MOST_LAG_S = 1.0
@@ -101,13 +105,13 @@ def undistorted(hfov_deg: float, source: str, width_px: int, height_px: int) -> 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A camera's lag and pitch (see the module for their definition) and where they come from.
+    """A camera's time offset (``lag_s``) and pitch, as the module defines them, and where they come from.
 
     Attributes:
         definition: of what the numbers mean.
         lag_s, pitch_rad: None where the bag could not tell.
         lag_sd_s, pitch_sd_rad: their standard errors.
-        correlation: of image and odometry turns at this lag.
+        correlation: of image and odometry turns at this time offset.
         turn_ratio: how far the image turned against the odometry; off 1 when the focal length is wrong.
         lag_pairs, pitch_pairs: pairs of frames each rests on.
         frames: frames looked at.
@@ -143,8 +147,8 @@ class Calibration:
                 raise MonoError(f"a calibration with {name} = {value}", f"within {most:g} of zero", "calibrate again")
 
     @property
-    def required_lag_s(self) -> float:
-        """The lag, for who asks for nothing else.
+    def required_offset_s(self) -> float:
+        """The time offset, for who asks for nothing else.
 
         Raises:
             MonoError: it is not known.
@@ -156,8 +160,8 @@ class Calibration:
         return self.lag_s
 
     @property
-    def lag_ns(self) -> int:
-        """The lag in nanoseconds; 0 where it is not known, which leaves every picture at its header stamp."""
+    def offset_ns(self) -> int:
+        """The time offset in nanoseconds; 0 where it is not known, which leaves every picture at its header stamp."""
         return 0 if self.lag_s is None else round(self.lag_s * 1e9)
 
 
@@ -167,7 +171,29 @@ def read_calibration(path: Path | str) -> Calibration:
     Raises:
         MonoError: absent, unreadable, of another definition, with unknown keys or impossible values.
     """
-    return load_config(Calibration, path)
+    values = read_yaml(path)
+    check_keys(Calibration, values, path)
+    # By hand, not by pydantic: the node that drives runs where it is not installed.
+    if isinstance(values.get("intrinsics"), dict):
+        values["intrinsics"] = _constructed(Intrinsics, values["intrinsics"], f"{path}: intrinsics.")
+    return _constructed(Calibration, values, f"{path}: ")
+
+
+def _constructed(cls: type[Settings], values: dict[str, Any], source: str) -> Settings:
+    """The dataclass with its values in their types; a whole number serves as a float, a list as a tuple."""
+    hints = get_type_hints(cls)
+    for key, value in values.items():
+        allowed = set(get_args(hints[key])) - {Ellipsis} or {hints[key]}
+        items = value if isinstance(value, list) and get_origin(hints[key]) is tuple else [value]
+        kinds = {float if type(item) is int and float in allowed else type(item) for item in items}
+        if not kinds <= allowed or (get_origin(hints[key]) is tuple and items is not value):
+            raise MonoError(f"{source}{key} = {value!r}", str(hints[key]), "correct it, or calibrate again")
+        if float in allowed and value is not None:
+            values[key] = tuple(map(float, items)) if items is value else float(value)
+    required = [field.name for field in fields(cls) if field.default is MISSING and field.name not in values]
+    if required:
+        raise MonoError(f"{source}no {required[0]}", "all of " + ", ".join(required), "calibrate again")
+    return cls(**values)
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
@@ -177,11 +203,11 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 
 
 def describe(calibration: Calibration) -> str:
-    """Lag and pitch in a line for a terminal."""
+    """Time offset and pitch in a line for a terminal."""
     parts = []
     if calibration.lag_s is not None:
         spread = "" if calibration.lag_sd_s is None else f" +- {1e3 * calibration.lag_sd_s:.1f}"
-        parts.append(f"lag {1e3 * calibration.lag_s:.1f}{spread} ms")
+        parts.append(f"time offset {1e3 * calibration.lag_s:.1f}{spread} ms")
     if calibration.pitch_rad is not None:
         spread = "" if calibration.pitch_sd_rad is None else f" +- {math.degrees(calibration.pitch_sd_rad):.2f}"
         parts.append(f"pitch {math.degrees(calibration.pitch_rad):.2f}{spread} degrees")

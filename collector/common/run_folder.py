@@ -6,30 +6,35 @@ inputs) and, at its end, ``metrics.json``.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import difflib
 import hashlib
 import importlib.metadata
+import io
 import json
 import math
 import platform
+import re
 import subprocess
 import sys
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from collector.common.arguments import arguments_of, nearest_name
 from collector.common.errors import MonoError
-from collector.common.files import write_atomically
+from collector.common.files import PROJECT_ROOT, write_atomically
 
 Config = TypeVar("Config")
 _PACKAGES = ("alpamayo_mono", "numpy", "opencv-python-headless", "rosbags", "torch", "transformers", "peft", "rclpy")
 # Up to here a file in an input folder is hashed by all its bytes, beyond by its size and its two ends.
 _SMALL_BYTES, _END_BYTES = 16 * 1024 * 1024, 1024 * 1024
+_TRUE, _FALSE = ("true", "1", "on", "yes"), ("false", "0", "off", "no")
+_ASSIGNMENT = re.compile(r"([A-Za-z][\w.-]*):=(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class RunFolder:
         return path
 
 
-def open_run(folder: Path | str, config: Any, inputs: Iterable[Path | str] = ()) -> RunFolder:
+def open_run(folder: Path | str, config: object, inputs: Iterable[Path | str] = ()) -> RunFolder:
     """Make a run folder and write what it ran with.
 
     Args:
@@ -89,7 +94,14 @@ def git_commit() -> str | None:
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(
+            ["git", *words],  # noqa: S607 - the git that the user calls
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
         return done.stdout.strip()
 
     try:
@@ -127,6 +139,14 @@ def hash_path(path: Path | str) -> str | None:
     return digest.hexdigest()
 
 
+def hash_sources(root: Path = PROJECT_ROOT, packages: Sequence[str] = ("collector", "finetune", "closed_loop")) -> str:
+    """SHA-256 over the Python files of the product: other code, other hash; documentation does not count."""
+    digest = hashlib.sha256()
+    for file in sorted(file for package in packages for file in (root / package).rglob("*.py")):
+        digest.update(f"{file.relative_to(root).as_posix()}\0{_hash_file(file)}\0".encode())
+    return digest.hexdigest()
+
+
 def _hash_file(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as stream:
@@ -135,7 +155,7 @@ def _hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:  # noqa: ANN401, PLR0911 - what comes out is JSON, a return per kind
     """Dataclasses, paths, tuples and numpy numbers as what YAML and JSON know; non-finite numbers as None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -150,17 +170,6 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     return str(value)
-
-
-def load_config(cls: type[Config], path: Path | str | None, overrides: Mapping[str, Any] | None = None) -> Config:
-    """A frozen dataclass from a YAML file and overrides (which win); nested dataclasses from nested mappings.
-
-    Raises:
-        MonoError: unreadable YAML; a key the dataclass does not have (with the nearest it has); a value of the wrong
-            kind; a value missing.
-    """
-    values = read_yaml(path) if path is not None else {}
-    return _construct(cls, _merged(values, overrides or {}), str(path or "the given values"), "")
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
@@ -181,119 +190,135 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def command_line(cls: type[Config], argv: Sequence[str] | None, prog: str) -> Config:
-    """Parse a command's words into its dataclass with tyro; ``--config FILE`` gives defaults that flags override.
+    """Parse a command's words into its dataclass with tyro; ``--config FILE`` gives defaults that the words override.
+
+    ``--name value``, ``--name=value`` and ``name:=value`` mean the same, and so do underscores and dashes; of a bool
+    also ``--name`` and ``--no-name``.
 
     Raises:
-        MonoError: from the file, as :func:`load_config`. Wrong flags end the process with tyro's explanation.
+        MonoError: a wrong word or value, or a file that cannot be read or does not fit.
     """
     import tyro
 
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = _as_flags(cls, sys.argv[1:] if argv is None else argv, prog)
+    given: dict[str, Any] = {}
     for index, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name != "--config":
-            continue
-        if not equals and index + 1 >= len(words):
-            raise MonoError("--config without a file", "--config FILE.yaml", "name the file")
-        file = value if equals else words[index + 1]
-        rest = words[:index] + words[index + (1 if equals else 2) :]
-        values = read_yaml(file)
-        _check_keys(cls, values, file, "")
-        words = _as_flags(values, "") + rest
-        break
-    return tyro.cli(cls, args=words, prog=prog)
+        name, equals, file = word.partition("=")
+        if name == "--config":
+            if not equals and index + 1 >= len(words):
+                raise MonoError("--config without a file", "--config FILE.yaml", "name the file")
+            given["default"] = _with_defaults(cls, file or words[index + 1], tyro.MISSING)
+            del words[index : index + (1 if equals else 2)]
+            break
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            config: Config = tyro.cli(cls, args=words, prog=prog, **given)
+            return config
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise _one_sentence(cls, said.getvalue(), prog) from None
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
-
-
-def _check_keys(cls: Any, values: Mapping[str, Any], source: str, prefix: str) -> None:
-    fields = {field.name for field in dataclasses.fields(cls) if field.init}
+def check_keys(cls: type, values: Mapping[str, Any], source: Path | str, prefix: str = "") -> None:
+    """Refuse a key that is no field of the dataclass (MonoError with the nearest one); nested mappings too."""
     hints = typing.get_type_hints(cls)
+    fields = {field.name for field in dataclasses.fields(cls) if field.init}
     for key, value in values.items():
         if key not in fields:
-            near = difflib.get_close_matches(str(key), sorted(fields), n=1, cutoff=0.0)
+            near = nearest_name(str(key), fields)
             raise MonoError(
                 f"{source} has the unknown key {prefix + str(key)!r}",
                 f"a setting of {cls.__name__}",
-                f"perhaps {prefix + near[0]!r}" if near else "remove it",
+                near.replace("'", f"'{prefix}", 1) or "remove it",
             )
         if isinstance(value, Mapping) and dataclasses.is_dataclass(hints[key]):
-            _check_keys(hints[key], value, source, f"{prefix}{key}.")
+            check_keys(hints[key], value, source, f"{prefix}{key}.")
 
 
-def _as_flags(values: Mapping[str, Any], prefix: str) -> list[str]:
-    flags: list[str] = []
-    for key, value in values.items():
-        name = prefix + str(key).replace("_", "-")
-        if isinstance(value, Mapping):
-            flags += _as_flags(value, name + ".")
-        elif isinstance(value, bool):
-            parent, _, last = name.rpartition(".")
-            flags.append(f"--{name}" if value else f"--{parent + '.' if parent else ''}no-{last}")
-        elif isinstance(value, list):
-            flags += [f"--{name}", *map(str, value)]
+def _with_defaults(cls: type[Config], file: str, missing: object) -> Config:
+    """The dataclass with the file's values as tyro's defaults; what neither has is ``missing`` and must be typed."""
+    from pydantic import TypeAdapter, ValidationError
+
+    values = read_yaml(file)
+    check_keys(cls, values, file)
+    hints = typing.get_type_hints(cls, include_extras=True)
+    defaults = object.__new__(cls)  # not constructed: the checks of the whole come when the words are known
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if field.name in values:
+            try:
+                # As JSON, strict takes lists for tuples and texts for paths, and nothing else for something else.
+                text = json.dumps(values[field.name], default=str)
+                value = TypeAdapter(hints[field.name]).validate_json(text, strict=True)
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_context=False)[0]
+                inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+                raise MonoError(
+                    f"{file}: {field.name}{inner} = {first['input']!r}",
+                    first["msg"].replace("'", "").removeprefix("Input should be "),
+                    "correct the value",
+                ) from error
+        elif field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
         else:
-            flags += [f"--{name}", str(value)]
+            value = missing if field.default is dataclasses.MISSING else field.default
+        object.__setattr__(defaults, field.name, value)
+    return defaults
+
+
+def _names(cls: type, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Name and type of every setting, nested ones as ``outer.inner``; by its flag where that is named otherwise."""
+    hints, annotated = typing.get_type_hints(cls), typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        kind = hints[field.name]
+        yield prefix + field.name, kind
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            yield from _names(kind, f"{prefix}{field.name}.")
+        for named in getattr(annotated[field.name], "__metadata__", ()):
+            for other in (getattr(named, "name", None), *(getattr(named, "aliases", None) or ())):
+                if other:
+                    yield other.lstrip("-").replace("-", "_"), kind
+
+
+def _as_flags(cls: type, argv: Sequence[str], prog: str) -> list[str]:
+    """Words in the spelling that tyro reads: ``name:=value`` as ``--name=value``, true and false without a value."""
+    kinds = dict(_names(cls))
+    words, flags = list(argv), []
+    while words:
+        word = words.pop(0)
+        assigned = _ASSIGNMENT.fullmatch(word)
+        if assigned:
+            word = f"--{assigned[1]}={assigned[2]}"
+        name, equals, text = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        known = name in kinds or re.sub(r"(^|\.)no_", r"\1", name) in kinds or name in ("", "help", "config")
+        if word.startswith("--") and not known and not name.startswith("tyro_"):
+            verb, help_of = prog.rpartition(" ")[2], f"see the names with: {prog} --help"
+            raise MonoError(f"{verb} has no argument {name!r}", nearest_name(name, kinds), help_of)
+        if word.startswith("--") and kinds.get(name) is bool:
+            if not equals and words and words[0].lower() in _TRUE + _FALSE:
+                text = words.pop(0)
+            if (equals or text) and text.lower() not in _TRUE + _FALSE:
+                raise MonoError(f"--{name} {text}", "true or false, a value of type bool", f"write {name}:=true")
+            parent, dot, last = name.rpartition(".")
+            word = f"--{parent}{dot}{'no_' if text.lower() in _FALSE else ''}{last}"
+        flags.append(word)
     return flags
 
 
-def _construct(cls: Any, values: Mapping[str, Any], source: str, prefix: str) -> Any:
-    _check_keys(cls, values, source, prefix)
-    hints = typing.get_type_hints(cls)
-    arguments = {}
-    for field in dataclasses.fields(cls):
-        if field.name in values:
-            arguments[field.name] = _fitted(hints[field.name], values[field.name], source, prefix + field.name)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING and field.init:
-            raise MonoError(f"{source} lacks {prefix + field.name!r}", f"a setting of {cls.__name__}", "add it")
-    return cls(**arguments)
-
-
-def _fitted(kind: Any, value: Any, source: str, name: str) -> Any:
-    """``value`` as the annotated kind, without silent conversions other than int to float and list to tuple."""
-    origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    wrong = MonoError(f"{source}: {name} = {value!r}", str(getattr(kind, "__name__", kind)), "correct the value")
-    if kind is Any:
-        return value
-    if dataclasses.is_dataclass(kind):
-        if isinstance(value, kind):  # type: ignore[arg-type]
-            return value
-        if not isinstance(value, Mapping):
-            raise wrong
-        return _construct(kind, value, source, name + ".")
-    if origin is typing.Annotated:
-        return _fitted(parts[0], value, source, name)
-    if origin is typing.Literal:
-        if value not in parts:
-            raise MonoError(f"{source}: {name} = {value!r}", " or ".join(map(str, parts)), "choose one of these")
-        return value
-    if origin is typing.Union or type(kind).__name__ == "UnionType":
-        for part in parts:
-            try:
-                return _fitted(part, value, source, name)
-            except MonoError:
-                continue
-        raise wrong
-    if origin in (tuple, list, Sequence):
-        if not isinstance(value, (list, tuple)):
-            raise wrong
-        kinds = parts if origin is tuple and not (len(parts) == 2 and parts[1] is Ellipsis) else parts[:1] * len(value)
-        if len(kinds) != len(value):
-            raise wrong
-        items = [_fitted(part, item, source, f"{name}[{n}]") for n, (part, item) in enumerate(zip(kinds, value))]
-        return items if origin is list else tuple(items)
-    if kind is Path and isinstance(value, (str, Path)):
-        return Path(value)
-    if kind is type(None) and value is None:
-        return None
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-        return value
-    raise wrong
+def _one_sentence(cls: type, box: str, prog: str) -> MonoError:
+    """What tyro says in a box, in a sentence with the nearest name."""
+    # A title, perhaps a rule, the message, and from the next rule on the help of the argument.
+    lines = [line.strip("│╭╮╰╯|+ ") for line in box.splitlines()[1:]]
+    parts = re.split(r"[-─]{8,}", " ".join(line for line in lines if line))
+    message = next((part.strip() for part in parts if part.strip()), "wrong words").removeprefix("Error parsing ")
+    help_of = f"see the names with: {prog} --help"
+    unknown = re.match(r"Unrecognized options: (.+?)(, |$)", message)
+    if unknown:
+        return MonoError(f"the word {unknown[1]!r}", "name:=value or --name value", help_of)
+    flag = re.search(r"--([\w.-]+)", message)
+    for each in arguments_of(cls) if flag else ():
+        if flag and each.name == flag[1].replace("-", "_"):
+            return MonoError(message.partition(". ")[0], each.expected, each.text)
+    return MonoError(message, "", help_of)

@@ -14,7 +14,7 @@ from collector.dataset.config import BuildConfig
 from collector.dataset.frame_memory import NO_HISTORY, FrameMemory, HeldFrame
 from collector.dataset.schema import Curve, Sample, TextClaim, image_name
 from collector.dataset.splits import Stretch, split_of
-from collector.geometry.constants import FUTURE_STEPS, HISTORY_STEPS
+from collector.geometry.constants import FUTURE_STEPS, HISTORY_STEPS, STEP_NS, STEP_S
 from collector.geometry.poses import to_ego
 from collector.pose_tracks.recording import Drive
 from collector.pose_tracks.tracks import CLOCK_BACK, NS
@@ -23,8 +23,7 @@ from collector.reasoning.parser import parse_claim
 from collector.reasoning.writing import write_reasoning
 from collector.ros.images import RawFrame
 
-DT_S = 0.1
-STEP_NS = round(DT_S * NS)
+DT_S = STEP_S
 OFFSETS_NS: NDArray[np.int64] = np.arange(-(HISTORY_STEPS - 1), FUTURE_STEPS + 1, dtype=np.int64) * STEP_NS
 HISTORY_NS, HORIZON_NS = -int(OFFSETS_NS[0]), int(OFFSETS_NS[-1])
 # From t0 to t0: nothing that a training sample touches, from its history to its horizon, lies within one more horizon

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from collector.common.files import weights_defect
+from collector.common.model_files import weights_defect
 from collector.doctor.facts import DiskFacts, FolderFacts, PythonFacts
-from collector.ros.transport import child_environment
+from collector.ros.transport import without_our_libraries
 
 _RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
 _LO_FLAGS = Path("/sys/class/net/lo/flags")
@@ -40,7 +40,7 @@ print(json.dumps(found))
 
 def look_at_disk(folder: Path, is_new: bool) -> DiskFacts:
     """Free space where a folder is, or would be made; ``is_new`` when the run insists on making it."""
-    place = Path(os.path.abspath(folder))
+    place = folder.absolute()
     while not place.is_dir() and place != place.parent:
         place = place.parent
     return DiskFacts(
@@ -62,19 +62,6 @@ def lo_multicast() -> bool | None:
         return bool(int(_LO_FLAGS.read_text(), 16) & _IFF_MULTICAST)
     except (OSError, ValueError):
         return None
-
-
-def find_model(name: Path) -> Path:
-    """A model folder, or for an id ``owner/name`` the folder in which the Hugging Face cache keeps that model."""
-    if name.is_dir() or name.is_absolute() or len(name.parts) != 2:
-        return name
-    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    place = cache / ("models--" + "--".join(name.parts))
-    try:
-        return place / "snapshots" / (place / "refs" / "main").read_text(encoding="utf-8").strip()
-    except OSError:
-        return name
 
 
 def look_at_folder(name: str, folder: Path, files: Sequence[str], weights: str) -> FolderFacts:
@@ -108,12 +95,12 @@ def look_at_python(python: str, with_adapter: bool) -> PythonFacts:
         python: path or name of an interpreter, empty for the running one.
         with_adapter: whether it will need peft.
     """
-    same = not python or os.path.abspath(python) == os.path.abspath(sys.executable)
+    same = not python or Path(python).absolute() == Path(sys.executable).absolute()
     command, environment = [sys.executable], dict(os.environ)
     packages = (*_MODEL_PACKAGES, "peft") if with_adapter else _MODEL_PACKAGES
     if not same:
         # As the driver does: another interpreter must see nothing of this one's packages.
-        environment = child_environment(environment)
+        environment = without_our_libraries(environment)
         environment.pop("LD_LIBRARY_PATH", None)
         command = [python, "-E"]
     try:
@@ -124,11 +111,11 @@ def look_at_python(python: str, with_adapter: bool) -> PythonFacts:
             text=True,
             timeout=_IMPORT_S,
             stdin=subprocess.DEVNULL,
+            check=False,
         )
         found = json.loads(done.stdout.strip().splitlines()[-1])
-        return PythonFacts(
-            command[0], str(found["torch"]), bool(found["cuda"]), tuple(found["missing"]), str(found["error"])
-        )
+        torch, missing = str(found["torch"]), tuple(map(str, found["missing"]))
+        return PythonFacts(command[0], torch, bool(found["cuda"]), missing, str(found["error"]))
     except subprocess.TimeoutExpired:
         return PythonFacts(command[0], error=f"import torch took longer than {_IMPORT_S:.0f} s")
     except OSError as error:

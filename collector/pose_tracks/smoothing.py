@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.geometry.constants import NS_PER_S
 from collector.geometry.poses import interpolate_poses, wrap_angle
 
 FloatArray = NDArray[np.float64]
@@ -28,7 +29,7 @@ Track = tuple[NDArray[np.int64], FloatArray]
 Speeds = tuple[NDArray[np.int64], FloatArray]
 SpeedSource = Literal["wheel", "odometry", "positions"]
 
-NS = 1_000_000_000
+NS = NS_PER_S
 # Noise is looked for between poses this far apart: closer ones share it where a filter made them, and the model is
 # shown poses at 10 Hz.
 _SPACING_S = 0.1

@@ -1,67 +1,66 @@
-"""From the table of arguments to a ROS 2 launch description; the launch files are one call of this.
+"""From the settings of a verb to a ROS 2 launch description; the launch files are one call of this.
 
 Imports ``launch`` and ``launch_ros``, which come with a ROS installation only. Without one, ``alpamayo-mono record``
-and ``alpamayo-mono drive`` start the same processes from the same table.
+and ``alpamayo-mono drive`` start the same processes from the same settings.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
-from collector.ros.parameters import MAIN_NODE, NODE_MODULES, Argument, NodeName, Verb, arguments_of, parameter_values
+from collector.common.arguments import Arguments, arguments_of
+from collector.ros.parameters import Program
 
 if TYPE_CHECKING:
     from launch import LaunchDescription
     from launch_ros.actions import Node
 
 
-def describe(verb: Verb) -> LaunchDescription:
-    """The verb's main node, whose end ends the launch, and the embedded simulator on ``simulator:=true``."""
+def describe(config: type[Arguments], main: Program, simulator: Program) -> LaunchDescription:
+    """The main node, whose end ends the launch, and the embedded simulator on ``simulator:=true``.
+
+    Args:
+        config: the verb's settings; each becomes a launch argument.
+        main: the node that the verb exists for.
+        simulator: the node started beside it on request.
+    """
     from launch import LaunchDescription
     from launch.actions import DeclareLaunchArgument, Shutdown
     from launch.conditions import IfCondition
     from launch.substitutions import LaunchConfiguration
 
-    arguments = arguments_of(verb)
     declared = [
         DeclareLaunchArgument(
-            argument.name,
-            default_value=launch_text(argument, verb),
-            description=argument.help,
-            choices=list(argument.choices) or None,
+            each.name, default_value=each.default_text, description=each.help, choices=list(each.choices) or None
         )
-        for argument in arguments
+        for each in arguments_of(config)
     ]
-    main = _node(verb, MAIN_NODE[verb], on_exit=Shutdown(reason=f"{MAIN_NODE[verb]} has ended"))
-    nodes = [main]
-    if any(argument.name == "simulator" for argument in arguments):
-        nodes.append(_node(verb, "simulator", condition=IfCondition(LaunchConfiguration("simulator"))))
+    nodes = [
+        _node(config, main, on_exit=Shutdown(reason=f"{main.name} has ended")),
+        _node(config, simulator, condition=IfCondition(LaunchConfiguration("simulator"))),
+    ]
     return LaunchDescription([*declared, *nodes])
 
 
-def launch_text(argument: Argument, verb: Verb) -> str:
-    """A default as a launch argument's text; YAML spells true and false in lower case."""
-    default = argument.default_for(verb)
-    return str(default).lower() if isinstance(default, bool) else str(default)
-
-
-def _node(verb: Verb, name: NodeName, **options: object) -> Node:
+def _node(config: type[Arguments], program: Program, **options: object) -> Node:
     from launch.substitutions import LaunchConfiguration
     from launch_ros.actions import Node
     from launch_ros.parameter_descriptions import ParameterValue
 
-    types = {argument.name: argument.type for argument in arguments_of(verb)}
+    wanted = {field.name for field in dataclasses.fields(program.parameters)}
     parameters = {
         # Without value_type launch would make `duration_s:=5` an integer and `out:=2026` a number.
-        parameter: ParameterValue(LaunchConfiguration(parameter), value_type=types[parameter])
-        for parameter in parameter_values(verb, name, {})
+        each.name: ParameterValue(LaunchConfiguration(each.name), value_type=each.type)
+        for each in arguments_of(config)
+        if each.name in wanted
     }
     # By module, not by package and executable: pip puts no scripts into lib/<package>, and this way the nodes run in
     # the Python that reads this file, under colcon and pip alike.
     return Node(
         executable=sys.executable,
-        arguments=["-m", NODE_MODULES[name]],
+        arguments=["-m", program.module],
         parameters=[parameters],
         output="screen",
         emulate_tty=True,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.common.errors import MonoError
-from collector.common.files import weights_defect
+from collector.common.model_files import weights_defect
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

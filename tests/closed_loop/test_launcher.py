@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from closed_loop.launch_arguments import parse_command
 from closed_loop.launcher import Patience, node_command, supervise
+from closed_loop.ros.config import DriveConfig
 from collector.common.errors import MonoError
-from collector.ros.parameters import parameter_values
+from collector.common.run_folder import command_line
+from collector.ros.parameters import RECORD_NODE, RecordConfig, RecordParameters, parameter_values
 from tests.helpers.paths import ROOT
 
 # Ends on SIGINT with the code given, after writing that it did; `deaf` hears no signal.
@@ -36,49 +37,48 @@ def spy(name: str, code: int, seconds: float, folder: Path) -> list[str]:
     return [sys.executable, "-c", SPY, name, str(code), str(seconds), str(folder)]
 
 
-def test_all_spellings_mean_the_same() -> None:
-    expected = {"adapter": "runs/lora", "laps": 3, "simulator": True, "reasoning": False, "max_speed_mps": 4.0}
+def parse(*words: str) -> DriveConfig:
+    return command_line(DriveConfig, words, "alpamayo-mono drive")
+
+
+def test_all_spellings_mean_the_same(tmp_path: Path) -> None:
+    expected = DriveConfig(adapter="runs/lora", laps=3, simulator=True, reasoning=False, max_speed_mps=4.0)
+    file = tmp_path / "drive.yaml"
+    file.write_text("adapter: runs/lora\nlaps: 3\nsimulator: true\nreasoning: true\nmax_speed_mps: 4\n")
     for words in (
         ["adapter:=runs/lora", "laps:=3", "simulator:=true", "reasoning:=false", "max_speed_mps:=4"],
         ["--adapter", "runs/lora", "--laps", "3", "--simulator", "--no-reasoning", "--max-speed-mps", "4"],
         ["--adapter=runs/lora", "--laps=3", "--simulator", "true", "--reasoning", "off", "--max_speed_mps=4.0"],
+        ["--config", str(file), "--no_reasoning"],
+        [f"config:={file}", "laps:=4", "--reasoning=no", "--laps", "3"],
     ):
-        values = parse_command("drive", words)
-        assert values == expected
-        assert {name: type(value) for name, value in values.items()} == {
-            name: type(value) for name, value in expected.items()
-        }
+        assert parse(*words) == expected
 
 
 def test_a_value_may_look_like_anything() -> None:
-    assert parse_command("drive", ["out:=a:=b", "--course", "random:7"]) == {"out": "a:=b", "course": "random:7"}
-    assert parse_command("record", ["--start_lateral_m", "-0.5"]) == {"start_lateral_m": -0.5}
-    with pytest.raises(MonoError, match="without a value"):
-        parse_command("drive", ["--adapter", "--laps", "2"])
+    assert parse("out:=a:=b", "--course", "random:7") == DriveConfig(out="a:=b", course="random:7")
+    assert parse("--start_lateral_m", "-0.5", "adapter:=") == DriveConfig(start_lateral_m=-0.5)
+    with pytest.raises(MonoError, match="Missing value for argument '--adapter'"):
+        parse("--adapter", "--laps", "2")
 
 
 @pytest.mark.ros
 def test_parameters_reach_the_node_typed() -> None:
     """Through rcl's own parser: a text that looks like a number stays a text, an empty one stays empty."""
-    from collector.ros.parameters import NODE_MODULES
-
-    values = parameter_values("record", "record_node", {"out": "2026", "wait_s": 5.0, "jpeg_quality": 80})
-    command = node_command("record_node", values)
-    assert command[:3] == [sys.executable, "-m", NODE_MODULES["record_node"]]
     program = (
-        "import sys, rclpy; from collector.ros.parameters import declare_parameters\n"
-        "rclpy.init(args=sys.argv); print(declare_parameters(rclpy.create_node('spy'), 'record_node'))"
+        "import sys, rclpy; from collector.ros.parameters import RecordParameters, declare_parameters\n"
+        "rclpy.init(args=sys.argv); print(declare_parameters(rclpy.create_node('spy'), RecordParameters))"
     )
-    for given, expected in ((values, values), (dict(values, out=""), dict(values, out=""))):
+    for out in ("2026", ""):
+        config = RecordConfig(out=out, wait_s=5.0, jpeg_quality=80, simulator=True, seed=3)
+        values = parameter_values(RECORD_NODE, config)
+        command = node_command(RECORD_NODE, values)
+        assert command[:3] == [sys.executable, "-m", RECORD_NODE.module]
         done = subprocess.run(
-            [sys.executable, "-c", program, *node_command("record_node", given)[3:]],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
+            [sys.executable, "-c", program, *command[3:]], cwd=ROOT, capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == str({name: expected[name] for name in expected})
+        assert done.stdout.strip() == str(RecordParameters(out=out, wait_s=5.0, jpeg_quality=80))
 
 
 def test_end_of_the_main_node_ends_the_simulator(tmp_path: Path) -> None:

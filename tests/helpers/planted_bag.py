@@ -9,8 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from closed_loop.comparison.drives import RolloutConfig
-from closed_loop.comparison.rollout import drive
+from closed_loop.comparison.rollout import RolloutConfig, drive
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT, Camera
@@ -64,8 +63,8 @@ def write_planted_bag(
     """Drive and record: a picture with stamp t shows the world at t - ``lag_s``; the odometry is noisy, not late."""
     place = course_named(course) if isinstance(course, str) else course
     world = World(place, seed, WorldConfig(disturb_every_s=8.0 if disturb else None))
-    plan = RolloutConfig(laps=99.0, max_time_s=seconds, record_s=ODOMETRY_S)
-    driven = drive(world, ExpertConfig(), config=plan, seed=seed)
+    plan = RolloutConfig(laps=99.0, max_time_s=seconds, record_s=ODOMETRY_S, start_speed_mps=2.0)
+    driven = drive(world, ExpertConfig(), plan, seed)
     camera = replace(FRONT, pitch_rad=pitch_rad, hfov_rad=float(np.radians(hfov_deg)))
     stamps_ns = START_NS + np.round(driven.t_s * 1e9).astype(np.int64)
     rng = np.random.default_rng([41, seed])
@@ -73,7 +72,7 @@ def write_planted_bag(
     messages: list[tuple[int, str, Any]] = [
         (int(stamp_ns) + 1_000_000, ODOMETRY.name, odometry_cdr(int(stamp_ns), pose, speed_mps))
         for stamp_ns, pose, speed_mps in zip(
-            stamps_ns, driven.poses + noise * rng.standard_normal(driven.poses.shape), driven.speed_mps
+            stamps_ns, driven.poses + noise * rng.standard_normal(driven.poses.shape), driven.speed_mps, strict=True
         )
     ]
     step_ns, lag_ns = round(FRAME_S * 1e9), round(lag_s * 1e9)

@@ -26,8 +26,6 @@ TORCH_LEAVES = (
     "finetune.checkpoint",
     "finetune.processing.processor",
     "finetune.processing.trajectory_tokens",
-    "finetune.pretraining.shards",
-    "finetune.pretraining.train",
     "finetune.training.batches",
     "finetune.training.encoding",
     "finetune.studies.flow_study",
@@ -71,7 +69,9 @@ PURE = (
     "finetune.policy",
     "closed_loop.cli",
     "closed_loop.control.controller",
-    "closed_loop.launch_arguments",
+    "closed_loop.ros.config",
+    "collector.common.arguments",
+    "collector.geometry.constants",
     "closed_loop.control.safety_monitor",
 )
 

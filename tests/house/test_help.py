@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from closed_loop.cli import STAGES, VERBS, help_text, main
-from collector.ros.parameters import MAIN_NODE, arguments_of
+from closed_loop.ros.config import DriveConfig
+from collector.common.arguments import arguments_of
+from collector.ros.parameters import RecordConfig, SimulateConfig
 from tests.helpers.paths import ROOT
 
 
@@ -68,21 +70,35 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     assert verb in output and len(output.splitlines()) > 5
 
 
-@pytest.mark.parametrize("verb", sorted(MAIN_NODE))
-def test_ros_verbs_list_their_arguments(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([verb, "--help"]) == 0
-    output = capsys.readouterr().out
-    for argument in arguments_of(verb):  # type: ignore[arg-type]
-        assert any(line.split()[:1] == [argument.name] for line in output.splitlines())
+@pytest.mark.parametrize(
+    ("verb", "config"), [("record", RecordConfig), ("drive", DriveConfig), ("simulate", SimulateConfig)]
+)
+def test_ros_verbs_teach_their_arguments(verb: str, config: type, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"])
+    assert not end.value.code
+    output = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"Examples: alpamayo-mono {verb} " in output
+    for each in arguments_of(config):
+        assert f"--{each.name.replace('_', '-')}" in output
+        shown = repr("") if each.default == "" else str(each.default)
+        assert f"{each.help} (default: {shown})" in output
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["drvie"], "'drive', perhaps"),
-        (["drive", "adaptor:=x"], "'adapter', perhaps"),
+        (["drive", "adaptor:=x"], "perhaps 'adapter'"),
+        (["record", "--teacher", "false"], "'expert', as 'teacher' is called since"),
+        (["simulate", "perturbation:=0"], "'disturbance', as 'perturbation' is called since"),
+        (["drive", "simulator:=perhaps"], "true or false"),
+        (["finetune", "--thought-dropout", "0.2"], "'reasoning_dropout', as 'thought_dropout' is called since"),
+        (["build", "bagz:=x"], "perhaps 'bags'"),
+        (["doctor", "secnds:=3"], "perhaps 'seconds'"),
+        (["messages", "--rebiuld"], "perhaps 'rebuild'"),
         (["drive", "laps:=two"], "a value of type int"),
-        (["drive", "--laps"], "--laps without a value"),
+        (["drive", "--laps"], "Missing value for argument '--laps'"),
         (["record", "jpeg_quality:=400"], "1 to 100"),
         (["record", "lap1"], "name:=value or --name value"),
         (["drive", "cameras:=five"], "one of mono"),

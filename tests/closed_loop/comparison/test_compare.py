@@ -16,6 +16,7 @@ from closed_loop.comparison.compare import CompareConfig, compare
 from closed_loop.comparison.runs import VARIANTS, Variant, load_drive
 from closed_loop.comparison.table import table_rows, table_texts
 from collector.common.errors import MonoError
+from collector.common.run_folder import hash_sources
 from finetune.policy import Observation, Plan, Policy
 
 SAYS = "The lane bends left now, so steer left to keep the lane."
@@ -96,7 +97,7 @@ def test_the_table_tells_the_blind_driver_from_the_expert(metrics: dict) -> None
 def test_the_run_folder_holds_what_the_table_was_made_of(config: CompareConfig, metrics: dict) -> None:
     on_disk = json.loads((config.out / "metrics.json").read_text())
     assert on_disk == json.loads(json.dumps(metrics))
-    assert "says nothing about the 10B weights" in on_disk["honesty"]
+    assert "says nothing about the 10B weights" in on_disk["disclaimer"]
     assert "left positive" in on_disk["definitions"]["deviation"]
     rows = list(csv.DictReader((config.out / "table.csv").open()))
     assert [row["course"] for row in rows].count("all") == 2
@@ -132,9 +133,36 @@ def test_finished_cells_are_not_driven_again(
     broken.write_text(whole)
 
 
+def test_edited_code_drives_again_and_documentation_does_not(
+    config: CompareConfig, metrics: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("collector", "finetune", "closed_loop"):
+        (tmp_path / name / "room").mkdir(parents=True)
+        (tmp_path / name / "room" / "module.py").write_text("A = 1\n")
+    (tmp_path / "README.md").write_text("one\n")
+    before = hash_sources(tmp_path)
+    (tmp_path / "README.md").write_text("two\n")
+    (tmp_path / "closed_loop" / "room" / "notes.md").write_text("three\n")
+    assert hash_sources(tmp_path) == before != hash_sources()
+    (tmp_path / "closed_loop" / "room" / "module.py").write_text("A = 2\n")
+    after = hash_sources(tmp_path)
+    assert after != before
+    (tmp_path / "closed_loop" / "room" / "module.py").rename(tmp_path / "closed_loop" / "room" / "other.py")
+    assert hash_sources(tmp_path) not in {before, after}
+
+    driven: list[str] = []
+    drive_run = comparison.drive_run
+    monkeypatch.setattr(comparison, "drive_run", lambda *given: driven.append(given[1]) or drive_run(*given))
+    short = dataclasses.replace(config, out=tmp_path / "run", laps=0.1, starts=1, variants=("expert",))
+    for code, times in (("a", 1), ("a", 1), ("b", 2)):
+        monkeypatch.setattr(comparison, "hash_sources", lambda code=code: code)
+        compare(short, drivers)
+        assert len(driven) == times
+
+
 def test_the_same_command_gives_the_same_numbers(config: CompareConfig, metrics: dict, tmp_path: Path) -> None:
     again = compare(dataclasses.replace(config, out=tmp_path), drivers)
-    for first, second in zip(metrics["runs"], again["runs"]):
+    for first, second in zip(metrics["runs"], again["runs"], strict=True):
         assert first["deviation"] == second["deviation"]
         assert first["reasonings"] == second["reasonings"]
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from closed_loop.comparison.deviation import curve_at, measure, reference_curves, summarise, verdict
+from closed_loop.comparison.deviation import curve_at, measure, reference_curves, result_text, summarise
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from collector.common.errors import MonoError
@@ -61,7 +61,7 @@ def test_the_mirrored_drive_has_the_mirrored_table() -> None:
     one = summarise([measure(times(poses), poses, course)])
     other = summarise([measure(times(poses), mirror_poses(poses), course.mirrored())])
     assert len(one["curves"]) == len(other["curves"]) >= 12
-    for left, right in zip(one["curves"], other["curves"]):
+    for left, right in zip(one["curves"], other["curves"], strict=True):
         assert left["direction"] != right["direction"]
         assert left["mean_signed_m"] == pytest.approx(-right["mean_signed_m"], abs=1e-9)
         assert left["max_m"] == pytest.approx(right["max_m"], abs=1e-9)
@@ -119,9 +119,9 @@ def test_a_lap_with_a_recovery_is_not_finished_and_the_jump_is_not_driving() -> 
     second = lap(course, 0.0, laps=1.2, start_m=70.0)
     poses = np.vstack([first, second])
     t_s = times(poses)
-    deviation = measure(t_s, poses, course, recovered_s=[t_s[len(first)]], laps_asked=2)
+    deviation = measure(t_s, poses, course, resets_s=[t_s[len(first)]], laps_asked=2)
     assert len(deviation.events) == 1
-    assert (deviation.laps_asked, deviation.laps_finished, len(deviation.recovered_s)) == (2, 1, 1)
+    assert (deviation.laps_asked, deviation.laps_finished, len(deviation.resets_s)) == (2, 1, 1)
     row = summarise([deviation])
     assert row["laps_driven"] == pytest.approx(0.45 + 1.2, abs=0.02)
     assert row["all"]["distance_m"] == pytest.approx(0.2 * (len(poses) - 2), rel=0.05)
@@ -166,9 +166,15 @@ def test_bad_drives_are_named() -> None:
         summarise([])
 
 
-def test_the_verdict_says_what_was_counted() -> None:
-    assert verdict(0, 3, 3) == "stays on the road"
-    assert verdict(0, 3, 1) == "stays on the road, does not finish"
-    assert verdict(12, 3, 0) == "leaves the road 12 times"
-    assert verdict(2, 3, 3) == "leaves the road twice"
-    assert verdict(1, 3, 2) == "leaves the road once"
+@pytest.mark.parametrize(
+    ("off_track", "finished", "words"),
+    [
+        (0, 3, "stays on the road"),
+        (0, 1, "stays on the road, does not finish"),
+        (12, 0, "leaves the road 12 times"),
+        (2, 3, "leaves the road twice"),
+        (1, 2, "leaves the road once"),
+    ],
+)
+def test_the_result_says_what_was_counted(off_track: int, finished: int, words: str) -> None:
+    assert result_text({"off_track_events": off_track, "laps_asked": 3, "laps_finished": finished}) == words

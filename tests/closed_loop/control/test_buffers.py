@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from closed_loop.control.buffers import Frame, FrameBuffer, PoseBuffer, TimeRate, observe, rolling
+from closed_loop.control.buffers import CameraFrame, FrameBuffer, PoseBuffer, TimeRate, newest_observation, rolling
 
 SECOND = 1_000_000_000
 EPOCH = 1_790_000_000 * SECOND  # stamps of a real clock: float64 seconds would lose their low bits
@@ -24,8 +24,8 @@ def filled(seconds: float = 3.0, speed_mps: float = SPEED_MPS) -> PoseBuffer:
     return buffer
 
 
-def frame(stamp_ns: int, value: int = 0) -> Frame:
-    return Frame(stamp_ns, np.full((4, 6, 3), value, np.uint8))
+def frame(stamp_ns: int, value: int = 0) -> CameraFrame:
+    return CameraFrame(stamp_ns, {"front": np.full((4, 6, 3), value, np.uint8)})
 
 
 def test_history_is_the_circle_just_driven() -> None:
@@ -49,11 +49,11 @@ def test_history_waits_for_enough_past_unless_the_kart_stood() -> None:
 
 def test_a_frame_newer_than_odometry_waits() -> None:
     poses, frames = filled(2.0), FrameBuffer()
-    assert observe(frames, poses) is None
+    assert newest_observation(frames, poses) is None
     frames.add(frame(EPOCH + 2 * SECOND + 5_000_000))
-    assert observe(frames, poses) is None
+    assert newest_observation(frames, poses) is None
     poses.add(EPOCH + 2 * SECOND + 20_000_000, circle_pose(2.02), SPEED_MPS)
-    observation = observe(frames, poses)
+    observation = newest_observation(frames, poses)
     assert observation is not None and observation.stamp_ns == EPOCH + 2 * SECOND + 5_000_000
     assert observation.speed_mps == pytest.approx(SPEED_MPS)
 
@@ -86,11 +86,11 @@ def test_frames_keep_the_last_four_and_count_the_lost() -> None:
     for index in (0, 1, 2, 4, 5, 6):
         assert frames.add(frame(EPOCH + index * 100_000_000, index))
     assert not frames.add(frame(EPOCH + 600_000_000))
-    assert frames.images()[:, 0, 0, 0].tolist() == [2, 4, 5, 6]
-    assert frames.images(1)[:, 0, 0, 0].tolist() == [6]
+    assert frames.images()["front"][:, 0, 0, 0].tolist() == [2, 4, 5, 6]
+    assert frames.images(1)["front"][:, 0, 0, 0].tolist() == [6]
     assert (frames.received, frames.lost) == (6, 1)
     frames.add(frame(EPOCH + 3 * SECOND, 9))
-    assert frames.images()[:, 0, 0, 0].tolist() == [9]
+    assert frames.images()["front"][:, 0, 0, 0].tolist() == [9]
     assert frames.lost == 1 + 23
 
 
@@ -106,7 +106,7 @@ def test_a_standing_kart_is_shown_rolling_and_a_moving_one_as_it_is() -> None:
     for index in range(20):
         standing.add(EPOCH + index * 20_000_000, (5.0, 6.0, 1.0), 0.2)
     frames.add(frame(EPOCH + 200_000_000))
-    seen = observe(frames, standing)
+    seen = newest_observation(frames, standing)
     assert seen is not None
     shown = rolling(seen, 1.5)
     assert shown.speed_mps == 1.5 and shown.stamp_ns == seen.stamp_ns

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from closed_loop.control.driver import Driver, DriverConfig, Tick, carried
+from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan, Tick, carried
 from closed_loop.simulator.vehicle import Vehicle
 from finetune.policy import Observation, Plan
 from tests.helpers.constant_curvature import ConstantCurvature
@@ -48,7 +48,7 @@ class Loop:
             if self.step % 2 == 0:
                 self.driver.odometry(stamp_ns, tuple(state.pose), state.speed_mps, 0.0, steady_s)
             if self.camera and self.step % 10 == 0:
-                self.driver.frame(stamp_ns, IMAGE, steady_s)
+                self.driver.frame(stamp_ns, {"front": IMAGE}, steady_s)
             while self.alive and self.due and self.due[0][0] <= self.t_s:
                 plan = self.policy.plan(self.due.pop(0)[1])
                 self.spoil(plan.poses)
@@ -69,7 +69,7 @@ def test_it_drives_the_circle_it_plans(time_rate: float) -> None:
     for _ in range(50):
         ticks += loop.run(0.1)
         track.append(loop.vehicle.state.pose)
-    assert all(tick.verdict.drive for tick in ticks)
+    assert all(tick.decision.drive for tick in ticks)
     assert loop.vehicle.state.speed_mps == pytest.approx(SPEED_MPS, abs=0.1)
     turn_rate = np.diff(np.unwrap(np.array(track)[:, 2])).mean() / 0.1
     assert turn_rate == pytest.approx(SPEED_MPS / RADIUS_M, rel=0.1)
@@ -95,8 +95,8 @@ def test_it_brakes_to_a_stop_along_its_plan(break_it: str, reason: str, within_s
     loop.run(6.0)
     setattr(loop, break_it, False)
     ticks = loop.run(within_s)
-    assert ticks[0].verdict.drive and not ticks[-1].verdict.drive
-    assert ticks[-1].verdict.reason == reason
+    assert ticks[0].decision.drive and not ticks[-1].decision.drive
+    assert ticks[-1].decision.reason == reason
     assert ticks[-1].command.accel_mps2 < -1.0
     pose = loop.vehicle.state.pose
     loop.run(3.0)
@@ -114,7 +114,7 @@ def test_death_of_the_policy_is_final() -> None:
     loop.run(6.0)
     loop.driver.policy_died("ended by signal 9")
     loop.run(4.0)
-    assert loop.tick is not None and loop.tick.verdict.reason == "policy process died"
+    assert loop.tick is not None and loop.tick.decision.reason == "policy process died"
     assert loop.vehicle.state.speed_mps == 0.0
 
 
@@ -127,7 +127,7 @@ def test_an_insane_plan_is_never_steered_by() -> None:
 
     loop.spoil = spoil
     ticks = loop.run(4.0)
-    assert ticks[-1].verdict.reason == "plan not sane" and "starts" in ticks[-1].verdict.detail
+    assert ticks[-1].decision.reason == "plan not sane" and "starts" in ticks[-1].decision.detail
     assert min(tick.command.steer_rad for tick in ticks) > 0.0
     assert loop.vehicle.state.speed_mps == 0.0
 
@@ -138,16 +138,18 @@ def test_after_a_reset_it_waits_for_a_plan_from_there() -> None:
     loop.vehicle.place((500.0, 100.0, 1.0), 0.0)
     ticks = loop.run(0.1)
     assert loop.driver.jumps == 1
-    assert ticks[-1].verdict.reason in ("no plan yet", "vehicle off its plan")
+    assert ticks[-1].decision.reason in ("no plan yet", "vehicle off its plan")
     loop.run(6.0)
-    assert loop.tick is not None and loop.tick.verdict.drive
+    assert loop.tick is not None and loop.tick.decision.drive
     assert loop.vehicle.state.speed_mps > 1.0 and np.hypot(*(loop.vehicle.state.pose[:2] - (500, 100))) < 20.0
 
 
 def test_a_plan_from_before_the_memory_is_dropped() -> None:
     loop = Loop()
     loop.run(2.0)
-    assert loop.driver.policy_plan(Plan(-(10**12), np.zeros((64, 3)))) is None
+    taken: list[PlacedPlan | None] = []
+    loop.driver.policy_plan(Plan(-(10**12), np.zeros((64, 3))), taken.append)
+    assert taken == [None]
 
 
 def test_non_finite_odometry_counts_as_none() -> None:
@@ -155,7 +157,7 @@ def test_non_finite_odometry_counts_as_none() -> None:
     loop.run(5.0)
     for index in range(50):
         loop.driver.odometry(loop.step * 10_000_000 + index, (float("nan"), 0.0, 0.0), 1.0, 0.0, 99.0)
-    assert loop.driver.tick(99.0).verdict.reason in ("camera frame stale", "odometry stale")
+    assert loop.driver.tick(99.0).decision.reason in ("camera frame stale", "odometry stale")
 
 
 def test_stopping_brakes_without_asking_again() -> None:
@@ -185,7 +187,7 @@ def test_a_lagging_camera_is_shown_at_the_moment_its_frames_show() -> None:
             driver.odometry(stamp_ns, pose, SPEED_MPS, 0.0, 50.0 + step * STEP_S)
             late_ns = stamp_ns - round(lag_s * 1e9)
             if late_ns % 100_000_000 == 0:
-                driver.frame(stamp_ns, IMAGE, 50.0 + step * STEP_S)
+                driver.frame(stamp_ns, {"front": IMAGE}, 50.0 + step * STEP_S)
                 driver.policy_ready()
     true, late = ({o.stamp_ns: o for o in asked[lag_s]} for lag_s in (0.0, 0.08))
     assert len(true) > 8 and all(stamp_ns % 100_000_000 == 0 for stamp_ns in late)

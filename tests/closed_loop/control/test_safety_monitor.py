@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ def straight_plan(speed_mps: float = 3.0) -> np.ndarray:
 
 
 def driving(now_s: float = 100.0) -> SafetyMonitor:
-    safety_monitor = SafetyMonitor(SafetyLimits())
+    safety_monitor = SafetyMonitor(SafetyLimits(odometry_age_s=0.3))
     safety_monitor.frame_arrived(now_s)
     safety_monitor.odometry_arrived(now_s)
     assert safety_monitor.plan_arrived(straight_plan()) == ""
@@ -40,9 +42,9 @@ def test_nothing_has_arrived_yet() -> None:
 def test_stale_input_brakes_and_recovers(fresh: str, reason: str) -> None:
     safety_monitor = driving(100.0)
     getattr(safety_monitor, fresh)(101.0)
-    verdict = safety_monitor.check(101.0, 0.1)
-    assert (verdict.drive, verdict.reason) == (False, reason)
-    assert "1.00 s" in verdict.detail
+    decision = safety_monitor.check(101.0, 0.1)
+    assert (decision.drive, decision.reason) == (False, reason)
+    assert "1.00 s" in decision.detail
     safety_monitor.frame_arrived(101.1)
     safety_monitor.odometry_arrived(101.1)
     assert safety_monitor.check(101.1, 0.1).drive
@@ -66,8 +68,8 @@ def test_a_hanging_policy_shows_as_a_stale_plan() -> None:
 def test_dead_policy_brakes_even_with_a_fresh_plan() -> None:
     safety_monitor = driving()
     safety_monitor.policy_died("ended by signal 9")
-    verdict = safety_monitor.check(100.0, 0.1)
-    assert verdict.reason == "policy process died" and "signal 9" in verdict.detail
+    decision = safety_monitor.check(100.0, 0.1)
+    assert decision.reason == "policy process died" and "signal 9" in decision.detail
 
 
 def test_a_bad_plan_brakes_until_a_good_one() -> None:
@@ -117,7 +119,7 @@ def infinite(poses: np.ndarray) -> None:
     ("spoil", "words"),
     [(shifted_start, "starts 3.0 m"), (jump, "jumps 5.3 m at 3.1 s"), (spin, "turns 2.0 rad"), (infinite, "finite")],
 )
-def test_plan_defects_are_named(spoil, words: str) -> None:
+def test_plan_defects_are_named(spoil: Callable[[np.ndarray], None], words: str) -> None:
     poses = straight_plan()
     assert plan_defect(poses) == ""
     spoil(poses)

@@ -14,17 +14,18 @@ from closed_loop.comparison.deviation import measure, reference_curves, summaris
 from closed_loop.comparison.runs import VARIANTS
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
-from closed_loop.report.losses import loss_figure, read_losses
 from closed_loop.report.plots import (
     COLOURS,
     along_figure,
     colour_of,
     curves_figure,
     latency_figure,
+    loss_figure,
     map_figure,
     ordered,
     png,
 )
+from closed_loop.report.sections import read_losses
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_every_variant_has_one_colour_of_its_own() -> None:
 
 def test_the_map_colours_the_drive_by_signed_deviation_and_marks_each_event(city: Course) -> None:
     wide = city.pose_at(np.arange(0.0, 200.0, 0.25), np.interp(np.arange(0.0, 200.0, 0.25), [90, 100, 110], [0, 4, 0]))
-    deviation = measure(0.05 * np.arange(len(wide)), wide, city, recovered_s=[30.0])
+    deviation = measure(0.05 * np.arange(len(wide)), wide, city, resets_s=[30.0])
     drives = {"base-mono": [deviation.arrays()], "adapter-mono": tables(city, 0.3)}
     figure = map_figure(city, reference_curves(city), drives)
     before, after = figure.axes[0], figure.axes[1]
@@ -127,10 +128,10 @@ def test_losses_are_read_apart_and_bad_lines_passed_over(tmp_path: Path) -> None
 
 
 def test_figures_leave_no_global_state() -> None:
-    import matplotlib
+    import matplotlib as mpl
     import matplotlib.pyplot as plt
 
-    before = dict(matplotlib.rcParams)
+    before = dict(mpl.rcParams)
     png(latency_figure({"base-mono": {"vision": {"p50": 1.0, "p95": 2.0}}}))
-    assert dict(matplotlib.rcParams) == before
+    assert dict(mpl.rcParams) == before
     assert plt.get_fignums() == []

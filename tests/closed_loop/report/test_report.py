@@ -14,11 +14,12 @@ from closed_loop.comparison import measure as driven
 from closed_loop.comparison.compare import CompareConfig, compare
 from closed_loop.comparison.measure import measure_drive
 from closed_loop.comparison.runs import VARIANTS
-from closed_loop.comparison.table import HONESTY, assemble
+from closed_loop.comparison.table import DISCLAIMER, assemble
 from closed_loop.course.design import course_named
-from closed_loop.report.comparison import before_after, headline_notes
+from closed_loop.report.comparison import before_after, comparison, headline_notes
 from closed_loop.report.page import ReportConfig, main, write_report
 from collector.common.errors import MonoError
+from tests.helpers.paths import ROOT
 
 pytest.importorskip("jinja2")
 
@@ -111,7 +112,7 @@ def test_the_page_shows_the_measured_numbers(run: Path, page: str) -> None:
     metrics = json.loads((run / "compare" / "metrics.json").read_text())
     (row,) = metrics["table"]
     assert f"{row['max_on_curves_m']:.2f} m" in page
-    assert HONESTY in page
+    assert DISCLAIMER in page
     assert "random:9001 centreline" in page  # the reference is named
     for curve in metrics["runs"][0]["deviation"]["curves"]:
         assert f"{curve['number']} {curve['direction']}" in page
@@ -142,7 +143,7 @@ def test_missing_parts_name_the_command_that_makes_them(page: str, tmp_path: Pat
     empty = write_report(ReportConfig(tmp_path, out=tmp_path / "sub" / "page.html")).read_text()
     for verb in ("compare", "evaluate", "finetune", "build", "drive"):
         assert f"alpamayo-mono {verb}" in empty
-    assert HONESTY in empty
+    assert DISCLAIMER in empty
     assert "No run folder here" in empty
 
 
@@ -231,7 +232,7 @@ def test_a_drive_folder_is_measured_with_the_same_ruler(run: Path, tmp_path: Pat
     assert mirrored.summary["all"]["max_m"] > 3.0  # another course is another road
     make_drive(tmp_path / "jumped", jump=True)
     jumped = measure_drive(tmp_path / "jumped")
-    assert len(jumped.measured.recovered_s) == 1
+    assert len(jumped.measured.resets_s) == 1
     assert jumped.summary["laps_finished"] == 0
 
 
@@ -254,3 +255,16 @@ def test_measure_prints_every_curve_and_writes_json(
     assert len(written["deviation"]["curves"]) == 15
     with pytest.raises(MonoError, match=r"metrics\.json"):
         driven.main([str(tmp_path)])
+
+
+def test_a_comparison_of_version_0_1_is_shown() -> None:
+    """The folder was written by version 0.1, with its own words for runs, variants, reasoning and the expert."""
+    old = ROOT / "tests" / "data" / "comparison_v0.1"
+    assert '"honesty"' in (old / "metrics.json").read_text()
+    shown = comparison(old)
+    assert [row["role"] for row in shown["rows"]] == ["before", "expert"]
+    assert "10B weights" in shown["disclaimer"]
+    assert (
+        shown["rows"][0]["texts"][:2] == ("base, one camera", "0.53 m") and "64 % (70 %)" in shown["rows"][0]["texts"]
+    )
+    assert "random:9002" in shown["courses"] and len(shown["details"]) == 1

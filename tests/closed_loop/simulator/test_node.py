@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ pytestmark = pytest.mark.ros
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy  # noqa: E402
 
+from closed_loop.control.kart import Command  # noqa: E402
 from closed_loop.simulator.node import STANDSTILL, Heard, obeyed, world_config  # noqa: E402
 from closed_loop.simulator.publishing import quaternion_of  # noqa: E402
-from closed_loop.simulator.vehicle import Command  # noqa: E402
 from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of  # noqa: E402
 from collector.ros.message_packages import message_class  # noqa: E402
+from collector.ros.parameters import SimulateConfig  # noqa: E402
 from collector.ros.topics import (  # noqa: E402
     AWSIM_RESET,
     AWSIM_STATE,
@@ -156,15 +158,15 @@ def test_out_of_gear_nothing_drives_but_the_brake_works() -> None:
 
 
 def test_disturbance_scales_every_error() -> None:
-    values = {"disturbance": 0.0, "expert": True, "episode_s": 17.0}
+    values = SimulateConfig(disturbance=0.0, episode_s=17.0)
     clean = world_config(values)
     assert clean.start_lateral_m == clean.start_heading_rad == clean.disturbed_share == 0.0
     assert clean.disturbance.speed_scale == (1.0, 1.0) and clean.episode_s == 17.0
-    full = world_config({**values, "disturbance": 1.0})
+    full = world_config(replace(values, disturbance=1.0))
     assert full.start_lateral_m > 0.5 and full.disturbed_share > 0.3 and full.disturb_every_s is None
-    endless = world_config({**values, "disturbance": 1.0, "episode_s": 0.0})
+    endless = world_config(SimulateConfig())
     assert endless.episode_s is None and endless.disturb_every_s
-    assert world_config({"disturbance": 1.0, "expert": False, "episode_s": 0.0}).disturb_every_s is None
+    assert world_config(SimulateConfig(expert=False)).disturb_every_s is None
 
 
 def test_quaternions_turn_as_their_matrices() -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from collector.common.errors import MonoError
-from collector.common.run_folder import command_line, git_commit, hash_path, load_config, open_run
+from collector.common.run_folder import command_line, git_commit, hash_path, open_run
 from collector.dataset.config import BuildConfig
 
 
@@ -20,6 +20,7 @@ from collector.dataset.config import BuildConfig
 class Inner:
     gain: float = 0.5
     names: tuple[str, ...] = ("a",)
+    expert: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,19 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def parse(file: Path, *words: str) -> Outer:
+    return command_line(Outer, ["--config", str(file), *words], "alpamayo-mono test")
+
+
 def test_a_run_folder_tells_what_ran(tmp_path: Path) -> None:
     data = write(tmp_path / "data.bin", "hello")
     run = open_run(tmp_path / "run", Outer(Path("m"), limit=2.5), inputs=[data, tmp_path / "absent"])
     config = yaml.safe_load((run.folder / "config.yaml").read_text())
     assert config == {
         "model": "m", "steps": 10, "mode": "mono", "limit": 2.5, "fast": False,
-        "inner": {"gain": 0.5, "names": ["a"]},
+        "inner": {"gain": 0.5, "names": ["a"], "expert": 0},
     }  # fmt: skip
-    assert load_config(Outer, run.folder / "config.yaml") == Outer(Path("m"), limit=2.5)
+    assert parse(run.folder / "config.yaml") == Outer(Path("m"), limit=2.5)
     facts = json.loads((run.folder / "provenance.json").read_text())
     known = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # SHA-256 of "hello"
     assert facts["inputs"] == {str(data): known, str(tmp_path / "absent"): None}
@@ -79,12 +84,12 @@ def test_folder_hashes_follow_names_and_contents(tmp_path: Path) -> None:
     assert commit is None or len(commit.removesuffix("+changes")) == 40
 
 
-def test_yaml_becomes_the_dataclass_and_overrides_win(tmp_path: Path) -> None:
+def test_yaml_becomes_the_dataclass_and_words_win(tmp_path: Path) -> None:
     file = write(tmp_path / "c.yaml", "model: weights\nsteps: 3\ninner:\n  gain: 2\n  names: [x, y]\n")
-    assert load_config(Outer, file) == Outer(Path("weights"), 3, inner=Inner(2.0, ("x", "y")))
-    changed = load_config(Outer, file, {"steps": 4, "inner": {"gain": 1.0}, "limit": None})
+    assert parse(file) == Outer(Path("weights"), 3, inner=Inner(2.0, ("x", "y")))
+    changed = parse(file, "steps:=4", "--inner.gain", "1", "--limit", "None")
     assert changed == Outer(Path("weights"), 4, inner=Inner(1.0, ("x", "y")))
-    assert load_config(Inner, write(tmp_path / "empty.yaml", "")) == Inner()
+    assert parse(write(tmp_path / "empty.yaml", ""), "--model", "m") == Outer(Path("m"))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +97,7 @@ def test_yaml_becomes_the_dataclass_and_overrides_win(tmp_path: Path) -> None:
     [
         ("model: m\nstep: 3", "unknown key 'step'.*perhaps 'steps'"),
         ("model: m\ninner: {gian: 3}", r"unknown key 'inner\.gian'.*perhaps 'inner\.gain'"),
-        ("steps: 3", "lacks 'model'"),
+        ("steps: 3", "Missing.*--model"),
         ("model: m\nsteps: many", "steps = 'many'"),
         ("model: m\nsteps: true", "steps = True"),
         ("model: m\nsteps: 1.5", "steps = 1.5"),
@@ -100,13 +105,17 @@ def test_yaml_becomes_the_dataclass_and_overrides_win(tmp_path: Path) -> None:
         ("model: m\nlimit: [1]", "limit"),
         ("model: m\ninner: 3", "inner = 3"),
         ("model: m\ninner: {names: [1]}", r"inner\.names\[0\] = 1"),
+        (
+            "model: m\ninner: {teacher: 1}",
+            r"unknown key 'inner\.teacher'.*'inner\.expert', as 'teacher' is called since",
+        ),
         ("- a list", "holds a list"),
         ("model: [unclosed", "cannot be read"),
     ],
 )
 def test_wrong_files_are_refused_with_the_key(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(MonoError, match=says):
-        load_config(Outer, write(tmp_path / "c.yaml", text))
+        parse(write(tmp_path / "c.yaml", text))
 
 
 def test_flags_override_the_file(tmp_path: Path) -> None:

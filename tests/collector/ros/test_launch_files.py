@@ -1,21 +1,27 @@
-"""The launch files and the table of arguments agree; with a real ROS `launch` the files are loaded and run too."""
+"""The launch files describe what the settings say; with a real ROS `launch` they are loaded and run too."""
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from collector.ros.launching import launch_text
-from collector.ros.parameters import ARGUMENTS, MAIN_NODE, NODE_MODULES, arguments_of, parameter_values, parameters_of
+from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
+from collector.common.arguments import Arguments, arguments_of
+from collector.ros.launching import describe
+from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, parameter_values
 from tests.helpers.paths import ROOT
 
-VERBS = {"record.launch.py": "record", "drive.launch.py": "drive"}
+VERBS: dict[str, tuple[type[Arguments], Program]] = {
+    "record.launch.py": (RecordConfig, RECORD_NODE),
+    "drive.launch.py": (DriveConfig, DRIVE_NODE),
+}
 
 
 def has_real_launch() -> bool:
@@ -32,49 +38,11 @@ def test_nothing_shadows_launch() -> None:
     assert {path.name for path in (ROOT / "launch").iterdir() if path.suffix == ".py"} == set(VERBS)
 
 
-@pytest.mark.parametrize("file", sorted(VERBS))
-def test_launch_file_describes_its_verb(file: str) -> None:
-    tree = ast.parse((ROOT / "launch" / file).read_text(encoding="utf-8"))
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    assert [function.name for function in functions] == ["generate_launch_description"]
-    calls = [node for node in ast.walk(functions[0]) if isinstance(node, ast.Call)]
-    assert [(ast.unparse(call.func), ast.literal_eval(call.args[0])) for call in calls] == [("describe", VERBS[file])]
-
-
-def test_node_modules_exist() -> None:
-    assert set(MAIN_NODE.values()) <= set(NODE_MODULES)
-    for module in NODE_MODULES.values():
-        source = (ROOT / Path(*module.split("."))).with_suffix(".py").read_text(encoding="utf-8")
-        assert "__main__" in source, f"python -m {module} would do nothing"
-
-
-@pytest.mark.parametrize("verb", sorted(MAIN_NODE))
-def test_every_parameter_of_a_started_node_is_an_argument(verb: Any) -> None:
-    names = {argument.name for argument in arguments_of(verb)}
-    for node in {MAIN_NODE[verb], "simulator"}:
-        # The node declares all of its parameters; what a verb does not offer keeps the table's default there.
-        given = parameter_values(verb, node, {})  # type: ignore[arg-type]
-        declared = {argument.name for argument in parameters_of(node)}  # type: ignore[arg-type]
-        assert set(given) <= declared and set(given) <= names
-    assert {argument.name for argument in parameters_of(MAIN_NODE[verb])} <= names
-
-
-@pytest.mark.parametrize("verb", sorted(MAIN_NODE))
-def test_defaults_survive_the_way_through_text(verb: Any) -> None:
-    for argument in arguments_of(verb):
-        default = argument.default_for(verb)
-        assert type(default) is argument.type
-        again = argument.parse(launch_text(argument, verb))
-        assert again == default and type(again) is argument.type
-
-
-def test_names_are_single_and_explained() -> None:
-    names = [argument.name for argument in ARGUMENTS]
-    assert len(set(names)) == len(names)
-    for argument in ARGUMENTS:
-        assert argument.name.isidentifier() and argument.name == argument.name.lower()
-        assert len(argument.help) > 10
-        assert argument.nodes or argument.verbs
+@pytest.mark.parametrize("program", [RECORD_NODE, DRIVE_NODE, SIMULATE_NODE], ids=lambda program: program.name)
+def test_node_modules_exist(program: Program) -> None:
+    source = (ROOT / Path(*program.module.split("."))).with_suffix(".py").read_text(encoding="utf-8")
+    assert "__main__" in source, f"python -m {program.module} would do nothing"
+    assert program.parameters.__name__ in source
 
 
 def load(file: str) -> Any:
@@ -85,16 +53,65 @@ def load(file: str) -> Any:
     return module
 
 
+@pytest.fixture
+def written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of ROS's launch: each of its classes keeps what it was given."""
+
+    def keep(*args: object, **options: object) -> SimpleNamespace:
+        return SimpleNamespace(args=args, **options)
+
+    modules = {
+        "launch": {"LaunchDescription": keep},
+        "launch.actions": {"DeclareLaunchArgument": keep, "Shutdown": keep},
+        "launch.conditions": {"IfCondition": lambda on: on.args[0]},
+        "launch.substitutions": {"LaunchConfiguration": keep},
+        "launch_ros": {},
+        "launch_ros.actions": {"Node": keep},
+        "launch_ros.parameter_descriptions": {"ParameterValue": keep},
+    }
+    for name, content in modules.items():
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.mark.parametrize("file", sorted(VERBS))
+def test_launch_file_describes_its_verb(file: str, written_down: None) -> None:
+    """What `ros2 launch ... --show-args` lists (ranges and choices included), and which node is given what."""
+    config, main = VERBS[file]
+    *declared, node, simulator = load(file).generate_launch_description().args[0]
+    assert [item.args[0] for item in declared] == [each.name for each in arguments_of(config)]
+    for item, each in zip(declared, arguments_of(config), strict=True):
+        assert item.default_value == (
+            "true" if each.default is True else "false" if each.default is False else str(each.default)
+        )
+        assert item.description == each.help and each.limits in item.description
+        assert item.choices == (list(each.choices) or None)
+    for found, program in ((node, main), (simulator, SIMULATOR_BESIDE)):
+        assert found.arguments == ["-m", program.module]
+        types = {name: value.value_type for name, value in found.parameters[0].items()}
+        assert types == {name: type(value) for name, value in parameter_values(program, config()).items()}
+    assert simulator.condition == "simulator" and "has ended" in node.on_exit.reason
+
+
+def test_recording_is_described_without_the_packages_above_it() -> None:
+    program = (
+        "import sys, collector.ros.launching, collector.ros.parameters as parameters; parameters.RecordConfig()\n"
+        "print(sorted({'closed_loop', 'finetune', 'tyro', 'pydantic', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
+    assert "import closed_loop" not in (ROOT / "launch/record.launch.py").read_text().replace("from ", "import ")
+
+
 @needs_launch
 @pytest.mark.parametrize("file", sorted(VERBS))
 def test_real_launch_loads_the_file(file: str) -> None:
-    verb: Any = VERBS[file]
-    description = load(file).generate_launch_description()
-    declared = {item.name: item for item in description.get_launch_arguments()}
-    assert list(declared) == [argument.name for argument in arguments_of(verb)]
-    for argument in arguments_of(verb):
-        default = "".join(part.text for part in declared[argument.name].default_value)
-        assert argument.parse(default) == argument.default_for(verb)
+    arguments = arguments_of(VERBS[file][0])
+    declared = {item.name: item for item in load(file).generate_launch_description().get_launch_arguments()}
+    assert list(declared) == [each.name for each in arguments]
+    for each in arguments:
+        assert "".join(part.text for part in declared[each.name].default_value) == each.default_text
 
 
 @needs_launch
@@ -113,11 +130,11 @@ def test_real_launch_keeps_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "import time; time.sleep(60 if name == 'simulator' else 3)\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{':'.join(sys.path)}")
-    monkeypatch.setattr("collector.ros.launching.NODE_MODULES", dict.fromkeys(NODE_MODULES, "spy_node"))
+    spies = [Program(each.name, "spy_node", each.parameters) for each in (RECORD_NODE, SIMULATOR_BESIDE)]
     typed = {"wait_s": "5", "out": "2026", "simulator": "true", "duration_s": "7", "expert": "false"}
     service = LaunchService()
     settings = [SetLaunchConfiguration(*item) for item in typed.items()]
-    description = load("record.launch.py").generate_launch_description()
+    description = describe(RecordConfig, *spies)
     service.include_launch_description(LaunchDescription([*settings, description]))
     assert service.run() == 0
 
@@ -125,7 +142,7 @@ def test_real_launch_keeps_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         content = yaml.safe_load((tmp_path / f"{name}.yaml").read_text())
         return next(iter(content.values()))["ros__parameters"]
 
-    expected = parameter_values("record", "record_node", {"wait_s": 5.0, "out": "2026", "duration_s": 7.0})
-    assert parameters("main") == expected
+    config = RecordConfig(wait_s=5.0, out="2026", duration_s=7.0, expert=False)
+    assert parameters("main") == parameter_values(RECORD_NODE, config)
     assert type(parameters("main")["wait_s"]) is float
-    assert parameters("simulator") == parameter_values("record", "simulator", {"expert": False})
+    assert parameters("simulator") == parameter_values(SIMULATOR_BESIDE, config)

@@ -14,7 +14,7 @@ pytest.importorskip("accelerate")
 
 from collector.common.errors import MonoError  # noqa: E402
 from finetune.adapters.lora import LoraSettings, add_lora, part_of  # noqa: E402
-from finetune.pretraining.shards import patchify  # noqa: E402
+from benchmarks.tiny_base.shards import patchify  # noqa: E402
 from finetune.training.batches import cache_vision, collate  # noqa: E402
 from finetune.training.loop import JointLoss, LoopSettings, draws, learning_rate_factor, row_order, train  # noqa: E402
 from tests.helpers.small_model import small_model, small_rows  # noqa: E402

@@ -1,0 +1,47 @@
+"""What can be made to go wrong between world and driver, the same in process and over ROS 2.
+
+Frames and odometry pass through :class:`closed_loop.simulator.sensors.Sensors`, answers of the policy through
+:class:`closed_loop.control.driver.Driver`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from collector.common.errors import MonoError
+from finetune.policy import FUTURE_STEPS, STEP_S
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Nothing goes wrong by default.
+
+    Attributes:
+        latency_s: vehicle seconds from a frame to the earliest use of its plan.
+        drop_share: share of the camera frames that get lost.
+        black_share: share of the camera frames that arrive black.
+        camera_fail_after_s: simulated seconds after which the camera goes silent; 0 never.
+        position_noise_m: standard deviation of white noise on x and y of each odometry message.
+        yaw_noise_rad: the same on its yaw.
+        speed_noise_mps: the same on its speed.
+        fault_seed: seed of what is drawn.
+    """
+
+    latency_s: float = 0.0
+    drop_share: float = 0.0
+    black_share: float = 0.0
+    camera_fail_after_s: float = 0.0
+    position_noise_m: float = 0.0
+    yaw_noise_rad: float = 0.0
+    speed_noise_mps: float = 0.0
+    fault_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.latency_s < FUTURE_STEPS * STEP_S:
+            raise MonoError(f"latency_s = {self.latency_s}", "0 to 6.4 s")
+        for name in ("drop_share", "black_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise MonoError(f"{name} = {getattr(self, name)}", "a share, 0 to 1")
+
+
+NO_FAULTS = Faults()

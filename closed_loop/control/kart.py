@@ -1,0 +1,66 @@
+"""The kart as both the driver and the simulator know it: its measures, its limits, its outline, and what it is told.
+
+The reference point is ``base_link``, the middle of the rear axle. Pure numpy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from collector.geometry.poses import to_map
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a driver asks for: commanded tyre angle (left positive) and acceleration."""
+
+    steer_rad: float
+    accel_mps2: float
+
+
+@dataclass(frozen=True)
+class VehicleParams:
+    """The racing kart of the Automotive AI Challenge.
+
+    Attributes:
+        steering_gain: applied over commanded tyre angle; teams identified 0.61 to 0.67.
+        dead_time_s, lag_s: from a steering command to its effect: transport, then first order.
+        steer_rate_radps: fastest change of the applied angle.
+        accel_lag_s: first-order lag of the acceleration.
+        front_m, rear_m: from the rear axle to the bumpers (2.064 m in all); width_m over the bodywork.
+    """
+
+    wheelbase_m: float = 1.087
+    max_steer_rad: float = 0.64
+    steering_gain: float = 0.62
+    dead_time_s: float = 0.10
+    lag_s: float = 0.10
+    steer_rate_radps: float = 0.8
+    max_accel_mps2: float = 1.5
+    max_decel_mps2: float = 3.0
+    accel_lag_s: float = 0.12
+    front_m: float = 1.554
+    rear_m: float = 0.510
+    width_m: float = 1.30
+
+
+KART = VehicleParams()
+
+
+def footprint(pose: ArrayLike, params: VehicleParams = KART) -> FloatArray:
+    """Corners (..., 4, 2) of the kart in the map: front left, front right, rear right, rear left."""
+    half = params.width_m / 2.0
+    corners = np.array(
+        [
+            [params.front_m, half, 0.0],
+            [params.front_m, -half, 0.0],
+            [-params.rear_m, -half, 0.0],
+            [-params.rear_m, half, 0.0],
+        ]
+    )
+    return to_map(corners, np.asarray(pose, np.float64)[..., None, :])[..., :2]

@@ -1,0 +1,123 @@
+"""Settings of verb ``drive`` and its node, and the programs that the verbs of this package start.
+
+As :mod:`collector.ros.parameters` it needs neither tyro nor pydantic: launch files and nodes read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from closed_loop.control.controller import ControllerConfig
+from closed_loop.control.driver import DriverConfig
+from closed_loop.control.safety_monitor import SafetyLimits
+from closed_loop.ros.policy_process import DEFAULT_POLICY
+from collector.common.arguments import argument
+from collector.ros.parameters import (
+    Program,
+    RoadParameters,
+    RunParameters,
+    SimulateConfig,
+    SimulatorBeside,
+    SimulatorParameters,
+)
+from finetune.policy import FrontMode, PolicySettings
+
+
+@dataclass(frozen=True)
+class DriveParameters(RoadParameters, RunParameters):
+    """Parameters of the driving node."""
+
+    model: str = argument(
+        "", "Alpamayo model folder, or an id of the Hugging Face hub; empty takes the tiny base shipped"
+    )
+    adapter: str = argument("", "PEFT adapter folder (what finetune wrote); empty drives the bare model")
+    cameras: FrontMode = argument(
+        PolicySettings.cameras,
+        "what the model is shown: mono (the front frame), mono-4frames (its last four), mono-padded (the other cameras "
+        "filled with black)",
+    )
+    calibration: str = argument(
+        "",
+        "YAML of alpamayo-mono calibrate: a frame is taken to show what was lag_s before its stamp; empty: its stamp",
+    )
+    laps: int = argument(1, "laps to drive before a clean end; 0 drives on", 0, 1000)
+    off_road_s: float = argument(
+        8.0,
+        "end the drive when the kart has been off the road of course for so many vehicle seconds; 0 never does",
+        0.0,
+        600.0,
+    )
+    replan_s: float = argument(DriverConfig.replan_s, "simulated seconds between plans", 0.05, 2.0)
+    control_hz: float = argument(40.0, "rate of control_cmd, Hz", 10.0, 100.0)
+    rolling_start_mps: float = argument(
+        DriverConfig.rolling_start_mps,
+        "below this speed the model is shown the history of a kart rolling at it, since one that learned from moving "
+        "karts does not move off from standstill; 0 shows the true history",
+        0.0,
+        5.0,
+    )
+    reference: str = argument(
+        "",
+        "line the lateral deviation is measured from: centreline CSV, raceline CSV or a course name; empty is the "
+        "centreline of course",
+    )
+    noise_temperature: float = argument(
+        PolicySettings.noise_temperature,
+        "spread of the noise the trajectory is drawn from: 0 always gives the same plan for the same frame, 1 is the "
+        "trained spread",
+        0.0,
+        2.0,
+    )
+    policy: str = argument(
+        DEFAULT_POLICY, "who drives, as module:Class with a plan() method; a team's own driver goes here"
+    )
+    policy_python: str = argument(
+        "", "Python interpreter of the policy process, e.g. of a newer environment with torch; empty takes this one"
+    )
+    flow_steps: int = argument(PolicySettings.flow_steps, "Euler steps of the action expert", 1, 100)
+    reasoning: bool = argument(
+        PolicySettings.reasoning, "false skips the reasoning and answers with the trajectory alone"
+    )
+    device: str = argument(PolicySettings.device, "torch device of the model: cpu, cuda, cuda:1")
+    steering_gain: float = argument(
+        ControllerConfig.steering_gain,
+        "applied over commanded tyre angle of this kart; commands are divided by it (AWSIM: about 0.61 to 0.67)",
+        0.2,
+        1.5,
+    )
+    frame_timeout_s: float = argument(
+        SafetyLimits.frame_age_s, "vehicle seconds without a frame before the kart is braked", 0.05, 10.0
+    )
+    odometry_timeout_s: float = argument(
+        SafetyLimits.odometry_age_s, "vehicle seconds without odometry before the kart is braked", 0.05, 10.0
+    )
+    plan_timeout_s: float = argument(
+        SafetyLimits.plan_age_s, "age of the plan's image, vehicle seconds, before the kart is braked", 0.05, 30.0
+    )
+    latency_s: float = argument(
+        0.0, "a fault on purpose: plans are used no earlier than so many vehicle seconds after their frame", 0.0, 6.3
+    )
+
+
+@dataclass(frozen=True)
+class DriveConfig(SimulatorParameters, DriveParameters, SimulatorBeside):
+    """Drive the kart closed-loop with one camera.
+
+    Plans from the model, control_cmd at control_hz, brakes when frames, odometry or plans are missing. Writes a log and
+    the lateral deviation from the reference. Examples:
+
+    alpamayo-mono drive adapter:=runs/lora/adapter (AWSIM is running)
+
+    alpamayo-mono drive --simulator --adapter runs/lora/adapter --laps 2
+    """
+
+    disturbance: float = argument(
+        0.0, "scale of the simulator's disturbances; 0 starts in the lane, straight", 0.0, 3.0
+    )
+    expert: bool = argument(False, "the simulator's built-in driver publishes control_cmd; two drivers would quarrel")
+
+
+DRIVE_NODE = Program("drive_node", "closed_loop.ros.drive_node", DriveParameters)
+SIMULATE_NODE = Program("simulator", "closed_loop.simulator.node", SimulateConfig)
+# Beside another node it is not told when to end: the recorder counts its seconds from the first frame.
+SIMULATOR_BESIDE = Program(SIMULATE_NODE.name, SIMULATE_NODE.module, SimulatorParameters)

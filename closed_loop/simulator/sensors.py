@@ -1,0 +1,85 @@
+"""What reaches a driver from a world: odometry and camera frames at their rates, with the faults that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from closed_loop.control.faults import NO_FAULTS, Faults
+from closed_loop.simulator.camera import Camera
+from closed_loop.simulator.pacing import is_due
+from closed_loop.simulator.scene import Scene
+from closed_loop.simulator.vehicle import VehicleState
+from closed_loop.simulator.world import World
+from collector.ros.topics import CAMERA_IMAGE, ODOMETRY
+
+
+class CameraView(Mapping[str, NDArray[np.uint8]]):
+    """The cameras' pictures from one pose, each rendered when it is first looked at."""
+
+    def __init__(self, scene: Scene, cameras: Sequence[Camera], pose_map: NDArray[np.float64], black: bool) -> None:
+        self._cameras = {camera.name: camera for camera in cameras}
+        self._scene, self._pose_map, self._black = scene, pose_map, black
+        self._rendered: dict[str, NDArray[np.uint8]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[np.uint8]:
+        if name not in self._rendered:
+            image = self._scene.render(self._cameras[name], self._pose_map)
+            self._rendered[name] = np.zeros_like(image) if self._black else image
+        return self._rendered[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cameras)
+
+    def __len__(self) -> int:
+        return len(self._cameras)
+
+
+class Sensors:
+    """Odometry and cameras of the kart in a world.
+
+    Args:
+        world: where the kart is.
+        cameras: mounted on it.
+        faults: what goes wrong with both.
+    """
+
+    def __init__(self, world: World, cameras: Sequence[Camera], faults: Faults = NO_FAULTS) -> None:
+        self.cameras = tuple(cameras)
+        self._world, self._faults = world, faults
+        self._draws = [np.random.default_rng([31, faults.fault_seed, stream]) for stream in range(2)]
+
+    def odometry(self, step: int) -> VehicleState | None:
+        """The state a localisation would report at this physics step; None where none is due."""
+        f, state = self._faults, self._world.state
+        if not is_due(step, ODOMETRY.rate_hz or 0.0, self._world.config.physics_hz):
+            return None
+        if not (f.position_noise_m or f.yaw_noise_rad or f.speed_noise_mps):
+            return state
+        noise = self._draws[0].standard_normal(4) * (
+            f.position_noise_m,
+            f.position_noise_m,
+            f.yaw_noise_rad,
+            f.speed_noise_mps,
+        )
+        dx, dy, turn, change = noise.tolist()
+        return replace(
+            state,
+            x_m=state.x_m + dx,
+            y_m=state.y_m + dy,
+            yaw_rad=state.yaw_rad + turn,
+            speed_mps=state.speed_mps + change,
+        )
+
+    def frame(self, step: int) -> CameraView | None:
+        """What the cameras show at this physics step; None where no frame is due, or the one due is lost."""
+        f, world = self._faults, self._world
+        if not self.cameras or not is_due(step, CAMERA_IMAGE.rate_hz or 0.0, world.config.physics_hz):
+            return None
+        lost, black = self._draws[1].random(2) < (f.drop_share, f.black_share)
+        if lost or (f.camera_fail_after_s and world.time_s >= f.camera_fail_after_s):
+            return None
+        return CameraView(world.scene, self.cameras, world.pose, bool(black))
