@@ -272,7 +272,7 @@ def weights_hash(model: nn.Module) -> str:
 def train_base(config: BaseConfig) -> dict[str, Any]:
     """Train and save the base; returns the metrics that lie beside it."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.manual_seed(config.seed)
