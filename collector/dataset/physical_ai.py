@@ -25,10 +25,10 @@ from collector.common.run_folder import command_line, git_commit, plain
 from collector.dataset.balance import balance_folder
 from collector.dataset.builder import SampleLine, load_texts
 from collector.dataset.config import BuildConfig, BuildReport
-from collector.dataset.extraction import DT_S, STEP_NS, SampleCutter
+from collector.dataset.extraction import DT_S, SampleCutter
 from collector.dataset.schema import DatasetWriter
 from collector.dataset.splits import Stretch
-from collector.geometry.constants import FUTURE_STEPS
+from collector.geometry.constants import FUTURE_STEPS, STEP_NS
 from collector.geometry.curvature import CurveThresholds
 from collector.geometry.poses import to_ego
 from collector.pose_tracks.recording import Drive, LapCount
@@ -79,18 +79,18 @@ class PhysicalAiConfig:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     clips: tuple[str, ...] = ()
     stride: int = 1
-    val_fraction: float = 0.1
+    val_fraction: float = BuildConfig.val_fraction
     seed: int = 0
     reasoning: Path | None = None
-    reasoning_language: Language = "en"
-    min_speed_mps: float = 0.5
-    jpeg_quality: int = 95
+    reasoning_language: Language = BuildConfig.reasoning_language
+    min_speed_mps: float = BuildConfig.min_speed_mps
+    jpeg_quality: int = BuildConfig.jpeg_quality
     track: TrackConfig = field(default_factory=TrackConfig)
     thresholds: CurveThresholds = field(default_factory=CurveThresholds)
     straights: bool = False
     balance: bool = False
-    balance_ratio: float = 2.0
-    balance_rare_share: float = 0.05
+    balance_ratio: float = BuildConfig.balance_ratio
+    balance_rare_share: float = BuildConfig.balance_rare_share
     overwrite: bool = False
 
     def for_cutting(self) -> BuildConfig:

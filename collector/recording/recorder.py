@@ -20,6 +20,7 @@ from collector.common.errors import MonoError
 from collector.recording.camera_frames import Buffer, Frame, compressed_image_cdr, frame_to_jpeg, scaled_camera_info_cdr
 from collector.recording.report import Receipt, TopicLog, make_receipt
 from collector.ros.images import FrameError
+from collector.ros.parameters import RecordParameters
 from collector.ros.topics import CAMERA_INFO, CAMERA_JPEG, Topic
 
 # Serialised messages that may wait for the disk: twelve seconds of everything the interface sends.
@@ -56,9 +57,9 @@ class BagRecorder:
         self,
         folder: Path | str,
         topics: Sequence[Topic],
-        jpeg_quality: int = 90,
-        queue_frames: int = 64,
-        jpeg_workers: int = 2,
+        jpeg_quality: int = RecordParameters.jpeg_quality,
+        queue_frames: int = RecordParameters.queue_frames,
+        jpeg_workers: int = RecordParameters.jpeg_workers,
         image_scale: float = 1.0,
         split_bytes: int = 0,
         split_ns: int = 0,

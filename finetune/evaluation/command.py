@@ -22,7 +22,7 @@ from finetune.evaluation.inference import spread
 from finetune.evaluation.metrics import Scores, identical_samples
 from finetune.evaluation.tables import compare_before_after, definitions, headline, print_tables, write_tables
 from finetune.model_files.location import resolve_model
-from finetune.policy import CameraMode
+from finetune.policy import CameraMode, PolicySettings
 
 if TYPE_CHECKING:
     from finetune.checkpoint import LoadedModel
@@ -63,14 +63,14 @@ class EvaluateConfig:
     adapter: Path | None = None
     clip: str | None = None
     data: Path | None = None
-    cameras: CameraMode = "mono"
+    cameras: CameraMode = PolicySettings.cameras
     split: str = "val"
     limit: int = 0
     samples: int = 1
     seed: int = 0
     batch_size: int = 8
     plots: bool = True
-    device: str = "cpu"
+    device: str = PolicySettings.device
 
     def __post_init__(self) -> None:
         if self.clip is None and self.dataset is None:
