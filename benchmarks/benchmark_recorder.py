@@ -10,7 +10,6 @@ both share. Needs rclpy. CPU is the recorder process's own, of one core, between
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -26,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from recorder_trials import TOO_LATE_MS, kill_trial, sent_stamps, stored_stamps  # noqa: E402
 from ros_processes import Domain, Node, until  # noqa: E402
 
-from collector.recording.report import RECEIPT_FILE  # noqa: E402
+from collector.recording.report import read_report  # noqa: E402
 from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG  # noqa: E402
 
 OURS, PLAIN = "collector.recording.node", "plain_recorder"
@@ -92,12 +91,12 @@ def record(folder: Path, module: str, rate: float, width: int, height: int, seco
             f"{share:.2f} cores, {size / seconds / 1e6:.1f} MB/s; publisher late by {max(x for _, x in sent):.0f} ms"
         )
         if module == OURS:
-            receipt = json.loads((bag / RECEIPT_FILE).read_text())
-            others = sum(row["missing"] for row in receipt["topics"] if row["name"] != CAMERA_JPEG.name)
-            (camera,) = (row for row in receipt["topics"] if row["name"] == CAMERA_JPEG.name)
+            report = read_report(bag)
+            others = sum(row.missing for row in report.topics if row.name != CAMERA_JPEG.name)
+            (camera,) = (row for row in report.topics if row.name == CAMERA_JPEG.name)
             line += (
-                f"; receipt: {camera['missing']} frames missing, worst gap {camera['worst_gap_s'] * 1e3:.0f} ms, "
-                f"{others} other messages missing, {receipt['jpeg_queue_high_water']} frames waited at most"
+                f"; report: {camera.missing} frames missing, worst gap {(camera.worst_gap_s or 0.0) * 1e3:.0f} ms, "
+                f"{others} other messages missing, {report.jpeg_queue_high_water} frames waited at most"
             )
         print(line, flush=True)
     finally:

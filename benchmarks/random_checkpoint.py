@@ -93,7 +93,7 @@ def main() -> None:
 
     from finetune.alpamayo.configuration import CONFIG_FILE, VLM_CONFIG_FILE, AlpamayoConfig
     from finetune.checkpoint import fit_vocabulary
-    from finetune.model_files.configuration_files import official_config
+    from finetune.model_files.configuration_files import official_config, official_vlm
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -129,7 +129,7 @@ def main() -> None:
     listing = {"metadata": {"total_size": total}, "weight_map": index}
     (folder / "model.safetensors.index.json").write_text(json.dumps(listing, indent=2) + "\n")
     (folder / CONFIG_FILE).write_text(json.dumps(official_config(config), indent=2) + "\n")
-    (folder / VLM_CONFIG_FILE).write_text(json.dumps(dict(config.vlm), indent=2) + "\n")
+    (folder / VLM_CONFIG_FILE).write_text(json.dumps(official_vlm(config), indent=2) + "\n")
     tokenizer.save(folder)
     print(f"{folder}: {total / 1e9:.1f} GB in {len(shards)} shards, {len(tokenizer)} words")
 

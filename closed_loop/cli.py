@@ -58,7 +58,7 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb(
                 "calibrate",
                 "collector.calibration.command:main",
-                "the camera's time lag and pitch, from a bag",
+                "the camera's time offset and pitch, from a bag",
                 "report",
             ),
             Verb("build", "collector.dataset.builder:main", "cut bags into samples whose reasoning and path agree"),
@@ -125,13 +125,6 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
                 "model",
             ),
             Verb("report", "closed_loop.report.page:main", "one HTML page from the runs", "report"),
-        ),
-    ),
-    (
-        "make the tiny base model",
-        (
-            Verb("render-base", "closed_loop.simulator.base_data:main", "render its four-camera training set"),
-            Verb("train-base", "finetune.pretraining.train:main", "train it from random weights (a GPU job)", "model"),
         ),
     ),
 )

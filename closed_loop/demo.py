@@ -19,7 +19,7 @@ from pathlib import Path
 
 from collector.common.errors import MonoError
 from collector.common.run_folder import command_line
-from collector.ros.transport import child_environment
+from collector.ros.transport import without_our_libraries
 from finetune import TINY_BASE
 
 
@@ -95,7 +95,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 f"episode_s:={config.episode_s:g}",
                 f"duration_s:={config.courses * config.episode_s:g}",
                 f"time_scale:={config.time_scale:g}",
-                # Beside other work a slow machine may miss some frames; the receipt counts them.
+                # Beside other work a slow machine may miss some frames; the recording report counts them.
                 "seed:=1",
                 "max_loss:=0.2",
                 f"out:={bag}",
@@ -197,7 +197,7 @@ def run_stage(stage: Stage, logs: Path) -> float:
     with (
         log_path.open("wb") as log,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=child_environment(dict(os.environ))
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=without_our_libraries()
         ) as process,
     ):
         assert process.stdout is not None

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from collector.common.errors import MonoError
 from finetune.adapters.folder import adapter_facts, check_belongs
-from finetune.alpamayo.generation import generate
+from finetune.alpamayo.cache import Prefix
+from finetune.alpamayo.generation import Generation, generate
 from finetune.checkpoint import LoadedModel, load_model
 from finetune.model_files.location import resolve_model
 from finetune.policy import (
@@ -109,6 +110,11 @@ class AlpamayoPolicy:
         images, cameras = select_images(observation, self.cameras), camera_of_each_image(self.cameras)
         return self.processor.encode(images, observation.history, asked, cameras)
 
+    def write(self, prefix: Prefix, forced: Tensor | None = None) -> Generation:
+        """The reasoning after a prefix, greedily; ``forced`` (B, n) are ids to write instead."""
+        end, room = self.processor.cot_end_id, self.max_reasoning_tokens
+        return generate(self.model, prefix, cot_end_id=end, max_new_tokens=room, forced=forced)
+
     @torch.no_grad()
     def plan_draws(
         self, observations: Sequence[Observation], draws: int, encoded: Sequence[Encoded] | None = None
@@ -138,9 +144,7 @@ class AlpamayoPolicy:
         clock.lap("prefill")
         reasonings = [""] * len(observations)
         if self.reasoning:
-            answer = generate(
-                self.model, prefix, cot_end_id=self.processor.cot_end_id, max_new_tokens=self.max_reasoning_tokens
-            )
+            answer = self.write(prefix)
             prefix, reasonings = answer.prefix, [self.processor.decode_reasoning(ids) for ids in answer.tokens]
         clock.lap("decode")
         noise = torch.cat([self._noise(observations)[:, None], self._drawn_noise(observations, draws)], dim=1)

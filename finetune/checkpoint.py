@@ -21,7 +21,7 @@ from finetune.alpamayo.action_projection import FourierEncoder, fourier_frequenc
 from finetune.alpamayo.action_space import ActionSpace
 from finetune.alpamayo.configuration import ALPAMAYO_1_5, CONFIG_FILE, VLM_CONFIG_FILE, AlpamayoConfig
 from finetune.alpamayo.model import AlpamayoR1
-from finetune.model_files.configuration_files import official_config, read_config
+from finetune.model_files.configuration_files import official_config, official_vlm, read_config
 from finetune.model_files.location import resolve_model
 from finetune.model_files.weight_files import WEIGHTS_FILE, read_header, weight_files
 from finetune.processing.images import ImageSettings
@@ -169,9 +169,8 @@ def save_model(loaded: LoadedModel, folder: Path | str, *, dtype: torch.dtype | 
     save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
     name = str(stored).replace("torch.", "")
     raw = {**official_config(loaded.config), "dtype": name, "model_dtype": name}
-    (folder / CONFIG_FILE).write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    vlm = json.dumps(loaded.config.vlm, indent=2, sort_keys=True)
-    (folder / VLM_CONFIG_FILE).write_text(vlm + "\n", encoding="utf-8")
+    for file, content in ((CONFIG_FILE, raw), (VLM_CONFIG_FILE, official_vlm(loaded.config))):
+        (folder / file).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     loaded.processor.save(folder)
 
 
@@ -193,11 +192,12 @@ def _read_tensors(folder: Path, device: torch.device | str) -> Iterator[tuple[st
 
 def _constants(model: AlpamayoR1, config: AlpamayoConfig, stored: torch.dtype) -> dict[str, Tensor]:
     """Values of the seven persistent buffers, as float32."""
-    values: dict[str, Tensor] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, FourierEncoder):
-            features, highest = config.action_in_proj.num_fourier_feats, config.action_in_proj.max_freq
-            values[f"{name}.freqs"] = fourier_frequencies(features, highest)
+    shape = config.action_in_proj
+    values = {
+        f"{name}.freqs": fourier_frequencies(shape.num_fourier_feats, shape.max_freq)
+        for name, module in model.named_modules()
+        if isinstance(module, FourierEncoder)
+    }
     for key, value in ActionSpace(config.action_space).state_dict().items():
         values[f"action_space.{key}"] = value.to(stored).float()
     return values

@@ -215,6 +215,7 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
     Returns:
         The ``PeftModel`` around it; None where all weights train.
     """
+    from finetune.adapters.fused import fuse_lora
     from finetune.adapters.lora import add_lora, train_in_full
 
     on_card = device.type == "cuda"
@@ -240,10 +241,7 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
         if parameter.requires_grad:
             # The projections too: the expert reads noise through features that bfloat16 would blur.
             parameter.data = parameter.data.float()
-    if on_card or config.method == "qlora":
-        from finetune.adapters.fused import fuse_lora
-
-        fuse_lora(model)
+    fuse_lora(model)
     return adapted
 
 

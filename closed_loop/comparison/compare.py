@@ -267,11 +267,8 @@ def _run(
                 by_index = {job.index: job for job in jobs}
                 while pending:
                     done, _unfinished = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                    while True:
-                        try:
-                            index, share = channel.get_nowait()
-                        except queue.Empty:
-                            break
+                    while not channel.empty():
+                        index, share = channel.get()
                         moved(by_index[index], share, scale=0.99)
                     for future in done:
                         job = pending.pop(future)

@@ -4,8 +4,8 @@ Pure numpy. Lateral error is that of the rear axle's middle, positive left of th
 :mod:`collector.geometry.curvature` finds on the line itself. Rates are weighted by distance driven, so that a kart that
 crawls or stands does not fill the table with its easiest place.
 
-Nothing is left out to look better: a drive that leaves the road keeps its deviation up to the moment it was put
-back, the event is counted, and the lap it happened on is not a finished lap.
+Nothing is left out to look better: a drive that leaves the road keeps its deviation up to the moment it was reset,
+the event is counted, and the lap it happened on is not a finished lap.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from closed_loop.control.off_track import OffTrackEvents, beyond_edges
+from closed_loop.control.kart import KART
+from closed_loop.control.off_track import BACK_ON_ROAD_S, OffTrackEvents, beyond_edges
 from closed_loop.course.course import Course
 from collector.common.errors import MonoError
 from collector.geometry.curvature import CurveSegment, curvature_profile, find_curves
@@ -31,10 +32,11 @@ CURVE_MARGIN_M = 2.0
 
 DEFINITIONS = (
     "Lateral deviation: signed distance of the rear axle's middle from the named reference line, left positive. "
-    "On curves: where the reference bends with a radius under 25 m, extended 2 m at both ends. "
-    "RMS and p95 are weighted by distance driven. Off-track: a corner of the 2.064 x 1.30 m kart beyond the road's "
-    "edge; one event lasts until the kart is wholly back for 0.5 s or is reset. A finished lap is driven from "
-    "start to start without being reset."
+    f"On curves: where the reference bends with a radius under 25 m, extended {CURVE_MARGIN_M:g} m at both ends. "
+    "RMS and p95 are weighted by distance driven. Off-track: a corner of the "
+    f"{KART.front_m + KART.rear_m:.3f} x {KART.width_m:.2f} m kart beyond the road's edge; one event lasts until the "
+    f"kart is wholly back for {BACK_ON_ROAD_S:g} s or is reset. A finished lap is driven from start to start without a "
+    "reset."
 )
 
 

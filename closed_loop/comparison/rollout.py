@@ -82,10 +82,6 @@ class RolloutEvent:
 
     what: str
     t_s: float
-    station_m: float
-    lateral_m: float
-    x_m: float
-    y_m: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +90,8 @@ class Rollout:
 
     Attributes:
         course: where it lay.
-        t_s, speed_mps, steer_rad, accel_mps2, station_m, lateral_m, beyond_edge_m: (T,) time, speed, the two commands,
-            place along and beside the reference line, and how far the outline reaches over the edge (negative: on
-            the road).
+        t_s, speed_mps, steer_rad, accel_mps2, lateral_m, beyond_edge_m: (T,) time, speed, the two commands, place
+            beside the reference line, and how far the outline reaches over the edge (negative: on the road).
         poses: (T, 3) base_link in the map.
         plan_age_s: (T,) age of the plan in use, NaN without one; always NaN for the expert.
         plans, events: in order of time; the stamps of plans count from the start of the drive.
@@ -111,7 +106,6 @@ class Rollout:
     speed_mps: FloatArray
     steer_rad: FloatArray
     accel_mps2: FloatArray
-    station_m: FloatArray
     lateral_m: FloatArray
     beyond_edge_m: FloatArray
     plan_age_s: FloatArray
@@ -121,11 +115,6 @@ class Rollout:
     laps: float
     finished: bool
     end: str
-
-    @property
-    def off_track_count(self) -> int:
-        """Times a corner of the kart crossed the road's edge."""
-        return sum(event.what == "off_track" for event in self.events)
 
     @property
     def resets_s(self) -> tuple[float, ...]:
@@ -242,7 +231,7 @@ class _Kart:
         if self.off_track.update(round(self.now_s * NS_PER_S), state.pose):
             self.note("off_track")
         pose = (state.x_m, state.y_m, state.yaw_rad, state.speed_mps)
-        place = (world.station_m, world.lateral_m, self.off_track.beyond_m)
+        place = (world.lateral_m, self.off_track.beyond_m)
         self.rows.append((self.now_s, *pose, command.steer_rad, command.accel_mps2, *place, self.plan_age_s))
 
     def _rules(self) -> None:
@@ -270,13 +259,11 @@ class _Kart:
 
     def note(self, what: str) -> None:
         """Write down an event."""
-        world = self.world
-        place = (world.station_m, world.lateral_m, world.state.x_m, world.state.y_m)
-        self.events.append(RolloutEvent(what, self.now_s, *place))
+        self.events.append(RolloutEvent(what, self.now_s))
 
     def result(self) -> Rollout:
         """What came of it."""
-        t_s, x, y, yaw, speed, steer, accel, station, lateral, beyond, plan_age = np.array(self.rows).T
+        t_s, x, y, yaw, speed, steer, accel, lateral, beyond, plan_age = np.array(self.rows).T
         return Rollout(
             course=self.world.course,
             t_s=t_s,
@@ -284,7 +271,6 @@ class _Kart:
             speed_mps=speed,
             steer_rad=steer,
             accel_mps2=accel,
-            station_m=station,
             lateral_m=lateral,
             beyond_edge_m=beyond,
             plan_age_s=plan_age,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,10 +75,7 @@ def assemble(
         "kind": "comparison",
         "definitions": {"deviation": deviation.DEFINITIONS, "reasonings": reasonings.DEFINITIONS},
         "disclaimer": DISCLAIMER,
-        "variants": [
-            {"name": c.name, "label": c.label, "role": c.role, "cameras": c.cameras, "adapted": c.adapted}
-            for c in variants
-        ],
+        "variants": [asdict(variant) for variant in variants],
         "courses": list(courses),
         "starts": starts,
         "laps": laps,

@@ -70,6 +70,7 @@ class PoseBuffer:
 
     def clear(self) -> None:
         """Forget everything."""
+        self._arrays = None
         self._stamps_ns.clear()
         self._poses.clear()
         self._speeds.clear()

@@ -22,6 +22,8 @@ FloatArray = NDArray[np.float64]
 
 # How far along the road a hinted projection looks, each way: two seconds at ten metres per second.
 HINT_WINDOW_M = 20.0
+# What the name of a course seen in a mirror ends with.
+MIRROR = "-mirror"
 
 
 class Projection(NamedTuple):
@@ -85,10 +87,13 @@ class Course:
         xy.setflags(write=False)
         object.__setattr__(self, "xy", xy)
 
+    def _around(self, values: FloatArray) -> FloatArray:
+        """Values (N, ...) at the segments' ends: the first once more when closed."""
+        return np.concatenate([values, values[:1]]) if self.closed else values
+
     @cached_property
     def _corners(self) -> FloatArray:
-        """Segment ends: the points, and the first once more when closed."""
-        return np.vstack([self.xy, self.xy[:1]]) if self.closed else self.xy
+        return self._around(self.xy)
 
     @cached_property
     def _corner_s_m(self) -> FloatArray:
@@ -131,8 +136,7 @@ class Course:
 
     def at(self, s_m: ArrayLike, values: FloatArray) -> FloatArray:
         """A per-point quantity (N,) interpolated at stations of any shape."""
-        period = np.append(values, values[0]) if self.closed else values
-        return np.interp(self.wrap_s(s_m), self._corner_s_m, period)
+        return np.interp(self.wrap_s(s_m), self._corner_s_m, self._around(values))
 
     def pose_at(self, s_m: ArrayLike, lateral_m: ArrayLike = 0.0) -> FloatArray:
         """Poses (..., 3) in the map at stations, ``lateral_m`` left of the line, heading along it."""
@@ -174,8 +178,7 @@ class Course:
                 nearest[start : start + 512] = np.einsum("mnk,mnk->mn", gap, gap).argmin(axis=1)
         else:
             hint = np.broadcast_to(self.wrap_s(hint_s_m), shape).reshape(-1)
-            reach = int(np.ceil(HINT_WINDOW_M / (self.length_m / count)))
-            reach = min(reach, (count - 1) // 2)
+            reach = min(int(np.ceil(HINT_WINDOW_M / (self.length_m / count))), (count - 1) // 2)
             centre = np.searchsorted(self.s_m, hint).clip(0, count - 1)
             window = centre[:, None] + np.arange(-reach, reach + 1)
             window = window % count if self.closed else window.clip(0, count - 1)
@@ -213,10 +216,9 @@ class Course:
     @cached_property
     def _walk(self) -> tuple[list[float], list[float], list[float], list[float], list[float]]:
         """Segment ends as plain floats: x, y, station, heading, curvature."""
-        bend = np.append(self.curvature_1pm, self.curvature_1pm[0]) if self.closed else self.curvature_1pm
-        columns = (self._corners[:, 0], self._corners[:, 1], self._corner_s_m, self._corner_yaw_rad, bend)
-        x, y, s, yaw, curvature = (column.tolist() for column in columns)
-        return x, y, s, yaw, curvature
+        bend = self._around(self.curvature_1pm).tolist()
+        x, y = self._corners.T.tolist()
+        return x, y, self._corner_s_m.tolist(), self._corner_yaw_rad.tolist(), bend
 
     def follow(self, x_m: float, y_m: float, near_s_m: float) -> tuple[float, float, float, float]:
         """The foot of one point that moves along the course: as :meth:`project`, without arrays and 20 times faster.
@@ -260,8 +262,7 @@ class Course:
 
     def mirrored(self) -> Course:
         """The same road in a mirror along the x axis: every left bend becomes a right one."""
-        suffix = "-mirror"
-        name = self.name[: -len(suffix)] if self.name.endswith(suffix) else self.name + suffix
+        name = self.name.removesuffix(MIRROR) if self.name.endswith(MIRROR) else self.name + MIRROR
         return Course(name, self.xy * (1.0, -1.0), self.closed, self.width_right_m, self.width_left_m)
 
     def shifted(self, offset_xy: ArrayLike) -> Course:

@@ -1,14 +1,16 @@
 """Courses from files: the racelines and maps that teams of the Automotive AI Challenge have.
 
-Four kinds, told apart by their content: a line (raceline CSV of 8 columns, MPC CSV, centreline CSV with widths),
-lane boundaries as CSV, and Lanelet2 maps. Of a map the main loop is found from which lane follows which.
+A reader per suffix (:data:`READERS`). A CSV is told by its columns: a line (raceline of 8 columns, MPC, centreline
+with widths) or lane boundaries. Of a map the main loop is found from which lane follows which.
 """
 
 from __future__ import annotations
 
 import csv
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +22,15 @@ from collector.geometry.poses import distance_along
 from collector.geometry.splines import resample
 
 FloatArray = NDArray[np.float64]
+# The ways (N, 2) of each lane's bounds: lane -> "left" or "right" -> ways in any order and direction.
+Bounds = Mapping[str, Mapping[str, list[FloatArray]]]
 
 STEP_M = 0.5
 DEFAULT_HALF_WIDTH_M = 3.0
 SHORTEST_M = 20.0
+# The columns that tell a line's file, by kind.
+LINES = (("x_m", "y_m"), ("x", "y", "speed"))
+WIDTHS = ("width_left_m", "width_right_m")
 KINDS = (
     "a raceline CSV (x,y,z,x_quat,y_quat,z_quat,w_quat,speed), an MPC CSV (s_m,x_m,y_m,psi_rad,kappa_radpm,...), "
     "a centreline CSV (s_m,x_m,y_m,...,width_left_m,width_right_m), a lane-boundary CSV "
@@ -35,7 +42,7 @@ def read_course(path: Path, half_width_m: float = DEFAULT_HALF_WIDTH_M) -> Cours
     """A course from a file.
 
     Args:
-        path: see the module; the kind is read from the content.
+        path: see the module; a file of another suffix is told by its content.
         half_width_m: distance to either edge where the file has no widths (racelines, MPC lines).
 
     Returns:
@@ -49,65 +56,71 @@ def read_course(path: Path, half_width_m: float = DEFAULT_HALF_WIDTH_M) -> Cours
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise MonoError(f"course file {path}: {error}", KINDS, "check the path and the format") from error
-    if path.suffix.lower() == ".osm" or text.lstrip().startswith("<"):
-        return _from_lanes(path, _lanes_of_osm(path, text))
+    kind = ".osm" if text.lstrip().startswith("<") else path.suffix.lower()
+    return READERS.get(kind, _from_csv)(path, text, half_width_m)
+
+
+def _from_csv(path: Path, text: str, half_width_m: float) -> Course:
     rows = [row for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)]
     header = [cell.strip() for cell in rows[0]] if rows else []
     if {"lanelet_id", "boundary_type", "local_x", "local_y"} <= set(header):
-        return _from_lanes(path, _lanes_of_csv(path, header, rows[1:]))
-    if {"x_m", "y_m"} <= set(header):
-        names = ["x_m", "y_m"]
-    elif {"x", "y", "speed"} <= set(header):
-        names = ["x", "y"]
-    else:
+        return _from_lanes(path, _bounds_of_csv(path, header, rows[1:]))
+    columns = next((line[:2] for line in LINES if set(line) <= set(header)), None)
+    if columns is None:
         raise MonoError(f"course file {path} begins with {','.join(header)[:80]!r}", KINDS, "give one of these files")
-    widths = ["width_left_m", "width_right_m"]
-    if set(widths) <= set(header):
-        names += widths
-    return _from_line(path, _numbers(path, header, rows[1:], names), half_width_m)
+    if set(WIDTHS) <= set(header):
+        columns += WIDTHS
+    return _from_line(path, _numbers(path, header, rows[1:], columns), half_width_m)
 
 
-def _numbers(path: Path, header: list[str], rows: list[list[str]], names: list[str]) -> FloatArray:
+def _from_osm(path: Path, text: str, _half_width_m: float) -> Course:
+    return _from_lanes(path, _bounds_of_osm(path, text))
+
+
+# Who reads a file of a suffix: from its path, its text, and half the width of the road where it has none.
+READERS: Mapping[str, Callable[[Path, str, float], Course]] = {".csv": _from_csv, ".osm": _from_osm}
+
+
+def _numbers(path: Path, header: list[str], rows: list[list[str]], names: tuple[str, ...]) -> FloatArray:
     """The named columns (N, len(names)), or an error that names the row."""
     columns = [header.index(name) for name in names]
     table = np.empty((len(rows), len(columns)))
     for index, row in enumerate(rows):
         try:
             table[index] = [float(row[column]) for column in columns]
-        except (ValueError, IndexError) as error:
-            raise MonoError(
-                f"course file {path}, data row {index + 1}: {','.join(row)[:80]!r}",
-                f"numbers in the columns {', '.join(names)}",
-                "correct or remove the row",
-            ) from error
+        except (ValueError, IndexError):
+            table[index] = np.nan
         if not np.isfinite(table[index]).all():
             raise MonoError(
-                f"course file {path}, data row {index + 1}: not a finite number", "metres", "correct or remove the row"
+                f"course file {path}, data row {index + 1}: {','.join(row)[:80]!r} holds what is not a finite number",
+                f"numbers in the columns {', '.join(names)}",
+                "correct or remove the row",
             )
     return table
 
 
 def _from_line(path: Path, table: FloatArray, half_width_m: float) -> Course:
+    """A course along points (N, 2), or along (N, 4) with the widths to the left and to the right."""
     if len(table) >= 4:
         _check_length(path, float(distance_along(table)[-1]))
     moved = np.linalg.norm(np.diff(table[:, :2], axis=0), axis=1) > 1e-3
     table = table[np.append(True, moved)[: len(table)]]
     if len(table) < 4:
         raise MonoError(f"course file {path} with {len(table)} different points", "at least 4", "use a longer line")
-    spacing = np.linalg.norm(np.diff(table[:, :2], axis=0), axis=1)
+    spacing = float(np.median(np.linalg.norm(np.diff(table[:, :2], axis=0), axis=1)))
     gap = float(np.linalg.norm(table[0, :2] - table[-1, :2]))
-    closed = gap < 2.5 * float(np.median(spacing))
-    if closed and gap < 0.35 * float(np.median(spacing)):
+    closed = gap < 2.5 * spacing
+    if closed and gap < 0.35 * spacing:
         table = table[:-1]  # the file repeats its start
     xy = resample(table[:, :2], STEP_M, closed)
-    if table.shape[1] < 4:
-        return Course(path.stem, xy, closed, np.full(len(xy), half_width_m), np.full(len(xy), half_width_m))
-    # Same parameter on both sides: the share of the way.
-    given = distance_along(np.vstack([table[:, :2], table[:1, :2]]) if closed else table[:, :2])
-    share = np.arange(len(xy)) / (len(xy) if closed else len(xy) - 1)
-    wide = np.vstack([table, table[:1]]) if closed else table
-    left, right = (np.interp(share, given / given[-1], wide[:, k]) for k in (2, 3))
-    return Course(path.stem, xy, closed, left, right)
+    widths = np.full((2, len(xy)), half_width_m)
+    if table.shape[1] == 4:
+        around = np.vstack([table, table[:1]]) if closed else table
+        along = distance_along(around[:, :2])
+        # Same parameter on both sides: the share of the way.
+        share = np.arange(len(xy)) / (len(xy) if closed else len(xy) - 1)
+        widths = np.stack([np.interp(share, along / along[-1], around[:, k]) for k in (2, 3)])
+    return Course(path.stem, xy, closed, *widths)
 
 
 def _check_length(path: Path, length_m: float) -> None:
@@ -119,38 +132,33 @@ def _check_length(path: Path, length_m: float) -> None:
         )
 
 
-def _lanes_of_csv(path: Path, header: list[str], rows: list[list[str]]) -> list[Lane]:
-    xy = _numbers(path, header, rows, ["local_x", "local_y"])
+def _bounds_of_csv(path: Path, header: list[str], rows: list[list[str]]) -> Bounds:
+    xy = _numbers(path, header, rows, ("local_x", "local_y"))
+    if "sequence_order" in header:
+        order = _numbers(path, header, rows, ("sequence_order",))[:, 0]
+        in_order = [int(index) for index in np.argsort(order, kind="stable")]
+    else:
+        in_order = list(range(len(rows)))
     lane_column, side_column = header.index("lanelet_id"), header.index("boundary_type")
-    order = _numbers(path, header, rows, ["sequence_order"])[:, 0] if "sequence_order" in header else None
-    bounds: dict[str, dict[str, list[tuple[float, FloatArray]]]] = {}
-    for index, (row, point) in enumerate(zip(rows, xy)):
-        sides = bounds.setdefault(row[lane_column].strip(), {"left": [], "right": []})
-        side = row[side_column].strip()
-        if side not in sides:
+    points: dict[str, dict[str, list[FloatArray]]] = {row[lane_column].strip(): {} for row in rows}
+    for index in in_order:
+        side = rows[index][side_column].strip()
+        if side not in ("left", "right"):
             raise MonoError(f"course file {path}: boundary_type {side!r}", "left or right", "correct the column")
-        sides[side].append((float(index if order is None else order[index]), point))
-    lanes = []
-    for name, sides in bounds.items():
-        left, right = (
-            np.array([point for _, point in sorted(sides[side], key=lambda item: item[0])])
-            for side in ("left", "right")
-        )
-        if len(left) >= 2 and len(right) >= 2:
-            lanes.append(oriented(name, left, right))
-    return lanes
+        points[rows[index][lane_column].strip()].setdefault(side, []).append(xy[index])
+    return {name: {side: [np.array(line)] for side, line in sides.items()} for name, sides in points.items()}
 
 
-def _lanes_of_osm(path: Path, text: str) -> list[Lane]:
+def _bounds_of_osm(path: Path, text: str) -> Bounds:
     try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
+        root = ET.fromstring(text)  # noqa: S314 - the user's own map; a file that expands without end harms only its user
+    except ET.ParseError as error:
         raise MonoError(f"course file {path}: {error}", "a Lanelet2 map (OSM XML)", "export the map again") from error
-    places: dict[str, tuple[float, float]] = {}
+    places: dict[str | None, tuple[float, float]] = {}
     for node in root.iter("node"):
         tags = _tags(node)
         try:
-            places[str(node.get("id"))] = (float(tags["local_x"]), float(tags["local_y"]))
+            places[node.get("id")] = (float(tags["local_x"]), float(tags["local_y"]))
         except (KeyError, ValueError):
             continue
     if not places:
@@ -160,30 +168,30 @@ def _lanes_of_osm(path: Path, text: str) -> list[Lane]:
             "export the map with local coordinates (MGRS), as Autoware's map tools do",
         )
     ways = {
-        str(way.get("id")): [places[str(nd.get("ref"))] for nd in way.findall("nd") if str(nd.get("ref")) in places]
+        way.get("id"): np.array([places[nd.get("ref")] for nd in way.findall("nd") if nd.get("ref") in places])
         for way in root.iter("way")
     }
-    lanes = []
+    bounds: dict[str, dict[str, list[FloatArray]]] = {}
     for relation in root.iter("relation"):
         tags = _tags(relation)
-        if tags.get("type") != "lanelet" or tags.get("subtype", "road") != "road":
-            continue
-        sides: dict[str, list[FloatArray]] = {"left": [], "right": []}
-        for member in relation.findall("member"):
-            role, points = member.get("role"), ways.get(str(member.get("ref")), [])
-            if role in sides and len(points) >= 2:
-                sides[role].append(np.array(points))
-        left, right = longest_way(sides["left"]), longest_way(sides["right"])
-        if left is not None and right is not None:
-            lanes.append(oriented(str(relation.get("id")), left, right))
-    return lanes
+        if tags.get("type") == "lanelet" and tags.get("subtype", "road") == "road":
+            sides = bounds.setdefault(str(relation.get("id")), defaultdict(list))
+            for member in relation.findall("member"):
+                if member.get("ref") in ways:
+                    sides[str(member.get("role"))].append(ways[member.get("ref")])
+    return bounds
 
 
-def _tags(element: ElementTree.Element) -> dict[str, str]:
+def _tags(element: ET.Element) -> dict[str, str]:
     return {str(tag.get("k")): str(tag.get("v")) for tag in element.findall("tag")}
 
 
-def _from_lanes(path: Path, lanes: list[Lane]) -> Course:
+def _from_lanes(path: Path, bounds: Bounds) -> Course:
+    lanes: list[Lane] = []
+    for name, sides in bounds.items():
+        left, right = longest_way(sides.get("left", [])), longest_way(sides.get("right", []))
+        if left is not None and right is not None:
+            lanes.append(oriented(name, left, right))
     if not lanes:
         raise MonoError(
             f"course file {path} without lanes",
@@ -192,5 +200,5 @@ def _from_lanes(path: Path, lanes: list[Lane]) -> Course:
         )
     loop, closed = main_loop(lanes)
     _check_length(path, sum(lane.length_m for lane in loop))
-    xy, left, right = centreline(loop, closed)
-    return Course(path.stem, xy, closed, left, right)
+    xy, left_m, right_m = centreline(loop, closed)
+    return Course(path.stem, xy, closed, left_m, right_m)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ class Lane:
 
     @property
     def length_m(self) -> float:
+        """Mean length of its bounds."""
         return 0.5 * float(distance_along(self.left)[-1] + distance_along(self.right)[-1])
 
     def leads_to(self, other: Lane) -> bool:
@@ -59,23 +61,19 @@ def longest_way(ways: list[FloatArray]) -> FloatArray | None:
     A bound may be cut into several ways, listed in any order and direction.
     """
     lines = [way for way in ways if len(way) >= 2]
-    joined = True
-    while joined:
-        joined = False
-        for i, one in enumerate(lines):
-            for j, other in enumerate(lines):
-                if i == j:
-                    continue
-                for candidate in (other, other[::-1]):
-                    if np.linalg.norm(one[-1] - candidate[0]) < SAME_PLACE_M:
-                        rest = [line for k, line in enumerate(lines) if k not in (i, j)]
-                        lines, joined = [*rest, np.vstack([one, candidate[1:]])], True
-                        break
-                if joined:
-                    break
-            if joined:
-                break
+    while (found := _continuation(lines)) is not None:
+        (i, j), joined = found
+        lines = [*(line for k, line in enumerate(lines) if k not in (i, j)), joined]
     return max(lines, key=lambda line: float(distance_along(line)[-1]), default=None)
+
+
+def _continuation(lines: list[FloatArray]) -> tuple[tuple[int, int], FloatArray] | None:
+    """The first two lines of which one goes on where the other ends, and the line they make."""
+    for i, j in permutations(range(len(lines)), 2):
+        for onward in (lines[j], lines[j][::-1]):
+            if np.linalg.norm(lines[i][-1] - onward[0]) < SAME_PLACE_M:
+                return (i, j), np.vstack([lines[i], onward[1:]])
+    return None
 
 
 def main_loop(lanes: list[Lane]) -> tuple[list[Lane], bool]:
@@ -110,8 +108,9 @@ def centreline(loop: list[Lane], closed: bool) -> tuple[FloatArray, FloatArray, 
     Starts from the middles of equal shares of each lane's bounds and is pulled, round after round, to the middle
     between the nearest points of both bounds.
     """
-    bounds: list[list[FloatArray]] = [[], []]
-    middle, at_lane = [], [[], []]  # type: ignore[var-annotated]
+    bounds: tuple[list[FloatArray], list[FloatArray]] = ([], [])
+    at_lane: tuple[list[FloatArray], list[FloatArray]] = ([], [])
+    middle: list[FloatArray] = []
     done_m = 0.0
     for index, lane in enumerate(loop):
         share = np.linspace(0.0, 1.0, max(4, round(lane.length_m / STEP_M)) + 1)[:-1]
@@ -131,13 +130,13 @@ def centreline(loop: list[Lane], closed: bool) -> tuple[FloatArray, FloatArray, 
     stations = [np.concatenate(side) for side in at_lane]
     line = resample(np.vstack(middle), STEP_M, closed)
     for _ in range(12):
-        feet = [_nearest(line, edge, station, done_m, closed) for edge, station in zip(edges, stations)]
+        feet = [_nearest(line, edge, station, done_m, closed) for edge, station in zip(edges, stations, strict=True)]
         line = resample(_smooth(0.5 * (feet[0] + feet[1]), 0.5, closed), STEP_M, closed)
     # A corner of an edge makes the exact middle line kink; a road is driven on a smooth one.
     line = resample(_smooth(line, SMOOTH_M, closed), STEP_M, closed)
     left, right = (
         np.linalg.norm(line - _nearest(line, edge, station, done_m, closed), axis=1)
-        for edge, station in zip(edges, stations)
+        for edge, station in zip(edges, stations, strict=True)
     )
     return line, left, right
 

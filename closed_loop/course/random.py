@@ -156,7 +156,7 @@ def _warp(points: FloatArray, rng: np.random.Generator, wildness: float) -> Floa
             moved[:, axis] += swing * np.sin(2.0 * np.pi * wave * points[:, 1 - axis] / span + phase)
     angle = rng.uniform(0.0, 2.0 * np.pi)
     cos, sin = np.cos(angle), np.sin(angle)
-    return moved @ np.array([[cos, sin], [-sin, cos]])
+    return np.asarray(moved @ np.array([[cos, sin], [-sin, cos]]))
 
 
 def _rounded(points: FloatArray, rng: np.random.Generator, wildness: float) -> FloatArray | None:
@@ -191,7 +191,7 @@ def _rounded(points: FloatArray, rng: np.random.Generator, wildness: float) -> F
     reach = np.arange(-12, 13)
     weight = np.exp(-0.5 * (reach * 0.25 / 0.9) ** 2)
     weight /= weight.sum()
-    return sum(w * np.roll(xy, int(k), axis=0) for k, w in zip(reach, weight))
+    return np.sum([w * np.roll(xy, int(k), axis=0) for k, w in zip(reach, weight, strict=True)], axis=0)
 
 
 def _longest_straight(course: Course) -> int:

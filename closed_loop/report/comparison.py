@@ -6,12 +6,11 @@ Reads the run folder of :mod:`closed_loop.comparison.compare` and returns plain 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from matplotlib.figure import Figure
 
 from closed_loop.comparison.deviation import reference_curves
 from closed_loop.comparison.runs import VARIANTS, load_drive
@@ -20,47 +19,36 @@ from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.report import plots
 from collector.common.errors import MonoError
+from collector.common.format import metres, number, percent
 
 AIM_M = 1.0
+Row = Mapping[str, Any]
 
 
-def image(figure: Figure, alt: str) -> dict[str, str]:
-    """A figure for the page: its bytes as a data URI, and words for those who cannot see it."""
-    return _png(plots.png(figure, dpi=110), alt)
-
-
-def image_file(path: Path, alt: str) -> dict[str, str]:
-    """The same from a PNG that another run drew."""
-    return _png(path.read_bytes(), alt)
-
-
-def _png(data: bytes, alt: str) -> dict[str, str]:
+def image(source: plots.Figure | Path, alt: str) -> dict[str, str]:
+    """A figure, or a PNG that another run drew, for the page: a data URI, and words for those who cannot see it."""
+    data = source.read_bytes() if isinstance(source, Path) else plots.png(source, dpi=110)
     return {"src": "data:image/png;base64," + base64.b64encode(data).decode(), "alt": alt}
 
 
-def metres(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} m"
+def named(variant: str, **values: object) -> dict[str, object]:
+    """A row or a column of a variant: its name in tables, its colour, and what else it holds."""
+    return {"label": plots.label_of(variant), "colour": plots.colour_of(variant), **values}
 
 
-def percent(value: float | None) -> str:
-    return "-" if value is None else f"{100.0 * value:.0f} %"
-
-
-def number(value: Any, digits: int = 2, unit: str = "") -> str:
-    return f"{value:.{digits}f}{unit}" if isinstance(value, (int, float)) else "-"
-
-
-def comparison(folder: Path) -> dict[str, Any]:
+def comparison(folder: Path) -> dict[str, object]:
     """Headline, table, reasoning texts and courses of a comparison's run folder."""
     metrics = read_comparison(folder)
     if metrics.get("kind") != "comparison" or not metrics.get("table"):
         raise MonoError(f"{folder / 'metrics.json'} is not of a comparison", "the run folder of compare")
     rows = metrics["table"]
+    timings = {run["variant"]: run["timings_ms"] for run in reversed(metrics["runs"]) if run["timings_ms"]}
+    latency = plots.latency_figure({name: timings[name] for name in plots.ordered(timings)}) if timings else None
     return {
         "headings": HEADINGS,
         "rows": [
-            {"texts": texts, "colour": plots.colour_of(row["variant"]), "role": row["role"]}
-            for row, texts in zip(rows, table_texts(metrics))
+            named(row["variant"], texts=texts, role=row["role"])
+            for row, texts in zip(rows, table_texts(metrics), strict=True)
         ],
         "tiles": _tiles(rows),
         "notes": headline_notes(metrics),
@@ -69,16 +57,23 @@ def comparison(folder: Path) -> dict[str, Any]:
         "courses": ", ".join(metrics["courses"]),
         "starts": metrics["starts"],
         "laps": metrics["laps"],
-        "reasonings": _reasoning_rows(rows),
+        "reasonings": {
+            "headings": ["variant", *REASONING_COLUMNS],
+            "rows": [
+                named(row["variant"], texts=[row["label"], *(text(said) for text in REASONING_COLUMNS.values())])
+                for row in rows
+                if (said := row["reasonings"])
+            ],
+        },
         "details": [_course(folder, metrics, course) for course in metrics["courses"]],
-        "latency": _latency(metrics),
+        "latency": image(latency, "Stage times") if latency else None,
     }
 
 
-def before_after(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
+def before_after(rows: Sequence[Row]) -> tuple[Row | None, Row | None]:
     """The rows set against each other: one camera, without and with the adapter."""
 
-    def pick(role: str, preferred: str) -> Mapping[str, Any] | None:
+    def pick(role: str, preferred: str) -> Row | None:
         own = [row for row in rows if row["role"] == role]
         return next((row for row in own if row["variant"] == preferred), own[0] if own else None)
 
@@ -88,68 +83,54 @@ def before_after(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any] |
     return pick("before", same), after
 
 
-def headline_notes(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+def headline_notes(metrics: Row) -> list[dict[str, str]]:
     """Sentences that say what the table shows, the unwelcome ones included; each ``{"kind", "text"}``."""
     rows = metrics["table"]
     before, after = before_after(rows)
     control = next((row for row in rows if row["role"] == "control"), None)
-    notes = []
+    notes: list[dict[str, str]] = []
 
-    def fails(row: Mapping[str, Any]) -> bool:
+    def say(text: str, kind: str = "caution") -> None:
+        notes.append({"kind": kind, "text": text})
+
+    def fails(row: Row) -> bool:
         return bool(row["off_track_events"]) or row["laps_finished"] < row["laps_asked"]
 
+    def driven(row: Row, from_where: str = "") -> str:
+        laps = f"{row['laps_finished']} of {row['laps_asked']}"
+        return f"{row['result']} (at most {metres(row['max_on_curves_m'])}{from_where}, {laps} laps)"
+
     if before and after:
-        notes.append(
-            {
-                "kind": "result",
-                "text": f"Without adapter the kart with one camera {before['result']} (at most "
-                f"{metres(before['max_on_curves_m'])} from the line on curves, {before['laps_finished']} of "
-                f"{before['laps_asked']} laps). With the adapter it {after['result']} (at most "
-                f"{metres(after['max_on_curves_m'])}, {after['laps_finished']} of {after['laps_asked']} laps).",
-            }
-        )
+        was, now = driven(before, " from the line on curves"), driven(after)
+        say(f"Without adapter the kart with one camera {was}. With the adapter it {now}.", "result")
     if control and fails(control):
-        notes.append(
-            {
-                "kind": "caution",
-                "text": f"The control does not hold: with four cameras the base model {control['result']}. Part of "
-                "what fails before is then the base itself, not its missing cameras.",
-            }
+        say(
+            f"The control does not hold: with four cameras the base model {control['result']}. Part of what fails "
+            "before is then the base itself, not its missing cameras."
         )
     if before and not fails(before):
-        notes.append(
-            {
-                "kind": "caution",
-                "text": "Before already drives every lap on the road: on these courses one camera alone does not break "
-                "this base model, so there was little to cure.",
-            }
+        say(
+            "Before already drives every lap on the road: on these courses one camera alone does not break this base "
+            "model, so there was little to cure."
         )
     said = before["reasonings"] if before else None
     if said and (said["coverage"] or 0.0) < 0.5:
-        notes.append(
-            {
-                "kind": "caution",
-                "text": f"Before, only {percent(said['coverage'])} of the plans say a direction at all: with "
-                "one camera the reasoning itself breaks, so its consistency and its "
-                '"thinks curve, drives straight" say little.',
-            }
+        say(
+            f"Before, only {percent(said['coverage'])} of the plans say a direction at all: with one camera the "
+            'reasoning itself breaks, so its consistency and its "thinks curve, drives straight" say little.'
         )
     if after is None:
-        notes.append({"kind": "caution", "text": "No adapter was driven: this table has a before and no after."})
+        say("No adapter was driven: this table has a before and no after.")
     elif fails(after) or (after["max_on_curves_m"] or 0.0) > AIM_M:
-        place = _worst_place(metrics, after["variant"])
         what = "After is no cure yet" if fails(after) else f"The aim of {AIM_M:.1f} m on curves is missed"
-        notes.append(
-            {
-                "kind": "caution",
-                "text": f"{what}: {place} Levers known to help: more and more varied curves in the recording, recovery "
-                "drives, more steps, LoRA on the vision tower.",
-            }
+        say(
+            f"{what}: {_worst_place(metrics, after['variant'])} Levers known to help: more and more varied curves in "
+            "the recording, recovery drives, more steps, LoRA on the vision tower."
         )
     return notes
 
 
-def _worst_place(metrics: Mapping[str, Any], variant: str) -> str:
+def _worst_place(metrics: Row, variant: str) -> str:
     """Where a variant strays most, as a sentence."""
     places = [
         (curve["max_m"], run["course"], curve)
@@ -167,138 +148,108 @@ def _worst_place(metrics: Mapping[str, Any], variant: str) -> str:
     )
 
 
-def _tiles(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def _tiles(rows: Sequence[Row]) -> list[dict[str, str]]:
     """The few figures a reader should take away, before beside after."""
-    before, after = before_after(rows)
-
-    def pair(name: str, text: Any) -> dict[str, str]:
-        return {"name": name, "before": text(before) if before else "-", "after": text(after) if after else "-"}
-
-    def symptom(row: Mapping[str, Any]) -> str:
-        return percent(row["reasonings"]["thinks_curve_drives_straight"]) if row["reasonings"] else "-"
-
+    texts: dict[str, Callable[[Row], str]] = {
+        "max deviation on curves": lambda row: metres(row["max_on_curves_m"]),
+        "RMS on curves": lambda row: metres(row["rms_on_curves_m"]),
+        "leaves the road": lambda row: f"{row['off_track_events']}x",
+        "laps finished": lambda row: f"{row['laps_finished']} of {row['laps_asked']}",
+        "thinks curve, drives straight": lambda row: percent(
+            (row["reasonings"] or {}).get("thinks_curve_drives_straight")
+        ),
+    }
+    before, after = (row or {} for row in before_after(rows))
     return [
-        pair("max deviation on curves", lambda row: metres(row["max_on_curves_m"])),
-        pair("RMS on curves", lambda row: metres(row["rms_on_curves_m"])),
-        pair("leaves the road", lambda row: f"{row['off_track_events']}x"),
-        pair("laps finished", lambda row: f"{row['laps_finished']} of {row['laps_asked']}"),
-        pair("thinks curve, drives straight", symptom),
+        {"name": name, "before": text(before) if before else "-", "after": text(after) if after else "-"}
+        for name, text in texts.items()
     ]
 
 
-REASONING_COLUMNS = (
-    ("plans", "plans"),
-    ("coverage", "coverage"),
-    ("consistent", "reasoning and path"),
-    ("path_matches_lap", "path and lap"),
-    ("reasoning_path_lap", "reasoning, path and lap"),
-    ("reasoning_right", "reasoning fits the road"),
-    ("thinks_curve_drives_straight", "thinks curve, drives straight"),
-    ("longitudinal_consistent", "speed: reasoning and path (coverage)"),
-)
+def symptom(said: Row | None) -> str:
+    """How many of the plans that think of a curve drive straight on."""
+    return f"{percent(said['thinks_curve_drives_straight'])} of {said['curve_plans']}" if said else "-"
 
 
-def reasoning_texts(said: Mapping[str, Any]) -> list[str]:
-    """The runs of :data:`REASONING_COLUMNS`."""
-    texts = []
-    for key, _heading in REASONING_COLUMNS:
-        if key == "plans":
-            texts.append(str(said["plans"]))
-        elif key == "thinks_curve_drives_straight":
-            texts.append(f"{percent(said[key])} of {said['curve_plans']}")
-        elif key == "longitudinal_consistent":
-            texts.append(f"{percent(said[key])} ({percent(said['longitudinal_coverage'])})")
-        else:
-            texts.append(percent(said[key]))
-    return texts
+def consistency(said: Row | None) -> str:
+    """How many plans do what their reasoning says, and how many of them say anything."""
+    return f"{percent(said.get('consistent'))} ({percent(said.get('coverage'))})" if said else "-"
 
 
-def _reasoning_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        "headings": [heading for _key, heading in REASONING_COLUMNS],
-        "rows": [
-            {
-                "label": row["label"],
-                "colour": plots.colour_of(row["variant"]),
-                "texts": reasoning_texts(row["reasonings"]),
-            }
-            for row in rows
-            if row["reasonings"]
-        ],
-    }
+REASONING_COLUMNS: Mapping[str, Callable[[Row], str]] = {
+    "plans": lambda said: str(said["plans"]),
+    "coverage": lambda said: percent(said["coverage"]),
+    "reasoning and path": lambda said: percent(said["consistent"]),
+    "path and lap": lambda said: percent(said["path_matches_lap"]),
+    "reasoning, path and lap": lambda said: percent(said["reasoning_path_lap"]),
+    "reasoning fits the road": lambda said: percent(said["reasoning_right"]),
+    "thinks curve, drives straight": symptom,
+    "speed: reasoning and path (coverage)": lambda said: (
+        f"{percent(said['longitudinal_consistent'])} ({percent(said['longitudinal_coverage'])})"
+    ),
+}
 
 
-def _course(folder: Path, metrics: Mapping[str, Any], course: str) -> dict[str, Any]:
+def _course(folder: Path, metrics: Row, course: str) -> dict[str, object]:
     """Pictures and the per-curve table of one course."""
-    runs = {run["variant"]: run for run in metrics["runs"] if run["course"] == course}
-    names = plots.ordered(runs)
+    parts = {run["variant"]: run for run in metrics["runs"] if run["course"] == course}
+    names = plots.ordered(parts)
+    deviations = {name: parts[name]["deviation"] for name in names}
     road = course_named(course)
-    named = runs[names[0]]["deviation"]["reference"]
-    reference = None if named == f"{road.name} centreline" else _reference_of(folder)
-    line = reference or road
-    curves = reference_curves(line)
-    drives = {name: [load_drive(folder / path) for path in runs[name]["drives"]] for name in names}
+    measured_from = deviations[names[0]]["reference"]
+    reference = None if measured_from == f"{road.name} centreline" else _reference_of(folder)
+    curves = reference_curves(reference or road)
+    drives = {name: [load_drive(folder / path) for path in parts[name]["drives"]] for name in names}
     titles = {
         name: f"{plots.label_of(name)}\n{metres(part['on_curves']['max_m'])} at most"
         + (f", leaves the road {part['off_track_events']}x" if part["off_track_events"] else "")
-        for name in names
-        for part in [runs[name]["deviation"]]
+        for name, part in deviations.items()
     }
-    compared = [name for name in names if VARIANTS[name].role != "expert"]
+    by_curve = {name: part["curves"] for name, part in deviations.items()}
+    compared = {name: rows for name, rows in by_curve.items() if VARIANTS[name].role != "expert"} or by_curve
+    map_figure = plots.map_figure(road, curves, drives, titles, reference)
     return {
         "name": course,
-        "reference": named,
-        "length_m": line.length_m,
-        "map": image(
-            plots.map_figure(road, curves, drives, titles, reference), f"Map of {course}, a panel per variant"
-        ),
+        "reference": measured_from,
+        "length_m": (reference or road).length_m,
+        "map": image(map_figure, f"Map of {course}, a panel per variant"),
         "along": image(plots.along_figure(road, curves, drives, reference), f"Deviation along {course}"),
-        "bars": image(
-            plots.curves_figure({name: runs[name]["deviation"]["curves"] for name in compared or names}, course),
-            f"Largest deviation on each curve of {course}",
-        ),
-        "variants": [{"label": plots.label_of(name), "colour": plots.colour_of(name)} for name in names],
-        "curves": curve_rows([runs[name]["deviation"]["curves"] for name in names]),
+        "bars": image(plots.curves_figure(compared, course), f"Largest deviation on each curve of {course}"),
+        "variants": [named(name) for name in names],
+        "curves": curve_rows(list(by_curve.values())),
     }
 
 
 def _reference_of(folder: Path) -> Course | None:
     """The reference file a comparison measured from, out of its configuration."""
     try:
-        values = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
-        name = values.get("reference") or ""
+        name = yaml.safe_load((folder / "config.yaml").read_text("utf-8")).get("reference")
     except (OSError, yaml.YAMLError, AttributeError):
-        name = ""
+        name = None
     return course_named(name) if name else None
 
 
-def curve_rows(parts: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def curve_rows(parts: Sequence[Sequence[Row]]) -> list[dict[str, object]]:
     """The per-curve table: what the curve is, then max, RMS, signed mean and off-track of each variant."""
-    rows = []
-    for same in zip(*parts):
-        first = same[0]
-        rows.append(
-            {
-                "name": f"{first['number']} {first['direction']}",
-                "place": f"{first['start_m']:.0f}-{first['end_m']:.0f} m",
-                "radius": f"{first['min_radius_m']:.1f} m",
-                "turn": f"{first['turn_deg']:+.0f}°",
-                "figures": [
-                    {
-                        "max": number(row["max_m"]),
-                        "rms": number(row["rms_m"]),
-                        "mean": "-" if row["mean_signed_m"] is None else f"{row['mean_signed_m']:+.2f}",
-                        "off": row["off_track_events"],
-                    }
-                    for row in same
-                ],
-            }
-        )
-    return rows
-
-
-def _latency(metrics: Mapping[str, Any]) -> dict[str, str] | None:
-    timings = {run["variant"]: run["timings_ms"] for run in reversed(metrics["runs"]) if run["timings_ms"]}
-    if not timings:
-        return None
-    return image(plots.latency_figure({name: timings[name] for name in plots.ordered(timings)}), "Stage times")
+    return [
+        {
+            "texts": [
+                f"{same[0]['number']} {same[0]['direction']}",
+                f"{same[0]['start_m']:.0f}-{same[0]['end_m']:.0f} m",
+                number(same[0]["min_radius_m"], 1, " m"),
+                f"{same[0]['turn_deg']:+.0f}°",
+            ],
+            "figures": [
+                {
+                    "texts": [
+                        number(row["max_m"]),
+                        number(row["rms_m"]),
+                        "-" if row["mean_signed_m"] is None else f"{row['mean_signed_m']:+.2f}",
+                    ],
+                    "off": row["off_track_events"],
+                }
+                for row in same
+            ],
+        }
+        for same in zip(*parts, strict=True)
+    ]

@@ -6,12 +6,13 @@ whose input is missing becomes a line with the command that makes it.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -73,64 +74,51 @@ class ReportConfig:
         return self.drives or tuple(sorted(found, key=lambda path: ("after" in path.name, path.name)))
 
 
-def section(make: Callable[[], dict[str, Any]], what: str, command: str) -> dict[str, Any]:
-    """A part of the page, or why it is not there (``why``) and the command that makes it (``command``).
+# What is said where a part of the page is missing, and the command that makes it.
+MISSING = {
+    "comparison": ("No comparison here", "compare --model MODEL --adapter ADAPTER --out {compare}"),
+    "open_loop": (
+        "No open-loop evaluation here",
+        "evaluate --model MODEL --adapter ADAPTER --dataset {dataset} --out {evaluate}",
+    ),
+    "training": ("No training log here", "finetune --model MODEL --dataset {dataset} --out {finetune}"),
+    "dataset": ("No dataset here", "build --bags BAG --out {dataset}"),
+    "ros": ("No drive over ROS 2 here", "drive simulator:=true course:=city adapter:=ADAPTER out:={run}/drive_after"),
+}
 
-    Input is files of other runs, possibly of other versions or half written: whatever is wrong with one of them
-    must cost this part only.
-    """
-    try:
-        return make()
-    except MonoError as error:
-        return {"why": f"{what}: {error}", "command": command}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        return {"why": f"{what}: its files do not fit ({type(error).__name__}: {error})", "command": command}
 
+def context(config: ReportConfig) -> dict[str, object]:
+    """Everything the template shows; a part that cannot be made is ``{"why", "command"}``."""
+    from closed_loop.report import comparison, sections
 
-def context(config: ReportConfig) -> dict[str, Any]:
-    """Everything the template shows."""
-    from closed_loop.report import comparison as report_comparison
-    from closed_loop.report import sections as report_sections
-
-    folders, run = config.folders, config.run
-    model = "--model MODEL --adapter ADAPTER"
-    stages = _stages(run)
+    folders, drives, stages = config.folders, config.drive_folders, _stages(config.run)
+    makers: dict[str, Callable[[], dict[str, object]]] = {
+        "comparison": partial(comparison.comparison, folders["compare"]),
+        "open_loop": partial(sections.open_loop, folders["evaluate"]),
+        "training": partial(sections.training, folders["finetune"]),
+        "dataset": partial(sections.dataset, folders["dataset"]),
+        "ros": partial(sections.ros_drives, drives),
+    }
+    parts: dict[str, object] = {}
+    for name, make in makers.items():
+        what, command = MISSING[name]
+        try:
+            parts[name] = make()
+        # Input is files of other runs, of other versions or half written: a wrong one must cost its part only.
+        except (MonoError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            kind = "" if isinstance(error, MonoError) else f"its files do not fit, {type(error).__name__}: "
+            command = f"alpamayo-mono {command.format(run=config.run, **folders)}"
+            parts[name] = {"why": f"{what}: {kind}{error}", "command": command}
     return {
+        **parts,
         "title": config.title,
         "disclaimer": DISCLAIMER,
-        "comparison": section(
-            lambda: report_comparison.comparison(folders["compare"]),
-            "No comparison here",
-            f"alpamayo-mono compare {model} --out {folders['compare']}",
-        ),
-        "open_loop": section(
-            lambda: report_sections.open_loop(folders["evaluate"]),
-            "No open-loop evaluation here",
-            f"alpamayo-mono evaluate {model} --dataset {folders['dataset']} --out {folders['evaluate']}",
-        ),
-        "training": section(
-            lambda: report_sections.training(folders["finetune"]),
-            "No training log here",
-            f"alpamayo-mono finetune --model MODEL --dataset {folders['dataset']} --out {folders['finetune']}",
-        ),
-        "dataset": section(
-            lambda: report_sections.dataset(folders["dataset"]),
-            "No dataset here",
-            f"alpamayo-mono build --bags BAG --out {folders['dataset']}",
-        ),
-        "ros": section(
-            lambda: report_sections.ros_drives(config.drive_folders),
-            "No drive over ROS 2 here",
-            f"alpamayo-mono drive simulator:=true course:=city adapter:=ADAPTER out:={run / 'drive_after'}",
-        ),
-        "origins": report_sections.provenance(
-            {**folders, **{f"drive {path.name}": path for path in config.drive_folders}}
-        ),
+        "origins": sections.provenance({**folders, **{f"drive {path.name}": path for path in drives}}),
         "stages": stages,
         "total_minutes": sum(seconds for _name, seconds in stages) / 60.0,
         "commit": git_commit() or "not a checkout",
-        "made": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "run": str(run),
+        "made": dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "run": str(config.run),
     }
 
 
@@ -143,7 +131,7 @@ def _stages(run: Path) -> list[tuple[str, float]]:
         return []
 
 
-def render(values: dict[str, Any]) -> str:
+def render(values: dict[str, object]) -> str:
     """The page as text."""
     jinja2 = require("jinja2", "report")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.ChainableUndefined)

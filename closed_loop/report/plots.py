@@ -1,8 +1,8 @@
-"""Figures of closed-loop drives: the map, deviation along the course, curves before and after, stage times.
+"""Figures of the report: the map, deviation along the course, curves before and after, stage times, losses.
 
 Every function returns a matplotlib Figure and touches no global state; :func:`png` turns one into bytes. A drive is
-a table of arrays as :meth:`closed_loop.comparison.deviation.Deviation.arrays` gives it. A
-variant has one colour everywhere.
+a table of arrays as :meth:`closed_loop.comparison.deviation.Deviation.arrays` gives it. A variant has one colour
+everywhere.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from closed_loop.comparison.runs import VARIANTS
 from closed_loop.course.course import Course
@@ -41,11 +41,16 @@ COLOURS: Mapping[str, str] = {
     **SIDES,
 }
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#1745a3", "#7fb2e5", "#f4f1e8", "#f0a27a", "#b3151b"])
-ROAD, EDGE = "#e9ecef", "#9aa3ad"
+ROAD, EDGE, OFF_TRACK = "#e9ecef", "#9aa3ad", "#c1121f"
+LOSSES = (
+    ("text", "text loss (cross-entropy per token)", "#3567b0"),
+    ("flow", "trajectory loss (flow matching)", "#d97706"),
+)
+WIDTH_IN = 11.0
 # Signed deviation is drawn on one scale everywhere, so that two maps can be compared.
-SCALE_M = 2.0
+SCALE = Normalize(-2.0, 2.0)
 # Courses and runs may have Japanese names.
-STYLE = {**STYLE, "font.family": families()}
+STYLED = {**STYLE, "font.family": families()}
 
 
 def colour_of(variant: str) -> str:
@@ -58,14 +63,36 @@ def label_of(variant: str) -> str:
     return VARIANTS[variant].label if variant in VARIANTS else variant
 
 
+def ordered(names: Iterable[str]) -> list[str]:
+    """Variant names in the table's order."""
+    known = list(VARIANTS)
+    return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
+
+
 def png(figure: Figure, dpi: int = 130) -> bytes:
     """A figure as PNG."""
     stream = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with mpl.rc_context(STYLED):
         figure.savefig(stream, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.08)
     return stream.getvalue()
 
 
+def _figure(height_in: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of the page's width and its axes, row after row; its parts keep the style they are made in."""
+    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def _legend(figure: Figure, entries: int) -> None:
+    figure.legend(loc="outside upper center", ncols=min(4, entries))
+
+
+def _crosses(axes: Axes, x: ArrayLike, y: ArrayLike, colour: str = OFF_TRACK, size: float = 7.0) -> None:
+    """Where a kart left the road."""
+    axes.plot(x, y, "X", color=colour, markersize=size, markeredgecolor="white", markeredgewidth=0.9, zorder=6)
+
+
+@mpl.rc_context(STYLED)
 def map_figure(
     road: Course,
     curves: Sequence[CurveSegment],
@@ -84,36 +111,33 @@ def map_figure(
         reference: the line measured from; None is the road's centreline.
         columns: panels side by side at most.
     """
-    with matplotlib.rc_context(STYLE):
-        columns = max(1, min(columns, len(drives)))
-        rows = -(-len(drives) // columns)
-        span = np.ptp(road.xy, axis=0) + 2.0 * (road.width_left_m.max() + 2.0)
-        width = 11.0 / columns
-        height = float(np.clip(width * span[1] / span[0], 0.55 * width, 1.25 * width))
-        figure = Figure(figsize=(11.0, rows * (height + 0.35) + 0.75), layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False)
-        for axes, (variant, tables) in zip(panels.flat, drives.items()):
-            _draw_road(axes, road)
-            _draw_curve_numbers(axes, road, reference or road, curves)
-            for table in tables:
-                _draw_driven(axes, table)
-            marks = np.vstack([np.zeros((0, 2)), *(table["event_xy"] for table in tables)])
-            axes.plot(
-                marks[:, 0],
-                marks[:, 1],
-                "X",
-                color="#c1121f",
-                markersize=8,
-                markeredgecolor="white",
-                markeredgewidth=1.0,
-                zorder=6,
-            )
-            title = (titles or {}).get(variant, label_of(variant))
-            axes.set_title(title, color=colour_of(variant), fontsize=9.5)
-        for axes in list(panels.flat)[len(drives) :]:
-            axes.set_visible(False)
-        _map_legend(figure, panels, _name(road, reference))
-        return figure
+    columns = max(1, min(columns, len(drives)))
+    rows = -(-len(drives) // columns)
+    span = np.ptp(road.xy, axis=0) + 2.0 * (road.width_left_m.max() + 2.0)
+    width = WIDTH_IN / columns
+    height = float(np.clip(width * span[1] / span[0], 0.55 * width, 1.25 * width))
+    figure, panels = _figure(rows * (height + 0.35) + 0.75, rows, columns)
+    spots = _number_spots(road, reference or road, curves)
+    circle = {"boxstyle": "circle,pad=0.22", "facecolor": INK, "edgecolor": "white", "linewidth": 0.8}
+    for axes, (variant, tables) in zip(panels, drives.items(), strict=False):
+        _draw_road(axes, road)
+        for number, (x, y) in enumerate(spots, start=1):
+            axes.text(x, y, str(number), ha="center", va="center", size=7.5, color="white", zorder=7, bbox=circle)
+        for table in tables:
+            _draw_driven(axes, table)
+        marks = np.vstack([np.zeros((0, 2)), *(table["event_xy"] for table in tables)])
+        _crosses(axes, marks[:, 0], marks[:, 1], size=8.0)
+        axes.set_title((titles or {}).get(variant, label_of(variant)), color=colour_of(variant), fontsize=9.5)
+    for axes in panels[len(drives) :]:
+        axes.set_visible(False)
+    scale = ScalarMappable(SCALE, SIGNED)
+    bar = figure.colorbar(scale, ax=panels, location="bottom", shrink=0.42, aspect=40, pad=0.02, extend="both")
+    bar.set_label(
+        f"signed deviation from {_name(road, reference)} [m]: negative right, positive left.  "
+        "X: leaves the road.  Circles: curve numbers."
+    )
+    bar.outline.set_visible(False)
+    return figure
 
 
 def _name(road: Course, reference: Course | None) -> str:
@@ -132,14 +156,13 @@ def _draw_road(axes: Axes, road: Course) -> None:
         axes.plot(edge[:, 0], edge[:, 1], color=EDGE, linewidth=0.9, zorder=2)
     axes.plot([left[0, 0], right[0, 0]], [left[0, 1], right[0, 1]], color=INK, linewidth=1.6, zorder=3)
     axes.set_aspect("equal")
-    axes.grid(False)
     axes.set_axis_off()
 
 
-def _draw_curve_numbers(axes: Axes, road: Course, line: Course, curves: Sequence[CurveSegment]) -> None:
-    """A numbered circle beside each curve, on the side and at the distance where it hides least."""
+def _number_spots(road: Course, line: Course, curves: Sequence[CurveSegment]) -> list[FloatArray]:
+    """Where each curve's number goes: beside it, on the side and at the distance where it hides least."""
     placed: list[FloatArray] = []
-    for number, curve in enumerate(curves, start=1):
+    for curve in curves:
         middle = float(road.project(line.pose_at(0.5 * (curve.start_m + curve.end_m))[:2]).s_m)
         outside = -1.0 if curve.direction == "left" else 1.0
         best, best_room = np.zeros(2), -np.inf
@@ -154,17 +177,7 @@ def _draw_curve_numbers(axes: Axes, road: Course, line: Course, curves: Sequence
                 if room > best_room:
                     best, best_room = spot, room
         placed.append(best)
-        axes.text(
-            best[0],
-            best[1],
-            str(number),
-            ha="center",
-            va="center",
-            fontsize=7.5,
-            color="white",
-            zorder=7,
-            bbox={"boxstyle": "circle,pad=0.22", "facecolor": INK, "edgecolor": "white", "linewidth": 0.8},
-        )
+    return placed
 
 
 def _draw_driven(axes: Axes, table: Table) -> None:
@@ -172,46 +185,27 @@ def _draw_driven(axes: Axes, table: Table) -> None:
     joined = np.ones(len(xy) - 1, bool)
     for moment in table["recovered_s"]:
         joined[max(0, int(np.searchsorted(table["t_s"], moment - 1e-6)) - 1)] = False
-    pieces = np.stack([xy[:-1], xy[1:]], axis=1)[joined]
-    shade = Normalize(-SCALE_M, SCALE_M)
+    pieces = list(np.stack([xy[:-1], xy[1:]], axis=1)[joined])
     # A dark line underneath keeps small deviations, which are pale, visible on the pale road.
-    axes.add_collection(LineCollection(list(pieces), colors=INK, linewidths=2.9, capstyle="round", zorder=4))
-    line = LineCollection(list(pieces), cmap=SIGNED, norm=shade, linewidths=1.7, capstyle="round", zorder=5)
+    axes.add_collection(LineCollection(pieces, colors=INK, linewidths=2.9, capstyle="round", zorder=4))
+    line = LineCollection(pieces, cmap=SIGNED, norm=SCALE, linewidths=1.7, capstyle="round", zorder=5)
     line.set_array(0.5 * (lateral[:-1] + lateral[1:])[joined])
     axes.add_collection(line)
 
 
-def _map_legend(figure: Figure, panels: Any, reference: str) -> None:
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(-SCALE_M, SCALE_M), SIGNED),
-        ax=list(panels.flat),
-        location="bottom",
-        shrink=0.42,
-        aspect=40,
-        pad=0.02,
-        extend="both",
-    )
-    bar.set_label(
-        f"signed deviation from {reference} [m]: negative right, positive left.  "
-        "X: leaves the road.  Circles: curve numbers."
-    )
-    bar.outline.set_visible(False)  # type: ignore[operator]
-
-
-def _bins(tables: Sequence[Table], length_m: float, step_m: float = 1.0) -> tuple[FloatArray, FloatArray]:
-    """Station bins and the signed deviation of largest size in each over several drives; NaN where none drove."""
-    count = max(1, int(np.ceil(length_m / step_m)))
+def _largest_by_station(tables: Sequence[Table], length_m: float) -> FloatArray:
+    """The signed deviation of largest size on each metre over several drives; NaN where none drove."""
+    count = max(1, int(np.ceil(length_m)))
     worst = np.full(count, np.nan)
-    for table in tables:
-        index = np.minimum((table["station_m"] / step_m).astype(int), count - 1)
-        order = np.argsort(np.abs(table["lateral_m"]))
-        drive = np.full(count, np.nan)
-        drive[index[order]] = table["lateral_m"][order]
-        larger = np.isnan(worst) | (np.abs(drive) > np.abs(worst))
-        worst = np.where(larger & ~np.isnan(drive), drive, worst)
-    return (np.arange(count, dtype=np.float64) + 0.5) * step_m, worst
+    station, lateral = (
+        np.concatenate([np.zeros(0), *(table[key] for table in tables)]) for key in ("station_m", "lateral_m")
+    )
+    order = np.argsort(np.abs(lateral), kind="stable")  # the largest is written last
+    worst[np.minimum(station[order].astype(int), count - 1)] = lateral[order]
+    return worst
 
 
+@mpl.rc_context(STYLED)
 def along_figure(
     road: Course,
     curves: Sequence[CurveSegment],
@@ -229,62 +223,46 @@ def along_figure(
         kart_half_width_m: how far the edges are moved in.
     """
     line = reference or road
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11.0, 3.9), layout="constrained")
-        axes = figure.subplots()
-        reach = 1.0
-        for number, curve in enumerate(curves, start=1):
-            for shift in (0.0, -line.length_m) if line.closed else (0.0,):
-                start, end = max(curve.start_m + shift, 0.0), min(curve.end_m + shift, line.length_m)
-                if end > start:
-                    axes.axvspan(start, end, color="#eef1f4", zorder=0)
-            middle = (0.5 * (curve.start_m + curve.end_m)) % line.length_m
-            axes.text(
-                middle,
-                1.01,
-                f"{number}{curve.direction[0].upper()}",
-                ha="center",
-                va="bottom",
-                fontsize=8,
-                color="#4a525c",
-                transform=axes.get_xaxis_transform(),
-            )
-        for edge_m in (road.width_left_m - kart_half_width_m, kart_half_width_m - road.width_right_m):
-            foot = line.project(road.pose_at(road.s_m, edge_m)[:, :2])
-            order = np.argsort(foot.s_m)
-            reach = max(reach, float(np.median(np.abs(foot.lateral_m))) + 0.5)
-            axes.plot(foot.s_m[order], foot.lateral_m[order], color=INK, linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)
-        axes.axhline(0.0, color="#9aa3ad", linewidth=0.8, zorder=1)
-        for variant, tables in drives.items():
-            station, worst = _bins(tables, line.length_m)
-            reach = max(reach, float(np.nanmax(np.abs(worst), initial=0.0)) + 0.2)
-            axes.plot(station, worst, color=colour_of(variant), linewidth=1.7, label=label_of(variant), zorder=3)
-            marks = np.concatenate([np.zeros(0), *(table["event_station_m"] for table in tables)])
-            if len(marks):
-                # NaN-safe: a mark sits on the curve of its own variant.
-                at = worst[np.minimum(marks.astype(int), len(worst) - 1)]
-                axes.plot(
-                    marks,
-                    at,
-                    "X",
-                    color=colour_of(variant),
-                    markersize=7.5,
-                    markeredgecolor="white",
-                    markeredgewidth=0.9,
-                    zorder=4,
-                )
-        axes.set_xlim(0.0, line.length_m)
-        axes.set_ylim(-min(reach, 5.0), min(reach, 5.0))
-        axes.grid(axis="x", visible=False)
-        axes.set_xlabel(
-            f"along {_name(road, reference)} [m]   "
-            "(bands: curves, L left, R right; dashed: the kart's side at the edge; X: leaves the road)"
-        )
-        axes.set_ylabel("deviation [m]\nright  |  left")
-        figure.legend(loc="outside upper center", ncols=min(4, len(drives)))
-        return figure
+    figure, (axes,) = _figure(3.9)
+    reach, above = 1.0, axes.get_xaxis_transform()
+    for number, curve in enumerate(curves, start=1):
+        for shift in (0.0, -line.length_m) if line.closed else (0.0,):
+            start, end = max(curve.start_m + shift, 0.0), min(curve.end_m + shift, line.length_m)
+            if end > start:
+                axes.axvspan(start, end, color="#eef1f4", zorder=0)
+        middle, name = (0.5 * (curve.start_m + curve.end_m)) % line.length_m, f"{number}{curve.direction[0].upper()}"
+        axes.text(middle, 1.01, name, ha="center", va="bottom", fontsize=8, color="#4a525c", transform=above)
+    for edge_m in (road.width_left_m - kart_half_width_m, kart_half_width_m - road.width_right_m):
+        foot = line.project(road.pose_at(road.s_m, edge_m)[:, :2])
+        order = np.argsort(foot.s_m)
+        reach = max(reach, float(np.median(np.abs(foot.lateral_m))) + 0.5)
+        axes.plot(foot.s_m[order], foot.lateral_m[order], color=INK, linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)
+    axes.axhline(0.0, color=EDGE, linewidth=0.8, zorder=1)
+    for variant, tables in drives.items():
+        worst, colour = _largest_by_station(tables, line.length_m), colour_of(variant)
+        reach = max(reach, float(np.nanmax(np.abs(worst), initial=0.0)) + 0.2)
+        axes.plot(np.arange(len(worst)) + 0.5, worst, color=colour, linewidth=1.7, label=label_of(variant), zorder=3)
+        marks = np.concatenate([np.zeros(0), *(table["event_station_m"] for table in tables)])
+        _crosses(axes, marks, worst[np.minimum(marks.astype(int), len(worst) - 1)], colour)
+    axes.set_xlim(0.0, line.length_m)
+    axes.set_ylim(-min(reach, 5.0), min(reach, 5.0))
+    axes.grid(axis="x", visible=False)
+    axes.set_xlabel(
+        f"along {_name(road, reference)} [m]   "
+        "(bands: curves, L left, R right; dashed: the kart's side at the edge; X: leaves the road)"
+    )
+    axes.set_ylabel("deviation [m]\nright  |  left")
+    _legend(figure, len(drives))
+    return figure
 
 
+def _side_by_side(count: int, place: int, groups: int, room: float) -> tuple[FloatArray, float]:
+    """Where the bars of one of ``groups`` stand about 0, 1, .. ``count`` - 1, and how wide they are."""
+    width = room / max(1, groups)
+    return np.arange(count) + (place - (groups - 1) / 2.0) * width, width
+
+
+@mpl.rc_context(STYLED)
 def curves_figure(rows: Mapping[str, Sequence[Mapping[str, Any]]], course: str) -> Figure:
     """Largest deviation on each curve, variants side by side.
 
@@ -292,81 +270,87 @@ def curves_figure(rows: Mapping[str, Sequence[Mapping[str, Any]]], course: str) 
         rows: variant -> the ``curves`` of its deviation summary.
         course: for the title.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11.0, 3.5), layout="constrained")
-        axes = figure.subplots()
-        first = next(iter(rows.values()))
-        width = 0.82 / max(1, len(rows))
-        top = max((row["max_m"] or 0.0 for part in rows.values() for row in part), default=1.0)
-        for place, (variant, part) in enumerate(rows.items()):
-            at = np.arange(len(part)) + (place - (len(rows) - 1) / 2.0) * width
-            height = [row["max_m"] or 0.0 for row in part]
-            axes.bar(at, height, 0.92 * width, color=colour_of(variant), label=label_of(variant))
-            for x, row in zip(at, part):
-                if row["max_m"] is None:
-                    axes.text(
-                        x,
-                        0.02 * top,
-                        "not reached",
-                        rotation=90,
-                        ha="center",
-                        va="bottom",
-                        fontsize=6.5,
-                        color=colour_of(variant),
-                    )
-                elif row["off_track_events"]:
-                    axes.plot(
-                        x,
-                        row["max_m"] + 0.045 * top,
-                        "X",
-                        color="#c1121f",
-                        markersize=6.5,
-                        markeredgecolor="white",
-                        markeredgewidth=0.7,
-                    )
-        axes.set_xticks(
-            np.arange(len(first)),
-            [f"{row['number']} {row['direction'][0].upper()}\nR {row['min_radius_m']:.1f} m" for row in first],
-        )
-        axes.tick_params(axis="x", length=0)
-        axes.grid(axis="x", visible=False)
-        axes.set_ylim(0.0, 1.15 * max(top, 0.5))
-        axes.set_ylabel("largest deviation [m]")
-        axes.set_xlabel(f"curve of {course}, direction and smallest radius   (X: leaves the road there)")
-        figure.legend(loc="outside upper center", ncols=min(4, len(rows)))
-        return figure
+    figure, (axes,) = _figure(3.5)
+    top = max((row["max_m"] or 0.0 for part in rows.values() for row in part), default=1.0)
+    missed = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 6.5}
+    for place, (variant, part) in enumerate(rows.items()):
+        at, width = _side_by_side(len(part), place, len(rows), 0.82)
+        colour = colour_of(variant)
+        axes.bar(at, [row["max_m"] or 0.0 for row in part], 0.92 * width, color=colour, label=label_of(variant))
+        for x, row in zip(at, part, strict=True):
+            if row["max_m"] is None:
+                axes.text(x, 0.02 * top, "not reached", color=colour, **missed)
+            elif row["off_track_events"]:
+                _crosses(axes, x, row["max_m"] + 0.045 * top, size=6.5)
+    first = next(iter(rows.values()))
+    names = [f"{row['number']} {row['direction'][0].upper()}\nR {row['min_radius_m']:.1f} m" for row in first]
+    axes.set_xticks(np.arange(len(first)), names)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="x", visible=False)
+    axes.set_ylim(0.0, 1.15 * max(top, 0.5))
+    axes.set_ylabel("largest deviation [m]")
+    axes.set_xlabel(f"curve of {course}, direction and smallest radius   (X: leaves the road there)")
+    _legend(figure, len(rows))
+    return figure
 
 
+@mpl.rc_context(STYLED)
 def latency_figure(timings_ms: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
     """Stage times of planning: bars to the median, whiskers to the 95th percentile.
 
     Args:
         timings_ms: name (a variant or a drive) -> stage -> ``{"p50": .., "p95": ..}``.
     """
-    with matplotlib.rc_context(STYLE):
-        stages: list[str] = []
-        for part in timings_ms.values():
-            stages += [stage for stage in part if stage not in stages]
-        figure = Figure(figsize=(11.0, 0.9 + 0.24 * len(stages) * max(1, len(timings_ms))), layout="constrained")
-        axes = figure.subplots()
-        height = 0.8 / max(1, len(timings_ms))
-        for place, (name, part) in enumerate(timings_ms.items()):
-            at = np.arange(len(stages)) + (place - (len(timings_ms) - 1) / 2.0) * height
-            p50 = np.array([part.get(stage, {}).get("p50", np.nan) for stage in stages])
-            p95 = np.array([part.get(stage, {}).get("p95", np.nan) for stage in stages])
-            axes.barh(at, p50, 0.9 * height, color=colour_of(name), label=label_of(name))
-            axes.hlines(at, p50, p95, color=INK, linewidth=1.1)
-            axes.plot(p95, at, "|", color=INK, markersize=6)
-        axes.set_yticks(np.arange(len(stages)), [stage.replace("_", " ") for stage in stages])
-        axes.invert_yaxis()
-        axes.grid(axis="y", visible=False)
-        axes.set_xlim(left=0.0)
-        axes.set_xlabel("milliseconds per plan (bar: median, whisker: 95th percentile)")
-        figure.legend(loc="outside upper center", ncols=min(4, len(timings_ms)))
-        return figure
+    stages = list(dict.fromkeys(stage for part in timings_ms.values() for stage in part))
+    figure, (axes,) = _figure(0.9 + 0.24 * len(stages) * max(1, len(timings_ms)))
+    for place, (name, part) in enumerate(timings_ms.items()):
+        at, height = _side_by_side(len(stages), place, len(timings_ms), 0.8)
+        p50, p95 = (np.array([part.get(stage, {}).get(rank, np.nan) for stage in stages]) for rank in ("p50", "p95"))
+        axes.barh(at, p50, 0.9 * height, color=colour_of(name), label=label_of(name))
+        axes.hlines(at, p50, p95, color=INK, linewidth=1.1)
+        axes.plot(p95, at, "|", color=INK, markersize=6)
+    axes.set_yticks(np.arange(len(stages)), [stage.replace("_", " ") for stage in stages])
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set_xlim(left=0.0)
+    axes.set_xlabel("milliseconds per plan (bar: median, whisker: 95th percentile)")
+    _legend(figure, len(timings_ms))
+    return figure
 
 
-def ordered(names: Iterable[str]) -> list[str]:
-    """Variant names in the table's order."""
-    known = list(VARIANTS)
-    return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
+@mpl.rc_context(STYLED)
+def loss_figure(curves: Mapping[str, tuple[FloatArray, FloatArray]]) -> Figure:
+    """Text and trajectory loss side by side, never summed: raw steps pale, their running mean dark, validation dots.
+
+    Args:
+        curves: ``text_loss, flow_loss, validation_text_loss, validation_flow_loss`` -> steps and values.
+    """
+    figure, panels = _figure(3.3, columns=2)
+    for axes, (name, title, colour) in zip(panels, LOSSES, strict=True):
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        if f"{name}_loss" in curves:
+            step, value = curves[f"{name}_loss"]
+            axes.plot(step, value, color=colour, alpha=0.25, linewidth=0.9)
+            axes.plot(step, _running_mean(value), color=colour, linewidth=2.0, label="training (running mean)")
+        if f"validation_{name}_loss" in curves:
+            step, value = curves[f"validation_{name}_loss"]
+            axes.plot(step, value, "o-", color=INK, lw=1.0, ms=4.5, markerfacecolor="white", label="validation")
+            for index, offset, side in ((0, (8, -3), "left"), (len(value) - 1, (0, 8), "center"))[: len(value)]:
+                spot, text = (step[index], value[index]), f"{value[index]:.2f}"
+                axes.annotate(text, spot, offset, textcoords="offset points", ha=side, fontsize=8.5, color=INK)
+        axes.set_ylim(bottom=0.0)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper right")
+        else:
+            axes.text(0.5, 0.5, "not logged", transform=axes.transAxes, ha="center", color="#868e96")
+    return figure
+
+
+def _running_mean(values: FloatArray) -> FloatArray:
+    """Mean over a window of a twentieth of the run, cut off at the ends."""
+    half = max(1, len(values) // 40)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    first, last = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    return np.asarray((total[last] - total[first]) / (last - first))

@@ -6,17 +6,21 @@ missing or unreadable; :func:`closed_loop.report.page.section` turns that into t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from closed_loop.comparison.deviation import reference_curves, result_text
 from closed_loop.comparison.measure import MeasuredDrive, measure_drive, read_json
 from closed_loop.comparison.runs import VARIANTS
-from closed_loop.report import losses, plots
-from closed_loop.report.comparison import image, image_file, metres, number, percent
+from closed_loop.report import plots
+from closed_loop.report.comparison import consistency, image, named, symptom
 from collector.calibration.intrinsics import cameras_of
 from collector.common.errors import MonoError
+from collector.common.format import metres, number, percent
 from collector.dataset.gallery import cards_html, make_cards
 from collector.dataset.schema import load_manifest
 from collector.dataset.statistics import count_rows, survey_dataset
@@ -31,95 +35,103 @@ OPEN_LOOP_PLOTS = {
     "min_ade": "minADE over the number of plans drawn",
     "examples": "Plans from above",
 }
+OPEN_LOOP_COLUMNS = {
+    "ade_1s_m": "ADE 1s",
+    "ade_3s_m": "ADE 3s",
+    "ade_6.4s_m": "ADE 6.4s",
+    "fde_3s_m": "FDE 3s",
+    "fde_6.4s_m": "FDE 6.4s",
+    "max_deviation_3s_m": "max within 3s",
+}
 
 
-def open_loop(folder: Path) -> dict[str, Any]:
+def open_loop(folder: Path) -> dict[str, object]:
     """The open-loop table of an evaluation: ``variants`` -> means, ``by_label``, ``consistency``."""
     metrics = read_json(folder / "metrics.json")
     variants = metrics.get("variants")
     if not isinstance(variants, dict) or not variants:
         raise MonoError(f"{folder / 'metrics.json'} has no variants", "the run folder of evaluate")
-    distances = ("ade_1s_m", "ade_3s_m", "ade_6.4s_m", "fde_3s_m", "fde_6.4s_m")
-    columns = [(key, f"{key[:3].upper()} {key[4:-2]}") for key in distances]
-    columns.append(("max_deviation_3s_m", "max within 3s"))
     labels = sorted({label for values in variants.values() for label in values.get("by_label", {})})
     rows = []
     for name, values in variants.items():
-        said = values.get("consistency")
-        by_label = values.get("by_label", {})
-        rows.append(
-            {
-                "label": name,
-                "colour": plots.colour_of(name),
-                "samples": values.get("samples", "-"),
-                "texts": [number(values.get(key)) for key, _heading in columns],
-                "by_label": [number(by_label.get(label, {}).get("ade_3s_m")) for label in labels],
-                "consistent": f"{percent(said.get('consistent'))} ({percent(said.get('coverage'))})" if said else "-",
-                "symptom": percent(said.get("thinks_curve_drives_straight")) if said else "-",
-            }
-        )
-    compared = None
-    if metrics.get("verdicts"):
-        title, headings, runs = verdict_texts(metrics, wide=True)
-        compared = {"title": title, "headings": headings, "rows": runs}
+        said, by_label = values.get("consistency"), values.get("by_label", {})
+        figures = [number(values.get(key)) for key in OPEN_LOOP_COLUMNS]
+        figures += [number(by_label.get(label, {}).get("ade_3s_m")) for label in labels]
+        thinks = percent(said.get("thinks_curve_drives_straight")) if said else "-"
+        texts = [name, str(values.get("samples", "-")), *figures, consistency(said), thinks]
+        rows.append(named(name, texts=texts))
+    pictures = {folder / "plots" / f"{name}.png": alt for name, alt in OPEN_LOOP_PLOTS.items()}
     return {
-        "columns": [heading for _key, heading in columns],
+        "columns": list(OPEN_LOOP_COLUMNS.values()),
         "labels": labels,
         "rows": rows,
-        "compared": compared,
+        "compared": verdict_texts(metrics, wide=True) if metrics.get("verdicts") else None,
         "definitions": metrics.get("definitions", ""),
         "cameras": metrics.get("cameras", ""),
         "evaluated": metrics.get("evaluated", "split val"),
-        "plots": [
-            image_file(path, alt)
-            for name, alt in OPEN_LOOP_PLOTS.items()
-            if (path := folder / "plots" / f"{name}.png").is_file()
-        ],
+        "plots": [image(path, alt) for path, alt in pictures.items() if path.is_file()],
     }
 
 
-def training(folder: Path) -> dict[str, Any]:
+def training(folder: Path) -> dict[str, object]:
     """Loss curves and counts of a finetuning run."""
     log = folder / "training.jsonl"
     if not log.is_file():
         raise MonoError(f"no training.jsonl in {folder}", "the run folder of finetune")
-    curves = losses.read_losses(log)
+    curves = read_losses(log)
     if not curves:
         raise MonoError(f"{log} holds no losses", "lines with step, text_loss and flow_loss")
     try:
         metrics = read_json(folder / "metrics.json")
     except MonoError:
         metrics = {}
-    facts = [
-        (f"{split} samples", metrics.get(f"{key}_samples"))
-        for split, key in (("training", "train"), ("validation", "validation"))
-    ]
+    facts = {"training samples": metrics.get("train_samples"), "validation samples": metrics.get("validation_samples")}
     for part, count in (metrics.get("trainable_parameters") or {}).items():
-        facts.append((f"trainable parameters, {str(part).replace('_', ' ')}", count))
+        facts[f"trainable parameters, {str(part).replace('_', ' ')}"] = count
     if metrics.get("samples_per_s"):
-        facts.append(("samples per second", round(metrics["samples_per_s"], 1)))
+        facts["samples per second"] = round(metrics["samples_per_s"], 1)
     return {
-        "plot": image(losses.loss_figure(curves), "Text loss and trajectory loss over training steps"),
-        "facts": [(name, f"{value:,}".replace(",", " ")) for name, value in facts if value is not None],
+        "plot": image(plots.loss_figure(curves), "Text loss and trajectory loss over training steps"),
+        "facts": [(name, f"{value:,}".replace(",", " ")) for name, value in facts.items() if value is not None],
     }
 
 
-def dataset(folder: Path, samples: int = 8) -> dict[str, Any]:
+def read_losses(path: Path) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Curves of a ``training.jsonl``: name -> (steps, values); lines that cannot be read are passed over.
+
+    Expected keys per line: ``step`` and any of ``text_loss, flow_loss, validation_text_loss,
+    validation_flow_loss``.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                values = json.loads(line)
+                step = float(values["step"])
+            except (ValueError, TypeError, KeyError):
+                continue
+            for key, value in values.items():
+                if key.endswith("_loss") and isinstance(value, (int, float)) and np.isfinite(value):
+                    found.setdefault(key, []).append((step, float(value)))
+    return {key: (np.array(rows)[:, 0], np.array(rows)[:, 1]) for key, rows in found.items()}
+
+
+def dataset(folder: Path, samples: int = 8) -> dict[str, object]:
     """What was kept and refused, and some samples as cards."""
     manifest = load_manifest(folder)
     picked = survey_dataset(folder, samples).picked
     if not picked:
         raise MonoError(f"no sample in {folder}", "a dataset with at least one", "record and build more")
     counts = manifest.get("counts") or {}
-    return {
-        **count_rows(manifest),
-        "labels": sorted((counts.get("labels") or {}).items()),
-        "splits": sorted((counts.get("splits") or {}).items()),
-        "cards": cards_html(make_cards(picked, folder, cameras_of(manifest))),
-    }
+    kept = [
+        (f"{what} {name}", count)
+        for what, key in (("curve label", "labels"), ("split", "splits"))
+        for name, count in sorted((counts.get(key) or {}).items())
+    ]
+    return {**count_rows(manifest), "kept": kept, "cards": cards_html(make_cards(picked, folder, cameras_of(manifest)))}
 
 
-def ros_drives(folders: Sequence[Path]) -> dict[str, Any]:
+def ros_drives(folders: Sequence[Path]) -> dict[str, object]:
     """Drives over ROS 2: how well the loop ran, and the same deviation figures."""
     measured, broken = [], []
     for folder in folders:
@@ -132,31 +144,23 @@ def ros_drives(folders: Sequence[Path]) -> dict[str, Any]:
     names = [_drive_name(drive) for drive in measured]
     first = measured[0]
     line = (first.road.name, first.summary["reference"])
-    same = [drive for drive in measured if (drive.road.name, drive.summary["reference"]) == line]
     curves = reference_curves(first.reference or first.road)
-    tables: dict[str, list[Any]] = {}
-    for name, drive in zip(names, measured):
-        if drive in same:
+    tables: dict[str, list[plots.Table]] = {}
+    timings: dict[str, dict[str, Mapping[str, float]]] = {}
+    for name, drive in zip(names, measured, strict=True):
+        if (drive.road.name, drive.summary["reference"]) == line:
             tables.setdefault(name, []).append(drive.measured.arrays())
-    timings = {
-        name: {
-            stage.removeprefix("stage_"): values
-            for stage, values in (drive.metrics.get("timings_ms") or {}).items()
-            if values
-        }
-        for name, drive in zip(names, measured)
-    }
+        stages = (drive.metrics.get("timings_ms") or {}).items()
+        timings[name] = {stage.removeprefix("stage_"): values for stage, values in stages if values}
     texts = [_drive_texts(drive) for drive in measured]
+    on_map = plots.map_figure(first.road, curves, tables, None, first.reference, columns=2)
+    along = plots.along_figure(first.road, curves, tables, first.reference)
     return {
         "broken": broken,
-        "names": names,
-        "columns": [{"label": plots.label_of(name), "colour": plots.colour_of(name)} for name in names],
-        "rows": [(figure, [part[figure] for part in texts]) for figure in texts[0]],
-        "map": image(
-            plots.map_figure(first.road, curves, tables, None, first.reference, columns=2),
-            f"Drives over ROS 2 on {first.road.name}",
-        ),
-        "along": image(plots.along_figure(first.road, curves, tables, first.reference), "Deviation along the course"),
+        "columns": [named(name) for name in names],
+        "rows": [(figure, *(part[figure] for part in texts)) for figure in texts[0]],
+        "map": image(on_map, f"Drives over ROS 2 on {first.road.name}"),
+        "along": image(along, "Deviation along the course"),
         "latency": image(plots.latency_figure(timings), "Planning times") if any(timings.values()) else None,
     }
 
@@ -164,9 +168,9 @@ def ros_drives(folders: Sequence[Path]) -> dict[str, Any]:
 def _drive_name(drive: MeasuredDrive) -> str:
     """Before or after, by whether an adapter drove; colours and legends know these names."""
     parameters = drive.metrics.get("parameters") or {}
-    cameras = str(parameters.get("cameras") or "mono")
-    name = ("adapter-" if parameters.get("adapter") else "base-") + cameras.removeprefix("mono-")
-    return name if name in VARIANTS else f"{'adapter' if parameters.get('adapter') else 'base'}-{cameras}"
+    driver, cameras = "adapter" if parameters.get("adapter") else "base", str(parameters.get("cameras") or "mono")
+    short = f"{driver}-{cameras.removeprefix('mono-')}"
+    return short if short in VARIANTS else f"{driver}-{cameras}"
 
 
 def _drive_texts(drive: MeasuredDrive) -> dict[str, str]:
@@ -188,10 +192,8 @@ def _drive_texts(drive: MeasuredDrive) -> dict[str, str]:
         "leaves the road": f"{part['off_track_events']}x",
         "laps (driven)": f"{part['laps_finished']} of {part['laps_asked']} ({part['laps_driven']:.2f})",
         "mean speed": f"{part['mean_speed_mps']:.2f} m/s",
-        "reasoning, path (coverage)": f"{percent(said['consistent'])} ({percent(said['coverage'])})" if said else "-",
-        "thinks curve, drives straight": f"{percent(said['thinks_curve_drives_straight'])} of {said['curve_plans']}"
-        if said
-        else "-",
+        "reasoning, path (coverage)": consistency(said),
+        "thinks curve, drives straight": symptom(said),
         "control rate": number(metrics.get("control_rate_hz"), 1, " Hz"),
         "control gap p50 / p95": spread("control_gap_ms", " ms", 1),
         "plan age in use p50 / p95": spread("plan_age_s"),
@@ -204,18 +206,15 @@ def _drive_texts(drive: MeasuredDrive) -> dict[str, str]:
     }
 
 
-def provenance(folders: Mapping[str, Path]) -> list[dict[str, Any]]:
+def provenance(folders: Mapping[str, Path]) -> list[dict[str, object]]:
     """Commit, command, input hashes and resolved configuration of every run folder that has them."""
-    found = []
+    found: list[dict[str, object]] = []
     for name, folder in folders.items():
         try:
             values = read_json(folder / "provenance.json")
         except MonoError:
             continue
-        try:
-            config = (folder / "config.yaml").read_text("utf-8")
-        except OSError:
-            config = ""
+        config = folder / "config.yaml"
         found.append(
             {
                 "name": name,
@@ -225,7 +224,7 @@ def provenance(folders: Mapping[str, Path]) -> list[dict[str, Any]]:
                 "packages": ", ".join(f"{key} {value}" for key, value in (values.get("packages") or {}).items()),
                 "python": values.get("python", ""),
                 "inputs": sorted((values.get("inputs") or {}).items()),
-                "config": config,
+                "config": config.read_text("utf-8", "replace") if config.is_file() else "",
             }
         )
     return found

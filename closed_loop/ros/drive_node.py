@@ -31,8 +31,8 @@ from closed_loop.ros.publishing import DrivePublishing, RosMessage
 from closed_loop.ros.termination import DriveTermination
 from collector.calibration.model import read_calibration
 from collector.common.errors import MonoError
+from collector.common.model_files import find_model
 from collector.common.run_folder import open_run
-from collector.doctor.machine import find_model
 from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import declare_parameters
@@ -78,7 +78,7 @@ class DriveNode(Node):
                 v.rolling_start_mps,
                 SafetyLimits(v.frame_timeout_s, v.odometry_timeout_s, v.plan_timeout_s),
                 ControllerConfig(steering_gain=v.steering_gain, max_speed_mps=v.max_speed_mps),
-                read_calibration(v.calibration).required_lag_s if v.calibration else 0.0,
+                read_calibration(v.calibration).required_offset_s if v.calibration else 0.0,
             ),
             self._submit,
             v.latency_s,

@@ -98,17 +98,17 @@ class SimulatorNode(Node):
 
     # Messages in, in the callback thread.
 
-    def _on_command(self, message: Any) -> None:
+    def _on_command(self, message: Any) -> None:  # noqa: ANN401 - a message of rclpy
         # As AWSIM: only these two numbers count.
         self._heard.command = Command(message.lateral.steering_tire_angle, message.longitudinal.acceleration)
 
-    def _on_gear(self, message: Any) -> None:
+    def _on_gear(self, message: Any) -> None:  # noqa: ANN401 - a message of rclpy
         self._heard.gear = int(message.command)
 
-    def _on_mode(self, message: Any) -> None:
+    def _on_mode(self, message: Any) -> None:  # noqa: ANN401 - a message of rclpy
         self._heard.autonomous = bool(message.data)
 
-    def _on_reset(self, _message: Any) -> None:
+    def _on_reset(self, _message: Any) -> None:  # noqa: ANN401 - a message of rclpy
         self._heard.reset = True
 
     # The loop.

@@ -186,7 +186,7 @@ def _tree(rng: np.random.Generator) -> tuple[float, list[Face]]:
     swell = rng.uniform(0.85, 1.15, 10)
     crown = [
         (float(half * r * np.cos(a)), float(trunk + (height - trunk) * 0.5 * (1.0 + r * np.sin(a) / 1.15)))
-        for a, r in zip(turn, swell)
+        for a, r in zip(turn, swell, strict=True)
     ]
     sunny = [(0.55 * a - 0.15 * half, 0.55 * (z - trunk) + trunk + 0.38 * (height - trunk)) for a, z in crown]
     return height, [

@@ -39,7 +39,7 @@ from collector.ros.topics import (
 
 
 class Publishing:
-    """The simulator's publishers.
+    """The simulator's publishers, and one message each that is filled anew: publishing copies it.
 
     Args:
         node: the node they belong to.
@@ -53,125 +53,100 @@ class Publishing:
         topics = [topic for topic in FROM_SIMULATOR if camera or topic not in (CAMERA_IMAGE, CAMERA_INFO)]
         if expert:
             topics.append(CONTROL_CMD)
-        self._types = {topic: message_class(topic.type) for topic in topics}
+        self._messages: dict[Topic, Any] = {topic: message_class(topic.type)() for topic in topics}
         self._publishers = {
-            topic: node.create_publisher(self._types[topic], topic.name, qos_profile(topic)) for topic in topics
+            topic: node.create_publisher(type(message), topic.name, qos_profile(topic))
+            for topic, message in self._messages.items()
         }
-        self._info = self._camera_info(camera) if camera else None
-        self._transforms(camera)
+        for topic, message in self._messages.items():
+            if topic.frame_id:
+                message.header.frame_id = topic.frame_id
+        self._messages[ODOMETRY].child_frame_id = BASE_FRAME
+        if camera:
+            self._mount(camera)
+        self._send(TF_STATIC)
 
     def clock(self, stamp_ns: int) -> None:
-        message = self._types[CLOCK]()
-        set_stamp(message.clock, stamp_ns)
-        self._send(CLOCK, message)
+        """Simulated time."""
+        set_stamp(self._messages[CLOCK].clock, stamp_ns)
+        self._send(CLOCK)
 
     def odometry(self, stamp_ns: int, state: VehicleState) -> None:
         """The true pose of the rear axle, where a localisation would say its estimate."""
-        message = self._stamped(ODOMETRY, stamp_ns)
-        message.child_frame_id = BASE_FRAME
+        message = self._messages[ODOMETRY]
         set_pose(message.pose.pose, state.pose)
         message.twist.twist.linear.x = float(state.speed_mps)
         message.twist.twist.angular.z = yaw_rate_radps(state, self._params)
-        self._send(ODOMETRY, message)
+        self._send(ODOMETRY, message.header.stamp, stamp_ns)
 
     def vehicle(self, stamp_ns: int, state: VehicleState, gear: int, mode: int) -> None:
         """Speed, applied tyre angle, gear and control mode."""
-        velocity = self._stamped(VELOCITY_STATUS, stamp_ns)
+        velocity = self._messages[VELOCITY_STATUS]
         velocity.longitudinal_velocity = float(state.speed_mps)
         velocity.heading_rate = yaw_rate_radps(state, self._params)
-        self._send(VELOCITY_STATUS, velocity)
-        for topic, field, value in (
-            (STEERING_STATUS, "steering_tire_angle", float(state.steer_rad)),
-            (GEAR_STATUS, "report", gear),
-            (CONTROL_MODE, "mode", mode),
-        ):
-            message = self._types[topic]()
-            set_stamp(message.stamp, stamp_ns)
-            setattr(message, field, value)
-            self._send(topic, message)
+        self._send(VELOCITY_STATUS, velocity.header.stamp, stamp_ns)
+        self._messages[STEERING_STATUS].steering_tire_angle = float(state.steer_rad)
+        self._messages[GEAR_STATUS].report = gear
+        self._messages[CONTROL_MODE].mode = mode
+        for topic in (STEERING_STATUS, GEAR_STATUS, CONTROL_MODE):
+            self._send(topic, self._messages[topic].stamp, stamp_ns)
 
     def command(self, stamp_ns: int, command: Command, state: VehicleState) -> None:
         """The expert's command, as a team's controller would publish it."""
-        message = self._types[CONTROL_CMD]()
-        for stamp in (message.stamp, message.lateral.stamp, message.longitudinal.stamp):
-            set_stamp(stamp, stamp_ns)
+        message = self._messages[CONTROL_CMD]
+        for part in (message.lateral, message.longitudinal):
+            set_stamp(part.stamp, stamp_ns)
         message.lateral.steering_tire_angle = float(command.steer_rad)
         message.longitudinal.acceleration = float(command.accel_mps2)
         message.longitudinal.speed = float(state.speed_mps)
-        self._send(CONTROL_CMD, message)
+        self._send(CONTROL_CMD, message.stamp, stamp_ns)
 
     def frame(self, stamp_ns: int, image_rgb: NDArray[np.uint8]) -> None:
         """A camera image and its camera info, both with the stamp of the instant they show."""
-        if self._info is None:
-            return
-        message = self._stamped(CAMERA_IMAGE, stamp_ns)
-        fill_image(message, image_rgb)
-        self._send(CAMERA_IMAGE, message)
-        set_stamp(self._info.header.stamp, stamp_ns)
-        self._send(CAMERA_INFO, self._info)
+        fill_image(self._messages[CAMERA_IMAGE], image_rgb)
+        for topic in (CAMERA_IMAGE, CAMERA_INFO):
+            self._send(topic, self._messages[topic].header.stamp, stamp_ns)
 
     def status(self, fields: Sequence[float]) -> None:
         """The seven numbers of ``/awsim/status``, see :data:`collector.ros.topics.AWSIM_STATUS_FIELDS`."""
-        self._send(AWSIM_STATUS, self._types[AWSIM_STATUS](data=[float(value) for value in fields]))
+        self._messages[AWSIM_STATUS].data = [float(value) for value in fields]
+        self._send(AWSIM_STATUS)
 
     def state(self, name: str) -> None:
         """The session's state, latched."""
-        self._send(AWSIM_STATE, self._types[AWSIM_STATE](data=name))
+        self._messages[AWSIM_STATE].data = name
+        self._send(AWSIM_STATE)
 
-    def _send(self, topic: Topic, message: Any) -> None:
-        self._publishers[topic].publish(message)
+    def _send(self, topic: Topic, stamp: Any = None, stamp_ns: int = 0) -> None:  # noqa: ANN401 - a ROS message's Time
+        if stamp is not None:
+            set_stamp(stamp, stamp_ns)
+        self._publishers[topic].publish(self._messages[topic])
 
-    def _stamped(self, topic: Topic, stamp_ns: int) -> Any:
-        message = self._types[topic]()
-        message.header.frame_id = topic.frame_id
-        set_stamp(message.header.stamp, stamp_ns)
-        return message
-
-    def _camera_info(self, camera: Camera) -> Any:
-        info = self._types[CAMERA_INFO]()
-        info.header.frame_id = CAMERA_INFO.frame_id
+    def _mount(self, camera: Camera) -> None:
+        """What does not change of the camera: its matrix, and where it sits (its optical axes look along z)."""
+        info = self._messages[CAMERA_INFO]
         info.height, info.width = camera.height_px, camera.width_px
         info.distortion_model, info.d = "plumb_bob", [0.0] * 5
-        matrix = np.asarray(camera.K, np.float64)
-        info.k = [float(value) for value in matrix.ravel()]
-        info.r = [float(value) for value in np.eye(3).ravel()]
-        info.p = [float(value) for value in np.hstack([matrix, np.zeros((3, 1))]).ravel()]
-        return info
-
-    def _transforms(self, camera: Camera | None) -> None:
-        """Where the camera sits, latched: its optical frame looks along z, with x to the right."""
-        message = self._types[TF_STATIC]()
-        if camera is not None:
-            transform = message_class("geometry_msgs/msg/TransformStamped")()
-            transform.header.frame_id, transform.child_frame_id = BASE_FRAME, CAMERA_FRAME
-            place = transform.transform.translation
-            place.x, place.y, place.z = float(camera.x_m), float(camera.y_m), float(camera.z_m)
-            rotation = transform.transform.rotation
-            rotation.x, rotation.y, rotation.z, rotation.w = quaternion_of(camera.rotation)
-            message.transforms.append(transform)
-        self._send(TF_STATIC, message)
+        info.k, info.r = camera.K.ravel().tolist(), np.eye(3).ravel().tolist()
+        info.p = np.hstack([camera.K, np.zeros((3, 1))]).ravel().tolist()
+        transform = message_class("geometry_msgs/msg/TransformStamped")()
+        transform.header.frame_id, transform.child_frame_id = BASE_FRAME, CAMERA_FRAME
+        place, turn = transform.transform.translation, transform.transform.rotation
+        place.x, place.y, place.z = float(camera.x_m), float(camera.y_m), float(camera.z_m)
+        turn.x, turn.y, turn.z, turn.w = quaternion_of(camera.rotation)
+        self._messages[TF_STATIC].transforms.append(transform)
 
 
 def quaternion_of(matrix: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """(x, y, z, w) of a rotation matrix (3, 3), w not negative."""
-    # Four equal answers up to a factor; the one with the largest diagonal never vanishes.
-    candidates = np.array(
-        [
-            1 + matrix[0, 0] - matrix[1, 1] - matrix[2, 2],
-            1 - matrix[0, 0] + matrix[1, 1] - matrix[2, 2],
-            1 - matrix[0, 0] - matrix[1, 1] + matrix[2, 2],
-            1 + np.trace(matrix),
-        ]
-    )
-    symmetric, skew = matrix + matrix.T, matrix - matrix.T
-    rows = np.array(
-        [
-            [candidates[0], symmetric[0, 1], symmetric[0, 2], skew[2, 1]],
-            [symmetric[0, 1], candidates[1], symmetric[1, 2], skew[0, 2]],
-            [symmetric[0, 2], symmetric[1, 2], candidates[2], skew[1, 0]],
-            [skew[2, 1], skew[0, 2], skew[1, 0], candidates[3]],
-        ]
-    )
-    best = rows[int(np.argmax(candidates))]
-    x, y, z, w = best / np.linalg.norm(best) * (-1.0 if best[3] < 0.0 else 1.0)
-    return float(x), float(y), float(z), float(w)
+    """(x, y, z, w) of a rotation matrix (3, 3), w not negative.
+
+    The eigenvector of the largest eigenvalue of a symmetric matrix, which no angle makes vanish (I. Bar-Itzhack, "New
+    Method for Extracting the Quaternion from a Rotation Matrix", 2000).
+    """
+    skew = matrix - matrix.T
+    table = np.zeros((4, 4))
+    table[:3, :3] = matrix + matrix.T - np.trace(matrix) * np.eye(3)
+    table[3] = table[:, 3] = (skew[2, 1], skew[0, 2], skew[1, 0], np.trace(matrix))
+    best = np.linalg.eigh(table)[1][:, -1]
+    x, y, z, w = (best * (-1.0 if best[3] < 0.0 else 1.0)).tolist()
+    return x, y, z, w

@@ -56,7 +56,7 @@ class Scene:
             view = self._views[camera] = _View(camera, self.ground, self._zenith.clip(0, 255), self._haze.clip(0, 255))
         x, y, yaw = (float(v) for v in np.asarray(pose, np.float64))
         image = np.empty((camera.height_px, camera.width_px, 3), np.uint8)
-        view.draw_sky(image)
+        image[: view.first_row] = view.sky
         self._draw_hills(image, camera, yaw)
         view.draw_ground(image, self.ground, x, y, yaw)
         self.props.draw(image, camera, (x, y, yaw), NEAREST_M, FARTHEST_M)
@@ -81,52 +81,36 @@ class _View:
     """What of a camera's picture does not depend on the pose, prepared once."""
 
     def __init__(self, camera: Camera, ground: Ground, zenith: FloatArray, haze: FloatArray) -> None:
-        self.camera = camera
         rows = np.arange(camera.height_px)
         self.first_row = min(camera.height_px, max(0, int(np.floor(camera.horizon_px)) + 1))
         up = np.clip((camera.horizon_px - rows[: self.first_row]) / camera.focal_px, 0.0, 1.0)[:, None]
         ramp = haze + (zenith - haze) * np.minimum(1.0, 1.6 * up)
         rows_of_sky = np.broadcast_to(ramp[:, None, :], (self.first_row, camera.width_px, 3))
         self.sky = np.ascontiguousarray(rows_of_sky, np.uint8)
-        self.bands: tuple[Band, ...] = camera.bands(ground.px_m, len(ground.levels))
-        self.to_ground = []
-        for band in self.bands:
+        self.bands: list[tuple[Band, FloatArray, FloatArray]] = []  # with pixel_from_map and ground_from_band
+        for band in camera.bands(ground.px_m, len(ground.levels)):
             # Row j of the enlarged band shows the image row top + (j + 0.5) / n - 0.5.
+            share = 1.0 / band.rows_per_row
             spread = np.array(
-                [
-                    [1.0, 0.0, 0.0],
-                    [0.0, 1.0 / band.rows_per_row, band.top + 0.5 / band.rows_per_row - 0.5],
-                    [0.0, 0.0, 1.0],
-                ]
+                [[1.0, 0.0, 0.0], [0.0, share, band.top + 0.5 / band.rows_per_row - 0.5], [0.0, 0.0, 1.0]]
             )
-            self.to_ground.append(camera.ground_from_pixel @ spread)
-        distance = camera.distance_of_row(rows)
-        fog = np.clip((distance - HAZE_FROM_M) / (HAZE_FULL_M - HAZE_FROM_M), 0.0, 0.92)
-        self.fog_rows = [(int(r), float(fog[r])) for r in rows[self.first_row :] if fog[r] > 0.0]
+            self.bands.append((band, ground.pixel_from_map(band.level), camera.ground_from_pixel @ spread))
+        fog = np.clip((camera.distance_of_row(rows) - HAZE_FROM_M) / (HAZE_FULL_M - HAZE_FROM_M), 0.0, 0.92)
+        fog = fog[self.first_row :]
+        self.fog = fog[fog > 0.0][:, None, None]  # the farthest rows, which come first
         self.haze = haze
-        self.beyond = tuple(float(v) for v in ground.beyond_rgb)
-
-    def draw_sky(self, image: Image) -> None:
-        image[: self.first_row] = self.sky
 
     def draw_ground(self, image: Image, ground: Ground, x: float, y: float, yaw: float) -> None:
         cos, sin = np.cos(yaw), np.sin(yaw)
         place = np.array([[cos, -sin, x - ground.origin_xy[0]], [sin, cos, y - ground.origin_xy[1]], [0.0, 0.0, 1.0]])
-        width = self.camera.width_px
-        for band, to_ground in zip(self.bands, self.to_ground):
-            homography = ground.pixel_from_map(band.level) @ place @ to_ground
-            rows = band.bottom - band.top
-            drawn = cv2.warpPerspective(
-                ground.levels[band.level],
-                homography,
-                (width, rows * band.rows_per_row),
-                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_CONSTANT,
-                borderValue=self.beyond,
-            )
-            if band.rows_per_row == 1:
-                image[band.top : band.bottom] = drawn
-            else:
-                cv2.resize(drawn, (width, rows), dst=image[band.top : band.bottom], interpolation=cv2.INTER_AREA)
-        for row, share in self.fog_rows:
-            image[row] = (image[row] * (1.0 - share) + self.haze * share).astype(np.uint8)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        for band, pixel_from_map, ground_from_band in self.bands:
+            rows, shown = band.rows_per_row, image[band.top : band.bottom]
+            size = (shown.shape[1], len(shown) * rows)
+            drawn = shown if rows == 1 else np.empty((size[1], size[0], 3), np.uint8)
+            homography, texture = pixel_from_map @ place @ ground_from_band, ground.levels[band.level]
+            cv2.warpPerspective(texture, homography, size, drawn, flags, cv2.BORDER_CONSTANT, ground.beyond_rgb)
+            if rows > 1:
+                cv2.resize(drawn, (size[0], len(shown)), dst=shown, interpolation=cv2.INTER_AREA)
+        far = image[self.first_row : self.first_row + len(self.fog)]
+        far[:] = far * (1.0 - self.fog) + self.haze * self.fog

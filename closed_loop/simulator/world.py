@@ -26,8 +26,6 @@ FloatArray = NDArray[np.float64]
 
 # Courses lie side by side in the map, so that a pose belongs to exactly one of them.
 COURSE_SPACING_M = 1000.0
-
-
 # An error that ends before a sample's history (1.5 s) is full teaches nothing: the recovery must come after it.
 EPISODE_ERROR_S = (1.4, 2.8)
 
@@ -66,6 +64,14 @@ class World:
         seed: decides looks, drawn starts and disturbances.
         scene: what a world of one course looks like; karts on the same course can share one. None paints one.
 
+    Attributes:
+        courses: the courses, where they lie in the map.
+        vehicle: the kart.
+        episode: how often the kart has been placed on a next course.
+        station_m: where along the course the kart is.
+        lateral_m: signed distance from the reference line, positive left of it.
+        progress_m: metres driven along the course since the kart was placed (backwards counts negative).
+
     Raises:
         MonoError: no course at all.
     """
@@ -82,10 +88,8 @@ class World:
             raise MonoError("a world without courses", "at least one course", "name one, e.g. city")
         self.config = config or WorldConfig()
         self.seed = seed
-        self.courses: tuple[Course, ...] = tuple(
-            course if index == 0 else course.shifted((COURSE_SPACING_M * index, 0.0))
-            for index, course in enumerate(given)
-        )
+        moved = [course.shifted((COURSE_SPACING_M * index, 0.0)) for index, course in enumerate(given) if index]
+        self.courses = (given[0], *moved)
         self.vehicle = Vehicle(self.config.vehicle)
         self._scene: tuple[int, Scene] | None = None if scene is None else (0, scene)
         self._rng = np.random.default_rng([11, seed])
@@ -132,14 +136,9 @@ class World:
         return self.vehicle.state.speed_mps
 
     @property
-    def progress_m(self) -> float:
-        """Metres driven along the course since the kart was placed (backwards counts negative)."""
-        return self._progress_m
-
-    @property
     def progress(self) -> float:
         """Laps driven since the kart was placed, with fraction."""
-        return self._progress_m / self.course.length_m
+        return self.progress_m / self.course.length_m
 
     @property
     def lap(self) -> int:
@@ -147,19 +146,9 @@ class World:
         return max(0, int(np.floor(self.progress + 1e-9)))
 
     @property
-    def station_m(self) -> float:
-        """Where along the course the kart is."""
-        return self._station_m
-
-    @property
-    def lateral_m(self) -> float:
-        """Signed distance from the reference line, positive left of it."""
-        return self._lateral_m
-
-    @property
     def beyond_edge_m(self) -> float:
         """How far the kart's outline reaches over the road's edge; negative while all of it is on the road."""
-        left, right = self.course.beyond_edges_m(footprint(self.pose, self.config.vehicle), self._station_m)
+        left, right = self.course.beyond_edges_m(footprint(self.pose, self.config.vehicle), self.station_m)
         return float(np.maximum(left, right).max())
 
     @property
@@ -170,7 +159,7 @@ class World:
     @property
     def finished(self) -> bool:
         """The end of an open course has been reached."""
-        return not self.course.closed and self._station_m > self.course.length_m - 1.0
+        return not self.course.closed and self.station_m > self.course.length_m - 1.0
 
     @property
     def disturbance(self) -> Disturbance | None:
@@ -195,7 +184,7 @@ class World:
         if course_index is not None:
             self.episode += (course_index - self.episode) % len(self.courses)
         self._place(s_m, lateral_m, heading_rad, speed_mps)
-        self._progress_m = 0.0
+        self.progress_m = 0.0
         self._place_time_s = self.time_s
         self._phase = None
         every = self.config.disturb_every_s
@@ -203,7 +192,7 @@ class World:
 
     def set_back(self, speed_mps: float = 0.0) -> None:
         """Put the kart back on the reference line where it is now, along the road; progress is kept."""
-        self._place(self._station_m, 0.0, 0.0, speed_mps)
+        self._place(self.station_m, 0.0, 0.0, speed_mps)
         self._phase = None
 
     def _place(self, s_m: float, lateral_m: float, heading_rad: float, speed_mps: float) -> None:
@@ -212,7 +201,7 @@ class World:
         curvature = float(self.course.at(s_m, self.course.curvature_1pm))
         wheels = float(np.arctan(curvature * self.config.vehicle.wheelbase_m))
         self.vehicle.place(pose, speed_mps, wheels if speed_mps > 0.0 else 0.0)
-        self._station_m, self._lateral_m = float(self.course.wrap_s(s_m)), lateral_m
+        self.station_m, self.lateral_m = float(self.course.wrap_s(s_m)), lateral_m
 
     def _start_episode(self) -> None:
         """Drawn start: the errors shrink where the road is narrow."""
@@ -231,12 +220,12 @@ class World:
         self.vehicle.step(command.steer_rad, command.accel_mps2, 1.0 / self.config.physics_hz)
         self._steps += 1
         state = self.vehicle.state
-        station, lateral, _, _ = self.course.follow(state.x_m, state.y_m, self._station_m)
-        moved = station - self._station_m
+        station, lateral, _, _ = self.course.follow(state.x_m, state.y_m, self.station_m)
+        moved = station - self.station_m
         if self.course.closed:
             moved -= self.course.length_m * round(moved / self.course.length_m)
-        self._progress_m += moved
-        self._station_m, self._lateral_m = station, lateral
+        self.progress_m += moved
+        self.station_m, self.lateral_m = station, lateral
         self._move_on()
         return self.vehicle.state
 

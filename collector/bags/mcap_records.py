@@ -6,13 +6,14 @@ chunk checked against its checksum. Record layout: https://mcap.dev/spec.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, NoReturn
 
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
@@ -39,9 +40,40 @@ MAGIC = b"\x89MCAP0\r\n"
 RECORD_HEAD = struct.Struct("<BQ")  # opcode, length
 # Keys of a channel's metadata, as rosbag2 writes them.
 QOS_KEY, TYPE_HASH_KEY = "offered_qos_profiles", "topic_type_hash"
-_MESSAGE = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time; the data follows
+CHUNK_HEAD = struct.Struct("<QQQII")  # first and last time, size, checksum, length of the compression's name
+MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time; the data follows
 # A half chunk larger than this is no chunk, but a damaged length.
-_HALF_CHUNK_BYTES = 2**28
+HALF_CHUNK_BYTES = 2**28
+
+
+class Record(NamedTuple):
+    """A record as it lies in a file: where it begins, its opcode and body, and whether all of the body is there."""
+
+    start: int
+    opcode: int
+    body: bytes
+    is_whole: bool
+
+    @property
+    def end(self) -> int:
+        """The byte behind a whole record."""
+        return self.start + RECORD_HEAD.size + len(self.body)
+
+
+def records(stream: BinaryIO, size: int) -> Iterator[Record]:
+    """The records from the stream's position on; the last one may break off, and only of a chunk what is left is read.
+
+    A record whose opcode the format does not have comes without its body, as the last.
+    """
+    while len(head := stream.read(RECORD_HEAD.size)) == RECORD_HEAD.size:
+        opcode, length = RECORD_HEAD.unpack(head)
+        start = stream.tell() - RECORD_HEAD.size
+        left = size - stream.tell()
+        if not Opcode.HEADER <= opcode <= Opcode.DATA_END or length > left:
+            half = stream.read(min(length, left, HALF_CHUNK_BYTES)) if opcode == Opcode.CHUNK else b""
+            yield Record(start, opcode, half, is_whole=False)
+            return
+        yield Record(start, opcode, stream.read(length), is_whole=True)
 
 
 @dataclass
@@ -110,10 +142,10 @@ class FileContent:
                 chunk_start_offset=start,
                 compression=chunk.compression,
                 compressed_size=len(chunk.data),
+                message_start_time=chunk.message_start_time,
                 message_end_time=chunk.message_end_time,
                 message_index_length=0,
                 message_index_offsets={},
-                message_start_time=chunk.message_start_time,
                 uncompressed_size=chunk.uncompressed_size,
             )
         )
@@ -121,16 +153,17 @@ class FileContent:
             for log_time_ns, _ in rows:
                 self._count(channel_id, log_time_ns)
 
-    def add_record(self, start: int, opcode: int, body: bytes) -> bool:
+    def add_record(self, record: Record) -> bool:
         """Note any other record; False for one that does not belong to the data section."""
-        reader, length = ReadDataStream(BytesIO(body)), RECORD_HEAD.size + len(body)
+        start, opcode, body, _ = record
+        reader, length = ReadDataStream(BytesIO(body)), record.end - start
         if opcode == Opcode.MESSAGE_INDEX:
             if self.newest is not None:
                 index = self.chunks[-1]
                 index.message_index_offsets[MessageIndex.read(reader).channel_id] = start
                 index.message_index_length += length
         elif opcode == Opcode.MESSAGE:
-            channel_id, _, log_time_ns, _ = _MESSAGE.unpack_from(body)
+            channel_id, _, log_time_ns, _ = MESSAGE_HEAD.unpack_from(body)
             self._count(channel_id, log_time_ns)
         elif opcode == Opcode.SCHEMA:
             schema = Schema.read(reader)
@@ -139,19 +172,11 @@ class FileContent:
             channel = Channel.read(reader)
             self.channels[channel.id] = channel
         elif opcode == Opcode.METADATA:
-            self.metadata.append(MetadataIndex(offset=start, length=length, name=Metadata.read(reader).name))
+            self.metadata.append(MetadataIndex(start, length, Metadata.read(reader).name))
         elif opcode == Opcode.ATTACHMENT:
-            found = Attachment.read(reader)
+            a = Attachment.read(reader)
             self.attachments.append(
-                AttachmentIndex(
-                    offset=start,
-                    length=length,
-                    log_time=found.log_time,
-                    create_time=found.create_time,
-                    data_size=len(found.data),
-                    name=found.name,
-                    media_type=found.media_type,
-                )
+                AttachmentIndex(start, length, a.log_time, a.create_time, len(a.data), a.name, a.media_type)
             )
         elif opcode == Opcode.HEADER:
             Header.read(reader)
@@ -186,6 +211,16 @@ class FileContent:
         self.last_ns = max(self.last_ns, log_time_ns)
 
 
+def reading_order(folder: Path, suffixes: tuple[str, ...] = (".mcap",)) -> list[Path]:
+    """The bag files of a folder in the order of their numbers: bag_2.mcap comes before bag_10.mcap."""
+
+    def by_numbers(path: Path) -> list[tuple[int, str]]:
+        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name) if part]
+
+    files = [path for path in folder.iterdir() if path.suffix in suffixes and path.is_file()]
+    return sorted(files, key=by_numbers)
+
+
 def read_contents(path: Path, show_progress: bool = False) -> FileContent:
     """What a file holds, by its summary if it was finished, else by walking it.
 
@@ -198,36 +233,36 @@ def read_contents(path: Path, show_progress: bool = False) -> FileContent:
         if finished is not None:
             return finished
         stream.seek(0)
-        with tqdm(
-            total=size, unit="B", unit_scale=True, desc=path.name, delay=1.0, disable=None if show_progress else True
-        ) as bar:
+        quiet = None if show_progress else True
+        with tqdm(total=size, unit="B", unit_scale=True, desc=path.name, delay=1.0, disable=quiet) as bar:
             return _walk(path, stream, size, bar)
 
 
 def read_chunk(data: bytes) -> ChunkContent:
     """The records of a chunk's data, up to the first that is not whole or does not belong there."""
     content = ChunkContent()
-    for start, opcode, body, _ in _records(BytesIO(data), len(data)):
-        if opcode == Opcode.MESSAGE and len(body) >= _MESSAGE.size:
-            channel_id, _, log_time_ns, _ = _MESSAGE.unpack_from(body)
-            content.messages.setdefault(channel_id, []).append((log_time_ns, start))
-        elif opcode == Opcode.SCHEMA:
+    for record in records(BytesIO(data), len(data)):
+        _, opcode, body, is_whole = record
+        if is_whole and opcode == Opcode.MESSAGE and len(body) >= MESSAGE_HEAD.size:
+            channel_id, _, log_time_ns, _ = MESSAGE_HEAD.unpack_from(body)
+            content.messages.setdefault(channel_id, []).append((log_time_ns, record.start))
+        elif is_whole and opcode == Opcode.SCHEMA:
             schema = Schema.read(ReadDataStream(BytesIO(body)))
             content.schemas[schema.id] = schema
-        elif opcode == Opcode.CHANNEL:
+        elif is_whole and opcode == Opcode.CHANNEL:
             channel = Channel.read(ReadDataStream(BytesIO(body)))
             content.channels[channel.id] = channel
         else:
             break
-        content.end = start + RECORD_HEAD.size + len(body)
+        content.end = record.end
     return content
 
 
 def _from_summary(stream: BinaryIO) -> FileContent | None:
     try:
         summary = make_reader(stream).get_summary()
-    except Exception:
-        return None  # a torn end may read as anything
+    except Exception:  # noqa: BLE001 - an end that breaks off may read as anything
+        return None
     if summary is None or summary.statistics is None:
         return None
     found = summary.statistics
@@ -241,46 +276,30 @@ def _from_summary(stream: BinaryIO) -> FileContent | None:
     )
 
 
-def _walk(path: Path, stream: BinaryIO, size: int, bar: tqdm) -> FileContent:
+def _walk(path: Path, stream: BinaryIO, size: int, bar: tqdm[NoReturn]) -> FileContent:
     content = FileContent()
     magic = stream.read(len(MAGIC))
     if magic != MAGIC[: len(magic)]:
         raise MonoError(f"{path} does not begin like an mcap file", "a bag file of alpamayo-mono or rosbag2")
     if len(magic) < len(MAGIC):
         return content
-    for start, opcode, body, is_whole in _records(stream, size):
+    for record in records(stream, size):
         bar.update(stream.tell() - bar.n)
-        if not is_whole:
-            content.half_chunk = body
+        if not record.is_whole:
+            # A longer one is no chunk, but a damaged length.
+            is_half = record.opcode == Opcode.CHUNK and size - record.start - RECORD_HEAD.size <= HALF_CHUNK_BYTES
+            content.half_chunk = record.body if is_half else b""
             break
         try:
-            if opcode == Opcode.CHUNK:
-                content.add_chunk(start, body)
-            elif not content.add_record(start, opcode, body):
+            if record.opcode == Opcode.CHUNK:
+                content.add_chunk(record.start, record.body)
+            elif not content.add_record(record):
                 break
-        except Exception:
-            # Bytes that are no record fail in many ways inside the parser (struct, Unicode, zstd, checksum).
-            if opcode != Opcode.CHUNK:
+        except Exception:  # noqa: BLE001 - bytes that are no record fail in many ways (struct, Unicode, zstd, checksum)
+            if record.opcode != Opcode.CHUNK:
                 break
             content.damaged_chunks += 1
             content.newest = None  # the message index that follows belongs to no chunk of ours
             continue
-        content.end = stream.tell()
+        content.end = record.end
     return content
-
-
-def _records(stream: BinaryIO, size: int) -> Iterator[tuple[int, int, bytes, bool]]:
-    """(offset, opcode, body, is_whole) of the records from the stream's position on; only a torn chunk is not whole."""
-    while True:
-        start = stream.tell()
-        head = stream.read(RECORD_HEAD.size)
-        if len(head) < RECORD_HEAD.size:
-            return
-        opcode, length = RECORD_HEAD.unpack(head)
-        left = size - start - RECORD_HEAD.size
-        if length <= left:
-            yield start, opcode, stream.read(length), True
-            continue
-        if opcode == Opcode.CHUNK and left <= _HALF_CHUNK_BYTES:
-            yield start, opcode, stream.read(left), False
-        return

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collector.bags.metadata import METADATA_FILE
-from collector.bags.truncated import TornReader
+from collector.bags.truncated import TruncatedReader
 from collector.common.errors import MonoError
 from collector.geometry.poses import quaternion_yaw
 from collector.ros.images import FrameError, RawFrame, image_rows
-from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY
+from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY, Message
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
@@ -72,7 +72,7 @@ class BagReader:
             look here after reading.
     """
 
-    def __init__(self, path: Path, reader: AnyReader | TornReader, breaks_off: str = "") -> None:
+    def __init__(self, path: Path, reader: AnyReader | TruncatedReader, breaks_off: str = "") -> None:
         self.path, self._reader, self.breaks_off = path, reader, breaks_off
         self.topics: dict[str, str] = {c.topic: c.msgtype for c in reader.connections}
         self.counts: dict[str, int] = {}
@@ -117,12 +117,12 @@ class BagReader:
         )
         return name
 
-    def messages(self, topic: str) -> Iterator[tuple[int, Any]]:
+    def messages(self, topic: str) -> Iterator[tuple[int, Message | None]]:
         """(received_ns, message) of one topic in order of arrival; undecodable messages come as None."""
         for _, received_ns, message in self.messages_of([topic]):
             yield received_ns, message
 
-    def messages_of(self, topics: Sequence[str]) -> Iterator[tuple[str, int, Any]]:
+    def messages_of(self, topics: Sequence[str]) -> Iterator[tuple[str, int, Message | None]]:
         """(topic, received_ns, message) of several topics in one pass; those the bag lacks are left out."""
         for topic, received_ns, raw in self._raw(topics):
             yield topic, received_ns, self._decoded(raw, self.topics[topic])
@@ -157,19 +157,18 @@ class BagReader:
             for connection, received_ns, raw in self._reader.messages(connections):
                 # A damaged record may claim a time beyond what int64 holds.
                 yield connection.topic, min(received_ns, _LATEST_NS), raw
-        except Exception as error:
-            # rosbags raises many kinds on a torn file (struct, zstd, its own): all mean that here the reading ends.
+        except Exception as error:  # noqa: BLE001
+            # rosbags raises many kinds on a damaged file (struct, zstd, its own): all mean that here the reading ends.
             self.breaks_off = f"{type(error).__name__}: {error}"
 
-    def _decoded(self, raw: bytes, type_name: str) -> Any:
+    def _decoded(self, raw: bytes, type_name: str) -> Message | None:
         store = typestore()
         try:
             # Our own definition first: the bag's embedded one may be damaged as well.
             if type_name in store.fielddefs:
                 return store.deserialize_cdr(raw, type_name)
             return self._reader.deserialize(raw, type_name)
-        except Exception:
-            # A mutated message may fail anywhere inside the decoder; the caller counts it.
+        except Exception:  # noqa: BLE001 - a damaged message may fail anywhere inside the decoder; the caller counts it
             return None
 
 
@@ -188,13 +187,13 @@ def open_bag(path: Path | str) -> Iterator[BagReader]:
     place = Path(path)
     if not place.exists():
         raise MonoError(f"no bag at {place}", "a bag folder or an .mcap or .db3 file", "check the path")
-    reader: AnyReader | TornReader
+    reader: AnyReader | TruncatedReader
     breaks_off = ""
     try:
         reader = AnyReader([place], default_typestore=typestore())
         reader.open()
     except Exception as error:
-        reader = TornReader(place)
+        reader = TruncatedReader(place)
         if not reader.connections:
             raise MonoError(
                 f"{place} cannot be opened as a bag, and no message can be read from it: {error}",
@@ -210,13 +209,13 @@ def open_bag(path: Path | str) -> Iterator[BagReader]:
         reader.close()
 
 
-def header_stamp_ns(message: Any) -> int:
+def header_stamp_ns(message: Message) -> int:
     """``header.stamp`` (or a bare ``stamp``) of a message in nanoseconds."""
     stamp = message.header.stamp if hasattr(message, "header") else message.stamp
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
-def odometry_row(received_ns: int, message: Any) -> OdometryRow:
+def odometry_row(received_ns: int, message: Message) -> OdometryRow:
     """The row of a message of one of POSE_TYPES; those without a twist have no speed (NaN)."""
     pose = message.pose if hasattr(message.pose, "position") else message.pose.pose
     place, q = pose.position, pose.orientation

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Annotated
 
 import tyro
 
+from collector.bags.mcap_records import reading_order
 from collector.bags.metadata import METADATA_FILE, RESERVE_FILE, StoredTopic, write_metadata
 from collector.bags.repair import Repair, repair_mcap
 from collector.common.errors import MonoError
@@ -45,7 +45,7 @@ def recover_bag(place: Path, show_progress: bool = False) -> list[Repair]:
     """
     if not place.exists():
         raise MonoError(f"no bag at {place}", "a bag folder or an .mcap file", "check the path")
-    files = [place] if place.is_file() else sorted(place.glob("*.mcap"), key=_reading_order)
+    files = [place] if place.is_file() else reading_order(place)
     if not files:
         raise MonoError(f"{place} holds no .mcap file", "a folder that a recording left", "check the path")
     for path in files:
@@ -132,8 +132,3 @@ def _topics_of(repairs: Sequence[Repair]) -> list[StoredTopic]:
         for topic in repair.topics:
             topics.setdefault(topic.name, topic)
     return list(topics.values())
-
-
-def _reading_order(path: Path) -> list[tuple[int, str]]:
-    """bag_2.mcap comes before bag_10.mcap."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name) if part]

@@ -11,18 +11,18 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from mcap.data_stream import RecordBuilder
 from mcap.opcode import Opcode
-from mcap.records import Chunk, DataEnd, Footer, Header, MessageIndex, Statistics, SummaryOffset
+from mcap.records import Chunk, DataEnd, Footer, Header, McapRecord, MessageIndex, Statistics, SummaryOffset
 
-from collector.bags.mcap_records import MAGIC, RECORD_HEAD, FileContent, read_chunk, read_contents
+from collector.bags.mcap_records import CHUNK_HEAD, MAGIC, RECORD_HEAD, FileContent, read_chunk, read_contents
 from collector.bags.metadata import StoredFile, StoredTopic
 
-_CHUNK = struct.Struct("<QQQII")  # first and last time, size, checksum, length of the compression's name
 _COPY_BYTES = 2**20
 
 
@@ -65,7 +65,7 @@ def repair_mcap(path: Path, keep_aside: bool = True, show_progress: bool = False
     """
     content = read_contents(path, show_progress)
     if content.is_finished:
-        return Repair(content.stored_file(path.name), content.stored_topics(), True)
+        return Repair(content.stored_file(path.name), content.stored_topics(), was_finished=True)
     _drop_incomplete_index(content)
     size = path.stat().st_size
     aside = _set_aside(path, content.end) if keep_aside and size > content.end else None
@@ -74,9 +74,7 @@ def repair_mcap(path: Path, keep_aside: bool = True, show_progress: bool = False
         stream.truncate(content.end)
         stream.seek(content.end)
         if not content.end:
-            builder = RecordBuilder()
-            Header("ros2", "alpamayo_mono").write(builder)
-            stream.write(MAGIC + builder.end())
+            stream.write(MAGIC + _bytes_of(Header("ros2", "alpamayo_mono")))
         _write_newest_index(stream, content)
         salvaged = _write_salvage(stream, content)
         stream.write(_summary(content, stream.tell()))
@@ -120,38 +118,37 @@ def _set_aside(path: Path, end: int) -> Path:
 def _write_newest_index(stream: BinaryIO, content: FileContent) -> None:
     if content.newest is None:
         return
-    index, builder, start = content.chunks[-1], RecordBuilder(), stream.tell()
+    index = content.chunks[-1]
     for channel_id, rows in content.newest.messages.items():
-        index.message_index_offsets[channel_id] = start + builder.count
-        MessageIndex(channel_id, rows).write(builder)
-    index.message_index_length = builder.count
-    stream.write(builder.end())
+        index.message_index_offsets[channel_id] = stream.tell()
+        index.message_index_length += stream.write(_bytes_of(MessageIndex(channel_id, rows)))
     content.newest = None
 
 
 def _write_salvage(stream: BinaryIO, content: FileContent) -> int:
     """Write the whole messages of a half chunk as a chunk of their own; returns how many there were."""
     half = content.half_chunk
-    if len(half) < _CHUNK.size or _CHUNK.unpack_from(half)[-1]:
+    if len(half) < CHUNK_HEAD.size or CHUNK_HEAD.unpack_from(half)[-1]:
         return 0  # half a compressed block yields nothing
     try:
-        found = read_chunk(half[_CHUNK.size + 8 :])
-    except Exception:
-        return 0  # pages that never reached the disk read as anything
+        found = read_chunk(half[CHUNK_HEAD.size + 8 :])
+    except Exception:  # noqa: BLE001 - pages that never reached the disk read as anything
+        return 0
     times = [log_time_ns for rows in found.messages.values() for log_time_ns, _ in rows]
     if not times:
         return 0
-    data = half[_CHUNK.size + 8 :][: found.end]
-    builder, start = RecordBuilder(), stream.tell()
-    Chunk(
-        compression="",
-        data=data,
-        message_end_time=max(times),
-        message_start_time=min(times),
-        uncompressed_crc=zlib.crc32(data),
-        uncompressed_size=len(data),
-    ).write(builder)
-    record = builder.end()
+    data = half[CHUNK_HEAD.size + 8 :][: found.end]
+    start = stream.tell()
+    record = _bytes_of(
+        Chunk(
+            compression="",
+            data=data,
+            message_end_time=max(times),
+            message_start_time=min(times),
+            uncompressed_crc=zlib.crc32(data),
+            uncompressed_size=len(data),
+        )
+    )
     stream.write(record)
     content.add_chunk(start, record[RECORD_HEAD.size :])
     _write_newest_index(stream, content)
@@ -160,9 +157,7 @@ def _write_salvage(stream: BinaryIO, content: FileContent) -> int:
 
 def _summary(content: FileContent, at: int) -> bytes:
     """Everything behind the data section, for a file whose data ends at byte ``at``."""
-    data_end, builder = RecordBuilder(), RecordBuilder()
-    DataEnd(0).write(data_end)
-    before = data_end.end()
+    before, summary = _bytes_of(DataEnd(0)), b""
     start = at + len(before)
     statistics = Statistics(
         attachment_count=len(content.attachments),
@@ -175,7 +170,7 @@ def _summary(content: FileContent, at: int) -> bytes:
         metadata_count=len(content.metadata),
         schema_count=len(content.schemas),
     )
-    groups = (
+    groups: tuple[tuple[Opcode, Sequence[McapRecord]], ...] = (
         (Opcode.SCHEMA, list(content.schemas.values())),
         (Opcode.CHANNEL, list(content.channels.values())),
         (Opcode.STATISTICS, [statistics]),
@@ -185,16 +180,19 @@ def _summary(content: FileContent, at: int) -> bytes:
     )
     offsets = []
     for opcode, records in groups:
-        group_start = builder.count
-        for record in records:
-            record.write(builder)
+        group = b"".join(map(_bytes_of, records))
         if records:
-            offsets.append(SummaryOffset(opcode, start + group_start, builder.count - group_start))
-    offset_start = start + builder.count
-    for offset in offsets:
-        offset.write(builder)
-    summary = builder.end()
+            offsets.append(SummaryOffset(opcode, start + len(summary), len(group)))
+        summary += group
+    offset_start = start + len(summary)
+    summary += b"".join(map(_bytes_of, offsets))
     # The footer's checksum covers the summary and the footer up to the checksum itself.
     begun = struct.pack("<BQQQ", Opcode.FOOTER, 20, start, offset_start)
-    Footer(start, offset_start, zlib.crc32(begun, zlib.crc32(summary))).write(builder)
-    return before + summary + builder.end() + MAGIC
+    footer = _bytes_of(Footer(start, offset_start, zlib.crc32(begun, zlib.crc32(summary))))
+    return before + summary + footer + MAGIC
+
+
+def _bytes_of(record: McapRecord) -> bytes:
+    builder = RecordBuilder()
+    record.write(builder)
+    return bytes(builder.end())  # type: ignore[no-untyped-call]  # mcap leaves it untyped

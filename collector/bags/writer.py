@@ -13,9 +13,9 @@ import os
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -86,23 +86,14 @@ class BagWriter:
     ) -> None:
         self.folder = Path(folder)
         store = typestore()
-        unknown = sorted({topic.type for topic in topics} - set(store.fielddefs))
-        if unknown:
-            raise MonoError(
-                f"no definition of {', '.join(unknown)}",
-                "a type of ROS 2 Humble or of collector/msg",
-                "add its .msg text to collector/msg/<package>/msg",
-            )
+        if unknown := sorted({topic.type for topic in topics} - set(store.fielddefs)):
+            known, do = "a type of ROS 2 Humble or of collector/msg", "add its .msg text to collector/msg/<package>/msg"
+            raise MonoError(f"no definition of {', '.join(unknown)}", known, do)
         if self.folder.exists():
             raise MonoError(f"{self.folder} exists", "a bag folder to create", "choose another name")
-        self._topics = tuple(
-            StoredTopic(topic.name, topic.type, "cdr", qos_text(topic), store.hash_rihs01(topic.type))
-            for topic in topics
-        )
-        self._definitions = {
-            name: store.generate_msgdef(name, ros_version=2)[0]
-            for name in dict.fromkeys(topic.type for topic in topics)
-        }
+        self._topics = tuple(StoredTopic(t.name, t.type, "cdr", qos_text(t), store.hash_rihs01(t.type)) for t in topics)
+        types = dict.fromkeys(topic.type for topic in topics)
+        self._definitions = {name: store.generate_msgdef(name, ros_version=2)[0] for name in types}
         self._split_bytes, self._split_ns = split_bytes, split_ns
         self._files: list[StoredFile] = []
         self._is_broken = self._is_closed = False
@@ -148,11 +139,9 @@ class BagWriter:
         if self._is_full(received_ns):
             self._finish_file()
             self._open_file()
-        try:
+        with self._noting_failure():
+            # mcap writes whatever has a length.
             self._writer.add_message(self._channels[topic_name], received_ns, cdr, received_ns)  # type: ignore[arg-type]
-        except OSError:
-            self._is_broken = True
-            raise
         self._bytes += len(cdr) + _RECORD_BYTES
         if not self._counts:
             self._start_ns = self._end_ns = received_ns
@@ -168,15 +157,12 @@ class BagWriter:
         now_s = time.monotonic()
         if now_s < self._flushed_s + FLUSH_S:
             return
-        try:
-            self._writer.flush()
+        with self._noting_failure():
+            self._flush()
             self._look_at_syncs()
             if not self._syncs and now_s >= self._synced_s + SYNC_S:
                 self._sync_later(self._stream)
                 self._synced_s = now_s
-        except OSError:
-            self._is_broken = True
-            raise
         self._flushed_s = now_s
 
     def close(self) -> None:
@@ -206,20 +192,29 @@ class BagWriter:
         if failure is not None:
             raise failure
 
+    @contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        """After an OSError the file is to be mended when the bag is closed."""
+        try:
+            yield
+        except OSError:
+            self._is_broken = True
+            raise
+
+    def _flush(self) -> None:
+        self._writer.flush()  # type: ignore[no-untyped-call]  # mcap leaves it untyped
+
     def _is_full(self, received_ns: int) -> bool:
-        if not self._counts:
-            return False
-        return bool(
-            (self._split_bytes and self._bytes >= self._split_bytes)
-            or (self._split_ns and received_ns - self._start_ns >= self._split_ns)
-        )
+        is_large = 0 < self._split_bytes <= self._bytes
+        is_long = 0 < self._split_ns <= received_ns - self._start_ns
+        return bool(self._counts) and (is_large or is_long)
 
     def _open_file(self) -> None:
         self._path = self.folder / f"{self.folder.name}_{len(self._files)}.mcap"
         self._counts = Counter()
         self._bytes = self._start_ns = self._end_ns = 0
         self._flushed_s = self._synced_s = time.monotonic()
-        try:
+        with self._noting_failure():
             self._stream = create_file(self._path)
             with suppress(OSError):  # not every file system has locks
                 fcntl.flock(self._stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -227,32 +222,23 @@ class BagWriter:
             self._writer = Writer(self._stream, chunk_size=_CHUNK_BYTES, compression=CompressionType.NONE)
             self._writer.start("ros2", "alpamayo_mono")
             self._channels = self._declare(self._writer)
-            self._writer.flush()
+            self._flush()
             _sync_folder(self.folder)
-        except OSError:
-            self._is_broken = True
-            raise
 
     def _declare(self, writer: Writer) -> dict[str, int]:
-        schemas = {
-            name: writer.register_schema(name, "ros2msg", text.encode()) for name, text in self._definitions.items()
-        }
-        return {
-            topic.name: writer.register_channel(
-                topic.name, topic.encoding, schemas[topic.type], {QOS_KEY: topic.qos, TYPE_HASH_KEY: topic.type_hash}
-            )
-            for topic in self._topics
-        }
+        schemas = {n: writer.register_schema(n, "ros2msg", text.encode()) for n, text in self._definitions.items()}
+        channels = {}
+        for topic in self._topics:
+            about = {QOS_KEY: topic.qos, TYPE_HASH_KEY: topic.type_hash}
+            channels[topic.name] = writer.register_channel(topic.name, topic.encoding, schemas[topic.type], about)
+        return channels
 
     def _finish_file(self, is_last: bool = False) -> None:
-        try:
-            self._writer.finish()
+        with self._noting_failure():
+            self._writer.finish()  # type: ignore[no-untyped-call]  # mcap leaves it untyped
             self._stream.flush()
             self._sync_later(self._stream, and_close=True)
             self._look_at_syncs(wait=is_last)
-        except OSError:
-            self._is_broken = True
-            raise
         self._files.append(StoredFile(self._path.name, dict(self._counts), self._start_ns, self._end_ns))
 
     def _sync_later(self, stream: BinaryIO, and_close: bool = False) -> None:

@@ -1,7 +1,7 @@
-"""``alpamayo-mono calibrate``: the camera's lag against the pose and its pitch, from a recorded bag.
+"""``alpamayo-mono calibrate``: the camera's time offset against the pose and its pitch, from a recorded bag.
 
-The image's rotation from frame to frame is laid over the odometry's, at the lag where they correlate best; the pitch is
-read off the vanishing point of the flow on straights. What the bag cannot tell is not written.
+The image's rotation from frame to frame is laid over the odometry's, at the time offset where they correlate best; the
+pitch is read off the vanishing point of the flow on straights. What the bag cannot tell is not written.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from typing import Annotated
 import tyro
 
 from collector.bags.reader import open_bag
-from collector.calibration.findings import Findings
-from collector.calibration.fit import FitLimits, LagFit, PitchFit, fit_lag, fit_pitch
+from collector.calibration.fit import FitLimits, PitchFit, TimeOffsetFit, fit_pitch, fit_time_offset
 from collector.calibration.model import DEFINITION, Calibration, describe, write_calibration
-from collector.calibration.pairs import RUN_FRAMES, read_pairs
+from collector.calibration.pairs import RUN_FRAMES, Findings, read_pairs
 from collector.common.errors import MonoError, require
 from collector.common.run_folder import command_line, hash_path
 from collector.pose_tracks.recording import require_odometry
@@ -30,7 +29,7 @@ CALIBRATION_FILE, PLOT_FILE = "calibration.yaml", "calibration.png"
 
 @dataclass(frozen=True)
 class CalibrateConfig:
-    """Estimate the camera's time lag and pitch from a recorded bag; see the plot before you trust it.
+    """Estimate the camera's time offset and pitch from a recorded bag; see the plot before you trust it.
 
     Attributes:
         bag: bag folder (metadata.yaml inside) or single .mcap / .db3 file.
@@ -63,10 +62,10 @@ class CalibrateConfig:
 
 
 def calibrate_bag(config: CalibrateConfig, show_progress: bool = True) -> Findings:
-    """Estimate lag and pitch from a bag.
+    """Estimate time offset and pitch from a bag.
 
     Raises:
-        MonoError: no such bag, or it lacks camera or odometry; or it can tell neither lag nor pitch.
+        MonoError: no such bag, or it lacks camera or odometry; or it can tell neither time offset nor pitch.
     """
     limits = config.limits
     with open_bag(config.bag) as bag:
@@ -85,7 +84,7 @@ def calibrate_bag(config: CalibrateConfig, show_progress: bool = True) -> Findin
             show_progress,
         )
     refused: list[str] = []
-    lag: LagFit | None = None
+    offset: TimeOffsetFit | None = None
     pitch: PitchFit | None = None
     try:
         straight = pairs.straight
@@ -94,28 +93,28 @@ def calibrate_bag(config: CalibrateConfig, show_progress: bool = True) -> Findin
         refused.append(str(error))
     try:
         turns = pairs.image_turn_rad(0.0 if pitch is None else pitch.pitch_rad)
-        lag = fit_lag(pairs.start_ns, pairs.seconds, turns, pairs.odometry_turn_rad, limits)
+        offset = fit_time_offset(pairs.start_ns, pairs.seconds, turns, pairs.odometry_turn_rad, limits)
     except MonoError as error:
         refused.append(str(error))
-    if pitch is None and lag is None:
+    if pitch is None and offset is None:
         passed = ", ".join(f"{why}: {count}" for why, count in sorted(pairs.passed_over.items()))
         raise MonoError(" ".join(refused) + f" Of {pairs.frames} frames passed over: {passed or 'none'}")
     calibration = Calibration(
         DEFINITION,
-        lag_s=None if lag is None else round(lag.lag_s, 5),
-        lag_sd_s=None if lag is None else round(lag.sd_s, 5),
+        lag_s=None if offset is None else round(offset.offset_s, 5),
+        lag_sd_s=None if offset is None else round(offset.sd_s, 5),
         pitch_rad=None if pitch is None else round(pitch.pitch_rad, 5),
         pitch_sd_rad=None if pitch is None else round(pitch.sd_rad, 5),
-        correlation=None if lag is None else round(lag.correlation, 4),
-        turn_ratio=None if lag is None else round(lag.ratio, 4),
-        lag_pairs=0 if lag is None else lag.pairs,
+        correlation=None if offset is None else round(offset.correlation, 4),
+        turn_ratio=None if offset is None else round(offset.ratio, 4),
+        lag_pairs=0 if offset is None else offset.pairs,
         pitch_pairs=0 if pitch is None else len(pitch.pitches_rad),
         frames=pairs.frames,
         intrinsics=pairs.intrinsics,
         bag=Path(config.bag).resolve().name,
         bag_sha256=hash_path(config.bag) or "",
     )
-    return Findings(calibration, pairs, lag, pitch, tuple(refused))
+    return Findings(calibration, pairs, offset, pitch, tuple(refused))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

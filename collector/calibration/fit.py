@@ -1,7 +1,7 @@
-"""From how the camera moved and how the kart moved to the camera's lag and pitch, or a reason why they cannot be told.
+"""From how the camera and the kart moved to the camera's time offset and pitch, or why they cannot be told.
 
 Both answers carry a standard error: from a bootstrap over blocks of the drive, since neighbouring frames err alike, and
-from what the method itself was off by on simulated drives of known lag and pitch, which no bootstrap sees.
+from what the method itself was off by on simulated drives of known time offset and pitch, which no bootstrap sees.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from collector.common.errors import MonoError
 
 FloatArray = NDArray[np.float64]
 
-LAG_STEP_S = 0.004
+OFFSET_STEP_S = 0.004
 BLOCK_NS = 2_000_000_000
 # A straight, or five seconds of a long one, counts as one look at the pitch.
 _STRETCH_GAP_NS, _STRETCH_NS = 1_000_000_000, 5_000_000_000
 _DRAWS = 300
-# Ten drives of 45 s on ten courses: the lag came out 1.2 ms too long on average, the pitch 0.07 degrees too low (the
-# vanishing point is drawn towards the features, and most of them lie on the road).
-_METHOD_LAG_SD_S, _METHOD_PITCH_SD_RAD = 0.0012, 0.0012
-_PEAK_REACH = 8  # steps of lag on either side of the peak through which its parabola is laid
+# Ten drives of 45 s on ten courses: the time offset came out 1.2 ms too long on average, the pitch 0.07 degrees too low
+# (the vanishing point is drawn towards the features, and most of them lie on the road).
+_METHOD_OFFSET_SD_S, _METHOD_PITCH_SD_RAD = 0.0012, 0.0012
+_PEAK_REACH = 8  # steps of time offset on either side of the peak through which its parabola is laid
 _OUTLIERS_MADS = 5.0
 _LEAST_OUTLIER_RAD = 0.01
 
@@ -35,22 +35,22 @@ class FitLimits:
     """When a bag tells enough.
 
     Attributes:
-        max_lag_s: lags searched on both sides of zero.
-        min_turn_pairs: pairs of frames the lag needs.
+        max_offset_s: offsets searched on both sides of zero.
+        min_turn_pairs: pairs of frames the time offset needs.
         min_yaw_rate_radps: root mean square of the yaw rate below which a drive holds no turns.
-        min_correlation: of image and odometry turns at the best lag.
-        max_lag_sd_s: a less certain lag is refused.
+        min_correlation: of image and odometry turns at the best time offset.
+        max_offset_sd_s: a less certain time offset is refused.
         max_ratio_error: how far image turns over odometry turns may be from 1 (a wrong focal length).
         straight_yaw_rate_radps: a straight turns more slowly than this over a second.
         min_straight_pairs: pairs of frames on straights the pitch needs.
         max_pitch_sd_rad: a less certain pitch is refused.
     """
 
-    max_lag_s: float = 0.4
+    max_offset_s: float = 0.4
     min_turn_pairs: int = 100
     min_yaw_rate_radps: float = 0.08
     min_correlation: float = 0.6
-    max_lag_sd_s: float = 0.01
+    max_offset_sd_s: float = 0.01
     max_ratio_error: float = 0.3
     straight_yaw_rate_radps: float = 0.15
     min_straight_pairs: int = 30
@@ -58,24 +58,24 @@ class FitLimits:
 
 
 @dataclass(frozen=True)
-class LagFit:
-    """The lag of best correlation.
+class TimeOffsetFit:
+    """The time offset of best correlation.
 
     Attributes:
-        lag_s, sd_s: the lag (positive: pictures show the past) and its standard error.
+        offset_s, sd_s: the time offset (positive: pictures show the past) and its standard error.
         correlation: at the peak.
-        ratio: image turns over odometry turns at the lag.
+        ratio: image turns over odometry turns at the time offset.
         pairs: frame pairs used.
-        lags_s, correlations: (L,) the curve whose peak it is.
+        offsets_s, correlations: (L,) the curve whose peak it is.
         used: (N,) which of the pairs given were used; the rest are outliers.
     """
 
-    lag_s: float
+    offset_s: float
     sd_s: float
     correlation: float
     ratio: float
     pairs: int
-    lags_s: FloatArray
+    offsets_s: FloatArray
     correlations: FloatArray
     used: NDArray[np.bool_]
 
@@ -89,65 +89,65 @@ class PitchFit:
     pitches_rad: FloatArray
 
 
-def lag_grid(limits: FitLimits) -> FloatArray:
-    """The lags tried, (L,) seconds."""
-    count = round(limits.max_lag_s / LAG_STEP_S)
-    return np.asarray(LAG_STEP_S * np.arange(-count, count + 1), np.float64)
+def offset_grid(limits: FitLimits) -> FloatArray:
+    """The offsets tried, (L,) seconds."""
+    count = round(limits.max_offset_s / OFFSET_STEP_S)
+    return np.asarray(OFFSET_STEP_S * np.arange(-count, count + 1), np.float64)
 
 
-def fit_lag(
+def fit_time_offset(
     start_ns: NDArray[np.int64],
     seconds: FloatArray,
     image_turn_rad: FloatArray,
     odometry_turn_rad: FloatArray,
     limits: FitLimits,
-) -> LagFit:
-    """The lag at which the kart's turns fit the camera's.
+) -> TimeOffsetFit:
+    """The time offset at which the kart's turns fit the camera's.
 
     Args:
         start_ns: (N,) stamp of the first frame of each pair, for the blocks.
         seconds: (N,) between the frames.
         image_turn_rad: (N,) how far the camera turned left from frame to frame.
-        odometry_turn_rad: (N, L) how far the kart turned between the two stamps minus each lag of :func:`lag_grid`.
+        odometry_turn_rad: (N, L) how far the kart turned between the two stamps minus each of :func:`offset_grid`.
         limits: when to refuse.
 
     Raises:
         MonoError: too few pairs, no turns, no clear peak, or a turn ratio that contradicts the focal length.
     """
-    lags = lag_grid(limits)
+    offsets = offset_grid(limits)
     if len(start_ns) < limits.min_turn_pairs:
         raise MonoError(
-            f"the lag cannot be told: {len(start_ns)} pairs of frames show the camera's motion",
+            f"the time offset cannot be told: {len(start_ns)} pairs of frames show the camera's motion",
             f"at least {limits.min_turn_pairs}",
             "record a minute of driving with turns, poses included",
         )
-    middle = odometry_turn_rad[:, len(lags) // 2]
+    middle = odometry_turn_rad[:, len(offsets) // 2]
     yaw_rate = float(np.sqrt(np.mean((middle / seconds) ** 2)))
     if yaw_rate < limits.min_yaw_rate_radps:
         raise MonoError(
-            f"the lag cannot be told: the kart hardly turns (root mean square {yaw_rate:.3f} rad/s)",
+            f"the time offset cannot be told: the kart hardly turns (root mean square {yaw_rate:.3f} rad/s)",
             f"at least {limits.min_yaw_rate_radps} rad/s",
             "record a drive through curves",
         )
     used = np.ones(len(start_ns), bool)
-    for _ in range(2):  # the second time without the pairs that no lag explains
+    for _ in range(2):  # the second time without the pairs that no time offset explains
         sums = _block_sums(start_ns[used], image_turn_rad[used], odometry_turn_rad[used])
         curve = _correlation(sums.sum(axis=0))
         best = int(np.argmax(curve))
         ratio, offset = np.polyfit(odometry_turn_rad[used, best], image_turn_rad[used], 1)
         rest = np.abs(image_turn_rad - ratio * odometry_turn_rad[:, best] - offset)
         used = rest <= max(_LEAST_OUTLIER_RAD, _OUTLIERS_MADS * 1.4826 * float(np.median(rest)))
-    lag_s, peak = peak_of(lags, curve)
+    offset_s, peak = peak_of(offsets, curve)
     rng = np.random.default_rng(0)
     picks = rng.multinomial(len(sums), np.full(len(sums), 1.0 / len(sums)), _DRAWS)
-    drawn = [peak_of(lags, _correlation(np.tensordot(pick, sums, 1)))[0] for pick in picks]
-    sd_s = _spread(drawn, len(sums), _METHOD_LAG_SD_S)
-    at_edge = not _PEAK_REACH <= best < len(lags) - _PEAK_REACH
-    if at_edge or peak < limits.min_correlation or sd_s > limits.max_lag_sd_s:
+    drawn = [peak_of(offsets, _correlation(np.tensordot(pick, sums, 1)))[0] for pick in picks]
+    sd_s = _spread(drawn, len(sums), _METHOD_OFFSET_SD_S)
+    at_edge = not _PEAK_REACH <= best < len(offsets) - _PEAK_REACH
+    if at_edge or peak < limits.min_correlation or sd_s > limits.max_offset_sd_s:
         raise MonoError(
-            f"the lag cannot be told: turns seen and turns driven correlate by {peak:.2f} at best, at {lag_s:.3f} s "
-            f"(+- {sd_s:.3f} s, searched to +-{limits.max_lag_s:g} s)",
-            f"a peak of at least {limits.min_correlation:g} within the range, certain to {limits.max_lag_sd_s:g} s",
+            f"the time offset cannot be told: turns seen and turns driven correlate by {peak:.2f} at best, "
+            f"at {offset_s:.3f} s (+- {sd_s:.3f} s, searched to +-{limits.max_offset_s:g} s)",
+            f"a peak of at least {limits.min_correlation:g} within the range, certain to {limits.max_offset_sd_s:g} s",
             "record longer, through more curves, in daylight; check that poses and frames are of the same drive",
         )
     if abs(ratio - 1.0) > limits.max_ratio_error:
@@ -156,7 +156,7 @@ def fit_lag(
             f"a ratio within {limits.max_ratio_error:g} of 1",
             "give the camera's field of view with --hfov-deg",
         )
-    return LagFit(lag_s, sd_s, peak, float(ratio), int(used.sum()), lags, curve, used)
+    return TimeOffsetFit(offset_s, sd_s, peak, float(ratio), int(used.sum()), offsets, curve, used)
 
 
 def fit_pitch(start_ns: NDArray[np.int64], pitches_rad: FloatArray, limits: FitLimits) -> PitchFit:
@@ -210,15 +210,15 @@ def _spread(drawn: Sequence[Any], blocks: int, of_method: float) -> float:
     return float(np.hypot(np.std(drawn) * np.sqrt(blocks / max(1, blocks - 1)), of_method))
 
 
-def peak_of(lags_s: FloatArray, curve: FloatArray) -> tuple[float, float]:
+def peak_of(offsets_s: FloatArray, curve: FloatArray) -> tuple[float, float]:
     """Place and height of a curve's maximum, finer than its grid: the vertex of a parabola through its neighbours."""
     best = int(np.argmax(curve))
     near = slice(max(0, best - _PEAK_REACH), best + _PEAK_REACH + 1)
-    a, b, c = np.polyfit(lags_s[near] - lags_s[best], curve[near], 2)
-    reach_s = _PEAK_REACH * LAG_STEP_S
+    a, b, c = np.polyfit(offsets_s[near] - offsets_s[best], curve[near], 2)
+    reach_s = _PEAK_REACH * OFFSET_STEP_S
     if a >= 0.0 or abs(b) > 2.0 * -a * reach_s:
-        return float(lags_s[best]), float(curve[best])
-    return float(lags_s[best] - b / (2.0 * a)), float(c - b * b / (4.0 * a))
+        return float(offsets_s[best]), float(curve[best])
+    return float(offsets_s[best] - b / (2.0 * a)), float(c - b * b / (4.0 * a))
 
 
 def _block_sums(start_ns: NDArray[np.int64], x: FloatArray, y: FloatArray) -> FloatArray:

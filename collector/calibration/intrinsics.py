@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def read_intrinsics(bag: BagReader, image_topic: str, info_topic: str | None = N
     for topic in [info_topic] if info_topic is not None else beside:
         if bag.topics.get(topic) != INFO_TYPE or not bag.counts.get(topic):
             continue
-        for _, (_, message) in zip(range(_LOOKED_AT), bag.messages(topic)):
+        for _, message in islice(bag.messages(topic), _LOOKED_AT):
             if message is None or not is_camera_matrix(message.k) or min(message.width, message.height) < 8:
                 continue
             distortion = np.asarray(message.d, np.float64)
@@ -88,7 +89,7 @@ class DatasetCameras:
         return self.by_bag.get(bag, self.other).sized(width_px, height_px)
 
 
-def cameras_of(
+def cameras_of(  # noqa: C901 - a branch per source of a number
     manifest: Mapping[str, Any],
     pitch_deg: float | None = None,
     hfov_deg: float | None = None,
@@ -146,9 +147,9 @@ def cameras_of(
     return DatasetCameras(by_bag, base, sources)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))

@@ -2,8 +2,9 @@
 
 Definition 1, the only one so far:
 
-- ``lag_s``: a picture with header stamp t shows the world at t - lag_s; positive when it shows the past. The pose that
-  belongs to a picture is therefore the pose at t - lag_s, and a sample's t0 is that moment.
+- ``lag_s``, the camera's time offset: a picture with header stamp t shows the world at t - lag_s; positive when it
+  shows the past. The pose that belongs to a picture is therefore the pose at t - lag_s, and a sample's t0 is that
+  moment.
 - ``pitch_rad``: between the direction of travel on a straight and the optical axis; positive looks down (REP-103).
 """
 
@@ -104,13 +105,13 @@ def undistorted(hfov_deg: float, source: str, width_px: int, height_px: int) -> 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A camera's lag and pitch (see the module for their definition) and where they come from.
+    """A camera's time offset (``lag_s``) and pitch, as the module defines them, and where they come from.
 
     Attributes:
         definition: of what the numbers mean.
         lag_s, pitch_rad: None where the bag could not tell.
         lag_sd_s, pitch_sd_rad: their standard errors.
-        correlation: of image and odometry turns at this lag.
+        correlation: of image and odometry turns at this time offset.
         turn_ratio: how far the image turned against the odometry; off 1 when the focal length is wrong.
         lag_pairs, pitch_pairs: pairs of frames each rests on.
         frames: frames looked at.
@@ -146,8 +147,8 @@ class Calibration:
                 raise MonoError(f"a calibration with {name} = {value}", f"within {most:g} of zero", "calibrate again")
 
     @property
-    def required_lag_s(self) -> float:
-        """The lag, for who asks for nothing else.
+    def required_offset_s(self) -> float:
+        """The time offset, for who asks for nothing else.
 
         Raises:
             MonoError: it is not known.
@@ -159,8 +160,8 @@ class Calibration:
         return self.lag_s
 
     @property
-    def lag_ns(self) -> int:
-        """The lag in nanoseconds; 0 where it is not known, which leaves every picture at its header stamp."""
+    def offset_ns(self) -> int:
+        """The time offset in nanoseconds; 0 where it is not known, which leaves every picture at its header stamp."""
         return 0 if self.lag_s is None else round(self.lag_s * 1e9)
 
 
@@ -202,11 +203,11 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
 
 
 def describe(calibration: Calibration) -> str:
-    """Lag and pitch in a line for a terminal."""
+    """Time offset and pitch in a line for a terminal."""
     parts = []
     if calibration.lag_s is not None:
         spread = "" if calibration.lag_sd_s is None else f" +- {1e3 * calibration.lag_sd_s:.1f}"
-        parts.append(f"lag {1e3 * calibration.lag_s:.1f}{spread} ms")
+        parts.append(f"time offset {1e3 * calibration.lag_s:.1f}{spread} ms")
     if calibration.pitch_rad is not None:
         spread = "" if calibration.pitch_sd_rad is None else f" +- {math.degrees(calibration.pitch_sd_rad):.2f}"
         parts.append(f"pitch {math.degrees(calibration.pitch_rad):.2f}{spread} degrees")

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from collector.bags.reader import BagReader
 from collector.calibration.ego_motion import Motion, gray_image, motion_between
-from collector.calibration.fit import FitLimits, lag_grid
+from collector.calibration.fit import FitLimits, PitchFit, TimeOffsetFit, offset_grid
 from collector.calibration.intrinsics import read_intrinsics
-from collector.calibration.model import Intrinsics, intrinsics_of, undistorted
+from collector.calibration.model import Calibration, Intrinsics, intrinsics_of, undistorted
 from collector.common.errors import MonoError
 from collector.pose_tracks.tracks import NS, PoseTrack
 from collector.ros.images import FrameError, RawFrame
@@ -40,7 +40,7 @@ class Pairs:
         start_ns, end_ns: (N,) header stamps.
         rotations: (N, 3) of the scene in optical axes, radians.
         pitches_rad: (N,) how far the optical axis looks down from the direction of travel.
-        odometry_turn_rad: (N, L) how far the kart turned left between both stamps minus each lag.
+        odometry_turn_rad: (N, L) how far the kart turned left between both stamps minus each offset.
         straight: (N,) on a straight, by the odometry.
         shown: the frame on a straight with the most features and its motion, for the plot.
         frames: frames looked at.
@@ -70,6 +70,22 @@ class Pairs:
         return np.asarray(turn, np.float64)
 
 
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a bag told: the calibration, what it rests on, and why the rest could not be told.
+
+    Attributes:
+        offset, pitch: None where refused.
+        refused: a sentence per estimate that could not be made.
+    """
+
+    calibration: Calibration
+    pairs: Pairs
+    offset: TimeOffsetFit | None
+    pitch: PitchFit | None
+    refused: tuple[str, ...]
+
+
 def read_pairs(
     bag: BagReader,
     topic: str,
@@ -87,7 +103,7 @@ def read_pairs(
         bag: opened; topic: its camera; info_topic: its CameraInfo, by default the one beside the camera.
         hfov_deg: horizontal field of view in place of the CameraInfo.
         track: the kart's poses.
-        limits: the lags searched, and what a straight is.
+        limits: the offsets searched, and what a straight is.
         max_frames: frames to look at, in runs spread over the bag.
         min_speed_mps: slower moments are passed over.
         show_progress: with a bar.
@@ -95,7 +111,7 @@ def read_pairs(
     Raises:
         MonoError: intrinsics that are none, or not a single frame that can be decoded.
     """
-    kart = _KartMotion(track, lag_grid(limits))
+    kart = _KartMotion(track, offset_grid(limits))
     intrinsics: Intrinsics | None = None
     shown: tuple[Gray, Motion] | None = None
     last: tuple[RawFrame, Gray] | None = None
@@ -137,13 +153,13 @@ def read_pairs(
         raise MonoError(
             f"none of {seen} frames of {topic} in {bag.path} can be decoded", "JPEG, PNG or a raw image", "record again"
         )
-    starts, ends, rotations, pitches, turns, straight = zip(*rows) if rows else [()] * 6
+    starts, ends, rotations, pitches, turns, straight = zip(*rows, strict=True) if rows else [()] * 6
     return Pairs(
         np.array(starts, np.int64),
         np.array(ends, np.int64),
         np.array(rotations, np.float64).reshape(-1, 3),
         np.array(pitches, np.float64),
-        np.array(turns, np.float64).reshape(-1, len(kart.lags_ns)),
+        np.array(turns, np.float64).reshape(-1, len(kart.offsets_ns)),
         np.array(straight, bool),
         shown,
         seen,
@@ -196,7 +212,7 @@ def _intrinsics(
 
 @dataclass(frozen=True)
 class _Moved:
-    """The kart around a pair of frames: (L,) turns per lag, speed, and the faster of two half seconds' yaw rates."""
+    """The kart around a pair of frames: (L,) turns per offset, speed, the faster of two half seconds' yaw rates."""
 
     turns_rad: FloatArray
     speed_mps: float
@@ -206,10 +222,10 @@ class _Moved:
 class _KartMotion:
     """Looks up turns, speed and straightness in a pose track."""
 
-    def __init__(self, track: PoseTrack, lags_s: FloatArray) -> None:
+    def __init__(self, track: PoseTrack, offsets_s: FloatArray) -> None:
         self._track = track
-        self.lags_ns = np.round(lags_s * NS).astype(np.int64)
-        self._reach_ns = max(int(self.lags_ns[-1]), _HALF_WINDOW_NS)
+        self.offsets_ns = np.round(offsets_s * NS).astype(np.int64)
+        self._reach_ns = max(int(self.offsets_ns[-1]), _HALF_WINDOW_NS)
         self._yaws = [np.unwrap(piece.poses[:, 2]) for piece in track.pieces]
 
     def between(self, before: RawFrame, after: RawFrame) -> _Moved | None:
@@ -226,7 +242,7 @@ class _KartMotion:
         near = slice(*np.searchsorted(piece.stamps_ns, around).tolist())
         times = (piece.stamps_ns[near] - before.stamp_ns).astype(np.float64)
         step_ns = after.stamp_ns - before.stamp_ns
-        turns = np.interp(step_ns - self.lags_ns, times, yaws[near]) - np.interp(-self.lags_ns, times, yaws[near])
+        turns = np.interp(step_ns - self.offsets_ns, times, yaws[near]) - np.interp(-self.offsets_ns, times, yaws[near])
         window = step_ns / 2.0 + np.array([-_HALF_WINDOW_NS, 0.0, _HALF_WINDOW_NS])
         yaw = np.interp(window, times, yaws[near])
         x, y = (np.interp(window[[0, 2]], times, piece.poses[near, axis]) for axis in (0, 1))

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from collector.calibration.fit import LAG_STEP_S, LagFit, PitchFit
-from collector.calibration.pairs import Pairs
+from collector.calibration.fit import OFFSET_STEP_S, PitchFit, TimeOffsetFit
+from collector.calibration.pairs import Findings, Pairs
 from collector.common.plotting import families, is_shown, wrapped
 from collector.pose_tracks.tracks import NS
-
-if TYPE_CHECKING:
-    from collector.calibration.findings import Findings
 
 _EXCERPT_NS = 30 * NS
 _TITLE_COLUMNS = 120
@@ -24,17 +20,17 @@ _IMAGE_COLOUR, _ODOMETRY_COLOUR, _FOUND_COLOUR = "tab:blue", "tab:orange", "tab:
 
 
 def write_plot(path: Path, findings: Findings) -> None:
-    """Four panels as PNG: correlation over lag, yaw rates overlaid, flow and vanishing point, pitch of every pair."""
-    with matplotlib.rc_context({"font.family": families()}):  # for the name of the bag
+    """Four panels as PNG: correlation over time offset, yaw rates, flow and vanishing point, pitch of every pair."""
+    with mpl.rc_context({"font.family": families()}):  # for the name of the bag
         _figure(findings).savefig(path)
 
 
 def _figure(findings: Findings) -> Figure:
     figure = Figure(figsize=(13, 8), dpi=100, layout="constrained")
-    over_lag, rates, flow, pitches = figure.subplots(2, 2).flat
-    pairs, lag, pitch = findings.pairs, findings.lag, findings.pitch
-    _draw_correlation(over_lag, lag)
-    _draw_rates(rates, pairs, lag, 0.0 if pitch is None else pitch.pitch_rad)
+    over_offset, rates, flow, pitches = figure.subplots(2, 2).flat
+    pairs, offset, pitch = findings.pairs, findings.offset, findings.pitch
+    _draw_correlation(over_offset, offset)
+    _draw_rates(rates, pairs, offset, 0.0 if pitch is None else pitch.pitch_rad)
     _draw_flow(flow, pairs, pitch)
     _draw_pitches(pitches, pitch)
     bag = findings.calibration.bag
@@ -44,25 +40,32 @@ def _figure(findings: Findings) -> Figure:
     return figure
 
 
-def _draw_correlation(axes: Axes, lag: LagFit | None) -> None:
-    axes.set(xlabel="lag of the picture behind its stamp, ms", ylabel="correlation of turns")
-    if lag is None:
-        _say_refused(axes, "lag")
+def _draw_correlation(axes: Axes, offset: TimeOffsetFit | None) -> None:
+    axes.set(xlabel="time offset of the picture behind its stamp, ms", ylabel="correlation of turns")
+    if offset is None:
+        _say_refused(axes, "time offset")
         return
-    axes.plot(1e3 * lag.lags_s, lag.correlations, color=_IMAGE_COLOUR)
-    axes.axvline(1e3 * lag.lag_s, color=_FOUND_COLOUR)
-    axes.axvspan(1e3 * (lag.lag_s - 2 * lag.sd_s), 1e3 * (lag.lag_s + 2 * lag.sd_s), color=_FOUND_COLOUR, alpha=0.2)
+    axes.plot(1e3 * offset.offsets_s, offset.correlations, color=_IMAGE_COLOUR)
+    axes.axvline(1e3 * offset.offset_s, color=_FOUND_COLOUR)
+    axes.axvspan(
+        1e3 * (offset.offset_s - 2 * offset.sd_s),
+        1e3 * (offset.offset_s + 2 * offset.sd_s),
+        color=_FOUND_COLOUR,
+        alpha=0.2,
+    )
     axes.axvline(0.0, color="gray", linewidth=0.8, linestyle=":")
-    axes.set_title(f"lag {1e3 * lag.lag_s:.1f} +- {1e3 * lag.sd_s:.1f} ms, correlation {lag.correlation:.3f}")
+    axes.set_title(
+        f"time offset {1e3 * offset.offset_s:.1f} +- {1e3 * offset.sd_s:.1f} ms, correlation {offset.correlation:.3f}"
+    )
 
 
-def _draw_rates(axes: Axes, pairs: Pairs, lag: LagFit | None, pitch_rad: float) -> None:
-    """The half minute that turns most: rates from the image, and from the odometry at the lag found (or at none)."""
+def _draw_rates(axes: Axes, pairs: Pairs, offset: TimeOffsetFit | None, pitch_rad: float) -> None:
+    """The half minute that turns most: rates from the image, and from the odometry at the offset found (or at none)."""
     axes.set(xlabel="s", ylabel="yaw rate, rad/s (left positive)")
     if len(pairs.start_ns) == 0:
         return
     centre = pairs.odometry_turn_rad.shape[1] // 2
-    shift = 0 if lag is None else round(lag.lag_s / LAG_STEP_S)
+    shift = 0 if offset is None else round(offset.offset_s / OFFSET_STEP_S)
     image = pairs.image_turn_rad(pitch_rad) / pairs.seconds
     odometry = pairs.odometry_turn_rad[:, centre + shift] / pairs.seconds
     turned = np.concatenate([[0.0], np.cumsum(np.abs(odometry))])
@@ -73,12 +76,12 @@ def _draw_rates(axes: Axes, pairs: Pairs, lag: LagFit | None, pitch_rad: float) 
     seconds = (pairs.start_ns[part] - pairs.start_ns[part[0]]) / NS
     # No line across what was not looked at.
     joined = np.append(pairs.start_ns[part][1:] - pairs.end_ns[part][:-1] < NS, True)
-    label = "odometry" if lag is None else "odometry, at the lag"
+    label = "odometry" if offset is None else "odometry, at the time offset"
     axes.plot(seconds, np.where(joined, odometry[part], np.nan), color=_ODOMETRY_COLOUR, label=label)
     axes.plot(seconds, image[part], ".", markersize=3, color=_IMAGE_COLOUR, label="image")
     axes.legend(loc="upper right")
-    if lag is not None:
-        axes.set_title(f"{lag.pairs} pairs; the image turns {lag.ratio:.3f} times as far as the odometry")
+    if offset is not None:
+        axes.set_title(f"{offset.pairs} pairs; the image turns {offset.ratio:.3f} times as far as the odometry")
 
 
 def _draw_flow(axes: Axes, pairs: Pairs, pitch: PitchFit | None) -> None:

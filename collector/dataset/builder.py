@@ -41,7 +41,7 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
     """
     texts = load_texts(config.reasoning) if config.reasoning is not None else None
     calibration = read_calibration(config.calibration) if config.calibration is not None else None
-    lag_ns = 0 if calibration is None else calibration.lag_ns
+    lag_ns = 0 if calibration is None else calibration.offset_ns
     keep_freed_memory()
     names = bag_names(config.bags)
     refuse_repeated(config.bags)

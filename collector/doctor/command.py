@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from collector.common.errors import MonoError
+from collector.common.model_files import find_model
 from collector.common.run_folder import command_line, plain
 from collector.doctor.checks import examine
 from collector.doctor.config import DoctorConfig
@@ -22,7 +23,6 @@ from collector.doctor.machine import (
     ADAPTER_WEIGHTS,
     MODEL_FILES,
     MODEL_WEIGHTS,
-    find_model,
     lo_multicast,
     look_at_disk,
     look_at_folder,
@@ -122,6 +122,7 @@ def _dies_at_start() -> str:
             errors="replace",
             timeout=_START_S,
             stdin=subprocess.DEVNULL,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return f"a node did not start in {_START_S:.0f} s"

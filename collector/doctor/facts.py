@@ -17,7 +17,7 @@ from collector.recording.report import missing_messages
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One publisher or subscriber of a topic; reliability and durability as in ``stack.Topic``, empty if unknown."""
+    """One publisher or subscriber of a topic; reliability and durability as in ``topics.Topic``, empty if unknown."""
 
     node: str
     type: str
@@ -78,7 +78,7 @@ class RosFacts:
         listened_s: wall seconds of the window in which messages were counted.
         time_scale: clock seconds per wall second, None when fewer than two clock messages came.
         announced_scale: what the simulator says of itself, None without its status.
-        state: the simulator's last word on ``stack.AWSIM_STATE``.
+        state: the simulator's last word on ``topics.AWSIM_STATE``.
         frame: None without one.
         bad_poses: odometry messages with a number that is not finite.
         has_gnss, has_imu: whether anybody publishes the localisation's inputs; has_admin: AWSIM's own domain.

@@ -9,6 +9,7 @@ from collector.doctor.rows import Row, State
 from collector.ros.topics import CLOCK, FROM_SIMULATOR, ODOMETRY, TF_STATIC, Topic
 
 PAUSED = 0.01  # simulated seconds per second below which time stands still
+START_SIMULATOR = "start the simulator (row simulator)"
 SLOW = 0.5  # of the nominal rate; localisations often run at little more
 # Poses and mounts come from other nodes as well.
 SIMULATORS_OWN = tuple(topic for topic in FROM_SIMULATOR if topic not in (ODOMETRY, TF_STATIC))
@@ -27,7 +28,7 @@ def fits(offered: Endpoint, asked: Endpoint | Topic) -> bool:
     )
 
 
-def heard_row(
+def heard_row(  # noqa: C901, PLR0911 - one return for each thing that may be wrong, in the order of cause
     name: str, topic: Topic, ros: RosFacts, bad: State, absent: str, silent: str = "", slow: float = SLOW
 ) -> Row:
     """A topic's row, by the first thing that is wrong with it, since the rest follows from that.
@@ -49,22 +50,16 @@ def heard_row(
         return Row(name, state, found, cure, topic.name)
 
     if not facts.publishers:
-        return row(bad, "nobody publishes it", absent if has_simulator(ros) else "start the simulator (row simulator)")
+        return row(bad, "nobody publishes it", absent if has_simulator(ros) else START_SIMULATOR)
     if not right:
-        return row(
-            bad,
-            f"published as {types(facts.publishers)} by {nodes(facts.publishers)}, expected {topic.type}",
-            f"publish it as {topic.type}, or remap that publisher to another name",
-        )
+        found = f"published as {types(facts.publishers)} by {nodes(facts.publishers)}, expected {topic.type}"
+        return row(bad, found, f"publish it as {topic.type}, or remap that publisher to another name")
     if topic.type in ros.type_errors:
         return row(bad, f"{topic.type} cannot be used", "see the row messages")
     if not audible:
         offered, asked = _qos_words(right[0], topic)
-        return row(
-            bad,
-            f"{nodes(right)} offers it {offered}; who asks for {asked} hears nothing",
-            f"let {nodes(right)} publish it {asked}",
-        )
+        found = f"{nodes(right)} offers it {offered}; who asks for {asked} hears nothing"
+        return row(bad, found, f"let {nodes(right)} publish it {asked}")
     if not facts.received:
         expected = (topic.rate_hz or 0.0) * ros.listened_s * (1.0 if ros.time_scale is None else ros.time_scale)
         silence = f"published by {nodes(audible)}, but nothing came in {ros.listened_s:.1f} s"
@@ -75,18 +70,13 @@ def heard_row(
         return row(bad, silence, silent or absent)
     strange = [offer for offer in facts.publishers if offer not in audible]
     if strange:
-        return row(
-            "warning",
-            f"heard, but also published as {types(strange)}, {_qos(strange[0])}, by {nodes(strange)}",
-            f"stop {nodes(strange)}, or remap its topic",
-        )
+        found = f"heard, but also published as {types(strange)}, {_qos(strange[0])}, by {nodes(strange)}"
+        return row("warning", found, f"stop {nodes(strange)}, or remap its topic")
     if len(audible) > 1 and topic is not TF_STATIC:
         jumping = "; stamps jump back and forth between them" if facts.went_back else ""
-        return row(
-            bad if facts.went_back else "warning",
-            f"{len(audible)} publishers ({nodes(audible)}){jumping}",
-            "stop all but one (a node that was killed stays listed for up to 20 s)",
-        )
+        found = f"{len(audible)} publishers ({nodes(audible)}){jumping}"
+        cure = "stop all but one (a node that was killed stays listed for up to 20 s)"
+        return row(bad if facts.went_back else "warning", found, cure)
     found = f"{_rate(facts, topic)}, {_qos(audible[0])}, from {nodes(audible)}"
     if topic.rate_hz and facts.rate_hz is not None and facts.rate_hz < slow * topic.rate_hz:
         return row("warning", found, f"slower than it should be: is {nodes(audible)} short of CPU or GPU?")

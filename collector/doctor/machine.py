@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from collector.common.model_files import weights_defect
 from collector.doctor.facts import DiskFacts, FolderFacts, PythonFacts
-from collector.ros.transport import child_environment
+from collector.ros.transport import without_our_libraries
 
 _RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
 _LO_FLAGS = Path("/sys/class/net/lo/flags")
@@ -39,7 +40,7 @@ print(json.dumps(found))
 
 def look_at_disk(folder: Path, is_new: bool) -> DiskFacts:
     """Free space where a folder is, or would be made; ``is_new`` when the run insists on making it."""
-    place = Path(os.path.abspath(folder))
+    place = folder.absolute()
     while not place.is_dir() and place != place.parent:
         place = place.parent
     return DiskFacts(
@@ -61,19 +62,6 @@ def lo_multicast() -> bool | None:
         return bool(int(_LO_FLAGS.read_text(), 16) & _IFF_MULTICAST)
     except (OSError, ValueError):
         return None
-
-
-def find_model(name: Path) -> Path:
-    """A model folder, or for an id ``owner/name`` the folder in which the Hugging Face cache keeps that model."""
-    if name.is_dir() or name.is_absolute() or len(name.parts) != 2:
-        return name
-    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    place = cache / ("models--" + "--".join(name.parts))
-    try:
-        return place / "snapshots" / (place / "refs" / "main").read_text(encoding="utf-8").strip()
-    except OSError:
-        return name
 
 
 def look_at_folder(name: str, folder: Path, files: Sequence[str], weights: str) -> FolderFacts:
@@ -100,27 +88,6 @@ def look_at_folder(name: str, folder: Path, files: Sequence[str], weights: str) 
     return FolderFacts(name, folder, defects[0] if defects else "")
 
 
-def weights_defect(path: Path) -> str:
-    """What is wrong with a safetensors file by its header and its length, empty when they agree.
-
-    A broken download is too short for its header, and a Git LFS pointer has none.
-    """
-    try:
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            size = path.stat().st_size
-            if length > size - 8:
-                return f"{path.name} is damaged: {size} bytes, and not the beginning of a safetensors file"
-            header = json.loads(stream.read(length))
-        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    except OSError as error:
-        return f"no {path.name}" if isinstance(error, FileNotFoundError) else f"{path.name}: {error.strerror}"
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return f"{path.name} is damaged: its header cannot be read"
-    short = 8 + length + end - size
-    return f"{path.name} is damaged: {short} bytes are missing at its end" if short > 0 else ""
-
-
 def look_at_python(python: str, with_adapter: bool) -> PythonFacts:
     """Ask the policy's interpreter for torch and its companions, in the environment the driver would give it.
 
@@ -128,12 +95,12 @@ def look_at_python(python: str, with_adapter: bool) -> PythonFacts:
         python: path or name of an interpreter, empty for the running one.
         with_adapter: whether it will need peft.
     """
-    same = not python or os.path.abspath(python) == os.path.abspath(sys.executable)
+    same = not python or Path(python).absolute() == Path(sys.executable).absolute()
     command, environment = [sys.executable], dict(os.environ)
     packages = (*_MODEL_PACKAGES, "peft") if with_adapter else _MODEL_PACKAGES
     if not same:
         # As the driver does: another interpreter must see nothing of this one's packages.
-        environment = child_environment(environment)
+        environment = without_our_libraries(environment)
         environment.pop("LD_LIBRARY_PATH", None)
         command = [python, "-E"]
     try:
@@ -144,11 +111,11 @@ def look_at_python(python: str, with_adapter: bool) -> PythonFacts:
             text=True,
             timeout=_IMPORT_S,
             stdin=subprocess.DEVNULL,
+            check=False,
         )
         found = json.loads(done.stdout.strip().splitlines()[-1])
-        return PythonFacts(
-            command[0], str(found["torch"]), bool(found["cuda"]), tuple(found["missing"]), str(found["error"])
-        )
+        torch, missing = str(found["torch"]), tuple(map(str, found["missing"]))
+        return PythonFacts(command[0], torch, bool(found["cuda"]), missing, str(found["error"]))
     except subprocess.TimeoutExpired:
         return PythonFacts(command[0], error=f"import torch took longer than {_IMPORT_S:.0f} s")
     except OSError as error:

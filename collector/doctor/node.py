@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rclpy
@@ -19,6 +18,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from collector.common.errors import MonoError
 from collector.doctor.config import DoctorConfig
@@ -28,7 +29,7 @@ from collector.doctor.topics import ADMIN_TOPIC, GNSS_TOPIC, IMU_TOPIC, LISTENED
 from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of
 from collector.ros.images import encode_jpeg
 from collector.ros.message_builder import messages_folder
-from collector.ros.message_packages import installed_packages, message_class
+from collector.ros.message_packages import MessageClass, installed_packages, message_class
 from collector.ros.session import Session
 from collector.ros.topics import (
     AWSIM_STATE,
@@ -37,6 +38,7 @@ from collector.ros.topics import (
     CAMERA_IMAGE,
     CLOCK,
     ODOMETRY,
+    Message,
     Topic,
     qos_profile,
 )
@@ -61,7 +63,7 @@ class _Ear:
     stamps_ns: list[int] = field(default_factory=list)
     arrivals_ns: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
-    newest: Any = None
+    newest: Message = None
 
     def forget(self) -> None:
         """Start counting anew; the newest message stays."""
@@ -88,7 +90,7 @@ class DoctorNode(Node):
                 message_type, topic.name, self._take(topic, message_type), qos_profile(topic, _DEPTH), raw=True
             )
 
-    def _take(self, topic: Topic, message_type: Any) -> Callable[[bytes], None]:
+    def _take(self, topic: Topic, message_type: MessageClass) -> Callable[[bytes], None]:
         ear = self._ears[topic]
 
         def take(data: bytes) -> None:
@@ -150,21 +152,18 @@ class DoctorNode(Node):
     def _facts(self, listened_s: float, jpeg_quality: int) -> RosFacts:
         clock, status, state = (self._ears[topic] for topic in (CLOCK, AWSIM_STATUS, AWSIM_STATE))
         scale = _time_scale(clock)
-        announced = list(status.newest.data)[: len(AWSIM_STATUS_FIELDS)] if status.newest is not None else []
+        said = list(status.newest.data)[: len(AWSIM_STATUS_FIELDS)] if status.newest is not None else []
+        is_whole = len(said) == len(AWSIM_STATUS_FIELDS)
         image = self._ears[CAMERA_IMAGE].newest
         return RosFacts(
-            rmw=rclpy.get_rmw_implementation_identifier(),
+            rmw=get_rmw_implementation_identifier(),
             domain=self.context.get_domain_id(),
             topics={topic.name: self._topic(topic, scale) for topic in (*LISTENED, *LOOKED_UP)},
             packages=_packages(),
             type_errors=self.type_errors,
             listened_s=listened_s,
             time_scale=scale,
-            announced_scale=(
-                float(announced[AWSIM_STATUS_FIELDS.index("time_scale")])
-                if len(announced) == len(AWSIM_STATUS_FIELDS)
-                else None
-            ),
+            announced_scale=float(said[AWSIM_STATUS_FIELDS.index("time_scale")]) if is_whole else None,
             state=state.newest.data if state.newest is not None else "",
             frame=_frame(image, jpeg_quality) if image is not None else None,
             bad_poses=self._bad_poses,
@@ -207,9 +206,8 @@ def listen(session: Session, config: DoctorConfig) -> RosFacts:
             if has_simulator(facts):
                 return facts
             found = tuple(domain for domain, other in others.items() if other is not None and _is_simulated(other))
-            return replace(
-                facts, other_domains=found, closed_domains=tuple(d for d, other in others.items() if other is None)
-            )
+            closed = tuple(domain for domain, other in others.items() if other is None)
+            return replace(facts, other_domains=found, closed_domains=closed)
     finally:
         node.destroy_node()
 
@@ -246,7 +244,7 @@ def _time_scale(clock: _Ear) -> float | None:
     return float(steps[steps > 0].sum() / (clock.arrivals_ns[-1] - clock.arrivals_ns[0]))
 
 
-def _endpoint(info: Any) -> Endpoint:
+def _endpoint(info: TopicEndpointInfo) -> Endpoint:
     profile = info.qos_profile
     name = info.node_name if info.node_namespace == "/" else f"{info.node_namespace}/{info.node_name}"
     return Endpoint(
@@ -254,7 +252,7 @@ def _endpoint(info: Any) -> Endpoint:
     )
 
 
-def _frame(image: Any, jpeg_quality: int) -> FrameFacts:
+def _frame(image: Message, jpeg_quality: int) -> FrameFacts:
     try:
         rgb = rgb_of(image)
     except MonoError as error:

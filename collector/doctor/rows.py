@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 State = Literal["ok", "warning", "failed"]
 _MARKS = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "bold red")}
@@ -28,6 +31,10 @@ class Row:
     cure: str = ""
     topic: str = ""
 
+    def but(self, state: State, found: str, cure: str) -> Row:
+        """The same row with another outcome."""
+        return Row(self.name, state, found, cure, self.topic)
+
 
 def is_useful(rows: Iterable[Row]) -> bool:
     """Whether a run would be worth starting: no row failed."""
@@ -36,14 +43,14 @@ def is_useful(rows: Iterable[Row]) -> bool:
 
 def folded(rows: Sequence[Row]) -> list[list[Row]]:
     """Rows by table line: bad rows that say the same of several topics share one, at the place of the first."""
-    lines: dict[tuple[Any, ...], list[Row]] = {}
+    lines: dict[tuple[object, ...], list[Row]] = {}
     for number, row in enumerate(rows):
         key = (number,) if row.state == "ok" or not row.topic else (row.state, row.found, row.cure)
         lines.setdefault(key, []).append(row)
     return list(lines.values())
 
 
-def table(rows: Sequence[Row]) -> Any:
+def table(rows: Sequence[Row]) -> Table:
     """The rows as a rich table; the cure stands below what was found, so that 80 columns are enough."""
     from rich import box
     from rich.table import Table

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from collector.doctor.facts import Endpoint, RosFacts
-from collector.doctor.hearing import PAUSED, fits, has_simulator, heard_row, nodes, types
-from collector.doctor.network import transport_cure
+from collector.doctor.facts import Endpoint, FrameFacts, RosFacts
+from collector.doctor.hearing import PAUSED, START_SIMULATOR, fits, has_simulator, heard_row, nodes, types
 from collector.doctor.rows import Row, State
 from collector.ros.topics import (
     AWSIM_STATE,
@@ -54,6 +51,7 @@ _SLOW_CAMERA = 0.8  # AWSIM's runs at 9.5 of its 10 Hz
 _LOSSY, _HOPELESS = 0.01, 0.5
 _TOO_SLOW = 0.9
 _OTHER_CLOCK_S = 60.0
+_ONE_CLOCK = "start every node with use_sim_time:=true (on a real vehicle with false)"
 # Nodes that hear control_cmd without driving anything.
 _ONLY_LISTEN = ("alpamayo_record", "rosbag2_recorder", "rviz", "rqt", "foxglove_bridge")
 
@@ -76,18 +74,31 @@ def topic_rows(ros: RosFacts, purpose: str, use_sim_time: bool = True) -> list[R
     return rows
 
 
+def transport_cure(ros: RosFacts) -> str:
+    """What to do about frames that were sent and did not arrive."""
+    if "cyclone" in ros.rmw:
+        return (
+            "tune the network: ./setup.bash network tune of the competition's repository "
+            "(net.core.rmem_max=2147483647, multicast on lo), and a socket receive buffer of 10 MB in the file that "
+            "CYCLONEDDS_URI names"
+        )
+    if "fastrtps" in ros.rmw:
+        return (
+            "on Fast DDS one lost packet loses the frame: start the camera's publisher with "
+            + (ros.profile or "a shared-memory transport profile (FASTDDS_DEFAULT_PROFILES_FILE)")
+            + " (alpamayo-mono simulate does so by itself)"
+        )
+    return f"give {ros.rmw} larger socket buffers or shared memory, or use a smaller image"
+
+
 def _simulator(ros: RosFacts) -> Row:
     found = f"no simulator in ROS domain {ros.domain}: nobody publishes camera, clock or vehicle status"
     if ros.other_domains:
         where = " or ".join(map(str, ros.other_domains))
         return Row("simulator", "failed", f"{found}; there is one in domain {where}", f"export ROS_DOMAIN_ID={where}")
     if ros.has_admin:
-        return Row(
-            "simulator",
-            "failed",
-            f"{found}; this is AWSIM's own domain, its vehicles are elsewhere",
-            f"export ROS_DOMAIN_ID={ros.domain + 1} for the first vehicle",
-        )
+        found += "; this is AWSIM's own domain, its vehicles are elsewhere"
+        return Row("simulator", "failed", found, f"export ROS_DOMAIN_ID={ros.domain + 1} for the first vehicle")
     cure = (
         "start AWSIM with --camera gpu, or the embedded simulator: alpamayo-mono simulate. Is it running? Then set its "
         "ROS_DOMAIN_ID here (AWSIM's first vehicle is in domain 1)"
@@ -104,41 +115,30 @@ def _camera(ros: RosFacts) -> Row:
     # Each frame comes with its small camera_info, which passes where the frame is lost.
     lost = max(facts.lost, info.received - facts.received - 1)
     in_transit = lost > 1 and facts.lost < lost
-    row = heard_row(
-        "camera",
-        CAMERA_IMAGE,
-        ros,
-        "failed",
-        _CAMERA_CURE,
-        slow=_SLOW_CAMERA,
-        silent=transport_cure(ros) if in_transit else f"{_CAMERA_CURE}; with the camera on: {transport_cure(ros)}",
-    )
+    lossy = transport_cure(ros)
+    silent = lossy if in_transit else f"{_CAMERA_CURE}; with the camera on: {lossy}"
+    row = heard_row("camera", CAMERA_IMAGE, ros, "failed", _CAMERA_CURE, slow=_SLOW_CAMERA, silent=silent)
     if not facts.publishers and has_simulator(ros):
-        return replace(row, found="nobody publishes it: the simulator runs with its camera off")
+        return row.but(row.state, "nobody publishes it: the simulator runs with its camera off", row.cure)
     if in_transit and not facts.received:
-        return replace(row, found=f"{row.found}, while {info.received} camera_info did: frames are lost on their way")
-    frame = ros.frame
-    if frame is None or not facts.received:
-        return row
+        found = f"{row.found}, while {info.received} camera_info did: frames are lost on their way"
+        return row.but(row.state, found, row.cure)
+    return row if ros.frame is None or not facts.received else _picture(row, ros.frame, facts.received, lost, lossy)
+
+
+def _picture(row: Row, frame: FrameFacts, received: int, lost: int, lossy: str) -> Row:
+    """The camera's row, with what its newest frame and the frames ``lost`` add; ``lossy`` is the cure for losses."""
     if frame.defect:
-        return replace(row, state="failed", found=frame.defect, cure="let the camera publish what was expected")
-    row = replace(row, found=f"{frame.width}x{frame.height} {frame.encoding}, {row.found}")
-    share = lost / (lost + facts.received)
+        return row.but("failed", frame.defect, "let the camera publish what was expected")
+    found = f"{frame.width}x{frame.height} {frame.encoding}, {row.found}"
+    share = lost / (lost + received)
     if share > _LOSSY:
-        return replace(
-            row,
-            state="failed" if share > _HOPELESS else "warning",
-            found=f"{row.found}; {lost} of {lost + facts.received} frames lost on their way",
-            cure=transport_cure(ros),
-        )
+        found += f"; {lost} of {lost + received} frames lost on their way"
+        return row.but("failed" if share > _HOPELESS else "warning", found, lossy)
     if frame.is_blank and row.state == "ok":
-        return replace(
-            row,
-            state="warning",
-            found=f"{row.found}; every pixel is alike",
-            cure="look at the picture (rqt_image_view): Unity's -headless and a covered lens give such frames",
-        )
-    return row
+        cure = "look at the picture (rqt_image_view): Unity's -headless and a covered lens give such frames"
+        return row.but("warning", f"{found}; every pixel is alike", cure)
+    return row.but(row.state, found, row.cure)
 
 
 def _odometry(ros: RosFacts) -> Row:
@@ -152,12 +152,8 @@ def _odometry(ros: RosFacts) -> Row:
     row = heard_row("odometry", ODOMETRY, ros, "failed", cure)
     if ros.bad_poses:
         received = ros.topics[ODOMETRY.name].received
-        return replace(
-            row,
-            state="failed",
-            found=f"{ros.bad_poses} of {received} poses are not finite numbers",
-            cure=f"restart the localisation, and {_GIVE_POSE}",
-        )
+        found = f"{ros.bad_poses} of {received} poses are not finite numbers"
+        return row.but("failed", found, f"restart the localisation, and {_GIVE_POSE}")
     return row
 
 
@@ -165,30 +161,19 @@ def _clock(ros: RosFacts, purpose: str, use_sim_time: bool) -> Row:
     if not use_sim_time:
         return Row("clock", "ok", "not asked for (--no-use-sim-time)", topic=CLOCK.name)
     facts = ros.topics[CLOCK.name]
-    row = heard_row(
-        "clock",
-        CLOCK,
-        ros,
-        "failed" if purpose == "drive" or facts.publishers else "warning",
-        "start the simulator; for a real vehicle: use_sim_time:=false, and --no-use-sim-time here",
-        silent="the simulator is paused or hangs: let it run",
-    )
+    bad: State = "failed" if purpose == "drive" or facts.publishers else "warning"
+    cure = "start the simulator; for a real vehicle: use_sim_time:=false, and --no-use-sim-time here"
+    row = heard_row("clock", CLOCK, ros, bad, cure, silent="the simulator is paused or hangs: let it run")
     if row.state == "failed" or ros.time_scale is None:
         return row
     found = f"{ros.time_scale:.2f} simulated seconds per second"
     announced = ros.announced_scale
     if ros.time_scale < PAUSED:
-        return replace(
-            row, state="failed", found=f"{found}: the simulator is paused", cure="let it run (AWSIM: its window)"
-        )
+        return row.but("failed", f"{found}: the simulator is paused", "let it run (AWSIM: its window)")
     if announced is not None and ros.time_scale < _TOO_SLOW * announced:
-        return replace(
-            row,
-            state="warning",
-            found=f"{found}, while the simulator wants {announced:.2f}",
-            cure="this machine is too slow for it: close other programs, or expect the run to take longer",
-        )
-    return replace(row, found=f"{found}, {row.found}")
+        cure = "this machine is too slow for it: close other programs, or expect the run to take longer"
+        return row.but("warning", f"{found}, while the simulator wants {announced:.2f}", cure)
+    return row.but(row.state, f"{found}, {row.found}", row.cure)
 
 
 def _stamps(ros: RosFacts) -> list[Row]:
@@ -197,49 +182,37 @@ def _stamps(ros: RosFacts) -> list[Row]:
         return []
     apart_s = (frame_ns - pose_ns) * 1e-9
     if abs(apart_s) > _OTHER_CLOCK_S:
-        return [
-            Row(
-                "time stamps",
-                "failed",
-                f"frames and poses are {abs(apart_s):.3g} s apart: stamped by two clocks",
-                "start every node with use_sim_time:=true (on a real vehicle with false)",
-            )
-        ]
+        found = f"frames and poses are {abs(apart_s):.3g} s apart: stamped by two clocks"
+        return [Row("time stamps", "failed", found, _ONE_CLOCK)]
     return [Row("time stamps", "ok", "frames and poses are stamped by one clock")]
 
 
 def _state(ros: RosFacts) -> list[Row]:
     if ros.state == AWSIM_STATES[-1]:
-        return [
-            Row("session", "failed", f"over: the simulator says {ros.state!r}", "start or reset it", AWSIM_STATE.name)
-        ]
+        found = f"over: the simulator says {ros.state!r}"
+        return [Row("session", "failed", found, "start or reset it", AWSIM_STATE.name)]
     return [Row("session", "ok", repr(ros.state), topic=AWSIM_STATE.name)] if ros.state else []
 
 
 def _who_drives(ros: RosFacts) -> Row:
-    return heard_row(
-        "driving",
-        CONTROL_CMD,
-        ros,
-        "warning",
+    absent = (
         "nobody drives, and a kart that stands still gives no samples: start a controller (control_method:=), or "
-        "alpamayo-mono simulate expert:=true",
-        silent="the controller is silent: has the session started, is the control mode autonomous?",
+        "alpamayo-mono simulate expert:=true"
     )
+    silent = "the controller is silent: has the session started, is the control mode autonomous?"
+    return heard_row("driving", CONTROL_CMD, ros, "warning", absent, silent)
 
 
 def _other_driver(ros: RosFacts) -> Row:
     facts = ros.topics[CONTROL_CMD.name]
     if not facts.publishers:
         return Row("other drivers", "ok", "none", topic=CONTROL_CMD.name)
-    return Row(
-        "other drivers",
-        "failed",
-        f"{nodes(facts.publishers)} publishes it too ({facts.received} messages came)",
+    cure = (
         "stop it, two drivers fight: start Autoware without a controller, the embedded simulator with expert:=false "
-        "(a node that was killed stays listed for up to 20 s)",
-        CONTROL_CMD.name,
+        "(a node that was killed stays listed for up to 20 s)"
     )
+    found = f"{nodes(facts.publishers)} publishes it too ({facts.received} messages came)"
+    return Row("other drivers", "failed", found, cure, CONTROL_CMD.name)
 
 
 def _obeys(name: str, topic: Topic, ros: RosFacts, bad: State) -> Row:
@@ -252,23 +225,14 @@ def _obeys(name: str, topic: Topic, ros: RosFacts, bad: State) -> Row:
     obeying = [entry for entry in ears if fits(offer, entry)]
     if obeying:
         return Row(name, "ok", f"heard by {nodes(obeying)}", topic=topic.name)
-    if ears:
-        return Row(
-            name,
-            bad,
-            f"{nodes(ears)} asks for it {ears[0].durability}; the driver offers it {topic.durability}",
-            f"let {nodes(ears)} ask for it {topic.durability}",
-            topic.name,
-        )
-    if there:
-        return Row(
-            name,
-            bad,
-            f"{nodes(there)} expects {types(there)}, the driver sends {topic.type}",
-            "use the messages of the competition's stack (autoware_auto)",
-            topic.name,
-        )
+    found = "nobody listens"
     cure = "start AWSIM in this domain, or the embedded simulator with expert:=false"
-    return Row(
-        name, bad, "nobody listens", cure if has_simulator(ros) else "start the simulator (row simulator)", topic.name
-    )
+    if ears:
+        found = f"{nodes(ears)} asks for it {ears[0].durability}; the driver offers it {topic.durability}"
+        cure = f"let {nodes(ears)} ask for it {topic.durability}"
+    elif there:
+        found = f"{nodes(there)} expects {types(there)}, the driver sends {topic.type}"
+        cure = "use the messages of the competition's stack (autoware_auto)"
+    elif not has_simulator(ros):
+        cure = START_SIMULATOR
+    return Row(name, bad, found, cure, topic.name)

@@ -2,73 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
+from numpy.typing import NDArray
 
 from collector.bags.reader import typestore
-from collector.ros.images import FrameError, as_bgr, encode_jpeg, image_rows
-from collector.ros.topics import CAMERA_INFO, CAMERA_JPEG
-
-Buffer = Any  # bytes, array.array, memoryview or ndarray: whatever np.frombuffer reads without a copy
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A raw camera frame.
-
-    Attributes:
-        header_stamp_ns: the image's header stamp.
-        received_ns: time of arrival.
-        height, width, encoding, step, frame_id: as in sensor_msgs/Image; step 0 means rows without padding.
-        data: the pixels, not copied.
-    """
-
-    header_stamp_ns: int
-    received_ns: int
-    height: int
-    width: int
-    encoding: str
-    data: Buffer
-    step: int
-    frame_id: str
+from collector.geometry.constants import NS_PER_S
+from collector.ros.images import FrameError, as_bgr, encode_jpeg
+from collector.ros.topics import CAMERA_INFO, CAMERA_JPEG, Message
 
 
-def frame_to_jpeg(frame: Frame, quality: int, scale: float = 1.0) -> bytes:
+def frame_to_jpeg(image: NDArray[np.uint8], encoding: str, quality: int, scale: float = 1.0) -> bytes:
     """Compress a camera frame.
 
     Args:
-        frame: the frame.
+        image: (H, W, C) uint8 as sent.
+        encoding: as in sensor_msgs/Image.
         quality: of the JPEG, 1 to 100.
         scale: size of the stored picture over the camera's, averaged over areas, so that thin lines survive.
 
     Raises:
-        FrameError: unknown encoding, or fewer bytes than its size says.
+        FrameError: unknown encoding, or a picture that OpenCV cannot compress.
     """
-    image = image_rows(frame.height, frame.width, frame.encoding, frame.step, frame.data)
     if scale != 1.0:
         import cv2
 
         # Before the colours are put in order: fewer pixels to work on.
-        size = scaled_size(frame.width, frame.height, scale)
+        size = scaled_size(image.shape[1], image.shape[0], scale)
         smaller = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         image = smaller.reshape(size[1], size[0], -1)
-    return encode_jpeg(as_bgr(image, frame.encoding), quality)
+    return encode_jpeg(as_bgr(image, encoding), quality)
 
 
-def compressed_image_cdr(jpeg: bytes, frame: Frame) -> memoryview:
-    """A serialised sensor_msgs/CompressedImage with the frame's header."""
+def compressed_image_cdr(jpeg: bytes, stamp_ns: int, frame_id: str, encoding: str) -> memoryview:
+    """A serialised sensor_msgs/CompressedImage with the frame's header; ``encoding`` is what the camera sent."""
     store = typestore()
     message = store.types[CAMERA_JPEG.type]
     header, time = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]
-    seconds, nanoseconds = divmod(frame.header_stamp_ns, 1_000_000_000)
+    seconds, nanoseconds = divmod(stamp_ns, NS_PER_S)
     # The text by which image_transport tells what the pixels were before compression.
-    stored_as = "mono8" if frame.encoding == "mono8" else "bgr8"
+    stored_as = "mono8" if encoding == "mono8" else "bgr8"
     return store.serialize_cdr(
         message(
-            header=header(stamp=time(sec=seconds, nanosec=nanoseconds), frame_id=frame.frame_id),
-            format=f"{frame.encoding}; jpeg compressed {stored_as}",
+            header=header(stamp=time(sec=seconds, nanosec=nanoseconds), frame_id=frame_id),
+            format=f"{encoding}; jpeg compressed {stored_as}",
             data=np.frombuffer(jpeg, np.uint8),
         ),
         CAMERA_JPEG.type,
@@ -91,8 +67,8 @@ def scaled_camera_info_cdr(cdr: bytes | memoryview, scale: float) -> memoryview:
     """
     store = typestore()
     try:
-        info: Any = store.deserialize_cdr(bytes(cdr), CAMERA_INFO.type)
-    except Exception as error:  # a mutated message fails anywhere inside the decoder
+        info: Message = store.deserialize_cdr(bytes(cdr), CAMERA_INFO.type)
+    except Exception as error:  # a damaged message may fail anywhere inside the decoder
         raise FrameError(f"a CameraInfo of {len(cdr)} bytes that cannot be read") from error
     width, height = scaled_size(info.width, info.height, scale)
     if info.width and info.height:

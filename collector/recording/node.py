@@ -1,4 +1,4 @@
-"""The recording node: the contract's topics into one mcap bag, camera frames as JPEG, and a receipt at the end.
+"""The recording node: the contract's topics into one mcap bag, camera frames as JPEG, and a report at the end.
 
 Thin: subscriptions hand serialised bytes to :class:`collector.recording.recorder.BagRecorder`, which owns every queue
 and thread. It records whichever simulator speaks the Challenge's interface.
@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rclpy.node import Node
 
@@ -23,7 +22,7 @@ from collector.ros.conversions import stamp_ns_of
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import RecordParameters, declare_parameters
 from collector.ros.session import Session, node_main
-from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, CLOCK, ODOMETRY, RECORDED, Topic, qos_profile
+from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, CLOCK, ODOMETRY, RECORDED, Message, Topic, qos_profile
 
 PROGRESS_S = 5.0
 # A queue this deep rides out a second without the interpreter, at any rate the interface has.
@@ -77,7 +76,7 @@ class RecordNode(Node):
 
         return take
 
-    def _take_frame(self, message: Any) -> None:
+    def _take_frame(self, message: Message) -> None:
         self._last_s = time.monotonic()
         stamp_ns = stamp_ns_of(message.header.stamp)
         self._counts[CAMERA_JPEG.name] += 1
@@ -120,9 +119,8 @@ class RecordNode(Node):
         if duration_s and self._recorded_s >= duration_s:
             return f"{duration_s:g} s recorded"
         if now_s - self._began_s > self.values.wait_s:
-            missing = self.missing()
-            if CAMERA_JPEG.name in missing or ODOMETRY.name in missing:
-                self._failed = describe_missing(missing, self.values.wait_s)
+            self._failed = self._essential_missing(self.values.wait_s)
+            if self._failed:
                 return self._failed
         heard = any(self._counts.values())
         if heard and now_s - self._last_s > GONE_AFTER_S and self.count_publishers(ODOMETRY.name) == 0:
@@ -132,6 +130,12 @@ class RecordNode(Node):
     def missing(self) -> tuple[str, ...]:
         """Recorded topics of which nothing has come so far."""
         return tuple(name for name, count in self._counts.items() if not count)
+
+    def _essential_missing(self, waited_s: float) -> str:
+        """A sentence where frames or poses are missing, without which a recording is useless; else empty."""
+        missing = self.missing()
+        is_useless = CAMERA_JPEG.name in missing or ODOMETRY.name in missing
+        return describe_missing(missing, waited_s) if is_useless else ""
 
     def _progress(self, now_s: float) -> str:
         frames, missing = self._counts[CAMERA_JPEG.name], self.missing()
@@ -152,32 +156,22 @@ class RecordNode(Node):
         finally:
             self._session.end("an error")
             watch.join(5.0)
-            receipt = self._recorder.close()
-        print(receipt.table())
+            report = self._recorder.close()
+        print(report.table())
         print(f"recording ended: {self._session.why}; bag {self._out}", flush=True)
-        if receipt.error:
-            raise MonoError(
-                f"the recording ended after {receipt.duration_s:.0f} s: {receipt.error}",
-                "room for the whole drive",
-                f"make room, or record to another disk with out:=; what came before is whole, in {self._out}"
-                if self._recorder.is_finished
-                else f"make room, then alpamayo-mono recover {self._out}; what came before is there",
-            )
-        failed = self._failed
-        missing = self.missing()
-        if not failed and (CAMERA_JPEG.name in missing or ODOMETRY.name in missing):
-            failed = describe_missing(missing, time.monotonic() - self._began_s)
-        if failed:
+        if report.error:
+            do = f"make room, then alpamayo-mono recover {self._out}; what came before is there"
+            if self._recorder.is_finished:
+                do = f"make room, or record to another disk with out:=; what came before is whole, in {self._out}"
+            found = f"the recording ended after {report.duration_s:.0f} s: {report.error}"
+            raise MonoError(found, "room for the whole drive", do)
+        if failed := self._failed or self._essential_missing(time.monotonic() - self._began_s):
             raise MonoError(failed)
-        too_much = receipt.excess(self.values.max_loss)
-        if too_much:
-            raise MonoError(
-                too_much,
-                f"at most {self.values.max_loss:.1%} missing (max_loss:=)",
-                f"mend the frames: {receipt.frame_error}"
-                if receipt.frame_error
-                else "give the recorder more of the machine, or less to do (image_scale:=0.5)",
-            )
+        max_loss = self.values.max_loss
+        if too_much := report.excess(max_loss):
+            do = "give the recorder more of the machine, or less to do (image_scale:=0.5)"
+            do = f"mend the frames: {report.frame_error}" if report.frame_error else do
+            raise MonoError(too_much, f"at most {max_loss:.1%} missing (max_loss:=)", do)
         return 0
 
 

@@ -1,4 +1,4 @@
-"""The recorder's core, free of ROS: serialised messages and camera frames in, one mcap bag and a receipt out.
+"""The recorder's core, free of ROS: serialised messages and camera frames in, one mcap bag and a report out.
 
 Callers (subscriber callbacks) only put things into bounded queues. One thread owns the bag; camera frames pass JPEG
 workers first. A full queue drops the newest message and counts it: nothing a caller does can stall another topic.
@@ -9,26 +9,33 @@ from __future__ import annotations
 import queue
 import struct
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from collector.bags.metadata import METADATA_FILE
 from collector.bags.reader import typestore
 from collector.bags.writer import DISK_FULL, FLUSH_S, BagWriter
 from collector.common.errors import MonoError
-from collector.recording.camera_frames import Buffer, Frame, compressed_image_cdr, frame_to_jpeg, scaled_camera_info_cdr
-from collector.recording.report import Receipt, TopicLog, make_receipt
-from collector.ros.images import FrameError
+from collector.geometry.constants import NS_PER_S
+from collector.recording.camera_frames import compressed_image_cdr, frame_to_jpeg, scaled_camera_info_cdr
+from collector.recording.report import RecordingReport, TopicLog, make_report
+from collector.ros.images import FrameError, PixelBytes, image_rows
 from collector.ros.parameters import RecordParameters
 from collector.ros.topics import CAMERA_INFO, CAMERA_JPEG, Topic
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Serialised messages that may wait for the disk: twelve seconds of everything the interface sends.
 _MESSAGE_QUEUE = 4096
 
 
-@dataclass(frozen=True)
-class _Item:
+class _Item(NamedTuple):
     """A message on its way to the disk; ``number`` orders frames, ``cdr`` is None for one that did not compress."""
 
     topic_name: str
@@ -37,12 +44,23 @@ class _Item:
     number: int | None = None
 
 
+class _Raw(NamedTuple):
+    """A camera frame on its way to a worker: as in RawFrame, but for the ``number`` that orders it."""
+
+    number: int
+    stamp_ns: int
+    received_ns: int
+    frame_id: str
+    pixels: NDArray[np.uint8]
+    encoding: str
+
+
 class BagRecorder:
     """Records topics into a new bag folder; thread safe.
 
     Args:
         folder: the bag to create.
-        topics: what will be recorded, as it lies in the bag (frames as ``stack.CAMERA_JPEG``).
+        topics: what will be recorded, as it lies in the bag (frames as ``topics.CAMERA_JPEG``).
         jpeg_quality: 1 to 100.
         queue_frames: raw frames that may wait for compression; more are dropped and counted.
         jpeg_workers: compression threads (OpenCV releases the interpreter while it works).
@@ -67,14 +85,13 @@ class BagRecorder:
         if not 1 <= jpeg_quality <= 100:
             raise MonoError(f"a JPEG quality of {jpeg_quality}", "1 to 100", "90 is a good choice")
         if queue_frames < 1 or jpeg_workers < 1:
-            raise MonoError(
-                f"{queue_frames} queued frames and {jpeg_workers} workers", "at least one of each", "raise them"
-            )
+            found = f"{queue_frames} queued frames and {jpeg_workers} workers"
+            raise MonoError(found, "at least one of each", "raise them")
         if not 0.0 < image_scale <= 1.0:
             raise MonoError(f"an image scale of {image_scale}", "above 0, at most 1", "1 stores frames as they come")
         self.folder = Path(folder)
         self._quality, self._scale, self._queue_frames = jpeg_quality, image_scale, queue_frames
-        self._stamped = {topic.name: _begins_with_stamp(topic.type) for topic in topics}
+        self._stamped = {topic.name: begins_with_stamp(topic.type) for topic in topics}
         self._logs = {topic.name: TopicLog(topic.name, topic.type, topic.rate_hz) for topic in topics}
         self._bag = BagWriter(self.folder, topics, split_bytes, split_ns)
         self._lock = threading.Lock()
@@ -83,13 +100,11 @@ class BagRecorder:
         self._high_water = 0
         self._accepted_frames = 0
         self._messages: queue.Queue[_Item | None] = queue.Queue(_MESSAGE_QUEUE)
-        self._frames: queue.Queue[tuple[int, Frame] | None] = queue.Queue(queue_frames)
-        self._receipt: Receipt | None = None
+        self._frames: queue.Queue[_Raw | None] = queue.Queue(queue_frames)
+        self._report: RecordingReport | None = None
         self._writer = threading.Thread(target=self._write_bag, name="bag-writer", daemon=True)
-        self._workers = [
-            threading.Thread(target=self._compress, name=f"jpeg-{number}", daemon=True)
-            for number in range(jpeg_workers)
-        ]
+        names = [f"jpeg-{number}" for number in range(jpeg_workers)]
+        self._workers = [threading.Thread(target=self._compress, name=name, daemon=True) for name in names]
         for thread in (self._writer, *self._workers):
             thread.start()
 
@@ -119,7 +134,7 @@ class BagRecorder:
         """
         log = self._log_of(topic_name)
         if header_stamp_ns is None and self._stamped[topic_name]:
-            header_stamp_ns = _stamp_in(cdr_bytes)
+            header_stamp_ns = stamp_in(cdr_bytes)
         with self._lock:
             if not self._is_open:
                 return False
@@ -137,7 +152,7 @@ class BagRecorder:
         height: int,
         width: int,
         encoding: str,
-        data: Buffer,
+        data: PixelBytes,
         *,
         received_ns: int | None = None,
         step: int = 0,
@@ -148,11 +163,11 @@ class BagRecorder:
         Args:
             stamp_ns: the image's header stamp.
             height, width, encoding, step, frame_id: as in sensor_msgs/Image; step 0 means rows without padding.
-            data: the pixels.
+            data: the pixels, whatever np.frombuffer reads.
             received_ns: time of arrival, the header stamp when left out.
 
         Returns:
-            Whether it was taken.
+            Whether it was taken; False also for a frame that is none (:attr:`RecordingReport.frame_error` tells why).
         """
         log = self._log_of(CAMERA_JPEG.name)
         arrival_ns = stamp_ns if received_ns is None else received_ns
@@ -161,8 +176,12 @@ class BagRecorder:
                 return False
             log.add(arrival_ns, stamp_ns)
             try:
-                frame = Frame(stamp_ns, arrival_ns, height, width, encoding, data, step, frame_id)
-                self._frames.put_nowait((self._accepted_frames, frame))
+                pixels = image_rows(height, width, encoding, step, data)
+                frame = _Raw(self._accepted_frames, stamp_ns, arrival_ns, frame_id, pixels, encoding)
+                self._frames.put_nowait(frame)
+            except FrameError as error:
+                self._frame_error = self._frame_error or str(error)
+                return False
             except queue.Full:
                 log.dropped += 1
                 return False
@@ -170,8 +189,8 @@ class BagRecorder:
             self._high_water = max(self._high_water, self._frames.qsize())
         return True
 
-    def close(self) -> Receipt:
-        """Compress and write what waits, finish the bag, write ``receipt.json`` into it; safe to call again."""
+    def close(self) -> RecordingReport:
+        """Compress and write what waits, finish the bag, write its report into it; safe to call again."""
         with self._lock:
             first, self._is_open = self._is_open, False
         if first:
@@ -184,27 +203,21 @@ class BagRecorder:
             stored = self._bag.stored
             for log in self._logs.values():
                 log.dropped = log.received - stored.get(log.name, 0)
-            receipt = make_receipt(
-                self.folder,
-                list(self._logs.values()),
-                self._high_water,
-                self._queue_frames,
-                self._error,
-                self._frame_error,
-            )
+            waited = self._high_water, self._queue_frames
+            report = make_report(self.folder, list(self._logs.values()), *waited, self._error, self._frame_error)
             try:
-                receipt.write(self.folder)
+                report.write(self.folder)
             except OSError as error:
                 self._fail(error)
-                receipt = replace(receipt, error=self._error)
+                report = replace(report, error=self._error)
             with self._lock:
-                self._receipt = receipt
-        while self._receipt is None:
+                self._report = report
+        while self._report is None:
             # Another thread is closing; the writer's end is the last thing that takes time.
             self._writer.join(0.1)
-        return self._receipt
+        return self._report
 
-    def __enter__(self) -> BagRecorder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -214,22 +227,18 @@ class BagRecorder:
         try:
             return self._logs[topic_name]
         except KeyError:
-            raise MonoError(
-                f"a message of {topic_name}",
-                f"one of {', '.join(self._logs)}",
-                "name the topic when making the recorder",
-            ) from None
+            known = f"one of {', '.join(self._logs)}"
+            raise MonoError(f"a message of {topic_name}", known, "name the topic when making the recorder") from None
 
     def _compress(self) -> None:
         while (job := self._frames.get()) is not None:
-            number, frame = job
             cdr: memoryview | None = None
-            # Whatever a frame breaks, its turn must come: a worker that ended would hold up every later frame.
             try:
-                cdr = compressed_image_cdr(frame_to_jpeg(frame, self._quality, self._scale), frame)
-            except Exception as error:
+                jpeg = frame_to_jpeg(job.pixels, job.encoding, self._quality, self._scale)
+                cdr = compressed_image_cdr(jpeg, job.stamp_ns, job.frame_id, job.encoding)
+            except Exception as error:  # noqa: BLE001 - a worker that ended would hold up every later frame
                 self._frame_error = self._frame_error or str(error) or type(error).__name__
-            self._messages.put(_Item(CAMERA_JPEG.name, frame.received_ns, cdr, number))
+            self._messages.put(_Item(CAMERA_JPEG.name, job.received_ns, cdr, job.number))
 
     def _write_bag(self) -> None:
         # Workers finish in any order; frames that are ahead of their turn wait here.
@@ -250,13 +259,13 @@ class BagRecorder:
             except queue.Empty:
                 pass
             if not self._error:
-                try:
-                    self._bag.keep_safe()
-                except Exception as error:
-                    self._fail(error)
+                self._try(self._bag.keep_safe)
+        self._try(self._bag.close)
+
+    def _try(self, step: Callable[[], None]) -> None:
         try:
-            self._bag.close()
-        except Exception as error:
+            step()
+        except Exception as error:  # noqa: BLE001 - the thread must not end: its queue still has to drain
             self._fail(error)
 
     def _store(self, item: _Item) -> None:
@@ -270,8 +279,7 @@ class BagRecorder:
             self._bag.write(item.topic_name, item.received_ns, cdr)
         except FrameError:
             return
-        except Exception as error:
-            # A full disk must not end the thread: the queue still has to drain.
+        except Exception as error:  # noqa: BLE001 - the thread must not end: its queue still has to drain
             self._fail(error)
             return
         with self._lock:
@@ -286,7 +294,7 @@ class BagRecorder:
             self._error = f"{type(error).__name__}: {error}"
 
 
-def _begins_with_stamp(type_name: str) -> bool:
+def begins_with_stamp(type_name: str) -> bool:
     """Whether a message's first bytes are its stamp: it begins with a Header or with a Time."""
     store = typestore()
     if type_name not in store.fielddefs:
@@ -295,10 +303,10 @@ def _begins_with_stamp(type_name: str) -> bool:
     return bool(fields) and fields[0][1][1] in ("std_msgs/msg/Header", "builtin_interfaces/msg/Time")
 
 
-def _stamp_in(cdr: bytes | memoryview) -> int | None:
+def stamp_in(cdr: bytes | memoryview) -> int | None:
     """The stamp at the beginning of a serialised message (4 bytes of encapsulation, then sec and nanosec)."""
     if len(cdr) < 12:
         return None
     order = "<" if bytes(cdr[1:2]) == b"\x01" else ">"
     seconds, nanoseconds = struct.unpack_from(order + "iI", cdr, 4)
-    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+    return int(seconds) * NS_PER_S + int(nanoseconds)

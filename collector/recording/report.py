@@ -1,22 +1,28 @@
-"""The receipt of a recording: what should have come, what came, and what was lost, per topic.
+"""The recording report: what should have come, what came, and what was lost, per topic.
 
 Losses are counted from gaps between header stamps, so messages that vanished before they reached this process count
-too; topics without a header are only counted. Pure numpy.
+too; topics without a header are only counted.
 """
 
 from __future__ import annotations
 
+import io
 import json
 from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-RECEIPT_FILE = "receipt.json"
+from collector.common.format import number
+from collector.common.tables import text_table
+
+REPORT_FILE = "recording_report.json"
+# Its name in bags of version 0.1.
+_OLD_FILE = "receipt.json"
+_TABLE_COLUMNS = 160
 # Lateness up to this many periods is jitter, not a missing message.
 _JITTER_PERIODS = 0.5
 # Lateness that does not last as long as this is made up for; in messages, at least and at most so many.
@@ -26,7 +32,7 @@ _ENDING_NS, _SILENT_PERIODS = 2_000_000_000, 5
 
 
 @dataclass(frozen=True)
-class TopicReceipt:
+class TopicReport:
     """One topic of a recording.
 
     Attributes:
@@ -57,10 +63,15 @@ class TopicReceipt:
     bytes: int
     clock_resets: int = 0
 
+    @property
+    def missing_share(self) -> float:
+        """Share of the expected messages that are not in the bag; 0 where nothing was expected."""
+        return self.missing / self.expected if self.expected else 0.0
+
 
 @dataclass(frozen=True)
-class Receipt:
-    """The receipt of a recording.
+class RecordingReport:
+    """The report of a recording.
 
     Attributes:
         folder: the bag.
@@ -73,7 +84,7 @@ class Receipt:
     """
 
     folder: str
-    topics: tuple[TopicReceipt, ...]
+    topics: tuple[TopicReport, ...]
     duration_s: float
     jpeg_queue_high_water: int = 0
     jpeg_queue_frames: int = 0
@@ -85,63 +96,43 @@ class Receipt:
         """Messages that should be in the bag and are not: lost before us, and dropped by us."""
         return sum(topic.missing for topic in self.topics)
 
-    def missing_share(self, name: str) -> float:
-        """Share of a topic's expected messages that are not in the bag; 0 for a topic nothing was expected of."""
-        for topic in self.topics:
-            if topic.name == name:
-                return topic.missing / topic.expected if topic.expected else 0.0
-        return 0.0
-
     def excess(self, max_loss: float) -> str:
         """What exceeds a bearable share of missing messages, in one line; empty when nothing does."""
-        over = [topic for topic in self.topics if self.missing_share(topic.name) > max_loss]
         return ", ".join(
             f"{topic.name} misses {topic.missing} of {topic.expected} messages "
-            f"({self.missing_share(topic.name):.1%}; {topic.lost} never came, {topic.dropped} were dropped here)"
-            for topic in over
+            f"({topic.missing_share:.1%}; {topic.lost} never came, {topic.dropped} were dropped here)"
+            for topic in self.topics
+            if topic.missing_share > max_loss
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """The receipt as plain data, as ``receipt.json`` holds it."""
-        return asdict(self)
-
     def write(self, folder: Path | str) -> Path:
-        """Write ``receipt.json`` into a folder; returns its path."""
-        path = Path(folder) / RECEIPT_FILE
-        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        """Write ``recording_report.json`` into a folder; returns its path."""
+        path = Path(folder) / REPORT_FILE
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
         return path
 
     def table(self) -> str:
-        """The receipt for a terminal."""
-        header = ("topic", "expected", "received", "lost", "dropped", "Hz", "nominal", "worst gap s", "MB")
-        rows = [header]
-        for topic in self.topics:
-            rows.append(
-                (
-                    topic.name,
-                    str(topic.expected),
-                    str(topic.received),
-                    str(topic.lost),
-                    str(topic.dropped),
-                    _number(topic.rate_hz, 1),
-                    _number(topic.nominal_hz, 0),
-                    _number(topic.worst_gap_s, 3),
-                    _number(topic.bytes / 1e6, 1),
-                )
+        """The report for a terminal."""
+        from rich.console import Console
+
+        headings = ("topic", "expected", "received", "lost", "dropped", "Hz", "nominal", "worst gap s", "MB")
+        rows = [
+            (
+                *(topic.name, *map(str, (topic.expected, topic.received, topic.lost, topic.dropped))),
+                *(number(topic.rate_hz, 1), number(topic.nominal_hz, 0)),
+                *(number(topic.worst_gap_s, 3), number(topic.bytes / 1e6, 1)),
             )
-        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column == 0 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
+            for topic in self.topics
         ]
+        # A line per topic, however narrow the terminal is.
+        console = Console(file=io.StringIO(), width=_TABLE_COLUMNS)
+        with console.capture() as shown:
+            console.print(text_table("", headings, rows))
+        lines = [line.rstrip() for line in shown.get().splitlines() if line.strip()]
         lines.append(f"{self.duration_s:.1f} s recorded in {self.folder}; {self.missing} messages missing")
         if self.jpeg_queue_high_water:
-            lines.append(
-                f"at most {self.jpeg_queue_high_water} of {self.jpeg_queue_frames} frames waited for JPEG compression"
-            )
+            waited = f"{self.jpeg_queue_high_water} of {self.jpeg_queue_frames}"
+            lines.append(f"at most {waited} frames waited for JPEG compression")
         if self.frame_error:
             lines.append(f"frames that could not be compressed were dropped: {self.frame_error}")
         if self.error:
@@ -149,8 +140,19 @@ class Receipt:
         return "\n".join(lines)
 
 
+def read_report(bag: Path | str) -> RecordingReport:
+    """The report in a bag folder, also that of a bag of version 0.1.
+
+    Raises:
+        OSError: the folder holds none.
+    """
+    path = Path(bag) / REPORT_FILE
+    values = json.loads((path if path.exists() else path.with_name(_OLD_FILE)).read_text(encoding="utf-8"))
+    return RecordingReport(**values | {"topics": tuple(TopicReport(**topic) for topic in values["topics"])})
+
+
 class TopicLog:
-    """Collects what a topic's receipt needs, 16 bytes per message."""
+    """Collects what a topic's report needs, 16 bytes per message."""
 
     def __init__(self, name: str, type_name: str, nominal_hz: float | None) -> None:
         self.name, self.type, self.nominal_hz = name, type_name, nominal_hz
@@ -168,7 +170,7 @@ class TopicLog:
         """First and last arrival."""
         return (min(self._arrivals), max(self._arrivals)) if self._arrivals else None
 
-    def receipt(self, end_ns: int | None = None) -> TopicReceipt:
+    def report(self, end_ns: int | None = None) -> TopicReport:
         """The row of this topic; ``end_ns`` is the recording's last arrival on any topic."""
         has_headers = len(self._headers) == self.received
         stamps = np.array(self._headers if has_headers else self._arrivals, np.int64)
@@ -181,7 +183,7 @@ class TopicLog:
         if silent and len(forward):
             lost += silent
             worst_gap_s = max(worst_gap_s or 0.0, (silent + 1) * span_s / len(forward))
-        return TopicReceipt(
+        return TopicReport(
             name=self.name,
             type=self.type,
             expected=self.received + lost,
@@ -242,27 +244,19 @@ def _period_ns(gaps: NDArray[np.float64], nominal_ns: float) -> float:
     return min(nominal_ns, mean)
 
 
-def make_receipt(
+def make_report(
     folder: Path | str,
     logs: Sequence[TopicLog],
     jpeg_queue_high_water: int = 0,
     jpeg_queue_frames: int = 0,
     error: str = "",
     frame_error: str = "",
-) -> Receipt:
-    """The receipt of a recording from its topic logs."""
+) -> RecordingReport:
+    """The report of a recording from its topic logs."""
     spans = [span for log in logs if (span := log.span_ns()) is not None]
     begin_ns, end_ns = min((span[0] for span in spans), default=0), max((span[1] for span in spans), default=0)
-    return Receipt(
-        str(folder),
-        tuple(log.receipt(end_ns) for log in logs),
-        (end_ns - begin_ns) / 1e9,
-        jpeg_queue_high_water,
-        jpeg_queue_frames,
-        error,
-        frame_error,
+    topics = tuple(log.report(end_ns) for log in logs)
+    duration_s = (end_ns - begin_ns) / 1e9
+    return RecordingReport(
+        str(folder), topics, duration_s, jpeg_queue_high_water, jpeg_queue_frames, error, frame_error
     )
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

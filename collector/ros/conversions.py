@@ -7,7 +7,7 @@ nothing of ROS is imported here.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,36 +15,37 @@ from numpy.typing import NDArray
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.poses import quaternion_yaw
 from collector.ros.images import ENCODINGS, image_rows
+from collector.ros.topics import Message
 
 
-def stamp_ns_of(stamp: Any) -> int:
+def stamp_ns_of(stamp: Message) -> int:
     """Nanoseconds of a ``builtin_interfaces/Time``."""
     return int(stamp.sec) * NS_PER_S + int(stamp.nanosec)
 
 
-def set_stamp(stamp: Any, stamp_ns: int) -> None:
+def set_stamp(stamp: Message, stamp_ns: int) -> None:
     """Write nanoseconds into a ``builtin_interfaces/Time``."""
     stamp.sec, stamp.nanosec = divmod(int(stamp_ns), NS_PER_S)
 
 
-def yaw_of(orientation: Any) -> float:
+def yaw_of(orientation: Message) -> float:
     """Yaw of a quaternion message, radians (rotation about z; roll and pitch are ignored); NaN for all zeros."""
     return quaternion_yaw(orientation.x, orientation.y, orientation.z, orientation.w)
 
 
-def set_yaw(orientation: Any, yaw_rad: float) -> None:
+def set_yaw(orientation: Message, yaw_rad: float) -> None:
     """Make a quaternion message a pure yaw."""
     orientation.x = orientation.y = 0.0
     orientation.z, orientation.w = math.sin(yaw_rad / 2.0), math.cos(yaw_rad / 2.0)
 
 
-def set_pose(pose: Any, pose_map: Any) -> None:
+def set_pose(pose: Message, pose_map: Sequence[float] | NDArray[np.float64]) -> None:
     """Write (x, y, yaw) into a ``geometry_msgs/Pose``, z = 0."""
     pose.position.x, pose.position.y, pose.position.z = float(pose_map[0]), float(pose_map[1]), 0.0
     set_yaw(pose.orientation, float(pose_map[2]))
 
 
-def odometry_of(message: Any) -> tuple[int, tuple[float, float, float], float]:
+def odometry_of(message: Message) -> tuple[int, tuple[float, float, float], float]:
     """(stamp_ns, (x, y, yaw) in the map, forward speed m/s) of a ``nav_msgs/Odometry``."""
     pose = message.pose.pose
     return (
@@ -54,7 +55,7 @@ def odometry_of(message: Any) -> tuple[int, tuple[float, float, float], float]:
     )
 
 
-def rgb_of(message: Any) -> NDArray[np.uint8]:
+def rgb_of(message: Message) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB copy of a ``sensor_msgs/Image``.
 
     Raises:
@@ -68,7 +69,7 @@ def rgb_of(message: Any) -> NDArray[np.uint8]:
     return np.array(pixels[..., :3] if is_rgb else pixels[..., 2::-1], order="C")
 
 
-def fill_image(message: Any, image_rgb: NDArray[np.uint8]) -> None:
+def fill_image(message: Message, image_rgb: NDArray[np.uint8]) -> None:
     """Write an RGB image into a ``sensor_msgs/Image`` as bgr8, as AWSIM sends it (needs OpenCV)."""
     import cv2
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from collector.common.errors import MonoError
 
+# What numpy takes without a copy: of rclpy an array, of rosbags an ndarray.
+PixelBytes: TypeAlias = Union[bytes, bytearray, memoryview, "array[int]", NDArray[np.uint8]]
 # Channels per pixel, and whether the colours come as RGB (OpenCV wants BGR).
 ENCODINGS = {"bgr8": (3, False), "rgb8": (3, True), "bgra8": (4, False), "rgba8": (4, True), "mono8": (1, False)}
 
@@ -100,7 +103,7 @@ def frame_jpeg(frame: RawFrame, quality: int = 95) -> bytes:
     return data if is_jpeg else encode_jpeg(np.asarray(image, np.uint8), quality)
 
 
-def image_rows(height: int, width: int, encoding: str, step: int, data: Any) -> NDArray[np.uint8]:
+def image_rows(height: int, width: int, encoding: str, step: int, data: PixelBytes) -> NDArray[np.uint8]:
     """(H, W, C) view of a sensor_msgs/Image's bytes without the padding of its rows; step 0 means there is none.
 
     Raises:

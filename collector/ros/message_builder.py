@@ -17,11 +17,13 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from collector.common.errors import MonoError
 from collector.common.files import PROJECT_ROOT
@@ -31,6 +33,11 @@ DEFINITIONS = PROJECT_ROOT / "collector" / "msg"
 # Raise it when the way of building changes, so that caches of older versions are not used.
 BUILDER_VERSION = 1
 
+# A package's libraries, in the order in which they are linked.
+_KINDS = (
+    *("rosidl_generator_c", "rosidl_generator_py"),
+    *("rosidl_typesupport_introspection_c", "rosidl_typesupport_fastrtps_c"),
+)
 _INSTALL_COMPILER = "sudo apt install g++ python3-dev"
 _INSTALL_ROS = "source a ROS 2 that has the Autoware messages, or without any ROS: pip install 'alpamayo_mono[ros]'"
 
@@ -42,8 +49,8 @@ def package_names(definitions: Path = DEFINITIONS) -> tuple[str, ...]:
 
 def cache_root() -> Path:
     """``$XDG_CACHE_HOME/alpamayo_mono`` or ``~/.cache/alpamayo_mono``."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "alpamayo_mono"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "alpamayo_mono"
 
 
 def messages_folder(definitions: Path = DEFINITIONS) -> Path:
@@ -117,18 +124,13 @@ def find_toolchain() -> Toolchain:
         command = os.environ.get(variable) or default
         path = shutil.which(command)
         if path is None:
-            raise MonoError(
-                f"the compiler {command!r} is not on the PATH",
-                "gcc and g++, to build ROS messages once",
-                _INSTALL_COMPILER,
-            )
+            found = f"the compiler {command!r} is not on the PATH"
+            raise MonoError(found, "gcc and g++, to build ROS messages once", _INSTALL_COMPILER)
         compilers.append(path)
     python_headers = Path(sysconfig.get_path("include"))
     if not (python_headers / "Python.h").is_file():
         raise MonoError(f"no Python.h in {python_headers}", "the headers of this Python", _INSTALL_COMPILER)
-    import numpy
-
-    folders = [python_headers, Path(numpy.get_include()), prefix / "include"]
+    folders = [python_headers, Path(np.get_include()), prefix / "include"]
     # ROS headers lie one package folder deeper: include/<package>/<package>/x.h.
     folders += sorted(path for path in (prefix / "include").iterdir() if path.is_dir())
     return Toolchain(prefix, compilers[0], compilers[1], tuple(f"-I{folder}" for folder in folders))
@@ -137,53 +139,30 @@ def find_toolchain() -> Toolchain:
 def _build_into(built: Path, definitions: Path, toolchain: Toolchain, work: Path) -> None:
     packages = package_names(definitions)
     share = toolchain.prefix / "share"
+    needs = {package: dependencies(definitions / package, share) for package in packages}
     for package in packages:
-        missing = [name for name in dependencies(definitions / package, share) if not (share / name).is_dir()]
-        if missing:
+        if missing := [name for name in needs[package] if not (share / name).is_dir()]:
             raise MonoError(f"{package} needs {', '.join(missing)}, not found in {share}", "installed", _INSTALL_ROS)
-
-    environment = dict(os.environ, AMENT_PREFIX_PATH=str(toolchain.prefix))
-    project = str(PROJECT_ROOT)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH", "")]))
+    project = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")]))
+    environment = {**os.environ, "AMENT_PREFIX_PATH": str(toolchain.prefix), "PYTHONPATH": project}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
-        def all_of(commands: Sequence[Sequence[str]]) -> None:
+        def run_all(commands: Iterable[Sequence[str]]) -> None:
             list(pool.map(lambda command: _run(command, environment), commands))
 
-        all_of(
-            [
-                [
-                    sys.executable,
-                    "-m",
-                    "collector.ros.message_generation",
-                    package,
-                    *map(str, (definitions, share, work)),
-                ]
-                for package in packages
-            ]
-        )
+        child = [sys.executable, "-m", "collector.ros.message_generation"]
+        run_all([*child, package, *map(str, (definitions, share, work))] for package in packages)
         units = {package: _units(package, work) for package in packages}
-        all_of([_compile(unit, toolchain, work) for package in packages for unit in units[package]])
-        list(
-            pool.map(
-                lambda package: _link(
-                    package,
-                    units[package],
-                    dependencies(definitions / package, share),
-                    toolchain,
-                    built / package,
-                    environment,
-                ),
-                packages,
-            )
-        )
+        run_all(_compile(unit, toolchain, work) for package in packages for unit in units[package])
+        # The libraries of a package are linked one after the other, since each needs the first.
+        links = [_links(name, units[name], needs[name], toolchain, built / name) for name in packages]
+        for commands in zip(*links, strict=True):
+            run_all(commands)
     for package in packages:
-        (built / package / "__init__.py").write_text("", encoding="utf-8")
-        shutil.copytree(
-            work / "gen" / package / "msg",
-            built / package / "msg",
-            ignore=lambda folder, names: [name for name in names if not name.endswith(".py")],
-        )
+        (built / package / "__init__.py").touch()
+        (built / package / "msg").mkdir()
+        for module in (work / "gen" / package / "msg").glob("*.py"):
+            shutil.copy(module, built / package / "msg")
 
 
 def _units(package: str, work: Path) -> list[Path]:
@@ -203,78 +182,43 @@ def _compile(unit: Path, toolchain: Toolchain, work: Path) -> list[str]:
     return [*compiler, *options, "-c", str(unit), "-o", _object(unit)]
 
 
-def _link(
-    package: str,
-    units: Sequence[Path],
-    needs: Sequence[str],
-    toolchain: Toolchain,
-    folder: Path,
-    environment: dict[str, str],
-) -> None:
-    """Link the four libraries of a package and the extension rclpy imports."""
+def _links(
+    package: str, units: Sequence[Path], needs: Sequence[str], toolchain: Toolchain, folder: Path
+) -> list[list[str]]:
+    """The commands that link, in this order, the four libraries of a package and the extension rclpy imports."""
     folder.mkdir(parents=True)
-    rosidl_libraries = ["-lrosidl_runtime_c", "-lrcutils"]
-    own = f"-l{package}__rosidl_generator_c"
-
-    def link(name: str, kind: str, chosen: Callable[[Path], bool], libraries: Sequence[str]) -> None:
-        objects = [_object(unit) for unit in units if chosen(unit)]
+    own, lib = f"-l{package}__rosidl_generator_c", toolchain.prefix / "lib"
+    introspection = [unit for unit in units if "gen_introspection" in unit.parts]
+    generated = [unit for unit in units if "gen_introspection" not in unit.parts]
+    extension = [unit for unit in units if unit.name.endswith("__type_support.cpp") or ".ep." in unit.name]
+    fastrtps = ["-lrosidl_typesupport_fastrtps_c", "-lrosidl_typesupport_fastrtps_cpp", "-lrmw"]
+    # Loading the extension must load all four, for rosidl_typesupport_c then finds them by soname.
+    all_four = [
+        "-Wl,--no-as-needed",
+        *(f"-l{package}__{kind}" for kind in _KINDS[:0:-1]),
+        own,
+        "-lrosidl_typesupport_c",
+    ]
+    parts: tuple[tuple[list[Path], list[str]], ...] = (
+        ([unit for unit in generated if unit.parent.name == "detail" and unit.suffix == ".c"], []),
+        ([unit for unit in units if unit.name.endswith("_s.c") and ".ep." not in unit.name], [own]),
+        (introspection, [own, "-lrosidl_typesupport_introspection_c"]),
+        (
+            [unit for unit in units if unit.name.endswith("__type_support_c.cpp")],
+            [own, *fastrtps, _versioned_library("fastcdr", toolchain.prefix)],
+        ),
+        (extension, all_four),
+    )
+    commands = []
+    for (chosen, libraries), kind in zip(parts, (*_KINDS, ""), strict=True):
+        suffix = sysconfig.get_config_var("EXT_SUFFIX")
+        name = f"lib{package}__{kind}.so" if kind else f"{package}_s__rosidl_typesupport_c{suffix}"
+        output = ["-shared", f"-Wl,-soname,{name}", "-o", str(folder / name), *map(_object, chosen)]
+        search = [f"-L{folder}", f"-L{lib}", f"-Wl,-rpath-link,{lib}", "-Wl,-rpath,$ORIGIN"]
         of_dependencies = [f"-l{need}__{kind}" for need in needs] if kind else []
-        _run(
-            [
-                toolchain.cxx,
-                "-shared",
-                f"-Wl,-soname,{name}",
-                "-o",
-                str(folder / name),
-                *objects,
-                f"-L{folder}",
-                f"-L{toolchain.prefix / 'lib'}",
-                f"-Wl,-rpath-link,{toolchain.prefix / 'lib'}",
-                "-Wl,-rpath,$ORIGIN",
-                *libraries,
-                *of_dependencies,
-                *rosidl_libraries,
-            ],
-            environment,
-        )
-
-    def introspection(unit: Path) -> bool:
-        return "gen_introspection" in unit.parts
-
-    def library(kind: str, chosen: Callable[[Path], bool], libraries: Sequence[str] = ()) -> None:
-        link(f"lib{package}__{kind}.so", kind, chosen, libraries)
-
-    library(
-        "rosidl_generator_c",
-        lambda unit: not introspection(unit) and unit.parent.name == "detail" and unit.suffix == ".c",
-    )
-    library(
-        "rosidl_typesupport_fastrtps_c",
-        lambda unit: unit.name.endswith("__type_support_c.cpp"),
-        [
-            own,
-            "-lrosidl_typesupport_fastrtps_c",
-            "-lrosidl_typesupport_fastrtps_cpp",
-            "-lrmw",
-            _versioned_library("fastcdr", toolchain.prefix),
-        ],
-    )
-    library("rosidl_typesupport_introspection_c", introspection, [own, "-lrosidl_typesupport_introspection_c"])
-    library("rosidl_generator_py", lambda unit: unit.name.endswith("_s.c") and ".ep." not in unit.name, [own])
-    link(
-        f"{package}_s__rosidl_typesupport_c{sysconfig.get_config_var('EXT_SUFFIX')}",
-        "",
-        lambda unit: unit.name.endswith("__type_support.cpp") or ".ep." in unit.name,
-        # Loading the extension must load all four, for rosidl_typesupport_c then finds them by soname.
-        [
-            "-Wl,--no-as-needed",
-            f"-l{package}__rosidl_typesupport_fastrtps_c",
-            f"-l{package}__rosidl_typesupport_introspection_c",
-            f"-l{package}__rosidl_generator_py",
-            own,
-            "-lrosidl_typesupport_c",
-        ],
-    )
+        rosidl = ["-lrosidl_runtime_c", "-lrcutils"]
+        commands.append([toolchain.cxx, *output, *search, *libraries, *of_dependencies, *rosidl])
+    return commands
 
 
 def _versioned_library(name: str, prefix: Path) -> str:
@@ -300,13 +244,10 @@ def _locked(target: Path) -> Iterator[None]:
     """One builder at a time. The kernel drops the lock with its process, so none is left behind."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(target.parent / f"{target.name}.lock", "w")  # noqa: SIM115 (closed below)
+        lock = (target.parent / f"{target.name}.lock").open("w")
     except OSError as error:
-        raise MonoError(
-            f"the cache {target.parent} cannot be written ({error.strerror})",
-            "a folder of yours",
-            "set XDG_CACHE_HOME to a folder you may write to",
-        ) from error
+        found = f"the cache {target.parent} cannot be written ({error.strerror})"
+        raise MonoError(found, "a folder of yours", "set XDG_CACHE_HOME to a folder you may write to") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -326,9 +267,8 @@ def _rosidl_version() -> str:
     # Type hashes came with Iron; Humble's generators have none, and there the packages come with Autoware.
     for module in ("rosidl_adapter", "rosidl_generator_type_description"):
         if importlib.util.find_spec(module) is None:
-            raise MonoError(
-                f"the Python module {module} is missing", "the rosidl generators of Jazzy or later", _INSTALL_ROS
-            )
+            found = f"the Python module {module} is missing"
+            raise MonoError(found, "the rosidl generators of Jazzy or later", _INSTALL_ROS)
     try:
         return importlib.metadata.version("rosidl_generator_c")
     except importlib.metadata.PackageNotFoundError:

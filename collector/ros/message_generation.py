@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-# The two implementations rclpy may ask for: FastDDS on the wire, introspection for tools and other middlewares.
+# The two implementations rclpy may ask for: FastDDS between processes, introspection for tools and other middlewares.
 IMPLEMENTATIONS = ["rosidl_typesupport_fastrtps_c", "rosidl_typesupport_introspection_c"]
 # A field whose type names another package: `std_msgs/Header header`.
 _FOREIGN_TYPE = re.compile(r"^\s*([a-z]\w*)/\w+", re.MULTILINE)
@@ -52,21 +52,14 @@ def generate(package: str, definitions: Path, share: Path, work: Path) -> None:
         interfaces.append(f"{idl_folder}:msg/{definition.stem}.idl")
     includes = [str(share / name) for name in dependencies(package_folder, share)]
 
-    hashes = HashTypeDescription("hash").generate_type_hashes(package, interfaces, includes, idl_folder)
-    GenerateC("c").generate(
-        package, interfaces, includes, sources, type_description_files=[str(path) for path in hashes]
-    )
-    GeneratePython("py", typesupport_implementations=["rosidl_typesupport_c"]).generate(
-        package, interfaces, includes, sources
-    )
-    GenerateCTypesupport("c_typesupport", typesupport_implementations=IMPLEMENTATIONS).generate(
-        package, interfaces, includes, sources
-    )
-    GenerateFastRTPSCTypesupport("fastrtps").generate(package, interfaces, includes, sources)
+    what = package, interfaces, includes
+    hashes = HashTypeDescription("hash").generate_type_hashes(*what, idl_folder)
+    GenerateC("c").generate(*what, sources, type_description_files=[str(path) for path in hashes])
+    GeneratePython("py", typesupport_implementations=["rosidl_typesupport_c"]).generate(*what, sources)
+    GenerateCTypesupport("c_typesupport", typesupport_implementations=IMPLEMENTATIONS).generate(*what, sources)
+    GenerateFastRTPSCTypesupport("fastrtps").generate(*what, sources)
     # Its own tree: it writes detail/*__type_support.c, a name the C generator has taken already.
-    GenerateIntrospectionCTypesupport("introspection").generate(
-        package, interfaces, includes, work / "gen_introspection" / package
-    )
+    GenerateIntrospectionCTypesupport("introspection").generate(*what, work / "gen_introspection" / package)
 
 
 if __name__ == "__main__":

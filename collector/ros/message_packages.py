@@ -9,17 +9,21 @@ import importlib
 import importlib.util
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeAlias
 
 from collector.common.errors import MonoError
 from collector.common.run_folder import command_line
-from collector.ros.message_builder import DEFINITIONS, build_messages, messages_folder, package_names
+from collector.ros.message_builder import build_messages, messages_folder, package_names
 from collector.ros.topics import ALL_TOPICS
 
+MessageClass: TypeAlias = Any  # a class of a message package, or one made for a test
 
-def message_class(name: str) -> Any:
+
+def message_class(name: str) -> MessageClass:
     """The Python class of a message type.
 
     Args:
@@ -34,37 +38,15 @@ def message_class(name: str) -> Any:
         module = importlib.import_module(f"{package}.msg")
     except ImportError as error:
         if package not in package_names():
-            raise MonoError(
-                f"the ROS message package {package} cannot be imported ({error})",
-                "a sourced ROS 2 or its wheels",
-                "source /opt/ros/<distribution>/setup.bash, or without ROS: pip install 'alpamayo_mono[ros]'",
-            ) from error
+            found = f"the ROS message package {package} cannot be imported ({error})"
+            do = "source /opt/ros/<distribution>/setup.bash, or without ROS: pip install 'alpamayo_mono[ros]'"
+            raise MonoError(found, "a sourced ROS 2 or its wheels", do) from error
         module = _import_built(package)
     if not hasattr(module, short):
-        raise MonoError(
-            f"{module.__file__} has no message {short}",
-            f"the definition of {name} as the Challenge uses it",
-            "update that package, or unsource it so that ours is built",
-        )
+        expected = f"the definition of {name} as the Challenge uses it"
+        do = "update that package, or unsource it so that ours is built"
+        raise MonoError(f"{module.__file__} has no message {short}", expected, do)
     return getattr(module, short)
-
-
-def definition_text(name: str) -> str:
-    """The ``.msg`` text of one of our definitions, e.g. for the type store that reads and writes bags.
-
-    Raises:
-        MonoError: no such definition.
-    """
-    package, short = _split(name)
-    path = DEFINITIONS / package / "msg" / f"{short}.msg"
-    if not path.is_file():
-        raise MonoError(f"no definition of {name}", "one of " + ", ".join(sorted(defined_types())), "check the name")
-    return path.read_text(encoding="utf-8")
-
-
-def defined_types() -> tuple[str, ...]:
-    """The types whose text we carry, as ``"package/msg/Name"``."""
-    return tuple(f"{path.parts[-3]}/msg/{path.stem}" for path in sorted(DEFINITIONS.glob("*/msg/*.msg")))
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -74,7 +56,7 @@ def _split(name: str) -> tuple[str, str]:
     return parts[0], parts[2]
 
 
-def _import_built(package: str) -> Any:
+def _import_built(package: str) -> ModuleType:
     # At the end of the path, and only after an ImportError: a sourced Autoware must never be shadowed.
     folder = str(build_messages(say=lambda line: print(line, file=sys.stderr, flush=True)))
     if folder not in sys.path:
@@ -83,11 +65,8 @@ def _import_built(package: str) -> Any:
     try:
         return importlib.import_module(f"{package}.msg")
     except ImportError as error:
-        raise MonoError(
-            f"the built message package {package} in {folder} cannot be imported ({error})",
-            "an importable package",
-            "alpamayo-mono messages --rebuild",
-        ) from error
+        found = f"the built message package {package} in {folder} cannot be imported ({error})"
+        raise MonoError(found, "an importable package", "alpamayo-mono messages --rebuild") from error
 
 
 def installed_packages() -> dict[str, Path | None]:
@@ -98,9 +77,9 @@ def installed_packages() -> dict[str, Path | None]:
 
 @dataclass(frozen=True)
 class MessagesConfig:
-    """Say where the ROS message packages of the Challenge's interface come from, and build those not installed.
+    """Say where the ROS message packages of the Challenge's interface come from, and build those that are missing.
 
-    Building needs gcc, g++ and Python's headers; 10-30 s, once per Python and ROS.
+    Building needs gcc, g++ and Python's headers, and takes 10 to 30 s, once per Python and ROS.
 
     Attributes:
         rebuild: build again even if the cache has them.
@@ -109,14 +88,14 @@ class MessagesConfig:
     rebuild: bool = False
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Verb ``messages``: build the message packages ahead and list where each comes from."""
-    options = command_line(MessagesConfig, argv, "alpamayo-mono messages")
+    config = command_line(MessagesConfig, argv, "alpamayo-mono messages")
     start_s = time.monotonic()
     installed = installed_packages()
     absent = [name for name, place in installed.items() if place is None]
-    if options.rebuild or any(name in package_names() for name in absent):
-        build_messages(rebuild=options.rebuild, say=lambda line: print(line, flush=True))
+    if config.rebuild or any(name in package_names() for name in absent):
+        build_messages(rebuild=config.rebuild, say=lambda line: print(line, flush=True))
     for topic in ALL_TOPICS:
         message_class(topic.type)
     width = max(map(len, installed))

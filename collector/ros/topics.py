@@ -8,11 +8,13 @@ Pure data: nothing of ROS is imported until :func:`qos_profile` is called.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from rclpy.qos import QoSProfile
 
+# A message of rclpy or rosbags: whatever has the fields of its type.
+Message: TypeAlias = Any
 Reliability = Literal["reliable", "best_effort"]
 Durability = Literal["volatile", "transient_local"]
 
@@ -48,6 +50,8 @@ class Topic:
     frame_id: str = ""
 
 
+_VEHICLE = "autoware_auto_vehicle_msgs/msg/"
+
 # From the simulator: AWSIM, or ours.
 CAMERA_IMAGE = Topic(
     "/sensing/camera/image_raw", "sensor_msgs/msg/Image", "best_effort", rate_hz=10.0, frame_id=CAMERA_FRAME
@@ -56,16 +60,11 @@ CAMERA_INFO = Topic(
     "/sensing/camera/camera_info", "sensor_msgs/msg/CameraInfo", "best_effort", rate_hz=10.0, frame_id=CAMERA_FRAME
 )
 VELOCITY_STATUS = Topic(
-    "/vehicle/status/velocity_status",
-    "autoware_auto_vehicle_msgs/msg/VelocityReport",
-    rate_hz=30.0,
-    frame_id=BASE_FRAME,
+    "/vehicle/status/velocity_status", _VEHICLE + "VelocityReport", rate_hz=30.0, frame_id=BASE_FRAME
 )
-STEERING_STATUS = Topic(
-    "/vehicle/status/steering_status", "autoware_auto_vehicle_msgs/msg/SteeringReport", rate_hz=30.0
-)
-GEAR_STATUS = Topic("/vehicle/status/gear_status", "autoware_auto_vehicle_msgs/msg/GearReport", rate_hz=30.0)
-CONTROL_MODE = Topic("/vehicle/status/control_mode", "autoware_auto_vehicle_msgs/msg/ControlModeReport", rate_hz=30.0)
+STEERING_STATUS = Topic("/vehicle/status/steering_status", _VEHICLE + "SteeringReport", rate_hz=30.0)
+GEAR_STATUS = Topic("/vehicle/status/gear_status", _VEHICLE + "GearReport", rate_hz=30.0)
+CONTROL_MODE = Topic("/vehicle/status/control_mode", _VEHICLE + "ControlModeReport", rate_hz=30.0)
 CLOCK = Topic("/clock", "rosgraph_msgs/msg/Clock", "best_effort", rate_hz=100.0)
 AWSIM_STATUS = Topic("/awsim/status", "std_msgs/msg/Float32MultiArray", rate_hz=10.0)
 AWSIM_STATE = Topic("/awsim/state", "std_msgs/msg/String", "reliable", "transient_local")
@@ -77,7 +76,7 @@ ODOMETRY = Topic("/localization/kinematic_state", "nav_msgs/msg/Odometry", rate_
 CONTROL_CMD = Topic(
     "/control/command/control_cmd", "autoware_auto_control_msgs/msg/AckermannControlCommand", rate_hz=40.0
 )
-GEAR_CMD = Topic("/control/command/gear_cmd", "autoware_auto_vehicle_msgs/msg/GearCommand")
+GEAR_CMD = Topic("/control/command/gear_cmd", _VEHICLE + "GearCommand")
 CONTROL_MODE_REQUEST = Topic("/awsim/control_mode_request_topic", "std_msgs/msg/Bool")
 AWSIM_RESET = Topic("/awsim/reset", "std_msgs/msg/Empty")
 
@@ -102,47 +101,19 @@ PLANNED_PATH = Topic("/planning/alpamayo/path", "nav_msgs/msg/Path", frame_id=MA
 REASONING = Topic("/planning/alpamayo/reasoning", "std_msgs/msg/String")
 DRIVE_STATUS = Topic("/planning/alpamayo/status", "std_msgs/msg/String")  # one JSON object per message
 
-FROM_SIMULATOR = (
-    CAMERA_IMAGE,
-    CAMERA_INFO,
-    VELOCITY_STATUS,
-    STEERING_STATUS,
-    GEAR_STATUS,
-    CONTROL_MODE,
-    CLOCK,
-    AWSIM_STATUS,
-    AWSIM_STATE,
-    TF_STATIC,
-    ODOMETRY,
-)
+VEHICLE_STATUS = (VELOCITY_STATUS, STEERING_STATUS, GEAR_STATUS, CONTROL_MODE)
+SIMULATOR_STATUS = (CLOCK, AWSIM_STATUS, AWSIM_STATE, TF_STATIC)
+FROM_SIMULATOR = (CAMERA_IMAGE, CAMERA_INFO, *VEHICLE_STATUS, *SIMULATOR_STATUS, ODOMETRY)
 TO_SIMULATOR = (CONTROL_CMD, GEAR_CMD, CONTROL_MODE_REQUEST, AWSIM_RESET)
 FROM_DRIVER = (PLANNED_PATH, REASONING, DRIVE_STATUS)
 # The collector's bag, by the names and types it has inside the bag (frames arrive raw, are stored as JPEG).
-RECORDED = (
-    CAMERA_JPEG,
-    CAMERA_INFO,
-    ODOMETRY,
-    VELOCITY_STATUS,
-    STEERING_STATUS,
-    GEAR_STATUS,
-    CONTROL_MODE,
-    CONTROL_CMD,
-    CLOCK,
-    AWSIM_STATUS,
-    AWSIM_STATE,
-    TF_STATIC,
-)
+RECORDED = (CAMERA_JPEG, CAMERA_INFO, ODOMETRY, *VEHICLE_STATUS, CONTROL_CMD, *SIMULATOR_STATUS)
 ALL_TOPICS = (*FROM_SIMULATOR, *TO_SIMULATOR, SCENARIO_TRAJECTORY, CAMERA_JPEG, *FROM_DRIVER)
 
 # Meaning of the seven numbers in AWSIM_STATUS.data, in order.
 AWSIM_STATUS_FIELDS = (
-    "session_time_left_s",
-    "lap_count",
-    "lap_time_s",
-    "section",
-    "time_scale",
-    "boosts_left",
-    "boosting",
+    *("session_time_left_s", "lap_count", "lap_time_s", "section"),
+    *("time_scale", "boosts_left", "boosting"),
 )
 # What AWSIM_STATE says, in the order of a session.
 AWSIM_STATES = ("Spawned", "Grounded", "Ready", "Start", "Finish")
@@ -158,11 +129,9 @@ def qos_profile(topic: Topic, depth: int | None = None) -> QoSProfile:
     """
     from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-    reliability = {"reliable": ReliabilityPolicy.RELIABLE, "best_effort": ReliabilityPolicy.BEST_EFFORT}
-    durability = {"volatile": DurabilityPolicy.VOLATILE, "transient_local": DurabilityPolicy.TRANSIENT_LOCAL}
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=topic.depth if depth is None else depth,
-        reliability=reliability[topic.reliability],
-        durability=durability[topic.durability],
+        reliability=ReliabilityPolicy[topic.reliability.upper()],
+        durability=DurabilityPolicy[topic.durability.upper()],
     )

@@ -26,7 +26,7 @@ WHEELS_GUARD = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 
 _SEGMENT_BYTES = 64 * 2**20  # ten raw 1920x1080 frames, or ninety of 640x360
 _MESSAGE_BYTES = 16 * 2**20
-_SHARED_MEMORY = Path("/dev/shm")
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only its size is asked for
 
 _PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 <!-- Shared memory for image publishers, UDP for everything else; written by alpamayo_mono. -->
@@ -83,7 +83,7 @@ def prepare_publisher() -> Path | None:
     return path
 
 
-def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+def without_our_libraries(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment for starting a Python of another virtual environment.
 
     The wheels mark a process as prepared and prepend their libraries to LD_LIBRARY_PATH. A child inherits both, so
@@ -132,13 +132,9 @@ def _write(path: Path, text: str) -> None:
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with open(handle, "w", encoding="utf-8") as file:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
             file.write(text)
-        os.replace(scratch, path)
+        Path(file.name).replace(path)
     except OSError as error:
-        raise MonoError(
-            f"the transport profile {path} cannot be written ({error.strerror})",
-            "a folder of yours",
-            "set XDG_CACHE_HOME to a folder you may write to",
-        ) from error
+        found = f"the transport profile {path} cannot be written ({error.strerror})"
+        raise MonoError(found, "a folder of yours", "set XDG_CACHE_HOME to a folder you may write to") from error

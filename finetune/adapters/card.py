@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from collector.common.files import write_atomically
-from collector.common.format import percent
+from collector.common.format import metres, percent
 from collector.common.run_folder import git_commit, hash_path, plain
 from collector.dataset.schema import MANIFEST_FILE, METADATA_FILE
 from finetune.model_files.location import base_fingerprint, model_name
@@ -18,7 +18,15 @@ EVALUATION = "## Evaluation"
 _PLACES = ("model", "dataset", "out", "cameras", "overwrite", "device", "threads", "checkpoint_every")
 
 
-def adapter_card(config: Any, base_folder: Path, metrics: Mapping[str, Any]) -> str:
+class Recipe(Protocol):
+    """The settings of a finetuning: a dataclass."""
+
+    @property
+    def precision(self) -> str:
+        """Name of the weights' precision."""
+
+
+def adapter_card(config: Recipe, base_folder: Path, metrics: Mapping[str, Any]) -> str:
     """README.md of an adapter or a model: front matter for the Hugging Face hub, then what a person asks first.
 
     Args:
@@ -27,7 +35,8 @@ def adapter_card(config: Any, base_folder: Path, metrics: Mapping[str, Any]) -> 
         metrics: of the finished run.
     """
     base = model_name(base_folder)
-    whole = config.method == "full"
+    settings = plain(config)
+    cameras, whole = settings["cameras"], settings["method"] == "full"
     what = "All weights of the chosen parts" if whole else "A PEFT adapter (LoRA)"
     parts = ", ".join(part for part, count in metrics["trainable_parameters"].items() if count)
     option = "--model MODEL" if whole else f"--model {base} --adapter ADAPTER"
@@ -39,15 +48,15 @@ def adapter_card(config: Any, base_folder: Path, metrics: Mapping[str, Any]) -> 
         "tags: [alpamayo, autonomous-driving, vision-language-action]",
         "---",
         "",
-        f"# {base}, finetuned for camera mode {config.cameras}",
+        f"# {base}, finetuned for camera mode {cameras}",
         "",
         f"{what} for the vision-language-action model {base}, trained by alpamayo_mono on: {parts}.",
         "",
         "| | |",
         "|---|---|",
         f"| base | {base} (fingerprint {base_fingerprint(base_folder)}) |",
-        f"| cameras | {config.cameras} |",
-        f"| method | {config.method}, {config.precision} |",
+        f"| cameras | {cameras} |",
+        f"| method | {settings['method']}, {config.precision} |",
         f"| code | commit {git_commit() or 'unknown'} |",
         f"| trainable parameters | {sum(metrics['trainable_parameters'].values()):,} |",
         "",
@@ -62,7 +71,7 @@ def adapter_card(config: Any, base_folder: Path, metrics: Mapping[str, Any]) -> 
         "",
         "## Data",
         "",
-        *_data(Path(config.dataset), metrics),
+        *_data(Path(settings["dataset"]), metrics),
         "",
         "## Losses",
         "",
@@ -79,7 +88,7 @@ def adapter_card(config: Any, base_folder: Path, metrics: Mapping[str, Any]) -> 
         "",
         "| setting | value |",
         "|---|---|",
-        *(f"| {name} | {value} |" for name, value in plain(config).items() if name not in _PLACES),
+        *(f"| {name} | {value} |" for name, value in settings.items() if name not in _PLACES),
     ]
     return "\n".join(lines) + "\n"
 
@@ -113,8 +122,8 @@ def add_evaluation(adapter: Path, metrics: Mapping[str, Any], dataset: str) -> b
         said = values.get("consistency")
         agrees = f"{percent(said['consistent'])} ({percent(said['coverage'])})" if said else "-"
         lines.append(
-            f"| {row['variant']} | {row['max_deviation_m']:.2f} m | {row['result']} | {values['ade_3s_m']:.2f} m "
-            f"| {values['fde_6.4s_m']:.2f} m | {agrees} |"
+            f"| {row['variant']} | {metres(row['max_deviation_m'])} | {row['result']} | {metres(values['ade_3s_m'])} "
+            f"| {metres(values['fde_6.4s_m'])} | {agrees} |"
         )
     over = f"{bootstrap['groups']} {bootstrap['group']}"
     lines += ["", f"Change with its {bootstrap['confidence']:.0%} interval: paired bootstrap over {over}."]
@@ -137,8 +146,7 @@ def _data(dataset: Path, metrics: Mapping[str, Any]) -> list[str]:
         return [*lines, f"| {MANIFEST_FILE} | none |"]
     lines.append(f"| {MANIFEST_FILE} | sha256 {hash_path(dataset / MANIFEST_FILE)} |")
     lines.append(f"| made by | {manifest.get('made_by')}, commit {manifest.get('commit')} |")
-    for bag in manifest.get("bags", ()):
-        lines.append(f"| recording {bag.get('name')} | sha256 {bag.get('sha256')} |")
+    lines += [f"| recording {bag.get('name')} | sha256 {bag.get('sha256')} |" for bag in manifest.get("bags", ())]
     for name, counts in manifest.get("counts", {}).items():
         said = ", ".join(f"{key} {n}" for key, n in counts.items()) if isinstance(counts, dict) else counts
         lines.append(f"| {name} | {said} |")

@@ -1,7 +1,8 @@
-"""A LoRA layer as one step of autograd, for frozen layers without bias.
+"""A LoRA layer as one step of autograd.
 
 PEFT's own forward keeps the input in the adapter's precision (twice the bytes of a bfloat16 model) and launches a
-dozen small kernels per layer; at 500 adapted layers, a GPU at small batches waits for launches more than it computes.
+dozen small kernels per layer; at 500 adapted layers, a GPU at small batches waits for launches more than it computes,
+and a CPU passes over the output three times more than it needs to.
 :func:`fuse_lora` swaps the forward of PEFT's layers in place and leaves their parameters, names and files alone.
 """
 
@@ -27,33 +28,46 @@ def base_weight(layer: Any) -> Tensor:
     return unpacked
 
 
-class LoraLinear(torch.autograd.Function):
-    """y = x W' + scale (x A') B'; remembers only its input, and unpacks W again for the backward pass.
+def updated_weight(layer: Any, a: Tensor, b: Tensor, scale: float, dtype: torch.dtype) -> Tensor | None:
+    """W + scale B A where that loses nothing: in float32. bfloat16 would round a small update away."""
+    return torch.addmm(base_weight(layer).float(), b, a, alpha=scale) if dtype == torch.float32 else None
 
-    The small matrices are trained in float32 and multiplied in the precision of the input.
+
+class LoraLinear(torch.autograd.Function):
+    """y = x W' + scale (x A') B' + bias; remembers only its input, and makes W again for the backward pass.
+
+    In float32 the update is added to the weight before the product, one pass over the output instead of three. In less
+    precision the small matrices, trained in float32, are multiplied in the precision of the input.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Any, a: Tensor, b: Tensor, scale: float) -> Tensor:
         """(..., in) to (..., out); ``a`` (rank, in), ``b`` (out, rank)."""
         flat = x.flatten(0, -2)
-        weight = base_weight(layer).to(x.dtype)
-        output = flat @ weight.t()
-        output.addmm_(flat @ a.to(x.dtype).t(), b.to(x.dtype).t(), alpha=scale)
+        updated = updated_weight(layer, a, b, scale, x.dtype)
+        if updated is not None:
+            output = functional.linear(flat, updated, layer.bias)
+        else:
+            output = functional.linear(flat, base_weight(layer).to(x.dtype), layer.bias)
+            output.addmm_(flat @ a.to(x.dtype).t(), b.to(x.dtype).t(), alpha=scale)
         ctx.save_for_backward(flat, a, b)
         ctx.layer, ctx.scale, ctx.shape = layer, scale, x.shape
         return output.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:  # type: ignore[override]
-        """Gradients of the input and of the two small matrices; the frozen weight gets none."""
+        """Gradients of the input and of the two small matrices; the frozen weight and bias get none."""
         flat, a, b = ctx.saved_tensors
         grad = gradients[0].flatten(0, -2)
         small = grad @ (b.to(grad.dtype) * ctx.scale)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ base_weight(ctx.layer).to(grad.dtype)
-            grad_x.addmm_(small, a.to(grad.dtype))
+            updated = updated_weight(ctx.layer, a, b, ctx.scale, grad.dtype)
+            if updated is not None:
+                grad_x = grad @ updated
+            else:
+                grad_x = grad @ base_weight(ctx.layer).to(grad.dtype)
+                grad_x.addmm_(small, a.to(grad.dtype))
             grad_x = grad_x.view(ctx.shape)
         grad_a = (small.t() @ flat).to(a.dtype)
         grad_b = (grad.t() @ (flat @ a.to(flat.dtype).t())).mul_(ctx.scale).to(b.dtype)
@@ -63,7 +77,7 @@ class LoraLinear(torch.autograd.Function):
 def fuse_lora(model: nn.Module) -> int:
     """Let every plain LoRA layer of a model run as :class:`LoraLinear`.
 
-    Left to PEFT are layers with bias, dropout, several adapters or a variant such as DoRA.
+    Left to PEFT are layers with dropout, several adapters or a variant such as DoRA.
 
     Returns:
         How many layers were swapped.
@@ -75,7 +89,6 @@ def fuse_lora(model: nn.Module) -> int:
             continue
         plain = (
             list(layer.lora_A) == ["default"]
-            and layer.base_layer.bias is None
             and isinstance(layer.lora_dropout["default"], nn.Identity)
             and not layer.lora_variant
         )
@@ -92,7 +105,7 @@ def _fused(kind: Any) -> type:
 
     def forward(self: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
         if self.disable_adapters or self.merged:
-            return functional.linear(x, base_weight(self.base_layer).to(x.dtype))
+            return functional.linear(x, base_weight(self.base_layer).to(x.dtype), self.base_layer.bias)
         a, b = self.lora_A["default"].weight, self.lora_B["default"].weight
         output: Tensor = LoraLinear.apply(x, self.base_layer, a, b, self.scaling["default"])
         return output

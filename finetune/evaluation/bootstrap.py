@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.policy import FUTURE_STEPS, STEP_S
+
+if TYPE_CHECKING:
+    from collector.dataset.schema import Sample
 
 FloatArray = NDArray[np.float64]
 Better = Literal["lower", "higher"]
@@ -29,17 +32,6 @@ HORIZON_NS = round(FUTURE_STEPS * STEP_S * 1e9)
 _AT_A_TIME = 1_000
 # A rate that is defined in fewer of the resamples than this has no interval.
 _DEFINED = 0.95
-
-
-class Driven(Protocol):
-    """Where and when a sample was driven."""
-
-    @property
-    def bag(self) -> str: ...
-    @property
-    def lap(self) -> int: ...
-    @property
-    def stamp_ns(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +91,7 @@ class Difference:
         return self.after - self.before
 
 
-def group_samples(samples: Sequence[Driven]) -> Groups:
+def group_samples(samples: Sequence[Sample]) -> Groups:
     """Stretches: one bag, one lap, no gap longer than a plan. Where these are too few, pieces of a plan's length."""
     names: dict[tuple[str, int], list[int]] = {}
     for position, sample in enumerate(samples):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, Annotated, Any
 
 import tyro
+from numpy.typing import ArrayLike
 
 from collector.common.cpu import share_cores
 from collector.common.errors import MonoError, require
@@ -18,17 +19,15 @@ from finetune.adapters.card import add_evaluation
 from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.evaluation.baselines import EgoRegressor, constant_motion
 from finetune.evaluation.bootstrap import CONFIDENCE, RESAMPLES, group_samples
-from finetune.evaluation.inference import spread
-from finetune.evaluation.metrics import Scores, identical_samples
+from finetune.evaluation.metrics import Scores, identical_samples, set_aside_texts
+from finetune.evaluation.samples import build_clip, folder_name, split_samples, spread
 from finetune.evaluation.tables import compare_before_after, definitions, headline, print_tables, write_tables
 from finetune.model_files.location import resolve_model
 from finetune.policy import CameraMode, PolicySettings
 
-if TYPE_CHECKING:
-    from finetune.checkpoint import LoadedModel
-
 PLANS_FILE = "plans.jsonl"
 REGRESSOR = "ego-only regressor"
+NO_PICTURE = "picture that cannot be read"
 
 
 @dataclass(frozen=True)
@@ -101,14 +100,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         check_belongs(adapter_facts(config.adapter), config.model, config.cameras)
     folder, samples, note = _samples(config)
     lines = dict.fromkeys(place / METADATA_FILE for place in (folder, config.dataset) if place is not None)
-    run = open_run(config.out, config, [config.model, *lines, *([config.adapter] if config.adapter else [])])
+    run = open_run(config.out, config, [config.model, *lines, *filter(None, [config.adapter])])
     plans = run.folder / PLANS_FILE
     if plans.exists():
         plans.replace(plans.with_suffix(".previous.jsonl"))  # perhaps all that a run that broke off left
     with plans.open("w", encoding="utf-8") as log:
-        thinking = _plan_models(config, samples, folder, log)
-        blind, regressor = _plan_baselines(config, samples, log)
-    variants = [*thinking, *blind]
+        models = _plan_models(config, samples, folder, log)
+        baselines, regressor = _plan_baselines(config, samples, log)
+    variants = [*models, *baselines]
     chosen = identical_samples(variants)
     groups = group_samples(samples)
     summaries = {scores.name: scores.summary(chosen) for scores in variants}
@@ -129,10 +128,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "verdicts": [],
         "variants": summaries,
     }  # fmt: skip
-    if len(thinking) > 1:
-        before, after = thinking
+    if config.adapter is not None:
+        before, after = models
         metrics["verdicts"] = compare_before_after(before, after, chosen, groups, config.samples, config.seed)
-    metrics["notes"] = [text for text in (note, *_notes(metrics)) if text]
+    metrics["notes"] = [*note, *_notes(metrics)]
     written = [run.write_metrics(metrics), *write_tables(metrics, run.folder), plans]
     if config.adapter is not None:
         judged = f"clip {config.clip}" if config.clip else f"split {config.split} of {folder.resolve().name}"
@@ -151,47 +150,31 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return metrics
 
 
-def _samples(config: EvaluateConfig) -> tuple[Path, list[Sample], str]:
+def _samples(config: EvaluateConfig) -> tuple[Path, list[Sample], list[str]]:
     """Folder and samples to judge, and what should be said about them."""
-    note = ""
     if config.clip is not None and config.data is not None:
-        from finetune.evaluation.clips import build_clip, folder_name
-
         folder = config.out / folder_name(config.clip)
         counts = build_clip(config.data, config.clip, folder)
-        samples = list(read_samples(folder))
-        note = f"Clip {config.clip}:\n{counts}"
-    else:
-        assert config.dataset is not None  # __post_init__
-        folder = config.dataset
-        samples = [sample for sample in read_samples(folder) if sample.split == config.split]
-        if not samples:
-            raise MonoError(
-                f"no sample of split {config.split!r} in {folder}", "at least one", "build with --val-fraction 0.2"
-            )
-    return folder, spread(samples, config.limit), note
+        return folder, spread(list(read_samples(folder)), config.limit), [f"Clip {config.clip}:\n{counts}"]
+    folder = config.dataset or Path()  # __post_init__ refuses neither
+    return folder, spread(split_samples(folder, config.split), config.limit), []
 
 
 def _plan_models(config: EvaluateConfig, samples: Sequence[Sample], folder: Path, log: IO[str]) -> list[Scores]:
     """The base and, where given, base and adapter, on prompts encoded once."""
-    from finetune.alpamayo_policy import AlpamayoPolicy, load_base
-    from finetune.evaluation.batch_inference import CACHE_BYTES, SamplePrompts, plan_samples
+    from finetune.evaluation.inference import CACHE_BYTES, FrameError, SamplePrompts, plan_samples, policies
 
-    loaded: LoadedModel = load_base(config.model, config.device)
     prompts = SamplePrompts(samples, folder, config.cameras, CACHE_BYTES if config.adapter is not None else 0)
     draws = config.samples if config.samples > 1 else 0
     done = []
-    adapters = {"before": None} if config.adapter is None else {"before": None, "after": config.adapter}
-    # The adapter is merged into the base in place, so the base comes first and is loaded once.
-    for name, adapter in adapters.items():
-        policy = AlpamayoPolicy(loaded, adapter=adapter, cameras=config.cameras, seed=config.seed, device=config.device)
+    for name, policy in policies(config.model, config.adapter, config.cameras, config.device, config.seed):
         scores = Scores(name, samples, config.samples)
-        for batch in plan_samples(policy, prompts, draws, config.batch_size, name):
-            for item in batch:
-                line = (
-                    scores.set_aside(*item) if len(item) == 2
-                    else scores.add(item[0], item[1].poses, item[1].reasoning, item[2])
-                )  # fmt: skip
+        for batch in plan_samples(policy, prompts, config.batch_size, name, draws):
+            for index, planned in batch:
+                if isinstance(planned, FrameError):
+                    line = scores.set_aside(index, NO_PICTURE)
+                else:
+                    line = scores.add(index, planned[0].poses, planned[0].reasoning, planned[1])
                 log.write(json.dumps(plain(line), ensure_ascii=False) + "\n")
             log.flush()
         done.append(scores)
@@ -202,7 +185,7 @@ def _plan_baselines(
     config: EvaluateConfig, samples: Sequence[Sample], log: IO[str]
 ) -> tuple[list[Scores], dict[str, Any]]:
     """Drivers without a camera, and what the regressor was fitted on, or why there is none."""
-    drivers: dict[str, Any] = {
+    drivers: dict[str, Callable[[Sample], ArrayLike]] = {
         "constant velocity": lambda sample: constant_motion(sample.history_array(), turning=False),
         "constant yaw rate": lambda sample: constant_motion(sample.history_array(), turning=True),
     }
@@ -237,22 +220,16 @@ def fit_regressor(config: EvaluateConfig) -> EgoRegressor:
 
 
 def _notes(metrics: dict[str, Any]) -> list[str]:
-    notes = []
     facts = metrics["ego_regressor"]
-    if "omitted" in facts:
-        notes.append(f"No {REGRESSOR}: {facts['omitted']}")
-    else:
-        notes.append(
-            f"{REGRESSOR}: ridge regression from 1.5 s of poses and the speed, fitted on {facts['samples']} samples "
-            "of the training split and their mirror images."
-        )
+    notes = [
+        f"No {REGRESSOR}: {facts['omitted']}"
+        if "omitted" in facts
+        else f"{REGRESSOR}: ridge regression from 1.5 s of poses and the speed, fitted on {facts['samples']} samples "
+        "of the training split and their mirror images."
+    ]
     left = metrics["samples_given"] - metrics["samples"]
     if left:
-        why = "; ".join(
-            f"{name}: {reason} ({count})"
-            for name, values in metrics["variants"].items()
-            for reason, count in values["set_aside"].items()
-        )
+        why = set_aside_texts({name: values["set_aside"] for name, values in metrics["variants"].items()})
         notes.append(f"Set aside in all rows: {left} of {metrics['samples_given']} samples ({why}).")
     return notes
 

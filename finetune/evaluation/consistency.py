@@ -110,6 +110,7 @@ class Consistency:
     thinks_curve_drives_straight: float
 
     def as_dict(self) -> dict[str, float]:
+        """The rates by name."""
         return asdict(self)
 
 

@@ -1,26 +1,124 @@
-"""Plans of samples through the driving path, and the few figures by which one training is held against another."""
+"""Open-loop inference: samples planned in batches by the driving path itself, as the command and the studies do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
+from numpy.typing import NDArray
+from torch import Tensor
 
+from collector.common.errors import MonoError
+from collector.common.progress import progress
 from collector.dataset.schema import Sample
-from finetune.evaluation.consistency import check_reasoning, summarise
-from finetune.evaluation.path_errors import path_errors
+from finetune.alpamayo_policy import AlpamayoPolicy, load_base
 from finetune.policy import Observation, Plan
+from finetune.processing.processor import Encoded
+from finetune.training.batches import observe, pack_pixels, unpack_pixels
 
-if TYPE_CHECKING:
-    from finetune.alpamayo_policy import AlpamayoPolicy
+# Of encoded pictures kept for the next model; what does not fit is encoded again.
+CACHE_BYTES = 2 * 2**30
 
-PlanBatch = Callable[[Sequence[Sample], Sequence[Observation]], list[Plan]]
+# A plan and its draws (K, 64, 3).
+Planned = tuple[Plan, NDArray[np.float64]]
+PlanBatch = Callable[[Sequence[Sample], Sequence[Observation], Sequence[Encoded]], list[Planned]]
+
+
+class FrameError(MonoError):
+    """A picture of a sample is absent or no picture."""
+
+
+def policies(
+    model: Path, adapter: Path | None, cameras: str, device: str, seed: int = 0
+) -> Iterator[tuple[str, AlpamayoPolicy]]:
+    """The base as "before" and, with an adapter, base and adapter as "after".
+
+    The base is loaded once and the adapter merged into it in place: be done with the one before asking for the other.
+    """
+    loaded = load_base(model, device)
+    for name, added in (("before", None), ("after", adapter)):
+        if name == "before" or added is not None:
+            yield name, AlpamayoPolicy(loaded, adapter=added, cameras=cameras, seed=seed, device=device)
+
+
+class SamplePrompts:
+    """Prompts of samples, encoded on first use and kept packed as long as there is room.
+
+    Args:
+        samples, folder: of a dataset.
+        cameras: camera mode.
+        room_bytes: for packed pictures; the frames of a kept prompt are let go.
+    """
+
+    def __init__(self, samples: Sequence[Sample], folder: Path, cameras: str, room_bytes: int = 0) -> None:
+        self.samples, self._folder, self._cameras, self._room = samples, folder, cameras, room_bytes
+        self._kept: dict[int, tuple[Observation, Encoded, Tensor]] = {}
+
+    def get(self, index: int, policy: AlpamayoPolicy) -> tuple[Observation, Encoded]:
+        """Observation and prompt of a sample. All policies must encode alike: they come from one model folder.
+
+        Raises:
+            FrameError: a frame cannot be read.
+            MonoError: the camera mode needs what the dataset does not have.
+        """
+        if index in self._kept:
+            observation, encoded, packed = self._kept[index]
+            return observation, replace(encoded, pixel_values=unpack_pixels(packed))
+        try:
+            observation = observe(self.samples[index], self._folder, self._cameras)
+        except MonoError as error:
+            raise FrameError(error.found, error.expected, error.do) from error
+        encoded = policy.encode(observation)
+        packed = pack_pixels(encoded.pixel_values)
+        if packed.numel() <= self._room:
+            self._room -= packed.numel()
+            # The prompt holds all that the frames said.
+            observation = replace(observation, frames={})
+            self._kept[index] = observation, replace(encoded, pixel_values=packed[:0]), packed
+        return observation, replace(encoded, pixel_values=unpack_pixels(packed))
 
 
 def plan_samples(
+    policy: AlpamayoPolicy,
+    prompts: SamplePrompts,
+    batch_size: int,
+    title: str,
+    draws: int = 0,
+    plan: PlanBatch | None = None,
+) -> Iterator[list[tuple[int, Planned | FrameError]]]:
+    """Plan every sample, a batch at a time.
+
+    Args:
+        policy: that encodes the prompts.
+        prompts: of the samples.
+        batch_size: samples per pass.
+        title: of the progress bar.
+        draws: plans to draw for each sample beside its plan.
+        plan: plans a batch instead of the policy.
+
+    Yields:
+        per batch, for each sample its index and plan, or its index and the picture that cannot be read.
+    """
+    starts = range(0, len(prompts.samples), batch_size)
+    for start in progress(starts, title, "batch"):
+        done: list[tuple[int, Planned | FrameError]] = []
+        ready: list[tuple[int, Observation, Encoded]] = []
+        for index in range(start, min(start + batch_size, len(prompts.samples))):
+            try:
+                ready.append((index, *prompts.get(index, policy)))
+            except FrameError as error:
+                done.append((index, error))
+        seen, encoded = [one for _, one, _ in ready], [one for _, _, one in ready]
+        if plan is None:
+            plans = policy.plan_draws(seen, draws, encoded)
+        else:
+            plans = plan([prompts.samples[index] for index, _, _ in ready], seen, encoded)
+        yield done + [(index, planned) for (index, _, _), planned in zip(ready, plans, strict=True)]
+
+
+def plan_all(
     policy: AlpamayoPolicy,
     samples: Sequence[Sample],
     folder: Path,
@@ -28,43 +126,16 @@ def plan_samples(
     title: str,
     plan: PlanBatch | None = None,
 ) -> list[Plan]:
-    """The plan of each sample; ``plan`` replaces the policy's own ``plan_many``."""
-    from finetune.training.batches import observe  # brings torch; the figures below do not need it
+    """The plan of each sample, all of them or an error; ``plan`` replaces the policy's own.
 
-    plans: list[Plan] = []
-    with tqdm(total=len(samples), desc=title, unit="sample", dynamic_ncols=True) as bar:
-        for start in range(0, len(samples), batch_size):
-            part = samples[start : start + batch_size]
-            seen = [observe(sample, folder, policy.cameras) for sample in part]
-            plans += policy.plan_many(seen) if plan is None else plan(part, seen)
-            bar.update(len(part))
-    return plans
-
-
-def plan_figures(samples: Sequence[Sample], plans: Sequence[Plan]) -> dict[str, float]:
-    """Mean ADE and FDE at 3 s and largest deviation within 3 s (m), and the rates of reasoning and path.
-
-    ``symptom_rate`` is "thinks curve, drives straight", NaN without a sample where it could occur; see
-    :data:`finetune.evaluation.consistency.SYMPTOM_DEFINITION`.
+    Raises:
+        FrameError: a picture cannot be read.
     """
-    errors = [path_errors(plan.poses, sample.future_array()) for sample, plan in zip(samples, plans)]
-    rates = summarise(
-        check_reasoning(plan.reasoning, plan.poses, sample.future_array()) for sample, plan in zip(samples, plans)
-    )
-    means = {
-        key: float(np.mean([row[key] for row in errors])) for key in ("ade_3s_m", "fde_3s_m", "max_deviation_3s_m")
-    }
-    return {
-        **means,
-        "symptom_rate": rates.thinks_curve_drives_straight,
-        "consistent": rates.consistent,
-        "coverage": rates.coverage,
-        "reasoning_right": rates.reasoning_right,
-    }
-
-
-def spread(samples: Sequence[Sample], limit: int) -> list[Sample]:
-    """At most ``limit`` samples, evenly spread; all of them for 0."""
-    if not limit or len(samples) <= limit:
-        return list(samples)
-    return [samples[index] for index in np.linspace(0, len(samples) - 1, limit).astype(int)]
+    prompts = SamplePrompts(samples, folder, policy.cameras)
+    plans = []
+    for batch in plan_samples(policy, prompts, batch_size, title, plan=plan):
+        for _, planned in batch:
+            if isinstance(planned, FrameError):
+                raise planned
+            plans.append(planned[0])
+    return plans

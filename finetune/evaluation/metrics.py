@@ -1,24 +1,26 @@
-"""What each variant did on every sample of an open-loop evaluation, and the means and rates of it. Pure numpy.
+"""Distances between planned and driven paths, and what each variant did on every sample of an open-loop evaluation.
 
 A plan that cannot be judged is set aside for a reason that is counted. A sample counts in the tables only where every
-variant gave a plan for it, so that all rows speak of identical samples.
+variant gave a plan for it, so that all rows speak of identical samples. Pure numpy.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from collector.common.errors import MonoError
-from collector.dataset.schema import Sample
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from finetune.evaluation.bootstrap import Better, Measure
 from finetune.evaluation.consistency import RATES, ReasoningCheck, answers, check_reasoning, summarise
-from finetune.evaluation.path_errors import HORIZONS_S, best_of_draws, path_errors
+from finetune.policy import STEP_S, Plan
+
+if TYPE_CHECKING:
+    from collector.dataset.schema import Sample
 
 Mask = NDArray[np.bool_]
 
@@ -26,6 +28,59 @@ NON_FINITE = "plan with non-finite numbers"
 LABELS = ("straight", "left", "right", "s")
 # Measures of which more is good; of errors and of the symptom less is.
 _HIGHER = frozenset(RATES) - {"thinks_curve_drives_straight"}
+HORIZONS_S = (1.0, 3.0, 5.0, 6.4)
+# Up to here a plan is driven before newer ones have replaced it; the experiment's figure looks no further.
+MAIN_HORIZON_S = 3.0
+MAX_DEVIATION = f"max_deviation_{MAIN_HORIZON_S:g}s_m"
+
+
+def path_errors(plan: ArrayLike, truth: ArrayLike, dt_s: float = STEP_S) -> dict[str, float]:
+    """ADE, FDE, the largest deviation and the largest lateral deviation up to each horizon, metres.
+
+    Args:
+        plan, truth: (64, 2 or 3) ego positions at dt_s, ... 64 dt_s.
+    """
+    distance = np.linalg.norm(np.asarray(plan)[:, :2] - np.asarray(truth)[:, :2], axis=1)
+    lateral = distance_from_line(plan, truth)
+    errors: dict[str, float] = {}
+    for horizon in HORIZONS_S:
+        steps = round(horizon / dt_s)
+        errors[f"ade_{horizon:g}s_m"] = float(distance[:steps].mean())
+        errors[f"fde_{horizon:g}s_m"] = float(distance[steps - 1])
+        errors[f"max_deviation_{horizon:g}s_m"] = float(distance[:steps].max())
+        errors[f"max_lateral_{horizon:g}s_m"] = float(lateral[:steps].max())
+    return errors
+
+
+def distance_from_line(plan: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
+    """Distance of each planned position (N,) from the driven path as a line, whatever the time, metres.
+
+    The line begins at the origin and goes straight on behind the last driven position: a faster plan is not beside it.
+    """
+    points, driven = np.asarray(plan, np.float64)[:, :2], np.asarray(truth, np.float64)
+    line = np.vstack([np.zeros((1, 2)), driven[:, :2]])
+    yaw = driven[-1, 2] if driven.shape[1] > 2 else np.arctan2(*(line[-1] - line[-2])[::-1])
+    reach_m = 1.0 + float(np.linalg.norm(points - line[-1], axis=1).max())
+    line = np.vstack([line, line[-1] + reach_m * np.array([np.cos(yaw), np.sin(yaw)])])
+    start, step = line[:-1], np.diff(line, axis=0)
+    length2 = np.maximum((step**2).sum(axis=1), np.finfo(float).tiny)
+    along = np.clip(((points[:, None] - start) * step).sum(axis=-1) / length2, 0.0, 1.0)
+    foot = start + along[..., None] * step
+    nearest: NDArray[np.float64] = np.linalg.norm(points[:, None] - foot, axis=-1).min(axis=1)
+    return nearest
+
+
+def best_of_draws(draws: ArrayLike, truth: ArrayLike, dt_s: float = STEP_S) -> NDArray[np.float64]:
+    """MinADE of the first k draws, for every k: (K, horizons), never rising with k, metres.
+
+    Args:
+        draws: (K, 64, 2 or 3) plans for one observation.
+        truth: (64, 2 or 3) what was driven.
+    """
+    distance = np.linalg.norm(np.asarray(draws)[..., :2] - np.asarray(truth)[:, :2], axis=-1)
+    each = np.stack([distance[:, : round(horizon / dt_s)].mean(axis=1) for horizon in HORIZONS_S], axis=1)
+    best: NDArray[np.float64] = np.minimum.accumulate(each, axis=0)
+    return best
 
 
 def better_of(measure: str) -> Better:
@@ -97,13 +152,13 @@ class Scores:
 
     def summary(self, chosen: Mask) -> dict[str, Any]:
         """Means over the chosen samples, overall and by curve, with consistency and the count of what was set aside."""
-        out: dict[str, Any] = {"samples": int(chosen.sum()), **self._means(chosen)}
-        for key, values in self.errors.items():
-            if key.startswith("max_deviation"):
-                out[f"worst_{key}"] = float(values[chosen].max())
-        out["min_ade_k"] = {
-            f"{horizon:g}s_m": self.best[chosen, :, column].mean(axis=0).tolist()
-            for column, horizon in enumerate(HORIZONS_S)
+        worst = {f"worst_{key}": float(v[chosen].max()) for key, v in self.errors.items() if "max_deviation" in key}
+        best = self.best[chosen].mean(axis=0)
+        out: dict[str, Any] = {
+            "samples": int(chosen.sum()),
+            **self._means(chosen),
+            **worst,
+            "min_ade_k": {f"{horizon:g}s_m": best[:, column].tolist() for column, horizon in enumerate(HORIZONS_S)},
         }
         for name, bins in (("by_label", label_masks(self.samples)), ("by_radius", radius_masks(self.samples))):
             out[name] = {
@@ -120,6 +175,24 @@ class Scores:
         return {key: measure.mean for key, measure in self.distances(chosen).items()}
 
 
+def plan_figures(samples: Sequence[Sample], plans: Sequence[Plan]) -> dict[str, float]:
+    """Mean ADE and FDE at 3 s and largest deviation within 3 s (m), and the rates of reasoning and path.
+
+    ``symptom_rate`` is "thinks curve, drives straight", NaN without a sample where it could occur; see
+    :data:`finetune.evaluation.consistency.SYMPTOM_DEFINITION`.
+    """
+    judged = [(plan, sample.future_array()) for sample, plan in zip(samples, plans, strict=True)]
+    errors = [path_errors(plan.poses, truth) for plan, truth in judged]
+    rates = summarise(check_reasoning(plan.reasoning, plan.poses, truth) for plan, truth in judged)
+    return {
+        **{key: float(np.mean([row[key] for row in errors])) for key in ("ade_3s_m", "fde_3s_m", MAX_DEVIATION)},
+        "symptom_rate": rates.thinks_curve_drives_straight,
+        "consistent": rates.consistent,
+        "coverage": rates.coverage,
+        "reasoning_right": rates.reasoning_right,
+    }
+
+
 def identical_samples(variants: Sequence[Scores]) -> Mask:
     """The samples (N,) for which every variant has a plan.
 
@@ -130,15 +203,16 @@ def identical_samples(variants: Sequence[Scores]) -> Mask:
         [not any(index in scores.reasons for scores in variants) for index in range(len(variants[0].samples))]
     )
     if not chosen.any():
-        why = "; ".join(
-            f"{scores.name}: {reason} ({count})"
-            for scores in variants
-            for reason, count in Counter(scores.reasons.values()).items()
-        )
+        why = set_aside_texts({scores.name: Counter(scores.reasons.values()) for scores in variants})
         raise MonoError(
             f"no sample has a plan of every variant: {why}", "at least one", "look at plans.jsonl for the sample ids"
         )
     return chosen
+
+
+def set_aside_texts(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """How many plans of each variant were set aside, and why, in a line."""
+    return "; ".join(f"{name}: {reason} ({n})" for name, of in counts.items() for reason, n in of.items())
 
 
 def label_masks(samples: Sequence[Sample]) -> dict[str, Mask]:

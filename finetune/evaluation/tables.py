@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from collector.common.format import percent
+from collector.common.format import metres, number, percent
+from collector.common.tables import text_table, write_csv
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from finetune.evaluation.bootstrap import CONFIDENCE, RESAMPLES, Difference, Groups, Measure, compare
 from finetune.evaluation.consistency import RATES, SYMPTOM_DEFINITION
-from finetune.evaluation.metrics import Mask, Scores, better_of, label_masks, radius_masks
-from finetune.evaluation.path_errors import HORIZONS_S, MAIN_HORIZON_S, MAX_DEVIATION
+from finetune.evaluation.metrics import (
+    HORIZONS_S,
+    MAIN_HORIZON_S,
+    MAX_DEVIATION,
+    Mask,
+    Scores,
+    better_of,
+    label_masks,
+    radius_masks,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WIDE = 150
 # What is compared on each curve label and radius bin; everything else over all samples only.
@@ -66,13 +78,16 @@ def compare_before_after(
         after), ``before``, ``after``, ``low``, ``high``, ``verdict``, ``why``.
     """
     curves = {**label_masks(before.samples), **radius_masks(before.samples)}
-    parts = {"all": chosen, **{name: mask & chosen for name, mask in curves.items()}}
+    # By kind first, then by horizon.
+    distances = [f"{kind}_{horizon:g}s_m" for kind in (*_NAMES, "min_ade") for horizon in HORIZONS_S]
     sides: list[dict[str, Measure]] = []
     for scores in (before, after):
-        measures = {f"all/{key}": m for key, m in {**_sorted(scores.distances(chosen)), **scores.rates(chosen)}.items()}
-        for part, mask in parts.items():
-            if part != "all" and mask.any():
-                found = scores.distances(mask)
+        found = scores.distances(chosen)
+        whole = {key: found[key] for key in distances} | scores.rates(chosen)
+        measures = {f"all/{key}": measure for key, measure in whole.items()}
+        for part, mask in curves.items():
+            if (mask & chosen).any():
+                found = scores.distances(mask & chosen)
                 measures |= {f"{part}/{key}": found[key] for key in _BY_CURVE}
         sides.append(measures)
     if draws == 1:
@@ -82,15 +97,8 @@ def compare_before_after(
     for key, difference in compare(sides[0], sides[1], better, groups, seed=seed).items():
         part, _, measure = key.partition("/")
         counts = [int(side[key].weights.sum()) for side in sides]
-        rows.append(
-            {
-                "curves": part,
-                "measure": measure,
-                "name": measure_name(measure, draws),
-                "samples": counts,
-                **_plain(difference),
-            }
-        )
+        row = {"curves": part, "measure": measure, "name": measure_name(measure, draws), "samples": counts}
+        rows.append({**row, **_plain(difference)})
     return rows
 
 
@@ -123,38 +131,18 @@ def headline(
     return rows
 
 
-def _sorted(measures: Mapping[str, Measure]) -> dict[str, Measure]:
-    """By kind first, then by horizon."""
-    kinds = (*_NAMES, "min_ade")
-    keys = [f"{kind}_{horizon:g}s_m" for kind in kinds for horizon in HORIZONS_S]
-    return {key: measures[key] for key in keys}
-
-
 def _plain(found: Difference) -> dict[str, Any]:
-    return {
-        "before": found.before,
-        "after": found.after,
-        "change": found.change,
-        "low": found.low,
-        "high": found.high,
-        "verdict": found.verdict,
-        "why": found.why,
-    }
+    return {**asdict(found), "change": found.change}
 
 
 def _interval(row: Mapping[str, Any], scale: float = 1.0, digits: int = 2) -> str:
     if row["low"] is None:
-        return f"{row['why']}"
+        return str(row["why"])
     change, low, high = (f"{scale * row[key]:+.{digits}f}" for key in ("change", "low", "high"))
     return f"{change} ({low} to {high})"
 
 
 # -- as text -----------------------------------------------------------------------------------------------------
-
-
-def number(value: float | None) -> str:
-    """Metres with two digits, "-" for nothing."""
-    return "-" if value is None or value != value else f"{value:.2f}"
 
 
 Cells = tuple[str, list[str], list[list[str]]]
@@ -163,27 +151,22 @@ Cells = tuple[str, list[str], list[list[str]]]
 def headline_texts(metrics: Mapping[str, Any], wide: bool) -> Cells:
     """Title, headings and cells of the first table; a narrow one has the first three columns."""
     headings = [
-        "variant",
-        "max deviation",
-        f"result: change ({CONFIDENCE:.0%} interval)",
-        "worst",
-        "path as reasoning\n(coverage)",
-        "speed as reasoning\n(coverage)",
-        "direction\nis true",
+        "variant", "max deviation", f"result: change ({CONFIDENCE:.0%} interval)", "worst",
+        "path as reasoning\n(coverage)", "speed as reasoning\n(coverage)", "direction\nis true",
         "thinks curve,\ndrives straight",
-    ]
+    ]  # fmt: skip
     rows = []
     for row in metrics["table"]:
         said = metrics["variants"][row["variant"]].get("consistency")
-        rows.append([
-            row["variant"], f"{row['max_deviation_m']:.2f} m", row["result"], f"{row['worst_m']:.2f} m",
-            *((
+        rates = ["-"] * 4
+        if said:
+            rates = [
                 f"{percent(said['consistent'])} ({percent(said['coverage'])})",
                 f"{percent(said['longitudinal_consistent'])} ({percent(said['longitudinal_coverage'])})",
                 percent(said["reasoning_right"]),
                 f"{percent(said['thinks_curve_drives_straight'])} of {said['curve_plans']}",
-            ) if said else ("-",) * 4),
-        ])  # fmt: skip
+            ]
+        rows.append([row["variant"], metres(row["max_deviation_m"]), row["result"], metres(row["worst_m"]), *rates])
     shown = None if wide else 3
     title = f"Open loop, {metrics['evaluated']}, cameras {metrics['cameras']}: {metrics['samples']} samples"
     return title, headings[:shown], [row[:shown] for row in rows]
@@ -202,16 +185,11 @@ def horizon_texts(metrics: Mapping[str, Any], wide: bool) -> Cells:
 
 def curve_texts(metrics: Mapping[str, Any], wide: bool) -> Cells:
     """Title, headings and cells of the table by curve."""
-    variants = metrics["variants"]
-    first = next(iter(variants.values()))
-    headings = ["curve", "samples", *(name if wide else name.replace(" ", "\n", 1) for name in variants)]
+    parts = {name: {**values["by_label"], **values["by_radius"]} for name, values in metrics["variants"].items()}
+    headings = ["curve", "samples", *(name if wide else name.replace(" ", "\n", 1) for name in parts)]
     rows = [
-        [
-            part,
-            str(values["samples"]),
-            *(number({**other["by_label"], **other["by_radius"]}[part][MAX_DEVIATION]) for other in variants.values()),
-        ]
-        for part, values in {**first["by_label"], **first["by_radius"]}.items()
+        [part, str(values["samples"]), *(number(of[part][MAX_DEVIATION]) for of in parts.values())]
+        for part, values in next(iter(parts.values())).items()
     ]
     return f"Max deviation up to {MAIN_HORIZON_S:g} s, by curve (m)", headings, rows
 
@@ -224,39 +202,24 @@ def verdict_texts(metrics: Mapping[str, Any], wide: bool) -> Cells:
             continue
         show, form = (percent, (100.0, 0)) if row["measure"] in RATES else (number, (1.0, 2))
         name = row["name"] if row["curves"] == "all" else f"{row['name']}, {row['curves']}"
-        counts = row["samples"]
-        cells = [
-            name,
-            str(counts[0]) if counts[0] == counts[1] else f"{counts[0]} / {counts[1]}",
-            show(row["before"]),
-            show(row["after"]),
-            _interval(row, *form),
-            row["verdict"],
-        ]
-        rows.append(cells if wide else [cells[0], *cells[2:]])
-    headings = ["measure", "samples", "before", "after", f"change ({CONFIDENCE:.0%} interval)", "verdict"]
+        counts = " / ".join(str(count) for count in dict.fromkeys(row["samples"]))
+        figures = [show(row["before"]), show(row["after"]), _interval(row, *form), row["verdict"]]
+        rows.append([name, *([counts] if wide else []), *figures])
+    headings = ["before", "after", f"change ({CONFIDENCE:.0%} interval)", "verdict"]
     boot = metrics["bootstrap"]
     title = f"Before and after: {boot['groups']} groups ({boot['group']})"
-    return title, headings if wide else [headings[0], *headings[2:]], rows
+    return title, ["measure", *(["samples"] if wide else []), *headings], rows
 
 
-def print_tables(metrics: Mapping[str, Any], console: Any) -> None:
+def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
     """All tables on a ``rich`` console, the definitions under them; a narrow one gets what matters most."""
-    from rich import box
-    from rich.table import Table
-
     makers = [headline_texts, horizon_texts, curve_texts, *([verdict_texts] if metrics["verdicts"] else [])]
-    styles = {"better": "green", "worse": "red"}
+    colours = {"better": "green", "worse": "red"}
     for make in makers:
-        wide = console.width >= WIDE
-        title, headings, rows = make(metrics, wide)
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for heading in headings:
-            words = heading == headings[0] or heading == "verdict" or "interval" in heading
-            table.add_column(heading, justify="left" if words else "right", no_wrap=wide or heading != headings[0])
-        for row in rows:
-            table.add_row(*row, style=styles.get(row[-1]))
-        console.print(table)
+        title, headings, rows = make(metrics, console.width >= WIDE)
+        words = [at for at, heading in enumerate(headings) if at == 0 or heading == "verdict" or "interval" in heading]
+        styles = [colours.get(row[-1]) for row in rows]
+        console.print(text_table(title, headings, rows, left=words, styles=styles))
     for note in metrics["notes"]:
         console.print(note, highlight=False)
     console.print(metrics["definitions"], style="dim", highlight=False)
@@ -269,58 +232,32 @@ def write_tables(metrics: Mapping[str, Any], folder: Path) -> list[Path]:
     """``table.csv`` (the headline), ``errors.csv`` (every figure), ``verdicts.csv`` and ``tables.txt``."""
     from rich.console import Console
 
-    paths = [folder / name for name in ("table.csv", "errors.csv", "verdicts.csv", "tables.txt")]
+    table, errors, verdicts, texts = (
+        folder / name for name in ("table.csv", "errors.csv", "verdicts.csv", "tables.txt")
+    )
     columns = ["variant", "max_deviation_m", "result", "worst_m", "verdict", "change_m", "low_m", "high_m"]
-    _write_csv(paths[0], columns, metrics["table"])
-    _write_csv(paths[1], ["variant", "curves", "measure", "samples", "value"], _error_lines(metrics))
-    columns = [
-        "curves",
-        "measure",
-        "name",
-        "samples_before",
-        "samples_after",
-        "before",
-        "after",
-        "change",
-        "low",
-        "high",
-        "verdict",
-        "why",
-    ]
-    _write_csv(
-        paths[2],
-        columns,
+    write_csv(table, metrics["table"], columns)
+    write_csv(errors, _error_lines(metrics))
+    columns = ["curves", "measure", "name", "samples_before", "samples_after"]
+    write_csv(
+        verdicts,
         [
             {**row, "samples_before": row["samples"][0], "samples_after": row["samples"][1]}
             for row in metrics["verdicts"]
         ],
+        [*columns, "before", "after", "change", "low", "high", "verdict", "why"],
     )
-    with paths[3].open("w", encoding="utf-8") as file:
+    with texts.open("w", encoding="utf-8") as file:
         print_tables(metrics, Console(file=file, width=WIDE, no_color=True))
-    return paths
+    return [table, errors, verdicts, texts]
 
 
-def _error_lines(metrics: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+def _error_lines(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for variant, values in metrics["variants"].items():
         for part, means in {"all": values, **values["by_label"], **values["by_radius"]}.items():
+            line = {"variant": variant, "curves": part}
             for key, value in means.items():
                 if key.endswith("s_m") and isinstance(value, float):
-                    yield {
-                        "variant": variant,
-                        "curves": part,
-                        "measure": key,
-                        "samples": means["samples"],
-                        "value": value,
-                    }
+                    yield {**line, "measure": key, "samples": means["samples"], "value": value}
         for rate, value in values.get("consistency", {}).items():
             yield {"variant": variant, "curves": "all", "measure": rate, "samples": values["samples"], "value": value}
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(
-                {key: "" if value is None or value != value else value for key, value in row.items() if key in columns}
-            )

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from collector.common.errors import MonoError
 from finetune.alpamayo.configuration import (
@@ -35,6 +35,9 @@ from finetune.alpamayo.configuration import (
     normalise_vlm,
 )
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 _FLOW = "diffusion.flow_matching.FlowMatching"
 _SPACE = "action_space.UnicycleAccelCurvatureActionSpace"
 _IN_PROJ = "models.action_in_proj.PerWaypointActionInProjV2"
@@ -45,7 +48,13 @@ _LINEAR = "torch.nn.Linear"
 # Keys that appear in released files and change nothing here.
 _INERT = {"_recursive_", "x_dims", "in_dims", "out_dim", "train_ignore_guidance_rate", "inference_guidance_weight"}
 
-_Block = TypeVar("_Block")
+# Whole numbers that stand in the file and in the configuration under one name.
+_NUMBERS = (
+    "vocab_size", "traj_token_start_idx", "traj_vocab_size", "tokens_per_history_traj", "tokens_per_future_traj",
+    "min_pixels", "max_pixels",
+)  # fmt: skip
+
+_Block = TypeVar("_Block", bound="DataclassInstance")
 
 
 def _checked_target(block: Mapping[str, Any], name: str, target: str, where: str) -> None:
@@ -64,22 +73,22 @@ def _parse_block(raw: Mapping[str, Any], name: str, target: str, kind: type[_Blo
     if not isinstance(block, Mapping):
         raise MonoError(f"{where}: no block {name!r}", "a block with a _target_", "use a complete config.json")
     _checked_target(block, name, target, where)
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    known = {f.name for f in fields(kind)}
     values: dict[str, Any] = {}
     for key, value in block.items():
         if key == "_target_" or key in _INERT:
             continue
         if key not in known:
             raise MonoError(f"{where}: {name} has the unknown key {key!r}", "keys " + ", ".join(sorted(known)))
-        if key == "action_space_cfg":
-            value = _parse_block(block, key, _SPACE, ActionSpaceConfig, where)
         values[key] = tuple(value) if isinstance(value, list) else value
+        if key == "action_space_cfg":
+            values[key] = _parse_block(block, key, _SPACE, ActionSpaceConfig, where)
     return kind(**values)
 
 
 def _parse_plain(raw: Mapping[str, Any], name: str, kind: type[_Block], where: str) -> _Block:
     block = raw.get(name)
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    known = {f.name for f in fields(kind)}
     if not isinstance(block, Mapping) or not known <= set(block):
         raise MonoError(f"{where}: {name} is {block!r}", "a mapping with " + ", ".join(sorted(known)))
     return kind(**{key: block[key] for key in known})
@@ -104,44 +113,23 @@ def parse_config(
             "a whole model: " + " or ".join(MODEL_TYPES),
             "train stage 2 first, or choose another --model",
         )
-    if raw.get("model_type") not in MODEL_TYPES:
-        raise MonoError(
-            f"{where}: model_type is {raw.get('model_type')!r}",
-            "one of " + ", ".join(MODEL_TYPES),
-            "choose a folder of Alpamayo 1 or 1.5",
-        )
-    if vlm is None:
-        vlm = raw.get("vlm_config")
-    if vlm is None:
-        if raw.get("vlm_name_or_path") not in RELEASED_BACKBONES:
+    dtype = str(raw.get("dtype") or raw.get("model_dtype") or "bfloat16").replace("torch.", "")
+    for key, found, known in (("model_type", raw.get("model_type"), MODEL_TYPES), ("dtype", dtype, DTYPES)):
+        if found not in known:
             raise MonoError(
-                f"{where}: the sizes of backbone {raw.get('vlm_name_or_path')!r} are unknown",
-                f"a {VLM_CONFIG_FILE} beside it, a vlm_config key, or one of " + ", ".join(RELEASED_BACKBONES),
-                f"put the backbone's config.json there as {VLM_CONFIG_FILE}",
+                f"{where}: {key} is {found!r}", "one of " + ", ".join(known), "choose a folder of Alpamayo 1 or 1.5"
             )
-        vlm = RELEASED_VLM
     if "action_out_proj_cfg" in raw:
         _checked_target(raw["action_out_proj_cfg"], "action_out_proj_cfg", _LINEAR, where)
-    vlm_text = {**vlm["text_config"], **{k: v for k, v in dict(raw.get("expert_cfg") or {}).items() if v is not None}}
-    expert_keys = {f.name for f in fields(ExpertConfig)}
-    dtype = str(raw.get("dtype") or raw.get("model_dtype") or "bfloat16").replace("torch.", "")
-    if dtype not in DTYPES:
-        raise MonoError(f"{where}: dtype is {dtype!r}", "one of " + ", ".join(DTYPES))
-    plain = (
-        "vocab_size",
-        "traj_token_start_idx",
-        "traj_vocab_size",
-        "tokens_per_history_traj",
-        "tokens_per_future_traj",
-        "min_pixels",
-        "max_pixels",
-    )
-    missing = [key for key in plain if not isinstance(raw.get(key), int)]
+    missing = [key for key in _NUMBERS if not isinstance(raw.get(key), int)]
     if missing:
         raise MonoError(f"{where}: no whole number for {', '.join(missing)}", "the official keys")
+    vlm = _vlm_sizes(raw, where) if vlm is None else vlm
+    # What the expert's block leaves open is as in the language model.
+    expert = {**vlm["text_config"], **{k: v for k, v in dict(raw.get("expert_cfg") or {}).items() if v is not None}}
     config = AlpamayoConfig(
         vlm=normalise_vlm(vlm, raw["vocab_size"]),
-        expert=ExpertConfig(**{key: vlm_text[key] for key in expert_keys}),
+        expert=ExpertConfig(**{f.name: expert[f.name] for f in fields(ExpertConfig)}),
         action_space=_parse_block(raw, "action_space_cfg", _SPACE, ActionSpaceConfig, where),
         action_in_proj=_parse_block(raw, "action_in_proj_cfg", _IN_PROJ, ActionInProjConfig, where),
         flow=_parse_block(raw, "diffusion_cfg", _FLOW, FlowConfig, where),
@@ -151,7 +139,7 @@ def parse_config(
         dtype=dtype,
         model_type=raw["model_type"],
         raw=dict(raw),
-        **{key: raw[key] for key in plain},
+        **{key: raw[key] for key in _NUMBERS},
     )
     if config.flow.int_method != "euler":
         raise MonoError(f"{where}: int_method is {config.flow.int_method!r}", "euler")
@@ -164,6 +152,18 @@ def parse_config(
             "equal head_dim, since both share one key/value cache",
         )
     return config
+
+
+def _vlm_sizes(raw: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Sizes of the vision-language model that ``config.json`` holds or whose backbone it names."""
+    if raw.get("vlm_config") is None and raw.get("vlm_name_or_path") not in RELEASED_BACKBONES:
+        raise MonoError(
+            f"{where}: the sizes of backbone {raw.get('vlm_name_or_path')!r} are unknown",
+            f"a {VLM_CONFIG_FILE} beside it, a vlm_config key, or one of " + ", ".join(RELEASED_BACKBONES),
+            f"put the backbone's config.json there as {VLM_CONFIG_FILE}",
+        )
+    sizes: Mapping[str, Any] = raw.get("vlm_config") or RELEASED_VLM
+    return sizes
 
 
 def read_config(folder: Path | str) -> AlpamayoConfig:
@@ -201,12 +201,13 @@ def official_config(config: AlpamayoConfig) -> dict[str, Any]:
     if config.raw:
         return dict(config.raw)
 
-    def block(target: str, values: Any) -> dict[str, Any]:
-        return {"_target_": target if target == _LINEAR else f"{config.model_type}.{target}", **asdict(values)}
+    def block(target: str, values: DataclassInstance) -> dict[str, Any]:
+        return {"_target_": f"{config.model_type}.{target}", **asdict(values)}
 
     future = block(_FUTURE, config.future_tokenizer)
     future["action_space_cfg"] = block(_SPACE, config.future_tokenizer.action_space_cfg)
     return {
+        **{key: getattr(config, key) for key in _NUMBERS},
         "architectures": ["AlpamayoR1" if config.model_type == ALPAMAYO_R1 else "Alpamayo1_5"],
         "model_type": config.model_type,
         "dtype": config.dtype,
@@ -214,14 +215,7 @@ def official_config(config: AlpamayoConfig) -> dict[str, Any]:
         "attn_implementation": "sdpa",
         "vlm_name_or_path": VLM_CONFIG_FILE,
         "vlm_backend": "qwenvl3",
-        "vocab_size": config.vocab_size,
-        "traj_token_start_idx": config.traj_token_start_idx,
-        "traj_vocab_size": config.traj_vocab_size,
         "traj_token_ids": asdict(config.token_ids),
-        "tokens_per_history_traj": config.tokens_per_history_traj,
-        "tokens_per_future_traj": config.tokens_per_future_traj,
-        "min_pixels": config.min_pixels,
-        "max_pixels": config.max_pixels,
         "add_special_tokens": True,
         "keep_same_dtype": True,
         "expert_non_causal_attention": True,
@@ -235,4 +229,23 @@ def official_config(config: AlpamayoConfig) -> dict[str, Any]:
             "_target_": f"{config.model_type}.{_HISTORY}",
             "num_bins": config.history_tokenizer.num_bins,
         },
+    }
+
+
+def official_vlm(config: AlpamayoConfig) -> dict[str, Any]:
+    """``vlm_config.json`` as Qwen3-VL's own ``config.json`` is spelled: transformers' ``Qwen3VLConfig`` reads it.
+
+    Version 0.1 wrote ``mrope_section`` beside the sizes, where only :func:`parse_config` looks for it.
+    """
+    text = dict(config.vlm["text_config"])
+    text["rope_scaling"] = {
+        "mrope_interleaved": True, "mrope_section": list(text.pop("mrope_section")), "rope_type": "default",
+    }  # fmt: skip
+    return {
+        **config.vlm,
+        "architectures": ["Qwen3VLForConditionalGeneration"],
+        "model_type": "qwen3_vl",
+        "text_config": {**text, "model_type": "qwen3_vl_text"},
+        "tie_word_embeddings": False,
+        "vision_config": {**config.vlm["vision_config"], "model_type": "qwen3_vl"},
     }

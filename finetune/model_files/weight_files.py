@@ -17,23 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.common.errors import MonoError
-from collector.doctor.machine import weights_defect
+from collector.common.model_files import weights_defect
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 # Bytes of one value, by the format's own names of types.
 ITEM_BYTES: Mapping[str, int] = {
-    "F64": 8,
-    "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "I64": 8,
-    "I32": 4,
-    "I16": 2,
-    "I8": 1,
-    "U8": 1,
-    "BOOL": 1,
-}
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
 _UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -76,14 +67,11 @@ def weight_files(folder: Path) -> list[Path]:
         if path.parent == folder and path.is_file():
             continue
         unsafe = sorted(file.name for file in folder.iterdir() if file.suffix in _UNSAFE_SUFFIXES)
-        found = f"no file {path}" + (f", but {unsafe[0]}, which can run code when it is read" if unsafe else "")
-        raise MonoError(
-            found,
-            "the weights as safetensors",
-            "convert them with transformers' save_pretrained, or choose a revision with safetensors"
-            if unsafe
-            else "download the folder again",
-        )
+        found, do = f"no file {path}", "download the folder again"
+        if unsafe:
+            found += f", but {unsafe[0]}, which can run code when it is read"
+            do = "convert them with transformers' save_pretrained, or choose a revision with safetensors"
+        raise MonoError(found, "the weights as safetensors", do)
     return [folder / str(name) for name in names]
 
 
@@ -150,12 +138,10 @@ def write_weights(
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight, as the library writes them
     with path.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
-        for (name, dtype, shape), content in zip(tensors, contents):
+        for (name, dtype, shape), content in zip(tensors, contents, strict=True):
             if content.nbytes != tensor_bytes(dtype, shape):
                 raise ValueError(f"{name}: {content.nbytes} bytes for {dtype} {shape}")
             stream.write(content.data)
-        if stream.tell() != 8 + len(text) + end:
-            raise ValueError(f"{path}: fewer tensors than announced")
         stream.flush()
         os.fsync(stream.fileno())
 

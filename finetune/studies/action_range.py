@@ -59,7 +59,7 @@ def bin_shares(actions: ArrayLike, weight: ArrayLike | None = None) -> list[floa
     curvature = np.abs(np.asarray(actions, np.float64)[..., 1]).ravel()
     weights = np.ones(len(curvature)) if weight is None else np.asarray(weight, np.float64).ravel()
     totals, _ = np.histogram(curvature, BIN_EDGES, weights=weights)
-    return (totals / weights.sum()).tolist()
+    return [float(share) for share in totals / weights.sum()]
 
 
 def ignorant_loss(actions: ArrayLike) -> FloatArray:
@@ -68,7 +68,8 @@ def ignorant_loss(actions: ArrayLike) -> FloatArray:
     The target is action minus noise, and the noise has variance 1 on each axis.
     """
     values = np.asarray(actions, np.float64)
-    return ((values - values.mean(axis=(0, 1))) ** 2 + 1.0).mean(axis=-1)
+    loss: FloatArray = ((values - values.mean(axis=(0, 1))) ** 2 + 1.0).mean(axis=-1)
+    return loss
 
 
 def euler_gaussian(mean: float, spread_: float, x0: ArrayLike, steps: int) -> FloatArray:
@@ -77,7 +78,7 @@ def euler_gaussian(mean: float, spread_: float, x0: ArrayLike, steps: int) -> Fl
     x_t is N(t mean, t^2 spread^2 + (1 - t)^2), and the velocity E[x_1 - x_0 | x_t] is linear in x_t. With any number of
     steps the mean moves exactly by ``mean``; only the width is off. The exact end is ``mean + spread * x0``.
     """
-    x = np.asarray(x0, np.float64).copy()
+    x: FloatArray = np.asarray(x0, np.float64)
     for t in np.arange(steps) / steps:
         variance = t**2 * spread_**2 + (1.0 - t) ** 2
         x = x + (mean + (t * spread_**2 - (1.0 - t)) / variance * (x - t * mean)) / steps
@@ -86,7 +87,7 @@ def euler_gaussian(mean: float, spread_: float, x0: ArrayLike, steps: int) -> Fl
 
 def euler_two_ends(mean: float, spread_: float, x0: ArrayLike, steps: int) -> FloatArray:
     """Euler along the exact flow to an even mixture of N(mean, spread^2) and N(-mean, spread^2): left or right."""
-    x = np.asarray(x0, np.float64).copy()
+    x: FloatArray = np.asarray(x0, np.float64)
     for t in np.arange(steps) / steps:
         variance = t**2 * spread_**2 + (1.0 - t) ** 2
         slope = (t * spread_**2 - (1.0 - t)) / variance

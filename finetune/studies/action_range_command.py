@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
 
 from collector.common.cpu import share_cores
 from collector.common.errors import MonoError, require
+from collector.common.format import percent
 from collector.common.run_folder import command_line, open_run
+from collector.common.tables import text_table, write_csv
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples
-from finetune.evaluation.inference import spread
+from finetune.evaluation.samples import spread
 from finetune.model_files.location import resolve_model
 from finetune.policy import CameraMode, PolicySettings
 from finetune.studies.action_range import (
@@ -33,6 +35,9 @@ from finetune.studies.action_range import (
     path_cost,
     reach,
 )
+
+if TYPE_CHECKING:
+    from finetune.alpamayo_policy import AlpamayoPolicy
 
 _REFERENCE_STEPS = 200
 WHY = (
@@ -111,15 +116,16 @@ def action_range(config: ActionRangeConfig) -> dict[str, Any]:
     }
     if config.model is not None:
         judged = spread([sample for sample in samples if sample.split == config.split] or samples, config.limit)
-        for variant, adapter in (("before", None), ("after", config.adapter)):
-            if variant == "before" or adapter is not None:
-                metrics["models"][variant] = _study(config, adapter, judged)
-                metrics["bins"][f"flow loss {variant}"] = metrics["models"][variant]["loss_share"]
+        from finetune.evaluation.inference import policies
+
+        for variant, policy in policies(config.model, config.adapter, config.cameras, config.device):
+            metrics["models"][variant] = _study(config, policy, judged)
+            metrics["bins"][f"flow loss {variant}"] = metrics["models"][variant]["loss_share"]
     run.write_metrics(metrics)
-    with (config.out / "bins.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["share of", *bin_names()])
-        writer.writerows([name, *values] for name, values in metrics["bins"].items())
+    shares = metrics["bins"].items()
+    write_csv(
+        config.out / "bins.csv", [{"share of": name, **dict(zip(bin_names(), of, strict=True))} for name, of in shares]
+    )
     action_range_figure(metrics, actions).savefig(config.out / "action_range.png", dpi=130)
     return metrics
 
@@ -138,7 +144,8 @@ def _actions_and_clips(samples: Sequence[Sample]) -> tuple[FloatArray, float, li
     whole = space.action_to_traj(history, actions)
 
     def distance(path: torch.Tensor, other: torch.Tensor) -> FloatArray:
-        return torch.linalg.vector_norm(path[..., :2] - other[..., :2], dim=-1).numpy()
+        gap: FloatArray = torch.linalg.vector_norm(path[..., :2] - other[..., :2], dim=-1).numpy()
+        return gap
 
     gaps = {limit: distance(space.action_to_traj(history, actions.clamp(-limit, limit)), whole) for limit in LIMITS}
     rows = [path_cost(np.inf, distance(whole, future))]
@@ -146,20 +153,17 @@ def _actions_and_clips(samples: Sequence[Sample]) -> tuple[FloatArray, float, li
     return actions.numpy(), outside, rows + [path_cost(limit, gap) for limit, gap in gaps.items()]
 
 
-def _study(config: ActionRangeConfig, adapter: Path | None, samples: Sequence[Sample]) -> dict[str, Any]:
+def _study(config: ActionRangeConfig, policy: AlpamayoPolicy, samples: Sequence[Sample]) -> dict[str, Any]:
     """One model's flow on some samples: loss by bin, and the cost of few Euler steps."""
     import torch
 
-    from finetune.alpamayo_policy import AlpamayoPolicy
     from finetune.studies.flow_study import study_flow
 
-    assert config.model is not None
-    policy = AlpamayoPolicy(config.model, adapter=adapter, cameras=config.cameras, device=config.device)
     steps = (*EULER_STEPS, _REFERENCE_STEPS)
     study = study_flow(policy, samples, config.dataset, steps, config.batch_size, config.seed)
     history = torch.from_numpy(np.stack([sample.history_array() for sample in samples]))
     truth = np.stack([sample.future_array() for sample in samples])
-    space = policy.model.action_space.cpu()
+    space = deepcopy(policy.model.action_space).cpu()
     true_actions = space.traj_to_action(history, torch.from_numpy(truth)).numpy()
     loss = study.squared_error.mean(axis=-1)
     bend = np.abs(true_actions[:, : STEP_3S + 1, 1]).mean(axis=1)
@@ -199,50 +203,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"plot: {config.out / 'action_range.png'}")
 
 
+def _beyond(of: Mapping[str, float]) -> list[str]:
+    """Shares of waypoints (of samples) beyond each limit."""
+    pairs = [(of[f"waypoints_beyond_{limit:g}"], of[f"samples_beyond_{limit:g}"]) for limit in LIMITS]
+    return [f"{waypoints:.1%} ({samples:.0%})" for waypoints, samples in pairs]
+
+
 def print_report(metrics: Mapping[str, Any]) -> None:
     """Tables on the terminal: reach, clips, loss by bin, Euler steps, and what the default makes of it."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
 
     def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        table = Table(title=title, title_justify="left")
-        for index, column in enumerate(columns):
-            table.add_column(column, justify="right" if index else "left")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+        console.print(text_table(title, columns, rows))
 
     show(
         f"Reach of {metrics['samples']} samples, in released standard deviations; shares of waypoints (of samples)",
         ["", "spread", "largest", *(f"beyond {limit:g}" for limit in LIMITS)],
-        [
-            [
-                axis,
-                f"{of['spread']:.2f}",
-                f"{of['largest']:.1f}",
-                *(
-                    f"{of[f'waypoints_beyond_{limit:g}']:.1%} ({of[f'samples_beyond_{limit:g}']:.0%})"
-                    for limit in LIMITS
-                ),
-            ]
-            for axis, of in metrics["reach"].items()
-        ],
+        [[axis, f"{of['spread']:.2f}", f"{of['largest']:.1f}", *_beyond(of)] for axis, of in metrics["reach"].items()],
     )
     console.print(
         f"{metrics['samples_outside_released_bounds']:.0%} of the samples leave the released model's bounds "
         "(0.33 1/m, 9.8 m/s^2), which nothing enforces.",
         style="dim",
     )
+    costs = ("mean_3s_m", "largest_3s_m", "mean_6.4s_m", "largest_6.4s_m")
     show(
         "What a clip would cost, metres over the samples it moves (first row: the round trip alone)",
         ["clip at", "moved", "mean 3 s", "largest 3 s", "mean 6.4 s", "largest 6.4 s"],
         [
             [
-                "none" if not np.isfinite(of["limit"]) else f"{of['limit']:g}",
-                f"{of['samples_moved']:.0%}",
-                *(f"{of[key]:.2f}" for key in ("mean_3s_m", "largest_3s_m", "mean_6.4s_m", "largest_6.4s_m")),
+                f"{of['limit']:g}".replace("inf", "none"),
+                percent(of["samples_moved"]),
+                *(f"{of[key]:.2f}" for key in costs),
             ]
             for of in metrics["clip"]
         ],
@@ -250,7 +244,7 @@ def print_report(metrics: Mapping[str, Any]) -> None:
     show(
         "Which waypoints the loss comes from, by standard deviations of their curvature",
         ["share of", *bin_names()],
-        [[name, *(f"{share:.0%}" for share in shares)] for name, shares in metrics["bins"].items()],
+        [[name, *map(percent, shares)] for name, shares in metrics["bins"].items()],
     )
     exact = metrics["exact_flow"]
     show(
@@ -266,6 +260,7 @@ def print_report(metrics: Mapping[str, Any]) -> None:
             for steps in EULER_STEPS
         ],
     )
+    gaps = ("curvature_gap_sigma", "path_gap_3s_m", "ade_3s_m")
     for variant, of in metrics["models"].items():
         bend = of["mean_curvature_3s_sigma"]
         show(
@@ -273,13 +268,7 @@ def print_report(metrics: Mapping[str, Any]) -> None:
             f"that bends less | more within 3 s (mean curvature {bend['gentle']:.1f} | {bend['sharp']:.1f})",
             ["noise, steps", "curvature off by", "path off at 3 s, m", "ADE at 3 s, m"],
             [
-                [
-                    name,
-                    *(
-                        f"{of[key]['gentle']:.2f} | {of[key]['sharp']:.2f}"
-                        for key in ("curvature_gap_sigma", "path_gap_3s_m", "ade_3s_m")
-                    ),
-                ]
+                [name, *(f"{of[key]['gentle']:.2f} | {of[key]['sharp']:.2f}" for key in gaps)]
                 for name, of in of["euler"].items()
             ],
         )

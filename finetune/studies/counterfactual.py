@@ -7,7 +7,6 @@ so whatever moves the path is the reasoning. Pure numpy but for the planning its
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,26 +19,26 @@ from numpy.typing import ArrayLike, NDArray
 
 from collector.common.cpu import share_cores
 from collector.common.errors import MonoError, require
+from collector.common.format import percent
 from collector.common.run_folder import command_line, open_run, plain
-from collector.dataset.schema import METADATA_FILE, Sample, read_samples
+from collector.common.tables import text_table, write_csv
+from collector.dataset.schema import METADATA_FILE, Sample
 from collector.geometry.curvature import CurveLabel
 from collector.reasoning.consistency import measure_motion
 from collector.reasoning.parser import language_of, parse_claim
 from collector.reasoning.writing import swap_sides, write_reasoning
-from finetune.evaluation.inference import plan_samples, spread
+from finetune.evaluation.samples import split_samples, spread
 from finetune.model_files.location import resolve_model
-from finetune.policy import STEP_S, CameraMode, Observation, Plan, PolicySettings
+from finetune.policy import STEP_S, CameraMode, Observation, PolicySettings
 
 if TYPE_CHECKING:
     from finetune.alpamayo_policy import AlpamayoPolicy
+    from finetune.evaluation.inference import Planned
+    from finetune.processing.processor import Encoded
 
 # What the model is made to think, and how a table calls it.
-REASONINGS: Mapping[str, str] = {
-    "own": "own",
-    "true": "true",
-    "opposite": "opposite",
-    "straight": "straight lane",
-    "none": "none",
+REASONINGS: Mapping[str, str] = {key: key for key in ("own", "true", "opposite", "straight", "none")} | {
+    "straight": "straight lane"
 }
 TIMES_S = (2.0, 3.0)
 _KEYS = tuple(
@@ -118,12 +117,8 @@ def measure_path(poses: ArrayLike, side: float, text: str) -> dict[str, Any]:
         measured[f"heading_{time_s:g}s_rad"] = float(side * yaw_rad[step])
         measured[f"lateral_{time_s:g}s_m"] = float(side * path[step, 1])
     direction, names = measure_motion(path).lateral, parse_claim(text).lateral
-    return {
-        **measured,
-        "direction": direction,
-        "names": names,
-        "follows": None if names == "none" else direction == names,
-    }
+    follows = None if names == "none" else direction == names
+    return {**measured, "direction": direction, "names": names, "follows": follows}
 
 
 def summarise_reasonings(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
@@ -163,11 +158,11 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
         MonoError: no sample of the split bends.
     """
     require("matplotlib", "report")
-    from finetune.alpamayo_policy import AlpamayoPolicy
+    from finetune.evaluation.inference import plan_all, policies
     from finetune.studies.counterfactual_plot import counterfactual_figure
 
     config = replace(config, model=resolve_model(config.model))
-    found = [sample for sample in read_samples(config.dataset) if sample.split == config.split]
+    found = split_samples(config.dataset, config.split)
     samples = spread(bending(found), config.limit)
     if not samples:
         raise MonoError(
@@ -179,64 +174,41 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
     metrics: dict[str, Any] = {"definitions": DEFINITIONS, "samples": len(samples), "variants": {}}
     rows: list[dict[str, Any]] = []
     paths: dict[str, dict[str, NDArray[np.float64]]] = {}
-    for variant, adapter in (("before", None), ("after", config.adapter)):
-        if variant == "after" and adapter is None:
-            continue
-        policy = AlpamayoPolicy(config.model, adapter=adapter, cameras=config.cameras, device=config.device)
-        paths[variant] = {}
-        for reasoning in REASONINGS:
-            plans = plan_samples(
-                policy,
-                samples,
-                config.dataset,
-                config.batch_size,
-                f"{variant}, reasoning: {REASONINGS[reasoning]}",
-                None if reasoning == "own" else partial(_plan_forced, policy, reasoning),
-            )
+    for variant, policy in policies(config.model, config.adapter, config.cameras, config.device):
+        paths[variant], mine = {}, []
+        for reasoning, name in REASONINGS.items():
+            forced = None if reasoning == "own" else partial(_plan_forced, policy, reasoning)
+            title = f"{variant}, reasoning: {name}"
+            plans = plan_all(policy, samples, config.dataset, config.batch_size, title, forced)
             paths[variant][reasoning] = np.stack([plan.poses for plan in plans])
-            for sample, plan in zip(samples, plans):
+            for sample, plan in zip(samples, plans, strict=True):
                 direction = measure_motion(sample.future_array(), sample.dt_s).lateral
+                row = {"variant": variant, "reasoning": reasoning, "id": sample.id, "true_direction": direction}
                 side = 1.0 if direction == "left" else -1.0
-                rows.append(
-                    {
-                        "variant": variant,
-                        "reasoning": reasoning,
-                        "id": sample.id,
-                        "true_direction": direction,
-                        **measure_path(plan.poses, side, plan.reasoning),
-                        "text": plan.reasoning,
-                    }
-                )
-        metrics["variants"][variant] = summarise_reasonings([row for row in rows if row["variant"] == variant])
+                mine.append({**row, **measure_path(plan.poses, side, plan.reasoning), "text": plan.reasoning})
+        metrics["variants"][variant] = summarise_reasonings(mine)
+        rows += mine
     run.write_metrics(metrics)
-    _write_csv(config.out / "table.csv", table_rows(metrics))
-    _write_csv(config.out / "samples.csv", rows)
+    write_csv(config.out / "table.csv", table_rows(metrics))
+    write_csv(config.out / "samples.csv", rows)
     truth = np.stack([sample.future_array() for sample in samples])
-    (config.out / "paths.json").write_text(
-        json.dumps(
-            plain(
-                {
-                    "ids": [sample.id for sample in samples],
-                    "truth": np.round(truth, 3),
-                    **{
-                        variant: {name: np.round(poses, 3) for name, poses in of.items()}
-                        for variant, of in paths.items()
-                    },
-                }
-            )
-        )
-        + "\n"
-    )
-    counterfactual_figure(rows, paths, truth).savefig(config.out / "counterfactual.png", dpi=130)
+    drawn = {variant: {name: np.round(poses, 3) for name, poses in of.items()} for variant, of in paths.items()}
+    shown = plain({"ids": [sample.id for sample in samples], "truth": np.round(truth, 3), **drawn})
+    (config.out / "paths.json").write_text(json.dumps(shown) + "\n")
+    counterfactual_figure(rows, paths, truth, REASONINGS).savefig(config.out / "counterfactual.png", dpi=130)
     return metrics
 
 
 def _plan_forced(
-    policy: AlpamayoPolicy, reasoning: str, samples: Sequence[Sample], seen: Sequence[Observation]
-) -> list[Plan]:
+    policy: AlpamayoPolicy,
+    reasoning: str,
+    samples: Sequence[Sample],
+    seen: Sequence[Observation],
+    encoded: Sequence[Encoded],
+) -> list[Planned]:
     from finetune.studies.forced_reasoning import plan_with_reasonings
 
-    return plan_with_reasonings(policy, seen, [forced_text(sample, reasoning) for sample in samples])
+    return plan_with_reasonings(policy, seen, [forced_text(sample, reasoning) for sample in samples], encoded)
 
 
 def table_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -245,46 +217,28 @@ def table_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     for variant, reasonings in metrics["variants"].items():
         for reasoning, values in reasonings.items():
             moved = {key: f"{values[f'moved_{key}']:.2f}" for key in _KEYS if reasoning != "true"}
-            rows.append(
-                {
-                    "variant": variant,
-                    "reasoning": REASONINGS[reasoning],
-                    "as reasoning": _percent(values["follows"]),
-                    "as the road": _percent(values["to_true_side"]),
-                    "heading, rad": f"{values[_KEYS[0]]:+.2f} {values[_KEYS[1]]:+.2f}",
-                    "lateral, m": f"{values[_KEYS[2]]:+.2f} {values[_KEYS[3]]:+.2f}",
-                    "moved, rad": " ".join(moved[key] for key in _KEYS[:2] if key in moved),
-                    "moved, m": " ".join(moved[key] for key in _KEYS[2:] if key in moved),
-                }
-            )
+            rows.append({
+                "variant": variant,
+                "reasoning": REASONINGS[reasoning],
+                "as reasoning": percent(values["follows"]),
+                "as the road": percent(values["to_true_side"]),
+                "heading, rad": f"{values[_KEYS[0]]:+.2f} {values[_KEYS[1]]:+.2f}",
+                "lateral, m": f"{values[_KEYS[2]]:+.2f} {values[_KEYS[3]]:+.2f}",
+                "moved, rad": " ".join(moved[key] for key in _KEYS[:2] if key in moved),
+                "moved, m": " ".join(moved[key] for key in _KEYS[2:] if key in moved),
+            })  # fmt: skip
     return rows
-
-
-def _percent(value: float) -> str:
-    return f"{value:.0%}" if np.isfinite(value) else "-"
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def print_table(metrics: Mapping[str, Any]) -> None:
     """The table on the terminal, with the definitions under it."""
     from rich.console import Console
-    from rich.table import Table
 
     rows, console = table_rows(metrics), Console()
     for variant in metrics["variants"]:
-        table = Table(title=f"Reasoning forced, {variant}: {metrics['samples']} samples that bend")
-        for column in list(rows[0])[1:]:
-            table.add_column(column)
-        for row in rows:
-            if row["variant"] == variant:
-                table.add_row(*list(row.values())[1:])
-        console.print(table)
+        mine = [list(row.values())[1:] for row in rows if row["variant"] == variant]
+        title = f"Reasoning forced, {variant}: {metrics['samples']} samples that bend"
+        console.print(text_table(title, list(rows[0])[1:], mine))
     console.print(metrics["definitions"], style="dim")
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
+from collector.common.progress import progress
 from collector.dataset.schema import Sample
 from finetune.alpamayo.cache import Prefix
 from finetune.alpamayo.flow_matching import interpolate, sample_times, target_velocity
 from finetune.alpamayo_policy import AlpamayoPolicy
+from finetune.studies.parity_stages import run_batch
 from finetune.training.batches import cache_vision, collate, encode_row
 
 FloatArray = NDArray[np.float64]
@@ -81,16 +82,7 @@ def _prefixes(
 ) -> Iterator[tuple[Prefix, Tensor]]:
     """Prefixes with the true reasoning, and the true normalised actions (B, 64, 2)."""
     device = policy.model.device
-    with tqdm(total=len(samples), desc="flow", unit="sample", dynamic_ncols=True) as bar:
-        for start in range(0, len(samples), batch_size):
-            part = samples[start : start + batch_size]
-            rows = [encode_row(policy, sample, folder, policy.cameras) for sample in part]
-            batch = collate(list(cache_vision(policy.model, rows, device)), policy.processor.pad_id)
-            assert batch.vision is not None
-            yield (
-                policy.model.run_prefix(
-                    batch.input_ids.to(device), batch.attention_mask.to(device), batch.vision.to(device), batch.grid_thw
-                ),
-                batch.actions.to(device),
-            )
-            bar.update(len(part))
+    for start in progress(range(0, len(samples), batch_size), "flow", "batch"):
+        rows = [encode_row(policy, sample, folder, policy.cameras) for sample in samples[start : start + batch_size]]
+        batch = collate(list(cache_vision(policy.model, rows, device)), policy.processor.pad_id)
+        yield run_batch(policy.model, batch), batch.actions.to(device)

@@ -9,61 +9,53 @@ from typing import Any
 import torch
 
 from finetune.alpamayo.cache import Prefix
-from finetune.alpamayo.generation import Generation, generate
+from finetune.alpamayo.generation import Generation
 from finetune.alpamayo_policy import AlpamayoPolicy
-from finetune.policy import Observation, Plan
+from finetune.evaluation.inference import Planned
+from finetune.policy import Observation
+from finetune.processing.processor import Encoded
 
-
-class WatchedModel:
-    """A model that hands everything on, but writes forced reasoning texts and remembers what passed through it.
-
-    Attributes:
-        forced: ids each row of the next batch must write, reasoning, its end and ``<|traj_future_start|>``; None lets
-            the model choose.
-        seen: name of a method -> its arguments and its result at the last call, for the methods below.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self.forced: Sequence[Sequence[int]] | None = None
-        self.seen: dict[str, tuple[tuple[Any, ...], Any]] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def encode_images(self, *arguments: Any, **settings: Any) -> Any:
-        return self._keep("encode_images", arguments, self._model.encode_images(*arguments, **settings))
-
-    def run_prefix(self, *arguments: Any, **settings: Any) -> Prefix:
-        return self._keep("run_prefix", arguments, self._model.run_prefix(*arguments, **settings))
-
-    def sample_actions(self, *arguments: Any, **settings: Any) -> torch.Tensor:
-        return self._keep("sample_actions", arguments, self._model.sample_actions(*arguments, **settings))
-
-    def generate(self, prefix: Prefix, **settings: Any) -> Generation:
-        ids = None
-        if self.forced is not None:
-            # A row that has said its last word is not read any more: what fills it up is never seen.
-            width = max(map(len, self.forced))
-            end = self._model.settings.token_ids.future_start
-            ids = torch.tensor([[*row, *[end] * (width - len(row))] for row in self.forced])
-        return self._keep("generate", (prefix,), generate(self._model, prefix, forced=ids, **settings))
-
-    def _keep(self, name: str, arguments: tuple[Any, ...], result: Any) -> Any:
-        self.seen[name] = (arguments, result)
-        return result
+# Name of a method -> arguments and result of its last call.
+Calls = dict[str, tuple[tuple[Any, ...], Any]]
 
 
 @contextmanager
-def watched(policy: AlpamayoPolicy) -> Iterator[WatchedModel]:
-    """Put a :class:`WatchedModel` where the policy's model is, for as long as the context lasts."""
-    inner: Any = policy.model
-    outer: Any = WatchedModel(inner)
-    policy.model = outer
+def watched(policy: AlpamayoPolicy, reasonings: Sequence[str]) -> Iterator[Calls]:
+    """Let a policy write one given reasoning per row, and remember what passes through its model.
+
+    Yields:
+        the calls of ``encode_images`` and ``sample_actions`` of the model and of ``write`` of the policy, as they come.
+    """
+    calls: Calls = {}
+    own_write = policy.write
+
+    def write(prefix: Prefix) -> Generation:
+        # A row that has said its last word is not read any more: what fills it up is never seen.
+        rows = [reasoning_ids(policy, reasoning) for reasoning in reasonings]
+        width, end = max(map(len, rows)), policy.model.settings.token_ids.future_start
+        return own_write(prefix, torch.tensor([[*row, *[end] * (width - len(row))] for row in rows]))
+
+    def kept(name: str, method: Any) -> Any:  # noqa: ANN401 - a method of torch's module
+        def call(*arguments: Any) -> Any:  # noqa: ANN401 - handed on
+            calls[name] = arguments, method(*arguments)
+            return calls[name][1]
+
+        return call
+
+    model = policy.model
+    methods = [(model, "encode_images", model.encode_images), (model, "sample_actions", model.sample_actions)]
+    places: list[tuple[object, str, Any]] = [*methods, (policy, "write", write)]
+    before = [vars(owner).get(name) for owner, name, _ in places]
+    for owner, name, method in places:
+        setattr(owner, name, kept(name, method))
     try:
-        yield outer
+        yield calls
     finally:
-        policy.model = inner
+        for (owner, name, _), own in zip(places, before, strict=True):
+            if own is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, own)
 
 
 def reasoning_ids(policy: AlpamayoPolicy, reasoning: str) -> list[int]:
@@ -73,28 +65,34 @@ def reasoning_ids(policy: AlpamayoPolicy, reasoning: str) -> list[int]:
 
 
 def plan_with_reasonings(
-    policy: AlpamayoPolicy, observations: Sequence[Observation], reasonings: Sequence[str]
-) -> list[Plan]:
+    policy: AlpamayoPolicy,
+    observations: Sequence[Observation],
+    reasonings: Sequence[str],
+    encoded: Sequence[Encoded] | None = None,
+) -> list[Planned]:
     """Plans of the driving path with these reasoning texts; "" everywhere skips it, as ``reasoning=False`` does.
 
     A policy's room for reasoning texts is widened for the call where a reasoning needs it.
 
+    Args:
+        policy: that plans.
+        observations: with their frames.
+        reasonings: one of each, all of them empty or none.
+        encoded: prompts of the observations that ask for a reasoning, where they are at hand.
+
     Raises:
         ValueError: some reasoning texts are empty and others are not.
     """
-    if not any(reasonings):
-        reasoning, policy.reasoning = policy.reasoning, False
-        try:
-            return policy.plan_many(observations)
-        finally:
-            policy.reasoning = reasoning
-    if not all(reasonings) or len(reasonings) != len(observations):
-        raise ValueError("one reasoning per observation, all of them empty or none")
     before = policy.reasoning, policy.max_reasoning_tokens
-    with watched(policy) as model:
-        model.forced = [reasoning_ids(policy, reasoning) for reasoning in reasonings]
-        policy.reasoning, policy.max_reasoning_tokens = True, max(before[1], *map(len, model.forced))
-        try:
-            return policy.plan_many(observations)
-        finally:
-            policy.reasoning, policy.max_reasoning_tokens = before
+    try:
+        if not any(reasonings):
+            policy.reasoning = False
+            return policy.plan_draws(observations, 0)
+        if not all(reasonings) or len(reasonings) != len(observations):
+            raise ValueError("one reasoning per observation, all of them empty or none")
+        room = max(len(reasoning_ids(policy, reasoning)) for reasoning in reasonings)
+        policy.reasoning, policy.max_reasoning_tokens = True, max(before[1], room)
+        with watched(policy, reasonings):
+            return policy.plan_draws(observations, 0, encoded)
+    finally:
+        policy.reasoning, policy.max_reasoning_tokens = before

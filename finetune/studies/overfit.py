@@ -15,9 +15,11 @@ from typing import Any
 
 from collector.common.cpu import share_cores
 from collector.common.errors import MonoError
+from collector.common.format import number
 from collector.common.run_folder import command_line, open_run
+from collector.common.tables import text_table
 from collector.dataset.schema import METADATA_FILE, read_samples
-from finetune.evaluation.inference import plan_figures, plan_samples
+from finetune.evaluation.metrics import plan_figures
 from finetune.lora_finetune import FinetuneConfig, finetune
 from finetune.model_files.location import resolve_model
 from finetune.policy import CameraMode, PolicySettings
@@ -76,6 +78,7 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
         MonoError: fewer training samples than asked for.
     """
     from finetune.alpamayo_policy import AlpamayoPolicy
+    from finetune.evaluation.inference import plan_all
 
     config = replace(config, model=resolve_model(config.model))
     found = [sample for sample in read_samples(config.dataset, "train") if sample.reasoning]
@@ -90,35 +93,24 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
     subset, training = config.out / "samples", config.out / "training"
     _clear(subset, training)
     write_subset(config.dataset, subset, samples, samples, f"{len(samples)} samples to overfit")
-    words = {
-        "model": config.model,
-        "dataset": subset,
-        "out": training,
-        "cameras": config.cameras,
-        "steps": config.steps,
-        "batch_size": len(samples),
-        "learning_rate": config.learning_rate,
-        "lora_rank": config.lora_rank,
-        "lora_alpha": config.lora_alpha,
-        "warmup_steps": min(20, config.steps // 5),
-        "noise_draws": 8,
-        # Every row speaks in every step: the reasoning is to be learnt by heart.
-        "reasoning_dropout": 0,
-        "validate_every": max(1, config.steps // 8),
-        "seed": config.seed,
-        "device": config.device,
-        "threads": config.threads,
-    }
+    shared = ("model", "cameras", "steps", "learning_rate", "lora_rank", "lora_alpha", "seed", "device", "threads")
     finetune(
-        command_line(
-            FinetuneConfig, [part for key, value in words.items() for part in (f"--{key}", str(value))], "finetune"
+        FinetuneConfig(
+            **{name: getattr(config, name) for name in shared},
+            dataset=subset,
+            out=training,
+            batch_size=len(samples),
+            warmup_steps=min(20, config.steps // 5),
+            noise_draws=8,
+            reasoning_dropout=0.0,  # every row speaks in every step: the reasoning is to be learnt by heart
+            validate_every=max(1, config.steps // 8),
         )
     )
     lines = [json.loads(line) for line in (training / "training.jsonl").read_text().splitlines()]
     losses = [line for line in lines if "validation_flow_loss" in line]
     policy = AlpamayoPolicy(config.model, training / "adapter", cameras=config.cameras, device=config.device)
-    plans = plan_samples(policy, samples, subset, config.samples, "judge")
-    repeated = sum(plan.reasoning == sample.reasoning.strip() for plan, sample in zip(plans, samples))
+    plans = plan_all(policy, samples, subset, config.samples, "judge")
+    repeated = sum(plan.reasoning == sample.reasoning.strip() for plan, sample in zip(plans, samples, strict=True))
     reached = {
         "text_loss": (losses[-1]["validation_text_loss"], config.most_text_loss),
         "flow_loss": (losses[-1]["validation_flow_loss"], config.most_flow_loss),
@@ -157,11 +149,19 @@ def _clear(subset: Path, training: Path) -> None:
 
 def print_report(metrics: Mapping[str, Any]) -> None:
     """The figures on the terminal, and under them the verdict."""
-    print(f"{'figure':<24}{'before':>10}{'reached':>10}{'at most':>10}")
-    for name, figure in metrics["figures"].items():
-        before = f"{figure['before']:.3f}" if "before" in figure else ""
-        verdict = "" if figure["passed"] else "   MISSED"
-        print(f"{name:<24}{before:>10}{figure['reached']:>10.3f}{figure['most']:>10.3f}{verdict}")
+    from rich.console import Console
+
+    rows = [
+        [
+            name,
+            number(figure.get("before"), 3),
+            number(figure["reached"], 3),
+            number(figure["most"], 3),
+            "" if figure["passed"] else "MISSED",
+        ]
+        for name, figure in metrics["figures"].items()
+    ]
+    Console().print(text_table("Learnt by heart?", ["figure", "before", "reached", "at most", ""], rows))
     if metrics["passed"]:
         print(f"passed: {len(metrics['samples'])} samples learnt by heart in {metrics['steps']} steps")
     else:

@@ -11,19 +11,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from collector.common.cpu import share_cores
 from collector.common.errors import MonoError
+from collector.common.progress import progress
 from collector.common.run_folder import command_line, open_run
+from collector.common.tables import text_table
 from collector.dataset.schema import METADATA_FILE, read_samples
-from finetune.evaluation.inference import spread
+from finetune.evaluation.samples import spread
 from finetune.model_files.location import resolve_model
 from finetune.policy import CameraMode, PolicySettings
+
+if TYPE_CHECKING:
+    from finetune.studies.parity_stages import StageView
 
 # Stage -> what differs there when it is the first one to.
 STAGES: Mapping[str, str] = {
@@ -74,7 +78,7 @@ class CheckDrivingConfig:
 
 
 @dataclass(frozen=True)
-class Difference:
+class StageGap:
     """One stage compared.
 
     Attributes:
@@ -94,7 +98,7 @@ class Difference:
 
 def compare_stage(
     driven: Sequence[NDArray[Any]], trained: Sequence[NDArray[Any]], ids: Sequence[str], tolerance: float
-) -> Difference:
+) -> StageGap:
     """Compare one stage of all samples.
 
     Args:
@@ -104,34 +108,30 @@ def compare_stage(
     """
     worst, worst_share, where = 0.0, 0.0, ids[0]
     exact = all(np.issubdtype(values.dtype, np.integer) for values in trained)
-    for here, there, name in zip(driven, trained, ids):
+    for here, there, name in zip(driven, trained, ids, strict=True):
         if here.shape != there.shape or not (np.isfinite(here).all() and np.isfinite(there).all()):
-            return Difference(np.inf, np.inf, tolerance, name, False)
+            return StageGap(np.inf, np.inf, tolerance, name, False)
         gap = float(np.abs(here.astype(np.float64) - there).max())
         share = gap / max(float(np.abs(there).max()), 1e-12)
         if share > worst_share:
             worst, worst_share, where = gap, share, name
     allowed = 0.0 if exact else tolerance
-    return Difference(worst, worst_share, allowed, where, worst_share <= allowed)
+    return StageGap(worst, worst_share, allowed, where, worst_share <= allowed)
 
 
 def compare_views(
-    driven: Sequence[Any], trained: Sequence[Any], ids: Sequence[str], tolerance: float
-) -> dict[str, Difference]:
-    """All stages of :class:`finetune.studies.parity_stages.StageView` in order."""
-    allowed = {"actions": max(tolerance, _GROWTH * max(view.rounding for view in trained))}
-    return {
-        stage: compare_stage(
-            [view.stages[stage] for view in driven],
-            [view.stages[stage] for view in trained],
-            ids,
-            allowed.get(stage, tolerance),
-        )
-        for stage in STAGES
-    }
+    driven: Sequence[StageView], trained: Sequence[StageView], ids: Sequence[str], tolerance: float
+) -> dict[str, StageGap]:
+    """All stages in order."""
+    actions = max(tolerance, _GROWTH * max(view.rounding for view in trained))
+    found = {}
+    for stage in STAGES:
+        here, there = ([view.stages[stage] for view in views] for views in (driven, trained))
+        found[stage] = compare_stage(here, there, ids, actions if stage == "actions" else tolerance)
+    return found
 
 
-def first_difference(differences: Mapping[str, Difference]) -> str | None:
+def first_difference(differences: Mapping[str, StageGap]) -> str | None:
     """The first stage that disagrees: later ones follow from it."""
     return next((stage for stage in STAGES if not differences[stage].agrees), None)
 
@@ -174,10 +174,7 @@ def check_driving(config: CheckDrivingConfig) -> dict[str, Any]:
     dtype = next(policy.model.parameters()).dtype
     precision = str(dtype).removeprefix("torch.")
     tolerance = config.tolerance or TOLERANCES.get(precision, TOLERANCES["bfloat16"])
-    driven = [
-        driving_view(policy, sample, config.dataset)
-        for sample in tqdm(samples, desc="drive", unit="sample", dynamic_ncols=True)
-    ]
+    driven = [driving_view(policy, sample, config.dataset) for sample in progress(samples, "drive", "sample")]
     # The second model takes the place of the first: one of the released size fills a card.
     space = policy.model.action_space
     del policy
@@ -209,10 +206,21 @@ def check_driving(config: CheckDrivingConfig) -> dict[str, Any]:
 
 def print_report(metrics: Mapping[str, Any]) -> None:
     """The stages on the terminal, and under them the verdict."""
-    print(f"{'stage':<24}{'largest difference':>20}{'of largest value':>18}{'allowed':>10}   sample")
-    for stage, gap in metrics["stages"].items():
-        verdict = "" if gap.agrees else "   DIFFERS"
-        print(f"{stage:<24}{gap.largest:>20.2e}{gap.relative:>18.1e}{gap.allowed:>10.0e}   {gap.sample_id}{verdict}")
+    from rich.console import Console
+
+    rows = [
+        [
+            stage,
+            f"{gap.largest:.2e}",
+            f"{gap.relative:.1e}",
+            f"{gap.allowed:.0e}",
+            gap.sample_id,
+            "" if gap.agrees else "DIFFERS",
+        ]
+        for stage, gap in metrics["stages"].items()
+    ]
+    headings = ["stage", "largest gap", "as share", "allowed", "sample", ""]
+    Console().print(text_table("Driving against training", headings, rows, left=(0, 4)))
     speed = metrics["start_speed"]
     print(
         f"not judged: driving starts from the wheel speed, training reads the speed off the poses; they are up to "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from collector.common.errors import require
 from collector.dataset.schema import Sample
 from finetune.alpamayo.cache import Prefix, VisionFeatures
 from finetune.alpamayo.flow_matching import interpolate
+from finetune.alpamayo.model import AlpamayoR1
 from finetune.alpamayo_policy import AlpamayoPolicy
-from finetune.studies.forced_reasoning import reasoning_ids, watched
-from finetune.training.batches import cache_vision, collate, encode_row, observe, unpack_pixels
+from finetune.checkpoint import LoadedModel
+from finetune.studies.forced_reasoning import watched
+from finetune.training.batches import Batch, cache_vision, collate, encode_row, observe, unpack_pixels
 
 # Flow times at which the expert's velocity is asked for, from pure noise to almost there.
 FLOW_TIMES = (0.0, 0.3, 0.6, 0.9)
@@ -50,12 +52,11 @@ class StageView:
 @torch.no_grad()
 def driving_view(policy: AlpamayoPolicy, sample: Sample, folder: Path) -> StageView:
     """Plan a sample as in driving, its own reasoning forced token by token, and keep what each stage made."""
-    with watched(policy) as model:
-        model.forced = [reasoning_ids(policy, sample.reasoning)]
-        plan = policy.plan_many([observe(sample, folder, policy.cameras)])[0]
-        (pixels, _), features = model.seen["encode_images"]
-        prefix: Prefix = model.seen["generate"][1].prefix
-        (_, noise, *_), actions = model.seen["sample_actions"]
+    with watched(policy, [sample.reasoning]) as calls:
+        plan = policy.plan(observe(sample, folder, policy.cameras))
+    (pixels, _), features = calls["encode_images"]
+    prefix: Prefix = calls["write"][1].prefix
+    (_, noise, *_), actions = calls["sample_actions"]
     times = torch.tensor(FLOW_TIMES, device=actions.device)
     x_t = interpolate(actions, noise, times)
     velocity = policy.model.velocity(prefix, x_t, times)
@@ -66,7 +67,12 @@ def driving_view(policy: AlpamayoPolicy, sample: Sample, folder: Path) -> StageV
 
 @torch.no_grad()
 def training_views(
-    loaded: Any, samples: Sequence[Sample], folder: Path, cameras: str, driven: Sequence[StageView], flow_steps: int
+    loaded: LoadedModel,
+    samples: Sequence[Sample],
+    folder: Path,
+    cameras: str,
+    driven: Sequence[StageView],
+    flow_steps: int,
 ) -> list[StageView]:
     """What training computes for the same samples, side by side in one padded batch.
 
@@ -80,29 +86,32 @@ def training_views(
     rows = [encode_row(loaded, sample, folder, cameras) for sample in samples]
     cached = list(cache_vision(model, rows, device))
     batch = collate(cached, loaded.processor.pad_id)
-    assert batch.vision is not None
-    prefix = model.run_prefix(
-        batch.input_ids.to(device), batch.attention_mask.to(device), batch.vision.to(device), batch.grid_thw
-    )
+    prefix = run_batch(model, batch)
     x_t = torch.cat([view.x_t for view in driven]).to(device)
     times = torch.tensor(FLOW_TIMES, device=device).repeat(len(rows))
-    velocity = model.velocity(prefix, x_t, times).unflatten(0, (len(rows), len(FLOW_TIMES)))
+    velocity = model.velocity(prefix, x_t, times).view(len(rows), len(FLOW_TIMES), *x_t.shape[1:])
     noise = torch.stack([view.noise for view in driven]).to(device)
     actions = model.sample_actions(prefix, noise, flow_steps)
     moved = model.sample_actions(prefix, noise + _NUDGE * torch.randn_like(noise), flow_steps) - actions
     rounding = (moved.abs().amax((1, 2)) / actions.abs().amax((1, 2))).tolist()
     views = []
-    for index, (row, with_features, view) in enumerate(zip(rows, cached, driven)):
-        assert row.pixels is not None and with_features.vision is not None
-        stages = _stages(
-            unpack_pixels(row.pixels),
-            _row(prefix, index),
-            with_features.vision,
-            velocity[index],
-            actions[index : index + 1],
-        )
+    for index, (row, seen, view) in enumerate(zip(rows, cached, driven, strict=True)):
+        if row.pixels is None or seen.vision is None:
+            raise ValueError("rows without pixels or features")
+        pixels, one = unpack_pixels(row.pixels), _row(prefix, index)
+        stages = _stages(pixels, one, seen.vision, velocity[index], actions[index : index + 1])
         views.append(StageView(stages, view.noise, view.x_t, rounding=rounding[index]))
     return views
+
+
+def run_batch(model: AlpamayoR1, batch: Batch) -> Prefix:
+    """The prefix of a batch whose image features are at hand."""
+    if batch.vision is None:
+        raise ValueError("a batch without features")
+    device = model.device
+    return model.run_prefix(
+        batch.input_ids.to(device), batch.attention_mask.to(device), batch.vision.to(device), batch.grid_thw
+    )
 
 
 def _stages(
@@ -128,19 +137,17 @@ def _stages(
 def _row(prefix: Prefix, index: int) -> Prefix:
     """One row of a prefix, still padded."""
     row = slice(index, index + 1)
-    return Prefix(
+    names = ("filled", "visible", "next_position", "expert_position", "input_ids")
+    return replace(
+        prefix,
         keys=tuple(key[row] for key in prefix.keys),
         values=tuple(value[row] for value in prefix.values),
-        filled=prefix.filled[row],
-        visible=prefix.visible[row],
-        next_position=prefix.next_position[row],
-        expert_position=prefix.expert_position[row],
         hidden=None,
-        input_ids=prefix.input_ids[row],
+        **{name: getattr(prefix, name)[row] for name in names},
     )
 
 
-def adapted_as_in_training(loaded: Any, adapter: Path | None) -> Any:
+def adapted_as_in_training(loaded: LoadedModel, adapter: Path | None) -> LoadedModel:
     """Put an adapter beside the weights, as training has it; the driving path merges it into them."""
     if adapter is not None:
         require("peft", "model").PeftModel.from_pretrained(loaded.model, str(adapter))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,17 +61,14 @@ def write_subset(dataset: Path, out: Path, train: Sequence[Sample], validation: 
             lines.append(sample.model_copy(update={"split": split}).model_dump_json())
             counts[sample.curve.label] += 1
     manifest = load_manifest(dataset)
-    manifest["counts"] = {
-        "kept": len(lines),
-        "labels": dict(counts),
-        "splits": {"train": len(train), "val": len(validation)},
-    }
+    splits = {"train": len(train), "val": len(validation)}
+    manifest["counts"] = {"kept": len(lines), "labels": dict(counts), "splits": splits}
     manifest["subset"] = {"of": str(dataset), "note": note}
     try:
         out.mkdir(parents=True, exist_ok=True)
         pictures = out / IMAGE_FOLDER
         pictures.unlink(missing_ok=True)
-        os.symlink((dataset / IMAGE_FOLDER).resolve(), pictures, target_is_directory=True)
+        pictures.symlink_to((dataset / IMAGE_FOLDER).resolve(), target_is_directory=True)
         write_atomically(out / METADATA_FILE, "".join(line + "\n" for line in lines))
         write_atomically(out / MANIFEST_FILE, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:

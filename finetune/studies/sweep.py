@@ -9,7 +9,6 @@ set may not have given all it has: train it longer before saying that more sampl
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import gc
 import json
@@ -24,10 +23,13 @@ from typing import Any
 from collector.common.cpu import share_cores
 from collector.common.errors import MonoError, require
 from collector.common.files import write_atomically
+from collector.common.format import number, percent
 from collector.common.run_folder import command_line, hash_path, open_run, plain
+from collector.common.tables import text_table, write_csv
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples
 from finetune.evaluation.consistency import SYMPTOM_DEFINITION
-from finetune.evaluation.inference import plan_figures, plan_samples, spread
+from finetune.evaluation.metrics import plan_figures
+from finetune.evaluation.samples import split_samples, spread
 from finetune.lora_finetune import FinetuneConfig, finetune
 from finetune.model_files.location import resolve_model
 from finetune.studies.subsets import nested_order, write_subset
@@ -95,15 +97,12 @@ def enough_samples(results: Sequence[Mapping[str, Any]], figure: str) -> int | N
         A size; None without sizes, where the figure is missing, where no size is better than the base, or where the
         largest one is too far from the best.
     """
-    base, *values = (_number(result.get(figure)) for result in results)
-    if not values or not all(map(math.isfinite, (base, *values))) or min(values) >= base:
+    base, *values = (result.get(figure) for result in results)
+    known = [float(value) for value in values if value is not None and math.isfinite(value)]
+    if base is None or not known or len(known) < len(values) or not min(known) < base < math.inf:
         return None
-    good = [value <= ENOUGH * min(values) for value in values]
+    good = [value <= ENOUGH * min(known) for value in known]
     return next((result["samples"] for index, result in enumerate(results[1:]) if all(good[index:])), None)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
 
 
 def sweep(config: SweepConfig) -> dict[str, Any]:
@@ -121,7 +120,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     config = dataclasses.replace(config, model=resolve_model(config.model))
     sizes = read_sizes(config.sizes)
     train = list(read_samples(config.dataset, "train"))
-    validation = list(read_samples(config.dataset, "val"))
+    validation = split_samples(config.dataset, "val")
     if len(train) < sizes[-1]:
         fitting = ",".join(str(size) for size in sizes if size <= len(train)) or str(len(train))
         raise MonoError(
@@ -129,22 +128,20 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
             "at least as many samples as the largest size",
             f"record more, build with a smaller --stride, or use --sizes {fitting}",
         )
-    if not validation:
-        raise MonoError(f"no validation sample in {config.dataset}", "at least one", "build with --val-fraction 0.2")
     recipe = _recipe(config)
     _refuse_other_recipes(config, sizes, recipe)
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
     order = nested_order(train, config.seed)
     judged = spread(validation, config.limit)
     results: list[dict[str, Any]] = []
-    for number, size in enumerate((0, *sizes)):
+    for place, size in enumerate((0, *sizes)):
         folder = config.out / f"size_{size:05d}"
         name = f"size {size}" if size else "the base"
-        known = _finished(folder)
-        if known is not None:
+        if (folder / "result.json").is_file():
+            known = json.loads((folder / "result.json").read_text())["result"]
             print(f"== {name}: finished before", flush=True)
         else:
-            print(f"== {name} ({number} of {len(sizes)} sizes)", flush=True)
+            print(f"== {name} ({place} of {len(sizes)} sizes)", flush=True)
             known = _run_size(config, folder, [train[index] for index in order[:size]], validation, judged)
             write_atomically(folder / "result.json", json.dumps({"recipe": recipe, "result": plain(known)}) + "\n")
         results.append(known)
@@ -159,6 +156,7 @@ def _run_size(
 ) -> dict[str, Any]:
     """Train on a subset (none for the base) and judge it."""
     from finetune.alpamayo_policy import AlpamayoPolicy
+    from finetune.evaluation.inference import plan_all
 
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -174,11 +172,9 @@ def _run_size(
         gc.collect()
     adapter = folder / "finetune" / "adapter" if train else None
     model = folder / "finetune" / "model"  # where all weights were trained
-    if model.is_dir():
-        policy = AlpamayoPolicy(model, cameras=config.cameras, device=config.device)
-    else:
-        policy = AlpamayoPolicy(config.model, adapter=adapter, cameras=config.cameras, device=config.device)
-    plans = plan_samples(policy, judged, config.dataset, config.eval_batch_size, "judge")
+    place = (model, None) if model.is_dir() else (config.model, adapter)
+    policy = AlpamayoPolicy(*place, cameras=config.cameras, device=config.device)
+    plans = plan_all(policy, judged, config.dataset, config.eval_batch_size, "judge")
     return {**result, **plan_figures(judged, plans), "seconds": round(time.monotonic() - began, 1)}
 
 
@@ -197,11 +193,6 @@ def _recipe(config: SweepConfig) -> dict[str, Any]:
     names = [field.name for field in dataclasses.fields(FinetuneConfig) if field.name not in _PLACE]
     recipe = {name: plain(getattr(config, name)) for name in [*names, "limit"]}
     return {**recipe, "model": hash_path(config.model), "dataset": hash_path(config.dataset / METADATA_FILE)}
-
-
-def _finished(folder: Path) -> dict[str, Any] | None:
-    path = folder / "result.json"
-    return json.loads(path.read_text())["result"] if path.is_file() else None
 
 
 def _refuse_other_recipes(config: SweepConfig, sizes: Sequence[int], recipe: Mapping[str, Any]) -> None:
@@ -244,42 +235,29 @@ def _write(summary: Mapping[str, Any], out: Path) -> None:
     from finetune.studies.sweep_plot import sweep_figure
 
     write_atomically(out / "sweep.json", json.dumps(plain(summary), indent=2) + "\n")
-    columns = list(dict.fromkeys(key for row in summary["sizes"] for key in row))
-    with (out / "sweep.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=columns, restval="")
-        writer.writeheader()
-        writer.writerows(summary["sizes"])
+    write_csv(out / "sweep.csv", summary["sizes"])
     if len(summary["sizes"]) > 1:
-        sweep_figure(summary).savefig(out / "sweep.png", dpi=130)
+        sweep_figure(summary, {key: title for key, (_, title) in FIGURES.items()}).savefig(out / "sweep.png", dpi=130)
 
 
 def print_table(summary: Mapping[str, Any]) -> None:
     """The table of sizes on the terminal, and under it how many samples are enough."""
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=f"{summary['steps']} steps of {summary['batch_size']} at every size")
-    for column in ("samples", "epochs", *(column for column, _ in FIGURES.values())):
-        table.add_column(column, justify="right")
+    rows = []
     for row in summary["sizes"]:
-        figures = [_cell(row.get(key), "%" if key == "symptom_rate" else "") for key in FIGURES]
-        table.add_row(str(row["samples"] or "base"), f"{row['epochs']:.1f}" if "epochs" in row else "", *figures)
-    enough = [_cell(summary["enough"][key]) for key in FIGURES]
-    table.add_section()
-    table.add_row("enough", "", *enough)
+        figures = [(percent if key == "symptom_rate" else number)(row.get(key)) for key in FIGURES]
+        rows.append([str(row["samples"] or "base"), number(row["epochs"], 1) if "epochs" in row else "", *figures])
+    rows.append(["enough", "", *(str(summary["enough"][key] or "-") for key in FIGURES)])
+    headings = ["samples", "epochs", *(column for column, _ in FIGURES.values())]
     console = Console()
-    console.print(table)
+    title = f"{summary['steps']} steps of {summary['batch_size']} at every size"
+    console.print(text_table(title, headings, rows, left=()))
     console.print(
         f"Losses, ADE and max deviation within 3 s (m) and symptom on {summary['judged_samples']} validation samples. "
         f"enough: {summary['enough_means']}. {SYMPTOM_DEFINITION}.",
         style="dim",
     )
-
-
-def _cell(value: float | None, unit: str = "") -> str:
-    if value is None or not math.isfinite(value):
-        return "-"
-    return str(value) if isinstance(value, int) else f"{value:.0%}" if unit else f"{value:.2f}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -187,10 +187,7 @@ def train(
         )
     weights = MasterWeights(model)
     optimizer = torch.optim.AdamW(
-        weights.masters.values(),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        fused=accelerator.device.type == "cuda" or None,
+        weights.masters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     checkpoints = Checkpoints(out / CHECKPOINTS)
     found = checkpoints.newest()

@@ -16,11 +16,12 @@ pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from collector.common.errors import MonoError  # noqa: E402
+from finetune import TINY_BASE  # noqa: E402
 from finetune.alpamayo.action_projection import fourier_frequencies  # noqa: E402
 from finetune.alpamayo.configuration import RELEASED_BACKBONES, AlpamayoConfig  # noqa: E402
 from finetune.alpamayo.model import AlpamayoR1  # noqa: E402
 from finetune.checkpoint import fit_vocabulary, load_model, new_model, save_model  # noqa: E402
-from finetune.model_files.configuration_files import official_config, parse_config, read_config  # noqa: E402
+from finetune.model_files.configuration_files import official_config, official_vlm, parse_config, read_config  # noqa: E402
 from finetune.processing.images import ImageSettings  # noqa: E402
 from finetune.processing.tokenizer import Tokenizer  # noqa: E402
 from tests.helpers.paths import TINY  # noqa: E402
@@ -167,6 +168,37 @@ def test_unknown_backbone_needs_its_sizes(folder: Path) -> None:
     raw = json.loads((folder / "config.json").read_text())
     embedded = parse_config({**raw, "vlm_config": json.loads((TINY / "vlm_config.json").read_text())})
     assert embedded.vlm == read_config(TINY).vlm
+
+
+@pytest.mark.parametrize("sizes", ["tiny", "released"])
+def test_vlm_config_is_what_transformers_reads(folder: Path, sizes: str) -> None:
+    from transformers import Qwen3VLConfig
+
+    config = read_config(TINY) if sizes == "tiny" else AlpamayoConfig()
+    written = official_vlm(config)
+    read: Any = Qwen3VLConfig(**json.loads(json.dumps(written)))
+    text, vision = config.vlm["text_config"], config.vlm["vision_config"]
+    assert {key: read.text_config.rope_parameters[key] for key in ("rope_theta", "mrope_section", "rope_type")} == {
+        "rope_theta": text["rope_theta"],
+        "mrope_section": text["mrope_section"],
+        "rope_type": "default",
+    }
+    assert read.text_config.rope_parameters["mrope_interleaved"] is True and not read.tie_word_embeddings
+    plain = {key: value for key, value in text.items() if key not in ("rope_theta", "mrope_section")}
+    assert {key: getattr(read.text_config, key) for key in plain} == plain
+    assert {key: getattr(read.vision_config, key) for key in vision} == vision
+    # Both spellings load to the same settings: transformers', and the flat one that version 0.1 wrote.
+    raw = {**json.loads((folder / "config.json").read_text()), "vocab_size": text["vocab_size"]}
+    if sizes == "tiny":
+        assert parse_config(raw, written).vlm == parse_config(raw, config.vlm).vlm == config.vlm
+
+
+def test_the_shipped_base_is_spelled_for_transformers() -> None:
+    from transformers import Qwen3VLConfig
+
+    read: Any = Qwen3VLConfig.from_pretrained(TINY_BASE / "vlm_config.json")
+    assert json.loads((TINY_BASE / "vlm_config.json").read_text()) == official_vlm(read_config(TINY_BASE))
+    assert read.text_config.rope_parameters["mrope_section"] == [6, 5, 5]
 
 
 def test_released_sizes_give_the_released_parameters() -> None:

@@ -72,7 +72,7 @@ def write_planted_bag(
     messages: list[tuple[int, str, Any]] = [
         (int(stamp_ns) + 1_000_000, ODOMETRY.name, odometry_cdr(int(stamp_ns), pose, speed_mps))
         for stamp_ns, pose, speed_mps in zip(
-            stamps_ns, driven.poses + noise * rng.standard_normal(driven.poses.shape), driven.speed_mps
+            stamps_ns, driven.poses + noise * rng.standard_normal(driven.poses.shape), driven.speed_mps, strict=True
         )
     ]
     step_ns, lag_ns = round(FRAME_S * 1e9), round(lag_s * 1e9)

@@ -13,7 +13,7 @@ from rosbags.highlevel import AnyReader
 
 from collector.bags.reader import typestore
 from collector.bags.recover import recover_bag
-from collector.recording.recorder import _begins_with_stamp, _stamp_in
+from collector.recording.recorder import begins_with_stamp, stamp_in
 from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG
 from tests.helpers.ros_processes import Domain, until
 
@@ -57,8 +57,8 @@ def stored_stamps(bag: Path) -> dict[str, list[int]]:
     found: dict[str, list[int]] = defaultdict(list)
     with AnyReader([bag], default_typestore=typestore()) as reader:
         for connection, _, data in reader.messages():
-            if _begins_with_stamp(connection.msgtype):
-                found[connection.topic].append(_stamp_in(data) or 0)
+            if begins_with_stamp(connection.msgtype):
+                found[connection.topic].append(stamp_in(data) or 0)
     return found
 
 

@@ -159,7 +159,7 @@ def write_bag(
     names = {topic.name for topic in topics}
     camera = next((topic.name for topic in topics if topic.type.endswith("Image")), "")
     messages = [(camera, ns + 2_000_000, data) for ns, data in frames]
-    rows = zip(drive.stamps_ns.tolist(), drive.poses, drive.speeds_mps)
+    rows = zip(drive.stamps_ns.tolist(), drive.poses, drive.speeds_mps, strict=True)
     for number, (ns, pose, speed) in enumerate(rows):
         messages.append((ODOMETRY.name, ns + 1_000_000, odometry_cdr(ns, pose, speed)))
         messages.append((VELOCITY_STATUS.name, ns + 1_100_000, velocity_cdr(ns, speed)))

@@ -39,7 +39,6 @@ DIFFERENT = {
     "most": "of bytes in a card",
     "named": "how many names an error lists",
     "noise_draws": "a base takes more than an adapter",
-    "non_finite": "of a pose, of a plan",
     "num_bins": "of different tokenizers",
     "reasoning_dropout": "of a base, of an adapter",
     "samples": "compared, shown",
@@ -69,7 +68,8 @@ def literal(node: ast.expr | None) -> object:
         return None
     if isinstance(value, bool) or value is None or value in TRIVIAL or not isinstance(value, (int, float, str)):
         return None
-    return value or None
+    # A text with spaces is a message, no setting.
+    return None if isinstance(value, str) and (not value or " " in value) else value
 
 
 def found_in(source: str, place: str) -> Iterator[Found]:

@@ -38,7 +38,6 @@ ROOMS = {
         "lora_finetune",
         "evaluation",
         "studies",
-        "pretraining",
     ],
     "closed_loop": ["course", "control", "simulator", "comparison", "ros", "report"],
 }
@@ -121,7 +120,7 @@ def crowded(sources: Sources) -> dict[str, int]:
 
 def strays(tests: Sources, packages: Sources) -> list[str]:
     """Tests in a folder that mirrors no room, and helpers imported from elsewhere than ``tests.helpers``."""
-    rooms = {path.rpartition("/")[0] for path in packages} | {"house", "helpers", ""}
+    rooms = {path.rpartition("/")[0] for path in packages} | {"benchmarks", "house", "helpers", ""}
     wrong = []
     for path, source in tests.items():
         folder = path.removeprefix("tests/").rpartition("/")[0]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from closed_loop.course import random as course_random
+from closed_loop.course.city import CITY_CURVES, CITY_LENGTH_M, CITY_WIDTH_M
 from closed_loop.course.course import Course, clearance_m
-from closed_loop.course.design import CITY_CURVES, CITY_LENGTH_M, CITY_WIDTH_M, course_named
+from closed_loop.course.design import course_named
 from collector.common.errors import MonoError
 from collector.geometry.poses import wrap_angle
 from collector.geometry.splines import resample
@@ -18,7 +19,7 @@ def ring(radius_m: float = 20.0, width_m: float = 3.0) -> Course:
     return Course("ring", radius_m * np.stack([np.cos(angle), np.sin(angle)], axis=1), True, width_m, width_m)
 
 
-def test_a_ring_has_its_length_curvature_and_signed_offsets():
+def test_a_ring_has_its_length_curvature_and_signed_offsets() -> None:
     course = ring()
     assert course.length_m == pytest.approx(2.0 * np.pi * 20.0, rel=1e-3)
     # The one odd step at the seam is allowed to show.
@@ -31,7 +32,7 @@ def test_a_ring_has_its_length_curvature_and_signed_offsets():
 
 
 @pytest.mark.parametrize("name", ["city", "random:3"])
-def test_pose_at_and_project_undo_each_other(name):
+def test_pose_at_and_project_undo_each_other(name: str) -> None:
     course = course_named(name)
     rng = np.random.default_rng(1)
     s, lateral = rng.uniform(0.0, course.length_m, 400), rng.uniform(-2.0, 2.0, 400)
@@ -43,7 +44,7 @@ def test_pose_at_and_project_undo_each_other(name):
     assert np.abs(wrap_angle(foot.yaw_rad - poses[:, 2])).max() < 0.06
 
 
-def test_following_one_point_gives_the_projection():
+def test_following_one_point_gives_the_projection() -> None:
     course = course_named("city")
     rng = np.random.default_rng(2)
     s = rng.uniform(0.0, course.length_m, 200)
@@ -57,7 +58,7 @@ def test_following_one_point_gives_the_projection():
         assert curvature == pytest.approx(foot.curvature_1pm[k], abs=1e-9)
 
 
-def test_a_hint_keeps_a_kart_on_its_own_stretch():
+def test_a_hint_keeps_a_kart_on_its_own_stretch() -> None:
     # Two legs of a hairpin three metres apart: the nearest leg of the point is the other one.
     turn = np.linspace(-np.pi / 2.0, np.pi / 2.0, 12)[1:-1]
     out = np.stack([np.arange(0.0, 40.0, 0.5), np.zeros(80)], axis=1)
@@ -71,14 +72,14 @@ def test_a_hint_keeps_a_kart_on_its_own_stretch():
     assert course.follow(*point, 9.0)[0] == pytest.approx(10.0, abs=1e-6)
 
 
-def test_an_open_course_ends_at_its_ends():
+def test_an_open_course_ends_at_its_ends() -> None:
     course = Course("line", np.stack([np.arange(0.0, 30.0, 0.5), np.zeros(60)], axis=1), False, 3.0, 3.0)
     assert course.project((50.0, 1.0)).s_m == pytest.approx(29.5)
     assert course.pose_at(99.0)[0] == pytest.approx(29.5)
 
 
 @pytest.mark.parametrize("name", ["city", "random:7"])
-def test_a_mirror_swaps_sides_exactly(name):
+def test_a_mirror_swaps_sides_exactly(name: str) -> None:
     course, mirror = course_named(name), course_named(name + "-mirror")
     assert np.array_equal(mirror.xy, course.xy * [1.0, -1.0])
     assert np.allclose(mirror.curvature_1pm, -course.curvature_1pm, atol=1e-12)
@@ -88,7 +89,7 @@ def test_a_mirror_swaps_sides_exactly(name):
     assert mirror.project((point[0], -point[1])).lateral_m == pytest.approx(-1.2, abs=0.02)
 
 
-def test_resampling_keeps_a_circle_round_and_its_map_coordinates_exact():
+def test_resampling_keeps_a_circle_round_and_its_map_coordinates_exact() -> None:
     angle = np.linspace(0.0, 2.0 * np.pi, 60, endpoint=False)
     centre = np.array([89630.0, 43130.0])
     points = centre + 15.0 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -98,7 +99,7 @@ def test_resampling_keeps_a_circle_round_and_its_map_coordinates_exact():
     assert steps.max() - steps.min() < 1e-3 and steps.mean() == pytest.approx(0.5, rel=0.01)
 
 
-def test_the_city_look_alike_keeps_to_its_table():
+def test_the_city_look_alike_keeps_to_its_table() -> None:
     course = course_named("city")
     assert course.length_m == pytest.approx(CITY_LENGTH_M, rel=0.01)
     assert 3.8 < 1.0 / np.abs(course.curvature_1pm).max() < 4.2
@@ -116,7 +117,7 @@ def test_the_city_look_alike_keeps_to_its_table():
 
 
 @pytest.mark.parametrize("seed", list(range(0, 10000, 557)))
-def test_random_circuits_are_roads(seed):
+def test_random_circuits_are_roads(seed: int) -> None:
     course_random.random_course.cache_clear()
     began = time.process_time()
     course = course_named(f"random:{seed}")
@@ -131,7 +132,7 @@ def test_random_circuits_are_roads(seed):
     assert np.array_equal(again.xy, course.xy)
 
 
-def test_random_circuits_bend_about_as_much_as_the_city():
+def test_random_circuits_bend_about_as_much_as_the_city() -> None:
     shares, right = [], 0
     for seed in range(5000, 5040):
         course = course_named(f"random:{seed}")
@@ -141,19 +142,19 @@ def test_random_circuits_bend_about_as_much_as_the_city():
     assert 8 < right < 32  # both directions
 
 
-def test_the_mildest_random_circuit_is_always_acceptable():
+def test_the_mildest_random_circuit_is_always_acceptable() -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         assert any(course_random._draw_circuit("plain", rng, 0.0) is not None for _ in range(4))
 
 
 @pytest.mark.parametrize("spec", ["cty", "random:x", "random:", "/nowhere/line.csv", "random:-1"])
-def test_unknown_courses_are_named_in_a_sentence(spec):
+def test_unknown_courses_are_named_in_a_sentence(spec: str) -> None:
     with pytest.raises(MonoError, match="city, city-mirror, random:SEED"):
         course_named(spec)
 
 
-def test_a_course_that_makes_no_road_is_refused():
+def test_a_course_that_makes_no_road_is_refused() -> None:
     line = np.stack([np.arange(10.0), np.zeros(10)], axis=1)
     with pytest.raises(MonoError, match="width_left_m"):
         Course("thin", line, False, -1.0, 1.0)

@@ -14,17 +14,18 @@ from closed_loop.comparison.deviation import measure, reference_curves, summaris
 from closed_loop.comparison.runs import VARIANTS
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
-from closed_loop.report.losses import loss_figure, read_losses
 from closed_loop.report.plots import (
     COLOURS,
     along_figure,
     colour_of,
     curves_figure,
     latency_figure,
+    loss_figure,
     map_figure,
     ordered,
     png,
 )
+from closed_loop.report.sections import read_losses
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +128,10 @@ def test_losses_are_read_apart_and_bad_lines_passed_over(tmp_path: Path) -> None
 
 
 def test_figures_leave_no_global_state() -> None:
-    import matplotlib
+    import matplotlib as mpl
     import matplotlib.pyplot as plt
 
-    before = dict(matplotlib.rcParams)
+    before = dict(mpl.rcParams)
     png(latency_figure({"base-mono": {"vision": {"p50": 1.0, "p95": 2.0}}}))
-    assert dict(matplotlib.rcParams) == before
+    assert dict(mpl.rcParams) == before
     assert plt.get_fignums() == []

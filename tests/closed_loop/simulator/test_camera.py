@@ -32,11 +32,11 @@ def city() -> Scene:
     return Scene(course_named("city"), 3)
 
 
-def test_the_four_cameras_are_those_of_the_model():
+def test_the_four_cameras_are_those_of_the_model() -> None:
     assert tuple(camera.name for camera in FOUR_CAMERAS) == CAMERA_ORDER
 
 
-def test_the_front_camera_is_that_of_the_kart():
+def test_the_front_camera_is_that_of_the_kart() -> None:
     assert FRONT.K[0, 0] == pytest.approx(320.0) and FRONT.K[1, 1] == pytest.approx(320.0)
     assert FRONT.project((10.8, 0.0, 0.7)) == pytest.approx([319.5, 179.5])  # straight ahead at camera height
     u, v = FRONT.project((5.8, 1.0, 0.0))
@@ -44,7 +44,7 @@ def test_the_front_camera_is_that_of_the_kart():
     assert np.isnan(FRONT.project((0.0, 0.0, 0.0))).all()
 
 
-def test_left_camera_sees_left_and_a_lowered_view_raises_the_horizon():
+def test_left_camera_sees_left_and_a_lowered_view_raises_the_horizon() -> None:
     assert CROSS_LEFT.project((0.8 + np.cos(np.radians(55.0)), np.sin(np.radians(55.0)), 0.7)) == pytest.approx(
         [319.5, 179.5]
     )
@@ -55,7 +55,7 @@ def test_left_camera_sees_left_and_a_lowered_view_raises_the_horizon():
 
 
 @pytest.mark.parametrize("camera", [*FOUR_CAMERAS, Camera("tilted", yaw_rad=0.3, pitch_rad=-0.1)])
-def test_ground_homography_undoes_the_projection(camera):
+def test_ground_homography_undoes_the_projection(camera: Camera) -> None:
     pixels = np.array([[40.0, 330.0], [320.0, 300.0], [600.0, 355.0]])
     ground = np.column_stack([pixels, np.ones(3)]) @ camera.ground_from_pixel.T
     points = np.column_stack([ground[:, :2] / ground[:, 2:], np.zeros(3)])
@@ -66,7 +66,7 @@ def test_ground_homography_undoes_the_projection(camera):
     "camera", [FRONT, FRONT_TELE, Camera("tilted", yaw_rad=0.25, pitch_rad=0.12), FRONT.sized(320, 180)]
 )
 @pytest.mark.parametrize("turn", [0.0, 0.2])
-def test_edge_lines_are_drawn_where_the_camera_model_puts_them(straight, camera, turn):
+def test_edge_lines_are_drawn_where_the_camera_model_puts_them(straight: Scene, camera: Camera, turn: float) -> None:
     pose = np.array([89620.0, 43100.6, turn])
     image = straight.render(camera, pose).astype(int).sum(axis=2)
     look = draw_look(np.random.default_rng([31, SEED]))
@@ -98,7 +98,7 @@ def test_edge_lines_are_drawn_where_the_camera_model_puts_them(straight, camera,
     assert np.median(np.abs(reach)) < 0.025 and np.abs(np.median(reach)) < 0.025  # half a texture pixel
 
 
-def test_kart_beside_the_line_sees_the_near_edge_lower_and_nearer(straight):
+def test_kart_beside_the_line_sees_the_near_edge_lower_and_nearer(straight: Scene) -> None:
     # One metre to the left, the left edge is closer: it crosses the picture's left border further down.
     image = straight.render(FRONT, np.array([89620.0, 43101.0, 0.0])).astype(int)
     grassy = (image[:, :, 1] - image[:, :, 0] > 12) & (np.arange(360)[:, None] > 185)
@@ -106,14 +106,14 @@ def test_kart_beside_the_line_sees_the_near_edge_lower_and_nearer(straight):
     assert len(left) and len(right) and left.max() > right.max() + 10
 
 
-def test_sky_above_and_ground_below_the_horizon(city):
+def test_sky_above_and_ground_below_the_horizon(city: Scene) -> None:
     for camera in FOUR_CAMERAS:
         image = city.render(camera, city.course.pose_at(20.0)).astype(int)
         assert (image[5, :, 2] >= image[5, :, 1]).mean() > 0.7  # blue or grey, not grass
         assert image.shape == (360, 640, 3) and image.std() > 10.0
 
 
-def test_far_ground_does_not_flicker(city):
+def test_far_ground_does_not_flicker(city: Scene) -> None:
     # A sub-pixel step must not change far rows much: an aliased texture would sparkle there.
     pose = city.course.pose_at(2.0)
     step = pose + 0.01 * np.array([np.cos(pose[2]), np.sin(pose[2]), 0.0])
@@ -121,7 +121,7 @@ def test_far_ground_does_not_flicker(city):
     assert np.abs(one - two).mean() < 2.5
 
 
-def test_pictures_depend_on_seed_and_pose_alone(city):
+def test_pictures_depend_on_seed_and_pose_alone(city: Scene) -> None:
     again = Scene(course_named("city"), 3)
     other = Scene(course_named("city"), 4)
     pose = city.course.pose_at(75.0, 0.5)
@@ -132,15 +132,15 @@ def test_pictures_depend_on_seed_and_pose_alone(city):
     assert (first != other.render(FRONT, pose)).mean() > 0.5
 
 
-def test_a_moved_map_gives_the_same_picture(city):
+def test_a_moved_map_gives_the_same_picture(city: Scene) -> None:
     shifted = city.course.shifted((3000.0, 0.0))
     moved = Scene(shifted, 3)
     difference = moved.render(FRONT, shifted.pose_at(40.0)).astype(int) - city.render(FRONT, city.course.pose_at(40.0))
     assert np.abs(difference).mean() < 0.5
 
 
-@pytest.mark.parametrize("name,seed", [("city", 3), ("city-mirror", 8), ("random:21", 1)])
-def test_nothing_stands_on_the_road(name, seed):
+@pytest.mark.parametrize(("name", "seed"), [("city", 3), ("city-mirror", 8), ("random:21", 1)])
+def test_nothing_stands_on_the_road(name: str, seed: int) -> None:
     scene = Scene(course_named(name), seed)
     xy = scene.props.xy
     assert len(xy) > 20
@@ -153,7 +153,7 @@ def test_nothing_stands_on_the_road(name, seed):
     assert (np.abs(foot.lateral_m) - edge).min() > 0.4
 
 
-def test_an_upright_thing_stands_on_the_ground_and_has_its_height(city):
+def test_an_upright_thing_stands_on_the_ground_and_has_its_height(city: Scene) -> None:
     whole = city.props
     index = int(np.flatnonzero((whole.height_m > 2.0) & np.isnan(whole.heading_rad))[0])
     pose = np.array([whole.xy[index, 0] - 9.0, whole.xy[index, 1], 0.0])
@@ -167,7 +167,7 @@ def test_an_upright_thing_stands_on_the_ground_and_has_its_height(city):
     assert abs(rows.min() - max(0.0, top[1])) < 0.2 * (foot[1] - max(0.0, top[1]))
 
 
-def test_memory_of_a_large_course_is_bounded():
+def test_memory_of_a_large_course_is_bounded() -> None:
     angle = np.linspace(0.0, 2.0 * np.pi, 2600, endpoint=False)
     large = Course("large", 200.0 * np.stack([np.cos(angle), np.sin(angle)], axis=1), True, 4.0, 4.0)
     scene = Scene(large, 1)
@@ -177,7 +177,7 @@ def test_memory_of_a_large_course_is_bounded():
     assert abs(image[330, 320, 1] - image[330, 320, 0]) < 25  # asphalt in front, not grass
 
 
-def test_at_least_thirty_frames_a_second_on_one_core(city):
+def test_at_least_thirty_frames_a_second_on_one_core(city: Scene) -> None:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -192,6 +192,6 @@ def test_at_least_thirty_frames_a_second_on_one_core(city):
 
 
 @pytest.mark.parametrize("bad", [{"width_px": 4}, {"hfov_rad": 3.2}, {"z_m": 0.0}])
-def test_impossible_cameras_are_refused(bad):
+def test_impossible_cameras_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(MonoError, match="camera"):
         Camera("bad", **bad)

@@ -26,7 +26,7 @@ def drive_on(world: World, seconds: float, pool: ExpertPool | None = None) -> li
     return rows
 
 
-def test_laps_and_progress_count_through_the_start_line():
+def test_laps_and_progress_count_through_the_start_line() -> None:
     course = course_named("city")
     world = World(course, 0)
     world.reset(course.length_m - 4.0, speed_mps=3.0)
@@ -39,7 +39,7 @@ def test_laps_and_progress_count_through_the_start_line():
     assert world.time_s == pytest.approx(103.0)
 
 
-def test_a_kart_is_off_the_road_as_soon_as_one_corner_is():
+def test_a_kart_is_off_the_road_as_soon_as_one_corner_is() -> None:
     line = np.stack([np.arange(0.0, 60.0, 0.5), np.zeros(120)], axis=1)
     world = World(Course("line", line, False, 3.0, 2.0), 0)
     for lateral, heading, off in (
@@ -58,7 +58,7 @@ def test_a_kart_is_off_the_road_as_soon_as_one_corner_is():
     assert world.lateral_m == 0.0 and world.speed_mps == 1.0 and not world.off_track
 
 
-def test_starts_are_placed_as_asked():
+def test_starts_are_placed_as_asked() -> None:
     course = course_named("city")
     world = World(course, 0)
     world.reset(100.0, 0.8, 0.1, 2.5)
@@ -67,7 +67,7 @@ def test_starts_are_placed_as_asked():
     assert world.pose[2] == pytest.approx(course.pose_at(100.0)[2] + 0.1)
 
 
-def test_episodes_walk_over_the_courses_and_places_never_coincide():
+def test_episodes_walk_over_the_courses_and_places_never_coincide() -> None:
     courses = [course_named(f"random:{seed}") for seed in (31, 32, 33)]
     world = World(courses, 7, WorldConfig(episode_s=4.0))
     rows = drive_on(world, 14.5)
@@ -80,7 +80,7 @@ def test_episodes_walk_over_the_courses_and_places_never_coincide():
     assert np.array_equal(world.courses[1].xy, courses[1].shifted((COURSE_SPACING_M, 0.0)).xy)
 
 
-def test_disturbed_phases_begin_an_episode_and_recover_on_the_road():
+def test_disturbed_phases_begin_an_episode_and_recover_on_the_road() -> None:
     courses = [course_named(f"random:{seed}") for seed in (41, 42)]
     world = World(courses, 1, WorldConfig(episode_s=7.0, disturbed_share=1.0))
     rows = np.array(drive_on(world, 42.0))
@@ -94,7 +94,7 @@ def test_disturbed_phases_begin_an_episode_and_recover_on_the_road():
     assert not any(row[3] for row in drive_on(clean, 14.0))
 
 
-def test_continuous_laps_can_be_disturbed_now_and_then():
+def test_continuous_laps_can_be_disturbed_now_and_then() -> None:
     world = World(course_named("city"), 3, WorldConfig(disturb_every_s=5.0))
     rows = drive_on(world, 40.0)
     disturbed = np.array([row[3] for row in rows])
@@ -102,7 +102,7 @@ def test_continuous_laps_can_be_disturbed_now_and_then():
     assert (np.diff(disturbed.astype(int)) == 1).sum() >= 3
 
 
-def test_the_seed_decides_everything():
+def test_the_seed_decides_everything() -> None:
     courses = [course_named(f"random:{seed}") for seed in (51, 52)]
     config = WorldConfig(episode_s=3.0)
     one, two, other = (drive_on(World(courses, seed, config), 8.0) for seed in (4, 4, 5))
@@ -110,7 +110,7 @@ def test_the_seed_decides_everything():
     assert one != other
 
 
-def test_the_world_shows_the_course_the_kart_is_on():
+def test_the_world_shows_the_course_the_kart_is_on() -> None:
     courses = [course_named(f"random:{seed}") for seed in (61, 62)]
     world = World(courses, 2, WorldConfig(episode_s=1.0, disturbed_share=0.0))
     first = world.render(FRONT)
@@ -124,13 +124,13 @@ def test_the_world_shows_the_course_the_kart_is_on():
     assert np.abs(patch[..., 0] - patch[..., 1]).mean() < 25
 
 
-def test_karts_can_share_a_scene():
+def test_karts_can_share_a_scene() -> None:
     course = course_named("city")
     one = World(course, 1)
     two = World(course, 9, scene=one.scene)
     assert two.scene is one.scene
 
 
-def test_a_world_needs_a_course():
+def test_a_world_needs_a_course() -> None:
     with pytest.raises(MonoError, match="without courses"):
         World([], 0)

@@ -24,8 +24,8 @@ from collector.bags.writer import BagWriter
 from collector.common.errors import MonoError
 from collector.recording.recorder import BagRecorder
 from collector.ros.topics import AWSIM_STATE, CAMERA_JPEG, VELOCITY_STATUS
-from tests.collector.recording.test_recorder import picture, velocity_cdr
 from tests.helpers.bag_readings import counts_by_others, read_contents_end, speeds_in
+from tests.helpers.recorded_messages import picture, velocity_cdr
 
 SECOND = 1_000_000_000
 
@@ -43,8 +43,8 @@ def test_long_recordings_are_split_and_read_as_one(tmp_path: Path, limit: dict[s
         tmp_path / "bag", [VELOCITY_STATUS, CAMERA_JPEG, AWSIM_STATE], queue_frames=200, jpeg_workers=3, **limit
     )
     feed(recorder, 120)
-    receipt = recorder.close()
-    assert receipt.missing == 0
+    report = recorder.close()
+    assert report.missing == 0
     files = sorted((tmp_path / "bag").glob("*.mcap"))
     assert len(files) >= 6
     assert counts_by_others(tmp_path / "bag") == {VELOCITY_STATUS.name: 120, CAMERA_JPEG.name: 120}
@@ -105,15 +105,15 @@ def test_a_quota_ends_the_recording_cleanly(tmp_path: Path, monkeypatch: pytest.
     while not recorder.error and time.monotonic() < deadline:
         time.sleep(0.01)
     feed(recorder, 1, first=399)
-    receipt = recorder.close()
-    assert "takes no more" in recorder.error == receipt.error and recorder.is_finished
+    report = recorder.close()
+    assert "takes no more" in recorder.error == report.error and recorder.is_finished
     held = counts_by_others(tmp_path / "bag")
-    rows = {row.name: row for row in receipt.topics}
+    rows = {row.name: row for row in report.topics}
     for name, row in rows.items():
         assert row.received == 400 and row.dropped == 400 - held.get(name, 0) > 0
     # What was accepted before the end is there without a hole.
     assert speeds_in(tmp_path / "bag") == [float(k) for k in range(held[VELOCITY_STATUS.name])]
-    assert json.loads((tmp_path / "bag" / "receipt.json").read_text())["error"]
+    assert json.loads((tmp_path / "bag" / "recording_report.json").read_text())["error"]
     assert not (tmp_path / "bag" / RESERVE_FILE).exists()
 
 
@@ -122,7 +122,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small disk needs root")
     yield place
     subprocess.run(["umount", str(place)], check=True)
@@ -138,13 +138,13 @@ def test_a_full_disk_stops_cleanly_and_keeps_what_came_before(small_disk: Path) 
         recorder.write_image(stamp_ns, 240, 320, "bgr8", noise)
         sent += 1
         time.sleep(0.002)
-    receipt = recorder.close()
-    assert "No space left" in receipt.error and recorder.is_finished
+    report = recorder.close()
+    assert "No space left" in report.error and recorder.is_finished
     held = counts_by_others(small_disk / "bag")
     stored_bytes = sum(path.stat().st_size for path in (small_disk / "bag").glob("*.mcap"))
     assert stored_bytes > 3_500_000, "all room but the reserve was used"
     assert speeds_in(small_disk / "bag") == [float(k) for k in range(held[VELOCITY_STATUS.name])]
-    rows = {row.name: row for row in receipt.topics}
+    rows = {row.name: row for row in report.topics}
     assert rows[CAMERA_JPEG.name].dropped == rows[CAMERA_JPEG.name].received - held[CAMERA_JPEG.name] > 0
     with pytest.raises(MonoError, match="cannot be begun"):
         BagWriter(small_disk / "another", [VELOCITY_STATUS], reserve_bytes=8 * 2**20)

@@ -13,7 +13,7 @@ import yaml
 from closed_loop.course.course import Course
 from collector.calibration.command import main
 from collector.calibration.ego_motion import fit_motion
-from collector.calibration.fit import FitLimits, fit_lag, fit_pitch, lag_grid
+from collector.calibration.fit import FitLimits, fit_pitch, fit_time_offset, offset_grid
 from collector.calibration.model import Calibration, Intrinsics, read_calibration, write_calibration
 from collector.common.errors import MonoError
 from collector.dataset.builder import build_dataset
@@ -85,7 +85,7 @@ def test_a_drive_without_turns_gives_the_pitch_and_no_lag(tmp_path: Path, capsys
 def test_a_bag_that_tells_nothing_is_refused_and_nothing_written(tmp_path: Path) -> None:
     # Frames without a single feature.
     bag = write_bag(tmp_path / "bag", drive_course())
-    with pytest.raises(MonoError, match=r"pitch cannot be told: 0 .*lag cannot be told: 0 .*too few features"):
+    with pytest.raises(MonoError, match=r"pitch cannot be told: 0 .*time offset cannot be told: 0 .*too few features"):
         main([str(bag), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
     frames = [(int(ns), compressed_cdr(int(ns), b"no picture")) for ns in camera_stamps(drive_course())]
@@ -97,7 +97,7 @@ def test_a_bag_that_tells_nothing_is_refused_and_nothing_written(tmp_path: Path)
 def turns(
     lag_s: float, noise_rad: float = 0.0, rate: float = 0.5, ratio: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A minute of a kart that sways left and right, as :func:`fit_lag` takes it."""
+    """A minute of a kart that sways left and right, as :func:`fit_time_offset` takes it."""
     start_s = 0.1 * np.arange(600)
     rng = np.random.default_rng(3)
 
@@ -105,18 +105,18 @@ def turns(
         return rate * (np.sin(1.1 * t_s) + 0.4 * np.sin(2.9 * t_s + 1.0))
 
     image = ratio * (yaw(start_s + 0.1 - lag_s) - yaw(start_s - lag_s)) + noise_rad * rng.standard_normal(600)
-    at = start_s[:, None] - lag_grid(FitLimits())
+    at = start_s[:, None] - offset_grid(FitLimits())
     return np.round(start_s * 1e9).astype(np.int64), np.full(600, 0.1), image, yaw(at + 0.1) - yaw(at)
 
 
 @pytest.mark.parametrize("lag_s", [-0.0613, 0.0, 0.0427, 0.105])
 def test_lag_is_finer_than_the_grid_and_keeps_its_sign(lag_s: float) -> None:
-    fit = fit_lag(*turns(lag_s), FitLimits())
-    assert fit.lag_s == pytest.approx(lag_s, abs=5e-4) and fit.correlation > 0.999
+    fit = fit_time_offset(*turns(lag_s), FitLimits())
+    assert fit.offset_s == pytest.approx(lag_s, abs=5e-4) and fit.correlation > 0.999
     noisy = turns(lag_s, noise_rad=0.005)
     noisy[2][::17] += 0.3  # flow gone astray
-    fit = fit_lag(*noisy, FitLimits())
-    assert fit.lag_s == pytest.approx(lag_s, abs=0.006) and abs(fit.lag_s - lag_s) < 5.0 * fit.sd_s
+    fit = fit_time_offset(*noisy, FitLimits())
+    assert fit.offset_s == pytest.approx(lag_s, abs=0.006) and abs(fit.offset_s - lag_s) < 5.0 * fit.sd_s
     assert not fit.used[::17].any() and fit.pairs > 550
 
 
@@ -133,7 +133,7 @@ def test_lag_is_finer_than_the_grid_and_keeps_its_sign(lag_s: float) -> None:
 )
 def test_a_lag_that_cannot_be_told_is_refused(data: Any, why: str) -> None:
     with pytest.raises(MonoError, match=why):
-        fit_lag(*data, FitLimits())
+        fit_time_offset(*data, FitLimits())
 
 
 def test_a_pitch_that_cannot_be_told_is_refused() -> None:
@@ -199,11 +199,11 @@ def test_the_file_keeps_what_is_known_and_refuses_what_it_does_not_know(tmp_path
     )
     write_calibration(file, known)
     assert "pitch" not in yaml.safe_load(file.read_text()) and read_calibration(file) == known
-    assert known.lag_ns == 50_000_000 and known.required_lag_s == 0.05
+    assert known.offset_ns == 50_000_000 and known.required_offset_s == 0.05
     pitch_only = Calibration(1, pitch_rad=0.1)
-    assert pitch_only.lag_ns == 0
+    assert pitch_only.offset_ns == 0
     with pytest.raises(MonoError, match="no lag_s"):
-        _ = pitch_only.required_lag_s
+        _ = pitch_only.required_offset_s
     for text, why in (
         ("definition: 2\nlag_s: 0.1\n", "definition 2"),
         ("definition: 1\n", "neither"),

@@ -47,20 +47,20 @@ def test_everything_sent_is_in_the_bag_and_sigint_finishes_it(domain: Domain, tm
     assert simulator.interrupt() == 0, simulator.output
     assert "recording ended: SIGINT" in recorder.output
 
-    receipt = {row["name"]: row for row in json.loads((bag / "receipt.json").read_text())["topics"]}
-    frames = receipt[CAMERA_JPEG.name]
+    report = {row["name"]: row for row in json.loads((bag / "recording_report.json").read_text())["topics"]}
+    frames = report[CAMERA_JPEG.name]
     assert frames["received"] == frames["expected"] >= 50
-    assert all(row["lost"] == row["dropped"] == 0 for row in receipt.values()), receipt
+    assert all(row["lost"] == row["dropped"] == 0 for row in report.values()), report
     for topic in RECORDED:
         if topic.rate_hz and topic.rate_hz > 10.0:
-            assert receipt[topic.name]["rate_hz"] == pytest.approx(topic.rate_hz, rel=0.02), topic.name
+            assert report[topic.name]["rate_hz"] == pytest.approx(topic.rate_hz, rel=0.02), topic.name
 
     with next(bag.glob("*.mcap")).open("rb") as stream:
         counts = Counter(channel.topic for _, channel, _ in make_reader(stream).iter_messages())
-    assert counts == {name: row["received"] for name, row in receipt.items() if row["received"]}
+    assert counts == {name: row["received"] for name, row in report.items() if row["received"]}
 
     truth = np.load(log)
-    true_poses = {round(t_s * 1e9): pose for t_s, pose in zip(truth["t_s"], truth["poses_map"])}
+    true_poses = {round(t_s * 1e9): pose for t_s, pose in zip(truth["t_s"], truth["poses_map"], strict=True)}
     frame_ns, compared, steer = [], 0, []
     with AnyReader([bag]) as reader:
         for connection, _, data in reader.messages():
@@ -85,8 +85,8 @@ def test_recorder_ends_with_the_simulator_and_after_its_seconds(domain: Domain, 
     simulator = domain.simulator(duration_s=6.0, image_width=160, image_height=90)
     assert other.wait() == 0, other.output
     assert "2 s recorded" in other.output
-    receipt = json.loads((tmp_path / "short" / "receipt.json").read_text())
-    frames = next(row for row in receipt["topics"] if row["name"] == CAMERA_JPEG.name)
+    report = json.loads((tmp_path / "short" / "recording_report.json").read_text())
+    frames = next(row for row in report["topics"] if row["name"] == CAMERA_JPEG.name)
     assert 21 <= frames["received"] <= 24
     assert simulator.wait() == 0 and "times real time" in simulator.output
     assert recorder.wait() == 0, recorder.output
@@ -134,7 +134,9 @@ def test_losses_and_a_full_disk_are_told_by_exit_code_and_sentence(domain: Domai
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]
-    can_mount = shutil.which("mount") is not None and not subprocess.run(mount, capture_output=True).returncode
+    can_mount = (
+        shutil.which("mount") is not None and not subprocess.run(mount, capture_output=True, check=False).returncode
+    )
     scaled = domain.start(
         "collector.recording.node", out=tmp_path / "bag", image_scale=0.5, jpeg_workers=1, max_loss=0.1
     )

@@ -1,4 +1,4 @@
-"""The recorder's core and its receipt: what goes in comes out of plain bag readers, and every loss is counted."""
+"""The recorder's core and its report: what goes in comes out of plain bag readers, and every loss is counted."""
 
 from __future__ import annotations
 
@@ -16,26 +16,9 @@ import collector.recording.recorder
 from collector.bags.reader import open_bag, typestore
 from collector.common.errors import MonoError
 from collector.recording.recorder import BagRecorder
-from collector.recording.report import TopicLog, missing_messages
+from collector.recording.report import REPORT_FILE, TopicLog, missing_messages, read_report
 from collector.ros.topics import AWSIM_STATE, CAMERA_INFO, CAMERA_JPEG, CLOCK, ODOMETRY, RECORDED, VELOCITY_STATUS
-
-SECOND = 1_000_000_000
-
-
-def velocity_cdr(stamp_ns: int, speed: float) -> bytes:
-    store = typestore()
-    types = store.types
-    stamp = types["builtin_interfaces/msg/Time"](sec=stamp_ns // SECOND, nanosec=stamp_ns % SECOND)
-    header = types["std_msgs/msg/Header"](stamp=stamp, frame_id="base_link")
-    report = types[VELOCITY_STATUS.type](
-        header=header, longitudinal_velocity=speed, lateral_velocity=0.0, heading_rate=0.0
-    )
-    return bytes(store.serialize_cdr(report, VELOCITY_STATUS.type))
-
-
-def picture(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
-    small = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+from tests.helpers.recorded_messages import SECOND, picture, velocity_cdr
 
 
 def test_everything_written_is_read_by_rosbags_and_by_mcap(tmp_path: Path) -> None:
@@ -47,14 +30,14 @@ def test_everything_written_is_read_by_rosbags_and_by_mcap(tmp_path: Path) -> No
             stamp_ns, 48, 64, "bgr8", picture(number).tobytes(), received_ns=stamp_ns + 7, frame_id="eye"
         )
         assert recorder.write(VELOCITY_STATUS.name, stamp_ns + 9, velocity_cdr(stamp_ns, number / 10))
-    receipt = recorder.close()
-    rows = {topic.name: topic for topic in receipt.topics}
+    report = recorder.close()
+    rows = {topic.name: topic for topic in report.topics}
     for name in (CAMERA_JPEG.name, VELOCITY_STATUS.name):
         assert (rows[name].expected, rows[name].received, rows[name].lost, rows[name].dropped) == (100, 100, 0, 0)
         assert rows[name].rate_hz == pytest.approx(10.0)
     assert rows[ODOMETRY.name].received == 0
-    assert json.loads((folder / "receipt.json").read_text())["topics"][0]["name"] == CAMERA_JPEG.name
-    assert CAMERA_JPEG.name in receipt.table()
+    assert json.loads((folder / "recording_report.json").read_text())["topics"][0]["name"] == CAMERA_JPEG.name
+    assert CAMERA_JPEG.name in report.table()
 
     with open_bag(folder) as bag:
         frames = list(bag.frames(bag.image_topic()))
@@ -107,12 +90,13 @@ def test_losses_before_us_are_counted_from_header_stamps(tmp_path: Path) -> None
         if number not in missing:
             stamp_ns = number * 105_000_000  # 9.52 Hz where 10 Hz is announced
             recorder.write_image(stamp_ns, 48, 64, "rgb8", picture(1).tobytes())
-    receipt = recorder.close()
-    camera = next(topic for topic in receipt.topics if topic.name == CAMERA_JPEG.name)
+    report = recorder.close()
+    camera = next(topic for topic in report.topics if topic.name == CAMERA_JPEG.name)
     assert (camera.expected, camera.received, camera.lost) == (100, 95, 5)
     assert camera.worst_gap_s == pytest.approx(0.42)
-    assert receipt.missing == 5 and receipt.missing_share(CAMERA_JPEG.name) == pytest.approx(0.05)
-    assert receipt.missing_share(VELOCITY_STATUS.name) == 0.0
+    (silent,) = (topic for topic in report.topics if topic.name == VELOCITY_STATUS.name)
+    assert report.missing == 5 and camera.missing_share == pytest.approx(0.05)
+    assert silent.missing_share == 0.0
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.1, 0.5, 0.7])
@@ -160,12 +144,12 @@ def test_topics_that_come_when_they_please_miss_nothing() -> None:
     log = TopicLog("/awsim/state", "std_msgs/msg/String", None)
     for at_s in (0, 3, 50):
         log.add(at_s * SECOND, None)
-    assert (log.receipt().expected, log.receipt().lost) == (3, 0)
+    assert (log.report().expected, log.report().lost) == (3, 0)
     assert missing_messages(np.array([0, SECOND, 60 * SECOND])) == 0
     reset = TopicLog("/clock", CLOCK.type, 100.0)
     for stamp in (0, 10, 20, 0, 10, 20):
         reset.add(stamp * 1_000_000, stamp * 1_000_000)
-    assert (reset.receipt().clock_resets, reset.receipt().lost) == (1, 0)
+    assert (reset.report().clock_resets, reset.report().lost) == (1, 0)
 
 
 def test_a_full_queue_drops_and_counts_without_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +158,7 @@ def test_a_full_queue_drops_and_counts_without_waiting(tmp_path: Path, monkeypat
 
     real = module.frame_to_jpeg
 
-    def slow(*arguments):  # type: ignore[no-untyped-def]
+    def slow(*arguments: object) -> object:
         gate.wait(10.0)
         return real(*arguments)
 
@@ -182,10 +166,10 @@ def test_a_full_queue_drops_and_counts_without_waiting(tmp_path: Path, monkeypat
     recorder = BagRecorder(tmp_path / "bag", [CAMERA_JPEG], queue_frames=3, jpeg_workers=1)
     taken = [recorder.write_image(n * SECOND // 10, 48, 64, "bgr8", picture(n).tobytes()) for n in range(20)]
     gate.set()
-    receipt = recorder.close()
-    (camera,) = receipt.topics
+    report = recorder.close()
+    (camera,) = report.topics
     assert taken.count(False) == camera.dropped >= 16
-    assert camera.received == camera.expected == 20 and receipt.jpeg_queue_high_water == 3
+    assert camera.received == camera.expected == 20 and report.jpeg_queue_high_water == 3
     with open_bag(tmp_path / "bag") as bag:
         assert bag.counts[CAMERA_JPEG.name] == 20 - camera.dropped
 
@@ -196,19 +180,28 @@ def test_broken_frames_are_dropped_and_counted(tmp_path: Path) -> None:
     recorder.write_image(1, 48, 64, "bgr8", b"too short")
     recorder.write_image(2, 48, 64, "yuv422", picture(0).tobytes())
     recorder.write_image(3, 0, 0, "bgr8", b"")
-    receipt = recorder.close()
-    (camera,) = receipt.topics
+    report = recorder.close()
+    (camera,) = report.topics
     assert (camera.received, camera.dropped) == (4, 3)
-    assert "a frame of 9 bytes" in receipt.frame_error and receipt.frame_error in receipt.table()
+    assert "a frame of 9 bytes" in report.frame_error and report.frame_error in report.table()
 
 
-def test_a_receipt_that_finds_no_room_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_finds_no_room_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     recorder = BagRecorder(tmp_path / "bag", [VELOCITY_STATUS])
-    monkeypatch.setattr(collector.recording.recorder.Receipt, "write", full)
+    monkeypatch.setattr(collector.recording.recorder.RecordingReport, "write", full)
     assert "No space left" in recorder.close().error
+
+
+def test_reports_of_version_0_1_are_read(tmp_path: Path) -> None:
+    with BagRecorder(tmp_path / "bag", [VELOCITY_STATUS]) as recorder:
+        recorder.write(VELOCITY_STATUS.name, 1, velocity_cdr(1, 1.0))
+        report = recorder.close()
+    assert read_report(tmp_path / "bag") == report
+    (tmp_path / "bag" / REPORT_FILE).rename(tmp_path / "bag" / "receipt.json")
+    assert read_report(tmp_path / "bag") == report
 
 
 def test_many_threads_and_a_late_writer(tmp_path: Path) -> None:
@@ -223,8 +216,8 @@ def test_many_threads_and_a_late_writer(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    receipt = recorder.close()
-    assert receipt.topics[0].received == 800 and recorder.close() == receipt
+    report = recorder.close()
+    assert report.topics[0].received == 800 and recorder.close() == report
     assert recorder.write(VELOCITY_STATUS.name, 1, velocity_cdr(1, 1.0)) is False
     with open_bag(tmp_path / "bag") as bag:
         assert bag.counts[VELOCITY_STATUS.name] == 800
@@ -243,9 +236,9 @@ def test_a_failing_disk_ends_cleanly(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(recorder._bag, "write", full)
     for number in range(20):
         recorder.write(VELOCITY_STATUS.name, number, velocity_cdr(number, 1.0))
-    receipt = recorder.close()
-    assert "No space left" in receipt.error and "No space left" in recorder.error
-    assert receipt.topics[0].dropped == 15 and "ended early" in receipt.table()
+    report = recorder.close()
+    assert "No space left" in report.error and "No space left" in recorder.error
+    assert report.topics[0].dropped == 15 and "ended early" in report.table()
     with open_bag(tmp_path / "bag") as bag:
         assert bag.counts[VELOCITY_STATUS.name] == 5
 
@@ -258,14 +251,14 @@ def test_a_topic_that_falls_silent_before_the_end_is_missing_its_rest(tmp_path: 
             recorder.write(VELOCITY_STATUS.name, stamp_ns, velocity_cdr(stamp_ns, 1.0))
             if number < 180 and number % 3 == 0:
                 recorder.write_image(stamp_ns, 48, 64, "bgr8", picture(1).tobytes())
-        receipt = recorder.close()
-    rows = {row.name: row for row in receipt.topics}
+        report = recorder.close()
+    rows = {row.name: row for row in report.topics}
     assert (rows[CAMERA_JPEG.name].received, rows[CAMERA_JPEG.name].lost) == (60, 40)
     assert rows[CAMERA_JPEG.name].worst_gap_s == pytest.approx(4.1)
     assert rows[VELOCITY_STATUS.name].missing == rows[AWSIM_STATE.name].missing == 0
-    assert receipt.excess(0.4) == ""
-    assert "misses 40 of 100 messages (40.0%; 40 never came, 0 were dropped here)" in receipt.excess(0.39)
-    assert "\n" not in receipt.excess(0.39)
+    assert report.excess(0.4) == ""
+    assert "misses 40 of 100 messages (40.0%; 40 never came, 0 were dropped here)" in report.excess(0.39)
+    assert "\n" not in report.excess(0.39)
 
 
 @pytest.mark.parametrize("encoding", ["bgr8", "rgba8", "mono8"])
@@ -299,8 +292,8 @@ def test_scaling_shrinks_picture_and_camera_info_alike(tmp_path: Path, encoding:
         recorder.write(CAMERA_INFO.name, 5, store.serialize_cdr(info, CAMERA_INFO.type))
         recorder.write(CAMERA_INFO.name, 6, b"\x00\x01\x00\x00 no CameraInfo")
         recorder.write(VELOCITY_STATUS.name, 5, speed)
-        receipt = recorder.close()
-    assert [row.dropped for row in receipt.topics] == [0, 1, 0]
+        report = recorder.close()
+    assert [row.dropped for row in report.topics] == [0, 1, 0]
     with open_bag(tmp_path / "bag") as bag:
         (frame,) = bag.frames(CAMERA_JPEG.name)
         ((_, scaled),) = bag.messages(CAMERA_INFO.name)
@@ -321,24 +314,24 @@ def test_scaling_shrinks_picture_and_camera_info_alike(tmp_path: Path, encoding:
 def test_frames_keep_their_order_whatever_the_workers_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import collector.recording.recorder as module
 
-    real = module.frame_to_jpeg
+    real = module.compressed_image_cdr
 
-    def uneven(frame, *rest):  # type: ignore[no-untyped-def]
-        time.sleep(0.02 if frame.header_stamp_ns % 3 == 0 else 0.0)
-        if frame.header_stamp_ns == 17:
-            raise RuntimeError("a worker meets what nobody reasoning of")
-        return real(frame, *rest)
+    def uneven(jpeg: bytes, stamp_ns: int, *rest: str) -> memoryview:
+        time.sleep(0.02 if stamp_ns % 3 == 0 else 0.0)
+        if stamp_ns == 17:
+            raise RuntimeError("a worker meets what nobody thought of")
+        return real(jpeg, stamp_ns, *rest)
 
-    monkeypatch.setattr(module, "frame_to_jpeg", uneven)
+    monkeypatch.setattr(module, "compressed_image_cdr", uneven)
     written: list[int] = []
     with BagRecorder(tmp_path / "bag", [CAMERA_JPEG], jpeg_workers=4) as recorder:
         write = recorder._bag.write
         monkeypatch.setattr(recorder._bag, "write", lambda *args: (written.append(args[1]), write(*args)))
         for number in range(40):
             recorder.write_image(number, 48, 64, "bgr8", picture(1).tobytes())
-        receipt = recorder.close()
+        report = recorder.close()
     assert written == [number for number in range(40) if number != 17]
-    assert receipt.topics[0].dropped == 1
+    assert report.topics[0].dropped == 1
 
 
 def test_wrong_use_says_what_to_do(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from collector.common.errors import MonoError
 from collector.geometry.poses import mirror_poses
 from finetune.evaluation.baselines import EgoRegressor, constant_motion
-from finetune.evaluation.path_errors import path_errors
+from finetune.evaluation.metrics import path_errors
 from tests.helpers.driven_samples import make_sample, make_stretches
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from finetune.evaluation.bootstrap import FEWEST_GROUPS, Groups, Measure, compare, group_samples, tail_share
+from finetune.evaluation.bootstrap import (
+    FEWEST_GROUPS,
+    Better,
+    Difference,
+    Groups,
+    Measure,
+    compare,
+    group_samples,
+    tail_share,
+)
 from tests.helpers.driven_samples import STEP_NS, make_sample, make_stretches
 
 PER_GROUP = 12
@@ -15,9 +24,9 @@ def grouped(count: int) -> Groups:
     return Groups(np.repeat(np.arange(count), PER_GROUP), count, "planted")
 
 
-def judge(before: np.ndarray, after: np.ndarray, groups: Groups, better: str = "lower", **kwargs):
+def judge(before: np.ndarray, after: np.ndarray, groups: Groups, better: Better = "lower", **kwargs: int) -> Difference:
     one, other = {"x": Measure.of(before)}, {"x": Measure.of(after)}
-    return compare(one, other, {"x": better}, groups, **kwargs)["x"]  # type: ignore[dict-item]
+    return compare(one, other, {"x": better}, groups, **kwargs)["x"]
 
 
 @pytest.mark.parametrize(
@@ -25,7 +34,7 @@ def judge(before: np.ndarray, after: np.ndarray, groups: Groups, better: str = "
     [(-0.5, "lower", "better"), (0.5, "lower", "worse"), (0.0, "lower", "undecided"), (0.5, "higher", "better"),
      (-0.5, "higher", "worse")],
 )  # fmt: skip
-def test_planted_differences(shift: float, better: str, verdict: str) -> None:
+def test_planted_differences(shift: float, better: Better, verdict: str) -> None:
     generator = np.random.default_rng(1)
     groups = grouped(10)
     before = np.repeat(generator.normal(3.0, 2.0, 10), PER_GROUP) + generator.normal(0.0, 0.2, 120)
@@ -95,12 +104,14 @@ def test_groups_are_laps_of_a_bag_cut_at_long_gaps() -> None:
     assert again.count == 8 and again.index[-1] == 7  # the same lap, 10 s later
     shuffled = np.random.default_rng(0).permutation(len(laps))
     mixed = group_samples([laps[at] for at in shuffled])
-    assert len(set(zip(mixed.index.tolist(), groups.index[shuffled].tolist()))) == 7
+    assert len(set(zip(mixed.index.tolist(), groups.index[shuffled].tolist(), strict=True))) == 7
 
 
 def test_one_long_lap_is_cut_into_pieces_of_a_plan() -> None:
     lap = [make_sample(stamp_ns=10**9 + step * STEP_NS) for step in range(200)]  # 40 s
     groups = group_samples(lap)
     assert "pieces of 6.4 s" in groups.what and groups.count == 7
-    lengths_s = [np.ptp([s.stamp_ns for s, at in zip(lap, groups.index) if at == one]) / 1e9 for one in range(7)]
+    lengths_s = [
+        np.ptp([s.stamp_ns for s, at in zip(lap, groups.index, strict=True) if at == one]) / 1e9 for one in range(7)
+    ]
     assert max(lengths_s) <= 6.4

@@ -14,17 +14,16 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-import finetune.evaluation.batch_inference as planned_samples  # noqa: E402
 from closed_loop.cli import main as cli  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
 from collector.dataset.schema import read_samples  # noqa: E402
 from finetune.adapters.lora import LoraSettings, add_lora, save_adapter  # noqa: E402
 from finetune.alpamayo_policy import AlpamayoPolicy, load_base  # noqa: E402
 from finetune.checkpoint import save_model  # noqa: E402
-from finetune.evaluation.batch_inference import NO_PICTURE, SamplePrompts, plan_samples  # noqa: E402
-from finetune.evaluation.command import PLANS_FILE, EvaluateConfig, evaluate, fit_regressor  # noqa: E402
-from finetune.evaluation.metrics import NON_FINITE  # noqa: E402
-from finetune.evaluation.path_errors import MAX_DEVIATION, best_of_draws, path_errors  # noqa: E402
+from finetune.evaluation import inference  # noqa: E402
+from finetune.evaluation.command import NO_PICTURE, PLANS_FILE, EvaluateConfig, evaluate, fit_regressor  # noqa: E402
+from finetune.evaluation.inference import SamplePrompts, plan_samples  # noqa: E402
+from finetune.evaluation.metrics import MAX_DEVIATION, NON_FINITE, best_of_draws, path_errors  # noqa: E402
 from finetune.training.batches import observe  # noqa: E402
 from tests.helpers.driven_samples import make_stretches, write_dataset  # noqa: E402
 from tests.helpers.small_model import small_model  # noqa: E402
@@ -44,7 +43,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with torch.no_grad():
         for parameter in loaded.model.parameters():
             if parameter.requires_grad:
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     save_adapter(adapted, root / "adapter", root / "model", "mono")
     samples = make_stretches(6, 3) + make_stretches(6, 3, "train", first_lap=20)
     return {"model": root / "model", "adapter": root / "adapter", "data": write_dataset(root / "data", samples)}
@@ -134,11 +133,11 @@ def test_draws_depend_on_seed_and_number_alone(places: dict[str, Path]) -> None:
 def test_pictures_are_encoded_once_and_say_the_same(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     samples = list(read_samples(places["data"], "val"))[:4]
     policy, reads = AlpamayoPolicy(places["model"]), []
-    monkeypatch.setattr(planned_samples, "observe", lambda *args: reads.append(1) or observe(*args))
+    monkeypatch.setattr(inference, "observe", lambda *args: reads.append(1) or observe(*args))
     kept = SamplePrompts(samples, places["data"], "mono", room_bytes=2**20)
-    first, second = ([item for batch in plan_samples(policy, kept, 0, 2, "t") for item in batch] for _ in range(2))
+    first, second = ([item for batch in plan_samples(policy, kept, 2, "t") for item in batch] for _ in range(2))
     assert len(first) == len(second) == 4 and len(reads) == 4
-    for (index, plan, _), (_, again, _) in zip(first, second):
+    for (index, (plan, _)), (_, (again, _)) in zip(first, second, strict=True):
         assert np.array_equal(plan.poses, again.poses)
         own = policy.encode(observe(samples[index], places["data"])).pixel_values
         assert torch.allclose(kept.get(index, policy)[1].pixel_values, own, atol=1e-6)

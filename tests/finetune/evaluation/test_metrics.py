@@ -14,8 +14,7 @@ from collector.common.errors import MonoError
 from collector.geometry.poses import mirror_poses
 from finetune.evaluation.bootstrap import group_samples
 from finetune.evaluation.consistency import answers, check_reasoning, summarise
-from finetune.evaluation.metrics import NON_FINITE, Scores, identical_samples, label_masks, radius_masks
-from finetune.evaluation.path_errors import MAX_DEVIATION
+from finetune.evaluation.metrics import MAX_DEVIATION, NON_FINITE, Scores, identical_samples, label_masks, radius_masks
 from finetune.evaluation.tables import compare_before_after, definitions, headline, print_tables, write_tables
 from tests.helpers.driven_samples import make_sample, make_stretches
 

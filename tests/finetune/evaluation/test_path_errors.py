@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from finetune.evaluation.path_errors import HORIZONS_S, best_of_draws, distance_from_line, path_errors
+from finetune.evaluation.metrics import HORIZONS_S, best_of_draws, distance_from_line, path_errors
 from tests.helpers.driven_samples import make_sample
 
 TIME_S = 0.1 * np.arange(1, 65)

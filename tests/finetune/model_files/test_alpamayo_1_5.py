@@ -107,7 +107,7 @@ def test_images_and_their_cameras_come_in_the_same_order() -> None:
     for mode, black in (("mono", 0), ("mono-4frames", 0), ("four", 0), ("mono-padded", 12)):
         images, each = select_images(observation, mode), camera_of_each_image(mode)
         assert len(images) == len(each)
-        shown = [(int(image[0, 0, 0]) // 10 * 10, camera) for image, camera in zip(images, each)]
+        shown = [(int(image[0, 0, 0]) // 10 * 10, camera) for image, camera in zip(images, each, strict=True)]
         assert sum(value == 0 for value, _ in shown) == black
         assert all(value in (0, shade[camera]) for value, camera in shown)
 

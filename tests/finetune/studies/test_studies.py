@@ -122,10 +122,10 @@ def test_a_forced_reasoning_is_what_the_model_would_have_read(places: tuple[Path
     samples = list(read_samples(places[1], "train"))[:3]
     texts = ["The road bends left.", samples[1].reasoning, "Keep straight."]
     seen = [observe(sample, places[1]) for sample in samples]
-    together = plan_with_reasonings(policy, seen, texts)
+    together = [plan for plan, _ in plan_with_reasonings(policy, seen, texts)]
     assert [plan.reasoning for plan in together] == texts
-    for index, (observation, text) in enumerate(zip(seen, texts)):
-        alone = plan_with_reasonings(policy, [observation], [text])[0]
+    for index, (observation, text) in enumerate(zip(seen, texts, strict=True)):
+        alone = plan_with_reasonings(policy, [observation], [text])[0][0]
         assert np.abs(alone.poses - together[index].poses).max() < 1e-2
         encoded = policy.processor.collate(
             [policy.processor.encode([observation.frames["front"][-1]], observation.history, text)]
@@ -138,7 +138,7 @@ def test_a_forced_reasoning_is_what_the_model_would_have_read(places: tuple[Path
             path = policy.model.action_space.action_to_traj(history, actions, v0=v0.double())[0].numpy()
         assert np.abs(path - alone.poses).max() < 1e-2
     silent = plan_with_reasonings(policy, seen, ["", "", ""])
-    assert [plan.reasoning for plan in silent] == ["", "", ""]
+    assert [plan.reasoning for plan, _ in silent] == ["", "", ""]
     # The policy is as it was: it thinks for itself again.
     assert policy.reasoning and policy.plan(seen[0]).reasoning not in texts
 
@@ -211,7 +211,7 @@ def test_each_kind_of_skew_is_found_at_its_stage(places: tuple[Path, Path]) -> N
 
     hasty = policy()
     sample = hasty.model.sample_actions
-    hasty.model.sample_actions = lambda prefix, noise, steps: sample(prefix, 0.5 * noise, steps)  # type: ignore
+    hasty.model.sample_actions = lambda prefix, noise, steps: sample(prefix, 0.5 * noise, steps)  # type: ignore[method-assign]
     assert _first_difference(hasty, places) == "actions"
 
 

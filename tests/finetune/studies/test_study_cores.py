@@ -63,7 +63,7 @@ def test_sizes_are_read_with_commas_or_blanks() -> None:
 
 def test_enough_is_where_no_larger_size_is_much_worse() -> None:
     def rows(*values: float) -> list[dict[str, Any]]:
-        return [{"samples": size, "ade": value} for size, value in zip((0, 50, 100, 200, 500), values)]
+        return [{"samples": size, "ade": value} for size, value in zip((0, 50, 100, 200, 500), values, strict=False)]
 
     assert enough_samples(rows(3.0, 1.5, 0.59, 0.55, 0.5), "ade") == 100
     # A lucky small size that the next one does not keep is not enough.

@@ -1,13 +1,35 @@
-"""One clip of NVIDIA's PhysicalAI-AV as a dataset of its own, by its id."""
+"""Which samples are judged: evenly spread ones of a split, or one clip of NVIDIA's PhysicalAI-AV by its id."""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from collector.common.errors import MonoError
-from collector.dataset.physical_ai import PhysicalAiConfig, PhysicalAiData, build_physical_ai
+from collector.dataset.schema import Sample, read_samples
+
+
+def spread(samples: Sequence[Sample], limit: int) -> list[Sample]:
+    """At most ``limit`` samples, evenly spread; all of them for 0."""
+    if not limit or len(samples) <= limit:
+        return list(samples)
+    return [samples[index] for index in np.linspace(0, len(samples) - 1, limit).astype(int)]
+
+
+def split_samples(folder: Path, split: str) -> list[Sample]:
+    """The samples of one split.
+
+    Raises:
+        MonoError: there is none.
+    """
+    samples = [sample for sample in read_samples(folder) if sample.split == split]
+    if not samples:
+        raise MonoError(f"no sample of split {split!r} in {folder}", "at least one", "build with --val-fraction 0.2")
+    return samples
 
 
 def build_clip(data: Path, clip: str, folder: Path) -> str:
@@ -24,6 +46,8 @@ def build_clip(data: Path, clip: str, folder: Path) -> str:
     Raises:
         MonoError: the clip is not there (with ids that are near), cannot be read, or gives no sample.
     """
+    from collector.dataset.physical_ai import PhysicalAiConfig, PhysicalAiData, build_physical_ai
+
     source = PhysicalAiData(data)
     if not source.has(clip):
         held = source.clips()
