@@ -1,5 +1,6 @@
 """PhysicalAI-AV: the real package reads a small data set written here in its layout, and never goes online."""
 
+# ruff: noqa: F811 - pytest finds fixtures by their names
 from __future__ import annotations
 
 import io
