@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from collector.common.cpu import share_cores
-from collector.common.errors import MonoError
+from collector.common.errors import EXIT_USAGE, MonoError
 
-EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130
 _OWN_PACKAGES = ("collector", "finetune", "closed_loop")
 

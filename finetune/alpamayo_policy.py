@@ -17,7 +17,15 @@ from finetune.alpamayo.cache import Prefix
 from finetune.alpamayo.generation import Generation, generate
 from finetune.checkpoint import LoadedModel, load_model
 from finetune.model_files.location import resolve_model
-from finetune.policy import FUTURE_STEPS, Observation, Plan, camera_of_each_image, cameras_of, select_images
+from finetune.policy import (
+    FUTURE_STEPS,
+    Observation,
+    Plan,
+    PolicySettings,
+    camera_of_each_image,
+    cameras_of,
+    select_images,
+)
 from finetune.processing.processor import Encoded
 
 MAX_REASONING_TOKENS = 128
@@ -49,12 +57,12 @@ class AlpamayoPolicy:
         self,
         model_folder: Path | str | LoadedModel,
         adapter: Path | str | None = None,
-        cameras: str = "mono",
-        flow_steps: int = 10,
-        noise_temperature: float = 0.0,
+        cameras: str = PolicySettings.cameras,
+        flow_steps: int = PolicySettings.flow_steps,
+        noise_temperature: float = PolicySettings.noise_temperature,
         seed: int = 0,
-        reasoning: bool = True,
-        device: str = "cpu",
+        reasoning: bool = PolicySettings.reasoning,
+        device: str = PolicySettings.device,
         max_reasoning_tokens: int | None = None,
     ) -> None:
         cameras_of(cameras)

@@ -11,7 +11,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from typing_extensions import Self
 
 from collector.common.errors import MonoError
 
@@ -69,7 +68,7 @@ class Pinhole:
                 "correct the camera",
             )
 
-    def sized(self, width_px: int, height_px: int) -> Self:
+    def sized(self, width_px: int, height_px: int) -> Pinhole:
         """The same view with other pixels.
 
         A view given by its field keeps square pixels: with another aspect ratio it is cropped up and down. A matrix

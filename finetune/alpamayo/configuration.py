@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from collector.common.errors import MonoError
+from collector.geometry.constants import FUTURE_STEPS, STEP_S
 
 CONFIG_FILE = "config.json"
 VLM_CONFIG_FILE = "vlm_config.json"
@@ -68,8 +69,8 @@ class ActionSpaceConfig:
     curvature_std: float = 1.0
     accel_bounds: tuple[float, float] = (-9.8, 9.8)
     curvature_bounds: tuple[float, float] = (-0.2, 0.2)
-    dt: float = 0.1
-    n_waypoints: int = 64
+    dt: float = STEP_S
+    n_waypoints: int = FUTURE_STEPS
     theta_lambda: float = 1e-6
     theta_ridge: float = 1e-8
     v_lambda: float = 1e-6

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from collector.common.errors import MonoError
+from finetune.alpamayo.configuration import AlpamayoConfig
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 _MEAN = _STD = 0.5
@@ -35,8 +36,8 @@ class ImageSettings:
         patch_size, merge_size, temporal_patch_size: of the vision tower.
     """
 
-    min_pixels: int = 163840
-    max_pixels: int = 196608
+    min_pixels: int = AlpamayoConfig.min_pixels
+    max_pixels: int = AlpamayoConfig.max_pixels
     crop_top: float = 0.0
     crop_bottom: float = 0.0
     resize_width_px: int | None = None

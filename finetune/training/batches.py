@@ -24,7 +24,7 @@ from collector.dataset.schema import Sample
 from collector.geometry.poses import mirror_poses
 from collector.reasoning.writing import swap_sides
 from finetune.alpamayo.model import VisionFeatures
-from finetune.policy import Observation, camera_of_each_image, frames_of, select_images
+from finetune.policy import Observation, PolicySettings, camera_of_each_image, frames_of, select_images
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def read_frame(path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image[:, :, ::-1])
 
 
-def observe(sample: Sample, folder: Path, cameras: str = "mono") -> Observation:
+def observe(sample: Sample, folder: Path, cameras: str = PolicySettings.cameras) -> Observation:
     """The observation a driver in this camera mode would have had at a sample's t0: front frames, history, speed."""
     frames = np.stack([read_frame(folder / name) for name in sample.frames[-frames_of(cameras) :]])
     return Observation(
