@@ -128,13 +128,6 @@ STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("report", "closed_loop.report.page:main", "one HTML page from the runs", "report"),
         ),
     ),
-    (
-        "make the tiny base model",
-        (
-            Verb("render-base", "closed_loop.simulator.base_data:main", "render its four-camera training set"),
-            Verb("train-base", "finetune.pretraining.train:main", "train it from random weights (a GPU job)", "model"),
-        ),
-    ),
 )
 VERBS = {verb.name: verb for _, verbs in STAGES for verb in verbs}
 

@@ -24,7 +24,7 @@ def small_model(hidden: int = 32) -> LoadedModel:
     """The same weights at every call; ``hidden`` is the language model's width."""
     from dataclasses import replace
 
-    from finetune.pretraining.architecture import build_tokenizer, tiny_config
+    from benchmarks.tiny_base.architecture import build_tokenizer, tiny_config
 
     tokenizer = build_tokenizer(TEXTS, merges=60)
     config = tiny_config(tokenizer)

@@ -23,8 +23,6 @@ TORCH_LEAVES = (
     "finetune.adapters.lora",
     "finetune.alpamayo.*",
     "finetune.alpamayo_policy",
-    "finetune.pretraining.shards",
-    "finetune.pretraining.train",
     "finetune.training.batches",
     "finetune.training.encoding",
     "finetune.studies.flow_study",

@@ -118,12 +118,17 @@ def test_compiled_layers_give_the_same_losses_and_gradients() -> None:
     assert stats["stats"]["unique_graphs"] == 3 and not stats["graph_break"]
 
 
-def test_layers_with_dropout_or_bias_are_left_to_peft() -> None:
+def test_fused_layers_with_bias_are_pefts_layers() -> None:
+    loaded = adapted(vision=True)
+    peft_way = losses_and_gradients(loaded)
+    assert any("visual" in name and "lora_A" in name for name in peft_way[1])
+    layers = [module for module in loaded.model.modules() if hasattr(module, "lora_A")]
+    assert fuse_lora(loaded.model) == len(layers) > 28 and any(layer.base_layer.bias is not None for layer in layers)
+    assert_same(losses_and_gradients(loaded), peft_way)
+
+
+def test_layers_with_dropout_are_left_to_peft() -> None:
     assert fuse_lora(adapted(dropout=0.1).model) == 0
-    with_vision = adapted(vision=True)
-    assert fuse_lora(with_vision.model) == 28 and any(
-        "visual" in name and hasattr(module, "lora_A") for name, module in with_vision.model.named_modules()
-    )
 
 
 def test_words_on_the_host_give_the_same_losses() -> None:

@@ -96,7 +96,9 @@ def load_shards(folder: Path, device: torch.device, seed: int) -> Shards:
     """
     paths = sorted(folder.glob("*.npz"))
     if not paths:
-        raise MonoError(f"no .npz shard in {folder}", "shards of rendered courses", "run `alpamayo-mono render-base`")
+        raise MonoError(
+            f"no .npz shard in {folder}", "shards of rendered courses", "run `python -m benchmarks.tiny_base.render`"
+        )
     parts: dict[str, list[Any]] = {key: [] for key in SHARD_KEYS}
     count = 0
     for path in tqdm(paths, desc="load shards", unit="course", dynamic_ncols=True):

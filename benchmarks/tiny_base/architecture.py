@@ -1,6 +1,6 @@
 """The tiny Alpamayo-R1: the architecture of the released model at a size two cores can adapt.
 
-Sizes, tokenizer and image crop live here; training it is :mod:`finetune.pretraining.train`.
+Sizes, tokenizer and image crop live here; training it is :mod:`benchmarks.tiny_base.train`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tiny base's own training: rigs of several cameras, and a short run of the two documented commands."""
+"""The tiny base's own training: rigs of several cameras, and a short run of the documented commands."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from closed_loop.simulator.base_data import main as render_base  # noqa: E402
+from benchmarks.tiny_base.render import main as render_base  # noqa: E402
+from benchmarks.tiny_base.shards import load_shards  # noqa: E402
+from benchmarks.tiny_base.train import FULL_RIG, SMALL_RIGS, encode_prompts  # noqa: E402
+from benchmarks.tiny_base.train import main as train_base  # noqa: E402
 from finetune import TINY_BASE  # noqa: E402
 from finetune.checkpoint import load_model  # noqa: E402
 from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA  # noqa: E402
-from finetune.pretraining.shards import load_shards  # noqa: E402
-from finetune.pretraining.train import FULL_RIG, SMALL_RIGS, encode_prompts  # noqa: E402
-from finetune.pretraining.train import main as train_base  # noqa: E402
 
 TOKENS = 50
 
@@ -59,53 +59,21 @@ def test_the_prompt_of_a_rig_is_the_one_the_builder_writes(shards: Path) -> None
                 assert labels[row].nonzero().flatten().tolist() == list(range(len(expected) - learned, len(expected)))
 
 
-def test_the_two_commands_make_a_model_folder(shards: Path, tmp_path: Path) -> None:
-    train_base(
-        [
-            "--data",
-            str(shards),
-            "--out",
-            str(tmp_path / "base"),
-            "--validation-courses",
-            "1",
-            "--steps",
-            "3",
-            "--batch-size",
-            "2",
-            "--projection-steps",
-            "5",
-            "--small-rigs",
-            "0.7",
-            "--device",
-            "cpu",
-        ]
-    )
+def test_the_seed_gives_the_weights_and_training_goes_on(shards: Path, tmp_path: Path) -> None:
+    def train(out: str, *more: str) -> list[str]:
+        words = ["--data", str(shards), "--out", str(tmp_path / out), "--validation-courses", "1", "--batch-size", "2"]
+        train_base([*words, "--projection-steps", "5", "--small-rigs", "0.7", "--device", "cpu", *more])
+        lines = (tmp_path / out / "training.jsonl").read_text().splitlines()
+        return [json.loads(line)["weights_sha256"] for line in lines]
+
+    assert train("base", "--steps", "3") == train("again", "--steps", "3")
     record = json.loads((tmp_path / "base" / "training.json").read_text())
-    assert record["metrics"]["steps"] == 3 and np.isfinite(record["metrics"]["validation_flow_loss"])
+    assert record["config"]["steps"] == 3
+    assert np.isfinite(record["metrics"]["flow_loss"])
     loaded = load_model(tmp_path / "base")
     assert loaded.model.settings.flow.num_inference_steps == 10
-    train_base(
-        [
-            "--data",
-            str(shards),
-            "--out",
-            str(tmp_path / "more"),
-            "--init",
-            str(tmp_path / "base"),
-            "--validation-courses",
-            "1",
-            "--steps",
-            "1",
-            "--batch-size",
-            "2",
-            "--learning-rate",
-            "0",
-            "--average",
-            "0",
-            "--device",
-            "cpu",
-        ]
-    )
+    more = ("--steps", "1", "--learning-rate", "0", "--average", "0", "--init", str(tmp_path / "base"))
+    assert train("more", *more) != train("other", "--steps", "3", "--seed", "1")
     again = load_model(tmp_path / "more").model.state_dict()
     for name, value in loaded.model.state_dict().items():
         assert torch.allclose(again[name].float(), value.float(), atol=0.01), name

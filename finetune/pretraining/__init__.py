@@ -1,1 +1,0 @@
-"""The tiny base: its architecture, its training data and its training."""
