@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from collector.common.errors import MonoError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 FloatArray = NDArray[np.float64]
 
