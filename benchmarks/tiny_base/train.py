@@ -35,7 +35,7 @@ from finetune.alpamayo.flow_matching import horizon_weights, interpolate, sample
 from finetune.alpamayo.generation import generate
 from finetune.checkpoint import LoadedModel, load_model, new_model, save_model
 from finetune.evaluation.consistency import check_reasoning, summarise
-from finetune.evaluation.path_errors import path_errors
+from finetune.evaluation.metrics import path_errors
 from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA
 from finetune.training.loop import row_order
 from finetune.training.loss import draws

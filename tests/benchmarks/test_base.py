@@ -11,12 +11,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from benchmarks.tiny_base.render import main as render_base  # noqa: E402
-from finetune import TINY_BASE  # noqa: E402
-from finetune.checkpoint import load_model  # noqa: E402
-from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA  # noqa: E402
 from benchmarks.tiny_base.shards import load_shards  # noqa: E402
 from benchmarks.tiny_base.train import FULL_RIG, SMALL_RIGS, encode_prompts  # noqa: E402
 from benchmarks.tiny_base.train import main as train_base  # noqa: E402
+from finetune import TINY_BASE  # noqa: E402
+from finetune.checkpoint import load_model  # noqa: E402
+from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA  # noqa: E402
 
 TOKENS = 50
 

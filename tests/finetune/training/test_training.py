@@ -12,9 +12,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
+from benchmarks.tiny_base.shards import patchify  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
 from finetune.adapters.lora import LoraSettings, add_lora, part_of  # noqa: E402
-from benchmarks.tiny_base.shards import patchify  # noqa: E402
 from finetune.training.batches import cache_vision, collate  # noqa: E402
 from finetune.training.loop import JointLoss, LoopSettings, draws, learning_rate_factor, row_order, train  # noqa: E402
 from tests.helpers.small_model import small_model, small_rows  # noqa: E402
