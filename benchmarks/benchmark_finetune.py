@@ -245,6 +245,7 @@ def main() -> None:
             environment.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         done = subprocess.run(
             [sys.executable, __file__, "--row", row.name, "--steps", str(arguments.steps)],
+            check=False,
             capture_output=True,
             text=True,
             env=environment,

@@ -200,8 +200,7 @@ def run_stage(stage: Stage, logs: Path) -> float:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=without_our_libraries()
         ) as process,
     ):
-        assert process.stdout is not None
-        while chunk := os.read(process.stdout.fileno(), 65536):
+        while process.stdout is not None and (chunk := os.read(process.stdout.fileno(), 65536)):
             log.write(chunk)
             sys.stdout.buffer.write(chunk)
             sys.stdout.flush()

@@ -154,7 +154,7 @@ class AlpamayoPolicy:
         sets = np.stack(poses).reshape(len(observations), 1 + draws, FUTURE_STEPS, 3)
         return [
             (Plan(observation.stamp_ns, own[0], reasoning, dict(clock.laps_ms)), own[1:])
-            for observation, own, reasoning in zip(observations, sets, reasonings)
+            for observation, own, reasoning in zip(observations, sets, reasonings, strict=False)
         ]
 
     def _noise(self, observations: Sequence[Observation]) -> Tensor:
@@ -177,7 +177,9 @@ class AlpamayoPolicy:
         history = torch.as_tensor(np.stack([o.history for o in observations]), device=actions.device)
         v0 = space.estimate_v0(history)
         known = [o.speed_mps is not None and bool(np.isfinite(o.speed_mps)) for o in observations]
-        speeds = torch.tensor([o.speed_mps if k else 0.0 for o, k in zip(observations, known)], dtype=v0.dtype)
+        speeds = torch.tensor(
+            [o.speed_mps if k else 0.0 for o, k in zip(observations, known, strict=False)], dtype=v0.dtype
+        )
         v0 = torch.where(torch.tensor(known).to(v0.device), speeds.to(v0.device), v0)
         poses = space.action_to_traj(history, actions.double(), v0=v0)
         return list(poses.cpu().numpy())

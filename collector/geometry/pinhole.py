@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from collector.common.errors import MonoError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
 FloatArray = NDArray[np.float64]
 

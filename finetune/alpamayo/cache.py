@@ -44,7 +44,7 @@ class VisionFeatures:
     @staticmethod
     def cat(parts: Sequence[VisionFeatures]) -> VisionFeatures:
         """Features of several groups as one."""
-        deep = zip(*(part.deepstack for part in parts))
+        deep = zip(*(part.deepstack for part in parts), strict=False)
         return VisionFeatures(torch.cat([part.embeds for part in parts]), [torch.cat(layers) for layers in deep])
 
 
@@ -121,10 +121,10 @@ class ExpertKVCache:
         past = self._prefix.keys[layer_idx], self._prefix.values[layer_idx]
         if layer_idx not in self._buffers:
             self._buffers[layer_idx] = tuple(  # type: ignore[assignment]
-                join_draws(before, new, self._draws) for before, new in zip(past, (keys, values))
+                join_draws(before, new, self._draws) for before, new in zip(past, (keys, values), strict=False)
             )
         buffers = self._buffers[layer_idx]
-        for buffer, new in zip(buffers, (keys, values)):
+        for buffer, new in zip(buffers, (keys, values), strict=False):
             buffer[:, :, -new.shape[2] :] = new
         return buffers
 
@@ -144,7 +144,7 @@ class DecodeKVCache:
         self._keys = [widen(past) for past in prefix.keys]
         self._values = [widen(past) for past in prefix.values]
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
+    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - transformers passes it
         """Columns written so far."""
         return self._length + self._new
 

@@ -190,9 +190,8 @@ def normalise_vlm(vlm: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
     """Keep the keys of ``RELEASED_VLM`` from any Qwen3-VL config, old or new spelling of the rotary settings."""
     text, vision = dict(vlm["text_config"]), dict(vlm["vision_config"])
     for name in ("rope_scaling", "rope_parameters"):
-        for key, value in (text.get(name) or {}).items():
-            if key in ("rope_theta", "mrope_section"):
-                text[key] = value
+        rotary = text.get(name) or {}
+        text |= {key: rotary[key] for key in ("rope_theta", "mrope_section") if key in rotary}
     text.setdefault("rope_theta", RELEASED_VLM["text_config"]["rope_theta"])
     text["vocab_size"] = vocab_size
     result: dict[str, Any] = {}

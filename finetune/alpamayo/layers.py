@@ -42,7 +42,7 @@ def run_layer(
     image_mask: Tensor | None,
     features: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One layer: its output, deepstack features added, and its new keys and values; arguments as in :func:`forward_layers`."""
+    """One layer: its output, deepstack features added, and its new keys and values (see :func:`forward_layers`)."""
     store = _LayerKVCache(past, draws)
     output = layer(hidden, attention_mask=mask, past_key_values=store, use_cache=True, position_embeddings=rotary)
     if image_mask is not None and features is not None:
@@ -87,8 +87,8 @@ def forward_layers(
         draws: K, rows of ``hidden`` that share one row of the past.
         image_mask: (B, L) where image tokens are.
         deepstack: image features (n, D), added after the first layers.
-        checkpointed_layers: so many layers from the bottom are computed again in the backward pass; of them only inputs,
-            keys and values stay in memory.
+        checkpointed_layers: so many layers from the bottom are computed again in the backward pass; of them only
+            inputs, keys and values stay in memory.
         body: :func:`run_layer`, or :func:`compiled_layer`; without gradients the former is taken.
 
     Returns:

@@ -55,8 +55,8 @@ class AlpamayoR1(nn.Module):
         config: sizes and constants.
 
     Attributes:
-        checkpointed_layers: so many layers of the language model and of the expert are computed again in the backward pass
-            instead of being remembered; see :func:`finetune.alpamayo.layers.forward_layers`.
+        checkpointed_layers: so many layers of the language model and of the expert are computed again in the backward
+            pass instead of being remembered; see :func:`finetune.alpamayo.layers.forward_layers`.
     """
 
     def __init__(self, config: AlpamayoConfig) -> None:
@@ -86,7 +86,8 @@ class AlpamayoR1(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.vlm.lm_head.weight.device
+        device: torch.device = self.vlm.lm_head.weight.device
+        return device
 
     # -- seeing and reading ------------------------------------------------------------------------------------
 
@@ -167,7 +168,8 @@ class AlpamayoR1(nn.Module):
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits (..., V), float32."""
-        return self.vlm.lm_head(hidden).float()
+        logits: Tensor = self.vlm.lm_head(hidden).float()
+        return logits
 
     def text_loss(self, prefix: PrefixCache, label_mask: Tensor) -> Tensor:
         """Mean cross-entropy per row (B,) over the tokens marked in ``label_mask`` (B, L); 0 for a row without any.
@@ -180,7 +182,7 @@ class AlpamayoR1(nn.Module):
         hidden, words = prefix.hidden[:, :-1][marked], prefix.input_ids[:, 1:][marked]
         if self.checkpointed_layers and torch.is_grad_enabled():
             # 156,000 logits a word in float32: a few hundred words would weigh more than all layers' inputs.
-            parts = zip(hidden.split(_WORDS_AT_ONCE), words.split(_WORDS_AT_ONCE))
+            parts = zip(hidden.split(_WORDS_AT_ONCE), words.split(_WORDS_AT_ONCE), strict=False)
             losses = torch.cat([checkpoint(self._word_losses, *part, use_reentrant=False) for part in parts])
         else:
             losses = self._word_losses(hidden, words)
@@ -253,7 +255,7 @@ class AlpamayoR1(nn.Module):
         mask = mask.masked_fill(~visible, torch.finfo(embeds.dtype).min).repeat_interleave(draws, 0)
         mask = mask[:, None, None].expand(-1, 1, waypoints, -1)
         if store is None:
-            past = list(zip(prefix.keys, prefix.values))
+            past = list(zip(prefix.keys, prefix.values, strict=False))
             hidden, _ = forward_layers(
                 self.expert,
                 embeds,
@@ -269,4 +271,5 @@ class AlpamayoR1(nn.Module):
                 inputs_embeds=embeds, position_ids=positions, past_key_values=store, use_cache=True, attention_mask=mask
             )
             hidden = output.last_hidden_state
-        return self.action_out_proj(hidden.to(self.action_out_proj.weight.dtype)).float()
+        velocity: Tensor = self.action_out_proj(hidden.to(self.action_out_proj.weight.dtype)).float()
+        return velocity

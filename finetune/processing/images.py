@@ -158,13 +158,13 @@ def preprocess(
         raise MonoError("a prompt without images", "at least one front image")
     patches, grids = [], []
     known: dict[int, tuple[NDArray[np.float32], tuple[int, int, int]]] = {}
-    for image in images:
-        if id(image) in known:  # padding repeats one black frame
-            flat, grid = known[id(image)]
+    for given in images:
+        if id(given) in known:  # padding repeats one black frame
+            flat, grid = known[id(given)]
             patches.append(flat)
             grids.append(grid)
             continue
-        key, image = id(image), np.asarray(image)
+        key, image = id(given), np.asarray(given)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise MonoError(f"an image of shape {image.shape}, {image.dtype}", "(H, W, 3) uint8 RGB")
         flat, grid = known[key] = patchify(resize(image, settings), settings)

@@ -94,7 +94,7 @@ def observe(sample: Sample, folder: Path, cameras: str = PolicySettings.cameras)
     )
 
 
-class SampleFault(MonoError):
+class SampleError(MonoError):
     """A sample that cannot be used; ``reason`` is what to count it under."""
 
     def __init__(self, sample_id: str, reason: str, error: MonoError) -> None:
@@ -107,7 +107,7 @@ def _blame(sample: Sample, reason: str) -> Iterator[None]:
     try:
         yield
     except MonoError as error:
-        raise SampleFault(sample.id, reason, error) from error
+        raise SampleError(sample.id, reason, error) from error
 
 
 def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool = False) -> EncodedSample:
@@ -120,7 +120,7 @@ def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored
         mirrored: encode what a mirror would show; true to life for a camera on the kart's middle line.
 
     Raises:
-        SampleFault: a frame that cannot be read, or a history, reasoning or path that cannot be encoded.
+        SampleError: a frame that cannot be read, or a history, reasoning or path that cannot be encoded.
     """
     with _blame(sample, "unreadable frame"):
         observation = observe(sample, folder, cameras)
@@ -187,7 +187,7 @@ def cache_vision(
         with torch.no_grad():
             features = model.encode_images(pixels.to(device), grids.to(device))
         tokens = [_token_count(row.grid_thw) for row in part]
-        for row, cached in zip(part, features.to("cpu").split(tokens)):
+        for row, cached in zip(part, features.to("cpu").split(tokens), strict=False):
             yield replace(row, pixels=None, vision=cached)
 
 
@@ -208,10 +208,10 @@ def collate(
         multiple: pad to a multiple of so many words, for programs compiled per length.
     """
     silence = list(silent) if silent is not None else [False] * len(rows)
-    ids = [row.silent_ids if quiet else row.input_ids for row, quiet in zip(rows, silence)]
+    ids = [row.silent_ids if quiet else row.input_ids for row, quiet in zip(rows, silence, strict=False)]
     labels = [
         torch.zeros(len(row.silent_ids), dtype=torch.bool) if quiet else row.label_mask
-        for row, quiet in zip(rows, silence)
+        for row, quiet in zip(rows, silence, strict=False)
     ]
     length = -(-max(len(row) for row in ids) // multiple) * multiple
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples, scan_samples
-from finetune.training.batches import EncodedSample, SampleFault, cache_vision, encode_row
+from finetune.training.batches import EncodedSample, SampleError, cache_vision, encode_row
 from finetune.training.checkpoint import publish
 from finetune.training.feature_cache import read_rows, write_rows
 
@@ -148,10 +148,10 @@ def _encoded(
     for sample in samples:
         try:
             rows = [encode_row(loaded, sample, dataset, cameras, mirrored) for mirrored in views]
-        except SampleFault as fault:
+        except SampleError as fault:
             aside.add(sample.id, fault.reason, fault)
             rows = []
-        except (ValueError, cv2.error, torch.linalg.LinAlgError) as error:
+        except (ValueError, cv2.error, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             aside.add(sample.id, "cannot be encoded", MonoError(f"sample {sample.id} cannot be encoded: {error}"))
             rows = []
         bar.update(len(views))

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
-from finetune.training.batches import EncodedSample, VisionFeatures
+from finetune.alpamayo.cache import VisionFeatures
+from finetune.training.batches import EncodedSample
 
 # Offsets are multiples of this, so that bytes can be seen as any type.
 _ALIGNMENT = 64

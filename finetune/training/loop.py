@@ -143,7 +143,7 @@ def means(table: Tensor, speaking: int) -> dict[str, float]:
 
 def speaking_rows(rows: Sequence[EncodedSample], silent: Sequence[bool]) -> int:
     """Rows with text to learn."""
-    return sum(not quiet and bool(row.label_mask.any()) for row, quiet in zip(rows, silent))
+    return sum(not quiet and bool(row.label_mask.any()) for row, quiet in zip(rows, silent, strict=False))
 
 
 def validation_losses(passes: Passes, rows: Sequence[EncodedSample], settings: LoopSettings) -> dict[str, float]:
@@ -158,7 +158,7 @@ def validation_losses(passes: Passes, rows: Sequence[EncodedSample], settings: L
     return means(torch.cat(tables).double(), speaking)
 
 
-def train(
+def train(  # noqa: C901, PLR0915 - the whole of a training, read from top to bottom
     model: nn.Module,
     rows: Sequence[EncodedSample],
     validation: Sequence[EncodedSample],
@@ -292,7 +292,7 @@ def _step(
             "leave the numbers as they are",
         ) from error
     values = means(table, speaking)
-    guilty = [row.sample_id for row, fine in zip(rows, table.isfinite().all(dim=1).tolist()) if not fine]
+    guilty = [row.sample_id for row, fine in zip(rows, table.isfinite().all(dim=1).tolist(), strict=False) if not fine]
     if guilty:
         said = ", ".join(f"{term} {value:g}" for term, value in values.items())
         raise _not_finite(f"loss ({said})", step, guilty)

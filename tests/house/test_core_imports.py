@@ -106,6 +106,7 @@ def import_all(
 ) -> tuple[list[str], dict[str, str]]:
     done = subprocess.run(
         [sys.executable, "-c", WALKER, json.dumps([refused, allowed, chosen])],
+        check=False,
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -162,7 +162,7 @@ def reasonings_trained_on(monkeypatch: pytest.MonkeyPatch, out: Path, reasoning_
 
     def spy(self: Any, input_ids: Any, attention_mask: Any, *others: Any) -> Any:
         prefix = right(self, input_ids, attention_mask, *others)
-        for ids, visible in zip(input_ids, prefix.visible):
+        for ids, visible in zip(input_ids, prefix.visible, strict=False):
             seen = ids[visible].tolist()
             start = (
                 len(seen) - seen[::-1].index(loaded.processor.cot_start_id)

@@ -42,7 +42,7 @@ def rows_with_history(loaded: LoadedModel) -> list[EncodedSample]:
     histories = [arc(curvature)[0] for curvature in (-0.15, 0.0, 0.2)]
     return [
         replace(row, history=torch.from_numpy(history).float())
-        for row, history in zip(small_rows(loaded, 3), histories)
+        for row, history in zip(small_rows(loaded, 3), histories, strict=False)
     ]
 
 
