@@ -1,7 +1,7 @@
 """The whole mission in one command: record, build, finetune, drive, measure, report.
 
-Every stage is the command a person would type; the demo prints it, keeps its log, times it, and on a second
-run goes on after the last stage that finished.
+Every stage is the command a person would type; the demo prints it, says how long the rest will take, keeps its log,
+times it, and on a second run goes on after the last stage that finished.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from collector.common.errors import MonoError
+from collector.common.files import write_atomically
 from collector.common.run_folder import command_line
 from collector.ros.transport import without_our_libraries
 from finetune import TINY_BASE
@@ -57,6 +58,7 @@ class Stage:
     Attributes:
         name, purpose: for the person watching.
         arguments: of ``alpamayo-mono``.
+        expected_s: wall seconds on two cores, from which the time that is left is estimated.
         folder: what it makes below the run folder; emptied before an unfinished stage is run again.
         may_fail: its failure is a result (a kart that leaves the road), not an end of the demo.
     """
@@ -64,6 +66,7 @@ class Stage:
     name: str
     purpose: str
     arguments: tuple[str, ...]
+    expected_s: float
     folder: str = ""
     may_fail: bool = False
 
@@ -72,6 +75,8 @@ class Stage:
 RECORD_SEED = 5000
 # Long enough to see where a kart goes that has lost the road.
 DRIVE_BEFORE_S = 45.0
+# What the estimate trusts the expected seconds with before this machine has shown its own speed.
+PRIOR_S = 60.0
 HELD_OUT = ("city", "city-mirror", "random:9001")
 
 
@@ -84,7 +89,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
     adapter = ("--adapter", str(training / "adapter"))
     drive = ("drive", "simulator:=true", "course:=city", f"model:={TINY_BASE}", f"laps:={config.laps}")
     return (
-        Stage("messages", "find or build the Autoware messages", ("messages",)),
+        Stage("messages", "find or build the Autoware messages", ("messages",), 15.0),
         Stage(
             "record",
             f"an expert drives {config.courses} courses; ROS 2 records frames and poses",
@@ -100,12 +105,14 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 "max_loss:=0.2",
                 f"out:={bag}",
             ),
+            10.0 + config.courses * config.episode_s / min(config.time_scale, 8.0),
             "bag",
         ),
         Stage(
             "build",
             "frames and poses become samples whose reasoning and path agree",
             ("build", "--bags", str(bag), "--out", str(dataset), "--stride", "2"),
+            8.0,
             "dataset",
         ),
         Stage(
@@ -131,18 +138,21 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 "--mirror",
                 "--adapt_vision",
             ),
+            20.0 + 0.6 * config.steps,
             "finetune",
         ),
         Stage(
             "evaluate",
             "open loop, before and after",
             ("evaluate", *model, *adapter, "--dataset", str(dataset), "--out", str(out / "evaluate"), "--limit", "96"),
+            12.0,
             "evaluate",
         ),
         Stage(
             "drive-before",
             "one camera, bare model, over ROS 2",
             (*drive, f"duration_s:={DRIVE_BEFORE_S:g}", f"out:={out / 'drive_before'}"),
+            15.0 + DRIVE_BEFORE_S,
             "drive_before",
             may_fail=True,
         ),
@@ -155,6 +165,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 f"adapter:={training / 'adapter'}",
                 f"out:={out / 'drive_after'}",
             ),
+            15.0 + 65.0 * config.laps,
             "drive_after",
             may_fail=True,
         ),
@@ -176,8 +187,9 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 "--out",
                 str(out / "compare"),
             ),
+            50.0 * config.starts,
         ),
-        Stage("report", "one page", ("report", "--run", str(out), "--out", str(out / "report.html"))),
+        Stage("report", "one page", ("report", "--run", str(out), "--out", str(out / "report.html")), 6.0),
     )
 
 
@@ -191,7 +203,7 @@ def run_stage(stage: Stage, logs: Path) -> float:
         MonoError: the stage failed and the demo cannot go on without it.
     """
     command = [sys.executable, "-m", "closed_loop.cli", *stage.arguments]
-    print(f"\n== {stage.name}: {stage.purpose}\n$ alpamayo-mono {shlex.join(stage.arguments)}", flush=True)
+    print(f"$ alpamayo-mono {shlex.join(stage.arguments)}", flush=True)
     began = time.monotonic()
     log_path = logs / f"{stage.name}.log"
     with (
@@ -215,6 +227,13 @@ def run_stage(stage: Stage, logs: Path) -> float:
     return seconds
 
 
+def remaining_s(every: Sequence[Stage], times: Mapping[str, float]) -> float:
+    """Wall seconds the unfinished stages will take if this machine goes on as in the finished ones."""
+    done = [stage for stage in every if stage.name in times]
+    pace = (PRIOR_S + sum(times[stage.name] for stage in done)) / (PRIOR_S + sum(stage.expected_s for stage in done))
+    return pace * sum(stage.expected_s for stage in every if stage.name not in times)
+
+
 def demo(config: DemoConfig) -> Path:
     """Run all stages that have not finished yet.
 
@@ -227,14 +246,19 @@ def demo(config: DemoConfig) -> Path:
     times: dict[str, float] = {}
     if times_path.is_file() and not config.fresh:
         times = json.loads(times_path.read_text())
-    for stage in stages(config):
-        if stage.name in times and stage.name != "report":
-            print(f"== {stage.name}: finished before ({times[stage.name]:.0f} s)", flush=True)
+    times.pop("report", None)
+    every = stages(config)
+    for number, stage in enumerate(every, start=1):
+        place = f"\n== stage {number} of {len(every)}, {stage.name}"
+        if stage.name in times:
+            print(f"{place}: finished before ({times[stage.name]:.0f} s)", flush=True)
             continue
         if stage.folder:
             shutil.rmtree(config.out / stage.folder, ignore_errors=True)
+        left = remaining_s(every, times)
+        print(f"{place}: {stage.purpose} (about {max(1, round(left / 60.0))} min left)", flush=True)
         times[stage.name] = round(run_stage(stage, logs), 1)
-        times_path.write_text(json.dumps(times, indent=2) + "\n")
+        write_atomically(times_path, json.dumps(times, indent=2) + "\n")
     return config.out / "report.html"
 
 
