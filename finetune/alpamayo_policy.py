@@ -13,7 +13,7 @@ from torch import Tensor
 
 from collector.common.errors import MonoError
 from finetune.adapters.folder import adapter_facts, check_belongs
-from finetune.alpamayo.cache import Prefix
+from finetune.alpamayo.cache import PrefixCache
 from finetune.alpamayo.generation import Generation, generate
 from finetune.checkpoint import LoadedModel, load_model
 from finetune.model_files.location import resolve_model
@@ -110,7 +110,7 @@ class AlpamayoPolicy:
         images, cameras = select_images(observation, self.cameras), camera_of_each_image(self.cameras)
         return self.processor.encode(images, observation.history, asked, cameras)
 
-    def write(self, prefix: Prefix, forced: Tensor | None = None) -> Generation:
+    def write(self, prefix: PrefixCache, forced: Tensor | None = None) -> Generation:
         """The reasoning after a prefix, greedily; ``forced`` (B, n) are ids to write instead."""
         end, room = self.processor.cot_end_id, self.max_reasoning_tokens
         return generate(self.model, prefix, cot_end_id=end, max_new_tokens=room, forced=forced)

@@ -220,7 +220,7 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
 
     on_card = device.type == "cuda"
     layers = len(model.expert.layers)
-    model.recompute = config.recompute_layers if config.recompute_layers >= 0 else layers if on_card else 0
+    model.checkpointed_layers = config.recompute_layers if config.recompute_layers >= 0 else layers if on_card else 0
     if config.compile:
         from finetune.alpamayo.layers import compiled_layer
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from benchmarks.tiny_base.architecture import IMAGES
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FOUR_CAMERAS
@@ -27,7 +28,6 @@ from collector.common.errors import MonoError
 from collector.common.run_folder import command_line
 from collector.geometry.poses import to_ego
 from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA, FUTURE_STEPS, HISTORY_STEPS, STEP_S
-from benchmarks.tiny_base.architecture import IMAGES
 from finetune.processing.images import resize
 
 # Seeds below belong to the base; recording for finetuning and the held-out comparison use others.

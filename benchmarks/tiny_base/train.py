@@ -35,7 +35,7 @@ from finetune.alpamayo.flow_matching import horizon_weights, interpolate, sample
 from finetune.alpamayo.generation import generate
 from finetune.checkpoint import LoadedModel, load_model, new_model, save_model
 from finetune.evaluation.consistency import check_reasoning, summarise
-from finetune.evaluation.path_errors import path_errors
+from finetune.evaluation.metrics import path_errors
 from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA
 from finetune.training.loop import row_order
 from finetune.training.loss import draws
@@ -272,7 +272,7 @@ def weights_hash(model: nn.Module) -> str:
 def train_base(config: BaseConfig) -> dict[str, Any]:
     """Train and save the base; returns the metrics that lie beside it."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.manual_seed(config.seed)

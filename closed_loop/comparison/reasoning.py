@@ -20,7 +20,7 @@ from closed_loop.course.course import Course
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from collector.geometry.poses import interpolate_poses, to_ego
-from collector.reasoning.consistency import judge, measure_motion
+from collector.reasoning.consistency import check_claim, measure_motion
 from finetune.evaluation.consistency import SYMPTOM_DEFINITION, ReasoningCheck, check_reasoning, summarise
 from finetune.policy import STEP_S
 
@@ -91,7 +91,7 @@ def check_plans(plans: Iterable[PlacedPlan], deviation: Deviation, road: Course)
             checks.append(LapCheck(reasoning, None, None))
             continue
         driven = measure_motion(to_ego(interpolate_poses(stamps_ns, places, query_ns), placed.pose_map))
-        agreement = judge(reasoning.claim, driven).lateral
+        agreement = check_claim(reasoning.claim, driven).lateral
         checks.append(
             LapCheck(
                 reasoning,

@@ -252,7 +252,7 @@ class _Kart:
 
     def _reset(self, what: str) -> None:
         self.note(what)
-        self.world.set_back()
+        self.world.recover()
         self.off_track.reset()
         self.slow_since_s = None
         self.placed_again()

@@ -78,7 +78,7 @@ def _make_room(xy: FloatArray, half_m: FloatArray, strip_m: float) -> FloatArray
     pairs, strip = strips(course)
     np.maximum.at(lack, pairs[:, 0], np.maximum(0.0, strip_m - strip) / 2.0)
     lack = np.max([np.roll(lack, k) for k in range(-8, 9)], axis=0)
-    return half_m - np.asarray(np.mean([np.roll(lack, k) for k in range(-8, 9)], axis=0))
+    return np.asarray(half_m - np.mean([np.roll(lack, k) for k in range(-8, 9)], axis=0))
 
 
 def _city_line(numbers: FloatArray, step_m: float = 0.1) -> FloatArray:

@@ -65,7 +65,7 @@ def _from_csv(path: Path, text: str, half_width_m: float) -> Course:
     header = [cell.strip() for cell in rows[0]] if rows else []
     if {"lanelet_id", "boundary_type", "local_x", "local_y"} <= set(header):
         return _from_lanes(path, _bounds_of_csv(path, header, rows[1:]))
-    columns = next((line[:2] for line in LINES if set(line) <= set(header)), None)
+    columns: tuple[str, ...] | None = next((line[:2] for line in LINES if set(line) <= set(header)), None)
     if columns is None:
         raise MonoError(f"course file {path} begins with {','.join(header)[:80]!r}", KINDS, "give one of these files")
     if set(WIDTHS) <= set(header):

@@ -191,7 +191,7 @@ def _rounded(points: FloatArray, rng: np.random.Generator, wildness: float) -> F
     reach = np.arange(-12, 13)
     weight = np.exp(-0.5 * (reach * 0.25 / 0.9) ** 2)
     weight /= weight.sum()
-    return np.sum([w * np.roll(xy, int(k), axis=0) for k, w in zip(reach, weight, strict=True)], axis=0)
+    return np.asarray(sum(w * np.roll(xy, int(k), axis=0) for k, w in zip(reach, weight, strict=True)))
 
 
 def _longest_straight(course: Course) -> int:

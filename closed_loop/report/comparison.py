@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from matplotlib.figure import Figure
 
 from closed_loop.comparison.deviation import reference_curves
 from closed_loop.comparison.runs import VARIANTS, load_drive
@@ -25,7 +26,7 @@ AIM_M = 1.0
 Row = Mapping[str, Any]
 
 
-def image(source: plots.Figure | Path, alt: str) -> dict[str, str]:
+def image(source: Figure | Path, alt: str) -> dict[str, str]:
     """A figure, or a PNG that another run drew, for the page: a data URI, and words for those who cannot see it."""
     data = source.read_bytes() if isinstance(source, Path) else plots.png(source, dpi=110)
     return {"src": "data:image/png;base64," + base64.b64encode(data).decode(), "alt": alt}

@@ -259,7 +259,7 @@ def along_figure(
 def _side_by_side(count: int, place: int, groups: int, room: float) -> tuple[FloatArray, float]:
     """Where the bars of one of ``groups`` stand about 0, 1, .. ``count`` - 1, and how wide they are."""
     width = room / max(1, groups)
-    return np.arange(count) + (place - (groups - 1) / 2.0) * width, width
+    return np.arange(count, dtype=np.float64) + (place - (groups - 1) / 2.0) * width, width
 
 
 @mpl.rc_context(STYLED)
@@ -272,7 +272,7 @@ def curves_figure(rows: Mapping[str, Sequence[Mapping[str, Any]]], course: str) 
     """
     figure, (axes,) = _figure(3.5)
     top = max((row["max_m"] or 0.0 for part in rows.values() for row in part), default=1.0)
-    missed = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 6.5}
+    missed: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 6.5}
     for place, (variant, part) in enumerate(rows.items()):
         at, width = _side_by_side(len(part), place, len(rows), 0.82)
         colour = colour_of(variant)

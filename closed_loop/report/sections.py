@@ -21,10 +21,10 @@ from closed_loop.report.comparison import consistency, image, named, symptom
 from collector.calibration.intrinsics import cameras_of
 from collector.common.errors import MonoError
 from collector.common.format import metres, number, percent
-from collector.dataset.gallery import cards_html, make_cards
+from collector.dataset.gallery import gallery_html
 from collector.dataset.schema import load_manifest
-from collector.dataset.statistics import count_rows, survey_dataset
-from finetune.evaluation.tables import verdict_texts
+from collector.dataset.statistics import count_rows, dataset_statistics
+from finetune.evaluation.tables import in_todays_words, verdict_texts
 
 # What `evaluate` draws, in the order shown.
 OPEN_LOOP_PLOTS = {
@@ -47,7 +47,7 @@ OPEN_LOOP_COLUMNS = {
 
 def open_loop(folder: Path) -> dict[str, object]:
     """The open-loop table of an evaluation: ``variants`` -> means, ``by_label``, ``consistency``."""
-    metrics = read_json(folder / "metrics.json")
+    metrics = in_todays_words(read_json(folder / "metrics.json"))
     variants = metrics.get("variants")
     if not isinstance(variants, dict) or not variants:
         raise MonoError(f"{folder / 'metrics.json'} has no variants", "the run folder of evaluate")
@@ -119,7 +119,7 @@ def read_losses(path: Path) -> dict[str, tuple[NDArray[np.float64], NDArray[np.f
 def dataset(folder: Path, samples: int = 8) -> dict[str, object]:
     """What was kept and refused, and some samples as cards."""
     manifest = load_manifest(folder)
-    picked = survey_dataset(folder, samples).picked
+    picked = dataset_statistics(folder, samples).picked
     if not picked:
         raise MonoError(f"no sample in {folder}", "a dataset with at least one", "record and build more")
     counts = manifest.get("counts") or {}
@@ -128,7 +128,7 @@ def dataset(folder: Path, samples: int = 8) -> dict[str, object]:
         for what, key in (("curve label", "labels"), ("split", "splits"))
         for name, count in sorted((counts.get(key) or {}).items())
     ]
-    return {**count_rows(manifest), "kept": kept, "cards": cards_html(make_cards(picked, folder, cameras_of(manifest)))}
+    return {**count_rows(manifest), "kept": kept, "cards": gallery_html(picked, folder, cameras_of(manifest))[0]}
 
 
 def ros_drives(folders: Sequence[Path]) -> dict[str, object]:

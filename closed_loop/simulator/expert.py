@@ -192,7 +192,7 @@ class Expert:
         """Follow the speed profile: its own slope as feed-forward, the difference as correction."""
         c = self.config
         lead = state.speed_mps * c.vehicle.accel_lag_s
-        here, ahead = self.course.at([station_m + lead, station_m + lead + 0.5], self.speed_mps).tolist()
+        here, ahead = (float(v) for v in self.course.at([station_m + lead, station_m + lead + 0.5], self.speed_mps))
         slope = (ahead**2 - here**2) if self.course.closed or ahead > 0.0 else 0.0  # v dv/ds over 0.5 m
         wanted = scale * scale * slope + c.speed_gain * (scale * here - state.speed_mps)
         return min(max(wanted, -c.vehicle.max_decel_mps2), c.accel_mps2)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from closed_loop.control.kart import Command, VehicleParams, footprint
+from closed_loop.control.kart import Command, VehicleParams
 from closed_loop.course.course import Course
 from closed_loop.simulator.camera import Camera
 from closed_loop.simulator.expert import Disturbance, DisturbanceConfig, DisturbedPhase, draw_phase
@@ -146,17 +146,6 @@ class World:
         return max(0, int(np.floor(self.progress + 1e-9)))
 
     @property
-    def beyond_edge_m(self) -> float:
-        """How far the kart's outline reaches over the road's edge; negative while all of it is on the road."""
-        left, right = self.course.beyond_edges_m(footprint(self.pose, self.config.vehicle), self.station_m)
-        return float(np.maximum(left, right).max())
-
-    @property
-    def off_track(self) -> bool:
-        """Any corner of the kart (2.064 x 1.30 m) beyond the road's edge."""
-        return self.beyond_edge_m > 0.0
-
-    @property
     def finished(self) -> bool:
         """The end of an open course has been reached."""
         return not self.course.closed and self.station_m > self.course.length_m - 1.0
@@ -190,7 +179,7 @@ class World:
         every = self.config.disturb_every_s
         self._next_phase_s = float("inf") if every is None else self.time_s + self._rng.uniform(0.3, 1.0) * every
 
-    def set_back(self, speed_mps: float = 0.0) -> None:
+    def recover(self, speed_mps: float = 0.0) -> None:
         """Put the kart back on the reference line where it is now, along the road; progress is kept."""
         self._place(self.station_m, 0.0, 0.0, speed_mps)
         self._phase = None

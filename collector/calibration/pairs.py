@@ -17,7 +17,8 @@ from collector.calibration.fit import FitLimits, PitchFit, TimeOffsetFit, offset
 from collector.calibration.intrinsics import read_intrinsics
 from collector.calibration.model import Calibration, Intrinsics, intrinsics_of, undistorted
 from collector.common.errors import MonoError
-from collector.pose_tracks.tracks import NS, PoseTrack
+from collector.geometry.constants import NS_PER_S
+from collector.pose_tracks.tracks import PoseTrack
 from collector.ros.images import FrameError, RawFrame
 
 FloatArray = NDArray[np.float64]
@@ -27,7 +28,7 @@ Gray = NDArray[np.uint8]
 RUN_FRAMES = 50
 # Of a faster camera not every frame is looked at: within 33 ms a turn is lost in the noise.
 _SHORTEST_STEP_NS, _LONGEST_STEP_NS = 80_000_000, 300_000_000
-_HALF_WINDOW_NS = NS // 2  # speed and straightness are those of the second around a pair
+_HALF_WINDOW_NS = NS_PER_S // 2  # speed and straightness are those of the second around a pair
 _DEFAULT_HFOV_DEG = 90.0
 _LENSES = ("", "plumb_bob", "rational_polynomial")
 
@@ -62,7 +63,7 @@ class Pairs:
     @property
     def seconds(self) -> FloatArray:
         """(N,) time between the two frames."""
-        return np.asarray((self.end_ns - self.start_ns) / NS, np.float64)
+        return np.asarray((self.end_ns - self.start_ns) / NS_PER_S, np.float64)
 
     def image_turn_rad(self, pitch_rad: float) -> FloatArray:
         """(N,) how far the camera turned left about the vertical, given its pitch."""
@@ -119,7 +120,7 @@ def read_pairs(
     reasons: Counter[str] = Counter()
     seen = 0
     for frame in _chosen(bag, topic, max_frames, show_progress):
-        if frame is None or (last is not None and frame.stamp_ns - last[0].stamp_ns < -NS):
+        if frame is None or (last is not None and frame.stamp_ns - last[0].stamp_ns < -NS_PER_S):
             last = None  # the end of a run, a message that cannot be read, or a clock that has restarted
         if frame is None or (last is not None and frame.stamp_ns - last[0].stamp_ns < _SHORTEST_STEP_NS):
             continue
@@ -224,21 +225,21 @@ class _KartMotion:
 
     def __init__(self, track: PoseTrack, offsets_s: FloatArray) -> None:
         self._track = track
-        self.offsets_ns = np.round(offsets_s * NS).astype(np.int64)
+        self.offsets_ns = np.round(offsets_s * NS_PER_S).astype(np.int64)
         self._reach_ns = max(int(self.offsets_ns[-1]), _HALF_WINDOW_NS)
-        self._yaws = [np.unwrap(piece.poses[:, 2]) for piece in track.pieces]
+        self._yaws = [np.unwrap(piece.poses[:, 2]) for piece in track.segments]
 
     def between(self, before: RawFrame, after: RawFrame) -> _Moved | None:
         """None where the poses do not reach far enough around the two frames."""
-        index = self._track.piece_at(before.stamp_ns, self._track.epoch_at(before.received_ns))
+        index = self._track.segment_at(before.stamp_ns, self._track.epoch_at(before.received_ns))
         if isinstance(index, str):
             return None
-        piece, yaws = self._track.pieces[index], self._yaws[index]
+        piece, yaws = self._track.segments[index], self._yaws[index]
         first_ns, last_ns = piece.stamps_ns[0], piece.stamps_ns[-1]
         if before.stamp_ns - self._reach_ns < first_ns or after.stamp_ns + self._reach_ns > last_ns:
             return None
         # Relative to the pair: nanoseconds since 1970 lose their low bits as float64.
-        around = before.stamp_ns - self._reach_ns - NS, after.stamp_ns + self._reach_ns + NS
+        around = before.stamp_ns - self._reach_ns - NS_PER_S, after.stamp_ns + self._reach_ns + NS_PER_S
         near = slice(*np.searchsorted(piece.stamps_ns, around).tolist())
         times = (piece.stamps_ns[near] - before.stamp_ns).astype(np.float64)
         step_ns = after.stamp_ns - before.stamp_ns
@@ -246,5 +247,5 @@ class _KartMotion:
         window = step_ns / 2.0 + np.array([-_HALF_WINDOW_NS, 0.0, _HALF_WINDOW_NS])
         yaw = np.interp(window, times, yaws[near])
         x, y = (np.interp(window[[0, 2]], times, piece.poses[near, axis]) for axis in (0, 1))
-        speed_mps = float(np.hypot(x[1] - x[0], y[1] - y[0])) * NS / (2 * _HALF_WINDOW_NS)
-        return _Moved(turns, speed_mps, float(np.abs(np.diff(yaw)).max()) * NS / _HALF_WINDOW_NS)
+        speed_mps = float(np.hypot(x[1] - x[0], y[1] - y[0])) * NS_PER_S / (2 * _HALF_WINDOW_NS)
+        return _Moved(turns, speed_mps, float(np.abs(np.diff(yaw)).max()) * NS_PER_S / _HALF_WINDOW_NS)

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from collector.calibration.fit import OFFSET_STEP_S, PitchFit, TimeOffsetFit
 from collector.calibration.pairs import Findings, Pairs
 from collector.common.plotting import families, is_shown, wrapped
-from collector.pose_tracks.tracks import NS
+from collector.geometry.constants import NS_PER_S
 
-_EXCERPT_NS = 30 * NS
+_EXCERPT_NS = 30 * NS_PER_S
 _TITLE_COLUMNS = 120
 _IMAGE_COLOUR, _ODOMETRY_COLOUR, _FOUND_COLOUR = "tab:blue", "tab:orange", "tab:red"
 
@@ -73,9 +73,9 @@ def _draw_rates(axes: Axes, pairs: Pairs, offset: TimeOffsetFit | None, pitch_ra
     ends = np.searchsorted(pairs.start_ns[order], pairs.start_ns[order] + _EXCERPT_NS)
     first = int(np.argmax(turned[ends] - turned[:-1]))
     part = order[first : ends[first]]
-    seconds = (pairs.start_ns[part] - pairs.start_ns[part[0]]) / NS
+    seconds = (pairs.start_ns[part] - pairs.start_ns[part[0]]) / NS_PER_S
     # No line across what was not looked at.
-    joined = np.append(pairs.start_ns[part][1:] - pairs.end_ns[part][:-1] < NS, True)
+    joined = np.append(pairs.start_ns[part][1:] - pairs.end_ns[part][:-1] < NS_PER_S, True)
     label = "odometry" if offset is None else "odometry, at the time offset"
     axes.plot(seconds, np.where(joined, odometry[part], np.nan), color=_ODOMETRY_COLOUR, label=label)
     axes.plot(seconds, image[part], ".", markersize=3, color=_IMAGE_COLOUR, label="image")

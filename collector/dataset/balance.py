@@ -17,14 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from collector.dataset.config import BuildConfig, BuildReport
+from collector.dataset.build_report import BuildReport
+from collector.dataset.config import CurationConfig
 from collector.dataset.schema import IMAGE_FOLDER, METADATA_FILE, QUARANTINE_FILE, Sample, parse_sample, read_samples
 
 BALANCED = "left out to balance the curves"
 _NO_LIMIT = 2**62
 
 
-def balance_folder(folder: Path, config: BuildConfig, report: BuildReport) -> dict[str, Any]:
+def balance_folder(folder: Path, config: CurationConfig, report: BuildReport) -> dict[str, Any]:
     """Thin the crowded bins of the training samples in a folder whose lines are written but whose manifest is not.
 
     What is left out is moved in the report from kept to rejected. Returns the bins before and after, for the manifest.
@@ -50,7 +51,7 @@ def balance_folder(folder: Path, config: BuildConfig, report: BuildReport) -> di
     file, part = folder / METADATA_FILE, folder / f"{METADATA_FILE}.part"
     with file.open("rb") as lines, part.open("wb") as kept:
         for number, raw in enumerate(lines, start=1):
-            sample = parse_sample(raw.decode(), file, number)
+            sample = parse_sample(raw.decode(), file, number, Sample)
             name = bin_of(sample)
             if sample.split == "train":
                 if _draw(config.seed, sample.id) > highest.get(name, 2**64):

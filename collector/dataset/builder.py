@@ -9,26 +9,26 @@ from __future__ import annotations
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from collector.bags.reader import open_bag
 from collector.calibration.intrinsics import camera_block, read_intrinsics
-from collector.calibration.model import Calibration, read_calibration
+from collector.calibration.model import read_calibration
 from collector.common.errors import MonoError
+from collector.common.progress import progress
 from collector.common.run_folder import command_line, git_commit, hash_path, plain
 from collector.common.workers import compressing, keep_freed_memory
 from collector.dataset.balance import balance_folder
-from collector.dataset.config import BuildConfig, BuildReport
-from collector.dataset.extraction import GUARD_NS, HISTORY_NS, HORIZON_NS, Cut, SampleCutter
-from collector.dataset.schema import DatasetWriter, SchemaError
-from collector.dataset.splits import Stretch, choose_validation, stretches_of
-from collector.pose_tracks.recording import Drive, read_drive
+from collector.dataset.build_report import BuildReport
+from collector.dataset.config import BuildConfig, CurationConfig
+from collector.dataset.extraction import GUARD_NS, HISTORY_NS, HORIZON_NS, Candidate, SampleExtractor
+from collector.dataset.schema import DatasetWriter, Sample, SchemaError
+from collector.dataset.splits import choose_validation, intervals_of
+from collector.pose_tracks.recording import Recording, read_recording
 from collector.ros.images import RawFrame
 
 
@@ -46,44 +46,72 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
     names = bag_names(config.bags)
     refuse_repeated(config.bags)
     report = BuildReport()
-    drives: list[Drive] = []
+    recordings: list[Recording] = []
     intrinsics: dict[str, dict[str, Any] | None] = {}
-    for path, name in zip(config.bags, names):
+    topics = config.odometry_topic, config.velocity_topic, config.status_topic
+    for path, name in zip(config.bags, names, strict=True):
         with open_bag(path) as bag:
             # Every bag is asked before the first one is cut: a missing topic should not surface after an hour.
             intrinsics[name] = read_intrinsics(bag, bag.image_topic(config.image_topic))
-            drives.append(
-                read_drive(bag, name, config.odometry_topic, config.velocity_topic, config.status_topic, config.track)
-            )
+            recordings.append(read_recording(bag, name, *topics, config.track))
             report.note_break(name, bag.breaks_off)
-    stretches = [
-        stretch
-        for drive in drives
-        for stretch in stretches_of(drive.name, drive.track, drive.laps, HISTORY_NS, HORIZON_NS)
+    intervals = [
+        interval
+        for one in recordings
+        for interval in intervals_of(one.name, one.track, one.laps, HISTORY_NS, HORIZON_NS)
     ]
-    validation = choose_validation(stretches, config.val_fraction, config.seed, GUARD_NS)
+    validation = choose_validation(intervals, config.val_fraction, config.seed, GUARD_NS)
     with DatasetWriter(config.out, config.overwrite) as writer, compressing(config.workers) as pool:
-        for path, drive in zip(config.bags, drives):
+        for path, recording in zip(config.bags, recordings, strict=True):
             with open_bag(path) as bag:
                 topic = bag.image_topic(config.image_topic)
-                frames = tqdm(
-                    bag.frames(topic),
-                    desc=f"build {drive.name}",
-                    total=bag.counts[topic],
-                    unit="frame",
-                    disable=None if show_progress else True,
-                    dynamic_ncols=True,
+                frames = progress(
+                    bag.frames(topic), f"build {recording.name}", "frame", show=show_progress, total=bag.counts[topic]
                 )
-                line = SampleLine(writer, report, pool, config.workers)
-                line.run(frames, SampleCutter(drive, config, validation, texts, lag_ns))
-                report.note_break(drive.name, bag.breaks_off)
-        manifest: dict[str, Any] = {}
-        if config.balance:
-            manifest["balance"] = balance_folder(writer.written(), config, report)
-        report.check_sum()
-        manifest["camera"] = camera_block(intrinsics)
-        writer.finish(_manifest(config, report, validation, drives, calibration) | manifest)
+                extractor = SampleExtractor(recording, config, validation, texts, lag_ns)
+                FramePipeline(writer, report, pool, config.workers).run(frames, extractor)
+                report.note_break(recording.name, bag.breaks_off)
+        facts = {
+            "made_by": "alpamayo_mono collector.dataset.builder",
+            "bags": [{"name": name, "sha256": hash_path(path)} for path, name in zip(config.bags, names, strict=True)],
+            # The pitch is for whoever draws paths into the pictures; null where no calibration was given.
+            "calibration": plain(calibration),
+            "pose_quality": {one.name: one.track.report.plain() for one in recordings},
+            "poses_left_out": {one.name: one.track.dropped for one in recordings},
+            "validation": [asdict(interval) for interval in validation],
+            "camera": camera_block(intrinsics),
+            "poses": "[x_m, y_m, yaw_rad] in the ego frame at t0 = stamp_ns - lag_s of the calibration, "
+            "x forward, y left",
+        }
+        finish_dataset(writer, config, report, facts, private=("bags", "out", "overwrite", "workers", "calibration"))
     return report
+
+
+def finish_dataset(
+    writer: DatasetWriter, config: CurationConfig, report: BuildReport, facts: dict[str, Any], private: Sequence[str]
+) -> None:
+    """Balance the samples where asked to, check the counts and put the dataset in its place.
+
+    Args:
+        writer: all samples are written.
+        config: settings of the build.
+        report: every frame is counted.
+        facts: what else the manifest says. It holds everything needed to build the same folder again, and nothing that
+            would differ if one did.
+        private: settings that are left out of it.
+    """
+    if config.balance:
+        facts = facts | {"balance": balance_folder(writer.written(), config, report)}
+    report.check_sum()
+    writer.finish(
+        {
+            "commit": git_commit(),
+            "config": {name: value for name, value in plain(config).items() if name not in private},
+            "counts": report.counts(),
+            "frames": "the last four at 10 Hz, oldest first",
+            **facts,
+        }
+    )
 
 
 def bag_names(paths: Sequence[Path]) -> list[str]:
@@ -143,7 +171,7 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
     return texts
 
 
-class SampleLine:
+class FramePipeline:
     """Frames to samples, in order; while one frame waits for its pictures, the next ones are read and cut.
 
     Args:
@@ -155,74 +183,47 @@ class SampleLine:
     def __init__(
         self, writer: DatasetWriter, report: BuildReport, pool: Executor | None = None, workers: int = 1
     ) -> None:
-        self._writer, self._report, self._pool, self._workers = writer, report, pool, workers
-        self._waiting: deque[Cut] = deque()
-
-    def run(self, frames: Iterable[RawFrame | None], cutter: SampleCutter) -> None:
-        """Take all frames of a bag to where they belong."""
-        for frame in frames:
-            self.take(cutter.add(frame))
-        self.finish()
-
-    def take(self, cut: Cut | str) -> None:
-        """Take one frame: its sample, or the reason why it has none."""
-        self._report.seen += 1
-        if isinstance(cut, str):
-            self._report.reject(cut)
-            return
-        self._waiting.append(cut)
-        if self._pool is not None:
-            for held in cut.frames:
-                held.start(self._pool)
+        self._writer, self._report, self._pool = writer, report, pool
         # One frame per worker: memory must not grow where reading is faster than compressing.
-        if len(self._waiting) > (self._workers if self._pool is not None else 0):
-            self._settle(self._waiting.popleft())
+        self._most_waiting = 0 if pool is None else workers
 
-    def finish(self) -> None:
-        """Write what still waits."""
-        while self._waiting:
-            self._settle(self._waiting.popleft())
+    def run(
+        self,
+        frames: Iterable[RawFrame | None],
+        extractor: SampleExtractor,
+        refuse: Callable[[Sample], str | None] = lambda _: None,
+    ) -> None:
+        """Take all frames of a recording to where they belong; ``refuse`` may reject a sample with a reason."""
+        waiting: deque[Candidate] = deque()
+        for frame in frames:
+            self._report.seen += 1
+            candidate = extractor.add(frame)
+            why = candidate if isinstance(candidate, str) else refuse(candidate.sample)
+            if isinstance(candidate, str) or why:
+                self._report.reject(str(why))
+                continue
+            waiting.append(candidate)
+            if self._pool is not None:
+                for held in candidate.frames:
+                    held.start(self._pool)
+            if len(waiting) > self._most_waiting:
+                self._settle(waiting.popleft())
+        while waiting:
+            self._settle(waiting.popleft())
 
-    def _settle(self, cut: Cut) -> None:
-        broken = cut.broken()
+    def _settle(self, candidate: Candidate) -> None:
+        broken = candidate.broken()
         if broken is not None:
             self._report.reject(broken)
             return
-        for held in cut.frames:
-            self._writer.add_image(cut.image_stem, held.stamp_ns, held.jpeg() or b"")
-        if cut.verdict is None:
-            self._writer.write(cut.sample)
-            self._report.keep(cut.sample.curve.label, cut.sample.split)
+        for held in candidate.frames:
+            self._writer.add_image(candidate.image_stem, held.stamp_ns, held.jpeg() or b"")
+        if candidate.verdict is None:
+            self._writer.write(candidate.sample)
+            self._report.keep(candidate.sample.curve.label, candidate.sample.split)
         else:
-            self._writer.quarantine(cut.sample, cut.verdict)
+            self._writer.quarantine(candidate.sample, candidate.verdict)
             self._report.quarantined += 1
-
-
-def _manifest(
-    config: BuildConfig,
-    report: BuildReport,
-    validation: Sequence[Stretch],
-    drives: Sequence[Drive],
-    calibration: Calibration | None,
-) -> dict[str, Any]:
-    """Everything needed to build the same folder again; nothing that would differ if one did."""
-    settings = plain(config)
-    for private in ("bags", "out", "overwrite", "workers", "calibration"):
-        settings.pop(private)
-    return {
-        "made_by": "alpamayo_mono collector.dataset.builder",
-        "commit": git_commit(),
-        "bags": [{"name": drive.name, "sha256": hash_path(path)} for path, drive in zip(config.bags, drives)],
-        "config": settings,
-        # The pitch is for whoever draws paths into the pictures; null where no calibration was given.
-        "calibration": plain(calibration),
-        "counts": report.counts(),
-        "pose_quality": {drive.name: drive.track.report.plain() for drive in drives},
-        "poses_left_out": {drive.name: drive.track.dropped for drive in drives},
-        "validation": [asdict(stretch) for stretch in validation],
-        "frames": "the last four at 10 Hz, oldest first",
-        "poses": "[x_m, y_m, yaw_rad] in the ego frame at t0 = stamp_ns - lag_s of the calibration, x forward, y left",
-    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -235,8 +236,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     for name, why in report.breaks.items():
         print(f"warning: the bag {name} is not whole, what could be read was used: {why}", file=sys.stderr)
+    return print_report(report, config.out)
+
+
+def print_report(report: BuildReport, out: Path) -> int:
+    """Print the table of counts and where the dataset is; a dataset without a sample is an error (MonoError)."""
     print(report.table())
-    print(f"dataset: {config.out}")
+    print(f"dataset: {out}")
     if report.kept == 0:
         raise MonoError(f"none of the {report.seen} frames became a sample", "at least one", "the table above says why")
     return 0

@@ -1,10 +1,10 @@
-"""Settings of a build, and its count of where every frame went."""
+"""Settings of a build: those of every source, and those of recorded bags."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -17,49 +17,33 @@ from collector.ros.topics import AWSIM_STATUS, ODOMETRY, VELOCITY_STATUS
 
 
 @dataclass(frozen=True)
-class BuildConfig:
-    """Cut recorded bags into samples of one front image, a reasoning and a path that agree.
+class CurationConfig:
+    """How samples are cut, labelled and chosen, whatever they come from.
 
     Attributes:
-        bags: bag folders (metadata.yaml inside) or single .mcap / .db3 files.
-        out: dataset folder to write.
         stride: use every n-th frame; 10 Hz frames with stride 5 give two samples a second.
-        val_fraction: share of the driving kept for validation, by laps, with a guard band around it.
+        val_fraction: share of the driving kept for validation: laps with a guard band around them, or whole clips.
         seed: of the split and of the phrasing of the reasoning texts.
         reasoning: JSONL of texts to curate instead of writing our own: {"stamp_ns": .., "reasoning": "..",
-            "bag": ".."} (bag is optional); frames without a text are rejected.
+            "bag": ".."} (bag is optional, and the id of a clip); frames without a text are rejected.
         reasoning_language: of the reasoning texts we write: en, as the released model speaks, or ja.
-        calibration: YAML of `alpamayo-mono calibrate`; poses are then taken at each stamp minus its lag, the moment
-            that the picture shows. Without one a picture is taken to show its stamp.
-        image_topic: camera topic; by default our JPEG topic, else the raw one.
-        odometry_topic: the pose of base_link in the map: nav_msgs/Odometry, or geometry_msgs/PoseStamped or
-            PoseWithCovarianceStamped.
-        velocity_topic: VelocityReport, used where the bag has it.
-        status_topic: the simulator's status with the lap count, used where the bag has it.
         min_speed_mps: a frame whose kart is on average slower than this over the reasoning's window stands still.
         frame_tolerance_s: how far an older frame may lie from its ideal time.
-        jpeg_quality: for frames recorded raw; recorded JPEG is kept byte for byte.
+        jpeg_quality: for frames recorded raw or as video; recorded JPEG is kept byte for byte.
         track: what counts as one continuous motion, and smoothing of noisy poses.
-        thresholds: of the curve labels and of the contradiction filter.
+        thresholds: of the curve labels and of the contradiction filter. Roads bend less than kart courses:
+            curve-curvature-1pm 0.01 takes bends of 100 m radius too.
         balance: level the training split by label and radius, by seed: straights and the commonest bends are thinned.
         balance_ratio: a bin keeps at most this many times what the smallest bin has.
         balance_rare_share: a bin with a smaller share of the training samples is kept whole and levels no other.
         overwrite: replace a dataset that is there already.
-        workers: threads that compress raw frames and check recorded ones; the dataset is the same for any number.
     """
 
-    bags: tuple[Path, ...]
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     stride: int = 1
     val_fraction: float = 0.1
     seed: int = 0
     reasoning: Path | None = None
     reasoning_language: Language = "en"
-    calibration: Path | None = None
-    image_topic: str | None = None
-    odometry_topic: str = ODOMETRY.name
-    velocity_topic: str = VELOCITY_STATUS.name
-    status_topic: str = AWSIM_STATUS.name
     min_speed_mps: float = 0.5
     frame_tolerance_s: float = 0.06
     jpeg_quality: int = 95
@@ -69,11 +53,8 @@ class BuildConfig:
     balance_ratio: float = 2.0
     balance_rare_share: float = 0.05
     overwrite: bool = False
-    workers: int = field(default_factory=default_workers)
 
     def __post_init__(self) -> None:
-        if not self.bags:
-            raise MonoError("no bag", "at least one bag folder", "name one: --bags FOLDER")
         if self.stride < 1:
             raise MonoError(f"a stride of {self.stride}", "1 or more", "use 1 for every frame")
         if not 0.0 <= self.val_fraction < 1.0:
@@ -86,76 +67,46 @@ class BuildConfig:
             )
         if not 1 <= self.jpeg_quality <= 100:
             raise MonoError(f"a JPEG quality of {self.jpeg_quality}", "1 to 100", "use for example 95")
-        if self.workers < 1:
-            raise MonoError(f"{self.workers} workers", "1 or more", "leave --workers out to use every core")
 
 
-@dataclass
-class BuildReport:
-    """Where every frame went.
+@dataclass(frozen=True)
+class _Bags:
+    """What every build of bags names; a base class of its own, so that it comes first.
 
     Attributes:
-        seen: camera messages in the bags.
-        kept: samples in ``metadata.jsonl``.
-        quarantined: samples whose text and path disagree.
-        rejected: the rest, by reason.
-        labels, splits: of the kept samples.
-        breaks: why a bag could not be read to its end, by bag; what lies before is used.
+        bags: bag folders (metadata.yaml inside) or single .mcap / .db3 files.
+        out: dataset folder to write.
     """
 
-    seen: int = 0
-    kept: int = 0
-    quarantined: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    labels: dict[str, int] = field(default_factory=dict)
-    splits: dict[str, int] = field(default_factory=dict)
-    breaks: dict[str, str] = field(default_factory=dict)
+    bags: tuple[Path, ...]
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 
-    def keep(self, label: str, split: str) -> None:
-        """Count one frame in."""
-        self.kept += 1
-        self.labels[label] = self.labels.get(label, 0) + 1
-        self.splits[split] = self.splits.get(split, 0) + 1
 
-    def reject(self, reason: str, frames: int = 1) -> None:
-        """Count frames out."""
-        self.rejected[reason] = self.rejected.get(reason, 0) + frames
+@dataclass(frozen=True)
+class BuildConfig(CurationConfig, _Bags):
+    """Cut recorded bags into samples of one front image, a reasoning and a path that agree.
 
-    def take_back(self, label: str, split: str, reason: str) -> None:
-        """Count a frame out that had been counted in."""
-        self.kept -= 1
-        self.labels[label] -= 1
-        self.splits[split] -= 1
-        self.reject(reason)
+    Attributes:
+        calibration: YAML of `alpamayo-mono calibrate`; poses are then taken at each stamp minus its lag, the moment
+            that the picture shows. Without one a picture is taken to show its stamp.
+        image_topic: camera topic; by default our JPEG topic, else the raw one.
+        odometry_topic: the pose of base_link in the map: nav_msgs/Odometry, or geometry_msgs/PoseStamped or
+            PoseWithCovarianceStamped.
+        velocity_topic: VelocityReport, used where the bag has it.
+        status_topic: the simulator's status with the lap count, used where the bag has it.
+        workers: threads that compress raw frames and check recorded ones; the dataset is the same for any number.
+    """
 
-    def note_break(self, bag: str, why: str) -> None:
-        """Remember why a bag could not be read to its end (empty: it could)."""
-        if why:
-            self.breaks.setdefault(bag, why)
+    calibration: Path | None = None
+    image_topic: str | None = None
+    odometry_topic: str = ODOMETRY.name
+    velocity_topic: str = VELOCITY_STATUS.name
+    status_topic: str = AWSIM_STATUS.name
+    workers: int = field(default_factory=default_workers)
 
-    def counts(self) -> dict[str, Any]:
-        """All of it as plain values, in an order that does not depend on what came first."""
-        values = asdict(self)
-        return {
-            name: dict(sorted(value.items())) if isinstance(value, dict) else value for name, value in values.items()
-        }
-
-    def check_sum(self) -> None:
-        """Raise if a frame was lost or counted twice; that would be a fault of ours."""
-        total = self.kept + self.quarantined + sum(self.rejected.values())
-        if total != self.seen:
-            raise AssertionError(f"{self.seen} frames seen, {total} accounted for")
-
-    def table(self) -> str:
-        """The counts for a terminal; they add up to the frames seen."""
-        rows = [("kept", self.kept), ("quarantined (text and path disagree)", self.quarantined)]
-        rows += [(f"rejected: {reason}", count) for reason, count in sorted(self.rejected.items())]
-        rows.append(("frames seen", self.seen))
-        width = max(len(name) for name, _ in rows)
-        lines = [f"{name:<{width}}  {count:>8}" for name, count in rows]
-        lines.insert(-1, "-" * (width + 10))
-        if self.breaks:
-            lines.append(f"{'bags that break off':<{width}}  {len(self.breaks):>8}")
-        for title, counts in (("labels", self.labels), ("splits", self.splits)):
-            lines.append(f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
-        return "\n".join(lines)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.bags:
+            raise MonoError("no bag", "at least one bag folder", "name one: --bags FOLDER")
+        if self.workers < 1:
+            raise MonoError(f"{self.workers} workers", "1 or more", "leave --workers out to use every core")

@@ -1,65 +1,54 @@
-"""A sample as a card for a page: the picture with the path on the road, the path from above, the reasoning."""
+"""Samples to look at on a page: the picture with the path on the road, the path from above, the reasoning."""
 
 from __future__ import annotations
 
 import base64
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from collector.calibration.intrinsics import DatasetCameras
 from collector.common.errors import MonoError, require
+from collector.common.progress import progress
 from collector.dataset.schema import QuarantinedSample, Sample
 from collector.dataset.statistics import radius_m
 from collector.geometry.path_drawing import AboveView, Image, above_svg, draw_seen, ground_from_above
 from collector.ros.images import encode_jpeg
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-# Width and JPEG quality to try, until a picture fits the bytes a card may have.
+# Width and JPEG quality to try, until a picture fits the bytes a sample may have.
 _SIZES = ((480, 82), (480, 70), (400, 62), (320, 55), (240, 45))
 
 
 @dataclass(frozen=True)
-class Card:
+class GalleryItem:
     """What a page shows of a sample.
 
     Attributes:
+        sample: as it stands in the dataset.
         state: ``kept`` or ``quarantined``.
         image: JPEG as a data URI, empty where the frame cannot be read, and then ``fault`` says why.
         above: the path from above, SVG.
-        radius: in words. curvature_1pm: largest in the reasoning's window, to sort by.
-        claim: what the text claims, measured: what the path does, verdict: why it is quarantined (kept: empty).
+        radius: in words.
+        reason: why it is quarantined, measured: what its path does, thresholds: by which that was found (kept: empty).
     """
 
-    id: str
+    sample: Sample
     state: str
-    label: str
-    split: str
-    bag: str
-    lap: int
-    stamp_s: float
-    reasoning: str
     image: str
     fault: str
     above: str
     radius: str
-    curvature_1pm: float
-    turn_deg: float
-    entry: str
-    speed_mps: float
-    claim: str
+    reason: str
     measured: str
-    verdict: str
     thresholds: str
 
 
-def make_card(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int = 60_000) -> Card:
-    """One sample as a card; a frame that cannot be read costs the picture only.
+def gallery_item(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int = 60_000) -> GalleryItem:
+    """One sample to show; a frame that cannot be read costs the picture only.
 
     Args:
         sample: of ``metadata.jsonl`` or ``quarantine.jsonl``.
@@ -73,49 +62,38 @@ def make_card(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes:
     except MonoError as error:
         fault = error.found
     verdict = sample.verdict if isinstance(sample, QuarantinedSample) else {}
-    measured = verdict.get("measured")
-    measured = measured if isinstance(measured, dict) else {}
-    thresholds = verdict.get("thresholds")
-    radius = radius_m(sample)
-    return Card(
-        id=sample.id,
-        state="quarantined" if isinstance(sample, QuarantinedSample) else "kept",
-        label=sample.curve.label,
-        split=sample.split,
-        bag=sample.bag,
-        lap=sample.lap,
-        stamp_s=sample.stamp_ns / 1e9,
-        reasoning=sample.reasoning,
-        image=image,
-        fault=fault,
-        above=above_svg(sample.history_array(), sample.future_array(), ground),
-        radius=f"{radius:.1f} m" if radius < 100.0 else "over 100 m",
-        curvature_1pm=sample.curve.max_abs_curvature_1pm,
-        turn_deg=math.degrees(sample.curve.turn_rad),
-        entry="" if sample.curve.label == "straight" else f"{sample.curve.entry_m or 0.0:.1f} m",
-        speed_mps=sample.speed_mps,
-        claim=f"{sample.claim.lateral} / {sample.claim.longitudinal}",
-        measured=_motion(measured),
-        verdict=str(verdict.get("reason", "no reason given")) if verdict else "",
-        thresholds=", ".join(f"{name} {value}" for name, value in thresholds.items())
-        if isinstance(thresholds, dict)
-        else "",
+    thresholds, radius = verdict.get("thresholds"), radius_m(sample)
+    return GalleryItem(
+        sample,
+        "quarantined" if isinstance(sample, QuarantinedSample) else "kept",
+        image,
+        fault,
+        above_svg(sample.history_array(), sample.future_array(), ground),
+        f"{radius:.1f} m" if radius < 100.0 else "over 100 m",
+        str(verdict.get("reason", "no reason given")) if verdict else "",
+        _motion(verdict.get("measured")),
+        ", ".join(f"{name} {value}" for name, value in thresholds.items()) if isinstance(thresholds, dict) else "",
     )
 
 
-def make_cards(
-    samples: Iterable[Sample], folder: Path, cameras: DatasetCameras, most_bytes: int = 60_000
-) -> list[Card]:
-    """All of them, in order."""
-    return [make_card(sample, folder, cameras, most_bytes) for sample in samples]
+def gallery_html(
+    samples: Sequence[Sample],
+    folder: Path,
+    cameras: DatasetCameras,
+    most_bytes: int = 60_000,
+    show_progress: bool = False,
+) -> tuple[str, int]:
+    """The samples as one HTML fragment with its own style, which needs nothing of the page around it.
 
-
-def cards_html(cards: Sequence[Card]) -> str:
-    """The cards as one HTML fragment with its own style; it needs nothing of the page around it."""
+    Returns:
+        The fragment, and how many samples have no readable picture.
+    """
     jinja2 = require("jinja2", "report")
+    shown = progress(samples, "draw", "sample", show=show_progress)
+    items = [gallery_item(sample, folder, cameras, most_bytes) for sample in shown]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    text = (TEMPLATES / "cards.html.j2").read_text("utf-8")
-    return str(environment.from_string(text).render(cards=cards))
+    text = (TEMPLATES / "gallery.html.j2").read_text("utf-8")
+    return str(environment.from_string(text).render(items=items)), sum(1 for item in items if item.fault)
 
 
 def _pictures(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int) -> tuple[str, str]:
@@ -131,8 +109,8 @@ def _pictures(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes:
     image: Image = np.asarray(decoded, np.uint8)
     view = AboveView.around(sample.history_array(), sample.future_array())
     flat = ground_from_above(image, cameras.of(sample.bag, image.shape[1], image.shape[0]), view)
-    for width, quality in _SIZES:
-        width = min(width, image.shape[1])
+    for most_px, quality in _SIZES:
+        width = min(most_px, image.shape[1])
         height = max(8, round(image.shape[0] * width / image.shape[1]))
         small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         drawn = draw_seen(small, sample.future_array(), cameras.of(sample.bag, width, height))
@@ -143,9 +121,9 @@ def _pictures(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes:
     return seen, above
 
 
-def _motion(measured: dict[str, Any]) -> str:
-    """A verdict's measurement in the words of the claim, with the speeds compared."""
-    if not measured:
+def _motion(measured: object) -> str:
+    """What was measured of a quarantined path in the words of the claim, with the speeds compared."""
+    if not isinstance(measured, dict) or not measured:
         return ""
     words = f"{measured.get('lateral', '?')} / {measured.get('longitudinal', '?')}"
     start, end = measured.get("speed_start_mps"), measured.get("speed_end_mps")

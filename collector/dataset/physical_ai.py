@@ -10,30 +10,29 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from collector.bags.reader import OdometryRow
 from collector.common.errors import MonoError, require
-from collector.common.run_folder import command_line, git_commit, plain
-from collector.dataset.balance import balance_folder
-from collector.dataset.builder import SampleLine, load_texts
-from collector.dataset.config import BuildConfig, BuildReport
-from collector.dataset.extraction import DT_S, SampleCutter
-from collector.dataset.schema import DatasetWriter
-from collector.dataset.splits import Stretch
-from collector.geometry.constants import FUTURE_STEPS, STEP_NS
+from collector.common.progress import progress
+from collector.common.run_folder import command_line
+from collector.dataset.build_report import BuildReport
+from collector.dataset.builder import FramePipeline, finish_dataset, load_texts, print_report
+from collector.dataset.config import CurationConfig
+from collector.dataset.extraction import SampleExtractor
+from collector.dataset.schema import DatasetWriter, Sample
+from collector.dataset.splits import Interval
+from collector.geometry.constants import FUTURE_STEPS, STEP_NS, STEP_S
 from collector.geometry.curvature import CurveThresholds
 from collector.geometry.poses import to_ego
-from collector.pose_tracks.recording import Drive, LapCount
-from collector.pose_tracks.tracks import TrackConfig, build_track
-from collector.reasoning.claims import Language
+from collector.pose_tracks.recording import LapCount, Recording
+from collector.pose_tracks.tracks import PoseTrack, TrackConfig, build_track
 from collector.reasoning.consistency import measure_motion
 from collector.ros.images import RawFrame
 
@@ -48,7 +47,22 @@ _BATCH = 12
 
 
 @dataclass(frozen=True)
-class PhysicalAiConfig:
+class _Clips:
+    """What every build of clips names; a base class of its own, so that it comes first.
+
+    Attributes:
+        data: the cache_dir that the package downloaded into.
+        out: dataset folder to write.
+        clips: clip ids; by default all that are downloaded.
+    """
+
+    data: Path
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    clips: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PhysicalAiConfig(CurationConfig, _Clips):
     """Cut clips of NVIDIA's PhysicalAI-AV into samples of the front camera, in curves only unless told otherwise.
 
     Download clips first, with the package itself:
@@ -56,48 +70,10 @@ class PhysicalAiConfig:
     camera_front_wide_120fov and egomotion]).
 
     Attributes:
-        data: the cache_dir that the package downloaded into.
-        out: dataset folder to write.
-        clips: clip ids; by default all that are downloaded.
-        stride: use every n-th frame of 10 Hz.
-        val_fraction: share of the clips kept for validation.
-        seed: of the split and of the phrasing of the reasoning texts.
-        reasoning: JSONL of texts to curate instead of writing our own: {"bag": "<clip id>", "stamp_ns": ..,
-            "reasoning": ".."}.
-        reasoning_language: of the reasoning texts we write: en, as the released model speaks, or ja.
-        min_speed_mps: a frame whose car is on average slower than this over the reasoning's window stands still.
-        jpeg_quality: of the pictures.
-        track: what counts as one continuous motion, and which poses are cleaned.
-        thresholds: of the curve labels. Roads bend less than kart courses: curve-curvature-1pm 0.01 takes bends of
-            100 m radius too.
         straights: keep frames without a curve ahead, too.
-        balance, balance_ratio, balance_rare_share: level the training split by label and radius, as build does.
-        overwrite: replace a dataset that is there already.
     """
 
-    data: Path
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    clips: tuple[str, ...] = ()
-    stride: int = 1
-    val_fraction: float = BuildConfig.val_fraction
-    seed: int = 0
-    reasoning: Path | None = None
-    reasoning_language: Language = BuildConfig.reasoning_language
-    min_speed_mps: float = BuildConfig.min_speed_mps
-    jpeg_quality: int = BuildConfig.jpeg_quality
-    track: TrackConfig = field(default_factory=TrackConfig)
-    thresholds: CurveThresholds = field(default_factory=CurveThresholds)
     straights: bool = False
-    balance: bool = False
-    balance_ratio: float = BuildConfig.balance_ratio
-    balance_rare_share: float = BuildConfig.balance_rare_share
-    overwrite: bool = False
-
-    def for_cutting(self) -> BuildConfig:
-        """The same settings as the cutter of bags takes them (it checks them too)."""
-        settings = {setting.name: getattr(self, setting.name) for setting in fields(self)}
-        data, *_ = (settings.pop(name) for name in ("data", "clips", "straights"))
-        return BuildConfig(bags=(data,), **settings)
 
 
 class PhysicalAiData:
@@ -145,7 +121,7 @@ class PhysicalAiData:
         names = [self._data.features.get_chunk_feature_filename(chunk, name) for name in (self.camera, self.motion)]
         return all(self._data.is_file_cached(name) for name in names)
 
-    def drive(self, clip: str, config: BuildConfig) -> Drive:
+    def recording(self, clip: str, config: TrackConfig) -> Recording:
         """Poses and speed of a clip. Raises whatever the package does on a damaged file."""
         motion = self._data.get_clip_feature(clip, self.motion)
         stamps_ns = np.asarray(motion.timestamps, np.int64) * 1000
@@ -157,11 +133,13 @@ class PhysicalAiData:
         speed = np.linalg.norm(velocity, axis=1)
         rows = [
             OdometryRow(ns, ns, x, y, angle, mps)
-            for ns, (x, y), angle, mps in zip(stamps_ns.tolist(), xy.tolist(), yaw.tolist(), speed.tolist())
+            for ns, (x, y), angle, mps in zip(
+                stamps_ns.tolist(), xy.tolist(), yaw.tolist(), speed.tolist(), strict=True
+            )
         ]
         nothing = np.empty(0, np.int64)
-        track = build_track(rows, config.track, (stamps_ns, speed))
-        return Drive(clip, track, LapCount(nothing, nothing), {0: (stamps_ns, speed)})
+        track = build_track(rows, config, (stamps_ns, speed))
+        return Recording(clip, track, LapCount(nothing, nothing), {0: (stamps_ns, speed)})
 
     def frames(self, clip: str) -> tuple[NDArray[np.int64], Iterator[RawFrame | None]]:
         """Stamps at 10 Hz and, decoded on demand, the frames at them; None from where a video cannot be decoded."""
@@ -173,16 +151,21 @@ class PhysicalAiData:
         return stamps_ns[indices], _decoded(reader, indices, stamps_ns)
 
 
-def _decoded(reader: Any, indices: NDArray[np.int64], stamps_ns: NDArray[np.int64]) -> Iterator[RawFrame | None]:
+class _Video(Protocol):
+    def decode_images_from_frame_indices(self, indices: NDArray[np.int64]) -> Sequence[NDArray[np.uint8] | None]: ...
+
+    def close(self) -> None: ...
+
+
+def _decoded(reader: _Video, indices: NDArray[np.int64], stamps_ns: NDArray[np.int64]) -> Iterator[RawFrame | None]:
     try:
         for first in range(0, len(indices), _BATCH):
             batch = indices[first : first + _BATCH]
             try:
-                images: Sequence[NDArray[np.uint8] | None] = reader.decode_images_from_frame_indices(batch)
-            except Exception:
-                # A damaged stream fails anywhere inside the decoder; its frames are counted.
+                images = reader.decode_images_from_frame_indices(batch)
+            except Exception:  # noqa: BLE001 - a damaged stream fails anywhere inside the decoder; its frames are counted
                 images = [None] * len(batch)
-            for index, image in zip(batch, images):
+            for index, image in zip(batch, images, strict=False):
                 stamp_ns = int(stamps_ns[index])
                 yield (
                     None
@@ -199,7 +182,6 @@ def build_physical_ai(config: PhysicalAiConfig, show_progress: bool = True) -> t
     Raises:
         MonoError: no data, no clip, or the output folder is not empty.
     """
-    cutting = config.for_cutting()
     texts = load_texts(config.reasoning) if config.reasoning is not None else None
     data = PhysicalAiData(config.data)
     clips = sorted(set(config.clips) or data.clips())
@@ -210,61 +192,46 @@ def build_physical_ai(config: PhysicalAiConfig, show_progress: bool = True) -> t
     for_validation = _draw_clips(clips, config.val_fraction, config.seed)
     report, left_out = BuildReport(), {}
     quality: dict[str, Any] = {}
+
+    def refuse(sample: Sample) -> str | None:
+        return STRAIGHT if sample.curve.label == "straight" and not config.straights else None
+
     with DatasetWriter(config.out, config.overwrite) as writer:
-        for clip in tqdm(clips, desc="build", unit="clip", disable=None if show_progress else True):
+        for clip in progress(clips, "build", "clip", show=show_progress):
             if not data.has(clip):
                 left_out[clip] = NOT_DOWNLOADED
                 continue
             try:
-                drive = data.drive(clip, cutting)
+                recording = data.recording(clip, config.track)
                 stamps_ns, frames = data.frames(clip)
-            except Exception as error:
-                # zipfile, pyarrow, scipy and av each have their own; the clip is named and the rest goes on.
+            except Exception as error:  # noqa: BLE001 - zipfile, pyarrow, scipy and av each have their own
                 left_out[clip] = f"{UNREADABLE}: {type(error).__name__}: {error}"
                 continue
-            quality[clip] = drive.track.report.plain()
-            if not config.straights and not _has_curve(drive, stamps_ns, config.thresholds):
+            track = recording.track
+            quality[clip] = track.report.plain()
+            if not config.straights and not _has_curve(track, stamps_ns, config.thresholds):
                 report.seen += len(stamps_ns)
                 report.reject(STRAIGHT, len(stamps_ns))
                 continue
             whole = [
-                Stretch(clip, index, drive.track.run_at(index), 0, int(piece.stamps_ns[0]), int(piece.stamps_ns[-1]))
-                for index, piece in enumerate(drive.track.pieces)
+                Interval(clip, index, track.run_at(index), 0, int(segment.stamps_ns[0]), int(segment.stamps_ns[-1]))
+                for index, segment in enumerate(track.segments)
                 if clip in for_validation
             ]
-            _cut_clip(frames, SampleCutter(drive, cutting, whole, texts), SampleLine(writer, report), config.straights)
-        balance = {"balance": balance_folder(writer.written(), cutting, report)} if config.balance else {}
-        report.check_sum()
-        settings = plain(config)
-        for private in ("data", "out", "overwrite"):
-            settings.pop(private)
-        writer.finish(
-            {
-                "made_by": "alpamayo_mono collector.dataset.physical_ai",
-                "commit": git_commit(),
-                "source": {
-                    "dataset": REPOSITORY, "revision": data.revision, "physical_ai_av": data.version,
-                    "camera": data.camera, "clips": clips, "clips_left_out": left_out,
-                },
-                "config": settings,
-                "counts": report.counts(),
-                "pose_quality": quality,
-                "validation": sorted(for_validation),
-                "camera": "front",
-                "frames": "the last four at 10 Hz, oldest first",
-                "poses": "[x_m, y_m, yaw_rad] in the rig frame at stamp_ns, x forward, y left",
-            }
-            | balance
-        )  # fmt: skip
+            FramePipeline(writer, report).run(frames, SampleExtractor(recording, config, whole, texts), refuse)
+        facts = {
+            "made_by": "alpamayo_mono collector.dataset.physical_ai",
+            "source": {
+                "dataset": REPOSITORY, "revision": data.revision, "physical_ai_av": data.version,
+                "camera": data.camera, "clips": clips, "clips_left_out": left_out,
+            },
+            "pose_quality": quality,
+            "validation": sorted(for_validation),
+            "camera": "front",
+            "poses": "[x_m, y_m, yaw_rad] in the rig frame at stamp_ns, x forward, y left",
+        }  # fmt: skip
+        finish_dataset(writer, config, report, facts, private=("data", "out", "overwrite"))
     return report, left_out
-
-
-def _cut_clip(frames: Iterator[RawFrame | None], cutter: SampleCutter, line: SampleLine, straights: bool) -> None:
-    for frame in frames:
-        cut = cutter.add(frame)
-        straight = not straights and not isinstance(cut, str) and cut.sample.curve.label == "straight"
-        line.take(STRAIGHT if straight else cut)
-    line.finish()
 
 
 def _draw_clips(clips: Sequence[str], share: float, seed: int) -> set[str]:
@@ -275,27 +242,23 @@ def _draw_clips(clips: Sequence[str], share: float, seed: int) -> set[str]:
     return set(random.Random(seed).sample(list(clips), count))
 
 
-def _has_curve(drive: Drive, stamps_ns: NDArray[np.int64], thresholds: CurveThresholds) -> bool:
+def _has_curve(track: PoseTrack, stamps_ns: NDArray[np.int64], thresholds: CurveThresholds) -> bool:
     """Whether a curve lies ahead of any frame; the video of other clips need not be decoded."""
     steps = np.arange(FUTURE_STEPS + 1, dtype=np.int64) * STEP_NS
     for stamp_ns in stamps_ns[::5].tolist():
-        piece = drive.track.piece_at(stamp_ns, 0)
-        poses = piece if isinstance(piece, str) else drive.track.sample(piece, stamp_ns, steps)
-        if not isinstance(poses, str):
-            motion = measure_motion(to_ego(poses, poses[0])[1:], DT_S, thresholds)
+        found = track.window(stamp_ns, 0, steps)
+        if not isinstance(found, str):
+            poses = found[1]
+            motion = measure_motion(to_ego(poses, poses[0])[1:], STEP_S, thresholds)
             if motion.curve.label != "straight":
                 return True
     return False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; prints the table of counts and the clips left out."""
+    """Command line; prints the clips left out and the table of counts."""
     config = command_line(PhysicalAiConfig, argv, "alpamayo-mono build-physical-ai")
     report, left_out = build_physical_ai(config)
-    print(report.table())
     for clip, reason in left_out.items():
         print(f"left out: {clip}: {reason}")
-    print(f"dataset: {config.out}")
-    if report.kept == 0:
-        raise MonoError(f"none of the {report.seen} frames became a sample", "at least one", "the table above says why")
-    return 0
+    return print_report(report, config.out)

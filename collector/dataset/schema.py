@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import Self
 
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
@@ -127,16 +128,12 @@ class QuarantinedSample(Sample):
 AnySample = TypeVar("AnySample", bound=Sample)
 
 
-def parse_sample(line: str, file: Path | str, line_number: int) -> Sample:
-    """One JSON line as a sample.
+def parse_sample(line: str, file: Path | str, line_number: int, kind: type[AnySample]) -> AnySample:
+    """One JSON line as a sample of a kind.
 
     Raises:
         SchemaError: the line is no JSON object, or a field is missing, unknown or of the wrong kind.
     """
-    return _parse(line, file, line_number, Sample)
-
-
-def _parse(line: str, file: Path | str, line_number: int, kind: type[AnySample]) -> AnySample:
     try:
         return kind.model_validate_json(line, strict=True)
     except ValidationError as error:
@@ -178,7 +175,7 @@ def scan_samples(file: Path, kind: type[AnySample]) -> Iterator[AnySample | Sche
                 continue
             found: AnySample | SchemaError
             try:
-                found = _parse(raw.decode("utf-8"), file, number, kind)
+                found = parse_sample(raw.decode("utf-8"), file, number, kind)
             except UnicodeDecodeError as error:
                 found = SchemaError(
                     f"{file}, line {number}, field the line itself: {error}", "UTF-8 text", "rebuild the dataset"
@@ -304,7 +301,7 @@ class DatasetWriter:
             with suppress(OSError):
                 self.folder.rmdir()
 
-    def __enter__(self) -> DatasetWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
-from tqdm import tqdm
-
 from collector.common.errors import MonoError
+from collector.common.progress import progress
 from collector.dataset.schema import (
     METADATA_FILE,
     QUARANTINE_FILE,
+    AnySample,
     QuarantinedSample,
     Sample,
     SchemaError,
@@ -101,7 +101,8 @@ class Tally:
         radius = radius_m(sample)
         self.radius_m[max(bin_m for bin_m in RADIUS_FROM_M if bin_m <= radius)] += 1
         self.speed_mps[int(min(max(sample.speed_mps, 0.0), FASTEST_BIN_MPS))] += 1
-        if not os.path.isfile(os.path.join(folder, sample.file_name)):
+        # pathlib would intern every name, and so grow with the dataset.
+        if not os.path.isfile(f"{folder}/{sample.file_name}"):  # noqa: PTH113
             self.missing += 1
             self.name(f"{sample.id}: no image {sample.file_name}")
 
@@ -117,8 +118,8 @@ class Tally:
 
 
 @dataclass
-class Survey:
-    """What :func:`survey_dataset` found.
+class DatasetStatistics:
+    """What :func:`dataset_statistics` found.
 
     Attributes:
         manifest: empty where there is none that can be read, and then ``manifest_fault`` says why.
@@ -134,9 +135,9 @@ class Survey:
     picked_quarantined: list[QuarantinedSample]
 
 
-def survey_dataset(
+def dataset_statistics(
     folder: Path, samples: int, quarantined: int = 0, seed: int = 0, show_progress: bool = False
-) -> Survey:
+) -> DatasetStatistics:
     """Read every line of a dataset once and pick samples to show, evenly over the curve labels.
 
     Args:
@@ -148,7 +149,7 @@ def survey_dataset(
     Raises:
         MonoError: there is no ``metadata.jsonl``.
     """
-    metadata, quarantine = folder / METADATA_FILE, folder / QUARANTINE_FILE
+    metadata = folder / METADATA_FILE
     if not metadata.is_file():
         raise MonoError(f"no {METADATA_FILE} in {folder}", "a dataset folder", "build one: alpamayo-mono build --help")
     manifest: dict[str, Any] = {}
@@ -158,31 +159,21 @@ def survey_dataset(
     except MonoError as error:
         fault = str(error)
     counts = manifest_counts(manifest)
-    tallies = (Tally(), Tally())
-    picks = (StratifiedPick[Sample](samples, seed), StratifiedPick[Sample](quarantined, seed))
-    files: tuple[tuple[Path, type[Sample], str], ...] = (
-        (metadata, Sample, "kept"),
-        (quarantine, QuarantinedSample, "quarantined"),
-    )
-    for (file, kind, name), tally, pick in zip(files, tallies, picks):
-        if not file.is_file():
-            continue
-        lines: Iterable[Sample | SchemaError] = tqdm(
-            scan_samples(file, kind),
-            desc=f"read {file.name}",
-            total=counts.get(name),
-            unit="line",
-            disable=None if show_progress else True,
-            dynamic_ncols=True,
-        )
-        for found in lines:
+
+    def count(file: Path, kind: type[AnySample], name: str, limit: int) -> tuple[Tally, list[AnySample]]:
+        tally, pick = Tally(), StratifiedPick[AnySample](limit, seed)
+        lines = scan_samples(file, kind) if file.is_file() else iter(())
+        for found in progress(lines, f"read {file.name}", "line", show=show_progress, total=counts.get(name)):
             if isinstance(found, SchemaError):
                 tally.add_broken(found)
             else:
                 tally.add(found, folder)
                 pick.add(found.curve.label, found)
-    refused = [sample for sample in picks[1].picked() if isinstance(sample, QuarantinedSample)]
-    return Survey(manifest, fault, *tallies, picks[0].picked(), refused)
+        return tally, pick.picked()
+
+    kept, picked = count(metadata, Sample, "kept", samples)
+    refused, picked_refused = count(folder / QUARANTINE_FILE, QuarantinedSample, "quarantined", quarantined)
+    return DatasetStatistics(manifest, fault, kept, refused, picked, picked_refused)
 
 
 def radius_m(sample: Sample) -> float:

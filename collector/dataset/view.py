@@ -6,7 +6,7 @@ broken in it is counted and shown rather than an end to the page.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 from collector.calibration.intrinsics import DatasetCameras, cameras_of
 from collector.common.errors import MonoError, require
@@ -24,15 +23,15 @@ from collector.dataset.statistics import (
     FASTEST_BIN_MPS,
     LABELS,
     RADIUS_FROM_M,
-    Survey,
+    DatasetStatistics,
     count_rows,
+    dataset_statistics,
     manifest_counts,
-    survey_dataset,
 )
 
 # Bytes of pictures in a page; as base64 four thirds of it, which with text and drawings stays below 15 MB.
 PICTURE_BYTES = 9_000_000
-MOST_CARDS = 500
+MOST_SAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,10 @@ class ViewConfig:
     camera_height_m: float | None = None
 
     def __post_init__(self) -> None:
-        if self.samples < 0 or self.quarantined < 0 or not 0 < self.samples + self.quarantined <= MOST_CARDS:
+        if self.samples < 0 or self.quarantined < 0 or not 0 < self.samples + self.quarantined <= MOST_SAMPLES:
             raise MonoError(
                 f"{self.samples} samples and {self.quarantined} quarantined ones to show",
-                f"together 1 to {MOST_CARDS}",
+                f"together 1 to {MOST_SAMPLES}",
                 "a page shows a draw: choose another --seed to see others",
             )
 
@@ -84,20 +83,19 @@ def write_view(config: ViewConfig, show_progress: bool = True) -> Path:
         MonoError: no dataset there, a camera that is none, jinja2 missing, or the page cannot be written.
     """
     jinja2 = require("jinja2", "report")
-    from collector.dataset.gallery import TEMPLATES, cards_html, make_card
+    from collector.dataset.gallery import TEMPLATES, gallery_html
 
-    survey = survey_dataset(config.dataset, config.samples, config.quarantined, config.seed, show_progress)
-    cameras = cameras_of(survey.manifest, config.pitch_deg, config.hfov_deg, config.camera_height_m)
-    chosen: list[Sample] = [*survey.picked, *survey.picked_quarantined]
+    statistics = dataset_statistics(config.dataset, config.samples, config.quarantined, config.seed, show_progress)
+    cameras = cameras_of(statistics.manifest, config.pitch_deg, config.hfov_deg, config.camera_height_m)
+    chosen: list[Sample] = [*statistics.picked, *statistics.picked_quarantined]
     most_bytes = PICTURE_BYTES // max(1, len(chosen))
-    shown = tqdm(chosen, desc="draw", unit="card", disable=None if show_progress else True, dynamic_ncols=True)
-    cards = [make_card(sample, config.dataset, cameras, most_bytes) for sample in shown]
+    gallery, unreadable = gallery_html(chosen, config.dataset, cameras, most_bytes, show_progress)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     text = environment.from_string((TEMPLATES / "view.html.j2").read_text("utf-8")).render(
-        **_context(config, survey, cameras),
-        cards=jinja2.utils.markupsafe.Markup(cards_html(cards)),
-        shown=len(cards),
-        unreadable=sum(1 for card in cards if card.fault),
+        **_context(config, statistics, cameras),
+        gallery=jinja2.utils.markupsafe.Markup(gallery),
+        shown=len(chosen),
+        unreadable=unreadable,
     )
     try:
         config.page.parent.mkdir(parents=True, exist_ok=True)
@@ -107,10 +105,10 @@ def write_view(config: ViewConfig, show_progress: bool = True) -> Path:
     return config.page
 
 
-def _context(config: ViewConfig, survey: Survey, cameras: DatasetCameras) -> dict[str, Any]:
-    """Everything the template shows but the cards."""
-    kept, refused, said = survey.kept, survey.quarantined, manifest_counts(survey.manifest)
-    faults = [survey.manifest_fault] if survey.manifest_fault else []
+def _context(config: ViewConfig, statistics: DatasetStatistics, cameras: DatasetCameras) -> dict[str, Any]:
+    """Everything the template shows but the samples."""
+    kept, refused, said = statistics.kept, statistics.quarantined, manifest_counts(statistics.manifest)
+    faults = [statistics.manifest_fault] if statistics.manifest_fault else []
     for name, tally in (("kept", kept), ("quarantined", refused)):
         if name in said and said[name] != tally.lines:
             faults.append(f"the manifest counts {said[name]} {name}, {tally.lines} lines can be read")
@@ -120,15 +118,17 @@ def _context(config: ViewConfig, survey: Survey, cameras: DatasetCameras) -> dic
     if missing:
         faults.append(f"{missing} samples whose image is missing")
     edges = [*RADIUS_FROM_M[1:], None]
-    radii = {low: f"{low} to {high} m" if high else f"over {low} m" for low, high in zip(RADIUS_FROM_M, edges)}
+    radii = {
+        low: f"{low} to {high} m" if high else f"over {low} m" for low, high in zip(RADIUS_FROM_M, edges, strict=True)
+    }
     speeds = {low: f"{low} to {low + 1} m/s" for low in range(FASTEST_BIN_MPS)}
     speeds[FASTEST_BIN_MPS] = f"over {FASTEST_BIN_MPS} m/s"
     return {
         "name": config.dataset.resolve().name,
-        "made": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": survey.manifest.get("commit") or "",
-        "bags": [str(bag.get("name")) for bag in survey.manifest.get("bags") or () if isinstance(bag, dict)],
-        "table": count_rows(survey.manifest) if survey.manifest else None,
+        "made": dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": statistics.manifest.get("commit") or "",
+        "bags": [str(bag.get("name")) for bag in statistics.manifest.get("bags") or () if isinstance(bag, dict)],
+        "table": count_rows(statistics.manifest) if statistics.manifest else None,
         "kept": kept,
         "refused": refused,
         "quarantine_file": QUARANTINE_FILE,

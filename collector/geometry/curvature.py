@@ -10,7 +10,7 @@ h / R, so ``turn / h`` is the curvature, averaged by a triangle of half-width h.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -18,13 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from collector.common.errors import MonoError
 from collector.geometry.poses import distance_along
+from collector.geometry.splines import EDGE_M, through_corners
 
 FloatArray = NDArray[np.float64]
 Direction = Literal["left", "right", "straight"]
 PathLabel = Literal["straight", "left", "right", "s"]
-
-# Counting steps on a knife's edge would let rounding, and so a rotation of the map, change the answer.
-_EDGE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -132,19 +130,19 @@ def curvature_profile(
         MonoError: not (N, 2), or non-finite points.
     """
     points = _checked(xy)
-    points = points[np.concatenate([[True], np.linalg.norm(np.diff(points, axis=0), axis=1) > _EDGE])]
-    if closed and len(points) > 1 and np.linalg.norm(points[0] - points[-1]) <= _EDGE:
+    points = points[np.concatenate([[True], np.linalg.norm(np.diff(points, axis=0), axis=1) > EDGE_M])]
+    if closed and len(points) > 1 and np.linalg.norm(points[0] - points[-1]) <= EDGE_M:
         points = points[:-1]
     if len(points) < 2 or (closed and len(points) < 3):
         return np.zeros(1), np.zeros(1)
-    dense = _cubic(points, closed, thresholds.resample_m / 4.0)
+    dense = through_corners(points, thresholds.resample_m / 4.0, closed)
     along = distance_along(dense)
     length = float(along[-1])
-    steps = max(int(np.floor(length / thresholds.resample_m + 0.5 + _EDGE)), 4 if closed else 2)
+    steps = max(int(np.floor(length / thresholds.resample_m + 0.5 + EDGE_M)), 4 if closed else 2)
     step_m = length / steps
     s_m: FloatArray = np.arange(steps if closed else steps + 1, dtype=np.float64) * step_m
     line = np.stack([np.interp(s_m, along, dense[:, 0]), np.interp(s_m, along, dense[:, 1])], axis=1)
-    reach = max(1, int(np.floor(thresholds.smooth_m / step_m + 0.5 + _EDGE)))
+    reach = max(1, int(np.floor(thresholds.smooth_m / step_m + 0.5 + EDGE_M)))
     reach = min(reach, steps // 2)
     if closed:
         behind, ahead = line - np.roll(line, reach, axis=0), np.roll(line, -reach, axis=0) - line
@@ -196,7 +194,10 @@ def find_curves(
         )
     if closed:
         length_m = step_m * (len(kappa) - 1)
-        curves = [_shifted(c, -length_m) if c.start_m >= length_m - _EDGE else c for c in curves]
+        curves = [
+            replace(c, start_m=c.start_m - length_m, end_m=c.end_m - length_m) if c.start_m >= length_m - EDGE_M else c
+            for c in curves
+        ]
         curves.sort(key=lambda curve: curve.start_m)
     return tuple(curves)
 
@@ -233,39 +234,9 @@ def _checked(xy: ArrayLike) -> FloatArray:
     return points - points[:1]
 
 
-def _cubic(points: FloatArray, closed: bool, step_m: float) -> FloatArray:
-    """Cubic Hermite curves through the points (non-uniform Catmull-Rom tangents), sampled every "
-    "``step_m``.
-    """
-    ring = np.concatenate([points, points[:1]]) if closed else points
-    gaps = np.linalg.norm(np.diff(ring, axis=0), axis=1)
-    heading = np.diff(ring, axis=0) / gaps[:, None]
-    if closed:
-        before, after = np.roll(heading, 1, axis=0), heading
-        gap_before, gap_after = np.roll(gaps, 1), gaps
-        inner = (gap_after[:, None] * before + gap_before[:, None] * after) / (gap_before + gap_after)[:, None]
-        tangent = np.concatenate([inner, inner[:1]])
-    else:
-        weight = (gaps[:-1] + gaps[1:])[:, None]
-        inner = (gaps[1:, None] * heading[:-1] + gaps[:-1, None] * heading[1:]) / weight
-        tangent = np.concatenate([heading[:1], inner, heading[-1:]])
-    pieces = np.maximum(np.ceil(gaps / step_m - _EDGE), 1.0).astype(np.int64)
-    piece = np.repeat(np.arange(len(gaps)), pieces)
-    first_of = np.cumsum(pieces) - pieces
-    u = ((np.arange(len(piece)) - first_of[piece]) / pieces[piece])[:, None]
-    gap = gaps[piece][:, None]
-    curve = (
-        (2 * u**3 - 3 * u**2 + 1) * ring[piece]
-        + (u**3 - 2 * u**2 + u) * gap * tangent[piece]
-        + (3 * u**2 - 2 * u**3) * ring[piece + 1]
-        + (u**3 - u**2) * gap * tangent[piece + 1]
-    )
-    return np.concatenate([curve, ring[-1:]])
-
-
 def _turn(before: FloatArray, after: FloatArray) -> FloatArray:
     cross = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
-    return np.arctan2(cross, np.sum(before * after, axis=1))
+    return np.asarray(np.arctan2(cross, np.sum(before * after, axis=1)))
 
 
 def _runs(s: FloatArray, kappa: FloatArray, side: FloatArray, limit: float) -> list[tuple[float, float, float]]:
@@ -291,10 +262,9 @@ def _crossing(s_below: float, below: float, s_above: float, above: float, limit:
 
 def _merge(runs: list[tuple[float, float, float]], gap_m: float) -> list[tuple[float, float, float]]:
     merged: list[tuple[float, float, float]] = []
-    for run in runs:
-        if merged and merged[-1][2] == run[2] and run[0] - merged[-1][1] < gap_m:
-            run = (merged.pop()[0], run[1], run[2])
-        merged.append(run)
+    for start_m, end_m, sign in runs:
+        joins = merged and merged[-1][2] == sign and start_m - merged[-1][1] < gap_m
+        merged.append((merged.pop()[0] if joins else start_m, end_m, sign))
     return merged
 
 
@@ -304,9 +274,3 @@ def _integral(s: FloatArray, kappa: FloatArray, start_m: float, end_m: float) ->
     at = np.concatenate([[start_m], inner, [end_m]])
     value = np.interp(at, s, kappa)
     return float(np.sum(np.diff(at) * (value[1:] + value[:-1])) / 2.0)
-
-
-def _shifted(curve: CurveSegment, by_m: float) -> CurveSegment:
-    return CurveSegment(
-        curve.start_m + by_m, curve.end_m + by_m, curve.direction, curve.turn_rad, curve.max_abs_curvature_1pm
-    )

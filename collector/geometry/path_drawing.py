@@ -31,7 +31,8 @@ _SHIFT = 4  # cv2 takes coordinates as whole numbers of 1/16 pixel
 def time_rgb(share: float) -> tuple[int, int, int]:
     """Colour of a moment, 0 now to 1 at the end of the horizon."""
     stops = np.linspace(0.0, 1.0, len(TIME_RGB))
-    return tuple(round(float(np.interp(share, stops, part))) for part in zip(*TIME_RGB))  # type: ignore[return-value]
+    red, green, blue = (round(float(np.interp(share, stops, part))) for part in zip(*TIME_RGB, strict=True))
+    return red, green, blue
 
 
 def draw_seen(image_bgr: Image, future: ArrayLike, camera: Pinhole) -> Image:
@@ -67,13 +68,7 @@ def draw_seen(image_bgr: Image, future: ArrayLike, camera: Pinhole) -> Image:
         if drawn is None or np.hypot(*(middle[index] - drawn)) > 11.0 * scale:
             drawn = middle[index]
             _dot(canvas, drawn, str(second), scale)
-    row = camera.horizon_px
-    if 0.0 <= row < height:
-        dash = max(6, round(12 * scale))
-        for start in range(0, width, 2 * dash):
-            ends = (start, round(row)), (start + dash, round(row))
-            cv2.line(canvas, *ends, (32, 38, 46), max(3, round(3 * scale)))
-            cv2.line(canvas, *ends, (255, 255, 255), max(1, round(scale)))
+    _dash(canvas, camera.horizon_px, scale)
     for border, word, rgb in ((left, "L", LEFT_RGB), (right, "R", RIGHT_RGB)):
         inside = [point for point in border if _inside(point, width, height)]
         if inside:
@@ -155,10 +150,8 @@ def above_svg(history: ArrayLike, future: ArrayLike, ground: str = "") -> str:
     past, path = _near(history), _near(future)
     view = AboveView.around(past, path)
     place, per_m, (middle_x, middle_y) = view.place, view.per_m, view.middle
-    parts = [
-        f'<svg class="above" viewBox="0 0 {_ABOVE_W:g} {_ABOVE_H:g}" role="img" '
-        'aria-label="the path from above, forward is up">'
-    ]
+    box = f"0 0 {_ABOVE_W:g} {_ABOVE_H:g}"
+    parts = [f'<svg class="above" viewBox="{box}" role="img" aria-label="the path from above, forward is up">']
     if ground:
         parts.append(f'<image href="{ground}" width="{_ABOVE_W:g}" height="{_ABOVE_H:g}"/>')
     # Lines at a round distance that leaves room between them, forward ones with their distance.
@@ -179,7 +172,7 @@ def above_svg(history: ArrayLike, future: ArrayLike, ground: str = "") -> str:
         piece = place(whole[index : index + 5, :2])
         colour = time_rgb((index + 2) / max(1, len(path)))
         parts.append(_line(piece, colour, max(2.0, KART_WIDTH_M * per_m), ' opacity="0.75"'))
-    for border, rgb in zip(path_borders(whole), (LEFT_RGB, RIGHT_RGB)):
+    for border, rgb in zip(path_borders(whole), (LEFT_RGB, RIGHT_RGB), strict=True):
         parts.append(_line(place(border[:, :2]), rgb, 1.6))
     half = KART_WIDTH_M / 2.0
     corners = place([[KART_FRONT_M, half], [KART_FRONT_M, -half], [-KART_REAR_M, -half], [-KART_REAR_M, half]])
@@ -207,7 +200,7 @@ def _drawable(pixels: FloatArray) -> FloatArray:
 
 
 def _fixed(points: FloatArray) -> NDArray[np.int32]:
-    return np.round(points * 2**_SHIFT).astype(np.int32)
+    return np.asarray(np.round(points * 2**_SHIFT), np.int32)
 
 
 def _inside(point: FloatArray, width: int, height: int) -> bool:
@@ -227,6 +220,17 @@ def _dot(canvas: Image, point: FloatArray, word: str, scale: float) -> None:
     cv2.circle(canvas, centre, round(3.2 * scale * 2**_SHIFT), (32, 38, 46), -1, cv2.LINE_AA, _SHIFT)
     cv2.circle(canvas, centre, round(2.2 * scale * 2**_SHIFT), (255, 255, 255), -1, cv2.LINE_AA, _SHIFT)
     _word(canvas, point + np.array([5.0, -3.0]) * scale, word, (255, 255, 255), 0.36 * scale)
+
+
+def _dash(canvas: Image, row: float, scale: float) -> None:
+    """A dashed line across the picture, where the row is in it."""
+    height, width = canvas.shape[:2]
+    if 0.0 <= row < height:
+        dash = max(6, round(12 * scale))
+        for start in range(0, width, 2 * dash):
+            ends = (start, round(row)), (start + dash, round(row))
+            cv2.line(canvas, *ends, (32, 38, 46), max(3, round(3 * scale)))
+            cv2.line(canvas, *ends, (255, 255, 255), max(1, round(scale)))
 
 
 def _word(canvas: Image, point: FloatArray, word: str, rgb: tuple[int, int, int], size: float) -> None:

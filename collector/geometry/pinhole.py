@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from typing_extensions import Self
 
 from collector.common.errors import MonoError
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 FloatArray = NDArray[np.float64]
-SomePinhole = TypeVar("SomePinhole", bound="Pinhole")
 
 KART_WIDTH_M = 1.30  # over the bodywork, from the kart's vehicle_info
 # Nearer ground than this in front of the lens fills the picture and tells nothing.
@@ -71,7 +72,7 @@ class Pinhole:
                 "correct the camera",
             )
 
-    def sized(self, width_px: int, height_px: int) -> Self:
+    def sized(self, width_px: int, height_px: int) -> Pinhole:
         """The same view with other pixels.
 
         A view given by its field keeps square pixels: with another aspect ratio it is cropped up and down. A matrix
@@ -84,7 +85,7 @@ class Pinhole:
         return replace(self, width_px=width_px, height_px=height_px, matrix=matrix)
 
     @cached_property
-    def K(self) -> FloatArray:
+    def K(self) -> FloatArray:  # noqa: N802 - its name in CameraInfo
         """(3, 3) intrinsic matrix, as in sensor_msgs/CameraInfo."""
         if self.matrix is not None:
             return np.array(self.matrix, np.float64).reshape(3, 3)
@@ -98,17 +99,17 @@ class Pinhole:
         yaw = np.array([[cy, -sy, 0.0], [sy, cy, 0.0], [0.0, 0.0, 1.0]])
         pitch = np.array([[cp, 0.0, sp], [0.0, 1.0, 0.0], [-sp, 0.0, cp]])
         optical = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
-        return yaw @ pitch @ optical
+        return np.asarray(yaw @ pitch @ optical)
 
     def optical(self, points: ArrayLike) -> FloatArray:
         """Points (..., 3) of base_link in optical axes: right, down, depth; metres."""
-        return (np.asarray(points, np.float64) - (self.x_m, self.y_m, self.z_m)) @ self.rotation
+        return np.asarray((np.asarray(points, np.float64) - (self.x_m, self.y_m, self.z_m)) @ self.rotation)
 
     def project(self, points: ArrayLike) -> FloatArray:
         """Pixels (..., 2) of points (..., 3) in base_link; NaN for points that are not in front."""
         seen = self.optical(points)
         depth = np.where(seen[..., 2:] > 1e-6, seen[..., 2:], np.nan)
-        return seen[..., :2] / depth @ self.K[:2, :2].T + self.K[:2, 2]
+        return np.asarray(seen[..., :2] / depth @ self.K[:2, :2].T + self.K[:2, 2])
 
     @cached_property
     def horizon_px(self) -> float:

@@ -109,4 +109,4 @@ def tangent_yaw(xy: ArrayLike, closed: bool = False) -> FloatArray:
 
 def mirror_poses(poses: ArrayLike) -> FloatArray:
     """The same drive in a mirror: y and yaw change sign, (..., 3)."""
-    return np.asarray(poses, np.float64) * np.array([1.0, -1.0, -1.0])
+    return np.asarray(np.asarray(poses, np.float64) * (1.0, -1.0, -1.0))

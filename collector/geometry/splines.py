@@ -1,11 +1,19 @@
-"""Smooth lines through points: cubic splines over the arc length, closed or open. Pure numpy."""
+"""Smooth lines through points: cubic curves over the chord length, closed or open. Pure numpy.
+
+Both kinds are cubic Hermite curves and differ in their slopes: those of :func:`resample` keep the curvature continuous,
+as a course needs it; those of :func:`through_corners` depend on the neighbours alone, as a measurement needs it.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from collector.geometry.poses import distance_along
+
 FloatArray = NDArray[np.float64]
+# Counting steps on a knife's edge would let rounding, and so a rotation of the map, change the answer.
+EDGE_M = 1e-6
 
 
 def resample(xy: ArrayLike, step_m: float, closed: bool) -> FloatArray:
@@ -25,27 +33,48 @@ def resample(xy: ArrayLike, step_m: float, closed: bool) -> FloatArray:
     pad = min(24, len(points))
     if closed:  # a natural spline forgets its ends within a few knots, so a wrapped margin makes it periodic
         points = np.vstack([points[-pad:], points, points[:pad]])
-        knots = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-        first, last = knots[pad], knots[len(points) - pad]
-    else:
-        knots = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-        first, last = knots[0], knots[-1]
-    bend = _natural_spline(knots, points)
+    knots = distance_along(points)
+    first, last = (knots[pad], knots[len(points) - pad]) if closed else (knots[0], knots[-1])
+    slope = _natural_slopes(knots, points)
     count = max(4, round((last - first) / step_m * 8))
     fine = np.linspace(first, last, count + 1)
-    path = _evaluate(knots, points, bend, fine)
-    length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
-    pieces = max(4, round(length[-1] / step_m))
-    even = np.linspace(0.0, length[-1], pieces + 1)
+    length = distance_along(_evaluate(knots, points, slope, fine))
+    steps = max(4, round(length[-1] / step_m))
+    even = np.linspace(0.0, length[-1], steps + 1)
     even = np.interp(even[:-1] if closed else even, length, fine)
-    return _evaluate(knots, points, bend, even) + origin
+    return np.asarray(_evaluate(knots, points, slope, even) + origin)
 
 
-def _natural_spline(knots: FloatArray, values: FloatArray) -> FloatArray:
-    """Second derivatives at the knots of a natural cubic spline (tridiagonal elimination)."""
+def through_corners(points: FloatArray, step_m: float, closed: bool) -> FloatArray:
+    """Points at most ``step_m`` apart on a cubic curve through the given ones that does not swing beyond corners.
+
+    Args:
+        points: (N, 2), N >= 2 (closed: 3), no repeated neighbours; their headings are averaged where they meet
+            (non-uniform Catmull-Rom), so a distant point changes nothing here.
+        step_m: largest spacing.
+        closed: whether the last point joins the first; the first is then repeated at the end.
+    """
+    ring = np.concatenate([points, points[:1]]) if closed else points
+    gap = np.linalg.norm(np.diff(ring, axis=0), axis=1)
+    heading = np.diff(ring, axis=0) / gap[:, None]
+    if closed:
+        before, gap_before = np.roll(heading, 1, axis=0), np.roll(gap, 1)
+        inner = (gap[:, None] * before + gap_before[:, None] * heading) / (gap_before + gap)[:, None]
+        slope = np.concatenate([inner, inner[:1]])
+    else:
+        inner = (gap[1:, None] * heading[:-1] + gap[:-1, None] * heading[1:]) / (gap[:-1] + gap[1:])[:, None]
+        slope = np.concatenate([heading[:1], inner, heading[-1:]])
+    steps = np.maximum(np.ceil(gap / step_m - EDGE_M), 1.0).astype(np.int64)
+    i = np.repeat(np.arange(len(gap)), steps)
+    u = (np.arange(len(i)) - (np.cumsum(steps) - steps)[i]) / steps[i]
+    return np.concatenate([_hermite(ring, slope, gap, i, u), ring[-1:]])
+
+
+def _natural_slopes(knots: FloatArray, values: FloatArray) -> FloatArray:
+    """Slopes at the knots of a natural cubic spline (tridiagonal elimination for its second derivatives)."""
     gap = np.diff(knots)
-    slope = np.diff(values, axis=0) / gap[:, None]
-    right = 6.0 * np.diff(slope, axis=0)
+    rise = np.diff(values, axis=0) / gap[:, None]
+    right = 6.0 * np.diff(rise, axis=0)
     diagonal = 2.0 * (gap[:-1] + gap[1:])
     for i in range(1, len(diagonal)):
         factor = gap[i] / diagonal[i - 1]
@@ -54,17 +83,28 @@ def _natural_spline(knots: FloatArray, values: FloatArray) -> FloatArray:
     bend = np.zeros_like(values)
     for i in range(len(diagonal) - 1, -1, -1):
         bend[i + 1] = (right[i] - gap[i + 1] * bend[i + 2]) / diagonal[i]
-    return bend
+    slope = rise - gap[:, None] * (2.0 * bend[:-1] + bend[1:]) / 6.0
+    return np.concatenate([slope, rise[-1:] + gap[-1] * bend[-2:-1] / 6.0])
 
 
-def _evaluate(knots: FloatArray, values: FloatArray, bend: FloatArray, at: FloatArray) -> FloatArray:
-    """The spline at parameters within its knots."""
+def _evaluate(knots: FloatArray, values: FloatArray, slope: FloatArray, at: FloatArray) -> FloatArray:
+    """The curve at parameters within its knots."""
     i = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, len(knots) - 2)
-    gap = (knots[i + 1] - knots[i])[:, None]
-    b = (at - knots[i])[:, None] / gap
-    a = 1.0 - b
-    cubic = ((a**3 - a) * bend[i] + (b**3 - b) * bend[i + 1]) * gap**2 / 6.0
-    return a * values[i] + b * values[i + 1] + cubic
+    gap = np.diff(knots)
+    return _hermite(values, slope, gap, i, (at - knots[i]) / gap[i])
+
+
+def _hermite(
+    values: FloatArray, slope: FloatArray, gap: FloatArray, piece: NDArray[np.int64], share: FloatArray
+) -> FloatArray:
+    """Cubic Hermite curves: places (K, 2) a share (K,) of the way along pieces (K,) of these lengths."""
+    u, length = share[:, None], gap[piece][:, None]
+    return np.asarray(
+        (2 * u**3 - 3 * u**2 + 1) * values[piece]
+        + (u**3 - 2 * u**2 + u) * length * slope[piece]
+        + (3 * u**2 - 2 * u**3) * values[piece + 1]
+        + (u**3 - u**2) * length * slope[piece + 1]
+    )
 
 
 def integrate(curvature_1pm: FloatArray, step_m: FloatArray) -> FloatArray:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from collector.bags.reader import POSE_TYPES, BagReader, OdometryRow, header_stamp_ns, odometry_row
 from collector.common.errors import MonoError
+from collector.geometry.constants import NS_PER_S
 from collector.pose_tracks.smoothing import Speeds
-from collector.pose_tracks.tracks import NS, PoseTrack, TrackConfig, clean_track, cut_track
+from collector.pose_tracks.tracks import PoseTrack, TrackConfig, clean_track, cut_track
 from collector.ros.topics import AWSIM_STATUS, AWSIM_STATUS_FIELDS, VELOCITY_STATUS
 
 # A count beyond this is a damaged message.
@@ -32,7 +33,7 @@ class LapCount:
 
 
 @dataclass(frozen=True)
-class Drive:
+class Recording:
     """What a bag knows about the kart: poses, wheel speed (by the clock's epoch) and lap over time."""
 
     name: str
@@ -49,7 +50,7 @@ class Drive:
         if not 0 < after < len(stamps_ns):
             return None
         near = stamps_ns[after - 1 : after + 1]
-        if np.max(np.abs(near - stamp_ns)) > NS // 5:
+        if np.max(np.abs(near - stamp_ns)) > NS_PER_S // 5:
             return None
         weight = (stamp_ns - near[0]) / max(1, near[1] - near[0])
         speed = float(speeds_mps[after - 1] * (1.0 - weight) + speeds_mps[after] * weight)
@@ -70,9 +71,9 @@ def require_odometry(bag: BagReader, topic: str, wanted: Sequence[str] = ()) -> 
     )
 
 
-def read_drive(
+def read_recording(
     bag: BagReader, name: str, odometry_topic: str, velocity_topic: str, status_topic: str, config: TrackConfig
-) -> Drive:
+) -> Recording:
     """Read everything but the camera.
 
     Raises:
@@ -90,7 +91,7 @@ def read_drive(
         for topic, received_ns, message in bag.messages_of(wanted):
             if topic == odometry_topic:
                 yield None if message is None else odometry_row(received_ns, message)
-            elif hasattr(message, "longitudinal_velocity") and hasattr(message, "header"):
+            elif message is not None and hasattr(message, "longitudinal_velocity") and hasattr(message, "header"):
                 wheel.append((received_ns, header_stamp_ns(message), float(message.longitudinal_velocity)))
             elif topic == status_topic:
                 data = getattr(message, "data", None)
@@ -116,7 +117,7 @@ def read_drive(
             )
     lap_rows = np.array(laps, np.int64).reshape(-1, 2)
     speeds = _by_epoch(wheel, track)
-    return Drive(name, clean_track(track, config, speeds), LapCount(lap_rows[:, 0], lap_rows[:, 1]), speeds)
+    return Recording(name, clean_track(track, config, speeds), LapCount(lap_rows[:, 0], lap_rows[:, 1]), speeds)
 
 
 def _by_epoch(rows: Sequence[tuple[int, int, float]], track: PoseTrack) -> dict[int, Speeds]:

@@ -29,7 +29,6 @@ Track = tuple[NDArray[np.int64], FloatArray]
 Speeds = tuple[NDArray[np.int64], FloatArray]
 SpeedSource = Literal["wheel", "odometry", "positions"]
 
-NS = NS_PER_S
 # Noise is looked for between poses this far apart: closer ones share it where a filter made them, and the model is
 # shown poses at 10 Hz.
 _SPACING_S = 0.1
@@ -79,11 +78,11 @@ def measure_noise(tracks: Sequence[Track]) -> PoseNoise:
     """
     position, yaw, off = [np.empty(0)], [np.empty(0)], [np.empty(0)]
     for stamps_ns, poses in tracks:
-        stride = max(1, round(_SPACING_S * NS / float(np.median(np.diff(stamps_ns)))))
+        stride = max(1, round(_SPACING_S * NS_PER_S / float(np.median(np.diff(stamps_ns)))))
         if len(poses) <= 4 * stride:
             continue
         values = np.column_stack([poses[:, :2] - poses[:1, :2], np.unwrap(poses[:, 2])])
-        misfit = _cubic_misfit((stamps_ns - stamps_ns[0]) / NS, values, stride)
+        misfit = _cubic_misfit((stamps_ns - stamps_ns[0]) / NS_PER_S, values, stride)
         position.append(np.hypot(misfit[:, 0], misfit[:, 1]))
         yaw.append(np.abs(misfit[:, 2]))
         reach = 5 * stride
@@ -110,12 +109,12 @@ def clean_poses(
     """
     stamps_ns, poses = track
     span_ns = int(stamps_ns[-1] - stamps_ns[0])
-    count = max(1, round(span_ns / NS / _GRID_S))
+    count = max(1, round(span_ns / NS_PER_S / _GRID_S))
     grid_ns = stamps_ns[0] + np.round(np.arange(count + 1) * (span_ns / count)).astype(np.int64)
-    step_s = span_ns / count / NS
+    step_s = span_ns / count / NS_PER_S
     even = interpolate_poses(stamps_ns, poses, grid_ns)
     # Sparser poses than the grid are fewer, so each of theirs counts for less.
-    fewer = max(1.0, span_ns / NS / max(1, len(stamps_ns) - 1) / step_s) ** 0.5
+    fewer = max(1.0, span_ns / NS_PER_S / max(1, len(stamps_ns) - 1) / step_s) ** 0.5
     xy_noise_m, yaw_noise_rad = noise.position_m * fewer, noise.yaw_rad * fewer
 
     source: SpeedSource = "positions"
@@ -153,7 +152,7 @@ def _cubic_misfit(time_s: FloatArray, values: FloatArray, stride: int) -> FloatA
                 weight *= (at[2] - at[other]) / (at[k] - at[other])
         misfit -= weight[:, None] * values[k * stride : k * stride + count]
         scale += weight**2
-    return misfit / np.sqrt(scale)[:, None]
+    return np.asarray(misfit / np.sqrt(scale)[:, None])
 
 
 def _median(parts: Sequence[FloatArray]) -> float:
@@ -163,7 +162,7 @@ def _median(parts: Sequence[FloatArray]) -> float:
 
 def _turned(angle_rad: FloatArray) -> FloatArray:
     """The angle between two lines without direction, in [-pi/2, pi/2): a kart that reverses has not turned round."""
-    return wrap_angle(2.0 * angle_rad) / 2.0
+    return np.asarray(wrap_angle(2.0 * angle_rad) / 2.0)
 
 
 def _whittaker(values: FloatArray, deviation: float, liveliness: float, step_s: float) -> FloatArray:
@@ -190,15 +189,14 @@ def _best_speed(
     grid_ns: NDArray[np.int64], along_mps: FloatArray, step_s: float, speeds: Sequence[tuple[SpeedSource, Speeds]]
 ) -> tuple[SpeedSource, FloatArray]:
     driven_m = float(np.sum(np.abs(along_mps))) * step_s
-    for source, (stamps_ns, values) in speeds:
-        finite = np.isfinite(values)
-        stamps_ns, values = stamps_ns[finite], values[finite]
-        inside = (stamps_ns >= grid_ns[0] - NS // 5) & (stamps_ns <= grid_ns[-1] + NS // 5)
-        stamps_ns, values = stamps_ns[inside], values[inside]
+    most_ns = NS_PER_S // 5
+    for source, (recorded_ns, recorded_mps) in speeds:
+        near = (recorded_ns >= grid_ns[0] - most_ns) & (recorded_ns <= grid_ns[-1] + most_ns)
+        stamps_ns, speeds_mps = (values[near & np.isfinite(recorded_mps)] for values in (recorded_ns, recorded_mps))
         ends = np.concatenate([grid_ns[:1], stamps_ns, grid_ns[-1:]])
-        if len(stamps_ns) < 2 or np.max(np.abs(np.diff(ends))) > NS // 5:
+        if len(stamps_ns) < 2 or np.max(np.abs(np.diff(ends))) > most_ns:
             continue
-        speed = np.interp(grid_ns, stamps_ns, values)
+        speed = np.interp(grid_ns, stamps_ns, speeds_mps)
         length_m = float(np.sum(np.abs(speed))) * step_s
         if driven_m < _SHORT_M:
             if abs(length_m - driven_m) < _WRONG_SPEED * _SHORT_M * 2.0:

@@ -1,6 +1,6 @@
 """The recorded drive as poses over time, cut wherever it is not one continuous motion.
 
-A history or a future is only ever taken from within one piece, so no sample crosses a teleport, a pause of the
+A history or a future is only ever taken from within one segment, so no sample crosses a teleport, a pause of the
 localisation or a reset of the simulator's clock; whoever asks for one gets the reason instead.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -16,12 +17,10 @@ from numpy.typing import NDArray
 
 from collector.bags.reader import OdometryRow
 from collector.common.errors import MonoError
-from collector.geometry.constants import NS_PER_S
 from collector.geometry.discontinuity import CLOCK_BACK, GAP, LATE, TELEPORT, TELEPORT_SLACK_M, discontinuity
 from collector.geometry.poses import interpolate_poses
 from collector.pose_tracks.smoothing import PoseNoise, Speeds, SpeedSource, clean_poses, measure_noise
 
-NS = NS_PER_S
 NO_POSE = "no pose"
 NON_FINITE = "non-finite pose"
 HISTORY_CUT = "history cut off"
@@ -54,7 +53,7 @@ class TrackConfig:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TrackSegment:
     """One continuous motion: strictly rising stamps, no jumps.
 
     Attributes:
@@ -81,7 +80,7 @@ class PoseReport:
         noise: as measured.
         smoothed: whether the poses were cleaned.
         yaw: whose heading the samples have.
-        speed_pieces: by whose speed the pieces were cleaned: wheel, odometry, or that of the positions.
+        speed_pieces: by whose speed the segments were cleaned: wheel, odometry, or that of the positions.
     """
 
     noise: PoseNoise = field(default_factory=PoseNoise)
@@ -97,17 +96,17 @@ class PoseReport:
 
 @dataclass(frozen=True)
 class PoseTrack:
-    """All pieces of a recording, in order.
+    """All segments of a recording, in order.
 
     Attributes:
-        pieces: the continuous motions.
+        segments: the continuous motions.
         epoch_received_ns: (E,) time of arrival of the first pose of each epoch.
         received_ns, stamps_ns: (M,) arrival and header stamp of every pose used, to carry arrival times over.
         dropped: poses left out, by reason.
         report: how noisy the poses were, and what was done about it.
     """
 
-    pieces: tuple[Piece, ...]
+    segments: tuple[TrackSegment, ...]
     epoch_received_ns: NDArray[np.int64]
     received_ns: NDArray[np.int64]
     stamps_ns: NDArray[np.int64]
@@ -125,39 +124,45 @@ class PoseTrack:
         at = int(np.clip(np.searchsorted(self.received_ns, received_ns), 0, len(self.stamps_ns) - 1))
         return int(self.stamps_ns[at])
 
-    def piece_at(self, stamp_ns: int, epoch: int) -> int | str:
-        """Index of the piece that holds a stamp, or the reason why none does."""
+    def segment_at(self, stamp_ns: int, epoch: int) -> int | str:
+        """Index of the segment that holds a stamp, or the reason why none does."""
         ended = NO_POSE
-        for index, piece in enumerate(self.pieces):
-            if piece.epoch != epoch:
+        for index, segment in enumerate(self.segments):
+            if segment.epoch != epoch:
                 continue
-            if stamp_ns < piece.stamps_ns[0]:
+            if stamp_ns < segment.stamps_ns[0]:
                 return ended
-            if stamp_ns <= piece.stamps_ns[-1]:
+            if stamp_ns <= segment.stamps_ns[-1]:
                 return index
-            ended = NO_POSE if piece.ends in (HORIZON_CUT, CLOCK_BACK) else piece.ends
+            ended = NO_POSE if segment.ends in (HORIZON_CUT, CLOCK_BACK) else segment.ends
         return NO_POSE
 
     def run_at(self, index: int) -> int:
-        """A piece's run: a silence leaves the kart in its run, a restart or being put elsewhere does not."""
+        """A segment's run: a silence leaves the kart in its run, a restart or being put elsewhere does not."""
         run = 0
-        for before, piece in zip(self.pieces[:index], self.pieces[1 : index + 1]):
-            run += int(piece.begins == TELEPORT or piece.epoch != before.epoch)
+        for before, segment in pairwise(self.segments[: index + 1]):
+            run += int(segment.begins == TELEPORT or segment.epoch != before.epoch)
         return run
 
-    def sample(self, index: int, stamp_ns: int, offsets_ns: NDArray[np.int64]) -> NDArray[np.float64] | str:
-        """Map poses (K, 3) at ``stamp_ns + offsets_ns`` (rising) within one piece, or the reason why it ends short."""
-        piece = self.pieces[index]
-        query = stamp_ns + offsets_ns
-        if query[0] < piece.stamps_ns[0]:
-            return piece.begins
-        if query[-1] > piece.stamps_ns[-1]:
-            return piece.ends
-        # Only the window: a long recording must not make every frame dearer.
-        first = max(0, int(np.searchsorted(piece.stamps_ns, query[0], side="right")) - 1)
-        last = int(np.searchsorted(piece.stamps_ns, query[-1])) + 1
+    def window(self, stamp_ns: int, epoch: int, offsets_ns: NDArray[np.int64]) -> tuple[int, NDArray[np.float64]] | str:
+        """Map poses (K, 3) at ``stamp_ns + offsets_ns`` (rising), all within one segment.
+
+        Returns:
+            The index of the segment and the poses, or the reason why there is none or it ends short.
+        """
+        index = self.segment_at(stamp_ns, epoch)
+        if isinstance(index, str):
+            return index
+        segment, query = self.segments[index], stamp_ns + offsets_ns
+        if query[0] < segment.stamps_ns[0]:
+            return segment.begins
+        if query[-1] > segment.stamps_ns[-1]:
+            return segment.ends
+        # Only what is asked for: a long recording must not make every frame dearer.
+        first = max(0, int(np.searchsorted(segment.stamps_ns, query[0], side="right")) - 1)
+        last = int(np.searchsorted(segment.stamps_ns, query[-1])) + 1
         first = min(first, last - 2)
-        return interpolate_poses(piece.stamps_ns[first:last], piece.poses[first:last], query)
+        return index, interpolate_poses(segment.stamps_ns[first:last], segment.poses[first:last], query)
 
 
 def build_track(
@@ -169,11 +174,49 @@ def build_track(
 
 
 def cut_track(rows: Iterable[OdometryRow | None], config: TrackConfig) -> PoseTrack:
-    """Cut odometry, in order of arrival, into continuous pieces; None where a message could not be read."""
-    cutter = _Cutter(config)
+    """Cut odometry, in order of arrival, into continuous segments; None where a message could not be read."""
+    used: list[OdometryRow] = []
+    cuts: list[tuple[int, str]] = []
+    dropped = Counter[str]()
+    saw_non_finite = False
     for row in rows:
-        cutter.add(row)
-    return cutter.finish()
+        if row is None:
+            dropped["unreadable message"] += 1
+            continue
+        if not np.isfinite([row.x_m, row.y_m, row.yaw_rad]).all():
+            dropped[NON_FINITE] += 1
+            saw_non_finite = True
+            continue
+        why = _cut_between(used[-1], row, config) if used else HISTORY_CUT
+        if why == LATE:
+            dropped["duplicate stamp" if row.stamp_ns == used[-1].stamp_ns else CLOCK_BACK] += 1
+            continue
+        if why:
+            cuts.append((len(used), NON_FINITE if why == GAP and saw_non_finite else why))
+        saw_non_finite = False
+        used.append(row)
+    cuts.append((len(used), NON_FINITE if saw_non_finite else HORIZON_CUT))
+    stamps = np.array([(row.received_ns, row.stamp_ns) for row in used], np.int64).reshape(-1, 2)
+    values = np.array([(row.x_m, row.y_m, row.yaw_rad, row.speed_mps) for row in used], np.float64).reshape(-1, 4)
+    segments, restarts = [], []
+    for (first, begins), (end, ends) in pairwise(cuts):
+        if begins in (HISTORY_CUT, CLOCK_BACK):
+            restarts.append(stamps[first, 0])
+        if end - first >= 2:
+            here = slice(first, end)
+            poses, speeds_mps = values[here, :3], values[here, 3]
+            segments.append(TrackSegment(len(restarts) - 1, stamps[here, 1], poses, begins, ends, speeds_mps))
+    return PoseTrack(tuple(segments), np.array(restarts, np.int64), stamps[:, 0], stamps[:, 1], dict(dropped))
+
+
+def _cut_between(last: OdometryRow, row: OdometryRow, config: TrackConfig) -> str:
+    return discontinuity(
+        row.stamp_ns - last.stamp_ns,
+        float(np.hypot(row.x_m - last.x_m, row.y_m - last.y_m)),
+        (last.speed_mps, row.speed_mps),
+        max_gap_s=config.max_pose_gap_s,
+        slack_m=config.teleport_slack_m,
+    )
 
 
 def clean_track(track: PoseTrack, config: TrackConfig, wheel: Mapping[int, Speeds] | None = None) -> PoseTrack:
@@ -184,106 +227,42 @@ def clean_track(track: PoseTrack, config: TrackConfig, wheel: Mapping[int, Speed
         config: what counts as noisy.
         wheel: wheel speed over header time by epoch, where recorded; it overrides the speed of noisy positions.
     """
-    noise = measure_noise([(piece.stamps_ns, piece.poses) for piece in track.pieces])
-    track = replace(track, pieces=_rejoined(track.pieces, config, noise))
+    noise = measure_noise([(segment.stamps_ns, segment.poses) for segment in track.segments])
+    track = replace(track, segments=_rejoined(track.segments, config, noise))
     noisy = noise.position_m > config.clean_position_m or noise.yaw_rad > config.clean_yaw_rad
     if config.smooth == "never" or not (noisy or noise.is_heading_wrong):
         return replace(track, report=PoseReport(noise))
-    pieces, sources = [], Counter[SpeedSource]()
-    for piece in track.pieces:
-        speeds: list[tuple[SpeedSource, Speeds]] = [("odometry", (piece.stamps_ns, piece.speeds_mps))]
-        if wheel is not None and piece.epoch in wheel:
-            speeds.insert(0, ("wheel", wheel[piece.epoch]))
-        (stamps_ns, poses), source = clean_poses((piece.stamps_ns, piece.poses), noise, speeds)
-        pieces.append(replace(piece, stamps_ns=stamps_ns, poses=poses, speeds_mps=np.empty(0)))
+    segments, sources = [], Counter[SpeedSource]()
+    for segment in track.segments:
+        speeds: list[tuple[SpeedSource, Speeds]] = [("odometry", (segment.stamps_ns, segment.speeds_mps))]
+        if wheel is not None and segment.epoch in wheel:
+            speeds.insert(0, ("wheel", wheel[segment.epoch]))
+        (stamps_ns, poses), source = clean_poses((segment.stamps_ns, segment.poses), noise, speeds)
+        segments.append(replace(segment, stamps_ns=stamps_ns, poses=poses, speeds_mps=np.empty(0)))
         sources[source] += 1
-    return replace(track, pieces=tuple(pieces), report=PoseReport(noise, True, "motion", dict(sources)))
+    return replace(track, segments=tuple(segments), report=PoseReport(noise, True, "motion", dict(sources)))
 
 
-def _rejoined(pieces: Sequence[Piece], config: TrackConfig, noise: PoseNoise) -> tuple[Piece, ...]:
+def _rejoined(segments: Sequence[TrackSegment], config: TrackConfig, noise: PoseNoise) -> tuple[TrackSegment, ...]:
     """Undo the cuts whose jump is no more than the noise of the poses explains (or a single pose far off)."""
-    joined: list[Piece] = []
-    for piece in pieces:
+    joined: list[TrackSegment] = []
+    for segment in segments:
         last = joined[-1] if joined else None
-        if last is not None and last.epoch == piece.epoch and last.ends == TELEPORT:
-            step_ns = int(piece.stamps_ns[0] - last.stamps_ns[-1])
-            jump_m = float(np.hypot(*(piece.poses[0, :2] - last.poses[-1, :2])))
-            speeds = (float(last.speeds_mps[-1]), float(piece.speeds_mps[0]))
+        if last is not None and last.epoch == segment.epoch and last.ends == TELEPORT:
+            step_ns = int(segment.stamps_ns[0] - last.stamps_ns[-1])
+            jump_m = float(np.hypot(*(segment.poses[0, :2] - last.poses[-1, :2])))
+            speeds = (float(last.speeds_mps[-1]), float(segment.speeds_mps[0]))
             # The difference of two poses six of its deviations off is no accident.
             slack_m = config.teleport_slack_m + 6.0 * 2.0**0.5 * noise.position_m
             if not discontinuity(step_ns, jump_m, speeds, max_gap_s=config.max_pose_gap_s, slack_m=slack_m):
-                joined[-1] = Piece(
+                joined[-1] = TrackSegment(
                     last.epoch,
-                    np.concatenate([last.stamps_ns, piece.stamps_ns]),
-                    np.concatenate([last.poses, piece.poses]),
+                    np.concatenate([last.stamps_ns, segment.stamps_ns]),
+                    np.concatenate([last.poses, segment.poses]),
                     last.begins,
-                    piece.ends,
-                    np.concatenate([last.speeds_mps, piece.speeds_mps]),
+                    segment.ends,
+                    np.concatenate([last.speeds_mps, segment.speeds_mps]),
                 )
                 continue
-        joined.append(piece)
+        joined.append(segment)
     return tuple(joined)
-
-
-class _Cutter:
-    def __init__(self, config: TrackConfig) -> None:
-        self._config = config
-        self._pieces: list[Piece] = []
-        self._rows: list[tuple[int, float, float, float, float]] = []
-        self._last: OdometryRow | None = None
-        self._begins, self._epoch = HISTORY_CUT, 0
-        self._saw_non_finite = False
-        self._epochs: list[int] = []
-        self._stamps: list[tuple[int, int]] = []
-        self.dropped: dict[str, int] = {}
-
-    def add(self, row: OdometryRow | None) -> None:
-        if row is None:
-            self._drop("unreadable message")
-            return
-        if not np.isfinite([row.x_m, row.y_m, row.yaw_rad]).all():
-            self._saw_non_finite = True
-            self._drop(NON_FINITE)
-            return
-        last = self._last
-        if last is None:
-            self._epochs.append(row.received_ns)
-        else:
-            step_ns = row.stamp_ns - last.stamp_ns
-            why = discontinuity(
-                step_ns,
-                float(np.hypot(row.x_m - last.x_m, row.y_m - last.y_m)),
-                (last.speed_mps, row.speed_mps),
-                max_gap_s=self._config.max_pose_gap_s,
-                slack_m=self._config.teleport_slack_m,
-            )
-            if why == LATE:
-                self._drop("duplicate stamp" if step_ns == 0 else CLOCK_BACK)
-                return
-            if why:
-                self._cut(NON_FINITE if why == GAP and self._saw_non_finite else why)
-            if why == CLOCK_BACK:
-                self._epoch += 1
-                self._epochs.append(row.received_ns)
-        self._saw_non_finite = False
-        self._last = row
-        self._rows.append((row.stamp_ns, row.x_m, row.y_m, row.yaw_rad, row.speed_mps))
-        self._stamps.append((row.received_ns, row.stamp_ns))
-
-    def finish(self) -> PoseTrack:
-        self._cut(NON_FINITE if self._saw_non_finite else HORIZON_CUT)
-        stamps = np.array(self._stamps, np.int64).reshape(-1, 2)
-        return PoseTrack(
-            tuple(self._pieces), np.array(self._epochs, np.int64), stamps[:, 0], stamps[:, 1], self.dropped
-        )
-
-    def _cut(self, reason: str) -> None:
-        if len(self._rows) >= 2:
-            stamps = np.array([row[0] for row in self._rows], np.int64)
-            values = np.array([row[1:] for row in self._rows], np.float64)
-            self._pieces.append(Piece(self._epoch, stamps, values[:, :3], self._begins, reason, values[:, 3]))
-        self._rows = []
-        self._begins = reason
-
-    def _drop(self, reason: str) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1

@@ -1,4 +1,4 @@
-"""What a reasoning can claim of its path: a direction and a change of speed."""
+"""What a reasoning can claim of its path: a direction and a change of speed; and how patterns of words are made."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ class Claim:
 
     lateral: LateralClaim = "none"
     longitudinal: LongitudinalClaim = "none"
+
+
+def any_of(words: str) -> str:
+    """A pattern's group that matches one of the words (each may itself be a small pattern without spaces)."""
+    return "(?:" + "|".join(words.split()) + ")"

@@ -1,6 +1,6 @@
-"""What a path really does, and whether a reasoning says so.
+"""What a path really does, and whether a reasoning is consistent with it.
 
-:func:`measure_motion` looks at the next ``window_s`` seconds of a path; :func:`judge` compares that with a
+:func:`measure_motion` looks at the next ``window_s`` seconds of a path; :func:`check_claim` compares that with a
 claim on both axes. The same two functions curate datasets, score a model's consistency and judge what the
 kart drove.
 """
@@ -19,7 +19,7 @@ from collector.geometry.curvature import DEFAULT_THRESHOLDS, CurveLabel, CurveTh
 from collector.reasoning.claims import Claim
 
 SpeedChange = Literal["accelerate", "decelerate", "keep", "stop"]
-Verdict = Literal["agree", "contradict", "no_claim"]
+AxisCheck = Literal["agree", "contradict", "no_claim"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Motion:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class ClaimCheck:
     """The comparison of a claim and a motion, axis by axis.
 
     ``keep`` is whether a sample with this text may train: nothing contradicts, and a curve is not passed over
@@ -49,8 +49,8 @@ class Agreement:
     audit.
     """
 
-    lateral: Verdict
-    longitudinal: Verdict
+    lateral: AxisCheck
+    longitudinal: AxisCheck
     keep: bool
     reason: str
 
@@ -95,15 +95,15 @@ def measure_motion(
     return Motion(curve.direction, longitudinal, curve, start_mps, end_mps)
 
 
-def judge(claim: Claim, motion: Motion) -> Agreement:
+def check_claim(claim: Claim, motion: Motion) -> ClaimCheck:
     """Compare a claim with a motion on both axes.
 
     Slowing down is said truly of a kart that comes to a stop; apart from that the words must be the same.
     """
-    lateral: Verdict = "no_claim"
+    lateral: AxisCheck = "no_claim"
     if claim.lateral != "none":
         lateral = "agree" if claim.lateral == motion.lateral else "contradict"
-    longitudinal: Verdict = "no_claim"
+    longitudinal: AxisCheck = "no_claim"
     if claim.longitudinal != "none":
         true_words = {motion.longitudinal, "decelerate"} if motion.longitudinal == "stop" else {motion.longitudinal}
         longitudinal = "agree" if claim.longitudinal in true_words else "contradict"
@@ -121,4 +121,4 @@ def judge(claim: Claim, motion: Motion) -> Agreement:
             f"the text claims {claim.longitudinal}, the speed goes from {motion.speed_start_mps:.1f} to "
             f"{motion.speed_end_mps:.1f} m/s ({motion.longitudinal})"
         )
-    return Agreement(lateral, longitudinal, not reasons, "; ".join(reasons) or "text and path agree")
+    return ClaimCheck(lateral, longitudinal, not reasons, "; ".join(reasons) or "text and path agree")

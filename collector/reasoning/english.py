@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-if TYPE_CHECKING:
-    from collector.reasoning.claims import LateralClaim, LongitudinalClaim
+from collector.reasoning.claims import LateralClaim, LongitudinalClaim, any_of
 
 
 def read(text: str) -> tuple[list[LateralClaim], list[LateralClaim], list[LongitudinalClaim]]:
@@ -16,33 +15,28 @@ def read(text: str) -> tuple[list[LateralClaim], list[LateralClaim], list[Longit
     return _own_sides(clauses), _road_sides(clauses), _speeds(clauses)
 
 
-def _any(words: str) -> str:
-    """A group that matches one of the words (each may itself be a small pattern without spaces)."""
-    return "(?:" + "|".join(words.split()) + ")"
-
-
 # "and" bounds a clause too, so that neither a negation nor an actor reaches across it.
 _BOUNDARY = re.compile(
-    r"([.,;:!?()\n]|\b" + _any("so and but because since then while as before after when if until") + r"\b)"
+    r"([.,;:!?()\n]|\b" + any_of("so and but because since then while as before after when if until") + r"\b)"
 )
 _WORD = re.compile(r"[a-z]+(?:-[a-z]+)*(?:'[a-z]+)?")
 
 # A noun for somebody else, filler words, then a verb that must be theirs: what they do is not our claim. A
 # bare infinitive after the noun ("for the car to pass") may be ours, hence the endings asked of most verbs.
-_AGENT = _any(
+_AGENT = any_of(
     "vehicles? cars? trucks? bus buses vans? karts? trailers? tractors? lorry lorries taxis? ambulances? police "
     "pedestrians? cyclists? bicycles? bikes? riders? motorcycles? motorcyclists? scooters? traffic drivers? leaders? "
     "rivals? opponents? competitors? persons? people man woman child children kids? animals? dogs? someone somebody "
     "others? workers? queue they he she it(?!.(?:bends|curves|turns|winds|sweeps|veers|goes|leads))"
 )
-_FILLER = _any(
+_FILLER = any_of(
     "ahead in front of behind us me the is are was were will may might has have had that which who on left right side "
     "lane hand suddenly now slowly quickly also just oncoming adjacent next to going about begins? starts? starting "
     "wants? plans intends signals signall?ing indicates indicating appears seems my our from"
 )
 _OTHERS_ACT = (
     r"(?:\w+(?:s|ing|ed)\b|(?:will|may|might|about to|wants to|starts to|begins to|seems to) \w+|"
-    + _any(
+    + any_of(
         "turn slow stop brake accelerate steer swerve merge move cut change wait cross collide crash come go drive "
         "stay pull spin leave enter block yield approach pass overtake bear veer"
     )
@@ -52,7 +46,7 @@ _OTHERS = re.compile(rf"\b{_AGENT}\b(?:'s)?(?: {_FILLER})*? {_OTHERS_ACT}.*")
 _OURSELVES = re.compile(r"\b(?:the |our |my )?(?:ego|own) (?:vehicle|car|kart)\b|\b(?:our|my) (?:vehicle|car|kart)\b")
 _NEGATION = re.compile(
     r"\b(?:"
-    + _any(
+    + any_of(
         r"not no never none neither nor without avoid avoids avoiding cannot unable refuses? \w+n't dont cant wont "
         r"abort\w* cancel\w* forgo nobody nothing"
     )
@@ -62,15 +56,15 @@ _NEGATION = re.compile(
 _PLACE = re.compile(r"\b(?:in(?! speed| pace)|through|during|at|on|around|along|for)\b")
 
 _SIDE = r"(?P<side>left|right)(?:wards?)?"
-_DEGREES = _any(
+_DEGREES = any_of(
     "very a an the to towards? into my our your us this that upcoming next then now first just out sharply sharp "
     "gently gentle slightly slight slowly smoothly hard tight tightly strongly steadily gradually gradual wheel "
     "steering kart car vehicle little bit touch tad fraction notch away off back over lanes? path wide moderate "
     "moderately long ahead further more"
 )
 _DEGREE = rf"(?:{_DEGREES} )*"
-_ROAD = _any("road roadway lane track course street path circuit route curve bend corner turn way line")
-_ACT = _any(
+_ROAD = any_of("road roadway lane track course street path circuit route curve bend corner turn way line")
+_ACT = any_of(
     "steer(?:s|ing)? turn(?:s|ing)? veer(?:s|ing)? nudg(?:e|es|ing) swerv(?:e|es|ing) bear(?:s|ing)? mov(?:e|es|ing) "
     "shift(?:s|ing)? drift(?:s|ing)? merg(?:e|es|ing) go(?:es|ing)? head(?:s|ing)? chang(?:e|es|ing) pull(?:s|ing)? "
     "keeps? stays? tak(?:e|es|ing) follow(?:s|ing)? negotiat(?:e|es|ing) navigat(?:e|es|ing) enter(?:ing)? make making "
@@ -78,11 +72,11 @@ _ACT = _any(
     "dodg(?:e|es|ing) guid(?:e|es|ing) stick(?:s|ing)? hug(?:s|ging)? aim(?:s|ing)? div(?:e|es|ing) point(?:s|ing)? "
     "offset slid(?:e|es|ing) tuck(?:s|ing)? angle favou?r"
 )
-_BENDING = _any(
+_BENDING = any_of(
     "bend(?:s|ing)? curv(?:e|es|ing) sweep(?:s|ing)? winds? winding arcs? hooks? kinks? snakes? snaking meanders? "
     "zigzags? doubles?.back loops? hairpins"
 )
-_CURVE_NOUN = _any(
+_CURVE_NOUN = any_of(
     "bends? curves? curvature turns? turning corners? hairpins? sweeper arc kink hook chicane combination sequence"
 )
 # "right of way" names no side; "the car on the left side" and "stop right now" lack a verb of turning.
@@ -95,52 +89,52 @@ _OWN_SIDE = re.compile(
 )
 _ROAD_VERB = (
     rf"(?:{_BENDING}|(?:{_ROAD}|{_CURVE_NOUN}) (?:ahead )?"
-    rf"{_any('turns goes leads veers runs swings merges moves shifts bears heads turning veering is')})"
+    rf"{any_of('turns goes leads veers runs swings merges moves shifts bears heads turning veering is')})"
 )
 _ROAD_SIDE = re.compile(
     rf"\b{_ROAD_VERB} {_DEGREE}{_SIDE}\b{_NO_SIDE}"
     rf"|\b(?P<side_before>left|right)(?: hand|ward)? {_DEGREE}{_CURVE_NOUN}\b"
     rf"|\b{_CURVE_NOUN} (?:ahead )?(?:to|towards?) the (?P<side_after>left|right)\b"
-    rf"|\b{_any('tight sharp hard gentle blind easy slow fast long')} (?P<side_noun>left|right)\b"
+    rf"|\b{any_of('tight sharp hard gentle blind easy slow fast long')} (?P<side_noun>left|right)\b"
     r"(?! (?:lane|side|edge|mirror|arrow))"
     rf"|^{_DEGREE}(?P<side_alone>left|right)(?: {_DEGREES})*$"
 )
 # "The track turns left" is the road's act; "at the corner turn left" is ours.
-_ROAD_BEFORE = re.compile(rf"\b(?:{_ROAD}|{_CURVE_NOUN}) (?:{_any('ahead now also here soon first suddenly')} )*$")
+_ROAD_BEFORE = re.compile(rf"\b(?:{_ROAD}|{_CURVE_NOUN}) (?:{any_of('ahead now also here soon first suddenly')} )*$")
 _OF_IT = re.compile(r"\w+(?:s|ing)\b")
-_GOING = _any(
+_GOING = any_of(
     "go going goes keep keeps keeping drive driving continues? continuing stays? steer steering head heading proceed "
     "proceeding carry carrying move moving"
 )
 _OWN_STRAIGHT = re.compile(rf"\b{_GOING} (?:\w+ ){{0,2}}?straight\b")
 _STRAIGHT = re.compile(
-    rf"\b{_any('runs? remains? be is are looks mostly nearly almost the a this with wheels? long')} "
+    rf"\b{any_of('runs? remains? be is are looks mostly nearly almost the a this with wheels? long')} "
     r"(?:\w+ ){0,2}?straight\b"
-    rf"|\bstraight {_any('ahead on road lane section line track stretch')}\b|^straight\b"
+    rf"|\bstraight {any_of('ahead on road lane section line track stretch')}\b|^straight\b"
 )
 _ANY_TURN = re.compile(rf"\b(?:{_BENDING}|turn(?:s|ing)?|steer(?:s|ing)?|{_CURVE_NOUN})\b")
 
-_SPEED = _any("speed pace velocity")
-_STEADY = _any("present current same constant steady unchanged")
-_ITS = rf"(?:{_any('the a an my our this that your its set target cruising some of much')} |{_STEADY} )*"
-_KEEPING = _any("keep(?:s|ing)? hold(?:s|ing)? maintain(?:s|ing)? sustain preserve retain leave carry(?:ing)?")
+_SPEED = any_of("speed pace velocity")
+_STEADY = any_of("present current same constant steady unchanged")
+_ITS = rf"(?:{any_of('the a an my our this that your its set target cruising some of much')} |{_STEADY} )*"
+_KEEPING = any_of("keep(?:s|ing)? hold(?:s|ing)? maintain(?:s|ing)? sustain preserve retain leave carry(?:ing)?")
 _HALT = re.compile(
     r"\b(?:"
-    + _any("stop stops stopping halt halts halting standstill wait waiting parks? parking")
+    + any_of("stop stops stopping halt halts halting standstill wait waiting parks? parking")
     + r"|(?:remain|stay|stand|hold|keep|be) (?:still|stopped|put|stationary|parked)|hold (?:the |our )?position|"
     r"(?:come|comes|coming) to rest|pull(?:s|ing)? up)\b"
     r"(?! (?:signs?|lines?|lights?|signals?|(?!moving|driving)\w+ing)\b)"
 )
 _NO_HALT_BEFORE = re.compile(r"\b(?:from|out of|bus|after|no|leaving) (?:a |the |full |complete )*$")
-_LESS = _any(
+_LESS = any_of(
     r"reduc\w+ lower\w* decreas\w+ drop dropping sheds? shedding cut cuts cutting lose losing bleed scrub\w* kill wash "
     r"moderate slacken lessen rein check tak(?:e|es|ing)(?=.\w+.\w+.(?:off|out)\b|.\w+.(?:off|out)\b)"
 )
-_PRESSING = _any(
+_PRESSING = any_of(
     "press(?:es|ing)? appl(?:y|ies|ying) hit(?:s|ting)? us(?:e|es|ing) squeez(?:e|es|ing) tap(?:ping)? trail "
     "step(?:ping)?"
 )
-_PEDAL = _any("throttle gas accelerator power")
+_PEDAL = any_of("throttle gas accelerator power")
 _SLOW = re.compile(
     r"\bslow(?:s|ing)? (?:down|up|to|for|before|into|until|gently|slightly|smoothly|and)\b|\bslow(?:s|ing)?$|"
     rf"\bslow(?:ing)? (?:the|our) (?:kart|car|vehicle|{_SPEED})\b|\b(?:(?:go|drive|get|move) slower|more slowly)\b|"
@@ -151,7 +145,7 @@ _SLOW = re.compile(
     r"\b(?:eas(?:e|es|ing) (?:off|up)|(?:lift|back)(?:s|ing)? off)\b|\bon the brakes?\b|"
     rf"\b{_PRESSING} (?:on )?(?:the )?brakes?\b|\b(?:off|release|releasing|ease|easing|less) (?:the )?{_PEDAL}\b"
 )
-_MORE = _any(
+_MORE = any_of(
     r"gain\w* gather\w* increas\w+ rais\w+ build\w* pick.up picking.up resum\w+ regain\w* restor\w+ add more higher"
 )
 _FAST = re.compile(
@@ -195,7 +189,7 @@ def _clauses(text: str) -> list[_Clause]:
     lowered = _name_it(lowered)
     pieces = _BOUNDARY.split(lowered)
     clauses, theirs = [], False
-    for joint, piece in zip(["", *pieces[1::2]], pieces[::2]):
+    for joint, piece in zip(["", *pieces[1::2]], pieces[::2], strict=True):
         words = " ".join(_WORD.findall(piece))
         words = re.sub(r"^.*\b(?:let|lets|letting|allow|allows|allowing) us\b", "", words)
         if re.match("(?:which|who|that) ", words) or (theirs and joint == "and" and not _OWN_SUBJECT.search(words)):
@@ -250,12 +244,13 @@ def _named(match: re.Match[str]) -> LateralClaim:
 
 
 def _road_sides(clauses: list[_Clause]) -> list[LateralClaim]:
-    sides = []
-    for clause in clauses:
-        for match in _ROAD_SIDE.finditer(clause.plain):
-            # "Right, we go": a word for yes, not a side, at the very beginning.
-            if clause.plain != "right" or clause is not clauses[0]:
-                sides.append(_named(match))
+    # "Right, we go": a word for yes, not a side, at the very beginning.
+    sides = [
+        _named(match)
+        for clause in clauses
+        if clause.plain != "right" or clause is not clauses[0]
+        for match in _ROAD_SIDE.finditer(clause.plain)
+    ]
     if any(_STRAIGHT.search(clause.plain) for clause in clauses):
         sides.append("straight")
     for clause in clauses:
@@ -269,10 +264,11 @@ def _road_sides(clauses: list[_Clause]) -> list[LateralClaim]:
 def _speeds(clauses: list[_Clause]) -> list[LongitudinalClaim]:
     speeds: list[LongitudinalClaim] = []
     for clause in clauses:
-        found: list[tuple[int, LongitudinalClaim]] = []
-        for match in _HALT.finditer(clause.plain):
-            if not _NO_HALT_BEFORE.search(clause.plain[: match.start()]):
-                found.append((match.start(), "stop"))
+        found: list[tuple[int, LongitudinalClaim]] = [
+            (match.start(), "stop")
+            for match in _HALT.finditer(clause.plain)
+            if not _NO_HALT_BEFORE.search(clause.plain[: match.start()])
+        ]
         found += [(match.start(), "decelerate") for match in _SLOW.finditer(clause.plain)]
         found += [(match.start(), "accelerate") for match in _FAST.finditer(clause.plain)]
         found += [(match.start(), "keep") for match in _HOLD.finditer(clause.plain)]

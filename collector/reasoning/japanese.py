@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-if TYPE_CHECKING:
-    from collector.reasoning.claims import LateralClaim, LongitudinalClaim
+from collector.reasoning.claims import LateralClaim, LongitudinalClaim, any_of
 
 _SIDES: dict[str, LateralClaim] = {"左": "left", "右": "right"}
 
@@ -29,29 +28,27 @@ def read(text: str) -> tuple[list[LateralClaim], list[LateralClaim], list[Longit
     return ours, roads, speeds
 
 
-def _any(words: str) -> str:
-    """A group that matches one of the words (each may itself be a small pattern without spaces)."""
-    return "(?:" + "|".join(words.split()) + ")"
-
-
 # One way of writing each word, and nothing left that only looks like an act or a negation.
 _SPELLINGS = (
     (r"\s+", ""),
     ("ひだり", "左"),
     ("みぎ", "右"),
     ("まがる", "曲がる"),
-    (_any("真っ?直ぐ 真っ?すぐ まっ直ぐ 真直 マッスグ"), "まっすぐ"),
-    (_any("スピード ペース 車速 速さ"), "速度"),
-    (_any("ステアリング ステア"), "ハンドル"),
+    (any_of("真っ?直ぐ 真っ?すぐ まっ直ぐ 真直 マッスグ"), "まっすぐ"),
+    (any_of("スピード ペース 車速 速さ"), "速度"),
+    (any_of("ステアリング ステア"), "ハンドル"),
     ("スロットル", "アクセル"),
     # Must: the two negations cancel.
-    (_any("なければ なくては ないと ねば なきゃ") + "(?:(?:なら|いけ)(?:ない|ません)|だめ|駄目)", ""),
-    (_any("ざるを得ない ざるをえない しかない かもしれない に違いない かもしれません しかありません"), ""),
-    (_any("やむを?得ず やむを?えず 必ず 思わず まず まもなく 間もなく 少なく 危なく 少ない 危ない つまらない"), ""),
+    (any_of("なければ なくては ないと ねば なきゃ") + "(?:(?:なら|いけ)(?:ない|ません)|だめ|駄目)", ""),
+    (any_of("ざるを得ない ざるをえない しかない かもしれない に違いない かもしれません しかありません"), ""),
+    (any_of("やむを?得ず やむを?えず 必ず 思わず まず まもなく 間もなく 少なく 危なく 少ない 危ない つまらない"), ""),
     # Nouns made of acts.
-    (_any("一時停止の?標識 停止(?:線|標識|位置|禁止|信号) バス停 停留所 停車帯 駐車場 駐車帯 (?:停止|停車)状態"), "標"),
+    (
+        any_of("一時停止の?標識 停止(?:線|標識|位置|禁止|信号) バス停 停留所 停車帯 駐車場 駐車帯 (?:停止|停車)状態"),
+        "標",
+    ),
     (r"(?:停止|停車)(?=から)", "標"),
-    (_any("制限速度 速度制限 速度計 ブレーキランプ 左右 右左折 右往左往 [左右]折(?:専用)?(?:レーン|車線|帯)"), "標"),
+    (any_of("制限速度 速度制限 速度計 ブレーキランプ 左右 右左折 右往左往 [左右]折(?:専用)?(?:レーン|車線|帯)"), "標"),
 )
 # A statement ends here; what comes next has a subject of its own.
 _END = re.compile(
@@ -60,7 +57,7 @@ _END = re.compile(
     "(?<=[えけせてねめれ])ば、?|(?<=る)まで|(?<=る)間に?"
 )
 _OTHER = (
-    _any(
+    any_of(
         "(?:先行|前走|対向|後続|並走|隣接|合流|緊急|割り?込み)車両? 車両群? 車列 他車 前車 後車 救急車 消防車 乗用車 "
         "大型車 軽自動車 (?<![自本当停駐下乗発列対続走行])車(?:たち|達)? 自転車 トラック バス(?!停) バイク オートバイ "
         "スクーター タクシー トレーラー トラクター バン(?=[がはも]) パトカー カート 先行者 歩行者 人(?=[がはも]) "
@@ -70,7 +67,7 @@ _OTHER = (
     + "(?![線間速道高体輪幅載庫内])"
 )
 _OURS = (
-    _any("自車両? 自分 我々 私(?:たち|達)? こちら [当本]車 自機 エゴ(?:車両?)?") + "[はがも]|"
+    any_of("自車両? 自分 我々 私(?:たち|達)? こちら [当本]車 自機 エゴ(?:車両?)?") + "[はがも]|"
     "(?:車線|道路?|コース|路面|カーブ)[はが]"
 )
 # The subject and all it does, up to a subject of ours; "their indicator" acts for them.
@@ -98,10 +95,10 @@ _TOWARDS = (
     "(?:[にへ]|まで|に向けて|に向かって)"
 )
 _ADVERBS = "(?:[^、左右をがは]{0,9}?(?:を|、)?)"
-_TURNED = _any(
+_TURNED = any_of(
     "曲が 曲げ 旋回 回り込 回って 回る 回り 折れ 折り返 傾 逸れ うね くね カーブ 湾曲 弧 伸び 延び 続 ターン"
 )
-_MOVED = _any(
+_MOVED = any_of(
     "操舵 舵 ハンドル 切 寄 避 よけ かわ 車線変更 レーンチェンジ 移 合流 回避 追い?[越抜] 抜 転舵 進 出 膨ら 入 迂回 "
     "シフト 向か 向け 向きを 幅寄せ 変更 変え 当て 振 逃げ 戻 ずれ ずら 取 退避 動 分岐 外れ"
 )
@@ -113,7 +110,7 @@ _STEERED = re.compile(
 )
 _TURNING = re.compile(rf"{_TOWARDS}{_ADVERBS}{_TURNED}|(?P<list>[左右])(?:と(?={_TURNED})|回り[にで])")
 _ROAD_SUBJECT = re.compile("(?:車線|レーン|道路?|路|コース|カーブ|コーナー|ヘアピン)(?:[はが、]|自体)")
-_BEND = _any("カーブ コーナー ヘアピン ターン シケイン 曲がり角? 屈曲 ベンド S字")
+_BEND = any_of("カーブ コーナー ヘアピン ターン シケイン 曲がり角? 屈曲 ベンド S字")
 _BEND_SIDE = re.compile(
     rf"{_SIDE}(?:方向|向き|回り|側)?(?:へ|に|への|の)?(?:[急緩強大小長鋭高中低速]|ゆるい|きつい|やか|な|い|への)*(?:S字)?{_BEND}"
     r"|(?:きつい|ゆるい|緩い|鋭い|急な|緩やかな|次の)(?P<noun>[左右])(?=[がはだの、]|です|$)"
@@ -132,8 +129,8 @@ _BRAKING = (
     "ブレーキ(?:ング|[をにで]?(?:[^、をは]{0,6}?)(?:かけ|掛け|踏|操作|足を|使|入れ|残|当て|効か|きか)|"
     "を?(?=[、。]|$)|は踏)"
 )
-_LESS = _any("落と 落ち 下げ 緩め 抑え 殺 絞 控え 低く 減ら 減じ 削")
-_MORE = _any("上げ 上が 増 高め 乗せ 戻 回復 出[しす]")
+_LESS = any_of("落と 落ち 下げ 緩め 抑え 殺 絞 控え 低く 減ら 減じ 削")
+_MORE = any_of("上げ 上が 増 高め 乗せ 戻 回復 出[しす]")
 _SPEEDS: dict[LongitudinalClaim, re.Pattern[str]] = {
     "decelerate": re.compile(
         rf"減速|徐行|制動|スローダウン|速度ダウン|シフトダウン|エンジンブレーキ|速度[をは][^、を]{{0,7}}?{_LESS}|{_BRAKING}|"
@@ -164,7 +161,8 @@ def _pieces(text: str) -> list[str]:
     for spelling, word in _SPELLINGS:
         text = re.sub(spelling, word, text)
     pieces = []
-    for piece in _END.split(text):
+    for statement in _END.split(text):
+        piece = statement
         for said_of_them in (_STANDING, _OTHERS_VERB, _OTHERS_PLACE, _OTHERS_ACT):
             piece = said_of_them.sub("、", piece)
         pieces.append(_SIDE_LIST.sub(r"\1", _NOT_BUT.sub("", piece)))
@@ -176,10 +174,8 @@ def _affirmed(acts: re.Pattern[str], piece: str) -> list[re.Match[str]]:
 
 
 def _read_sides(piece: str, ours: list[LateralClaim], roads: list[LateralClaim]) -> None:
-    found: list[tuple[int, LateralClaim]] = []
+    found = [(match.start(), _side_of(match)) for match in _affirmed(_STEERED, piece)]
     bends: list[tuple[int, LateralClaim]] = []
-    for match in _affirmed(_STEERED, piece):
-        found.append((match.start(), _side_of(match)))
     for match in _affirmed(_TURNING, piece):
         # "Turn left" and "the lane turns left" share a verb; only a subject tells them apart.
         where = bends if _ROAD_SUBJECT.search(piece, 0, match.start()) else found

@@ -9,41 +9,88 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 from collector.geometry.curvature import DEFAULT_THRESHOLDS, CurveSegment, CurveThresholds
 from collector.reasoning.claims import Language
 from collector.reasoning.consistency import Motion, SpeedChange
 
-_SPEED_WORDS: dict[SpeedChange, tuple[str, ...]] = {
-    "accelerate": ("speed up", "accelerate"),
-    "decelerate": ("slow down", "brake"),
-    "keep": ("keep the speed", "hold the speed"),
-    "stop": ("stop", "come to a stop"),
-}
-_STRAIGHT_CAUSES = ("The lane is straight", "The road ahead is straight", "The lane runs straight")
-_STRAIGHT_ACTIONS = ("keep straight", "go straight on")
-_CURVE_ACTIONS = ("steer {side} to keep the lane", "steer {side} to follow the lane", "turn {side} with the road")
-_ADVERB = {"gentle": "gently ", "plain": "", "sharp": "sharply "}
-_ADJECTIVE = {"gentle": "gentle ", "plain": "", "sharp": "sharp "}
+Grade = Literal["gentle", "plain", "sharp"]
 
-_SPEED_WORDS_JA: dict[SpeedChange, tuple[str, ...]] = {
-    "accelerate": ("速度を上げる", "加速する"),
-    "decelerate": ("減速する", "ブレーキをかける"),
-    "keep": ("速度を維持する", "速度を保つ"),
-    "stop": ("停止する", "止まる"),
+
+@dataclass(frozen=True)
+class _Words:
+    """How one language says it; every list holds equivalent phrasings.
+
+    ``bends`` takes ``{adverb}``, ``{sides}`` and ``{ahead}``; ``begins`` takes ``{adjective}`` and ``{side}``.
+    """
+
+    sentence: str
+    speed: Mapping[SpeedChange, tuple[str, ...]]
+    straight_causes: tuple[str, ...]
+    straight_actions: tuple[str, ...]
+    bends: tuple[str, ...]
+    begins: tuple[str, str]  # of a bend: from now on, ahead
+    curve_actions: tuple[str, ...]
+    s_action: str
+    s_sides: str
+    sides: Mapping[str, str]
+    adverb: Mapping[Grade, str]
+    adjective: Mapping[Grade, str]
+    ahead: tuple[str, str]  # the same, said of the lane
+
+
+# A given motion and seed must go on giving this very English: the tiny base has learnt it.
+_WORDS: dict[Language, _Words] = {
+    "en": _Words(
+        sentence="{cause}, so {speed} and {action}.",
+        speed={
+            "accelerate": ("speed up", "accelerate"),
+            "decelerate": ("slow down", "brake"),
+            "keep": ("keep the speed", "hold the speed"),
+            "stop": ("stop", "come to a stop"),
+        },
+        straight_causes=("The lane is straight", "The road ahead is straight", "The lane runs straight"),
+        straight_actions=("keep straight", "go straight on"),
+        bends=("The lane bends {adverb}{sides} {ahead}", "The road bends {adverb}{sides} {ahead}"),
+        begins=("A {adjective}{side} bend begins now", "A {adjective}{side} bend is ahead"),
+        curve_actions=("steer {side} to keep the lane", "steer {side} to follow the lane", "turn {side} with the road"),
+        s_action="steer {sides}",
+        s_sides="{} and then {}",
+        sides={"left": "left", "right": "right"},
+        adverb={"gentle": "gently ", "plain": "", "sharp": "sharply "},
+        adjective={"gentle": "gentle ", "plain": "", "sharp": "sharp "},
+        ahead=("now", "ahead"),
+    ),
+    "ja": _Words(
+        sentence="{cause}ので、{action}ながら{speed}。",
+        speed={
+            "accelerate": ("速度を上げる", "加速する"),
+            "decelerate": ("減速する", "ブレーキをかける"),
+            "keep": ("速度を維持する", "速度を保つ"),
+            "stop": ("停止する", "止まる"),
+        },
+        straight_causes=("車線がまっすぐな", "前方の道路が直線な", "車線がまっすぐ続いている"),
+        straight_actions=("直進し", "まっすぐ進み"),
+        bends=("車線が{ahead}{adverb}{sides}に曲がる", "道路が{ahead}{adverb}{sides}に曲がる"),
+        begins=("ここで{adjective}{side}カーブが始まる", "この先{adjective}{side}カーブがある"),
+        curve_actions=("{side}に操舵して車線を維持し", "車線に沿って{side}に操舵し", "道なりに{side}に曲がり"),
+        s_action="{sides}に操舵し",
+        s_sides="{}、続いて{}",
+        sides={"left": "左", "right": "右"},
+        adverb={"gentle": "緩やかに", "plain": "", "sharp": "急に"},
+        adjective={"gentle": "緩やかな", "plain": "", "sharp": "急な"},
+        ahead=("ここで", "この先"),
+    ),
 }
-_STRAIGHT_CAUSES_JA = ("車線がまっすぐな", "前方の道路が直線な", "車線がまっすぐ続いている")
-_STRAIGHT_ACTIONS_JA = ("直進し", "まっすぐ進み")
-_CURVE_ACTIONS_JA = ("{side}に操舵して車線を維持し", "車線に沿って{side}に操舵し", "道なりに{side}に曲がり")
-_SIDE_JA = {"left": "左", "right": "右"}
-_ADVERB_JA = {"gentle": "緩やかに", "plain": "", "sharp": "急に"}
-_ADJECTIVE_JA = {"gentle": "緩やかな", "plain": "", "sharp": "急な"}
 
 _MIRRORED = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "左": "右", "ひだり": "みぎ"}
 _MIRRORED |= {other: side for side, other in _MIRRORED.items()}
-# What names both sides or none stays: "right of way", "all right", 左右 (both sides), 右左折 (any turn).
+# What names both sides or none stays: "right of way", "all right", 左右 and 右左 (both sides), 右左折 (any turn).
 _SIDE_WORD = re.compile(
-    r"(?P<kept>\bright(?= away\b|[ -]of[ -]way\b)|(?<=\b[Aa]ll )right\b|左右|右左折)|"
+    r"(?P<kept>\bright(?= away\b|[ -]of[ -]way\b)|(?<=\b[Aa]ll )right\b|[左右]*(?:左右|右左)[左右]*)|"
     r"\b(?:left|right|Left|Right|LEFT|RIGHT)(?=(?:wards?|most|hand|hander)?\b)|左|右|ひだり|みぎ"
 )
 
@@ -64,16 +111,13 @@ def write_reasoning(
         A sentence of at most 22 words, such as "The lane bends right ahead, so slow down and steer right to
         keep the lane.", or "車線がこの先右に曲がるので、右に操舵して車線を維持しながら減速する。"
     """
-    draw = random.Random(seed)
-    if language == "ja":
-        return _write_japanese(motion, thresholds, draw)
-    # A given motion and seed must go on giving this very English: the tiny base has learnt it.
-    speed = draw.choice(_SPEED_WORDS[motion.longitudinal])
-    if not motion.curve.curves:
-        cause, action = draw.choice(_STRAIGHT_CAUSES), draw.choice(_STRAIGHT_ACTIONS)
+    words, draw = _WORDS[language], random.Random(seed)
+    speed = draw.choice(words.speed[motion.longitudinal])
+    if motion.curve.curves:
+        cause, action = _curve_words(words, motion.curve.curves, thresholds, draw)
     else:
-        cause, action = _curve_words(motion.curve.curves, thresholds, draw)
-    return f"{cause}, so {speed} and {action}."
+        cause, action = draw.choice(words.straight_causes), draw.choice(words.straight_actions)
+    return words.sentence.format(cause=cause, action=action, speed=speed)
 
 
 def swap_sides(text: str) -> str:
@@ -81,55 +125,26 @@ def swap_sides(text: str) -> str:
     return _SIDE_WORD.sub(lambda word: word["kept"] or _MIRRORED[word.group()], text)
 
 
-def bend_grade(curve: CurveSegment, thresholds: CurveThresholds = DEFAULT_THRESHOLDS) -> str:
+def bend_grade(curve: CurveSegment, thresholds: CurveThresholds = DEFAULT_THRESHOLDS) -> Grade:
     """How tight a curve is, in the words of a reasoning: gentle, plain or sharp."""
     if curve.max_abs_curvature_1pm < thresholds.gentle_curvature_1pm:
         return "gentle"
     return "sharp" if curve.max_abs_curvature_1pm > thresholds.sharp_curvature_1pm else "plain"
 
 
-def _curve_words(curves: tuple[CurveSegment, ...], thresholds: CurveThresholds, draw: random.Random) -> tuple[str, str]:
-    first, other, grade, ahead = _bends(curves, thresholds)
-    sides = first.direction if other is None else f"{first.direction} and then {other}"
-    action = draw.choice(_CURVE_ACTIONS).format(side=first.direction)
-    causes = [
-        f"{road} bends {_ADVERB[grade]}{sides}{' ahead' if ahead else ' now'}" for road in ("The lane", "The road")
-    ]
-    if other is None:
-        place = "is ahead" if ahead else "begins now"
-        causes.append(f"A {_ADJECTIVE[grade]}{first.direction} bend {place}")
-    else:
-        action = f"steer {first.direction} and then {other}"
-    return draw.choice(causes), action
-
-
-def _bends(curves: tuple[CurveSegment, ...], thresholds: CurveThresholds) -> tuple[CurveSegment, str | None, str, bool]:
-    """The first curve, the direction of a later one that turns the other way, the first one's grade, whether ahead."""
-    first = curves[0]
-    other = next((curve.direction for curve in curves if curve.direction != first.direction), None)
-    return first, other, bend_grade(first, thresholds), first.start_m > thresholds.now_m
-
-
-def _write_japanese(motion: Motion, thresholds: CurveThresholds, draw: random.Random) -> str:
-    speed = draw.choice(_SPEED_WORDS_JA[motion.longitudinal])
-    if not motion.curve.curves:
-        cause, action = draw.choice(_STRAIGHT_CAUSES_JA), draw.choice(_STRAIGHT_ACTIONS_JA)
-    else:
-        cause, action = _curve_words_japanese(motion.curve.curves, thresholds, draw)
-    return f"{cause}ので、{action}ながら{speed}。"
-
-
-def _curve_words_japanese(
-    curves: tuple[CurveSegment, ...], thresholds: CurveThresholds, draw: random.Random
+def _curve_words(
+    words: _Words, curves: tuple[CurveSegment, ...], thresholds: CurveThresholds, draw: random.Random
 ) -> tuple[str, str]:
-    first, other, grade, ahead = _bends(curves, thresholds)
-    side = _SIDE_JA[first.direction]
-    sides = side if other is None else f"{side}、続いて{_SIDE_JA[other]}"
-    action = draw.choice(_CURVE_ACTIONS_JA).format(side=side)
-    place = "この先" if ahead else "ここで"
-    causes = [f"{road}が{place}{_ADVERB_JA[grade]}{sides}に曲がる" for road in ("車線", "道路")]
+    """Cause and action of a path with curves: the first one, and the side of a later one that turns the other way."""
+    first, grade = curves[0], bend_grade(curves[0], thresholds)
+    is_ahead = first.start_m > thresholds.now_m
+    side = sides = words.sides[first.direction]
+    action = draw.choice(words.curve_actions)
+    causes = words.bends
+    other = next((curve.direction for curve in curves if curve.direction != first.direction), None)
     if other is None:
-        causes.append(f"{place}{_ADJECTIVE_JA[grade]}{side}カーブ{'がある' if ahead else 'が始まる'}")
+        causes += (words.begins[is_ahead],)
     else:
-        action = f"{sides}に操舵し"
-    return draw.choice(causes), action
+        sides, action = words.s_sides.format(side, words.sides[other]), words.s_action
+    names = {"side": side, "sides": sides, "adverb": words.adverb[grade], "adjective": words.adjective[grade]}
+    return draw.choice(causes).format(**names, ahead=words.ahead[is_ahead]), action.format(**names)

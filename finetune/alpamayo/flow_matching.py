@@ -1,4 +1,4 @@
-"""Flow matching: a straight path from noise to action, and the walk along the learned velocity.
+"""Flow matching: a straight path from noise to action, and the integration of the learned velocity.
 
 x_t = t * x + (1 - t) * noise; the network learns the velocity x - noise; sampling integrates it from t = 0 to 1.
 """

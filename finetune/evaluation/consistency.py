@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from collector.geometry.constants import STEP_S
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from collector.reasoning.claims import Claim
-from collector.reasoning.consistency import Agreement, Motion, Verdict, judge, measure_motion
+from collector.reasoning.consistency import AxisCheck, ClaimCheck, Motion, check_claim, measure_motion
 from collector.reasoning.parser import parse_claim
 
 # "Thinks curve, drives straight": the reasoning names the road's own direction, yet the planned heading after
@@ -42,7 +42,7 @@ class ReasoningCheck:
     """
 
     claim: Claim
-    agreement: Agreement
+    agreement: ClaimCheck
     true_direction: str
     reasoning_right: bool | None
     speed_reasoning_right: bool | None
@@ -62,7 +62,7 @@ def check_reasoning(reasoning: str, plan: ArrayLike, truth: ArrayLike, dt_s: flo
     claim = parse_claim(reasoning)
     motion: Motion = measure_motion(planned, dt_s)
     true_motion = measure_motion(true, dt_s)
-    against_truth = judge(claim, true_motion)
+    against_truth = check_claim(claim, true_motion)
     reasoning_right = _agrees(against_truth.lateral)
     symptom: bool | None = None
     index = min(len(planned), round(SYMPTOM_TIME_S / dt_s)) - 1
@@ -73,11 +73,16 @@ def check_reasoning(reasoning: str, plan: ArrayLike, truth: ArrayLike, dt_s: flo
         too_straight = given * np.sign(asked) < SYMPTOM_SHARE * abs(asked)
         symptom = bool(reasoning_right and too_straight)
     return ReasoningCheck(
-        claim, judge(claim, motion), true_motion.lateral, reasoning_right, _agrees(against_truth.longitudinal), symptom
+        claim,
+        check_claim(claim, motion),
+        true_motion.lateral,
+        reasoning_right,
+        _agrees(against_truth.longitudinal),
+        symptom,
     )
 
 
-def _agrees(verdict: Verdict) -> bool | None:
+def _agrees(verdict: AxisCheck) -> bool | None:
     return None if verdict == "no_claim" else verdict == "agree"
 
 

@@ -28,7 +28,7 @@ from finetune.policy import Observation, PolicySettings, camera_of_each_image, f
 
 
 @dataclass(frozen=True)
-class Row:
+class EncodedSample:
     """One encoded sample.
 
     Attributes:
@@ -55,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows side by side; tensors as in :class:`Row` with a leading batch axis, right-padded."""
+    """Rows side by side; tensors as in :class:`EncodedSample` with a leading batch axis, right-padded."""
 
     sample_ids: tuple[str, ...]
     input_ids: Tensor
@@ -110,7 +110,7 @@ def _blame(sample: Sample, reason: str) -> Iterator[None]:
         raise SampleFault(sample.id, reason, error) from error
 
 
-def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool = False) -> Row:
+def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool = False) -> EncodedSample:
     """Encode one sample with a loaded model's processor and action space.
 
     Args:
@@ -139,7 +139,7 @@ def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored
     with _blame(sample, "path without finite actions"):
         if not torch.isfinite(actions).all():
             raise MonoError("non-finite actions", "finite poses", "look at its path")
-    return Row(
+    return EncodedSample(
         sample_id=sample.id + ("-mirror" if mirrored else ""),
         input_ids=encoded.input_ids,
         label_mask=encoded.label_mask,
@@ -173,7 +173,9 @@ def unpack_pixels(packed: Tensor) -> Tensor:
     return still.expand(-1, -1, 2, -1).flatten(1)
 
 
-def cache_vision(model: Any, rows: Iterable[Row], device: torch.device, chunk: int = 16) -> Iterator[Row]:
+def cache_vision(
+    model: Any, rows: Iterable[EncodedSample], device: torch.device, chunk: int = 16
+) -> Iterator[EncodedSample]:
     """Rows with their image features computed once, which a frozen vision tower permits.
 
     Pixels weigh ten times what features do, so rows are taken a chunk at a time and their pixels let go.
@@ -194,7 +196,9 @@ def _token_count(grid_thw: Tensor, merge: int = 2) -> int:
     return int(grid_thw.prod(dim=1).sum()) // merge**2
 
 
-def collate(rows: Sequence[Row], pad_id: int, silent: Sequence[bool] | None = None, multiple: int = 1) -> Batch:
+def collate(
+    rows: Sequence[EncodedSample], pad_id: int, silent: Sequence[bool] | None = None, multiple: int = 1
+) -> Batch:
     """Right-pad rows into a batch.
 
     Args:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from collector.dataset.build_report import BuildReport
 from collector.dataset.builder import build_dataset
-from collector.dataset.config import BuildConfig, BuildReport
+from collector.dataset.config import BuildConfig
 from collector.dataset.schema import Sample, read_samples
 
 HISTORY_NS, HORIZON_NS = 1_500_000_000, 6_400_000_000

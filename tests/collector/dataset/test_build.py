@@ -20,7 +20,7 @@ from collector.dataset.config import BuildConfig
 from collector.dataset.schema import Sample, SchemaError, load_manifest, read_samples
 from collector.pose_tracks import tracks
 from collector.pose_tracks.tracks import TrackConfig
-from collector.reasoning.consistency import judge, measure_motion
+from collector.reasoning.consistency import check_claim, measure_motion
 from collector.reasoning.parser import parse_claim
 from collector.ros.topics import AWSIM_STATUS, CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY, VELOCITY_STATUS
 from tests.helpers.building import HORIZON_NS, build
@@ -46,7 +46,7 @@ def test_a_clean_drive_becomes_agreeing_samples(tmp_path: Path, course_bag: Path
     assert {"straight", "left", "right", "s"} == set(report.labels)
     for sample in samples:
         motion = measure_motion(sample.future_array())
-        assert judge(parse_claim(sample.reasoning), motion).keep
+        assert check_claim(parse_claim(sample.reasoning), motion).keep
         assert (sample.claim.lateral, sample.curve.label) == (motion.lateral, motion.curve.label)
         assert sample.history[-1] == (0.0, 0.0, 0.0)
         assert sample.speed_mps == pytest.approx(5.0, abs=1e-6) and sample.lap == 1

@@ -13,7 +13,7 @@ import pytest
 from collector.dataset import extraction as cutting
 from collector.dataset.builder import build_dataset
 from collector.dataset.config import BuildConfig
-from collector.dataset.frame_memory import NO_HISTORY
+from collector.dataset.frame_window import NO_HISTORY
 from collector.dataset.schema import load_manifest, read_samples
 from collector.pose_tracks import tracks
 from collector.ros.topics import CAMERA_JPEG, ODOMETRY, VELOCITY_STATUS
@@ -145,7 +145,7 @@ def test_a_restarted_clock_begins_a_new_time(tmp_path: Path) -> None:
     later = 60 * SECOND
     second = [(name, received + later, data) for name, received, data in first]
     elsewhere = np.array([500.0, 0.0, 0.0])
-    for ns, pose, speed in zip(drive.stamps_ns.tolist(), drive.poses, drive.speeds_mps):
+    for ns, pose, speed in zip(drive.stamps_ns.tolist(), drive.poses, drive.speeds_mps, strict=True):
         second.append((ODOMETRY.name, ns + later + 1_000_000, odometry_cdr(ns, pose + elsewhere, speed)))
         # Not the truth, so that it can be told from the first half's reports, which have the same stamps.
         second.append((VELOCITY_STATUS.name, ns + later + 1_500_000, velocity_cdr(ns, speed + 1.0)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from collector.bags.reader import OdometryRow
 from collector.dataset import extraction as cutting
 from collector.dataset.schema import Sample
-from collector.dataset.splits import Stretch, choose_validation, split_of, stretches_of
+from collector.dataset.splits import Interval, choose_validation, intervals_of, split_of
 from collector.pose_tracks.recording import LapCount
 from collector.pose_tracks.tracks import build_track
 from tests.helpers.building import HISTORY_NS, HORIZON_NS, build
@@ -67,9 +67,9 @@ def test_the_split_is_by_lap_and_guarded(tmp_path: Path) -> None:
 
 
 def test_the_seed_draws_the_laps() -> None:
-    laps = [Stretch("bag", 0, 0, lap, lap * 30 * SECOND, (lap + 1) * 30 * SECOND) for lap in range(10)]
+    laps = [Interval("bag", 0, 0, lap, lap * 30 * SECOND, (lap + 1) * 30 * SECOND) for lap in range(10)]
     drawn = {seed: choose_validation(laps, 0.2, seed) for seed in range(8)}
-    assert all(len(stretches) == 2 and set(stretches) <= set(laps) for stretches in drawn.values())
+    assert all(len(intervals) == 2 and set(intervals) <= set(laps) for intervals in drawn.values())
     assert len(set(drawn.values())) > 3 and drawn[3] == choose_validation(laps, 0.2, 3)
     (part,) = choose_validation(laps[:1], 0.1, 0)
     assert part.length_ns == 3 * SECOND and laps[0].start_ns <= part.start_ns < part.end_ns <= laps[0].end_ns
@@ -81,7 +81,7 @@ def test_the_seed_draws_the_laps() -> None:
 
 def test_a_short_recording_trains_rather_than_validates(tmp_path: Path) -> None:
     """The guard of a short run would eat all of it: then there is no validation, and a longer one has it at its end."""
-    short = Stretch("bag", 0, 0, 0, 0, 12 * SECOND)
+    short = Interval("bag", 0, 0, 0, 0, 12 * SECOND)
     assert choose_validation([short], 0.2, 0, 14 * SECOND) == ()
     for seed in range(6):
         (part,) = choose_validation([replace(short, end_ns=20 * SECOND)], 0.2, seed, 14 * SECOND)
@@ -148,14 +148,14 @@ def test_no_layout_brings_training_within_a_horizon_of_validation(layout: Layout
             stamp_ns, received_ns, x_m = stamp_ns + SECOND // 5, received_ns + SECOND // 5, x_m + 1.0
     track = build_track(rows)
     counted = np.array(laps, np.int64)
-    stretches = stretches_of("bag", track, LapCount(counted[:, 0], counted[:, 1]), HISTORY_NS, HORIZON_NS)
-    validation = choose_validation(stretches, share, seed)
-    usable_ns = sum(max(0, stretch.length_ns) for stretch in stretches)
+    intervals = intervals_of("bag", track, LapCount(counted[:, 0], counted[:, 1]), HISTORY_NS, HORIZON_NS)
+    validation = choose_validation(intervals, share, seed)
+    usable_ns = sum(max(0, interval.length_ns) for interval in intervals)
     assert bool(validation) == (usable_ns > 0)
     touched: dict[tuple[int, str], list[int]] = {}
     run = 0
-    for index, piece in enumerate(track.pieces):
-        before = track.pieces[max(0, index - 1)]
+    for index, piece in enumerate(track.segments):
+        before = track.segments[max(0, index - 1)]
         run += before.epoch != piece.epoch or (index > 0 and piece.poses[0, 0] - before.poses[-1, 0] > 50.0)
         moments = range(int(piece.stamps_ns[0]) + HISTORY_NS, int(piece.stamps_ns[-1]) - HORIZON_NS + 1, SECOND // 10)
         for moment in moments:

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
-from collector.bags import reader as bags
 from collector.common.errors import MonoError
-from collector.dataset import frame_memory
+from collector.dataset import frame_window
 from collector.dataset.builder import build_dataset
 from collector.dataset.config import BuildConfig
 from collector.dataset.schema import load_manifest, read_samples
+from collector.ros import images
 from collector.ros.topics import CAMERA_IMAGE, ODOMETRY
 from tests.helpers.building import build
 from tests.helpers.paths import ROOT
@@ -41,7 +41,7 @@ def raw_bag(folder: Path, size: tuple[int, int] = (48, 64)) -> Path:
 def jpeg_bag(folder: Path) -> Path:
     stamps = camera_stamps(DRIVE).tolist()
     pictures = [jpeg(number)[: -40 if number % 50 == 49 else None] for number in range(len(stamps))]
-    frames = [(ns, compressed_cdr(ns, picture)) for ns, picture in zip(stamps, pictures)]
+    frames = [(ns, compressed_cdr(ns, picture)) for ns, picture in zip(stamps, pictures, strict=True)]
     return write_bag(folder, DRIVE, frames=frames)
 
 
@@ -68,13 +68,13 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
 def test_only_frames_that_a_sample_needs_are_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted at the real compressor: each stored image once, the others (stride, ends of the drive) never."""
     compressed = []
-    real = bags.encode_jpeg
+    real = images.encode_jpeg
 
     def counted(bgr: np.ndarray, quality: int) -> bytes:
         compressed.append(bgr.shape)
         return real(bgr, quality)
 
-    monkeypatch.setattr(bags, "encode_jpeg", counted)
+    monkeypatch.setattr(images, "encode_jpeg", counted)
     bag = raw_bag(tmp_path / "raw")
     for stride, most in ((1, 0.8), (10, 0.35)):
         compressed.clear()
@@ -91,8 +91,8 @@ def test_frames_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
     alive: set[int] = set()
     most = 0
 
-    class Watched(frame_memory.HeldFrame):
-        def __init__(self, frame: bags.RawFrame, quality: int) -> None:
+    class Watched(frame_window.HeldFrame):
+        def __init__(self, frame: images.RawFrame, quality: int) -> None:
             nonlocal most
             super().__init__(frame, quality)
             alive.add(id(self))
@@ -157,7 +157,7 @@ def test_interrupted_and_killed_builds(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
             # Tests started in the background of a script ignore Ctrl-C, and their children would inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no lock is taken
         )
         deadline = time.monotonic() + 60
         while len(list(out.glob(".unfinished/images/*"))) < 5:

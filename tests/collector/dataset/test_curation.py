@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from collector.dataset.build_report import BuildReport
 from collector.dataset.builder import build_dataset
-from collector.dataset.config import BuildConfig, BuildReport
+from collector.dataset.config import BuildConfig
 from collector.dataset.schema import Sample, load_manifest, read_samples
 from collector.reasoning.consistency import Motion, measure_motion
 from collector.reasoning.parser import language_of
@@ -109,7 +110,7 @@ def test_all_planted_contradictions_and_no_agreeing_text_are_quarantined(
     planted: dict[str, tuple[str, str]] = {}
     kinds: Counter[tuple[str, ...]] = Counter()
     with (tmp_path / "texts.jsonl").open("w", encoding="utf-8") as lines:
-        for number, (sample, motion) in enumerate(zip(samples, motions)):
+        for number, (sample, motion) in enumerate(zip(samples, motions, strict=True)):
             language, said, axis = ("en", "ja")[number // 2 % 2], motion, "none"
             if number % 2:
                 axis = ("lateral", "longitudinal")[number // 4 % 2]

@@ -44,7 +44,7 @@ def test_a_dataset_folder_loads_with_texts_and_pictures(tmp_path: Path) -> None:
     assert list(loaded) == ["train"]
     rows = loaded["train"]
     assert rows["id"] == [sample.id for sample in samples]
-    for row, sample in zip(rows, samples):
+    for row, sample in zip(rows, samples, strict=True):
         assert row["reasoning"] == sample.reasoning and row["split"] == sample.split
         assert row["curve"] == sample.curve.model_dump() and row["claim"] == sample.claim.model_dump()
         assert np.array_equal(np.array(row["future"]), sample.future_array())

@@ -30,7 +30,7 @@ from collector.dataset.physical_ai import (  # noqa: E402
     build_physical_ai,
 )
 from collector.dataset.schema import load_manifest, read_samples  # noqa: E402
-from collector.reasoning.consistency import judge, measure_motion  # noqa: E402
+from collector.reasoning.consistency import check_claim, measure_motion  # noqa: E402
 from collector.reasoning.parser import parse_claim  # noqa: E402
 from tests.helpers.physical_ai_data import CAMERA, FPS, LEFT, data, no_network, parquet  # noqa: E402, F401 - fixtures
 from tests.helpers.synthetic_bag import drive_course  # noqa: E402
@@ -54,7 +54,7 @@ def test_curve_scenes_become_the_same_samples(tmp_path: Path, data: Path) -> Non
         side = sample.bag.split("-")[1]
         assert sample.curve.label == sample.claim.lateral == side
         assert (sample.future[-1][1] > 0.0) == (side == "left")  # y left, as in base_link
-        assert judge(parse_claim(sample.reasoning), measure_motion(sample.future_array())).keep
+        assert check_claim(parse_claim(sample.reasoning), measure_motion(sample.future_array())).keep
         assert sample.speed_mps == pytest.approx(6.0, abs=1e-3) and sample.history[-1] == (0.0, 0.0, 0.0)
     # The pose is that at the picture's own time, and the picture is the one of that time.
     drive = drive_course(LEFT, 6.0)
@@ -65,7 +65,7 @@ def test_curve_scenes_become_the_same_samples(tmp_path: Path, data: Path) -> Non
         assert sample.future[-1][0] == pytest.approx(ahead, abs=1e-3)
         times = [int(Path(name).stem.rsplit("_", 1)[1]) for name in sample.frames]
         assert np.allclose(np.diff(times), 100_000_000, atol=2_000)
-        for name, ns in zip(sample.frames, times):
+        for name, ns in zip(sample.frames, times, strict=True):
             number = round((ns - 40_000_000) * FPS / 1e9)
             assert abs(float(cv2.imread(str(out / name)).mean()) - (20 + number % 200)) < 3.0
     manifest = load_manifest(out)

@@ -96,7 +96,7 @@ def test_a_wrong_field_is_named_with_its_line(tmp_path: Path, changes: dict[str,
 @pytest.mark.parametrize("line", ["{", "[]", "7", '"text"', '{"a": 1', "\x00", "nonsense " * 1000])
 def test_no_line_makes_a_traceback(line: str) -> None:
     with pytest.raises(SchemaError, match="line 5") as caught:
-        parse_sample(line, "metadata.jsonl", 5)
+        parse_sample(line, "metadata.jsonl", 5, Sample)
     assert len(str(caught.value)) < 600
 
 
@@ -104,7 +104,7 @@ def test_a_missing_field_broken_text_and_a_missing_file(tmp_path: Path) -> None:
     lacking = values()
     del lacking["reasoning"]
     with pytest.raises(SchemaError, match="field reasoning"):
-        parse_sample(json.dumps(lacking), "m", 1)
+        parse_sample(json.dumps(lacking), "m", 1, Sample)
     with pytest.raises(MonoError, match=r"no metadata\.jsonl"):
         read_samples(tmp_path)
     (tmp_path / "metadata.jsonl").write_bytes(b"\xff\xfe\x00bad")

@@ -134,7 +134,7 @@ def test_a_pose_topic_will_do_in_place_of_odometry(
     drive, expected = plain
     poses = Topic("/localization/pose", kind)
     types, extra = typestore().types, []
-    for ns, (x, y, yaw) in list(zip(drive.stamps_ns.tolist(), drive.poses))[::rate]:
+    for ns, (x, y, yaw) in list(zip(drive.stamps_ns.tolist(), drive.poses, strict=True))[::rate]:
         pose = types["geometry_msgs/msg/Pose"](
             position=types["geometry_msgs/msg/Point"](x=float(x), y=float(y), z=6.5),
             orientation=types["geometry_msgs/msg/Quaternion"](

@@ -21,9 +21,9 @@ from collector.calibration.intrinsics import cameras_of
 from collector.common.errors import MonoError
 from collector.dataset.builder import build_dataset
 from collector.dataset.config import BuildConfig
-from collector.dataset.gallery import make_card
+from collector.dataset.gallery import gallery_item
 from collector.dataset.schema import METADATA_FILE, QUARANTINE_FILE, load_manifest, read_samples
-from collector.dataset.statistics import StratifiedPick, count_rows, survey_dataset
+from collector.dataset.statistics import StratifiedPick, count_rows, dataset_statistics
 from collector.dataset.view import PICTURE_BYTES, ViewConfig, main, write_view
 from tests.helpers.synthetic_bag import camera_stamps, compressed_cdr, drive_course, write_bag
 
@@ -215,7 +215,7 @@ def test_pictures_shrink_until_they_fit(dataset: Path, tmp_path: Path) -> None:
     sample = next(read_samples(dataset))
     noise = np.random.default_rng(0).integers(0, 255, (360, 640, 3), np.uint8)
     cv2.imwrite(str(noisy / sample.file_name), noise)
-    sizes = [len(make_card(sample, noisy, cameras_of({}), most).image) for most in (10**6, 50_000, 25_000)]
+    sizes = [len(gallery_item(sample, noisy, cameras_of({}), most).image) for most in (10**6, 50_000, 25_000)]
     assert sizes[0] > 4 * 50_000 / 3 > sizes[1] > sizes[2] and sizes[2] < 4 * 25_000 / 3
     # By default 168 cards, each as large as it may be, with their texts and drawings.
     assert 4 * PICTURE_BYTES / 3 + 168 * 12_000 < 15e6
@@ -258,8 +258,8 @@ def test_memory_does_not_grow_with_the_dataset(dataset: Path, tmp_path: Path) ->
             for number in range(count):
                 file.write(lines[number % len(lines)] + "\n")
         tracemalloc.start()
-        survey = survey_dataset(folder, samples=20)
+        found = dataset_statistics(folder, samples=20)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert (survey.kept.lines, survey.kept.missing, len(survey.picked)) == (count, count, 20)
+        assert (found.kept.lines, found.kept.missing, len(found.picked)) == (count, count, 20)
     assert peaks[2] < 1.2 * peaks[1]

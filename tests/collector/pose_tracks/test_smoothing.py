@@ -12,10 +12,12 @@ from closed_loop.simulator.expert import Expert
 from closed_loop.simulator.vehicle import Vehicle
 from collector.bags.reader import OdometryRow
 from collector.common.errors import MonoError
+from collector.geometry.constants import NS_PER_S
 from collector.geometry.curvature import curvature_profile
+from collector.geometry.discontinuity import TELEPORT
 from collector.geometry.poses import interpolate_poses, to_ego, wrap_angle
 from collector.pose_tracks.smoothing import PoseNoise, clean_poses, measure_noise
-from collector.pose_tracks.tracks import NS, TELEPORT, PoseTrack, TrackConfig, build_track
+from collector.pose_tracks.tracks import PoseTrack, TrackConfig, build_track
 
 torch = pytest.importorskip("torch")
 
@@ -23,7 +25,7 @@ from finetune.alpamayo.action_space import ActionSpace  # noqa: E402
 from finetune.alpamayo.configuration import RELEASED_ACTION_SPACE  # noqa: E402
 
 HAIRPIN_1PM = 0.2
-SAMPLE_NS = np.arange(-15, 65) * (NS // 10)
+SAMPLE_NS = np.arange(-15, 65) * (NS_PER_S // 10)
 
 
 @lru_cache
@@ -38,7 +40,7 @@ def lap() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         state = vehicle.step(command.steer_rad, command.accel_mps2, 0.01)
         rows.append((*state.pose, state.speed_mps))
     table = np.array(rows)
-    return 50 * NS + np.arange(len(table)) * 10_000_000, table[:, :3], table[:, 3]
+    return 50 * NS_PER_S + np.arange(len(table)) * 10_000_000, table[:, :3], table[:, 3]
 
 
 def noisy(rate_hz: int, noise_m: float, noise_rad: float) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +55,7 @@ def noisy(rate_hz: int, noise_m: float, noise_rad: float) -> tuple[np.ndarray, n
 def track_of(
     stamps: np.ndarray, poses: np.ndarray, wheel_scale: float | None = None, smooth: str = "auto"
 ) -> PoseTrack:
-    rows = [OdometryRow(int(ns), int(ns), *pose, float("nan")) for ns, pose in zip(stamps, poses)]
+    rows = [OdometryRow(int(ns), int(ns), *pose, float("nan")) for ns, pose in zip(stamps, poses, strict=True)]
     wheel = None
     if wheel_scale is not None:
         true_ns, _, speed = lap()
@@ -65,7 +67,7 @@ def track_of(
 def errors_of(track: PoseTrack) -> dict[str, float]:
     """Path and heading against the truth, the model's own speed estimate, and the curvature of hairpins (RMS)."""
     true_ns, true_poses, true_speed = lap()
-    piece = track.pieces[0]
+    piece = track.segments[0]
     position, yaw, curvature, histories, times = [], [], [], [], []
     for ns in range(int(piece.stamps_ns[0]) + 1_503_000_000, int(piece.stamps_ns[-1]) - 6_400_000_000, 403_000_000):
         ours = interpolate_poses(piece.stamps_ns, piece.poses, ns + SAMPLE_NS)
@@ -120,7 +122,7 @@ def test_clean_poses_stay_as_recorded(rate_hz: int) -> None:
     stamps, poses = noisy(rate_hz, 0.0, 0.0)
     track = track_of(stamps, poses, wheel_scale=1.0)
     assert not track.report.smoothed and track.report.yaw == "recorded"
-    assert np.array_equal(track.pieces[0].poses, poses) and np.array_equal(track.pieces[0].stamps_ns, stamps)
+    assert np.array_equal(track.segments[0].poses, poses) and np.array_equal(track.segments[0].stamps_ns, stamps)
     assert track.report.noise.position_m < 0.001 and track.report.noise.yaw_rad < 0.001
     # And if they were cleaned all the same, by the noise that was measured, nobody would notice.
     (grid_ns, cleaned), _ = clean_poses((stamps, poses), measure_noise([(stamps, poses)]))
@@ -132,7 +134,7 @@ def test_millimetres_of_noise_are_below_the_limit_and_the_limits_can_be_set() ->
     stamps, poses = noisy(50, 0.002, 0.002)
     assert not track_of(stamps, poses).report.smoothed
     strict = TrackConfig(clean_position_m=0.001)
-    rows = [OdometryRow(int(ns), int(ns), *pose, float("nan")) for ns, pose in zip(stamps, poses)]
+    rows = [OdometryRow(int(ns), int(ns), *pose, float("nan")) for ns, pose in zip(stamps, poses, strict=True)]
     assert build_track(rows, strict).report.smoothed
     with pytest.raises(MonoError, match="positive"):
         TrackConfig(clean_yaw_rad=0.0)
@@ -156,12 +158,12 @@ def test_a_kart_that_reverses_or_stands_has_not_turned_round() -> None:
     stamps, poses = noisy(50, 0.05, 0.02)
     truth = lap()[1][::2]
     backwards = track_of(stamps, np.column_stack([poses[:, :2], wrap_angle(poses[:, 2] + np.pi)]))
-    piece = backwards.pieces[0]
+    piece = backwards.segments[0]
     turned = wrap_angle(piece.poses[:, 2] - truth[:, 2] - np.pi)
     assert backwards.report.smoothed and np.abs(turned).max() < 0.1
     rng = np.random.default_rng(3)
     stands = np.array([5.0, 5.0, 1.0]) + rng.normal(0.0, 1.0, (1000, 3)) * [0.05, 0.05, 0.02]
-    (piece,) = track_of(stamps[:1000], stands).pieces
+    (piece,) = track_of(stamps[:1000], stands).segments
     assert np.abs(piece.poses[:, 2] - 1.0).max() < 0.1
     assert np.linalg.norm(np.diff(piece.poses[::50, :2], axis=0), axis=1).mean() < 0.05
 
@@ -171,7 +173,7 @@ def test_a_wheel_speed_that_does_not_fit_is_not_believed() -> None:
     for scale in (0.0, 0.5, 1.3, -1.0, float("nan")):
         assert track_of(stamps, poses, wheel_scale=scale).report.speed_pieces == {"positions": 1}, scale
     speed = lap()[2][::2]
-    rows = [OdometryRow(int(ns), int(ns), *pose, v) for ns, pose, v in zip(stamps, poses, speed.tolist())]
+    rows = [OdometryRow(int(ns), int(ns), *pose, v) for ns, pose, v in zip(stamps, poses, speed.tolist(), strict=True)]
     assert build_track(rows).report.speed_pieces == {"odometry": 1}
 
 
@@ -180,19 +182,19 @@ def test_noise_is_no_teleport_but_a_teleport_is_one() -> None:
     config = TrackConfig(teleport_slack_m=0.5)
     poses[500, :2] += 30.0  # a single pose far off
     poses[1500:, 0] += 40.0  # the kart put elsewhere
-    rows = [OdometryRow(int(ns), int(ns), *pose, 5.0) for ns, pose in zip(stamps, poses)]
+    rows = [OdometryRow(int(ns), int(ns), *pose, 5.0) for ns, pose in zip(stamps, poses, strict=True)]
     track = build_track(rows, config)
-    assert [piece.ends for piece in track.pieces][:1] == [TELEPORT] and len(track.pieces) == 2
+    assert [piece.ends for piece in track.segments][:1] == [TELEPORT] and len(track.segments) == 2
     # (With slack that tight a pose beside a cut may go with it.)
-    assert stamps[1495] <= track.pieces[0].stamps_ns[-1] <= stamps[1499]
-    assert stamps[1500] <= track.pieces[1].stamps_ns[0] <= stamps[1504]
-    inside = track.pieces[0].poses
+    assert stamps[1495] <= track.segments[0].stamps_ns[-1] <= stamps[1499]
+    assert stamps[1500] <= track.segments[1].stamps_ns[0] <= stamps[1504]
+    inside = track.segments[0].poses
     assert np.hypot(*np.diff(inside[:, :2], axis=0).T).max() < 0.3
 
 
 def test_a_mirrored_source_is_cleaned_to_the_mirrored_track() -> None:
     stamps, poses = noisy(20, 0.1, 0.03)
-    here, there = (track_of(stamps, values).pieces[0].poses for values in (poses, poses * [1.0, -1.0, -1.0]))
+    here, there = (track_of(stamps, values).segments[0].poses for values in (poses, poses * [1.0, -1.0, -1.0]))
     assert np.allclose(there[:, :2], here[:, :2] * [1.0, -1.0], atol=1e-9)
     assert np.abs(wrap_angle(there[:, 2] + here[:, 2])).max() < 1e-9
 
@@ -200,7 +202,7 @@ def test_a_mirrored_source_is_cleaned_to_the_mirrored_track() -> None:
 def test_pieces_too_short_to_judge_pass_unharmed() -> None:
     stamps, poses = noisy(50, 0.2, 0.05)
     for count in (2, 3, 5, 20, 60):
-        (piece,) = track_of(stamps[:count], poses[:count]).pieces
+        (piece,) = track_of(stamps[:count], poses[:count]).segments
         assert piece.stamps_ns[0] == stamps[0] and piece.stamps_ns[-1] == stamps[count - 1]
         assert np.isfinite(piece.poses).all()
         (grid_ns, cleaned), _ = clean_poses((stamps[:count], poses[:count]), PoseNoise(0.2, 0.05))

@@ -14,7 +14,7 @@ from collector.common.errors import MonoError
 from collector.geometry.curvature import DEFAULT_THRESHOLDS, CurveLabel
 from collector.geometry.poses import mirror_poses
 from collector.reasoning.claims import Claim, Language
-from collector.reasoning.consistency import Motion, judge, measure_motion
+from collector.reasoning.consistency import Motion, check_claim, measure_motion
 from collector.reasoning.parser import language_of, parse_claim
 from collector.reasoning.writing import swap_sides, write_reasoning
 
@@ -48,7 +48,7 @@ def test_every_written_reasoning_reads_back_to_its_motion(language: Language, fu
     assert language_of(text) == language
     claim = parse_claim(text)
     assert (claim.lateral, claim.longitudinal) == (motion.lateral, motion.longitudinal), text
-    verdict = judge(claim, motion)
+    verdict = check_claim(claim, motion)
     assert (verdict.lateral, verdict.longitudinal, verdict.keep) == ("agree", "agree", True)
     assert len(text.split()) <= 22 and len(text) <= 110
 
@@ -75,7 +75,7 @@ def test_an_exchanged_direction_is_quarantined(language: Language, future: np.nd
     motion = measure_motion(future)
     if motion.lateral == "straight":
         return
-    verdict = judge(parse_claim(swap(write_reasoning(motion, seed, language=language))), motion)
+    verdict = check_claim(parse_claim(swap(write_reasoning(motion, seed, language=language))), motion)
     assert verdict.lateral == "contradict" and not verdict.keep
 
 
@@ -201,18 +201,21 @@ def motion_of(lateral: str, longitudinal: str) -> Motion:
 
 def test_silence_is_never_agreement_and_never_passes_a_curve() -> None:
     silent = Claim()
-    on_curve, on_straight = (judge(silent, motion_of("left", "keep")), judge(silent, motion_of("straight", "keep")))
+    on_curve, on_straight = (
+        check_claim(silent, motion_of("left", "keep")),
+        check_claim(silent, motion_of("straight", "keep")),
+    )
     assert on_curve.lateral == on_curve.longitudinal == "no_claim" and not on_curve.keep
     assert on_straight.lateral == "no_claim" and on_straight.keep
     assert "names no direction" in on_curve.reason
 
 
 def test_judge_names_what_disagrees() -> None:
-    verdict = judge(Claim("straight", "accelerate"), motion_of("right", "decelerate"))
+    verdict = check_claim(Claim("straight", "accelerate"), motion_of("right", "decelerate"))
     assert (verdict.lateral, verdict.longitudinal, verdict.keep) == ("contradict", "contradict", False)
     assert "claims straight" in verdict.reason and "claims accelerate" in verdict.reason
-    assert judge(Claim("left", "decelerate"), motion_of("left", "stop")).longitudinal == "agree"
-    assert judge(Claim("left", "stop"), motion_of("left", "decelerate")).longitudinal == "contradict"
+    assert check_claim(Claim("left", "decelerate"), motion_of("left", "stop")).longitudinal == "agree"
+    assert check_claim(Claim("left", "stop"), motion_of("left", "decelerate")).longitudinal == "contradict"
     assert DEFAULT_THRESHOLDS.window_s == 3.0
 
 

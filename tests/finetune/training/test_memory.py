@@ -56,14 +56,14 @@ def assert_same(first: tuple[list[float], dict[str, Any]], second: tuple[list[fl
 def test_recomputed_layers_give_the_same_losses_and_gradients(layers: int) -> None:
     loaded = adapted()
     remembered = losses_and_gradients(loaded)
-    loaded.model.recompute = layers
+    loaded.model.checkpointed_layers = layers
     assert_same(losses_and_gradients(loaded), remembered)
 
 
 def test_recomputing_keeps_the_cache_that_the_expert_reads() -> None:
     """Transformers' own checkpointing drops it: then the flow loss could not reach the language model at all."""
     loaded = adapted()
-    loaded.model.recompute = 2
+    loaded.model.checkpointed_layers = 2
     batch = collate(small_rows(loaded, 2), loaded.processor.pad_id)
     noise, times = draws(2, LoopSettings(), 0, torch.device("cpu"))
     JointLoss(loaded.model)(batch, noise, times)[1].backward()
@@ -92,7 +92,7 @@ def test_fewer_bytes_are_remembered() -> None:
         return sum(seen.values())
 
     plain = remembered_bytes()
-    loaded.model.recompute = 2
+    loaded.model.checkpointed_layers = 2
     assert remembered_bytes() < 0.6 * plain
 
 
@@ -102,7 +102,7 @@ def test_fused_lora_is_pefts_lora() -> None:
     count = fuse_lora(loaded.model)
     assert count == 2 * 2 * 7  # two halves of two layers with seven linear layers each
     assert_same(losses_and_gradients(loaded), peft_way)
-    loaded.model.recompute = 2
+    loaded.model.checkpointed_layers = 2
     assert_same(losses_and_gradients(loaded), peft_way)
 
 
@@ -110,7 +110,7 @@ def test_compiled_layers_give_the_same_losses_and_gradients() -> None:
     loaded = adapted()
     plain = losses_and_gradients(loaded)
     fuse_lora(loaded.model)
-    loaded.model.recompute, loaded.model.body = 2, compiled_layer()
+    loaded.model.checkpointed_layers, loaded.model.body = 2, compiled_layer()
     torch._dynamo.utils.counters.clear()
     assert_same(losses_and_gradients(loaded), plain)
     stats = torch._dynamo.utils.counters
@@ -118,12 +118,17 @@ def test_compiled_layers_give_the_same_losses_and_gradients() -> None:
     assert stats["stats"]["unique_graphs"] == 3 and not stats["graph_break"]
 
 
-def test_layers_with_dropout_or_bias_are_left_to_peft() -> None:
+def test_fused_layers_with_bias_are_pefts_layers() -> None:
+    loaded = adapted(vision=True)
+    peft_way = losses_and_gradients(loaded)
+    assert any("visual" in name and "lora_A" in name for name in peft_way[1])
+    layers = [module for module in loaded.model.modules() if hasattr(module, "lora_A")]
+    assert fuse_lora(loaded.model) == len(layers) > 28 and any(layer.base_layer.bias is not None for layer in layers)
+    assert_same(losses_and_gradients(loaded), peft_way)
+
+
+def test_layers_with_dropout_are_left_to_peft() -> None:
     assert fuse_lora(adapted(dropout=0.1).model) == 0
-    with_vision = adapted(vision=True)
-    assert fuse_lora(with_vision.model) == 28 and any(
-        "visual" in name and hasattr(module, "lora_A") for name, module in with_vision.model.named_modules()
-    )
 
 
 def test_words_on_the_host_give_the_same_losses() -> None:

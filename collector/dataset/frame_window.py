@@ -53,7 +53,7 @@ def _jpeg_or_none(frame: RawFrame, quality: int) -> bytes | None:
         return None
 
 
-class FrameMemory:
+class FrameWindow:
     """Holds just enough recent frames to look back ``(FRAME_STEPS - 1) * step_ns``.
 
     Args:

@@ -1,0 +1,78 @@
+"""A build's count of where every frame went."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class BuildReport:
+    """Where every frame went.
+
+    Attributes:
+        seen: camera messages in the bags.
+        kept: samples in ``metadata.jsonl``.
+        quarantined: samples whose text and path disagree.
+        rejected: the rest, by reason.
+        labels, splits: of the kept samples.
+        breaks: why a bag could not be read to its end, by bag; what lies before is used.
+    """
+
+    seen: int = 0
+    kept: int = 0
+    quarantined: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
+    breaks: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, label: str, split: str) -> None:
+        """Count one frame in."""
+        self.kept += 1
+        self.labels[label] += 1
+        self.splits[split] += 1
+
+    def reject(self, reason: str, frames: int = 1) -> None:
+        """Count frames out."""
+        self.rejected[reason] += frames
+
+    def take_back(self, label: str, split: str, reason: str) -> None:
+        """Count a frame out that had been counted in."""
+        self.kept -= 1
+        self.labels[label] -= 1
+        self.splits[split] -= 1
+        self.reject(reason)
+
+    def note_break(self, bag: str, why: str) -> None:
+        """Remember why a bag could not be read to its end (empty: it could)."""
+        if why:
+            self.breaks.setdefault(bag, why)
+
+    def counts(self) -> dict[str, Any]:
+        """All of it as plain values, in an order that does not depend on what came first."""
+        return {
+            name: dict(sorted(value.items())) if isinstance(value, dict) else value
+            for name, value in vars(self).items()
+        }
+
+    def check_sum(self) -> None:
+        """Raise if a frame was lost or counted twice; that would be a fault of ours."""
+        total = self.kept + self.quarantined + sum(self.rejected.values())
+        if total != self.seen:
+            raise AssertionError(f"{self.seen} frames seen, {total} accounted for")
+
+    def table(self) -> str:
+        """The counts for a terminal; they add up to the frames seen."""
+        rows = [("kept", self.kept), ("quarantined (text and path disagree)", self.quarantined)]
+        rows += [(f"rejected: {reason}", count) for reason, count in sorted(self.rejected.items())]
+        rows.append(("frames seen", self.seen))
+        width = max(len(name) for name, _ in rows)
+        lines = [f"{name:<{width}}  {count:>8}" for name, count in rows]
+        lines.insert(-1, "-" * (width + 10))
+        if self.breaks:
+            lines.append(f"{'bags that break off':<{width}}  {len(self.breaks):>8}")
+        for title, counts in (("labels", self.labels), ("splits", self.splits)):
+            lines.append(f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+        return "\n".join(lines)
