@@ -24,7 +24,7 @@ ROADS = {
     "0a-left": LEFT, "1b-straight": ((140, 0.0),), "2c-right": RIGHT, "3d-left": LEFT, "4e-torn": LEFT,
     "5f-cloud": LEFT,
 }  # fmt: skip
-CHUNKS = dict(zip(ROADS, (0, 0, 0, 1, 1, 2)))  # chunk 2 is not downloaded
+CHUNKS = dict(zip(ROADS, (0, 0, 0, 1, 1, 2), strict=False))  # chunk 2 is not downloaded
 CAMERA = "camera_front_wide_120fov"
 FPS = 30
 

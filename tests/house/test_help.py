@@ -37,8 +37,10 @@ def test_help_imports_nothing_heavy() -> None:
         [
             sys.executable,
             "-c",
-            "import sys; from closed_loop.cli import main; main(['--help'])\n"
-            "print(sorted({'torch', 'rclpy', 'transformers', 'numpy', 'cv2', 'tyro'} & set(sys.modules)))",
+            (
+                "import sys; from closed_loop.cli import main; main(['--help'])\n"
+                "print(sorted({'torch', 'rclpy', 'transformers', 'numpy', 'cv2', 'tyro'} & set(sys.modules)))"
+            ),
         ],
         cwd=ROOT,
         capture_output=True,
