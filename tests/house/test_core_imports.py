@@ -108,6 +108,7 @@ def import_all(
         [sys.executable, "-c", WALKER, json.dumps([refused, allowed, chosen])],
         cwd=ROOT,
         capture_output=True,
+        check=False,
         text=True,
         timeout=200,
     )

@@ -48,6 +48,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
             str(copy),
         ],
         capture_output=True,
+        check=False,
         text=True,
         timeout=250,
         cwd=copy,
@@ -103,6 +104,7 @@ def test_the_command_runs_from_the_installation(prefix: Path, tmp_path: Path) ->
         env={**os.environ, "PYTHONPATH": str(site)},
         cwd=tmp_path,
         capture_output=True,
+        check=False,
         text=True,
         timeout=60,
     )
