@@ -109,6 +109,7 @@ def import_all(
         check=False,
         cwd=ROOT,
         capture_output=True,
+        check=False,
         text=True,
         timeout=200,
     )
