@@ -109,7 +109,6 @@ def import_all(
         check=False,
         cwd=ROOT,
         capture_output=True,
-        check=False,
         text=True,
         timeout=200,
     )

@@ -45,7 +45,6 @@ def test_help_imports_nothing_heavy() -> None:
         check=False,
         cwd=ROOT,
         capture_output=True,
-        check=False,
         text=True,
         timeout=60,
     )

@@ -49,7 +49,6 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
         check=False,
         capture_output=True,
-        check=False,
         text=True,
         timeout=250,
         cwd=copy,
@@ -106,7 +105,6 @@ def test_the_command_runs_from_the_installation(prefix: Path, tmp_path: Path) ->
         env={**os.environ, "PYTHONPATH": str(site)},
         cwd=tmp_path,
         capture_output=True,
-        check=False,
         text=True,
         timeout=60,
     )
