@@ -35,7 +35,6 @@ DIFFERENT = {
     "learning_rate": "of a base, of adapters, of a few samples learned by heart",
     "metadata_file": "of a bag, of a dataset",
     "most": "of bytes in a card",
-    "most_samples": "of a page, of a fit",
     "named": "how many names an error lists",
     "num_bins": "of different tokenizers",
     "samples": "compared, shown",
