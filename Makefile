@@ -37,6 +37,7 @@ test-transformers: $(INSTALLED)
 	$(BIN)/python benchmarks/golden_transformers.py $(or $(ARGS),5.17.0 5.24.0)
 
 lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
 types: $(INSTALLED)

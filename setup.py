@@ -5,13 +5,13 @@ alias entries in the ament index, each with a marker, a manifest of its own name
 The metadata stands here rather than in pyproject.toml because ROS 2 Humble's setuptools does not read it there.
 """
 
+import xml.etree.ElementTree as ET
 from pathlib import Path
-from xml.etree import ElementTree
 
 from setuptools import find_packages, setup
 
 NAME = "alpamayo_mono"
-MANIFEST = ElementTree.parse(Path(__file__).resolve().parent / "package.xml").getroot()
+MANIFEST = ET.parse(Path(__file__).resolve().parent / "package.xml").getroot()
 RECORD, DRIVE = "launch/record.launch.py", "launch/drive.launch.py"
 
 

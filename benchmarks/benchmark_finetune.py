@@ -77,7 +77,7 @@ def random_batch(model: Any, size: int, device: str) -> Any:
     """Rows as the kart's camera gives them, of slightly different length."""
     import torch
 
-    from finetune.training.batches import Row as Sample
+    from finetune.training.batches import EncodedSample as Sample
     from finetune.training.batches import collate
 
     ids, settings = model.settings.token_ids, model.settings
@@ -177,7 +177,7 @@ def measure(row: Row, steps: int) -> dict[str, Any]:
             fuse_lora(model)
         if row.compiled:
             model.body = compiled_layer()
-        model.recompute = row.recompute
+        model.checkpointed_layers = row.recompute
         model.train()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trainable:
@@ -245,6 +245,7 @@ def main() -> None:
             environment.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         done = subprocess.run(
             [sys.executable, __file__, "--row", row.name, "--steps", str(arguments.steps)],
+            check=False,
             capture_output=True,
             text=True,
             env=environment,

@@ -127,6 +127,7 @@ def main() -> None:
             out = Path(scratch) / way
             done = subprocess.run(
                 [sys.executable, __file__, "--way", way, "--folders", str(base), str(adapter), str(out)],
+                check=False,
                 capture_output=True,
                 text=True,
             )

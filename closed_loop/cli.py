@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from collector.common.cpu import share_cores
-from collector.common.errors import MonoError
+from collector.common.errors import EXIT_USAGE, MonoError
 
-EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130
 _OWN_PACKAGES = ("collector", "finetune", "closed_loop")
 
@@ -23,7 +22,7 @@ class Verb:
 
     Attributes:
         name: the word typed.
-        target: ``"module:function"``; the function takes the remaining words.
+        target: ``"module"`` or ``"module:function"``; the function, else ``main``, takes the remaining words.
         help: one line.
         extra: the extra of this package that carries what the job imports, empty for none.
     """
@@ -34,102 +33,54 @@ class Verb:
     extra: str = ""
 
 
-STAGES: tuple[tuple[str, tuple[Verb, ...]], ...] = (
-    (
-        "see it work",
-        (Verb("demo", "closed_loop.demo:main", "the whole loop here, a table and a page at its end", "model"),),
+STAGES: dict[str, tuple[Verb, ...]] = {
+    "see it work": (Verb("demo", "closed_loop.demo", "the whole loop here, a table and a page at its end", "model"),),
+    "1 collect (ROS 2)": (
+        Verb("messages", "collector.ros.message_packages", "where the ROS messages come from; build missing ones"),
+        Verb("simulate", "closed_loop.launcher:main_simulate", "run the embedded simulator, in place of AWSIM"),
+        Verb("doctor", "collector.doctor.command", "before a run: what is missing, and the cure"),
+        Verb("record", "closed_loop.launcher:main_record", "record front frames and poses to a bag"),
+        Verb("recover", "collector.bags.recover", "finish a bag whose recording was killed"),
     ),
-    (
-        "1 collect (ROS 2)",
-        (
-            Verb(
-                "messages",
-                "collector.ros.message_packages:main",
-                "where the ROS messages come from; build missing ones",
-            ),
-            Verb("simulate", "closed_loop.launcher:main_simulate", "run the embedded simulator, in place of AWSIM"),
-            Verb("doctor", "collector.doctor.command:main", "before a run: what is missing, and the cure"),
-            Verb("record", "closed_loop.launcher:main_record", "record front frames and poses to a bag"),
-            Verb("recover", "collector.bags.recover:main", "finish a bag whose recording was killed"),
+    "2 curate": (
+        Verb("calibrate", "collector.calibration.command", "the camera's time offset and pitch, from a bag", "report"),
+        Verb("build", "collector.dataset.builder", "cut bags into samples whose reasoning and path agree"),
+        Verb(
+            "build-physical-ai",
+            "collector.dataset.physical_ai",
+            "the same from curves of NVIDIA's PhysicalAI-AV",
+            "physical-ai",
         ),
+        Verb("view", "collector.dataset.view", "one HTML page of a dataset, the paths drawn on the road", "report"),
     ),
-    (
-        "2 curate",
-        (
-            Verb(
-                "calibrate",
-                "collector.calibration.command:main",
-                "the camera's time offset and pitch, from a bag",
-                "report",
-            ),
-            Verb("build", "collector.dataset.builder:main", "cut bags into samples whose reasoning and path agree"),
-            Verb(
-                "build-physical-ai",
-                "collector.dataset.physical_ai:main",
-                "the same from curves of NVIDIA's PhysicalAI-AV",
-                "physical-ai",
-            ),
-            Verb(
-                "view",
-                "collector.dataset.view:main",
-                "one HTML page of a dataset, the paths drawn on the road",
-                "report",
-            ),
+    "3 finetune": (
+        Verb("finetune", "finetune.lora_finetune", "train a LoRA on both halves of the model", "model"),
+        Verb("evaluate", "finetune.evaluation.command", "open-loop errors and consistency of a model", "model"),
+        Verb(
+            "counterfactual",
+            "finetune.studies.counterfactual",
+            "force the opposite reasoning: does the path follow?",
+            "model",
         ),
-    ),
-    (
-        "3 finetune",
-        (
-            Verb("finetune", "finetune.lora_finetune:main", "train a LoRA on both halves of the model", "model"),
-            Verb(
-                "evaluate", "finetune.evaluation.command:main", "open-loop errors and consistency of a model", "model"
-            ),
-            Verb(
-                "counterfactual",
-                "finetune.studies.counterfactual:main",
-                "force the opposite reasoning: does the path follow?",
-                "model",
-            ),
-            Verb(
-                "overfit", "finetune.studies.overfit:main", "can it learn a few samples by heart? pass or fail", "model"
-            ),
-            Verb("check-driving", "finetune.studies.parity:main", "does driving compute what training did?", "model"),
-            Verb(
-                "action-range",
-                "finetune.studies.action_range_command:main",
-                "how far curvature reaches in the model's units",
-                "model",
-            ),
-            Verb(
-                "sweep",
-                "finetune.studies.sweep:main",
-                "how many samples does it take? one recipe, growing sizes",
-                "model",
-            ),
-            Verb(
-                "merge",
-                "finetune.adapters.merge:main",
-                "base and adapter as one full checkpoint for other tools",
-                "model",
-            ),
+        Verb("overfit", "finetune.studies.overfit", "can it learn a few samples by heart? pass or fail", "model"),
+        Verb("check-driving", "finetune.studies.parity", "does driving compute what training did?", "model"),
+        Verb(
+            "action-range",
+            "finetune.studies.action_range_command",
+            "how far curvature reaches in the model's units",
+            "model",
         ),
+        Verb("sweep", "finetune.studies.sweep", "how many samples does it take? one recipe, growing sizes", "model"),
+        Verb("merge", "finetune.adapters.merge", "base and adapter as one full checkpoint for other tools", "model"),
     ),
-    (
-        "4 drive and measure",
-        (
-            Verb("drive", "closed_loop.launcher:main_drive", "drive closed-loop over ROS 2 with one camera"),
-            Verb("measure", "closed_loop.comparison.measure:main", "lateral deviation of a drive, curve by curve"),
-            Verb(
-                "compare",
-                "closed_loop.comparison.compare:main",
-                "before and after on held-out courses, no ROS",
-                "model",
-            ),
-            Verb("report", "closed_loop.report.page:main", "one HTML page from the runs", "report"),
-        ),
+    "4 drive and measure": (
+        Verb("drive", "closed_loop.launcher:main_drive", "drive closed-loop over ROS 2 with one camera"),
+        Verb("measure", "closed_loop.comparison.measure", "lateral deviation of a drive, curve by curve"),
+        Verb("compare", "closed_loop.comparison.compare", "before and after on held-out courses, no ROS", "model"),
+        Verb("report", "closed_loop.report.page", "one HTML page from the runs", "report"),
     ),
-)
-VERBS = {verb.name: verb for _, verbs in STAGES for verb in verbs}
+}
+VERBS = {verb.name: verb for verbs in STAGES.values() for verb in verbs}
 
 
 def help_text() -> str:
@@ -141,7 +92,7 @@ def help_text() -> str:
         "Adapts Alpamayo-R1, a driving model trained on four cameras, to a kart with one front camera:",
         "record drives, build samples whose reasoning and path agree, finetune, drive, measure on curves.",
     ]
-    for stage, verbs in STAGES:
+    for stage, verbs in STAGES.items():
         lines += ["", f"{stage}:", *(f"  {verb.name:<{width}}  {verb.help}" for verb in verbs)]
     lines += [
         "",
@@ -185,7 +136,7 @@ def _run(name: str, words: list[str]) -> int:
         )
     module, _, function = verb.target.partition(":")
     try:
-        code = getattr(importlib.import_module(module), function)(words)
+        code = getattr(importlib.import_module(module), function or "main")(words)
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
         if not missing or missing in _OWN_PACKAGES:

@@ -44,7 +44,7 @@ class DemoConfig:
     courses: int = 70
     episode_s: float = 12.0
     time_scale: float = 8.0
-    steps: int = 300
+    steps: int = 1000
     laps: int = 1
     drive_timeout_s: float = 120.0
     starts: int = 3
@@ -74,7 +74,7 @@ class Stage:
 # Seeds of the courses recorded for finetuning: apart from the base's (0 ...) and from the held-out 9001.
 RECORD_SEED = 5000
 # Long enough to see where a kart goes that has lost the road.
-DRIVE_BEFORE_S = 30.0
+DRIVE_BEFORE_S = 45.0
 # What the estimate trusts the expected seconds with before this machine has shown its own speed.
 PRIOR_S = 60.0
 HELD_OUT = ("city", "city-mirror", "random:9001")
@@ -212,7 +212,7 @@ def run_stage(stage: Stage, logs: Path) -> float:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=without_our_libraries()
         ) as process,
     ):
-        while process.stdout and (chunk := os.read(process.stdout.fileno(), 65536)):
+        while process.stdout is not None and (chunk := os.read(process.stdout.fileno(), 65536)):
             log.write(chunk)
             sys.stdout.buffer.write(chunk)
             sys.stdout.flush()

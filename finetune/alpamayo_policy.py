@@ -13,11 +13,19 @@ from torch import Tensor
 
 from collector.common.errors import MonoError
 from finetune.adapters.folder import adapter_facts, check_belongs
-from finetune.alpamayo.cache import Prefix
+from finetune.alpamayo.cache import PrefixCache
 from finetune.alpamayo.generation import Generation, generate
 from finetune.checkpoint import LoadedModel, load_model
 from finetune.model_files.location import resolve_model
-from finetune.policy import FUTURE_STEPS, Observation, Plan, camera_of_each_image, cameras_of, select_images
+from finetune.policy import (
+    FUTURE_STEPS,
+    Observation,
+    Plan,
+    PolicySettings,
+    camera_of_each_image,
+    cameras_of,
+    select_images,
+)
 from finetune.processing.processor import Encoded
 
 MAX_REASONING_TOKENS = 128
@@ -49,12 +57,12 @@ class AlpamayoPolicy:
         self,
         model_folder: Path | str | LoadedModel,
         adapter: Path | str | None = None,
-        cameras: str = "mono",
-        flow_steps: int = 10,
-        noise_temperature: float = 0.0,
+        cameras: str = PolicySettings.cameras,
+        flow_steps: int = PolicySettings.flow_steps,
+        noise_temperature: float = PolicySettings.noise_temperature,
         seed: int = 0,
-        reasoning: bool = True,
-        device: str = "cpu",
+        reasoning: bool = PolicySettings.reasoning,
+        device: str = PolicySettings.device,
         max_reasoning_tokens: int | None = None,
     ) -> None:
         cameras_of(cameras)
@@ -102,7 +110,7 @@ class AlpamayoPolicy:
         images, cameras = select_images(observation, self.cameras), camera_of_each_image(self.cameras)
         return self.processor.encode(images, observation.history, asked, cameras)
 
-    def write(self, prefix: Prefix, forced: Tensor | None = None) -> Generation:
+    def write(self, prefix: PrefixCache, forced: Tensor | None = None) -> Generation:
         """The reasoning after a prefix, greedily; ``forced`` (B, n) are ids to write instead."""
         end, room = self.processor.cot_end_id, self.max_reasoning_tokens
         return generate(self.model, prefix, cot_end_id=end, max_new_tokens=room, forced=forced)
@@ -146,7 +154,7 @@ class AlpamayoPolicy:
         sets = np.stack(poses).reshape(len(observations), 1 + draws, FUTURE_STEPS, 3)
         return [
             (Plan(observation.stamp_ns, own[0], reasoning, dict(clock.laps_ms)), own[1:])
-            for observation, own, reasoning in zip(observations, sets, reasonings)
+            for observation, own, reasoning in zip(observations, sets, reasonings, strict=False)
         ]
 
     def _noise(self, observations: Sequence[Observation]) -> Tensor:
@@ -169,7 +177,9 @@ class AlpamayoPolicy:
         history = torch.as_tensor(np.stack([o.history for o in observations]), device=actions.device)
         v0 = space.estimate_v0(history)
         known = [o.speed_mps is not None and bool(np.isfinite(o.speed_mps)) for o in observations]
-        speeds = torch.tensor([o.speed_mps if k else 0.0 for o, k in zip(observations, known)], dtype=v0.dtype)
+        speeds = torch.tensor(
+            [o.speed_mps if k else 0.0 for o, k in zip(observations, known, strict=False)], dtype=v0.dtype
+        )
         v0 = torch.where(torch.tensor(known).to(v0.device), speeds.to(v0.device), v0)
         poses = space.action_to_traj(history, actions.double(), v0=v0)
         return list(poses.cpu().numpy())

@@ -18,7 +18,7 @@ from collector.common.run_folder import RunFolder, command_line
 from collector.dataset.schema import METADATA_FILE
 from finetune.adapters.settings import LoraSettings
 from finetune.model_files.location import resolve_model
-from finetune.policy import CameraMode
+from finetune.policy import CameraMode, PolicySettings
 from finetune.training.settings import LoopSettings
 
 Method = Literal["lora", "qlora", "full"]
@@ -42,7 +42,7 @@ class Place:
     model: Path
     dataset: Path
     out: Path = Path("runs/finetune")
-    cameras: CameraMode = "mono"
+    cameras: CameraMode = PolicySettings.cameras
     method: Method = "lora"
     overwrite: bool = False
 
@@ -220,7 +220,7 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
 
     on_card = device.type == "cuda"
     layers = len(model.expert.layers)
-    model.recompute = config.recompute_layers if config.recompute_layers >= 0 else layers if on_card else 0
+    model.checkpointed_layers = config.recompute_layers if config.recompute_layers >= 0 else layers if on_card else 0
     if config.compile:
         from finetune.alpamayo.layers import compiled_layer
 

@@ -84,9 +84,13 @@ class Plan:
 class Policy(Protocol):
     """A driver. ``plan_many`` exists so that several karts can share one forward pass."""
 
-    def plan(self, observation: Observation) -> Plan: ...
+    def plan(self, observation: Observation) -> Plan:
+        """The plan of one kart."""
+        ...
 
-    def plan_many(self, observations: Sequence[Observation]) -> list[Plan]: ...
+    def plan_many(self, observations: Sequence[Observation]) -> list[Plan]:
+        """A plan per observation, in order."""
+        ...
 
 
 def cameras_of(mode: str) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from collector.common.run_folder import command_line, hash_path, hash_sources, o
 from finetune import TINY_BASE
 from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.model_files.location import resolve_model
-from finetune.policy import Policy
+from finetune.policy import Policy, PolicySettings
 
 NAMES = tuple(VARIANTS)
 DEFAULTS = RunSettings()
@@ -77,13 +77,13 @@ class CompareConfig:
     variants: tuple[str, ...] = ()
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/compare")
     reference: str = ""
-    device: str = "cpu"
+    device: str = PolicySettings.device
     jobs: int = 0
     replan_s: float = DriverConfig.replan_s
     latency_s: float = DEFAULTS.rollout.faults.latency_s
-    flow_steps: int = 10
-    noise_temperature: float = 0.0
-    reasoning: bool = True
+    flow_steps: int = PolicySettings.flow_steps
+    noise_temperature: float = PolicySettings.noise_temperature
+    reasoning: bool = PolicySettings.reasoning
     max_speed_mps: float = 0.0
     max_off_track: int = RolloutConfig.max_off_track
     steering_gain: float = ControllerConfig.steering_gain

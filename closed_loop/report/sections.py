@@ -24,7 +24,7 @@ from collector.common.format import metres, number, percent
 from collector.dataset.gallery import gallery_html
 from collector.dataset.schema import load_manifest
 from collector.dataset.statistics import count_rows, dataset_statistics
-from finetune.evaluation.tables import verdict_texts
+from finetune.evaluation.tables import in_todays_words, verdict_texts
 
 # What `evaluate` draws, in the order shown.
 OPEN_LOOP_PLOTS = {
@@ -47,7 +47,7 @@ OPEN_LOOP_COLUMNS = {
 
 def open_loop(folder: Path) -> dict[str, object]:
     """The open-loop table of an evaluation: ``variants`` -> means, ``by_label``, ``consistency``."""
-    metrics = read_json(folder / "metrics.json")
+    metrics = in_todays_words(read_json(folder / "metrics.json"))
     variants = metrics.get("variants")
     if not isinstance(variants, dict) or not variants:
         raise MonoError(f"{folder / 'metrics.json'} has no variants", "the run folder of evaluate")

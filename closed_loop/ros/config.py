@@ -20,6 +20,7 @@ from collector.ros.parameters import (
     SimulatorBeside,
     SimulatorParameters,
 )
+from collector.ros.topics import CONTROL_HZ
 from finetune.policy import FrontMode, PolicySettings
 
 
@@ -48,7 +49,7 @@ class DriveParameters(RoadParameters, RunParameters):
         600.0,
     )
     replan_s: float = argument(DriverConfig.replan_s, "simulated seconds between plans", 0.05, 2.0)
-    control_hz: float = argument(40.0, "rate of control_cmd, Hz", 10.0, 100.0)
+    control_hz: float = argument(CONTROL_HZ, "rate of control_cmd, Hz", 10.0, 100.0)
     rolling_start_mps: float = argument(
         DriverConfig.rolling_start_mps,
         "below this speed the model is shown the history of a kart rolling at it, since one that learned from moving "

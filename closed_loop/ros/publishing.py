@@ -18,6 +18,7 @@ from collector.ros.topics import (
     CONTROL_MODE_REQUEST,
     DRIVE_STATUS,
     GEAR_CMD,
+    GEAR_DRIVE,
     MAP_FRAME,
     PLANNED_PATH,
     REASONING,
@@ -25,7 +26,6 @@ from collector.ros.topics import (
     qos_profile,
 )
 
-GEAR_DRIVE = 2
 RosMessage: TypeAlias = Any  # rclpy's messages carry no types
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from closed_loop.control.kart import Command, VehicleParams
 from closed_loop.course.course import Course
 from closed_loop.simulator.vehicle import VehicleState, actuate, advance
+from collector.ros.parameters import RoadParameters
 
 FloatArray = NDArray[np.float64]
 
@@ -24,7 +25,7 @@ FloatArray = NDArray[np.float64]
 class ExpertConfig:
     """How the expert drives. Lengths in metres, speeds in m/s, accelerations in m/s^2."""
 
-    max_speed_mps: float = 5.0
+    max_speed_mps: float = RoadParameters.max_speed_mps
     min_speed_mps: float = 1.0
     lateral_accel_mps2: float = 3.0
     accel_mps2: float = 1.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+EXIT_USAGE = 2  # of a command, after a sentence that says what the user can mend
+
 
 class MonoError(Exception):
     """Something a user gave us does not fit; the message says what to do about it.

@@ -23,7 +23,7 @@ from typing_extensions import Self
 
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
-from collector.geometry.constants import FRAME_STEPS, FUTURE_STEPS, HISTORY_STEPS
+from collector.geometry.constants import FRAME_STEPS, FUTURE_STEPS, HISTORY_STEPS, STEP_S
 from collector.geometry.curvature import PathLabel
 from collector.reasoning.claims import LateralClaim, LongitudinalClaim
 
@@ -104,7 +104,7 @@ class Sample(_Strict):
     reasoning: str
     history: Annotated[tuple[PoseRow, ...], Field(min_length=HISTORY_STEPS, max_length=HISTORY_STEPS)]
     future: Annotated[tuple[PoseRow, ...], Field(min_length=FUTURE_STEPS, max_length=FUTURE_STEPS)]
-    dt_s: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 0.1
+    dt_s: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = STEP_S
     speed_mps: Finite
     curve: Curve
     claim: TextClaim

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from collector.common.errors import MonoError
+from collector.ros.parameters import RecordParameters
 
 Purpose = Literal["record", "drive"]
 _LAST_DOMAIN = 232  # its ports are the last that exist; beyond it a middleware ends the process
@@ -41,7 +42,7 @@ class DoctorConfig:
     seconds: float = 3.0
     minutes: float = 10.0
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    jpeg_quality: int = 90
+    jpeg_quality: int = RecordParameters.jpeg_quality
     use_sim_time: bool = True
     model: Path | None = None
     adapter: Path | None = None

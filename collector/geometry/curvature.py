@@ -18,14 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from collector.common.errors import MonoError
 from collector.geometry.poses import distance_along
-from collector.geometry.splines import through_corners
+from collector.geometry.splines import EDGE_M, through_corners
 
 FloatArray = NDArray[np.float64]
 Direction = Literal["left", "right", "straight"]
 PathLabel = Literal["straight", "left", "right", "s"]
-
-# Counting steps on a knife's edge would let rounding, and so a rotation of the map, change the answer.
-_EDGE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -133,19 +130,19 @@ def curvature_profile(
         MonoError: not (N, 2), or non-finite points.
     """
     points = _checked(xy)
-    points = points[np.concatenate([[True], np.linalg.norm(np.diff(points, axis=0), axis=1) > _EDGE])]
-    if closed and len(points) > 1 and np.linalg.norm(points[0] - points[-1]) <= _EDGE:
+    points = points[np.concatenate([[True], np.linalg.norm(np.diff(points, axis=0), axis=1) > EDGE_M])]
+    if closed and len(points) > 1 and np.linalg.norm(points[0] - points[-1]) <= EDGE_M:
         points = points[:-1]
     if len(points) < 2 or (closed and len(points) < 3):
         return np.zeros(1), np.zeros(1)
     dense = through_corners(points, thresholds.resample_m / 4.0, closed)
     along = distance_along(dense)
     length = float(along[-1])
-    steps = max(int(np.floor(length / thresholds.resample_m + 0.5 + _EDGE)), 4 if closed else 2)
+    steps = max(int(np.floor(length / thresholds.resample_m + 0.5 + EDGE_M)), 4 if closed else 2)
     step_m = length / steps
     s_m: FloatArray = np.arange(steps if closed else steps + 1, dtype=np.float64) * step_m
     line = np.stack([np.interp(s_m, along, dense[:, 0]), np.interp(s_m, along, dense[:, 1])], axis=1)
-    reach = max(1, int(np.floor(thresholds.smooth_m / step_m + 0.5 + _EDGE)))
+    reach = max(1, int(np.floor(thresholds.smooth_m / step_m + 0.5 + EDGE_M)))
     reach = min(reach, steps // 2)
     if closed:
         behind, ahead = line - np.roll(line, reach, axis=0), np.roll(line, -reach, axis=0) - line
@@ -198,7 +195,7 @@ def find_curves(
     if closed:
         length_m = step_m * (len(kappa) - 1)
         curves = [
-            replace(c, start_m=c.start_m - length_m, end_m=c.end_m - length_m) if c.start_m >= length_m - _EDGE else c
+            replace(c, start_m=c.start_m - length_m, end_m=c.end_m - length_m) if c.start_m >= length_m - EDGE_M else c
             for c in curves
         ]
         curves.sort(key=lambda curve: curve.start_m)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from typing_extensions import Self
 
 from collector.common.errors import MonoError
+
+if TYPE_CHECKING:
+    pass
 
 FloatArray = NDArray[np.float64]
 
@@ -69,7 +72,7 @@ class Pinhole:
                 "correct the camera",
             )
 
-    def sized(self, width_px: int, height_px: int) -> Self:
+    def sized(self, width_px: int, height_px: int) -> Pinhole:
         """The same view with other pixels.
 
         A view given by its field keeps square pixels: with another aspect ratio it is cropped up and down. A matrix

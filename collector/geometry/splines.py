@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from collector.geometry.poses import distance_along
 
 FloatArray = NDArray[np.float64]
-# Rounding must not add a step.
-_EDGE = 1e-6
+# Counting steps on a knife's edge would let rounding, and so a rotation of the map, change the answer.
+EDGE_M = 1e-6
 
 
 def resample(xy: ArrayLike, step_m: float, closed: bool) -> FloatArray:
@@ -64,7 +64,7 @@ def through_corners(points: FloatArray, step_m: float, closed: bool) -> FloatArr
     else:
         inner = (gap[1:, None] * heading[:-1] + gap[:-1, None] * heading[1:]) / (gap[:-1] + gap[1:])[:, None]
         slope = np.concatenate([heading[:1], inner, heading[-1:]])
-    steps = np.maximum(np.ceil(gap / step_m - _EDGE), 1.0).astype(np.int64)
+    steps = np.maximum(np.ceil(gap / step_m - EDGE_M), 1.0).astype(np.int64)
     i = np.repeat(np.arange(len(gap)), steps)
     u = (np.arange(len(i)) - (np.cumsum(steps) - steps)[i]) / steps[i]
     return np.concatenate([_hermite(ring, slope, gap, i, u), ring[-1:]])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from collector.common.errors import MonoError
+from collector.geometry.constants import STEP_S
 from collector.geometry.curvature import DEFAULT_THRESHOLDS, CurveLabel, CurveThresholds, Direction, label_path
 from collector.reasoning.claims import Claim
 
@@ -56,7 +57,7 @@ class ClaimCheck:
 
 def measure_motion(
     future: ArrayLike,
-    dt_s: float = 0.1,
+    dt_s: float = STEP_S,
     thresholds: CurveThresholds = DEFAULT_THRESHOLDS,
     speed_mps: float | None = None,
 ) -> Motion:

@@ -88,9 +88,9 @@ _WORDS: dict[Language, _Words] = {
 
 _MIRRORED = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "左": "右", "ひだり": "みぎ"}
 _MIRRORED |= {other: side for side, other in _MIRRORED.items()}
-# What names both sides or none stays: "right of way", "all right", 左右 (both sides), 右左折 (any turn).
+# What names both sides or none stays: "right of way", "all right", 左右 and 右左 (both sides), 右左折 (any turn).
 _SIDE_WORD = re.compile(
-    r"(?P<kept>\bright(?= away\b|[ -]of[ -]way\b)|(?<=\b[Aa]ll )right\b|左右|右左折)|"
+    r"(?P<kept>\bright(?= away\b|[ -]of[ -]way\b)|(?<=\b[Aa]ll )right\b|[左右]*(?:左右|右左)[左右]*)|"
     r"\b(?:left|right|Left|Right|LEFT|RIGHT)(?=(?:wards?|most|hand|hander)?\b)|左|右|ひだり|みぎ"
 )
 

@@ -25,6 +25,7 @@ from collector.geometry.constants import NS_PER_S
 from collector.recording.camera_frames import compressed_image_cdr, frame_to_jpeg, scaled_camera_info_cdr
 from collector.recording.report import RecordingReport, TopicLog, make_report
 from collector.ros.images import FrameError, PixelBytes, image_rows
+from collector.ros.parameters import RecordParameters
 from collector.ros.topics import CAMERA_INFO, CAMERA_JPEG, Topic
 
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ class BagRecorder:
         self,
         folder: Path | str,
         topics: Sequence[Topic],
-        jpeg_quality: int = 90,
-        queue_frames: int = 64,
-        jpeg_workers: int = 2,
+        jpeg_quality: int = RecordParameters.jpeg_quality,
+        queue_frames: int = RecordParameters.queue_frames,
+        jpeg_workers: int = RecordParameters.jpeg_workers,
         image_scale: float = 1.0,
         split_bytes: int = 0,
         split_ns: int = 0,

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
-from collector.common.errors import MonoError, require
+from collector.common.errors import EXIT_USAGE, MonoError, require
 from collector.ros.transport import prepare_publisher
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 SomeNode = TypeVar("SomeNode", bound="Node")
-
-EXIT_USAGE = 2
 
 
 class Session:

@@ -23,6 +23,10 @@ BASE_FRAME = "base_link"  # rear axle, on the ground, x forward, y left
 CAMERA_FRAME = "camera_optical_link"  # z forward, x right, y down
 
 
+CONTROL_HZ = 40.0  # rate of the commands
+GEAR_DRIVE = 2  # of GearCommand and GearReport
+
+
 @dataclass(frozen=True)
 class Topic:
     """One topic of the interface, as its publisher offers it.

@@ -55,7 +55,7 @@ class LoraLinear(torch.autograd.Function):
         return output.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
         """Gradients of the input and of the two small matrices; the frozen weight and bias get none."""
         flat, a, b = ctx.saved_tensors
         grad = gradients[0].flatten(0, -2)
@@ -107,7 +107,7 @@ def _fused(kind: Any) -> type:
         if self.disable_adapters or self.merged:
             return functional.linear(x, base_weight(self.base_layer).to(x.dtype), self.base_layer.bias)
         a, b = self.lora_A["default"].weight, self.lora_B["default"].weight
-        output: Tensor = LoraLinear.apply(x, self.base_layer, a, b, self.scaling["default"])
+        output: Tensor = LoraLinear.apply(x, self.base_layer, a, b, self.scaling["default"])  # type: ignore[no-untyped-call]
         return output
 
     return type(f"Fused{kind.__name__}", (kind,), {"forward": forward})

@@ -143,7 +143,7 @@ def trainable_counts(model: nn.Module) -> dict[str, tuple[int, int]]:
 def trainable_table(model: nn.Module) -> str:
     """The printed table of trainable parameters per part, their share of it, and the sum."""
     counts = trainable_counts(model)
-    trainable, total = (sum(column) for column in zip(*counts.values()))
+    trainable, total = (sum(column) for column in zip(*counts.values(), strict=False))
     lines = [f"{'part':<22}{'trainable':>16}{'total':>18}{'share':>9}"]
     for part, (learned, size) in [*counts.items(), ("sum", (trainable, total))]:
         lines.append(f"{part:<22}{learned:>16,}{size:>18,}{learned / max(1, size):>9.2%}")
@@ -243,5 +243,5 @@ def fixed_answer(model: AlpamayoR1) -> Tensor:
     waypoints = settings.action_space.n_waypoints
     x_t = torch.linspace(-1.0, 1.0, 2 * waypoints, device=model.device).view(1, waypoints, 2)
     velocity = model.velocity(prefix, x_t, torch.full((1,), 0.5, device=model.device))
-    assert prefix.hidden is not None
+    assert prefix.hidden is not None  # noqa: S101 - run_prefix leaves it, only decoding drops it
     return torch.cat([model.text_logits(prefix.hidden[0, -1]), velocity.flatten()])

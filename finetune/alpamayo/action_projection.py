@@ -34,6 +34,7 @@ class FourierEncoder(nn.Module):
         self.register_buffer("freqs", fourier_frequencies(features, max_freq))
 
     def forward(self, values: Tensor) -> Tensor:
+        """Values (...,) to sines and cosines (..., features)."""
         # Order matters at the last float32 digit: the highest frequency amplifies it.
         angle = values.float().unsqueeze(-1) * self.freqs.float()[0] * (2.0 * math.pi)
         return math.sqrt(2.0) * torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)
@@ -51,7 +52,9 @@ class WaypointTrunk(nn.Module):
         self.trunk = nn.Sequential(*layers, nn.Linear(width_in, width_out))
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.trunk(features)
+        """(..., width_in) to (..., width_out)."""
+        out: Tensor = self.trunk(features)
+        return out
 
 
 class ActionInProjection(nn.Module):
@@ -69,8 +72,10 @@ class ActionInProjection(nn.Module):
         self.norm = nn.LayerNorm(width_out, eps=1e-5)
 
     def forward(self, actions: Tensor, t: Tensor) -> Tensor:
+        """Embeddings (B, n, width) of actions (B, n, 2) at flow times (B,)."""
         with torch.autocast(actions.device.type, enabled=False):
             time = self.timestep_fourier_encoder(t)[:, None].expand(-1, actions.shape[1], -1)
             parts = [encode(actions[..., axis]) for axis, encode in enumerate(self.sinus)]
             features = torch.cat([*parts, time], dim=-1)
-        return self.norm(self.encoder(features.to(self.norm.weight.dtype)))
+        embeds: Tensor = self.norm(self.encoder(features.to(self.norm.weight.dtype)))
+        return embeds

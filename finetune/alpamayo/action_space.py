@@ -130,7 +130,7 @@ class ActionSpace(nn.Module):
         return actions * scale + torch.stack([self.accel_mean, self.curvature_mean]).to(actions)
 
     def is_within_bounds(self, actions: Tensor) -> Tensor:
-        """Bool (...,): do all steps of normalised actions (..., 64, 2) keep the vehicle's bounds?"""
+        """Whether (...,) all steps of normalised actions (..., 64, 2) keep the vehicle's bounds."""
         physical = self.denormalise(self._widen(actions))
         low = physical.new_tensor([self.config.accel_bounds[0], self.config.curvature_bounds[0]])
         high = physical.new_tensor([self.config.accel_bounds[1], self.config.curvature_bounds[1]])

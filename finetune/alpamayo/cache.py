@@ -44,12 +44,12 @@ class VisionFeatures:
     @staticmethod
     def cat(parts: Sequence[VisionFeatures]) -> VisionFeatures:
         """Features of several groups as one."""
-        deep = zip(*(part.deepstack for part in parts))
+        deep = zip(*(part.deepstack for part in parts), strict=False)
         return VisionFeatures(torch.cat([part.embeds for part in parts]), [torch.cat(layers) for layers in deep])
 
 
 @dataclass(frozen=True)
-class Prefix:
+class PrefixCache:
     """A batch of prefixes, ready for text loss, decoding, and the action expert.
 
     Attributes:
@@ -74,7 +74,7 @@ class Prefix:
     def __len__(self) -> int:
         return len(self.input_ids)
 
-    def detach(self) -> Prefix:
+    def detach(self) -> PrefixCache:
         """The same prefix through which no gradient flows (the expert alone learns)."""
         return replace(
             self,
@@ -99,7 +99,7 @@ def join_draws(past: Tensor, new: Tensor, draws: int) -> Tensor:
     return torch.cat([repeated, rows], dim=3).flatten(0, 1)
 
 
-class ExpertStore:
+class ExpertKVCache:
     """Keys and values the expert's layers see while sampling: the prefix, then their own 64.
 
     It stands where transformers expects a cache, but keeps nothing: each pass starts from the bare prefix, so a
@@ -107,7 +107,7 @@ class ExpertStore:
     last columns are rewritten, so no gradient can flow through it.
     """
 
-    def __init__(self, prefix: Prefix, draws: int) -> None:
+    def __init__(self, prefix: PrefixCache, draws: int) -> None:
         self._prefix = prefix
         self._draws = draws
         self._buffers: dict[int, tuple[Tensor, Tensor]] = {}
@@ -117,22 +117,22 @@ class ExpertStore:
         return self._prefix.keys[layer_idx].shape[2]
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Prefix and new columns, (B*K, kv heads, L+64, head_dim) each."""
+        """Columns of the prefix and the new ones, (B*K, kv heads, L+64, head_dim) each."""
         past = self._prefix.keys[layer_idx], self._prefix.values[layer_idx]
         if layer_idx not in self._buffers:
             self._buffers[layer_idx] = tuple(  # type: ignore[assignment]
-                join_draws(before, new, self._draws) for before, new in zip(past, (keys, values))
+                join_draws(before, new, self._draws) for before, new in zip(past, (keys, values), strict=False)
             )
         buffers = self._buffers[layer_idx]
-        for buffer, new in zip(buffers, (keys, values)):
+        for buffer, new in zip(buffers, (keys, values), strict=False):
             buffer[:, :, -new.shape[2] :] = new
         return buffers
 
 
-class DecodeStore:
+class DecodeKVCache:
     """Keys and values of a growing text, in buffers allocated once for the longest answer."""
 
-    def __init__(self, prefix: Prefix, room: int) -> None:
+    def __init__(self, prefix: PrefixCache, room: int) -> None:
         self._length = prefix.keys[0].shape[2]
         self._new = 0
 
@@ -144,7 +144,7 @@ class DecodeStore:
         self._keys = [widen(past) for past in prefix.keys]
         self._values = [widen(past) for past in prefix.values]
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
+    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - transformers passes it
         """Columns written so far."""
         return self._length + self._new
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from collector.common.errors import MonoError
+from collector.geometry.constants import FUTURE_STEPS, STEP_S
 
 CONFIG_FILE = "config.json"
 VLM_CONFIG_FILE = "vlm_config.json"
@@ -68,8 +69,8 @@ class ActionSpaceConfig:
     curvature_std: float = 1.0
     accel_bounds: tuple[float, float] = (-9.8, 9.8)
     curvature_bounds: tuple[float, float] = (-0.2, 0.2)
-    dt: float = 0.1
-    n_waypoints: int = 64
+    dt: float = STEP_S
+    n_waypoints: int = FUTURE_STEPS
     theta_lambda: float = 1e-6
     theta_ridge: float = 1e-8
     v_lambda: float = 1e-6
@@ -189,9 +190,8 @@ def normalise_vlm(vlm: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
     """Keep the keys of ``RELEASED_VLM`` from any Qwen3-VL config, old or new spelling of the rotary settings."""
     text, vision = dict(vlm["text_config"]), dict(vlm["vision_config"])
     for name in ("rope_scaling", "rope_parameters"):
-        for key, value in (text.get(name) or {}).items():
-            if key in ("rope_theta", "mrope_section"):
-                text[key] = value
+        rotary = text.get(name) or {}
+        text |= {key: rotary[key] for key in ("rope_theta", "mrope_section") if key in rotary}
     text.setdefault("rope_theta", RELEASED_VLM["text_config"]["rope_theta"])
     text["vocab_size"] = vocab_size
     result: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Flow matching: a straight path from noise to action, and the walk along the learned velocity.
+"""Flow matching: a straight path from noise to action, and the integration of the learned velocity.
 
 x_t = t * x + (1 - t) * noise; the network learns the velocity x - noise; sampling integrates it from t = 0 to 1.
 """
@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from collector.geometry.constants import FUTURE_STEPS, STEP_S
 
 _LATEST_TIME = 0.999
 _BETA_SHAPE = 1.5
@@ -34,7 +36,7 @@ def target_velocity(actions: Tensor, noise: Tensor) -> Tensor:
     return actions - noise
 
 
-def horizon_weights(horizon_s: float, waypoints: int = 64, step_s: float = 0.1) -> Tensor | None:
+def horizon_weights(horizon_s: float, waypoints: int = FUTURE_STEPS, step_s: float = STEP_S) -> Tensor | None:
     """Weights (64,) of the waypoints' errors that fade with time, mean 1; None for 0, all alike.
 
     What lies behind the next bend cannot be seen, yet in a plain mean that unpredictable far curvature outweighs the

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from collector.common.errors import MonoError
-from finetune.alpamayo.cache import DecodeStore, Prefix
+from finetune.alpamayo.cache import DecodeKVCache, PrefixCache
 
 if TYPE_CHECKING:
     from finetune.alpamayo.model import AlpamayoR1
@@ -28,13 +28,13 @@ class Generation:
 
     tokens: list[list[int]]
     finished: list[bool]
-    prefix: Prefix
+    prefix: PrefixCache
 
 
 @torch.no_grad()
 def generate(
     model: AlpamayoR1,
-    prefix: Prefix,
+    prefix: PrefixCache,
     *,
     cot_end_id: int,
     max_new_tokens: int = 128,
@@ -64,7 +64,7 @@ def generate(
     end_id = settings.token_ids.future_start
     language = model.vlm.model.language_model
     bins = slice(settings.traj_token_start_idx, settings.traj_token_start_idx + settings.traj_vocab_size)
-    store = DecodeStore(prefix, max_new_tokens)
+    store = DecodeKVCache(prefix, max_new_tokens)
     rows = torch.arange(len(prefix), device=device)
     hidden = prefix.hidden[rows, prefix.filled.sum(-1) - 1]
     filled, position = prefix.filled, prefix.next_position

@@ -1,4 +1,4 @@
-"""One walk through a decoder's layers that may forget what it computed, except for keys and values.
+"""The forward pass through a decoder's layers, with gradient checkpointing that keeps keys and values.
 
 transformers' own gradient checkpointing switches the cache off, and with it the keys and values that the action
 expert reads: trained so, the expert drives blind. Here a layer hands its keys and values out beside its hidden
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from finetune.alpamayo.cache import join_draws
 
 
-class _LayerStore:
+class _LayerKVCache:
     """Stands where transformers' attention expects a cache: joins one layer's past with its new columns."""
 
     def __init__(self, past: tuple[Tensor, Tensor] | None, draws: int) -> None:
@@ -42,8 +42,8 @@ def run_layer(
     image_mask: Tensor | None,
     features: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One layer: its output, deepstack features added, and its new keys and values; arguments as in :func:`walk`."""
-    store = _LayerStore(past, draws)
+    """One layer: its output, deepstack features added, and its new keys and values (see :func:`forward_layers`)."""
+    store = _LayerKVCache(past, draws)
     output = layer(hidden, attention_mask=mask, past_key_values=store, use_cache=True, position_embeddings=rotary)
     if image_mask is not None and features is not None:
         output = output + torch.zeros_like(output).masked_scatter(image_mask[..., None], features)
@@ -63,7 +63,7 @@ def compiled_layer() -> Any:
     return torch.compile(run_layer, dynamic=False)
 
 
-def walk(
+def forward_layers(
     decoder: Any,
     hidden: Tensor,
     positions: Tensor,
@@ -73,7 +73,7 @@ def walk(
     draws: int = 1,
     image_mask: Tensor | None = None,
     deepstack: Sequence[Tensor] = (),
-    recompute: int = 0,
+    checkpointed_layers: int = 0,
     body: Callable[..., tuple[Tensor, Tensor, Tensor]] = run_layer,
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """Every layer of a Qwen3-VL text decoder, differentiable.
@@ -87,8 +87,8 @@ def walk(
         draws: K, rows of ``hidden`` that share one row of the past.
         image_mask: (B, L) where image tokens are.
         deepstack: image features (n, D), added after the first layers.
-        recompute: so many layers from the bottom are computed again in the backward pass; of them only inputs,
-            keys and values stay in memory.
+        checkpointed_layers: so many layers from the bottom are computed again in the backward pass; of them only
+            inputs, keys and values stay in memory.
         body: :func:`run_layer`, or :func:`compiled_layer`; without gradients the former is taken.
 
     Returns:
@@ -112,7 +112,7 @@ def walk(
             image_mask if features is not None else None,
             features,
         )
-        if index < recompute and learning:
+        if index < checkpointed_layers and learning:
             hidden, keys, values = checkpoint(body, *arguments, use_reentrant=False, preserve_rng_state=random)
         else:
             hidden, keys, values = body(*arguments)

@@ -21,15 +21,15 @@ from collector.common.errors import MonoError
 from finetune.alpamayo import flow_matching
 from finetune.alpamayo.action_projection import ActionInProjection
 from finetune.alpamayo.action_space import ActionSpace
-from finetune.alpamayo.cache import ExpertStore, Prefix, VisionFeatures
+from finetune.alpamayo.cache import ExpertKVCache, PrefixCache, VisionFeatures
 from finetune.alpamayo.configuration import AlpamayoConfig
-from finetune.alpamayo.layers import run_layer, walk
+from finetune.alpamayo.layers import forward_layers, run_layer
 from finetune.alpamayo.rope import prefix_positions
 from finetune.alpamayo.vision import all_equal, encode_equal_images
 
 _WORDS_AT_ONCE = 128
 
-__all__ = ["AlpamayoR1", "Prefix", "VisionFeatures"]
+__all__ = ["AlpamayoR1", "PrefixCache", "VisionFeatures"]
 
 
 def text_config(sizes: dict[str, Any]) -> Any:
@@ -55,14 +55,14 @@ class AlpamayoR1(nn.Module):
         config: sizes and constants.
 
     Attributes:
-        recompute: so many layers of the language model and of the expert are computed again in the backward pass
-            instead of being remembered; see :func:`finetune.alpamayo.layers.walk`.
+        checkpointed_layers: so many layers of the language model and of the expert are computed again in the backward
+            pass instead of being remembered; see :func:`finetune.alpamayo.layers.forward_layers`.
     """
 
     def __init__(self, config: AlpamayoConfig) -> None:
         super().__init__()
         self.settings = config
-        self.recompute = 0
+        self.checkpointed_layers = 0
         self.body: Any = run_layer
         text = dict(config.vlm["text_config"])
         qwen: Any = Qwen3VLConfig(
@@ -86,7 +86,8 @@ class AlpamayoR1(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.vlm.lm_head.weight.device
+        device: torch.device = self.vlm.lm_head.weight.device
+        return device
 
     # -- seeing and reading ------------------------------------------------------------------------------------
 
@@ -105,7 +106,9 @@ class AlpamayoR1(nn.Module):
             return VisionFeatures(output[0], list(output[1]))
         return VisionFeatures(output.pooler_output, list(output.deepstack_features))
 
-    def run_prefix(self, input_ids: Tensor, attention_mask: Tensor, vision: VisionFeatures, grid_thw: Tensor) -> Prefix:
+    def run_prefix(
+        self, input_ids: Tensor, attention_mask: Tensor, vision: VisionFeatures, grid_thw: Tensor
+    ) -> PrefixCache:
         """Read images and words; differentiable.
 
         Args:
@@ -127,18 +130,18 @@ class AlpamayoR1(nn.Module):
             raise MonoError(f"{len(vision.embeds)} image tokens", f"those of {len(grid_thw)} grids")
         embeds = embeds.masked_scatter(is_image[..., None], vision.embeds.to(embeds))
         # Right padding needs no mask: a token never sees what follows it, and padded rows are not read.
-        hidden, columns = walk(
+        hidden, columns = forward_layers(
             language,
             embeds,
             positions,
             image_mask=is_image,
-            recompute=self.recompute,
+            checkpointed_layers=self.checkpointed_layers,
             body=self.body,
             deepstack=[layer.to(embeds) for layer in vision.deepstack],
         )
         filled = attention_mask.bool()
         visible, expert_position = self.expert_start(input_ids, filled, positions[0], following)
-        return Prefix(
+        return PrefixCache(
             keys=tuple(keys for keys, _ in columns),
             values=tuple(values for _, values in columns),
             filled=filled,
@@ -165,9 +168,10 @@ class AlpamayoR1(nn.Module):
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits (..., V), float32."""
-        return self.vlm.lm_head(hidden).float()
+        logits: Tensor = self.vlm.lm_head(hidden).float()
+        return logits
 
-    def text_loss(self, prefix: Prefix, label_mask: Tensor) -> Tensor:
+    def text_loss(self, prefix: PrefixCache, label_mask: Tensor) -> Tensor:
         """Mean cross-entropy per row (B,) over the tokens marked in ``label_mask`` (B, L); 0 for a row without any.
 
         Only marked tokens pass through the vocabulary matrix.
@@ -176,9 +180,9 @@ class AlpamayoR1(nn.Module):
             raise MonoError("a prefix after decoding", "one from run_prefix")
         marked = label_mask[:, 1:].bool() & prefix.filled[:, 1:]
         hidden, words = prefix.hidden[:, :-1][marked], prefix.input_ids[:, 1:][marked]
-        if self.recompute and torch.is_grad_enabled():
+        if self.checkpointed_layers and torch.is_grad_enabled():
             # 156,000 logits a word in float32: a few hundred words would weigh more than all layers' inputs.
-            parts = zip(hidden.split(_WORDS_AT_ONCE), words.split(_WORDS_AT_ONCE))
+            parts = zip(hidden.split(_WORDS_AT_ONCE), words.split(_WORDS_AT_ONCE), strict=False)
             losses = torch.cat([checkpoint(self._word_losses, *part, use_reentrant=False) for part in parts])
         else:
             losses = self._word_losses(hidden, words)
@@ -191,7 +195,7 @@ class AlpamayoR1(nn.Module):
 
     # -- driving -----------------------------------------------------------------------------------------------
 
-    def velocity(self, prefix: Prefix, x_t: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, prefix: PrefixCache, x_t: Tensor, t: Tensor) -> Tensor:
         """Predicted velocity of noisy actions.
 
         Args:
@@ -202,13 +206,13 @@ class AlpamayoR1(nn.Module):
         return self._velocity(prefix, x_t, t)
 
     def flow_loss(
-        self, prefix: Prefix, actions: Tensor, noise: Tensor, t: Tensor, weights: Tensor | None = None
+        self, prefix: PrefixCache, actions: Tensor, noise: Tensor, t: Tensor, weights: Tensor | None = None
     ) -> Tensor:
         """Mean squared velocity error per row (B,); arguments as in :meth:`flow_loss_and_estimate`."""
         return self.flow_loss_and_estimate(prefix, actions, noise, t, weights)[0]
 
     def flow_loss_and_estimate(
-        self, prefix: Prefix, actions: Tensor, noise: Tensor, t: Tensor, weights: Tensor | None = None
+        self, prefix: PrefixCache, actions: Tensor, noise: Tensor, t: Tensor, weights: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Mean squared velocity error per row (B,), and the actions (B, K, 64, 2) that each prediction leads to.
 
@@ -227,19 +231,19 @@ class AlpamayoR1(nn.Module):
         return error.mean(dim=(1, 2, 3)), x_t + (1.0 - t)[..., None, None] * predicted
 
     @torch.no_grad()
-    def sample_actions(self, prefix: Prefix, x0: Tensor, steps: int | None = None) -> Tensor:
+    def sample_actions(self, prefix: PrefixCache, x0: Tensor, steps: int | None = None) -> Tensor:
         """Actions (B*K, 64, 2), float32, from initial noise of that shape."""
-        store = ExpertStore(prefix, self._draws(prefix, x0))
+        store = ExpertKVCache(prefix, self._draws(prefix, x0))
         count = self.settings.flow.num_inference_steps if steps is None else steps
         return flow_matching.integrate(lambda x, t: self._velocity(prefix, x, t, store), x0, count)
 
-    def _draws(self, prefix: Prefix, x: Tensor) -> int:
+    def _draws(self, prefix: PrefixCache, x: Tensor) -> int:
         draws, rest = divmod(len(x), len(prefix))
         if rest or not draws:
             raise MonoError(f"{len(x)} noisy actions for {len(prefix)} prefixes", "a whole number per prefix")
         return draws
 
-    def _velocity(self, prefix: Prefix, x_t: Tensor, t: Tensor, store: ExpertStore | None = None) -> Tensor:
+    def _velocity(self, prefix: PrefixCache, x_t: Tensor, t: Tensor, store: ExpertKVCache | None = None) -> Tensor:
         draws, waypoints = self._draws(prefix, x_t), x_t.shape[1]
         # Fully trained projections may be kept in more precision than the frozen expert between them.
         embeds = self.action_in_proj(x_t, t).to(self.expert.norm.weight.dtype)
@@ -251,15 +255,15 @@ class AlpamayoR1(nn.Module):
         mask = mask.masked_fill(~visible, torch.finfo(embeds.dtype).min).repeat_interleave(draws, 0)
         mask = mask[:, None, None].expand(-1, 1, waypoints, -1)
         if store is None:
-            past = list(zip(prefix.keys, prefix.values))
-            hidden, _ = walk(
+            past = list(zip(prefix.keys, prefix.values, strict=False))
+            hidden, _ = forward_layers(
                 self.expert,
                 embeds,
                 positions,
                 mask=mask,
                 past=past,
                 draws=draws,
-                recompute=self.recompute,
+                checkpointed_layers=self.checkpointed_layers,
                 body=self.body,
             )
         else:
@@ -267,4 +271,5 @@ class AlpamayoR1(nn.Module):
                 inputs_embeds=embeds, position_ids=positions, past_key_values=store, use_cache=True, attention_mask=mask
             )
             hidden = output.last_hidden_state
-        return self.action_out_proj(hidden.to(self.action_out_proj.weight.dtype)).float()
+        velocity: Tensor = self.action_out_proj(hidden.to(self.action_out_proj.weight.dtype)).float()
+        return velocity

@@ -48,7 +48,7 @@ def prefix_positions(
     images_of: dict[bytes, int] = {}
     for row, length in enumerate(lengths.tolist()):
         is_image = ids[row, :length] == image_token_id
-        # Rows of a batch usually share their image layout; the walk over it is then done once.
+        # Rows of a batch usually share their image layout; it is then laid out once.
         layout = is_image.numpy().tobytes()
         key = (layout, tuple(grids[used : used + images_of.get(layout, 0)]))
         if layout not in images_of or key not in known:

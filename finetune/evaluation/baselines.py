@@ -22,7 +22,7 @@ FloatArray = NDArray[np.float64]
 PENALTIES = tuple(10.0**power for power in range(-4, 4))
 FOLDS = 5
 # More say nothing new to a hundred coefficients.
-MOST_SAMPLES = 20_000
+MOST_REGRESSION_SAMPLES = 20_000
 
 
 def constant_motion(history: ArrayLike, turning: bool, steps: int = FUTURE_STEPS, dt_s: float = STEP_S) -> FloatArray:
@@ -69,7 +69,7 @@ class EgoRegressor:
         Raises:
             MonoError: fewer samples than it takes, or one that is not of the training split.
         """
-        kept = _thinned(samples, MOST_SAMPLES)
+        kept = _thinned(samples, MOST_REGRESSION_SAMPLES)
         if stray := [sample.id for sample in kept if sample.split != "train"]:
             raise MonoError(f"sample {stray[0]} of split 'val' among those to fit on", "the training split only")
         if len(kept) < 2 * FOLDS:

@@ -23,7 +23,7 @@ from finetune.evaluation.metrics import Scores, identical_samples, set_aside_tex
 from finetune.evaluation.samples import build_clip, folder_name, split_samples, spread
 from finetune.evaluation.tables import compare_before_after, definitions, headline, print_tables, write_tables
 from finetune.model_files.location import resolve_model
-from finetune.policy import CameraMode
+from finetune.policy import CameraMode, PolicySettings
 
 PLANS_FILE = "plans.jsonl"
 REGRESSOR = "ego-only regressor"
@@ -62,14 +62,14 @@ class EvaluateConfig:
     adapter: Path | None = None
     clip: str | None = None
     data: Path | None = None
-    cameras: CameraMode = "mono"
+    cameras: CameraMode = PolicySettings.cameras
     split: str = "val"
     limit: int = 0
     samples: int = 1
     seed: int = 0
     batch_size: int = 8
     plots: bool = True
-    device: str = "cpu"
+    device: str = PolicySettings.device
 
     def __post_init__(self) -> None:
         if self.clip is None and self.dataset is None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from collector.geometry.constants import STEP_S
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from collector.reasoning.claims import Claim
 from collector.reasoning.consistency import AxisCheck, ClaimCheck, Motion, check_claim, measure_motion
@@ -48,7 +49,7 @@ class ReasoningCheck:
     symptom: bool | None
 
 
-def check_reasoning(reasoning: str, plan: ArrayLike, truth: ArrayLike, dt_s: float = 0.1) -> ReasoningCheck:
+def check_reasoning(reasoning: str, plan: ArrayLike, truth: ArrayLike, dt_s: float = STEP_S) -> ReasoningCheck:
     """Judge one plan.
 
     Args:

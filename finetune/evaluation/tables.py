@@ -31,6 +31,22 @@ WIDE = 150
 _BY_CURVE = (MAX_DEVIATION, f"max_lateral_{MAIN_HORIZON_S:g}s_m", f"ade_{MAIN_HORIZON_S:g}s_m")
 _NAMES = {"ade": "ADE", "fde": "FDE", "max_deviation": "max deviation", "max_lateral": "max lateral"}
 
+# Words of version 0.1 in metrics.json, and today's.
+_FORMER = {
+    "condition": "variant", "conditions": "variants",
+    "thought_right": "reasoning_right", "speed_thought_right": "speed_reasoning_right",
+}  # fmt: skip
+
+
+def in_todays_words(metrics: Any) -> Any:  # noqa: ANN401 - raw JSON
+    """What a ``metrics.json`` holds, keys and measures that version 0.1 called otherwise in today's words."""
+    if isinstance(metrics, dict):
+        renamed = {_FORMER.get(key, key): in_todays_words(value) for key, value in metrics.items()}
+        return renamed | (
+            {"measure": _FORMER.get(metrics["measure"], metrics["measure"])} if "measure" in metrics else {}
+        )
+    return [in_todays_words(value) for value in metrics] if isinstance(metrics, list) else metrics
+
 
 def definitions(draws: int) -> str:
     """What stands under the tables."""

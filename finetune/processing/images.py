@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from collector.common.errors import MonoError
+from finetune.alpamayo.configuration import AlpamayoConfig
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 _MEAN = _STD = 0.5
@@ -35,8 +36,8 @@ class ImageSettings:
         patch_size, merge_size, temporal_patch_size: of the vision tower.
     """
 
-    min_pixels: int = 163840
-    max_pixels: int = 196608
+    min_pixels: int = AlpamayoConfig.min_pixels
+    max_pixels: int = AlpamayoConfig.max_pixels
     crop_top: float = 0.0
     crop_bottom: float = 0.0
     resize_width_px: int | None = None
@@ -157,13 +158,13 @@ def preprocess(
         raise MonoError("a prompt without images", "at least one front image")
     patches, grids = [], []
     known: dict[int, tuple[NDArray[np.float32], tuple[int, int, int]]] = {}
-    for image in images:
-        if id(image) in known:  # padding repeats one black frame
-            flat, grid = known[id(image)]
+    for given in images:
+        if id(given) in known:  # padding repeats one black frame
+            flat, grid = known[id(given)]
             patches.append(flat)
             grids.append(grid)
             continue
-        key, image = id(image), np.asarray(image)
+        key, image = id(given), np.asarray(given)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise MonoError(f"an image of shape {image.shape}, {image.dtype}", "(H, W, 3) uint8 RGB")
         flat, grid = known[key] = patchify(resize(image, settings), settings)

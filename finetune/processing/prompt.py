@@ -43,7 +43,7 @@ def captions(cameras: Sequence[str]) -> list[str]:
     """
     texts: list[str] = []
     frame = 0
-    for camera, previous in zip(cameras, [None, *cameras]):
+    for camera, previous in zip(cameras, [None, *cameras], strict=False):
         frame = frame + 1 if camera == previous else 0
         texts.append(("" if frame else f"{DISPLAY_NAMES[camera]}: ") + f"frame {frame} ")
     return texts
@@ -66,7 +66,7 @@ def prompt_text(
     """
     images = "".join(
         f"{words}<|vision_start|>{'<|image_pad|>' * count}<|vision_end|>"
-        for words, count in zip(before_images or [""] * len(image_tokens), image_tokens)
+        for words, count in zip(before_images or [""] * len(image_tokens), image_tokens, strict=False)
     )
     history = f"<|traj_history_start|>{'<|traj_history|>' * history_tokens}<|traj_history_end|>"
     if reasoning == "":
@@ -111,7 +111,7 @@ class PromptBuilder:
         """
         ids: list[int] = []
         text = HEAD
-        for words, count in zip(before_images or [""] * len(image_tokens), image_tokens):
+        for words, count in zip(before_images or [""] * len(image_tokens), image_tokens, strict=False):
             ids += [*self._encoded(text + words), self._vision[0], *[self._image] * count, self._vision[1]]
             text = ""
         ids += [*self._encoded(text), self._history[0], *history_ids, self._history[1], *self._tail[reasoning != ""]]

@@ -19,7 +19,7 @@ from collector.common.tables import text_table, write_csv
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples
 from finetune.evaluation.samples import spread
 from finetune.model_files.location import resolve_model
-from finetune.policy import CameraMode
+from finetune.policy import CameraMode, PolicySettings
 from finetune.studies.action_range import (
     BIN_EDGES,
     EULER_STEPS,
@@ -72,12 +72,12 @@ class ActionRangeConfig:
     out: Path = Path("runs/action_range")
     model: Path | None = None
     adapter: Path | None = None
-    cameras: CameraMode = "mono"
+    cameras: CameraMode = PolicySettings.cameras
     split: str = "val"
     limit: int = 64
     batch_size: int = 16
     seed: int = 0
-    device: str = "cpu"
+    device: str = PolicySettings.device
 
 
 def action_range(config: ActionRangeConfig) -> dict[str, Any]:

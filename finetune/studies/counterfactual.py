@@ -29,7 +29,7 @@ from collector.reasoning.parser import language_of, parse_claim
 from collector.reasoning.writing import swap_sides, write_reasoning
 from finetune.evaluation.samples import split_samples, spread
 from finetune.model_files.location import resolve_model
-from finetune.policy import STEP_S, CameraMode, Observation
+from finetune.policy import STEP_S, CameraMode, Observation, PolicySettings
 
 if TYPE_CHECKING:
     from finetune.alpamayo_policy import AlpamayoPolicy
@@ -72,11 +72,11 @@ class CounterfactualConfig:
     dataset: Path
     out: Path = Path("runs/counterfactual")
     adapter: Path | None = None
-    cameras: CameraMode = "mono"
+    cameras: CameraMode = PolicySettings.cameras
     split: str = "val"
     limit: int = 0
     batch_size: int = 8
-    device: str = "cpu"
+    device: str = PolicySettings.device
 
 
 def forced_text(sample: Sample, reasoning: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from collector.common.progress import progress
 from collector.dataset.schema import Sample
-from finetune.alpamayo.cache import Prefix
+from finetune.alpamayo.cache import PrefixCache
 from finetune.alpamayo.flow_matching import interpolate, sample_times, target_velocity
 from finetune.alpamayo_policy import AlpamayoPolicy
 from finetune.studies.parity_stages import run_batch
@@ -79,7 +79,7 @@ def study_flow(
 
 def _prefixes(
     policy: AlpamayoPolicy, samples: Sequence[Sample], folder: Path, batch_size: int
-) -> Iterator[tuple[Prefix, Tensor]]:
+) -> Iterator[tuple[PrefixCache, Tensor]]:
     """Prefixes with the true reasoning, and the true normalised actions (B, 64, 2)."""
     device = policy.model.device
     for start in progress(range(0, len(samples), batch_size), "flow", "batch"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from finetune.alpamayo.cache import Prefix
+from finetune.alpamayo.cache import PrefixCache
 from finetune.alpamayo.generation import Generation
 from finetune.alpamayo_policy import AlpamayoPolicy
 from finetune.evaluation.inference import Planned
@@ -29,7 +29,7 @@ def watched(policy: AlpamayoPolicy, reasonings: Sequence[str]) -> Iterator[Calls
     calls: Calls = {}
     own_write = policy.write
 
-    def write(prefix: Prefix) -> Generation:
+    def write(prefix: PrefixCache) -> Generation:
         # A row that has said its last word is not read any more: what fills it up is never seen.
         rows = [reasoning_ids(policy, reasoning) for reasoning in reasonings]
         width, end = max(map(len, rows)), policy.model.settings.token_ids.future_start

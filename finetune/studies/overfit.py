@@ -22,7 +22,7 @@ from collector.dataset.schema import METADATA_FILE, read_samples
 from finetune.evaluation.metrics import plan_figures
 from finetune.lora_finetune import FinetuneConfig, finetune
 from finetune.model_files.location import resolve_model
-from finetune.policy import CameraMode
+from finetune.policy import CameraMode, PolicySettings
 from finetune.studies.subsets import is_subset, nested_order, write_subset
 
 
@@ -59,12 +59,12 @@ class OverfitConfig:
     learning_rate: float = 2e-3
     lora_rank: int = 16
     lora_alpha: int = 32
-    cameras: CameraMode = "mono"
+    cameras: CameraMode = PolicySettings.cameras
     most_text_loss: float = 0.05
     most_flow_loss: float = 0.1
     most_ade_3s_m: float = 0.2
     seed: int = 0
-    device: str = "cpu"
+    device: str = PolicySettings.device
     threads: int = 0
 
 

@@ -24,7 +24,7 @@ from collector.common.tables import text_table
 from collector.dataset.schema import METADATA_FILE, read_samples
 from finetune.evaluation.samples import spread
 from finetune.model_files.location import resolve_model
-from finetune.policy import CameraMode
+from finetune.policy import CameraMode, PolicySettings
 
 if TYPE_CHECKING:
     from finetune.studies.parity_stages import StageView
@@ -69,12 +69,12 @@ class CheckDrivingConfig:
     dataset: Path
     out: Path = Path("runs/check_driving")
     adapter: Path | None = None
-    cameras: CameraMode = "mono"
+    cameras: CameraMode = PolicySettings.cameras
     split: str = "train"
     samples: int = 8
-    flow_steps: int = 10
+    flow_steps: int = PolicySettings.flow_steps
     tolerance: float = 0.0
-    device: str = "cpu"
+    device: str = PolicySettings.device
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from collector.common.errors import require
 from collector.dataset.schema import Sample
-from finetune.alpamayo.cache import Prefix, VisionFeatures
+from finetune.alpamayo.cache import PrefixCache, VisionFeatures
 from finetune.alpamayo.flow_matching import interpolate
 from finetune.alpamayo.model import AlpamayoR1
 from finetune.alpamayo_policy import AlpamayoPolicy
@@ -55,7 +55,7 @@ def driving_view(policy: AlpamayoPolicy, sample: Sample, folder: Path) -> StageV
     with watched(policy, [sample.reasoning]) as calls:
         plan = policy.plan(observe(sample, folder, policy.cameras))
     (pixels, _), features = calls["encode_images"]
-    prefix: Prefix = calls["write"][1].prefix
+    prefix: PrefixCache = calls["write"][1].prefix
     (_, noise, *_), actions = calls["sample_actions"]
     times = torch.tensor(FLOW_TIMES, device=actions.device)
     x_t = interpolate(actions, noise, times)
@@ -104,7 +104,7 @@ def training_views(
     return views
 
 
-def run_batch(model: AlpamayoR1, batch: Batch) -> Prefix:
+def run_batch(model: AlpamayoR1, batch: Batch) -> PrefixCache:
     """The prefix of a batch whose image features are at hand."""
     if batch.vision is None:
         raise ValueError("a batch without features")
@@ -115,7 +115,7 @@ def run_batch(model: AlpamayoR1, batch: Batch) -> Prefix:
 
 
 def _stages(
-    pixels: Tensor, prefix: Prefix, features: VisionFeatures, velocity: Tensor, actions: Tensor
+    pixels: Tensor, prefix: PrefixCache, features: VisionFeatures, velocity: Tensor, actions: Tensor
 ) -> dict[str, NDArray[Any]]:
     """One row's values per stage; of the prefix what the expert sees."""
     columns = prefix.visible[0]
@@ -134,7 +134,7 @@ def _stages(
     }
 
 
-def _row(prefix: Prefix, index: int) -> Prefix:
+def _row(prefix: PrefixCache, index: int) -> PrefixCache:
     """One row of a prefix, still padded."""
     row = slice(index, index + 1)
     names = ("filled", "visible", "next_position", "expert_position", "input_ids")

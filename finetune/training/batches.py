@@ -24,11 +24,11 @@ from collector.dataset.schema import Sample
 from collector.geometry.poses import mirror_poses
 from collector.reasoning.writing import swap_sides
 from finetune.alpamayo.model import VisionFeatures
-from finetune.policy import Observation, camera_of_each_image, frames_of, select_images
+from finetune.policy import Observation, PolicySettings, camera_of_each_image, frames_of, select_images
 
 
 @dataclass(frozen=True)
-class Row:
+class EncodedSample:
     """One encoded sample.
 
     Attributes:
@@ -55,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows side by side; tensors as in :class:`Row` with a leading batch axis, right-padded."""
+    """Rows side by side; tensors as in :class:`EncodedSample` with a leading batch axis, right-padded."""
 
     sample_ids: tuple[str, ...]
     input_ids: Tensor
@@ -83,7 +83,7 @@ def read_frame(path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image[:, :, ::-1])
 
 
-def observe(sample: Sample, folder: Path, cameras: str = "mono") -> Observation:
+def observe(sample: Sample, folder: Path, cameras: str = PolicySettings.cameras) -> Observation:
     """The observation a driver in this camera mode would have had at a sample's t0: front frames, history, speed."""
     frames = np.stack([read_frame(folder / name) for name in sample.frames[-frames_of(cameras) :]])
     return Observation(
@@ -94,7 +94,7 @@ def observe(sample: Sample, folder: Path, cameras: str = "mono") -> Observation:
     )
 
 
-class SampleFault(MonoError):
+class SampleError(MonoError):
     """A sample that cannot be used; ``reason`` is what to count it under."""
 
     def __init__(self, sample_id: str, reason: str, error: MonoError) -> None:
@@ -107,10 +107,10 @@ def _blame(sample: Sample, reason: str) -> Iterator[None]:
     try:
         yield
     except MonoError as error:
-        raise SampleFault(sample.id, reason, error) from error
+        raise SampleError(sample.id, reason, error) from error
 
 
-def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool = False) -> Row:
+def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool = False) -> EncodedSample:
     """Encode one sample with a loaded model's processor and action space.
 
     Args:
@@ -120,7 +120,7 @@ def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored
         mirrored: encode what a mirror would show; true to life for a camera on the kart's middle line.
 
     Raises:
-        SampleFault: a frame that cannot be read, or a history, reasoning or path that cannot be encoded.
+        SampleError: a frame that cannot be read, or a history, reasoning or path that cannot be encoded.
     """
     with _blame(sample, "unreadable frame"):
         observation = observe(sample, folder, cameras)
@@ -139,7 +139,7 @@ def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored
     with _blame(sample, "path without finite actions"):
         if not torch.isfinite(actions).all():
             raise MonoError("non-finite actions", "finite poses", "look at its path")
-    return Row(
+    return EncodedSample(
         sample_id=sample.id + ("-mirror" if mirrored else ""),
         input_ids=encoded.input_ids,
         label_mask=encoded.label_mask,
@@ -173,7 +173,9 @@ def unpack_pixels(packed: Tensor) -> Tensor:
     return still.expand(-1, -1, 2, -1).flatten(1)
 
 
-def cache_vision(model: Any, rows: Iterable[Row], device: torch.device, chunk: int = 16) -> Iterator[Row]:
+def cache_vision(
+    model: Any, rows: Iterable[EncodedSample], device: torch.device, chunk: int = 16
+) -> Iterator[EncodedSample]:
     """Rows with their image features computed once, which a frozen vision tower permits.
 
     Pixels weigh ten times what features do, so rows are taken a chunk at a time and their pixels let go.
@@ -185,7 +187,7 @@ def cache_vision(model: Any, rows: Iterable[Row], device: torch.device, chunk: i
         with torch.no_grad():
             features = model.encode_images(pixels.to(device), grids.to(device))
         tokens = [_token_count(row.grid_thw) for row in part]
-        for row, cached in zip(part, features.to("cpu").split(tokens)):
+        for row, cached in zip(part, features.to("cpu").split(tokens), strict=False):
             yield replace(row, pixels=None, vision=cached)
 
 
@@ -194,7 +196,9 @@ def _token_count(grid_thw: Tensor, merge: int = 2) -> int:
     return int(grid_thw.prod(dim=1).sum()) // merge**2
 
 
-def collate(rows: Sequence[Row], pad_id: int, silent: Sequence[bool] | None = None, multiple: int = 1) -> Batch:
+def collate(
+    rows: Sequence[EncodedSample], pad_id: int, silent: Sequence[bool] | None = None, multiple: int = 1
+) -> Batch:
     """Right-pad rows into a batch.
 
     Args:
@@ -204,10 +208,10 @@ def collate(rows: Sequence[Row], pad_id: int, silent: Sequence[bool] | None = No
         multiple: pad to a multiple of so many words, for programs compiled per length.
     """
     silence = list(silent) if silent is not None else [False] * len(rows)
-    ids = [row.silent_ids if quiet else row.input_ids for row, quiet in zip(rows, silence)]
+    ids = [row.silent_ids if quiet else row.input_ids for row, quiet in zip(rows, silence, strict=False)]
     labels = [
         torch.zeros(len(row.silent_ids), dtype=torch.bool) if quiet else row.label_mask
-        for row, quiet in zip(rows, silence)
+        for row, quiet in zip(rows, silence, strict=False)
     ]
     length = -(-max(len(row) for row in ids) // multiple) * multiple
 

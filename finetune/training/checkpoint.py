@@ -76,7 +76,7 @@ def restore_state(weights: MasterWeights, optimizer: torch.optim.Optimizer, tens
     """
     found = {name.partition("/")[2] for name in tensors}
     if found != set(weights.masters):
-        other = sorted(found ^ set(weights.masters))[0]
+        other = min(found ^ set(weights.masters))
         raise MonoError(
             f"a checkpoint of other trainable parameters ({other})", "one of the same run", "use --overwrite"
         )

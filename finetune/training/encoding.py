@@ -17,7 +17,7 @@ from tqdm import tqdm
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples, scan_samples
-from finetune.training.batches import Row, SampleFault, cache_vision, encode_row
+from finetune.training.batches import EncodedSample, SampleError, cache_vision, encode_row
 from finetune.training.checkpoint import publish
 from finetune.training.feature_cache import read_rows, write_rows
 
@@ -121,7 +121,7 @@ def encode_dataset(
         chosen = [sample for sample in samples if sample.split == split]
         views = (False, True) if mirror and split == "train" else (False,)
         bar = tqdm(total=len(chosen) * len(views), desc=f"encode ({split})", unit="sample", dynamic_ncols=True)
-        rows: Iterable[Row] = _encoded(loaded, chosen, dataset, cameras, views, aside, bar)
+        rows: Iterable[EncodedSample] = _encoded(loaded, chosen, dataset, cameras, views, aside, bar)
         if frozen_vision:
             rows = cache_vision(loaded.model, rows, device)
         write_rows(rows, part / f"{split}.bin")
@@ -130,7 +130,7 @@ def encode_dataset(
     publish(part, folder)
 
 
-def encoded_rows(folder: Path) -> tuple[list[Row], list[Row], SetAside]:
+def encoded_rows(folder: Path) -> tuple[list[EncodedSample], list[EncodedSample], SetAside]:
     """Training and validation rows of :func:`encode_dataset`, mapped from their files, and what was set aside."""
     train, val = (read_rows(folder / f"{split}.bin") for split in ("train", "val"))
     return train, val, SetAside.read(folder / ASIDE_FILE)
@@ -144,14 +144,14 @@ def _encoded(
     views: tuple[bool, ...],
     aside: SetAside,
     bar: Any,
-) -> Iterator[Row]:
+) -> Iterator[EncodedSample]:
     for sample in samples:
         try:
             rows = [encode_row(loaded, sample, dataset, cameras, mirrored) for mirrored in views]
-        except SampleFault as fault:
+        except SampleError as fault:
             aside.add(sample.id, fault.reason, fault)
             rows = []
-        except (ValueError, cv2.error, torch.linalg.LinAlgError) as error:
+        except (ValueError, cv2.error, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             aside.add(sample.id, "cannot be encoded", MonoError(f"sample {sample.id} cannot be encoded: {error}"))
             rows = []
         bar.update(len(views))

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
-from finetune.training.batches import Row, VisionFeatures
+from finetune.alpamayo.cache import VisionFeatures
+from finetune.training.batches import EncodedSample
 
 # Offsets are multiples of this, so that bytes can be seen as any type.
 _ALIGNMENT = 64
 
 
-def write_rows(rows: Iterable[Row], path: Path) -> None:
+def write_rows(rows: Iterable[EncodedSample], path: Path) -> None:
     """Write rows as they come, one in memory at a time.
 
     Args:
@@ -53,7 +54,7 @@ def write_rows(rows: Iterable[Row], path: Path) -> None:
         ) from error
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[EncodedSample]:
     """The rows of a file; their tensors are views of it and cost memory only while they are read."""
     index = json.loads(path.with_suffix(".json").read_text("utf-8"))
     size = path.stat().st_size
@@ -70,11 +71,11 @@ def read_rows(path: Path) -> list[Row]:
         deepstack = [tensors.pop(name) for name in sorted(tensors) if name.startswith("deepstack")]
         if "embeds" in tensors:
             tensors["vision"] = VisionFeatures(tensors.pop("embeds"), deepstack)
-        rows.append(Row(entry["sample_id"], **tensors))
+        rows.append(EncodedSample(entry["sample_id"], **tensors))
     return rows
 
 
-def _tensors(row: Row) -> dict[str, Tensor]:
+def _tensors(row: EncodedSample) -> dict[str, Tensor]:
     """A row's tensors by name, those of its features included."""
     tensors = {}
     for field in fields(row):

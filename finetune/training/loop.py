@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from collector.common.errors import MonoError, require
-from finetune.training.batches import Batch, Row, collate
+from finetune.training.batches import Batch, EncodedSample, collate
 from finetune.training.checkpoint import Checkpoints, MasterWeights, restore_state, state_tensors
 from finetune.training.log import TrainingLog
 from finetune.training.loss import JointLoss, RowLosses, draws
@@ -99,7 +99,11 @@ class Passes:
         self._loss, self._accelerator, self._settings, self._pad_id = loss, accelerator, settings, pad_id
 
     def losses(
-        self, rows: Sequence[Row], silent: Sequence[bool], step: int, learn: Callable[[RowLosses], None] | None = None
+        self,
+        rows: Sequence[EncodedSample],
+        silent: Sequence[bool],
+        step: int,
+        learn: Callable[[RowLosses], None] | None = None,
     ) -> Tensor:
         """Losses (B, 3) of all rows of a global batch, the same in every process; columns text, flow, xy.
 
@@ -137,12 +141,12 @@ def means(table: Tensor, speaking: int) -> dict[str, float]:
     return {"text": text / max(1, speaking), "flow": flow / len(table), "xy": xy / len(table)}
 
 
-def speaking_rows(rows: Sequence[Row], silent: Sequence[bool]) -> int:
+def speaking_rows(rows: Sequence[EncodedSample], silent: Sequence[bool]) -> int:
     """Rows with text to learn."""
-    return sum(not quiet and bool(row.label_mask.any()) for row, quiet in zip(rows, silent))
+    return sum(not quiet and bool(row.label_mask.any()) for row, quiet in zip(rows, silent, strict=False))
 
 
-def validation_losses(passes: Passes, rows: Sequence[Row], settings: LoopSettings) -> dict[str, float]:
+def validation_losses(passes: Passes, rows: Sequence[EncodedSample], settings: LoopSettings) -> dict[str, float]:
     """Mean losses over at least one validation row, with noise that never changes."""
     tables, speaking = [], 0
     with torch.no_grad():
@@ -154,10 +158,10 @@ def validation_losses(passes: Passes, rows: Sequence[Row], settings: LoopSetting
     return means(torch.cat(tables).double(), speaking)
 
 
-def train(
+def train(  # noqa: C901, PLR0915 - the whole of a training, read from top to bottom
     model: nn.Module,
-    rows: Sequence[Row],
-    validation: Sequence[Row],
+    rows: Sequence[EncodedSample],
+    validation: Sequence[EncodedSample],
     settings: LoopSettings,
     pad_id: int,
     out: Path,
@@ -258,7 +262,7 @@ def _step(
     passes: Passes,
     weights: MasterWeights,
     optimizer: torch.optim.Optimizer,
-    rows: Sequence[Row],
+    rows: Sequence[EncodedSample],
     silent: Sequence[bool],
     step: int,
     settings: LoopSettings,
@@ -288,7 +292,7 @@ def _step(
             "leave the numbers as they are",
         ) from error
     values = means(table, speaking)
-    guilty = [row.sample_id for row, fine in zip(rows, table.isfinite().all(dim=1).tolist()) if not fine]
+    guilty = [row.sample_id for row, fine in zip(rows, table.isfinite().all(dim=1).tolist(), strict=False) if not fine]
     if guilty:
         said = ", ".join(f"{term} {value:g}" for term, value in values.items())
         raise _not_finite(f"loss ({said})", step, guilty)

@@ -106,7 +106,8 @@ def xy_errors(space: Any, history: Tensor, estimate: Tensor, actions: Tensor) ->
     """
     truth = space.action_to_traj(history, actions)[:, None, :, :2]
     paths = space.action_to_traj(history[:, None].expand(-1, estimate.shape[1], -1, -1), estimate)[..., :2]
-    return (paths - truth).square().mean(dim=(1, 2, 3))
+    error: Tensor = (paths - truth).square().mean(dim=(1, 2, 3))
+    return error
 
 
 def draws(batch_size: int, settings: LoopSettings, step: int, device: torch.device) -> tuple[Tensor, Tensor]:

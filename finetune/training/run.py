@@ -61,7 +61,7 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
         open_run(folder, config, inputs)
         return
     began = json.loads(provenance.read_text("utf-8"))
-    for path, before in zip(inputs, began["inputs"].values()):
+    for path, before in zip(inputs, began["inputs"].values(), strict=False):
         if hash_path(path) != before:
             raise MonoError(
                 f"{path} has changed since the run in {folder} began",

@@ -75,7 +75,12 @@ def test_parameters_reach_the_node_typed() -> None:
         command = node_command(RECORD_NODE, values)
         assert command[:3] == [sys.executable, "-m", RECORD_NODE.module]
         done = subprocess.run(
-            [sys.executable, "-c", program, *command[3:]], cwd=ROOT, capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", program, *command[3:]],
+            check=False,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == str(RecordParameters(out=out, wait_s=5.0, jpeg_quality=80))

@@ -49,7 +49,7 @@ def test_plans_do_not_depend_on_their_neighbours(loaded: LoadedModel) -> None:
         policy = AlpamayoPolicy(loaded, cameras="mono-4frames", noise_temperature=temperature, max_reasoning_tokens=6)
         seen = [observation(stamp) for stamp in (11, 12, 13)]
         together = policy.plan_many(seen)
-        for one, plan in zip(seen, together):
+        for one, plan in zip(seen, together, strict=False):
             alone = policy.plan(one)
             assert alone.reasoning == plan.reasoning and alone.stamp_ns == plan.stamp_ns
             assert np.abs(alone.poses - plan.poses).max() < 1e-2

@@ -10,7 +10,7 @@ import torch
 from finetune.alpamayo.configuration import ActionInProjConfig, ExpertConfig
 from finetune.checkpoint import LoadedModel, new_model
 from finetune.processing.images import ImageSettings
-from finetune.training.batches import Row, pack_pixels
+from finetune.training.batches import EncodedSample, pack_pixels
 from tests.helpers.driven_samples import arc
 
 TEXTS = (
@@ -58,7 +58,7 @@ def small_model(hidden: int = 32) -> LoadedModel:
     return new_model(config, tokenizer, images=images, seed=3)
 
 
-def small_rows(loaded: LoadedModel, count: int) -> list[Row]:
+def small_rows(loaded: LoadedModel, count: int) -> list[EncodedSample]:
     """Rows of random images, arcs and texts of different length."""
     generator = np.random.default_rng(5)
     rows = []
@@ -71,7 +71,7 @@ def small_rows(loaded: LoadedModel, count: int) -> list[Row]:
             torch.from_numpy(history)[None], torch.from_numpy(future)[None]
         )[0]
         rows.append(
-            Row(
+            EncodedSample(
                 f"sample-{index}",
                 encoded.input_ids,
                 encoded.label_mask,

@@ -23,6 +23,9 @@ TORCH_LEAVES = (
     "finetune.adapters.lora",
     "finetune.alpamayo.*",
     "finetune.alpamayo_policy",
+    "finetune.checkpoint",
+    "finetune.processing.processor",
+    "finetune.processing.trajectory_tokens",
     "finetune.training.batches",
     "finetune.training.encoding",
     "finetune.studies.flow_study",
@@ -103,6 +106,7 @@ def import_all(
 ) -> tuple[list[str], dict[str, str]]:
     done = subprocess.run(
         [sys.executable, "-c", WALKER, json.dumps([refused, allowed, chosen])],
+        check=False,
         cwd=ROOT,
         capture_output=True,
         text=True,

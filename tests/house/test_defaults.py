@@ -1,7 +1,8 @@
 """A default or constant stands in one place; every other place refers to it.
 
 The same name with a literal in two places fails, whether the values agree or not: what agrees today is what nobody
-finds tomorrow. Where one name does mean two things, the list below says which.
+finds tomorrow. A name of a single word (``steps``) says little, so there the values must agree too. Where one name does
+mean two things, the list below says which.
 """
 
 from __future__ import annotations
@@ -19,25 +20,37 @@ PACKAGES = ("collector", "finetune", "closed_loop")
 TRIVIAL = (0, 1, -1)
 UNITS = re.compile(r"_(s|ms|ns|m|mm|px|deg|rad|radps|mps|mps2|1ps|1pm|hz|bytes|mb)$")
 # What means the same under another word.
-SYNONYMS = (("_age", "_timeout"), ("_stale", "_timeout"), ("frames_per_camera", "frame_steps"), ("dt", "step"))
+SYNONYMS = {"frame_age": "frame_timeout", "odometry_age": "odometry_timeout", "plan_age": "plan_timeout", "dt": "step"}
 
 # Names that mean something else in each place; anything new here wants the reason.
-DIFFERENT: dict[str, str] = {}
+DIFFERENT = {
+    "adapter_weights": "a file name of peft, known to the doctor (below) and to the adapters",
+    "batch_size": "each command's own: of a training step, or of what a pass can hold",
+    "course_step": "of each maker of courses",
+    "device": "of a single torch call; commands take PolicySettings.device, the doctor cannot know it",
+    "digits": "of a printed figure",
+    "gone_after": "a recorder ends on silence sooner than a drive",
+    "hidden_size": "of different networks",
+    "jpeg_quality": "recorded frames are small, frames for training are kept well",
+    "learning_rate": "of a base, of adapters, of a few samples learned by heart",
+    "metadata_file": "of a bag, of a dataset",
+    "most": "of bytes in a card",
+    "named": "how many names an error lists",
+    "num_bins": "of different tokenizers",
+    "samples": "compared, shown",
+    "speed_gain": "of the plan's follower, of the expert",
+    "split": "what each command looks at",
+    "starts": "of a comparison, of the demo",
+    "steer_rate": "of the command, of the kart's wheels",
+    "step": "of a course's line",
+}
 
 Found = tuple[str, object, str]  # normalised name, value, place
 
 
 def normalised(name: str) -> str:
     name = UNITS.sub("", name.lower().strip("_").removeprefix("default_"))
-    for other, word in SYNONYMS:
-        name = (
-            word
-            if name == other
-            else name.removesuffix(other) + word
-            if name.endswith(other) and "_" in other[:1]
-            else name
-        )
-    return name
+    return SYNONYMS.get(name, name)
 
 
 def literal(node: ast.expr | None) -> object:
@@ -51,7 +64,8 @@ def literal(node: ast.expr | None) -> object:
         return None
     if isinstance(value, bool) or value is None or value in TRIVIAL or not isinstance(value, (int, float, str)):
         return None
-    return value or None
+    # A text with spaces is a message, no setting.
+    return None if isinstance(value, str) and (not value or " " in value) else value
 
 
 def found_in(source: str, place: str) -> Iterator[Found]:
@@ -92,8 +106,9 @@ def duplicates(found: list[Found]) -> dict[str, list[str]]:
     """Names with a literal in more than one place."""
     places: dict[str, list[str]] = {}
     for name, value, place in found:
-        places.setdefault(name, []).append(f"{place} = {value!r}")
-    return {name: where for name, where in sorted(places.items()) if len(where) > 1}
+        key = name if "_" in name else f"{name} {value!r}"
+        places.setdefault(key, []).append(f"{place} = {value!r}")
+    return {key.partition(" ")[0]: where for key, where in sorted(places.items()) if len(where) > 1}
 
 
 def read_all() -> list[Found]:
@@ -134,7 +149,12 @@ def test_a_planted_duplicate_is_found(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    ["class D:\n    gain: float = C.gain", "class D:\n    gain: float = 0.0", "class D:\n    again: float = 0.62"],
+    [
+        "class D:\n    gain: float = C.gain",
+        "class D:\n    gain: float = 0.0",
+        "class D:\n    again: float = 0.62",
+        "class D:\n    gain: float = 3.0",
+    ],
 )
 def test_a_reference_is_no_duplicate(other: str) -> None:
     assert not duplicates([*found_in("class C:\n    gain: float = 0.62", "one.py"), *found_in(other, "other.py")])

@@ -7,8 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
@@ -47,6 +47,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
             str(target),
             str(copy),
         ],
+        check=False,
         capture_output=True,
         text=True,
         timeout=250,
@@ -60,7 +61,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", sorted(LAUNCH_FILES))
 def test_alias_is_complete(prefix: Path, name: str) -> None:
     assert (prefix / "share/ament_index/resource_index/packages" / name).is_file()
-    manifest = ElementTree.parse(prefix / "share" / name / "package.xml").getroot()
+    manifest = ET.parse(prefix / "share" / name / "package.xml").getroot()
     assert manifest.findtext("name") == name
     # `ros2 launch` walks the whole share folder and refuses a name that occurs twice.
     found = [path.name for path in (prefix / "share" / name).rglob("*.launch.py")]
@@ -100,6 +101,7 @@ def test_the_command_runs_from_the_installation(prefix: Path, tmp_path: Path) ->
     site = next(prefix.rglob("collector/__init__.py")).parents[1]
     done = subprocess.run(
         [sys.executable, str(script), "--help"],
+        check=False,
         env={**os.environ, "PYTHONPATH": str(site)},
         cwd=tmp_path,
         capture_output=True,
@@ -117,10 +119,10 @@ def test_manifest_is_one_colcon_accepts(path: str) -> None:
     """A manifest that does not validate is silently treated as plain Python: no index entry, and launch breaks."""
     text = (ROOT / path).read_text(encoding="utf-8")
     assert f'href="{SCHEMA}"' in text.splitlines()[1]
-    root = ElementTree.fromstring(text)
+    root = ET.fromstring(text)
     assert root.tag == "package" and root.get("format") == "3"
     assert re.fullmatch(r"[a-z][a-z0-9_]*", root.findtext("name") or "")
-    assert root.findtext("version") == ElementTree.parse(ROOT / "package.xml").getroot().findtext("version")
+    assert root.findtext("version") == ET.parse(ROOT / "package.xml").getroot().findtext("version")
     assert (root.findtext("description") or "").strip() and root.findtext("license") == "Apache-2.0"
     maintainers = root.findall("maintainer")
     assert maintainers and all(re.fullmatch(r"[^@\s]+@[^@\s]+\.[a-z]+", item.get("email", "")) for item in maintainers)

@@ -24,8 +24,8 @@ from collector.bags.writer import BagWriter
 from collector.common.errors import MonoError
 from collector.recording.recorder import BagRecorder
 from collector.ros.topics import AWSIM_STATE, CAMERA_JPEG, VELOCITY_STATUS
-from tests.collector.recording.test_recorder import picture, velocity_cdr
 from tests.helpers.bag_readings import counts_by_others, read_contents_end, speeds_in
+from tests.helpers.recorded_messages import picture, velocity_cdr
 
 SECOND = 1_000_000_000
 

@@ -26,9 +26,9 @@ from collector.bags.writer import BagWriter
 from collector.common.errors import MonoError
 from collector.recording.recorder import BagRecorder
 from collector.ros.topics import AWSIM_STATE, CAMERA_JPEG, VELOCITY_STATUS
-from tests.collector.recording.test_recorder import velocity_cdr
 from tests.helpers.bag_readings import counts_by_others, read_contents_end, speeds_in
 from tests.helpers.paths import ROOT
+from tests.helpers.recorded_messages import velocity_cdr
 from tests.helpers.synthetic_bag import drive_course, write_bag
 
 SECOND = 1_000_000_000
@@ -196,7 +196,7 @@ WRITER = """
 import sys, time
 from collector.recording.recorder import BagRecorder
 from collector.ros.topics import CAMERA_JPEG, VELOCITY_STATUS
-from tests.collector.recording.test_recorder import picture, velocity_cdr
+from tests.helpers.recorded_messages import picture, velocity_cdr
 recorder = BagRecorder(sys.argv[1], [VELOCITY_STATUS, CAMERA_JPEG], split_bytes=100_000)
 number = 0
 while True:

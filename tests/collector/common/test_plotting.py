@@ -32,8 +32,8 @@ def test_a_japanese_font_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyP
     before = families()
     assert before[0] == "sans-serif" and is_shown("Turn left, 3.5 m/s: +-") and not is_shown("\U0010fffd")
     # Any font serves to show that the second one is asked too: this one has letters that DejaVu lacks.
-    other = next(font for font in font_manager.fontManager.ttflist if font.name == "STIXNonUnicode")
-    theirs = font_manager.get_font(other.fname).get_charmap()
+    other = font_manager.findfont(font_manager.FontProperties(family=["STIXNonUnicode"]))
+    theirs = font_manager.get_font(other).get_charmap()
     letter = next(chr(code) for code in sorted(theirs) if code > 0xE000 and not is_shown(chr(code)))
     monkeypatch.setattr(plot_text, "_JAPANESE_FONTS", ("Not Installed", "STIXNonUnicode"))
     assert families() == ["sans-serif", "STIXNonUnicode"] and is_shown(letter + "a")

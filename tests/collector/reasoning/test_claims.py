@@ -12,7 +12,7 @@ from collections import Counter
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collector.reasoning.claims import LateralClaim, LongitudinalClaim
@@ -77,6 +77,8 @@ BABBLE = st.lists(st.sampled_from(KNOWN.split()), max_size=40)
 
 @settings(max_examples=100, deadline=None)
 @given(st.one_of(st.text(max_size=60), BABBLE.map("".join), BABBLE.map(" ".join)))
+@example("右左")
+@example("左左右")
 def test_any_text_has_a_claim_or_none(text: str) -> None:
     claim = parse_claim(text)
     assert claim.lateral in get_args(LateralClaim) and claim.longitudinal in get_args(LongitudinalClaim)

@@ -18,24 +18,7 @@ from collector.common.errors import MonoError
 from collector.recording.recorder import BagRecorder
 from collector.recording.report import REPORT_FILE, TopicLog, missing_messages, read_report
 from collector.ros.topics import AWSIM_STATE, CAMERA_INFO, CAMERA_JPEG, CLOCK, ODOMETRY, RECORDED, VELOCITY_STATUS
-
-SECOND = 1_000_000_000
-
-
-def velocity_cdr(stamp_ns: int, speed: float) -> bytes:
-    store = typestore()
-    types = store.types
-    stamp = types["builtin_interfaces/msg/Time"](sec=stamp_ns // SECOND, nanosec=stamp_ns % SECOND)
-    header = types["std_msgs/msg/Header"](stamp=stamp, frame_id="base_link")
-    report = types[VELOCITY_STATUS.type](
-        header=header, longitudinal_velocity=speed, lateral_velocity=0.0, heading_rate=0.0
-    )
-    return bytes(store.serialize_cdr(report, VELOCITY_STATUS.type))
-
-
-def picture(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
-    small = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+from tests.helpers.recorded_messages import SECOND, picture, velocity_cdr
 
 
 def test_everything_written_is_read_by_rosbags_and_by_mcap(tmp_path: Path) -> None:

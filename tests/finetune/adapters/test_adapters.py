@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from finetune.adapters.lora import (  # noqa: E402
 )
 from finetune.adapters.weights import PartChanges  # noqa: E402
 from finetune.alpamayo_policy import AlpamayoPolicy  # noqa: E402
-from finetune.checkpoint import load_model, save_model  # noqa: E402
+from finetune.checkpoint import LoadedModel, load_model, save_model  # noqa: E402
 from finetune.model_files.location import base_fingerprint  # noqa: E402
 from finetune.policy import Observation  # noqa: E402
+from finetune.training.batches import EncodedSample  # noqa: E402
 from tests.helpers.small_model import small_model, small_rows  # noqa: E402
 
 
-def _losses(loaded, rows):
+def _losses(loaded: LoadedModel, rows: Sequence[EncodedSample]) -> tuple[torch.Tensor, ...]:
     from finetune.training.batches import collate
     from finetune.training.loop import JointLoss, LoopSettings, draws
 
@@ -76,7 +78,7 @@ def test_a_trained_adapter_reloads_to_the_same_losses(tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in loaded.model.parameters():
             if parameter.requires_grad:
-                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     changed = _losses(loaded, rows)
     assert not torch.allclose(torch.stack(base), torch.stack(changed), atol=1e-3)
     save_adapter(adapted, tmp_path / "adapter", Path("small"), "mono")
@@ -130,7 +132,7 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for parameter in loaded.model.parameters():
             if parameter.requires_grad:
-                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     folder = tmp_path_factory.mktemp("adapters") / "trained"
     save_adapter(adapted, folder, base, "mono")
     return folder
@@ -266,7 +268,7 @@ def test_weights_that_change_without_an_answer_that_does_are_no_proof(base: Path
     with torch.no_grad():
         for name, parameter in loaded.model.named_parameters():
             if "lora_B" in name and "layers.1.self_attn.q_proj" in name:
-                parameter += 0.1
+                parameter.add_(0.1)
     save_adapter(adapted, tmp_path / "silent", Path("first"), "mono")
     mute = load_model(base)
     with torch.no_grad():

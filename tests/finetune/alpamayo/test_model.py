@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from collector.common.errors import MonoError  # noqa: E402
-from finetune.alpamayo.cache import ExpertStore, VisionFeatures  # noqa: E402
+from finetune.alpamayo.cache import ExpertKVCache, VisionFeatures  # noqa: E402
 from finetune.alpamayo.generation import generate  # noqa: E402
 from finetune.alpamayo.rope import prefix_positions  # noqa: E402
 from finetune.checkpoint import LoadedModel, load_model  # noqa: E402
@@ -285,7 +285,7 @@ def test_expert_store_repeats_a_prefix_for_its_draws(
 ) -> None:
     with torch.no_grad():
         prefix = read(loaded, io, vision, "input_ids_hist_fused")
-        store = ExpertStore(prefix, 2)
+        store = ExpertKVCache(prefix, 2)
         new = torch.randn(2, 2, 64, 16)
         keys, _ = store.update(new, new, 0)
         assert gap(keys[0, :, :-64], prefix.keys[0][0]) == 0.0 and gap(keys[1, :, :-64], prefix.keys[0][0]) == 0.0

@@ -57,7 +57,7 @@ def test_a_row_without_reasoning_does_not_move_the_labels_of_the_next(loaded: Lo
         for index in (processor.cot_start_id, processor.cot_end_id)
     )
     paired = torch.zeros(batch.input_ids.numel(), dtype=torch.bool)
-    for start, end in zip(starts, ends):
+    for start, end in zip(starts, ends, strict=False):
         paired[start + 1 : end + 1] = True
     paired = paired.view_as(batch.label_mask) & batch.attention_mask.bool()
     ours = batch.label_mask & (batch.input_ids != loaded.config.token_ids.future_start)
@@ -79,7 +79,7 @@ def test_thinking_and_driving_change_nothing_they_were_given(loaded: LoadedModel
             keys = [layer.clone() for layer in prefix.keys]
             answer = generate(model, prefix, cot_end_id=loaded.processor.cot_end_id, max_new_tokens=5)
             answers.append((answer.tokens, model.sample_actions(answer.prefix, noise, 2)))
-            assert all(torch.equal(ours, kept) for ours, kept in zip(prefix.keys, keys))
+            assert all(torch.equal(ours, kept) for ours, kept in zip(prefix.keys, keys, strict=False))
     assert answers[0][0] == answers[1][0] and torch.equal(answers[0][1], answers[1][1])
     assert all(torch.equal(getattr(batch, name), value) for name, value in before.items())
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())

@@ -109,7 +109,7 @@ def reach_of_the_last_waypoint(loaded: LoadedModel) -> float:
 
 def test_waypoints_see_each_other_and_a_causal_mask_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reach_of_the_last_waypoint(small_model()) > 0.0
-    right = model_module.walk
+    right = model_module.forward_layers
 
     def causal(decoder: Any, hidden: Any, positions: Any, *, mask: Any = None, **others: Any) -> Any:
         if mask is not None:
@@ -119,7 +119,7 @@ def test_waypoints_see_each_other_and_a_causal_mask_would_show(monkeypatch: pyte
             mask[..., -count:].masked_fill_(future, torch.finfo(mask.dtype).min)
         return right(decoder, hidden, positions, mask=mask, **others)
 
-    monkeypatch.setattr(model_module, "walk", causal)
+    monkeypatch.setattr(model_module, "forward_layers", causal)
     assert reach_of_the_last_waypoint(small_model()) == 0.0
 
 
@@ -162,7 +162,7 @@ def reasonings_trained_on(monkeypatch: pytest.MonkeyPatch, out: Path, reasoning_
 
     def spy(self: Any, input_ids: Any, attention_mask: Any, *others: Any) -> Any:
         prefix = right(self, input_ids, attention_mask, *others)
-        for ids, visible in zip(input_ids, prefix.visible):
+        for ids, visible in zip(input_ids, prefix.visible, strict=False):
             seen = ids[visible].tolist()
             start = (
                 len(seen) - seen[::-1].index(loaded.processor.cot_start_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,14 @@ from collector.geometry.poses import mirror_poses
 from finetune.evaluation.bootstrap import group_samples
 from finetune.evaluation.consistency import answers, check_reasoning, summarise
 from finetune.evaluation.metrics import MAX_DEVIATION, NON_FINITE, Scores, identical_samples, label_masks, radius_masks
-from finetune.evaluation.tables import compare_before_after, definitions, headline, print_tables, write_tables
+from finetune.evaluation.tables import (
+    compare_before_after,
+    definitions,
+    headline,
+    in_todays_words,
+    print_tables,
+    write_tables,
+)
 from tests.helpers.driven_samples import make_sample, make_stretches
 
 SAMPLES = make_stretches(9, 6)
@@ -143,3 +151,10 @@ def test_tables_fit_a_terminal(width: int) -> None:
     assert not any("…" in line for line in lines), "a cut cell"
     assert any("better: -1.60" in line for line in lines)
     assert any("minADE_3" in line for line in lines)
+
+
+def test_metrics_of_version_0_1_are_read_in_todays_words() -> None:
+    today = json.loads(json.dumps(metrics_of([planned("before", 2.0), planned("after", 0.4)])))
+    former = json.dumps(today).replace("reasoning_right", "thought_right").replace('"variant', '"condition')
+    assert "speed_thought_right" in former and '"conditions"' in former
+    assert in_todays_words(json.loads(former)) == in_todays_words(today) == today

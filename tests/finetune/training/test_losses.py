@@ -16,7 +16,7 @@ pytest.importorskip("peft")
 from collector.common.errors import MonoError  # noqa: E402
 from finetune.adapters.lora import LoraSettings, add_lora, part_of  # noqa: E402
 from finetune.checkpoint import LoadedModel  # noqa: E402
-from finetune.training.batches import Row, cache_vision, collate  # noqa: E402
+from finetune.training.batches import EncodedSample, cache_vision, collate  # noqa: E402
 from finetune.training.loop import train  # noqa: E402
 from finetune.training.loss import JointLoss, draws, xy_errors  # noqa: E402
 from finetune.training.settings import LoopSettings  # noqa: E402
@@ -38,11 +38,11 @@ def loaded() -> LoadedModel:
     return model
 
 
-def rows_with_history(loaded: LoadedModel) -> list[Row]:
+def rows_with_history(loaded: LoadedModel) -> list[EncodedSample]:
     histories = [arc(curvature)[0] for curvature in (-0.15, 0.0, 0.2)]
     return [
         replace(row, history=torch.from_numpy(history).float())
-        for row, history in zip(small_rows(loaded, 3), histories)
+        for row, history in zip(small_rows(loaded, 3), histories, strict=False)
     ]
 
 

@@ -56,14 +56,14 @@ def assert_same(first: tuple[list[float], dict[str, Any]], second: tuple[list[fl
 def test_recomputed_layers_give_the_same_losses_and_gradients(layers: int) -> None:
     loaded = adapted()
     remembered = losses_and_gradients(loaded)
-    loaded.model.recompute = layers
+    loaded.model.checkpointed_layers = layers
     assert_same(losses_and_gradients(loaded), remembered)
 
 
 def test_recomputing_keeps_the_cache_that_the_expert_reads() -> None:
     """Transformers' own checkpointing drops it: then the flow loss could not reach the language model at all."""
     loaded = adapted()
-    loaded.model.recompute = 2
+    loaded.model.checkpointed_layers = 2
     batch = collate(small_rows(loaded, 2), loaded.processor.pad_id)
     noise, times = draws(2, LoopSettings(), 0, torch.device("cpu"))
     JointLoss(loaded.model)(batch, noise, times)[1].backward()
@@ -92,7 +92,7 @@ def test_fewer_bytes_are_remembered() -> None:
         return sum(seen.values())
 
     plain = remembered_bytes()
-    loaded.model.recompute = 2
+    loaded.model.checkpointed_layers = 2
     assert remembered_bytes() < 0.6 * plain
 
 
@@ -102,7 +102,7 @@ def test_fused_lora_is_pefts_lora() -> None:
     count = fuse_lora(loaded.model)
     assert count == 2 * 2 * 7  # two halves of two layers with seven linear layers each
     assert_same(losses_and_gradients(loaded), peft_way)
-    loaded.model.recompute = 2
+    loaded.model.checkpointed_layers = 2
     assert_same(losses_and_gradients(loaded), peft_way)
 
 
@@ -110,7 +110,7 @@ def test_compiled_layers_give_the_same_losses_and_gradients() -> None:
     loaded = adapted()
     plain = losses_and_gradients(loaded)
     fuse_lora(loaded.model)
-    loaded.model.recompute, loaded.model.body = 2, compiled_layer()
+    loaded.model.checkpointed_layers, loaded.model.body = 2, compiled_layer()
     torch._dynamo.utils.counters.clear()
     assert_same(losses_and_gradients(loaded), plain)
     stats = torch._dynamo.utils.counters

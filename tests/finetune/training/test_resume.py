@@ -87,7 +87,7 @@ def test_two_processes_equal_one_at_the_same_global_batch(dataset: Path, whole: 
     assert json.loads((tmp_path / "two" / "metrics.json").read_text())["processes"] == 2
     one, two = curve(whole), curve(tmp_path / "two")
     assert len(one) == len(two)
-    for left, right in zip(one, two):
+    for left, right in zip(one, two, strict=False):
         assert left == pytest.approx(right, abs=1.5e-6), "lines are rounded to 1e-6"
     ours, theirs = adapter(whole), adapter(tmp_path / "two")
     # AdamW moves a weight whose gradient is mere rounding by a part of the learning rate, here 1e-4.
