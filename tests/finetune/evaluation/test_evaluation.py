@@ -114,6 +114,8 @@ def test_draws_depend_on_seed_and_number_alone(places: dict[str, Path]) -> None:
     samples = list(read_samples(places["data"], "val"))[:3]
     seen = [observe(sample, places["data"]) for sample in samples]
     loaded = load_base(places["model"], "cpu")
+    # Random weights amplify rounding, which differs with the batch and the processor: in float64 it is out of the way.
+    loaded.model.double()
     policy = AlpamayoPolicy(loaded, seed=4)
     many = [draws for _, draws in policy.plan_draws(seen, 3)]
     assert many[0].shape == (3, 64, 3)
@@ -121,7 +123,6 @@ def test_draws_depend_on_seed_and_number_alone(places: dict[str, Path]) -> None:
     def gap(one: np.ndarray, other: np.ndarray) -> float:
         return float(np.abs(one - other).max())
 
-    # Random weights make rounding, which differs with the batch, visible; other noise differs far more.
     fewer = policy.plan_draws(seen[1:2], 2)[0][1]
     other_seed = AlpamayoPolicy(loaded, seed=5).plan_draws(seen, 1)[1][1]
     same = max(gap(fewer[0], many[1][0]), gap(fewer[1], many[1][1]))
