@@ -53,6 +53,7 @@ EXTRAS = {
     "dev": [
         "pytest",
         "pytest-timeout",
+        "pytest-xdist",
         "hypothesis",
         "datasets",
         "bitsandbytes>=0.46",

@@ -1,4 +1,4 @@
-"""What all tests share: ROS tests are skipped without ROS and never hear each other."""
+"""What all tests share: ROS tests are skipped without ROS and never hear each other; one thread of torch for each."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ import os
 
 import pytest
 
+# Before torch is imported. The models of the tests are so small that two threads wait for each other longer than they
+# compute, and `make test` runs one worker per core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            # Nodes keep time by the wall clock, so one worker runs them one by one; a file's tests share its fixtures.
+            group = "ros" if item.get_closest_marker("ros") else item.nodeid.partition("::")[0]
+            item.add_marker(pytest.mark.xdist_group(group))
     if importlib.util.find_spec("rclpy") is not None:
         return
     skip = pytest.mark.skip(reason="rclpy is not importable: source a ROS 2 or install the extra [ros]")

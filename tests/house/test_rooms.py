@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 from collections.abc import Iterator, Mapping
 
@@ -54,8 +55,13 @@ def module_of(path: str) -> str:
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def imports_of(source: str) -> Iterator[str]:
+@functools.cache
+def imports_of(source: str) -> tuple[str, ...]:
     """Every name imported anywhere, in function bodies too; "." for a relative import, which hides its direction."""
+    return tuple(_imports(source))
+
+
+def _imports(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
