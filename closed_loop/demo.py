@@ -41,10 +41,10 @@ class DemoConfig:
     """
 
     out: Path = Path("runs/demo")
-    courses: int = 70
-    episode_s: float = 12.0
-    time_scale: float = 8.0
-    steps: int = 1000
+    courses: int = 40
+    episode_s: float = 15.0
+    time_scale: float = 10.0
+    steps: int = 700
     laps: int = 1
     drive_timeout_s: float = 120.0
     starts: int = 3
@@ -74,7 +74,7 @@ class Stage:
 # Seeds of the courses recorded for finetuning: apart from the base's (0 ...) and from the held-out 9001.
 RECORD_SEED = 5000
 # Long enough to see where a kart goes that has lost the road.
-DRIVE_BEFORE_S = 45.0
+DRIVE_BEFORE_S = 30.0
 # What the estimate trusts the expected seconds with before this machine has shown its own speed.
 PRIOR_S = 60.0
 HELD_OUT = ("city", "city-mirror", "random:9001")
@@ -100,12 +100,12 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 f"episode_s:={config.episode_s:g}",
                 f"duration_s:={config.courses * config.episode_s:g}",
                 f"time_scale:={config.time_scale:g}",
-                # Beside other work a slow machine may miss some frames; the recording report counts them.
+                # A slow machine may miss some frames; the recording report counts them.
                 "seed:=1",
                 "max_loss:=0.2",
                 f"out:={bag}",
             ),
-            10.0 + config.courses * config.episode_s / min(config.time_scale, 8.0),
+            8.0 + config.courses * config.episode_s / min(config.time_scale, 8.5),
             "bag",
         ),
         Stage(
@@ -127,6 +127,8 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 str(training),
                 "--steps",
                 str(config.steps),
+                "--batch_size",
+                "8",
                 "--lora_rank",
                 "16",
                 "--lora_alpha",
@@ -138,7 +140,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 "--mirror",
                 "--adapt_vision",
             ),
-            20.0 + 0.6 * config.steps,
+            25.0 + 0.4 * config.steps,
             "finetune",
         ),
         Stage(
