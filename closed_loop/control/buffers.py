@@ -1,6 +1,6 @@
 """What the driver remembers: recent poses, recent frames, and how fast the vehicle's time runs.
 
-Pure numpy, filled by a node, emptied by nobody: each buffer keeps what an observation can still need.
+Pure numpy, filled by a node: each buffer keeps what an observation can still need.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ HISTORY_SPAN_NS = (HISTORY_STEPS - 1) * STEP_NS
 STANDING_MPS = 0.3
 GAP_S = 1.0  # poses farther apart than this are not interpolated
 
+Pose = tuple[float, float, float]
 Images = Mapping[str, NDArray[np.uint8]]
 
 
@@ -34,15 +35,13 @@ class PoseBuffer:
 
     def __init__(self, span_s: float = 10.0) -> None:
         self._span_ns = int(span_s * 1e9)
-        self._stamps_ns: deque[int] = deque()
-        self._poses: deque[tuple[float, float, float]] = deque()
-        self._speeds: deque[float] = deque()
+        self._rows: deque[tuple[int, Pose, float]] = deque()
         self._arrays: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def __len__(self) -> int:
-        return len(self._stamps_ns)
+        return len(self._rows)
 
-    def add(self, stamp_ns: int, pose_map: tuple[float, float, float], speed_mps: float) -> bool:
+    def add(self, stamp_ns: int, pose_map: Pose, speed_mps: float) -> bool:
         """Append one odometry message.
 
         Returns:
@@ -51,45 +50,30 @@ class PoseBuffer:
             A repeated or slightly late message is ignored.
         """
         why = ""
-        if self._stamps_ns:
-            moved_m = math.dist(pose_map[:2], self._poses[-1][:2])
-            why = discontinuity(stamp_ns - self._stamps_ns[-1], moved_m, max_gap_s=GAP_S)
+        if self._rows:
+            last_ns, last_pose, _ = self._rows[-1]
+            why = discontinuity(stamp_ns - last_ns, math.dist(pose_map[:2], last_pose[:2]), max_gap_s=GAP_S)
             if why == LATE:
                 return False
             if why:
-                self.clear()
+                self._rows.clear()
         self._arrays = None
-        self._stamps_ns.append(stamp_ns)
-        self._poses.append(pose_map)
-        self._speeds.append(speed_mps)
-        while self._stamps_ns[-1] - self._stamps_ns[0] > self._span_ns:
-            self._stamps_ns.popleft()
-            self._poses.popleft()
-            self._speeds.popleft()
+        self._rows.append((stamp_ns, pose_map, speed_mps))
+        while stamp_ns - self._rows[0][0] > self._span_ns:
+            self._rows.popleft()
         return bool(why)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._arrays = None
-        self._stamps_ns.clear()
-        self._poses.clear()
-        self._speeds.clear()
 
     @property
     def newest(self) -> tuple[int, NDArray[np.float64], float] | None:
         """(stamp_ns, pose (3,) in the map, speed_mps) of the last message, None when empty."""
-        if not self._stamps_ns:
+        if not self._rows:
             return None
-        return self._stamps_ns[-1], np.array(self._poses[-1]), self._speeds[-1]
-
-    @property
-    def newest_ns(self) -> int:
-        """Stamp of the last message, 0 when empty."""
-        return self._stamps_ns[-1] if self._stamps_ns else 0
+        stamp_ns, pose_map, speed_mps = self._rows[-1]
+        return stamp_ns, np.array(pose_map), speed_mps
 
     def covers(self, stamp_ns: int) -> bool:
         """Whether the pose at this stamp lies between two remembered ones."""
-        return len(self._stamps_ns) >= 2 and self._stamps_ns[0] <= stamp_ns <= self._stamps_ns[-1]
+        return len(self._rows) >= 2 and self._rows[0][0] <= stamp_ns <= self._rows[-1][0]
 
     def pose_at(self, stamp_ns: int) -> NDArray[np.float64]:
         """(3,) map pose at a covered stamp; ValueError otherwise."""
@@ -109,17 +93,18 @@ class PoseBuffer:
         if not self.covers(stamp_ns):
             return None
         query = stamp_ns - HISTORY_SPAN_NS + STEP_NS * np.arange(HISTORY_STEPS, dtype=np.int64)
-        if query[0] < self._stamps_ns[0] and abs(self._speeds[0]) > STANDING_MPS:
+        oldest_ns, _, oldest_mps = self._rows[0]
+        if query[0] < oldest_ns and abs(oldest_mps) > STANDING_MPS:
             return None
-        query = np.maximum(query, self._stamps_ns[0])
         stamps, poses, _ = self._table()
-        shown = interpolate_poses(stamps, poses, query)
+        shown = interpolate_poses(stamps, poses, np.maximum(query, oldest_ns))
         return to_ego(shown, shown[-1])
 
     def _table(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """Stamps (N,), poses (N, 3) and speeds (N,), made once for all who ask at an instant."""
         if self._arrays is None:
-            self._arrays = np.array(self._stamps_ns), np.array(self._poses), np.array(self._speeds)
+            stamps, poses, speeds = zip(*self._rows, strict=True)
+            self._arrays = np.array(stamps), np.array(poses), np.array(speeds)
         return self._arrays
 
 
@@ -182,8 +167,10 @@ class FrameBuffer:
         }
 
 
-def newest_observation(frames: FrameBuffer, poses: PoseBuffer, count: int = FRAMES_PER_CAMERA) -> Observation | None:
-    """The observation at the newest frame, with up to ``count`` frames.
+def newest_observation(
+    frames: FrameBuffer, poses: PoseBuffer, count: int = FRAMES_PER_CAMERA, rolling_mps: float = 0.0
+) -> Observation | None:
+    """The observation at the newest frame, with up to ``count`` frames; see :func:`rolling` for ``rolling_mps``.
 
     None until odometry surrounds the frame's stamp (it arrives up to 20 ms later) and reaches back far enough.
     """
@@ -191,7 +178,8 @@ def newest_observation(frames: FrameBuffer, poses: PoseBuffer, count: int = FRAM
     history = None if newest is None else poses.history(newest.stamp_ns)
     if newest is None or history is None:
         return None
-    return Observation(newest.stamp_ns, frames.images(count), history, poses.speed_at(newest.stamp_ns))
+    speed_mps = poses.speed_at(newest.stamp_ns)
+    return rolling(Observation(newest.stamp_ns, frames.images(count), history, speed_mps), rolling_mps)
 
 
 def rolling(observation: Observation, speed_mps: float) -> Observation:

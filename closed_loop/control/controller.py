@@ -104,9 +104,8 @@ class PlanPath:
         self.xy = np.vstack([2.0 * poses[0, :2] - poses[1, :2], poses[:, :2]])
         self.t_s = step_s * np.arange(len(self.xy))
         self.s_m = distance_along(self.xy)
-        self._along = np.diff(self.xy, axis=0)
-        self._length2 = np.maximum(np.einsum("nk,nk->n", self._along, self._along), 1e-12)
-        steps = self._along
+        self._along = steps = np.diff(self.xy, axis=0)
+        self._length2 = np.maximum(np.einsum("nk,nk->n", steps, steps), 1e-12)
         heading = np.stack([np.cos(poses[:, 2]), np.sin(poses[:, 2])], axis=1)
         # Speed is the step along the heading, so that a plan that folds back asks for no forward speed.
         self._speed_t_s = (self.t_s[1:] + self.t_s[:-1]) / 2.0
@@ -114,11 +113,6 @@ class PlanPath:
         moving = np.linalg.norm(steps, axis=1) > 1e-3
         last = steps[moving][-1] if moving.any() else heading[-1]
         self._exit = last / np.linalg.norm(last)
-
-    @property
-    def end_s(self) -> float:
-        """Time since t0 of the last waypoint."""
-        return float(self.t_s[-1])
 
     def speed(self, t_s: float, window_s: float) -> tuple[float, float]:
         """Speed (m/s) and acceleration (m/s^2) at a time since t0, from a straight line over the window."""
@@ -203,7 +197,7 @@ class TrackingController:
         age_s = now_s - plan_stamp_s
         if age_s < -_SEARCH_S:
             return self._stop("plan from the future", now_s)
-        if age_s > path.end_s:
+        if age_s > path.t_s[-1]:
             return self._stop("beyond the plan", now_s)
 
         delay_s = config.dead_time_s + config.lag_s
@@ -227,16 +221,13 @@ class TrackingController:
 
     def _stop(self, status: str, now_s: float) -> Command:
         self.status = status
-        steer_rad = self._last_rad()
+        steer_rad = self._sent[-1][1] if self._sent else 0.0
         self._sent.append((now_s, steer_rad))
         return Command(steer_rad, self.config.stop_mps2)
 
-    def _last_rad(self) -> float:
-        return self._sent[-1][1] if self._sent else 0.0
-
     def _limited(self, wanted_rad: float, elapsed_s: float) -> float:
         limit, step = self.config.max_steer_rad, self.config.steer_rate_radps * elapsed_s
-        last = self._last_rad()
+        last = self._sent[-1][1] if self._sent else 0.0
         return min(max(min(max(wanted_rad, last - step), last + step), -limit), limit)
 
     def _sent_at(self, t_s: float) -> float:

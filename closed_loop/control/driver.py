@@ -15,15 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from closed_loop.control.buffers import (
-    CameraFrame,
-    FrameBuffer,
-    Images,
-    PoseBuffer,
-    TimeRate,
-    newest_observation,
-    rolling,
-)
+from closed_loop.control.buffers import CameraFrame, FrameBuffer, Images, Pose, PoseBuffer, TimeRate, newest_observation
 from closed_loop.control.controller import ControllerConfig, TrackingController
 from closed_loop.control.kart import Command
 from closed_loop.control.safety_monitor import DEFAULT_LIMITS, Decision, SafetyLimits, SafetyMonitor
@@ -109,26 +101,16 @@ class Driver:
         self._submit = submit
         self._controller = TrackingController(config.controller)
         self._lock = threading.Lock()
-        self._odometry_s = 0.0
-        self._yaw_rate_radps = 0.0
+        self._odometry_s = self._yaw_rate_radps = 0.0
         self._latency_ns = round(latency_s * 1e9)
         self._held: deque[tuple[Plan, Callable[[PlacedPlan | None], object]]] = deque()
         self._plan: PlacedPlan | None = None
         self._path_xy = np.empty((0, 2))
         self._asked_ns: int | None = None
-        self._now_ns = 0
-        self._policy_free = False
-        self._stopping = False
-        self.jumps = 0
+        self._now_ns = self.jumps = 0
+        self._policy_free = self._stopping = False
 
-    def odometry(
-        self,
-        stamp_ns: int,
-        pose_map: tuple[float, float, float],
-        speed_mps: float,
-        yaw_rate_radps: float,
-        steady_s: float,
-    ) -> bool:
+    def odometry(self, stamp_ns: int, pose_map: Pose, speed_mps: float, yaw_rate_radps: float, steady_s: float) -> bool:
         """Take an odometry message; False for a non-finite one, which is ignored and so goes stale."""
         if not all(map(math.isfinite, (*pose_map, speed_mps))):
             return False
@@ -177,7 +159,7 @@ class Driver:
             # Uncovered: the world jumped meanwhile, or inference took longer than the pose memory.
             if self.poses.covers(plan.stamp_ns) and not self.safety_monitor.plan_arrived(plan.poses):
                 origin = self.poses.pose_at(plan.stamp_ns)
-                now_ns = max(self._now_ns, self.poses.newest_ns)
+                now_ns = max(self._now_ns, self.poses.newest[0] if self.poses.newest else 0)
                 placed = self._plan = PlacedPlan(plan, origin, to_map(plan.poses, origin), now_ns)
                 self._path_xy = np.vstack([origin[:2], placed.poses_map[:, :2]])
             self._answered()
@@ -214,9 +196,8 @@ class Driver:
                 plan_age_s = (now_ns - self._plan.plan.stamp_ns) * 1e-9
                 offset_m = math.sqrt(((self._path_xy - pose_map[:2]) ** 2).sum(axis=1).min())
             decision = self.safety_monitor.check(steady_s, plan_age_s, offset_m, self.rate.value)
-            if now_ns is None or pose_map is None:
-                command = Command(0.0, self.config.controller.stop_mps2)
-            else:
+            command = Command(0.0, self.config.controller.stop_mps2)
+            if now_ns is not None and pose_map is not None:
                 command = self._command(decision, now_ns, pose_map, speed_mps, plan_age_s)
             return Tick(command, decision, now_ns, pose_map, speed_mps, plan_age_s)
 
@@ -260,9 +241,9 @@ class Driver:
         due_ns = 0 if self._asked_ns is None else self._asked_ns + int((self.config.replan_s - STEP_S / 2) * 1e9)
         if newest.stamp_ns < due_ns:
             return
-        observation = newest_observation(self.frames, self.poses, self.config.frames)
+        config = self.config
+        observation = newest_observation(self.frames, self.poses, config.frames, config.rolling_start_mps)
         if observation is not None:
-            observation = rolling(observation, self.config.rolling_start_mps)
             self._asked_ns, self._policy_free = newest.stamp_ns, False
             self._submit(observation)
 

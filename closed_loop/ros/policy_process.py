@@ -21,11 +21,12 @@ from typing import IO, Any
 from closed_loop.ros.protocol import pack_observation, read_message, unpack_plan, write_message
 from collector.common.errors import MonoError
 from collector.common.files import PROJECT_ROOT
+from collector.ros.transport import WHEELS_GUARD
 from finetune.policy import Observation, Plan
 
 DEFAULT_POLICY = "finetune.alpamayo_policy:AlpamayoPolicy"
 # Environments are told apart by these; a child with another interpreter must not inherit ours.
-FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE")
+FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", WHEELS_GUARD)
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,7 @@ class PolicySpec:
 
 @dataclass(frozen=True)
 class PlanReply:
-    """A plan and what it cost.
-
-    Attributes:
-        compute_ms: inside the policy; round_trip_ms: from handing the frame over to having the plan.
-    """
+    """A plan, and what it cost inside the policy and from handing the frame over to having it."""
 
     plan: Plan
     compute_ms: float
@@ -109,7 +106,7 @@ class PolicyProcess:
         self._closing = False
         self._sent_at_s = 0.0
         self._last_words: deque[str] = deque(maxlen=5)
-        self.submitted = self.skipped = self.answered = 0
+        self.skipped = 0
         python = spec.python or sys.executable
         try:
             # Its own session: Ctrl-C in the terminal reaches the driver alone, which then ends the child.
@@ -153,7 +150,6 @@ class PolicyProcess:
     def submit(self, observation: Observation) -> None:
         """Offer a frame and return at once. A frame still waiting is replaced: the newest wins."""
         with self._condition:
-            self.submitted += 1
             self.skipped += self._waiting is not None
             self._waiting = observation
             self._condition.notify()
@@ -220,7 +216,6 @@ class PolicyProcess:
         if "error" in header:
             self._on_error(header["error"])
             return
-        self.answered += 1
         round_trip_ms = (time.monotonic() - self._sent_at_s) * 1e3
         self._on_plan(PlanReply(unpack_plan(header, arrays), header["compute_ms"], round_trip_ms))
 

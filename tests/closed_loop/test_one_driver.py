@@ -276,7 +276,7 @@ def test_rollout_and_node_reach_the_kart_through_the_same_files() -> None:
     assert {f"closed_loop.control.{name}" for name in ("buffers", "controller", "safety_monitor", "kart")} < drive_files
     assert drive_files <= ours and drive_files <= theirs
     # What they import beside that decides about the drive, not about the kart's commands.
-    beside = {"off_track", "termination", "faults"}
+    beside = {"off_track", "faults"}
     assert {name.rpartition(".")[2] for name in (ours | theirs) - drive_files} <= beside
 
 

@@ -22,7 +22,7 @@ STEP_S = 0.01
 
 def expert_future(vehicle: Vehicle, expert: Expert, now_s: float) -> np.ndarray:
     """Where the expert would really be at 0.1 ... 6.4 s, by driving a copy of the kart."""
-    vehicle, fork = vehicle.copy(), copy.copy(expert)
+    vehicle, fork = copy.deepcopy(vehicle), copy.copy(expert)
     fork._sent = deque(expert._sent)
     poses = []
     for half_step in range(128):
