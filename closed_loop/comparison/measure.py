@@ -15,13 +15,11 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from closed_loop.comparison import deviation
-from closed_loop.comparison import reasoning as reasonings
+from closed_loop.comparison import deviation, reasoning
 from closed_loop.comparison.deviation import Deviation, measure, result_text, summarise
 from closed_loop.comparison.reasoning import check_plans, summarise_checks
 from closed_loop.comparison.runs import load_drive
 from closed_loop.control.driver import PlacedPlan
-from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
@@ -39,18 +37,13 @@ class MeasuredDrive:
     """A drive folder, measured.
 
     Attributes:
-        folder: where it lies.
         metrics: its own ``metrics.json``: control rate, plan age, timings, parameters.
-        road, reference: what it was measured against; reference is None for the road's centreline.
         measured: sample by sample.
         summary: as :func:`closed_loop.comparison.deviation.summarise`.
         reasonings: as :func:`closed_loop.comparison.reasoning.summarise_checks`, None without plans.
     """
 
-    folder: Path
     metrics: Mapping[str, Any]
-    road: Course
-    reference: Course | None
     measured: Deviation
     summary: Mapping[str, Any]
     reasonings: Mapping[str, Any] | None
@@ -85,7 +78,7 @@ def measure_drive(folder: Path, course: str = "", reference: str = "") -> Measur
     laps = max(1, round(float(parameters.get("laps") or 1)))
     measured = measure(t_s, poses, road, line, resets_s=resets_s, laps_asked=laps)
     checks = check_plans(_sane_plans(folder / "plans.jsonl", t_s, poses), measured, road)
-    return MeasuredDrive(folder, metrics, road, line, measured, summarise([measured]), summarise_checks(checks))
+    return MeasuredDrive(metrics, measured, summarise([measured]), summarise_checks(checks))
 
 
 def _sane_plans(path: Path, t_s: NDArray[np.float64], poses: NDArray[np.float64]) -> Iterator[PlacedPlan]:
@@ -150,20 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     for folder in config.drives:
         drive = measure_drive(folder, config.course, config.reference)
-        write_atomically(
-            folder / "deviation.json",
-            json.dumps(
-                plain(
-                    {
-                        "definitions": {"deviation": deviation.DEFINITIONS, "reasonings": reasonings.DEFINITIONS},
-                        "deviation": drive.summary,
-                        "reasonings": drive.reasonings,
-                    }
-                ),
-                indent=2,
-            )
-            + "\n",
-        )
+        definitions = {"deviation": deviation.DEFINITIONS, "reasonings": reasoning.DEFINITIONS}
+        found = {"definitions": definitions, "deviation": drive.summary, "reasonings": drive.reasonings}
+        write_atomically(folder / "deviation.json", json.dumps(plain(found), indent=2) + "\n")
         rows = [
             (
                 f"{row['number']} {row['direction']}",
@@ -176,9 +158,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         headings = ("curve", "from m", "to m", "R min m", "max m", "RMS m", "mean m", "off-track")
         console.print(text_table(f"{folder}: deviation from {drive.summary['reference']}", headings, rows, left=()))
         curves = drive.summary["on_curves"]
-        console.print(
-            f"{result_text(drive.summary)}; on curves max {metres(curves['max_m'])}, RMS {metres(curves['rms_m'])}"
-        )
+        most, rms = metres(curves["max_m"]), metres(curves["rms_m"])
+        console.print(f"{result_text(drive.summary)}; on curves max {most}, RMS {rms}")
     return 0
 
 

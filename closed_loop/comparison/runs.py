@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 from closed_loop.comparison.deviation import Deviation, measure, summarise
 from closed_loop.comparison.reasoning import check_plans, summarise_checks
 from closed_loop.comparison.rollout import Rollout, RolloutConfig, drive_many
-from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import ExpertConfig
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.common.run_folder import plain
 from finetune.policy import FUTURE_STEPS, Policy
+
+# A finished run: its row for JSON, and a table of arrays per drive.
+Driven = tuple[dict[str, Any], list[dict[str, NDArray[Any]]]]
 
 
 @dataclass(frozen=True)
@@ -89,33 +91,27 @@ def run_key(variant: Variant, course: str, settings: RunSettings, driver: Mappin
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def starts_of(course: Course, count: int) -> list[float]:
-    """Stations of the starts, evenly spread over a lap; an open course has one, its beginning."""
-    return [course.length_m * index / count for index in range(count)] if course.closed else [0.0]
-
-
 def drive_run(
     variant: Variant,
     course_spec: str,
     policy: Policy | None,
     settings: RunSettings,
     progress: Callable[[float], object] = lambda _share: None,
-) -> tuple[dict[str, Any], list[dict[str, NDArray[Any]]]]:
+) -> Driven:
     """Drive and measure one run.
 
     Args:
-        variant: who drives.
         course_spec: as :func:`course_named` takes it.
-        policy: None for the expert.
-        settings: how.
+        policy: who drives; None for the expert.
         progress: called now and then with the share driven.
 
     Returns:
-        the row for JSON (see :func:`closed_loop.comparison.compare.compare`) and one array table per drive.
+        the row (see :func:`closed_loop.comparison.table.assemble`) and one array table per drive.
     """
     road = course_named(course_spec)
     reference = course_named(settings.reference) if settings.reference else None
-    starts_m = starts_of(road, settings.starts)
+    # Evenly spread over a lap; an open course has one start, its beginning.
+    starts_m = [road.length_m * index / settings.starts for index in range(settings.starts)] if road.closed else [0.0]
     configs = [replace(settings.rollout, start_s_m=start_m) for start_m in starts_m]
     began = time.perf_counter()
     rollouts = drive_many([road] * len(starts_m), policy or settings.expert, configs, settings.seed, progress)
@@ -143,7 +139,7 @@ def drive_run(
         "simulated_s": float(sum(rollout.t_s[-1] for rollout in rollouts)),
         "wall_s": wall_s,
     }
-    return row, [drive_table(rollout, deviation) for rollout, deviation in zip(rollouts, deviations, strict=True)]
+    return row, list(map(drive_table, rollouts, deviations))
 
 
 def _timings(rollouts: Sequence[Rollout]) -> dict[str, dict[str, float]]:
