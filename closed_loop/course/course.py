@@ -151,10 +151,8 @@ class Course:
 
     @cached_property
     def _corner_yaw_rad(self) -> FloatArray:
-        if not self.closed:
-            return self.yaw_rad
-        last = self.yaw_rad[-1] + wrap_angle(self.yaw_rad[0] - self.yaw_rad[-1])
-        return np.append(self.yaw_rad, last)
+        yaw = self.yaw_rad
+        return np.append(yaw, yaw[-1] + wrap_angle(yaw[0] - yaw[-1])) if self.closed else yaw
 
     def project(self, xy: ArrayLike, hint_s_m: ArrayLike | None = None) -> Projection:
         """The nearest point of the line for each query.
@@ -230,7 +228,7 @@ class Course:
         """
         _, _, ss, yaws, bends = self._walk
         segments = len(ss) - 1
-        i = min(max(bisect_right(ss, float(self._wrapped(near_s_m))) - 1, 0), segments - 1)
+        i = min(max(bisect_right(ss, self._wrapped(near_s_m)) - 1, 0), segments - 1)
         best = self._segment_foot(i, x_m, y_m)
         for way in (1, -1):
             at = i

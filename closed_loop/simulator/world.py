@@ -1,8 +1,7 @@
 """The world: a kart on a course, in steps of ten milliseconds, with its laps, its errors and its cameras.
 
-With several courses and ``episode_s`` the kart is placed on the next course when its time is over, at a drawn
-place, beside and askew, sometimes with an expert told to err: data to learn recoveries from. Without, it
-drives on: continuous laps.
+With several courses and ``episode_s`` the kart is placed on the next course when its time is over, at a drawn place,
+beside and askew, sometimes with an expert told to err: data to learn recoveries from. Without, it drives on.
 """
 
 from __future__ import annotations
@@ -93,27 +92,18 @@ class World:
         self.vehicle = Vehicle(self.config.vehicle)
         self._scene: tuple[int, Scene] | None = None if scene is None else (0, scene)
         self._rng = np.random.default_rng([11, seed])
-        self._steps = 0
+        self._steps = self.episode = 0
         self._phase: DisturbedPhase | None = None
-        self._next_phase_s = float("inf")
-        self.episode = 0
-        self._place_time_s = 0.0
+        self._next_phase_s, self._place_time_s = float("inf"), 0.0
         if self.config.episode_s is None:
             self.reset()
         else:
             self._start_episode()
 
-    # ------------------------------------------------------------ what is
-
-    @property
-    def course_index(self) -> int:
-        """Which of the courses the kart is on."""
-        return self.episode % len(self.courses)
-
     @property
     def course(self) -> Course:
         """The course the kart is on, where it lies in the map."""
-        return self.courses[self.course_index]
+        return self.courses[self.episode % len(self.courses)]
 
     @property
     def time_s(self) -> float:
@@ -155,23 +145,8 @@ class World:
         """What the expert is to do wrong now; None outside disturbed phases."""
         return self._phase.at(self.time_s) if self._phase else None
 
-    # ------------------------------------------------------------ what happens
-
-    def reset(
-        self,
-        s_m: float = 0.0,
-        lateral_m: float = 0.0,
-        heading_rad: float = 0.0,
-        speed_mps: float = 0.0,
-        course_index: int | None = None,
-    ) -> None:
-        """Place the kart at a station, beside the line and askew; laps and progress start again.
-
-        Args:
-            course_index: which course; None stays on the current one.
-        """
-        if course_index is not None:
-            self.episode += (course_index - self.episode) % len(self.courses)
+    def reset(self, s_m: float = 0.0, lateral_m: float = 0.0, heading_rad: float = 0.0, speed_mps: float = 0.0) -> None:
+        """Place the kart at a station, beside the line and askew; laps and progress start again."""
         self._place(s_m, lateral_m, heading_rad, speed_mps)
         self.progress_m = 0.0
         self._place_time_s = self.time_s
@@ -206,19 +181,14 @@ class World:
 
     def step(self, command: Command) -> VehicleState:
         """One physics step (10 ms) under a command; an episode whose time is over ends with a new start."""
-        self.vehicle.step(command.steer_rad, command.accel_mps2, 1.0 / self.config.physics_hz)
+        state = self.vehicle.step(command.steer_rad, command.accel_mps2, 1.0 / self.config.physics_hz)
         self._steps += 1
-        state = self.vehicle.state
         station, lateral, _, _ = self.course.follow(state.x_m, state.y_m, self.station_m)
         moved = station - self.station_m
         if self.course.closed:
             moved -= self.course.length_m * round(moved / self.course.length_m)
         self.progress_m += moved
         self.station_m, self.lateral_m = station, lateral
-        self._move_on()
-        return self.vehicle.state
-
-    def _move_on(self) -> None:
         c = self.config
         if c.episode_s is not None and (self.time_s - self._place_time_s >= c.episode_s - 1e-9 or self.finished):
             self.episode += 1
@@ -226,16 +196,18 @@ class World:
         elif c.disturb_every_s is not None and self.time_s >= self._next_phase_s:
             self._phase = draw_phase(self._rng, self.time_s, self.course, c.vehicle, c.disturbance)
             self._next_phase_s = self._phase.end_s + self._rng.uniform(0.5, 1.5) * c.disturb_every_s
+        return self.vehicle.state
 
     # ------------------------------------------------------------ what is seen
 
     @property
     def scene(self) -> Scene:
         """The scene of the current course (one is kept; building one takes some tenths of a second)."""
-        if self._scene is None or self._scene[0] != self.course_index:
+        index = self.episode % len(self.courses)
+        if self._scene is None or self._scene[0] != index:
             self._scene = None  # frees the old texture before the new one is painted
-            look = int(np.random.default_rng([23, self.seed, self.course_index]).integers(2**31))
-            self._scene = (self.course_index, Scene(self.course, look, self.config.props))
+            look = int(np.random.default_rng([23, self.seed, index]).integers(2**31))
+            self._scene = (index, Scene(self.course, look, self.config.props))
         return self._scene[1]
 
     def render(self, camera: Camera) -> NDArray[np.uint8]:
