@@ -15,28 +15,24 @@ from numpy.typing import NDArray
 
 from collector.geometry.constants import STEP_NS
 from collector.geometry.discontinuity import LATE, discontinuity
-from collector.geometry.poses import interpolate_poses, to_ego
+from collector.geometry.poses import FloatArray, interpolate_poses, to_ego
 from finetune.policy import FRAMES_PER_CAMERA, HISTORY_STEPS, STEP_S, Observation
 
 HISTORY_SPAN_NS = (HISTORY_STEPS - 1) * STEP_NS
 STANDING_MPS = 0.3
 GAP_S = 1.0  # poses farther apart than this are not interpolated
+KEPT_NS = 10_000_000_000
 
 Pose = tuple[float, float, float]
 Images = Mapping[str, NDArray[np.uint8]]
 
 
 class PoseBuffer:
-    """The last seconds of odometry, by stamp.
+    """The last seconds of odometry, by stamp."""
 
-    Args:
-        span_s: how far back poses are kept.
-    """
-
-    def __init__(self, span_s: float = 10.0) -> None:
-        self._span_ns = int(span_s * 1e9)
+    def __init__(self) -> None:
         self._rows: deque[tuple[int, Pose, float]] = deque()
-        self._arrays: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._arrays: tuple[NDArray[np.int64], FloatArray, FloatArray] | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -59,12 +55,12 @@ class PoseBuffer:
                 self._rows.clear()
         self._arrays = None
         self._rows.append((stamp_ns, pose_map, speed_mps))
-        while stamp_ns - self._rows[0][0] > self._span_ns:
+        while stamp_ns - self._rows[0][0] > KEPT_NS:
             self._rows.popleft()
         return bool(why)
 
     @property
-    def newest(self) -> tuple[int, NDArray[np.float64], float] | None:
+    def newest(self) -> tuple[int, FloatArray, float] | None:
         """(stamp_ns, pose (3,) in the map, speed_mps) of the last message, None when empty."""
         if not self._rows:
             return None
@@ -75,7 +71,7 @@ class PoseBuffer:
         """Whether the pose at this stamp lies between two remembered ones."""
         return len(self._rows) >= 2 and self._rows[0][0] <= stamp_ns <= self._rows[-1][0]
 
-    def pose_at(self, stamp_ns: int) -> NDArray[np.float64]:
+    def pose_at(self, stamp_ns: int) -> FloatArray:
         """(3,) map pose at a covered stamp; ValueError otherwise."""
         stamps, poses, _ = self._table()
         return interpolate_poses(stamps, poses, [stamp_ns]).reshape(3)
@@ -85,7 +81,7 @@ class PoseBuffer:
         stamps, _, speeds = self._table()
         return float(np.interp(stamp_ns - stamps[0], stamps - stamps[0], speeds))
 
-    def history(self, stamp_ns: int) -> NDArray[np.float64] | None:
+    def history(self, stamp_ns: int) -> FloatArray | None:
         """(16, 3) ego poses at t0-1.5 s ... t0 for a covered stamp t0, or None while too little is known.
 
         A vehicle that stood still at the oldest pose is taken to have stood there before.
@@ -100,7 +96,7 @@ class PoseBuffer:
         shown = interpolate_poses(stamps, poses, np.maximum(query, oldest_ns))
         return to_ego(shown, shown[-1])
 
-    def _table(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    def _table(self) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
         """Stamps (N,), poses (N, 3) and speeds (N,), made once for all who ask at an instant."""
         if self._arrays is None:
             stamps, poses, speeds = zip(*self._rows, strict=True)
@@ -124,27 +120,25 @@ class CameraFrame:
 class FrameBuffer:
     """The last four frames, without holes; counts what the stamps say was lost.
 
-    Args:
-        period_ns: nominal frame period; a hole of more than half a period beyond it is a lost frame, and
-            frames older than a hole of ``max_gap_ns`` are not shown to the model as neighbours.
+    A hole of more than half a frame period beyond it is a lost frame; frames older than a hole of four periods are not
+    shown to the model as neighbours.
     """
 
-    def __init__(self, period_ns: int = STEP_NS, max_gap_ns: int = 4 * STEP_NS) -> None:
-        self._period_ns, self._max_gap_ns = period_ns, max_gap_ns
+    MAX_GAP_NS = 4 * STEP_NS
+
+    def __init__(self) -> None:
         self._frames: deque[CameraFrame] = deque(maxlen=FRAMES_PER_CAMERA)
-        self.received = 0
-        self.lost = 0
+        self.received = self.lost = 0
 
     def add(self, frame: CameraFrame) -> bool:
         """Append a frame; False for one that is not newer than the last (repeated by the sender)."""
         if self._frames:
             step_ns = frame.stamp_ns - self._frames[-1].stamp_ns
-            if -self._max_gap_ns < step_ns <= 0:
+            if -self.MAX_GAP_NS < step_ns <= 0:
                 return False
-            if step_ns <= 0 or step_ns > self._max_gap_ns:
+            if step_ns <= 0 or step_ns > self.MAX_GAP_NS:
                 self._frames.clear()
-            if step_ns > 0:
-                self.lost += max(0, round(step_ns / self._period_ns) - 1)
+            self.lost += max(0, round(step_ns / STEP_NS) - 1)
         self._frames.append(frame)
         self.received += 1
         return True
@@ -195,16 +189,13 @@ class TimeRate:
     """How many seconds of vehicle time pass per steady second, from message stamps and arrivals.
 
     AWSIM and our simulator can run faster or slower than real time; control rate and watchdog limits mean vehicle
-    time. The estimate is bounded, so that a stalling sender cannot put the watchdog to sleep.
-
-    Args:
-        window_s: steady seconds the estimate looks back over.
+    time. The estimate looks back over two steady seconds, and is bounded, so that a stalling sender cannot put the
+    watchdog to sleep.
     """
 
-    LOWEST, HIGHEST = 0.25, 8.0
+    WINDOW_S, LOWEST, HIGHEST = 2.0, 0.25, 8.0
 
-    def __init__(self, window_s: float = 2.0) -> None:
-        self._window_s = window_s
+    def __init__(self) -> None:
         self._pairs: deque[tuple[float, int]] = deque()
 
     def add(self, steady_s: float, stamp_ns: int) -> None:
@@ -212,7 +203,7 @@ class TimeRate:
         if self._pairs and stamp_ns < self._pairs[-1][1]:
             self._pairs.clear()
         self._pairs.append((steady_s, stamp_ns))
-        while steady_s - self._pairs[0][0] > self._window_s:
+        while steady_s - self._pairs[0][0] > self.WINDOW_S:
             self._pairs.popleft()
 
     @property

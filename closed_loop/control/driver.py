@@ -13,13 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from closed_loop.control.buffers import CameraFrame, FrameBuffer, Images, Pose, PoseBuffer, TimeRate, newest_observation
 from closed_loop.control.controller import ControllerConfig, TrackingController
 from closed_loop.control.kart import Command
 from closed_loop.control.safety_monitor import DEFAULT_LIMITS, Decision, SafetyLimits, SafetyMonitor
-from collector.geometry.poses import to_map
+from collector.geometry.poses import FloatArray, to_map
 from finetune.policy import FRAMES_PER_CAMERA, FUTURE_STEPS, STEP_S, Observation, Plan
 
 # Odometry comes at 50 Hz: between two messages the pose is carried forward, but never further than this.
@@ -34,11 +33,9 @@ class DriverConfig:
 
     Attributes:
         replan_s: vehicle seconds between the frames handed to the policy.
-        frames: how many frames of the camera the policy looks at.
+        frames: how many of the camera the policy looks at.
         rolling_start_mps: below this speed the policy is shown the history of a kart that rolls straight at this
             speed: models that learned from moving karts only see no reason to move off. 0 shows what was measured.
-        limits: when to brake.
-        controller: the kart and its limits.
         camera_lag_s: a picture shows what was so long before its stamp (:mod:`collector.calibration.model`).
     """
 
@@ -61,8 +58,8 @@ class PlacedPlan:
     """
 
     plan: Plan
-    pose_map: NDArray[np.float64]
-    poses_map: NDArray[np.float64]
+    pose_map: FloatArray
+    poses_map: FloatArray
     taken_ns: int
 
 
@@ -72,14 +69,12 @@ class Tick:
 
     Attributes:
         stamp_ns: vehicle time of the decision; None before the first odometry.
-        pose_map: (3,) where the kart is taken to be at that time.
         plan_age_s: since t0 of the plan in use, None without a plan.
     """
 
     command: Command
     decision: Decision
     stamp_ns: int | None
-    pose_map: NDArray[np.float64] | None
     speed_mps: float
     plan_age_s: float | None
 
@@ -88,7 +83,6 @@ class Driver:
     """Holds what is known, asks the policy, and steers.
 
     Args:
-        config: how to drive.
         submit: hands an observation to the policy and returns at once.
         latency_s: a fault on purpose: plans are taken no earlier than so many vehicle seconds after their frame.
     """
@@ -141,12 +135,9 @@ class Driver:
             self._answered()
 
     def policy_plan(self, plan: Plan, taken: Callable[[PlacedPlan | None], object] = lambda _placed: None) -> None:
-        """Take a plan, at once or when its latency is over.
+        """Take a plan, at once or when its latency is over; ``taken`` is called when that has happened.
 
-        Args:
-            plan: the policy's answer.
-            taken: called when that has happened; with None for a plan that is unusable or of the time before a
-                jump, in which case the safety monitor brakes.
+        It is given None for a plan that is unusable or of the time before a jump; then the safety monitor brakes.
         """
         if self._latency_ns:
             self._held.append((plan, taken))
@@ -199,9 +190,9 @@ class Driver:
             command = Command(0.0, self.config.controller.stop_mps2)
             if now_ns is not None and pose_map is not None:
                 command = self._command(decision, now_ns, pose_map, speed_mps, plan_age_s)
-            return Tick(command, decision, now_ns, pose_map, speed_mps, plan_age_s)
+            return Tick(command, decision, now_ns, speed_mps, plan_age_s)
 
-    def _present(self, steady_s: float) -> tuple[int | None, NDArray[np.float64] | None, float]:
+    def _present(self, steady_s: float) -> tuple[int | None, FloatArray | None, float]:
         """Vehicle time, pose (3,) and speed now: those of the newest odometry, carried forward."""
         newest = self.poses.newest
         if newest is None:
@@ -217,7 +208,7 @@ class Driver:
         return now_ns is None or not stamp_ns <= now_ns < stamp_ns + self._latency_ns
 
     def _command(
-        self, decision: Decision, now_ns: int, pose_map: NDArray[np.float64], speed_mps: float, plan_age_s: float | None
+        self, decision: Decision, now_ns: int, pose_map: FloatArray, speed_mps: float, plan_age_s: float | None
     ) -> Command:
         now_s = now_ns * 1e-9
         follows = decision.drive or decision.reason in STEER_ON
@@ -257,9 +248,7 @@ class Driver:
         self.safety_monitor.forget_plan()
 
 
-def carried(
-    pose_map: NDArray[np.float64], speed_mps: float, yaw_rate_radps: float, seconds: float
-) -> NDArray[np.float64]:
+def carried(pose_map: FloatArray, speed_mps: float, yaw_rate_radps: float, seconds: float) -> FloatArray:
     """A pose (3,) some milliseconds later, at constant speed and yaw rate."""
     x, y, yaw = pose_map.tolist()
     turn, step_m = yaw_rate_radps * seconds, speed_mps * seconds

@@ -48,10 +48,7 @@ FOREIGN_M = 50.0  # RMS distance from a course above which the drive took place 
 class DriveNode(Node):
     """Parameters and messages of the driver; :meth:`drive` runs until the drive is over.
 
-    Args:
-        session: of this process.
-        clock: steady seconds.
-        start_policy: starts what answers the observations.
+    ``clock`` tells steady seconds, ``start_policy`` starts what answers the observations.
     """
 
     def __init__(

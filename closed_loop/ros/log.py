@@ -25,11 +25,7 @@ from collector.geometry.discontinuity import teleports
 
 
 class DriveLog:
-    """Collects one drive. Methods may be called from several threads.
-
-    Args:
-        out: run folder; made if absent.
-        clock: steady clock, seconds.
+    """Collects one drive in a run folder, which is made if absent. Methods may be called from several threads.
 
     Raises:
         MonoError: the folder cannot be written, or holds another drive already.
@@ -102,11 +98,7 @@ class DriveLog:
             self._events.append({"t_s": None if stamp_ns is None else stamp_ns * 1e-9, "what": what, "detail": detail})
 
     def finish(self, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the files and return the metrics.
-
-        Args:
-            extra: further entries for ``metrics.json``.
-        """
+        """Write the files and return the metrics, ``extra`` entries among them."""
         with self._lock:
             self._plans_file.close()
             ticks = np.array(self._ticks, np.float64).reshape(-1, 5)

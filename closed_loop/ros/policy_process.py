@@ -77,7 +77,6 @@ class PolicyProcess:
     """Runs one policy in a child process; one request is in flight at a time and only the newest waits.
 
     Args:
-        spec: what to run.
         on_ready: called with the seconds that loading took.
         on_plan: called with each :class:`PlanReply`.
         on_error: called with the text of a request that failed; the process goes on.
@@ -102,8 +101,7 @@ class PolicyProcess:
         self._on_death, self._log = on_death, log
         self._condition = threading.Condition()
         self._waiting: Observation | None = None
-        self._idle = False  # becomes true with the first "ready"
-        self._closing = False
+        self._idle = self._closing = False  # idle from the first "ready" on
         self._sent_at_s = 0.0
         self._last_words: deque[str] = deque(maxlen=5)
         self.skipped = 0
@@ -135,11 +133,7 @@ class PolicyProcess:
         ]
         for thread in self._threads:
             thread.start()
-
-    @property
-    def pid(self) -> int:
-        """Of the child."""
-        return self._process.pid
+        self.pid = self._process.pid
 
     @property
     def idle(self) -> bool:
@@ -194,8 +188,11 @@ class PolicyProcess:
                     break
                 if "ready" in header:
                     self._on_ready(header["load_s"])
+                elif "error" in header:
+                    self._on_error(header["error"])
                 else:
-                    self._deliver(header, arrays)
+                    round_trip_ms = (time.monotonic() - self._sent_at_s) * 1e3
+                    self._on_plan(PlanReply(unpack_plan(header, arrays), header["compute_ms"], round_trip_ms))
                 with self._condition:
                     self._idle = True
                     self._condition.notify()
@@ -211,13 +208,6 @@ class PolicyProcess:
         self._threads[2].join(1.0)
         ending = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
         self._on_death("; ".join(filter(None, [why or " | ".join(self._last_words), ending])))
-
-    def _deliver(self, header: dict[str, Any], arrays: dict[str, Any]) -> None:
-        if "error" in header:
-            self._on_error(header["error"])
-            return
-        round_trip_ms = (time.monotonic() - self._sent_at_s) * 1e3
-        self._on_plan(PlanReply(unpack_plan(header, arrays), header["compute_ms"], round_trip_ms))
 
     def _listen(self, stream: IO[bytes]) -> None:
         for line in stream:

@@ -55,7 +55,7 @@ class DriveTermination(DriveGoal):
         frames: int,
         off_track: OffTrackMonitor | None = None,
     ) -> str:
-        """Judge one control tick.
+        """Judge one control tick: why the drive ends now, or an empty string.
 
         Args:
             steady_s: now.
@@ -64,9 +64,6 @@ class DriveTermination(DriveGoal):
             odometry_s: steady time of the last odometry, None before the first.
             frames: how many have arrived.
             off_track: where the kart is beside the road, None without a road.
-
-        Returns:
-            Why the drive ends now, or an empty string.
         """
         waited = steady_s - self.began_s > self.wait_s
         if stamp_ns is None or odometry_s is None:
