@@ -164,7 +164,6 @@ def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str
     """Run the experiment and write ``metrics.json``, ``table.csv``, ``table.txt`` and the drives.
 
     Args:
-        config: what to drive.
         policies: makes the driver of a variant; a picklable function when several jobs run.
 
     Returns:

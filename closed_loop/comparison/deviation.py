@@ -22,8 +22,7 @@ from closed_loop.control.off_track import BACK_ON_ROAD_S, OffTrackEvents, beyond
 from closed_loop.course.course import Course
 from collector.common.errors import MonoError
 from collector.geometry.curvature import CurveSegment, curvature_profile, find_curves
-
-FloatArray = NDArray[np.float64]
+from collector.geometry.poses import FloatArray
 
 # Projections of neighbouring samples share one hint; this much travel is well within the hint's reach.
 _HINT_EVERY_M = 5.0
@@ -66,8 +65,7 @@ class Deviation:
 
     Attributes:
         road, line: whose edges count, and what is measured from.
-        t_s: times of the drive's samples.
-        poses: (T, 3) in the map.
+        t_s, poses: of the drive, (T, 3) in the map.
         station_m: place along the line, 0 ... length.
         lateral_m: signed deviation, left positive.
         curve: number of the curve, from 1 in driving order; 0 on straights.
@@ -75,7 +73,6 @@ class Deviation:
         step_m: distance driven to this sample: its weight.
         progress_m: distance gained along the road since the start, laps added up.
         curves: the line's curves; number n is ``curves[n - 1]``.
-        events: each time the kart left the road.
         resets_s: times at which the kart was placed on the line again.
         laps_asked, laps_finished: see :data:`DEFINITIONS`.
     """

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
 
 from closed_loop.comparison import deviation, reasoning
 from closed_loop.comparison.deviation import Deviation, measure, result_text, summarise
 from closed_loop.comparison.reasoning import check_plans, summarise_checks
-from closed_loop.comparison.runs import load_drive
+from closed_loop.comparison.runs import load_drive, read_json
 from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.design import course_named
 from collector.common.errors import MonoError
@@ -28,7 +27,7 @@ from collector.common.run_folder import plain
 from collector.common.tables import text_table
 from collector.geometry.constants import FUTURE_STEPS, NS_PER_S
 from collector.geometry.discontinuity import teleports
-from collector.geometry.poses import interpolate_poses, to_map
+from collector.geometry.poses import FloatArray, interpolate_poses, to_map
 from finetune.policy import Plan
 
 
@@ -81,7 +80,7 @@ def measure_drive(folder: Path, course: str = "", reference: str = "") -> Measur
     return MeasuredDrive(metrics, measured, summarise([measured]), summarise_checks(checks))
 
 
-def _sane_plans(path: Path, t_s: NDArray[np.float64], poses: NDArray[np.float64]) -> Iterator[PlacedPlan]:
+def _sane_plans(path: Path, t_s: FloatArray, poses: FloatArray) -> Iterator[PlacedPlan]:
     """The sane plans of a drive whose t0 lies within the recorded poses; unreadable lines are passed over."""
     stamps_ns = np.round(t_s * NS_PER_S).astype(np.int64)
     if not path.is_file():
@@ -99,23 +98,6 @@ def _sane_plans(path: Path, t_s: NDArray[np.float64], poses: NDArray[np.float64]
                 pose_map = interpolate_poses(stamps_ns, poses, [stamp_ns])[0]
                 text = str(values.get("reasoning", ""))
                 yield PlacedPlan(Plan(stamp_ns, plan, text), pose_map, to_map(plan, pose_map), stamp_ns)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        MonoError: absent, unreadable, or not an object.
-    """
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise MonoError(f"no {path.name} in {path.parent}", "the folder of a finished run") from error
-    except (OSError, ValueError) as error:
-        raise MonoError(f"{path} cannot be read: {error}", "JSON", "run that step again") from error
-    if not isinstance(values, dict):
-        raise MonoError(f"{path} holds a {type(values).__name__}", "a JSON object", "run that step again")
-    return values
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan
 from closed_loop.control.faults import Faults
@@ -24,12 +23,10 @@ from closed_loop.simulator.pacing import is_due
 from closed_loop.simulator.sensors import Sensors
 from closed_loop.simulator.vehicle import yaw_rate_radps
 from closed_loop.simulator.world import World
-from collector.common.errors import MonoError
 from collector.geometry.constants import NS_PER_S
+from collector.geometry.poses import FloatArray
 from collector.ros.topics import CONTROL_CMD
 from finetune.policy import Observation, Policy, cameras_of, frames_of
-
-FloatArray = NDArray[np.float64]
 
 CAMERAS: Mapping[str, Camera] = {camera.name: camera for camera in FOUR_CAMERAS}
 # A kart that crawls so slowly through the laps asked for does not get there.
@@ -44,7 +41,6 @@ class RolloutConfig:
         laps: the drive ends after so many (an open course ends at its end).
         max_time_s: simulated time at which it ends at the latest; None allows twice the time of a crawl.
         driver: of the kart; its number of frames follows from the policy.
-        faults: what goes wrong between world and driver.
         start_s_m, start_lateral_m, start_heading_rad, start_speed_mps: where the drive begins.
         reset_beyond_m, reset_after_s: off the road this far, or this long, the kart is placed on the line again.
         max_off_track: the drive ends at this many off-track events.
@@ -123,41 +119,21 @@ class Rollout:
         return tuple(float(self.t_s[i]) for i in after if i < len(self.t_s))
 
 
-def drive(
-    world: World | Course, driver: Policy | ExpertConfig, config: RolloutConfig | None = None, seed: int = 0
-) -> Rollout:
-    """One drive; see :func:`drive_many`."""
-    return drive_many([world], driver, config, seed)[0]
-
-
 def drive_many(
-    worlds: Sequence[World | Course],
+    worlds: Sequence[World],
     driver: Policy | ExpertConfig,
-    config: RolloutConfig | Sequence[RolloutConfig] | None = None,
-    seed: int = 0,
+    configs: Sequence[RolloutConfig],
     progress: Callable[[float], object] = lambda _share: None,
 ) -> list[Rollout]:
-    """Drive several karts in lockstep, each in a world of its own.
+    """Drive several karts in lockstep, each in a world of its own; a Rollout per world, in order.
 
     Args:
-        worlds: one per kart; a course becomes a world with ``seed``.
+        worlds: one per kart.
         driver: the policy all of them ask (one ``plan_many`` per instant), or an ExpertConfig for the expert.
-        config: for all, or one per kart.
+        configs: one per kart.
         progress: called every simulated second with the mean share of the asked laps driven.
-
-    Returns:
-        a Rollout per world, in order.
-
-    Raises:
-        MonoError: not as many configs as karts.
     """
-    configs = list(config) if isinstance(config, Sequence) else [config or RolloutConfig()] * len(worlds)
-    if len(configs) != len(worlds):
-        raise MonoError(f"{len(configs)} configs for {len(worlds)} karts", "one per kart")
-    karts = [
-        _Kart(World(world, seed) if isinstance(world, Course) else world, one, driver)
-        for world, one in zip(worlds, configs, strict=True)
-    ]
+    karts = [_Kart(world, config, driver) for world, config in zip(worlds, configs, strict=True)]
     step = 0
     while running := [kart for kart in karts if not kart.goal.goal]:
         for kart in running:

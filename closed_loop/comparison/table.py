@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from closed_loop.comparison import deviation, reasoning
-from closed_loop.comparison.measure import read_json
-from closed_loop.comparison.runs import VARIANTS, Variant
+from closed_loop.comparison.runs import VARIANTS, Variant, read_json
 from collector.common.files import write_atomically
 from collector.common.format import metres, percent
 from collector.common.tables import text_table, write_csv

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
 from closed_loop.comparison.runs import VARIANTS, load_drive
@@ -20,6 +19,7 @@ from closed_loop.course.design import course_named
 from closed_loop.report import plots
 from collector.common.errors import MonoError
 from collector.common.format import metres, number, percent
+from collector.common.run_folder import read_yaml
 
 AIM_M = 1.0
 Row = Mapping[str, Any]
@@ -212,8 +212,8 @@ def _course(folder: Path, metrics: Row, course: str) -> dict[str, object]:
 def _reference_of(folder: Path) -> Course | None:
     """The reference file a comparison measured from, out of its configuration."""
     try:
-        name = yaml.safe_load((folder / "config.yaml").read_text("utf-8")).get("reference")
-    except (OSError, yaml.YAMLError, AttributeError):
+        name = read_yaml(folder / "config.yaml").get("reference")
+    except MonoError:
         name = None
     return course_named(name) if name else None
 

@@ -26,9 +26,9 @@ from closed_loop.control.kart import KART
 from closed_loop.course.course import Course
 from collector.common.plot_style import INK, SIDES, STYLE
 from collector.common.plotting import families
+from collector.geometry.poses import FloatArray
 
 Table = Mapping[str, NDArray[Any]]
-FloatArray = NDArray[np.float64]
 
 COLOURS: Mapping[str, str] = {
     "base-four": "#3567b0",
@@ -108,7 +108,6 @@ def map_figure(
     """The course once per variant, the driven lines coloured by signed deviation, off-track places marked.
 
     Args:
-        road: the course.
         drives: variant -> its drives.
         titles: variant -> panel title; the variant's label by default.
         reference: the line measured from; None is the road's centreline.
@@ -282,8 +281,7 @@ def curves_figure(rows: Mapping[str, Sequence[Mapping[str, Any]]], course: str) 
 def latency_figure(timings_ms: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
     """Stage times of planning: bars to the median, whiskers to the 95th percentile.
 
-    Args:
-        timings_ms: name (a variant or a drive) -> stage -> ``{"p50": .., "p95": ..}``.
+    They are given as name (a variant or a drive) -> stage -> ``{"p50": .., "p95": ..}``.
     """
     stages = list(dict.fromkeys(stage for part in timings_ms.values() for stage in part))
     figure, (axes,) = _figure(0.9 + 0.24 * len(stages) * max(1, len(timings_ms)))
@@ -306,8 +304,7 @@ def latency_figure(timings_ms: Mapping[str, Mapping[str, Mapping[str, float]]]) 
 def loss_figure(curves: Mapping[str, tuple[FloatArray, FloatArray]]) -> Figure:
     """Text and trajectory loss side by side, never summed: raw steps pale, their running mean dark, validation dots.
 
-    Args:
-        curves: ``text_loss, flow_loss, validation_text_loss, validation_flow_loss`` -> steps and values.
+    ``curves`` as :func:`closed_loop.report.sections.read_losses` reads them.
     """
     figure, panels = _figure(3.3, columns=2)
     for axes, (name, title, colour) in zip(panels, LOSSES, strict=True):

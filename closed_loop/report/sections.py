@@ -1,7 +1,7 @@
 """The other parts of the report page: open loop, training, data, drives over ROS 2, provenance.
 
 Every function reads a run folder, returns plain data for the template and raises MonoError where its input is
-missing or unreadable; :func:`closed_loop.report.page.section` turns that into the line on the page.
+missing or unreadable; :func:`closed_loop.report.page.context` turns that into the line on the page.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from closed_loop.comparison.deviation import result_text
-from closed_loop.comparison.measure import MeasuredDrive, measure_drive, read_json
-from closed_loop.comparison.runs import VARIANTS
+from closed_loop.comparison.measure import MeasuredDrive, measure_drive
+from closed_loop.comparison.runs import VARIANTS, read_json
 from closed_loop.comparison.table import consistency, symptom
 from closed_loop.report import plots
 from closed_loop.report.comparison import image, named

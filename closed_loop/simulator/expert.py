@@ -11,14 +11,12 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from closed_loop.control.kart import Command, VehicleParams
 from closed_loop.course.course import Course
 from closed_loop.simulator.vehicle import VehicleState, actuate, advance
+from collector.geometry.poses import FloatArray
 from collector.ros.parameters import RoadParameters
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

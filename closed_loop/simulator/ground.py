@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from closed_loop.course.course import Course
+from collector.geometry.poses import FloatArray
 
-FloatArray = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 FINEST_PX_M = 0.05
@@ -177,7 +177,7 @@ class _Painter:
         one, other = (self._pixels(self.course.xy + self.normal * offset[:, None]) for offset in (one_m, other_m))
         for i in range(len(one) - (0 if self.course.closed else 1)):
             j = (i + 1) % len(one)
-            yield i, cv2.convexHull(np.array([one[i], one[j], other[j], other[i]]))
+            yield i, np.asarray(cv2.convexHull(np.array([one[i], one[j], other[j], other[i]])), np.int32)
 
     def _kerbs(self, picture: Image) -> None:
         """Red and white blocks outside both edges of the bends.

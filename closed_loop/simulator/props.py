@@ -10,14 +10,12 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from closed_loop.course.course import Course
 from closed_loop.simulator.camera import Camera
-from closed_loop.simulator.ground import Ground
+from closed_loop.simulator.ground import Ground, Image
+from collector.geometry.poses import FloatArray
 
-FloatArray = NDArray[np.float64]
-Image = NDArray[np.uint8]
 # A face: outline (k, 2) as metres across and up, and an RGB colour; a shape: height and faces.
 Face = tuple[list[tuple[float, float]], FloatArray]
 Shape = tuple[float, list[Face]]
@@ -36,11 +34,7 @@ class Item(NamedTuple):
 
 
 class Props:
-    """Everything upright of a scene, flattened into arrays for one projection per picture.
-
-    Args:
-        items: their faces already in their final colours.
-    """
+    """Everything upright of a scene, in its final colours, flattened into arrays for one projection per picture."""
 
     def __init__(self, items: Sequence[Item] = ()) -> None:
         self.xy = np.array([item.xy for item in items], np.float64).reshape(-1, 2)

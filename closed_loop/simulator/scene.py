@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from closed_loop.course.course import Course
 from closed_loop.simulator.camera import Band, Camera
-from closed_loop.simulator.ground import Ground, draw_look, paint_ground
+from closed_loop.simulator.ground import Ground, Image, draw_look, paint_ground
 from closed_loop.simulator.props import Props, place_props
-
-FloatArray = NDArray[np.float64]
-Image = NDArray[np.uint8]
+from collector.geometry.poses import FloatArray
 
 NEAREST_M = 0.3
 FARTHEST_M = 70.0

@@ -10,12 +10,10 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from closed_loop.control.kart import VehicleParams
-from collector.geometry.poses import wrap_angle
-
-FloatArray = NDArray[np.float64]
+from collector.geometry.poses import FloatArray, wrap_angle
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,7 @@ from closed_loop.simulator.expert import Disturbance, DisturbanceConfig, Disturb
 from closed_loop.simulator.scene import Scene
 from closed_loop.simulator.vehicle import Vehicle, VehicleState
 from collector.common.errors import MonoError
-from collector.geometry.poses import wrap_angle
-
-FloatArray = NDArray[np.float64]
+from collector.geometry.poses import FloatArray, wrap_angle
 
 # Courses lie side by side in the map, so that a pose belongs to exactly one of them.
 COURSE_SPACING_M = 1000.0
@@ -34,13 +32,11 @@ class WorldConfig:
     """How the world runs.
 
     Attributes:
-        physics_hz: steps per second.
         episode_s: None for continuous laps; a time after which the kart is placed anew.
         start_lateral_m, start_heading_rad: limits of the drawn start errors of an episode.
         start_speed_mps: range of the drawn start speed.
         disturbed_share: part of the episodes that begin with a disturbed phase.
         disturb_every_s: in continuous laps, a disturbed phase begins about this often; None for never.
-        props: False leaves out everything upright.
     """
 
     physics_hz: float = 100.0
@@ -52,7 +48,6 @@ class WorldConfig:
     disturbed_share: float = 0.85
     disturb_every_s: float | None = None
     disturbance: DisturbanceConfig = field(default_factory=lambda: DisturbanceConfig(duration_s=EPISODE_ERROR_S))
-    props: bool = True
 
 
 class World:
@@ -61,11 +56,9 @@ class World:
     Args:
         courses: a course, or several; course i is moved by i x 1000 m along x in the map.
         seed: decides looks, drawn starts and disturbances.
-        scene: what a world of one course looks like; karts on the same course can share one. None paints one.
 
     Attributes:
         courses: the courses, where they lie in the map.
-        vehicle: the kart.
         episode: how often the kart has been placed on a next course.
         station_m: where along the course the kart is.
         lateral_m: signed distance from the reference line, positive left of it.
@@ -75,13 +68,7 @@ class World:
         MonoError: no course at all.
     """
 
-    def __init__(
-        self,
-        courses: Course | Sequence[Course],
-        seed: int = 0,
-        config: WorldConfig | None = None,
-        scene: Scene | None = None,
-    ) -> None:
+    def __init__(self, courses: Course | Sequence[Course], seed: int = 0, config: WorldConfig | None = None) -> None:
         given = [courses] if isinstance(courses, Course) else list(courses)
         if not given:
             raise MonoError("a world without courses", "at least one course", "name one, e.g. city")
@@ -90,7 +77,7 @@ class World:
         moved = [course.shifted((COURSE_SPACING_M * index, 0.0)) for index, course in enumerate(given) if index]
         self.courses = (given[0], *moved)
         self.vehicle = Vehicle(self.config.vehicle)
-        self._scene: tuple[int, Scene] | None = None if scene is None else (0, scene)
+        self._scene: Scene | None = None
         self._rng = np.random.default_rng([11, seed])
         self._steps = self.episode = 0
         self._phase: DisturbedPhase | None = None
@@ -203,12 +190,11 @@ class World:
     @property
     def scene(self) -> Scene:
         """The scene of the current course (one is kept; building one takes some tenths of a second)."""
-        index = self.episode % len(self.courses)
-        if self._scene is None or self._scene[0] != index:
+        if self._scene is None or self._scene.course is not self.course:
             self._scene = None  # frees the old texture before the new one is painted
-            look = int(np.random.default_rng([23, self.seed, index]).integers(2**31))
-            self._scene = (index, Scene(self.course, look, self.config.props))
-        return self._scene[1]
+            stream = [23, self.seed, self.episode % len(self.courses)]
+            self._scene = Scene(self.course, int(np.random.default_rng(stream).integers(2**31)))
+        return self._scene
 
     def render(self, camera: Camera) -> NDArray[np.uint8]:
         """What a camera sees now: (height, width, 3) uint8 RGB."""

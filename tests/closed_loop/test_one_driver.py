@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from closed_loop.comparison import rollout
-from closed_loop.comparison.rollout import RolloutConfig, drive
+from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.control.faults import Faults
 from closed_loop.control.kart import KART, Command
 from closed_loop.course.design import course_named
@@ -22,6 +22,7 @@ from closed_loop.simulator.vehicle import VehicleState, yaw_rate_radps
 from closed_loop.simulator.world import World
 from finetune.policy import Observation, Plan
 from tests.helpers.paths import ROOT
+from tests.helpers.rollouts import drive
 
 SECONDS, HZ, CONTROL_HZ = 24.0, 100.0, 40.0
 
