@@ -21,9 +21,7 @@ class Verb:
     """One job of the command line.
 
     Attributes:
-        name: the word typed.
         target: ``"module"`` or ``"module:function"``; the function, else ``main``, takes the remaining words.
-        help: one line.
         extra: the extra of this package that carries what the job imports, empty for none.
     """
 
@@ -114,7 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(help_text())
         return 0 if words else EXIT_USAGE
     if words[0] == "--version":
-        print(_version())
+        try:
+            print(importlib.metadata.version("alpamayo_mono"))
+        except importlib.metadata.PackageNotFoundError:
+            print("alpamayo_mono (not installed: running from its folder)")
         return 0
     share_cores()
     try:
@@ -147,13 +148,6 @@ def _run(name: str, words: list[str]) -> int:
             f"pip install 'alpamayo_mono[{verb.extra}]'" if verb.extra else f"pip install {missing}",
         ) from error
     return int(code or 0)
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("alpamayo_mono")
-    except importlib.metadata.PackageNotFoundError:
-        return "alpamayo_mono (not installed: running from its folder)"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 
 from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
@@ -27,19 +26,11 @@ from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, Simulat
 from collector.ros.topics import CONTROL_CMD
 
 _POLL_S = 0.1
+Patience = tuple[tuple[signal.Signals, float], ...]
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How long a node may take to end.
-
-    Attributes:
-        interrupt_s: after SIGINT, before SIGTERM (a recorder closes its bag in this time).
-        terminate_s: after SIGTERM, before SIGKILL.
-    """
-
-    interrupt_s: float = 20.0
-    terminate_s: float = 5.0
+# How a node is asked to end, and how long it may take (a recorder closes its bag after the first); then it is killed.
+PATIENCE_S = ((signal.SIGINT, 20.0), (signal.SIGTERM, 5.0))
 
 
 def main_record(argv: list[str]) -> int:
@@ -95,7 +86,7 @@ def node_command(program: Program, parameters: Mapping[str, Value]) -> list[str]
 
 
 def supervise(
-    commands: Mapping[str, Sequence[str]], main: str, environment: Mapping[str, str], patience: Patience = Patience()
+    commands: Mapping[str, Sequence[str]], main: str, environment: Mapping[str, str], patience: Patience = PATIENCE_S
 ) -> int:
     """Run processes until the main one ends; then end the others. See :func:`run` for the exit code."""
     children: dict[str, subprocess.Popen[bytes]] = {}
@@ -136,14 +127,14 @@ def _signals() -> Iterator[list[int]]:
 
 
 def _end(child: subprocess.Popen[bytes], patience: Patience) -> None:
-    for number, seconds in ((signal.SIGINT, patience.interrupt_s), (signal.SIGTERM, patience.terminate_s)):
+    for number, seconds in patience:
         if child.poll() is not None:
             return
         child.send_signal(number)
         try:
             child.wait(seconds)
         except subprocess.TimeoutExpired:
-            print(f"process {child.pid} did not end on {signal.Signals(number).name}", file=sys.stderr)
+            print(f"process {child.pid} did not end on {number.name}", file=sys.stderr)
     if child.poll() is None:
         child.kill()
         child.wait()

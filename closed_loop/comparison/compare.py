@@ -6,21 +6,22 @@ same places with the same seeds, and every drive stays in the table, the failed 
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import queue
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from closed_loop.comparison.rollout import RolloutConfig
-from closed_loop.comparison.runs import VARIANTS, RunSettings, RunStore, Variant, drive_run, run_key
+from closed_loop.comparison.runs import VARIANTS, Driven, RunSettings, RunStore, Variant, drive_run, run_key
 from closed_loop.comparison.table import assemble, rich_table, write_table
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import DriverConfig
@@ -35,7 +36,6 @@ from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.model_files.location import resolve_model
 from finetune.policy import Policy, PolicySettings
 
-NAMES = tuple(VARIANTS)
 DEFAULTS = RunSettings()
 
 
@@ -93,7 +93,7 @@ class CompareConfig:
     def __post_init__(self) -> None:
         unknown = [name for name in self.variants if name not in VARIANTS]
         if unknown:
-            raise MonoError(f"variants {', '.join(unknown)}", "some of " + ", ".join(NAMES), "check the spelling")
+            raise MonoError(f"variants {', '.join(unknown)}", "some of " + ", ".join(VARIANTS), "check the spelling")
         if self.adapter is None and any(VARIANTS[name].adapted for name in self.variants):
             raise MonoError("a variant with the adapter, but no adapter", "its folder", "add --adapter FOLDER")
         if self.starts < 1 or self.laps <= 0.0 or not self.courses:
@@ -106,20 +106,12 @@ class CompareConfig:
     @property
     def chosen(self) -> tuple[Variant, ...]:
         """The variants to drive, in the table's order."""
-        wanted = self.variants or (
-            "base-four",
-            "base-padded",
-            "base-mono",
-            *([self._adapted()] if self.adapter else []),
-            "expert",
-        )
-        return tuple(VARIANTS[name] for name in NAMES if name in wanted)
-
-    def _adapted(self) -> str:
-        """The variant that drives the adapter with the cameras it was trained for."""
-        cameras = adapter_facts(self.adapter).cameras if self.adapter else ""
-        fitting = [name for name, variant in VARIANTS.items() if variant.adapted and variant.cameras == cameras]
-        return fitting[0] if fitting else "adapter-mono"
+        wanted = self.variants or ("base-four", "base-padded", "base-mono", "expert")
+        if self.adapter and not self.variants:
+            cameras = adapter_facts(self.adapter).cameras
+            fitting = [name for name, variant in VARIANTS.items() if variant.adapted and variant.cameras == cameras]
+            wanted = (*wanted, fitting[0] if fitting else "adapter-mono")
+        return tuple(variant for name, variant in VARIANTS.items() if name in wanted)
 
 
 def settings_of(config: CompareConfig) -> RunSettings:
@@ -154,9 +146,12 @@ def make_policy(config: CompareConfig, variant: Variant) -> Policy | None:
     )
 
 
+Policies = Callable[[CompareConfig, Variant], Policy | None]
+
+
 @dataclass
 class _Job:
-    """A run still to be driven."""
+    """A run still to be driven: its place in the table, and how much of it is done."""
 
     index: int
     variant: Variant
@@ -165,13 +160,10 @@ class _Job:
     share: float = 0.0
 
 
-def compare(
-    config: CompareConfig, policies: Callable[[CompareConfig, Variant], Policy | None] = make_policy
-) -> dict[str, Any]:
+def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str, Any]:
     """Run the experiment and write ``metrics.json``, ``table.csv``, ``table.txt`` and the drives.
 
     Args:
-        config: what to drive.
         policies: makes the driver of a variant; a picklable function when several jobs run.
 
     Returns:
@@ -186,52 +178,41 @@ def compare(
     for variant in config.chosen:
         if variant.adapted and config.adapter is not None:
             check_belongs(adapter_facts(config.adapter), config.model, variant.cameras)
-    inputs = [config.model, *([config.adapter] if config.adapter else [])]
-    run = open_run(config.out, config, inputs=inputs)
+    run = open_run(config.out, config, inputs=[config.model, *([config.adapter] if config.adapter else [])])
     store, settings = RunStore(run.folder), settings_of(config)
-    code = hash_sources()
-    model_hash, adapter_hash = hash_path(config.model), hash_path(config.adapter) if config.adapter else None
+    code, model = hash_sources(), hash_path(config.model)
+    adapter = hash_path(config.adapter) if config.adapter else None
     rows: dict[int, dict[str, Any]] = {}
     jobs: list[_Job] = []
-    for variant in config.chosen:
+    for index, (variant, course) in enumerate(itertools.product(config.chosen, config.courses)):
         driver: dict[str, Any] = {"code": code}
         if variant.role != "expert":
-            driver |= {
-                "model": model_hash,
-                "adapter": adapter_hash if variant.adapted else None,
-                "policy": (config.flow_steps, config.noise_temperature, config.reasoning),
-            }
-        for course in config.courses:
-            key = run_key(variant, course, settings, driver)
-            row = None if config.fresh else store.load(variant.name, course, key)
-            index = len(rows) + len(jobs)
-            if row is None:
-                jobs.append(_Job(index, variant, course, key))
-            else:
-                rows[index] = row
+            options = (config.flow_steps, config.noise_temperature, config.reasoning)
+            driver |= {"model": model, "adapter": adapter if variant.adapted else None, "policy": options}
+        key = run_key(variant, course, settings, driver)
+        row = None if config.fresh else store.load(variant.name, course, key)
+        if row is None:
+            jobs.append(_Job(index, variant, course, key))
+        else:
+            rows[index] = row
     if rows:
         print(f"{len(rows)} of {len(rows) + len(jobs)} runs are finished in {run.folder}", flush=True)
-    for job, row, tables in _run(config, settings, jobs, policies):
+    for job, (row, tables) in _driven(config, settings, jobs, policies):
         rows[job.index] = store.save(row, tables, job.key)
-    metrics = assemble(
-        config.chosen, config.courses, config.starts, config.laps, [rows[index] for index in sorted(rows)]
-    )
+    finished = [rows[index] for index in sorted(rows)]
+    metrics = assemble(config.chosen, config.courses, config.starts, config.laps, finished)
     run.write_metrics(metrics)
     write_table(metrics, run.folder)
     return metrics
 
 
-def _run(
-    config: CompareConfig,
-    settings: RunSettings,
-    jobs: Sequence[_Job],
-    policies: Callable[[CompareConfig, Variant], Policy | None],
-) -> Iterable[tuple[_Job, dict[str, Any], list[Any]]]:
+def _driven(
+    config: CompareConfig, settings: RunSettings, jobs: Sequence[_Job], policies: Policies
+) -> Iterator[tuple[_Job, Driven]]:
     """Drive the jobs, side by side where that helps, with one bar over all of them."""
     from tqdm import tqdm
 
-    workers = config.jobs or (1 if config.device != "cpu" else core_count())
-    workers = min(workers, len(jobs))
+    workers = min(config.jobs or (1 if config.device != "cpu" else core_count()), len(jobs))
     bar = tqdm(
         total=float(len(jobs)),
         desc="compare",
@@ -240,46 +221,39 @@ def _run(
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.0f} runs [{elapsed}<{remaining}{postfix}]",
     )
 
-    def moved(job: _Job, share: float, scale: float = 1.0) -> None:
-        job.share = max(job.share, scale * min(1.0, share))  # the last hundredth is measuring and writing
+    def moved(job: _Job, share: float, most: float = 0.99) -> None:
+        job.share = max(job.share, min(share, most))  # the last hundredth is measuring and writing
         bar.n = sum(each.share for each in jobs)
         bar.refresh()
 
     with bar:
         if workers <= 1:
-            policy, owner = None, ""
+            policy_of = lru_cache(maxsize=1)(policies)  # a model stays loaded from run to run
             for job in jobs:
                 bar.set_postfix_str(f"{job.variant.name} on {job.course}")
-                if owner != job.variant.name:
-                    policy, owner = policies(config, job.variant), job.variant.name
-                row, tables = drive_run(job.variant, job.course, policy, settings, partial(moved, job, scale=0.99))
-                moved(job, 1.0)
-                yield job, row, tables
+                policy = policy_of(config, job.variant)
+                driven = drive_run(job.variant, job.course, policy, settings, partial(moved, job))
+                moved(job, 1.0, 1.0)
+                yield job, driven
             return
         # Spawned, not forked: torch's threads do not survive a fork. One thread each: contention costs more.
-        context = multiprocessing.get_context("spawn")
-        with _one_thread_each(), context.Manager() as manager:
+        context, by_index = multiprocessing.get_context("spawn"), {job.index: job for job in jobs}
+        with _one_thread_each(), context.Manager() as manager, ProcessPoolExecutor(workers, context) as pool:
             channel: Any = manager.Queue()
-            with ProcessPoolExecutor(workers, context) as pool:
-                pending: dict[Future[Any], _Job] = {
-                    pool.submit(_work, config, settings, job, policies, channel): job for job in jobs
-                }
-                by_index = {job.index: job for job in jobs}
+            pending = {pool.submit(_work, config, settings, job, policies, channel): job for job in jobs}
+            try:
                 while pending:
                     done, _unfinished = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
                     while not channel.empty():
                         index, share = channel.get()
-                        moved(by_index[index], share, scale=0.99)
+                        moved(by_index[index], share)
                     for future in done:
-                        job = pending.pop(future)
-                        try:
-                            row, tables = future.result()
-                        except BaseException:
-                            pool.shutdown(wait=False, cancel_futures=True)
-                            raise
-                        moved(job, 1.0)
+                        job, driven = pending.pop(future), future.result()
+                        moved(job, 1.0, 1.0)
                         bar.set_postfix_str(f"{job.variant.name} on {job.course} done")
-                        yield job, row, tables
+                        yield job, driven
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
@@ -298,12 +272,8 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _work(
-    config: CompareConfig,
-    settings: RunSettings,
-    job: _Job,
-    policies: Callable[[CompareConfig, Variant], Policy | None],
-    channel: queue.Queue[tuple[int, float]],
-) -> tuple[dict[str, Any], list[Any]]:
+    config: CompareConfig, settings: RunSettings, job: _Job, policies: Policies, channel: queue.Queue[tuple[int, float]]
+) -> Driven:
     """One run in a worker process."""
     if job.variant.role != "expert":
         import cv2

@@ -22,8 +22,7 @@ from closed_loop.control.off_track import BACK_ON_ROAD_S, OffTrackEvents, beyond
 from closed_loop.course.course import Course
 from collector.common.errors import MonoError
 from collector.geometry.curvature import CurveSegment, curvature_profile, find_curves
-
-FloatArray = NDArray[np.float64]
+from collector.geometry.poses import FloatArray
 
 # Projections of neighbouring samples share one hint; this much travel is well within the hint's reach.
 _HINT_EVERY_M = 5.0
@@ -65,26 +64,21 @@ class Deviation:
     """One drive measured, sample by sample; every array has length T.
 
     Attributes:
-        reference, road: names of the line and of the road.
-        length_m, road_length_m: of the reference and of the road.
-        t_s: times of the drive's samples.
-        poses: (T, 3) in the map.
-        station_m: place along the reference, 0 ... length.
+        road, line: whose edges count, and what is measured from.
+        t_s, poses: of the drive, (T, 3) in the map.
+        station_m: place along the line, 0 ... length.
         lateral_m: signed deviation, left positive.
         curve: number of the curve, from 1 in driving order; 0 on straights.
         off_track: a corner of the kart is beyond an edge.
         step_m: distance driven to this sample: its weight.
         progress_m: distance gained along the road since the start, laps added up.
-        curves: the reference's curves; number n is ``curves[n - 1]``.
-        events: each time the kart left the road.
+        curves: the line's curves; number n is ``curves[n - 1]``.
         resets_s: times at which the kart was placed on the line again.
         laps_asked, laps_finished: see :data:`DEFINITIONS`.
     """
 
-    reference: str
-    road: str
-    length_m: float
-    road_length_m: float
+    road: Course
+    line: Course
     t_s: FloatArray
     poses: FloatArray
     station_m: FloatArray
@@ -99,15 +93,16 @@ class Deviation:
     laps_asked: int
     laps_finished: int
 
+    @property
+    def reference(self) -> str:
+        """What the line is called."""
+        return f"{self.road.name} centreline" if self.line is self.road else self.line.name
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What a plot needs, as plain arrays for ``.npz``."""
+        own = ("t_s", "poses", "station_m", "lateral_m", "curve", "off_track")
         return {
-            "t_s": self.t_s,
-            "poses": self.poses,
-            "station_m": self.station_m,
-            "lateral_m": self.lateral_m,
-            "curve": self.curve,
-            "off_track": self.off_track,
+            **{name: getattr(self, name) for name in own},
             "recovered_s": np.array(self.resets_s, np.float64),
             "event_xy": np.array([(event.x_m, event.y_m) for event in self.events], np.float64).reshape(-1, 2),
             "event_station_m": np.array([event.station_m for event in self.events], np.float64),
@@ -156,8 +151,7 @@ def measure(
     for moment in resets_s:
         resets[min(int(np.searchsorted(times, moment - 1e-6)), len(times) - 1)] = True
     step_m[resets] = 0.0
-    breaks = resets.copy()
-    breaks[0] = True
+    breaks = np.append(True, resets[1:])
 
     station_m, lateral_m = _project_in_order(line, places[:, :2], step_m, breaks)
     road_m = station_m if line is road else _project_in_order(road, places[:, :2], step_m, breaks)[0]
@@ -165,38 +159,16 @@ def measure(
     curve = curve_at(station_m, curves, line.length_m, line.closed, CURVE_MARGIN_M)
     beyond_left_m, beyond_right_m = beyond_edges(road, places, road_m)
     off_track = np.maximum(beyond_left_m, beyond_right_m) > 0.0
-    starts = _event_starts(times, off_track, resets)
+    sides = np.where(beyond_left_m >= beyond_right_m, "left", "right")
     events = tuple(
-        OffTrackEvent(
-            float(times[i]),
-            float(places[i, 0]),
-            float(places[i, 1]),
-            float(station_m[i]),
-            "left" if beyond_left_m[i] >= beyond_right_m[i] else "right",
-            int(curve[i]),
-        )
-        for i in starts
+        OffTrackEvent(t, x, y, s, str(sides[i]), int(curve[i]))
+        for i in _event_starts(times, off_track, resets)
+        for t, x, y, s in [(float(times[i]), *places[i, :2].tolist(), float(station_m[i]))]
     )
     progress_m = _progress(road, road_m, resets)
-    return Deviation(
-        f"{road.name} centreline" if reference is None else reference.name,
-        road.name,
-        line.length_m,
-        road.length_m,
-        times,
-        places,
-        station_m,
-        lateral_m,
-        curve,
-        off_track,
-        step_m,
-        progress_m,
-        curves,
-        events,
-        tuple(times[resets].tolist()),
-        laps_asked,
-        min(_laps(progress_m, resets, road), laps_asked),
-    )
+    back_s, laps = tuple(times[resets].tolist()), min(_laps(progress_m, resets, road), laps_asked)
+    driven = (times, places, station_m, lateral_m, curve, off_track, step_m, progress_m)
+    return Deviation(road, line, *driven, curves, events, back_s, laps_asked, laps)
 
 
 def _project_in_order(
@@ -272,8 +244,10 @@ def _laps(progress_m: FloatArray, resets: NDArray[np.bool_], road: Course) -> in
 
 def _rates(drives: Sequence[Deviation], masks: Sequence[NDArray[np.bool_]]) -> dict[str, float | None]:
     """Deviation figures over the masked samples of several drives; None where nothing was driven."""
-    lateral = np.concatenate([drive.lateral_m[mask] for drive, mask in zip(drives, masks, strict=True)])
-    weight = np.concatenate([drive.step_m[mask] for drive, mask in zip(drives, masks, strict=True)])
+    lateral, weight = (
+        np.concatenate([getattr(drive, name)[mask] for drive, mask in zip(drives, masks, strict=True)])
+        for name in ("lateral_m", "step_m")
+    )
     total = float(weight.sum())
     if not len(lateral) or total <= 0.0:
         return {"distance_m": 0.0, "max_m": None, "rms_m": None, "p95_m": None, "mean_signed_m": None}
@@ -301,7 +275,7 @@ def summarise(drives: Sequence[Deviation]) -> dict[str, Any]:
     Raises:
         MonoError: no drive, or drives measured against different lines.
     """
-    if not drives or len({(drive.road, drive.reference) for drive in drives}) != 1:
+    if not drives or len({(drive.road.name, drive.reference) for drive in drives}) != 1:
         raise MonoError("no drive, or drives on different courses", "drives on one course and reference")
     first = drives[0]
     rows = []
@@ -323,7 +297,7 @@ def summarise(drives: Sequence[Deviation]) -> dict[str, Any]:
     everywhere = _rates(drives, [np.ones(len(drive.t_s), bool) for drive in drives])
     return {
         "reference": first.reference,
-        "road": first.road,
+        "road": first.road.name,
         "drives": len(drives),
         "duration_s": duration_s,
         "mean_speed_mps": float(everywhere["distance_m"] or 0.0) / duration_s if duration_s else 0.0,
@@ -333,7 +307,7 @@ def summarise(drives: Sequence[Deviation]) -> dict[str, Any]:
         "recoveries": sum(len(drive.resets_s) for drive in drives),
         "laps_asked": sum(drive.laps_asked for drive in drives),
         "laps_finished": sum(drive.laps_finished for drive in drives),
-        "laps_driven": float(sum(max(0.0, drive.progress_m[-1]) / drive.road_length_m for drive in drives)),
+        "laps_driven": float(sum(max(0.0, drive.progress_m[-1]) / drive.road.length_m for drive in drives)),
         "curves": rows,
         "events": [{"drive": index, **asdict(event)} for index, drive in enumerate(drives) for event in drive.events],
     }

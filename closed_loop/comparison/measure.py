@@ -13,15 +13,12 @@ from typing import Any
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
 
-from closed_loop.comparison import deviation
-from closed_loop.comparison import reasoning as reasonings
+from closed_loop.comparison import deviation, reasoning
 from closed_loop.comparison.deviation import Deviation, measure, result_text, summarise
 from closed_loop.comparison.reasoning import check_plans, summarise_checks
-from closed_loop.comparison.runs import load_drive
+from closed_loop.comparison.runs import load_drive, read_json
 from closed_loop.control.driver import PlacedPlan
-from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
@@ -30,7 +27,7 @@ from collector.common.run_folder import plain
 from collector.common.tables import text_table
 from collector.geometry.constants import FUTURE_STEPS, NS_PER_S
 from collector.geometry.discontinuity import teleports
-from collector.geometry.poses import interpolate_poses, to_map
+from collector.geometry.poses import FloatArray, interpolate_poses, to_map
 from finetune.policy import Plan
 
 
@@ -39,18 +36,13 @@ class MeasuredDrive:
     """A drive folder, measured.
 
     Attributes:
-        folder: where it lies.
         metrics: its own ``metrics.json``: control rate, plan age, timings, parameters.
-        road, reference: what it was measured against; reference is None for the road's centreline.
         measured: sample by sample.
         summary: as :func:`closed_loop.comparison.deviation.summarise`.
         reasonings: as :func:`closed_loop.comparison.reasoning.summarise_checks`, None without plans.
     """
 
-    folder: Path
     metrics: Mapping[str, Any]
-    road: Course
-    reference: Course | None
     measured: Deviation
     summary: Mapping[str, Any]
     reasonings: Mapping[str, Any] | None
@@ -85,10 +77,10 @@ def measure_drive(folder: Path, course: str = "", reference: str = "") -> Measur
     laps = max(1, round(float(parameters.get("laps") or 1)))
     measured = measure(t_s, poses, road, line, resets_s=resets_s, laps_asked=laps)
     checks = check_plans(_sane_plans(folder / "plans.jsonl", t_s, poses), measured, road)
-    return MeasuredDrive(folder, metrics, road, line, measured, summarise([measured]), summarise_checks(checks))
+    return MeasuredDrive(metrics, measured, summarise([measured]), summarise_checks(checks))
 
 
-def _sane_plans(path: Path, t_s: NDArray[np.float64], poses: NDArray[np.float64]) -> Iterator[PlacedPlan]:
+def _sane_plans(path: Path, t_s: FloatArray, poses: FloatArray) -> Iterator[PlacedPlan]:
     """The sane plans of a drive whose t0 lies within the recorded poses; unreadable lines are passed over."""
     stamps_ns = np.round(t_s * NS_PER_S).astype(np.int64)
     if not path.is_file():
@@ -106,23 +98,6 @@ def _sane_plans(path: Path, t_s: NDArray[np.float64], poses: NDArray[np.float64]
                 pose_map = interpolate_poses(stamps_ns, poses, [stamp_ns])[0]
                 text = str(values.get("reasoning", ""))
                 yield PlacedPlan(Plan(stamp_ns, plan, text), pose_map, to_map(plan, pose_map), stamp_ns)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        MonoError: absent, unreadable, or not an object.
-    """
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise MonoError(f"no {path.name} in {path.parent}", "the folder of a finished run") from error
-    except (OSError, ValueError) as error:
-        raise MonoError(f"{path} cannot be read: {error}", "JSON", "run that step again") from error
-    if not isinstance(values, dict):
-        raise MonoError(f"{path} holds a {type(values).__name__}", "a JSON object", "run that step again")
-    return values
 
 
 @dataclass(frozen=True)
@@ -150,20 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     for folder in config.drives:
         drive = measure_drive(folder, config.course, config.reference)
-        write_atomically(
-            folder / "deviation.json",
-            json.dumps(
-                plain(
-                    {
-                        "definitions": {"deviation": deviation.DEFINITIONS, "reasonings": reasonings.DEFINITIONS},
-                        "deviation": drive.summary,
-                        "reasonings": drive.reasonings,
-                    }
-                ),
-                indent=2,
-            )
-            + "\n",
-        )
+        definitions = {"deviation": deviation.DEFINITIONS, "reasonings": reasoning.DEFINITIONS}
+        found = {"definitions": definitions, "deviation": drive.summary, "reasonings": drive.reasonings}
+        write_atomically(folder / "deviation.json", json.dumps(plain(found), indent=2) + "\n")
         rows = [
             (
                 f"{row['number']} {row['direction']}",
@@ -176,9 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         headings = ("curve", "from m", "to m", "R min m", "max m", "RMS m", "mean m", "off-track")
         console.print(text_table(f"{folder}: deviation from {drive.summary['reference']}", headings, rows, left=()))
         curves = drive.summary["on_curves"]
-        console.print(
-            f"{result_text(drive.summary)}; on curves max {metres(curves['max_m'])}, RMS {metres(curves['rms_m'])}"
-        )
+        most, rms = metres(curves["max_m"]), metres(curves["rms_m"])
+        console.print(f"{result_text(drive.summary)}; on curves max {most}, RMS {rms}")
     return 0
 
 

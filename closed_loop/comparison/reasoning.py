@@ -12,19 +12,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from closed_loop.comparison.deviation import Deviation
 from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.course import Course
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
-from collector.geometry.poses import interpolate_poses, to_ego
+from collector.geometry.poses import FloatArray, interpolate_poses, to_ego
 from collector.reasoning.consistency import check_claim, measure_motion
 from finetune.evaluation.consistency import SYMPTOM_DEFINITION, ReasoningCheck, check_reasoning, summarise
 from finetune.policy import STEP_S
-
-FloatArray = NDArray[np.float64]
 
 DEFINITIONS = (
     "Coverage: share of plans whose text claims a direction; the others count nowhere as consistent. "
@@ -73,7 +71,6 @@ def check_plans(plans: Iterable[PlacedPlan], deviation: Deviation, road: Course)
         plans: their stamps on the clock of the drive. Those made off the road are left out: they say nothing about the
             driver any more.
         deviation: the drive, measured; no 3 s window reaches across a reset.
-        road: the course.
     """
     keep = np.append(np.diff(deviation.t_s) > 0.0, True)  # two samples at the moment of a reset: the later one counts
     times, places, good = deviation.t_s[keep], deviation.poses[keep], ~deviation.off_track[keep]

@@ -11,13 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan
 from closed_loop.control.faults import Faults
 from closed_loop.control.kart import Command
-from closed_loop.control.off_track import OffTrackMonitor
-from closed_loop.control.termination import DriveGoal
+from closed_loop.control.off_track import DriveGoal, OffTrackMonitor
 from closed_loop.course.course import Course
 from closed_loop.simulator.camera import FOUR_CAMERAS, Camera
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
@@ -25,12 +23,10 @@ from closed_loop.simulator.pacing import is_due
 from closed_loop.simulator.sensors import Sensors
 from closed_loop.simulator.vehicle import yaw_rate_radps
 from closed_loop.simulator.world import World
-from collector.common.errors import MonoError
 from collector.geometry.constants import NS_PER_S
+from collector.geometry.poses import FloatArray
 from collector.ros.topics import CONTROL_CMD
-from finetune.policy import Observation, Plan, Policy, cameras_of, frames_of
-
-FloatArray = NDArray[np.float64]
+from finetune.policy import Observation, Policy, cameras_of, frames_of
 
 CAMERAS: Mapping[str, Camera] = {camera.name: camera for camera in FOUR_CAMERAS}
 # A kart that crawls so slowly through the laps asked for does not get there.
@@ -45,7 +41,6 @@ class RolloutConfig:
         laps: the drive ends after so many (an open course ends at its end).
         max_time_s: simulated time at which it ends at the latest; None allows twice the time of a crawl.
         driver: of the kart; its number of frames follows from the policy.
-        faults: what goes wrong between world and driver.
         start_s_m, start_lateral_m, start_heading_rad, start_speed_mps: where the drive begins.
         reset_beyond_m, reset_after_s: off the road this far, or this long, the kart is placed on the line again.
         max_off_track: the drive ends at this many off-track events.
@@ -90,9 +85,9 @@ class Rollout:
 
     Attributes:
         course: where it lay.
+        poses: (T, 3) base_link in the map.
         t_s, speed_mps, steer_rad, accel_mps2, lateral_m, beyond_edge_m: (T,) time, speed, the two commands, place
             beside the reference line, and how far the outline reaches over the edge (negative: on the road).
-        poses: (T, 3) base_link in the map.
         plan_age_s: (T,) age of the plan in use, NaN without one; always NaN for the expert.
         plans, events: in order of time; the stamps of plans count from the start of the drive.
         brakes: how often the safety monitor braked, by reason.
@@ -101,8 +96,8 @@ class Rollout:
     """
 
     course: Course
-    t_s: FloatArray
     poses: FloatArray
+    t_s: FloatArray
     speed_mps: FloatArray
     steer_rad: FloatArray
     accel_mps2: FloatArray
@@ -124,218 +119,152 @@ class Rollout:
         return tuple(float(self.t_s[i]) for i in after if i < len(self.t_s))
 
 
-def drive(
-    world: World | Course, driver: Policy | ExpertConfig, config: RolloutConfig | None = None, seed: int = 0
-) -> Rollout:
-    """One drive; see :func:`drive_many`."""
-    return drive_many([world], driver, config, seed)[0]
-
-
 def drive_many(
-    worlds: Sequence[World | Course],
+    worlds: Sequence[World],
     driver: Policy | ExpertConfig,
-    config: RolloutConfig | Sequence[RolloutConfig] | None = None,
-    seed: int = 0,
+    configs: Sequence[RolloutConfig],
     progress: Callable[[float], object] = lambda _share: None,
 ) -> list[Rollout]:
-    """Drive several karts in lockstep, each in a world of its own.
+    """Drive several karts in lockstep, each in a world of its own; a Rollout per world, in order.
 
     Args:
-        worlds: one per kart; a course becomes a world with ``seed``.
+        worlds: one per kart.
         driver: the policy all of them ask (one ``plan_many`` per instant), or an ExpertConfig for the expert.
-        config: for all, or one per kart.
+        configs: one per kart.
         progress: called every simulated second with the mean share of the asked laps driven.
-
-    Returns:
-        a Rollout per world, in order.
-
-    Raises:
-        MonoError: not as many configs as karts.
     """
-    configs = list(config) if isinstance(config, Sequence) else [config or RolloutConfig()] * len(worlds)
-    if len(configs) != len(worlds):
-        raise MonoError(f"{len(configs)} configs for {len(worlds)} karts", "one per kart")
-    placed = [World(world, seed) if isinstance(world, Course) else world for world in worlds]
-    karts: list[_Kart] = []
-    asking: list[_PolicyKart] = []
-    if isinstance(driver, ExpertConfig):
-        policy = None
-        karts += [_ExpertKart(world, one, driver) for world, one in zip(placed, configs, strict=True)]
-    else:
-        policy = driver
-        asking = [_PolicyKart(world, one, policy) for world, one in zip(placed, configs, strict=True)]
-        karts += asking
+    karts = [_Kart(world, config, driver) for world, config in zip(worlds, configs, strict=True)]
     step = 0
     while running := [kart for kart in karts if not kart.goal.goal]:
         for kart in running:
             kart.sense(step)
-        waiting = [kart for kart in asking if kart.asked]
-        if policy is not None and waiting:
-            plans = policy.plan_many([kart.asked.pop() for kart in waiting])
+        waiting = [kart for kart in running if kart.asked]
+        if waiting and not isinstance(driver, ExpertConfig):
+            plans = driver.plan_many([kart.asked.pop() for kart in waiting])
             for kart, plan in zip(waiting, plans, strict=True):
-                kart.answer(plan)
+                kart.driver.policy_plan(plan, kart.taken)
         for kart in running:
             kart.advance(step)
         if step % 100 == 0:
-            progress(float(np.mean([kart.share for kart in karts])))
+            # The mean part of the asked laps.
+            progress(float(np.mean([min(1.0, kart.goal.laps_done / kart.config.laps) for kart in karts])))
         step += 1
     return [kart.result() for kart in karts]
 
 
 class _Kart:
-    """One kart under way: what has been written down, and the rules; who commands it, a subclass says."""
+    """One kart under way: who commands it, what has been written down, and the rules.
 
-    def __init__(self, world: World, config: RolloutConfig) -> None:
+    A policy drives through the driver of the ROS node, which knows what the sensors say; the expert knows the world.
+    """
+
+    def __init__(self, world: World, config: RolloutConfig, who: Policy | ExpertConfig) -> None:
         self.world, self.config = world, config
         world.reset(config.start_s_m, config.start_lateral_m, config.start_heading_rad, config.start_speed_mps)
-        self.hz = world.config.physics_hz
-        crawl_s = world.course.length_m * config.laps / _CRAWL_MPS
-        limit_s = config.max_time_s if config.max_time_s is not None else _PATIENCE_S + crawl_s
-        self.goal = DriveGoal(config.laps, limit_s, max_off_track=config.max_off_track)
-        self.off_track = OffTrackMonitor(world.course, world.config.vehicle)
-        self.now_s = 0.0
-        self.command, self.plan_age_s = Command(0.0, 0.0), float("nan")
-        self.rows: list[tuple[float, ...]] = []
-        self.plans: list[PlacedPlan] = []
-        self.events: list[RolloutEvent] = []
-        self.brakes: Mapping[str, int] = {}
-        self.slow_since_s: float | None = None
-
-    @property
-    def share(self) -> float:
-        """Part of the asked laps driven."""
-        return min(1.0, self.goal.laps_done / self.config.laps)
-
-    def sense(self, step: int) -> None:
-        """Begin a physics step: take what the sensors say."""
-        self.now_s = step / self.hz
-
-    def control(self) -> None:
-        """Decide on the command."""
-
-    def placed_again(self) -> None:
-        """The kart was placed on the line."""
-
-    def advance(self, step: int) -> None:
-        """One physics step, with control, records and rules where they are due."""
-        if is_due(step, CONTROL_CMD.rate_hz or 0.0, self.hz):
-            self.control()
-        if is_due(step, 1.0 / self.config.record_s, self.hz):
-            self._record()
-            self._rules()
-        if not self.goal.goal:
-            self.world.step(self.command)
-
-    def _record(self) -> None:
-        state, world, command = self.world.state, self.world, self.command
-        if self.off_track.update(round(self.now_s * NS_PER_S), state.pose):
-            self.note("off_track")
-        pose = (state.x_m, state.y_m, state.yaw_rad, state.speed_mps)
-        place = (world.lateral_m, self.off_track.beyond_m)
-        self.rows.append((self.now_s, *pose, command.steer_rad, command.accel_mps2, *place, self.plan_age_s))
-
-    def _rules(self) -> None:
-        """Laps, off-track and standstill, looked at with every record."""
-        c, world = self.config, self.world
-        laps = world.progress if world.course.closed else world.station_m / world.course.length_m
-        self.goal.laps_done = c.laps if world.finished else laps
-        if self.goal.judge(self.now_s, self.off_track):
-            return
-        if world.speed_mps >= c.stuck_speed_mps:
-            self.slow_since_s = None
-        elif self.slow_since_s is None:
-            self.slow_since_s = self.now_s
-        if self.off_track.beyond_m > c.reset_beyond_m or self.off_track.off_s > c.reset_after_s:
-            self._reset("reset")
-        elif self.slow_since_s is not None and self.now_s - self.slow_since_s > c.stuck_s:
-            self._reset("stuck")
-
-    def _reset(self, what: str) -> None:
-        self.note(what)
-        self.world.recover()
-        self.off_track.reset()
-        self.slow_since_s = None
-        self.placed_again()
-
-    def note(self, what: str) -> None:
-        """Write down an event."""
-        self.events.append(RolloutEvent(what, self.now_s))
-
-    def result(self) -> Rollout:
-        """What came of it."""
-        t_s, x, y, yaw, speed, steer, accel, lateral, beyond, plan_age = np.array(self.rows).T
-        return Rollout(
-            course=self.world.course,
-            t_s=t_s,
-            poses=np.stack([x, y, yaw], axis=1),
-            speed_mps=speed,
-            steer_rad=steer,
-            accel_mps2=accel,
-            lateral_m=lateral,
-            beyond_edge_m=beyond,
-            plan_age_s=plan_age,
-            plans=tuple(self.plans),
-            events=tuple(self.events),
-            brakes=self.brakes,
-            laps=float(self.goal.laps_done),
-            finished=self.goal.complete,
-            end=self.goal.goal,
-        )
-
-
-class _ExpertKart(_Kart):
-    """Driven by the expert, which knows the world."""
-
-    def __init__(self, world: World, config: RolloutConfig, expert: ExpertConfig) -> None:
-        super().__init__(world, config)
-        self._experts = ExpertPool(expert)
-
-    def control(self) -> None:
-        world = self.world
-        self.command = self._experts.for_course(world.course).command(world.state, world.time_s, world.disturbance)
-
-    def placed_again(self) -> None:
-        self._experts.for_course(self.world.course).reset()
-
-
-class _PolicyKart(_Kart):
-    """Driven by the driver of the ROS node, which knows what the sensors say."""
-
-    def __init__(self, world: World, config: RolloutConfig, policy: Policy) -> None:
-        super().__init__(world, config)
-        mode = str(getattr(policy, "cameras", "mono"))
+        self._hz = world.config.physics_hz
+        self._experts = ExpertPool(who) if isinstance(who, ExpertConfig) else None
+        mode = str(getattr(who, "cameras", "mono"))
         cameras = [CAMERAS[name] for name in cameras_of(mode)]
         if config.image_px is not None:
             width, height = config.image_px
             cameras = [replace(camera, width_px=width, height_px=height) for camera in cameras]
         self._sensors = Sensors(world, cameras, config.faults)
         self.asked: list[Observation] = []
-        self._driver = Driver(
-            replace(config.driver, frames=frames_of(mode)), self.asked.append, config.faults.latency_s
-        )
-        self._driver.policy_ready()
-        self.brakes = self._driver.safety_monitor.brakes
+        self.driver = Driver(replace(config.driver, frames=frames_of(mode)), self.asked.append, config.faults.latency_s)
+        self.driver.policy_ready()
+        crawl_s = world.course.length_m * config.laps / _CRAWL_MPS
+        limit_s = config.max_time_s if config.max_time_s is not None else _PATIENCE_S + crawl_s
+        self.goal = DriveGoal(config.laps, limit_s, max_off_track=config.max_off_track)
+        self._off_track = OffTrackMonitor(world.course, world.config.vehicle)
+        self._now_s = 0.0
+        self._command, self._plan_age_s = Command(0.0, 0.0), float("nan")
+        self._poses: list[FloatArray] = []
+        self._rows: list[tuple[float, ...]] = []
+        self._plans: list[PlacedPlan] = []
+        self._events: list[RolloutEvent] = []
+        self._slow_since_s: float | None = None
 
     def sense(self, step: int) -> None:
-        super().sense(step)
-        now_s, stamp_ns = self.now_s, round(self.now_s * NS_PER_S)
+        """Begin a physics step: hand the driver what the sensors say."""
+        self._now_s = step / self._hz
+        if self._experts is not None:
+            return
+        now_s, stamp_ns = self._now_s, round(self._now_s * NS_PER_S)
         if (state := self._sensors.odometry(step)) is not None:
             yaw_rate = yaw_rate_radps(state, self.world.config.vehicle)
-            self._driver.odometry(stamp_ns, (state.x_m, state.y_m, state.yaw_rad), state.speed_mps, yaw_rate, now_s)
+            self.driver.odometry(stamp_ns, (state.x_m, state.y_m, state.yaw_rad), state.speed_mps, yaw_rate, now_s)
         if (images := self._sensors.frame(step)) is not None:
-            self._driver.frame(stamp_ns, images, now_s)
+            self.driver.frame(stamp_ns, images, now_s)
 
-    def answer(self, plan: Plan) -> None:
-        """Hand the policy's plan to the driver."""
-        self._driver.policy_plan(plan, self._taken)
-
-    def _taken(self, placed: PlacedPlan | None) -> None:
+    def taken(self, placed: PlacedPlan | None) -> None:
+        """Note that the driver has taken a plan, or could not."""
         if placed is not None:
-            self.plans.append(placed)
-        elif self._driver.safety_monitor.defect:
-            self.note("bad_plan")
+            self._plans.append(placed)
+        elif self.driver.safety_monitor.defect:
+            self._note("bad_plan")
 
-    def control(self) -> None:
-        tick = self._driver.tick(self.now_s)
-        self.command = tick.command
-        self.plan_age_s = float("nan") if tick.plan_age_s is None else tick.plan_age_s
+    def advance(self, step: int) -> None:
+        """One physics step, with control, records and rules where they are due."""
+        if is_due(step, CONTROL_CMD.rate_hz or 0.0, self._hz):
+            self._control()
+        if is_due(step, 1.0 / self.config.record_s, self._hz):
+            self._record()
+            self._rules()
+        if not self.goal.goal:
+            self.world.step(self._command)
+
+    def _control(self) -> None:
+        if self._experts is not None:
+            world, expert = self.world, self._experts.for_course(self.world.course)
+            self._command = expert.command(world.state, world.time_s, world.disturbance)
+            return
+        tick = self.driver.tick(self._now_s)
+        self._command = tick.command
+        self._plan_age_s = float("nan") if tick.plan_age_s is None else tick.plan_age_s
+
+    def _record(self) -> None:
+        world, command = self.world, self._command
+        if self._off_track.update(round(self._now_s * NS_PER_S), world.pose):
+            self._note("off_track")
+        place = (world.lateral_m, self._off_track.beyond_m)
+        self._poses.append(world.pose)
+        self._rows.append(
+            (self._now_s, world.speed_mps, command.steer_rad, command.accel_mps2, *place, self._plan_age_s)
+        )
+
+    def _rules(self) -> None:
+        """Laps, off-track and standstill, looked at with every record."""
+        c, world = self.config, self.world
+        laps = world.progress if world.course.closed else world.station_m / world.course.length_m
+        self.goal.laps_done = c.laps if world.finished else laps
+        if self.goal.judge(self._now_s, self._off_track):
+            return
+        if world.speed_mps >= c.stuck_speed_mps:
+            self._slow_since_s = None
+        elif self._slow_since_s is None:
+            self._slow_since_s = self._now_s
+        if self._off_track.beyond_m > c.reset_beyond_m or self._off_track.off_s > c.reset_after_s:
+            self._reset("reset")
+        elif self._slow_since_s is not None and self._now_s - self._slow_since_s > c.stuck_s:
+            self._reset("stuck")
+
+    def _reset(self, what: str) -> None:
+        self._note(what)
+        self.world.recover()
+        self._off_track.reset()
+        self._slow_since_s = None
+        if self._experts is not None:
+            self._experts.for_course(self.world.course).reset()
+
+    def _note(self, what: str) -> None:
+        self._events.append(RolloutEvent(what, self._now_s))
+
+    def result(self) -> Rollout:
+        """What came of it."""
+        t_s, speed, steer, accel, lateral, beyond, plan_age = np.array(self._rows).T
+        motion = (np.array(self._poses), t_s, speed, steer, accel, lateral, beyond, plan_age)
+        plans, events, brakes = tuple(self._plans), tuple(self._events), self.driver.safety_monitor.brakes
+        goal = self.goal
+        return Rollout(
+            self.world.course, *motion, plans, events, brakes, float(goal.laps_done), goal.complete, goal.goal
+        )

@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 from closed_loop.comparison.deviation import Deviation, measure, summarise
 from closed_loop.comparison.reasoning import check_plans, summarise_checks
 from closed_loop.comparison.rollout import Rollout, RolloutConfig, drive_many
-from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import ExpertConfig
+from closed_loop.simulator.world import World
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.common.run_folder import plain
 from finetune.policy import FUTURE_STEPS, Policy
+
+# A finished run: its row for JSON, and a table of arrays per drive.
+Driven = tuple[dict[str, Any], list[dict[str, NDArray[Any]]]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,6 @@ class RunSettings:
         reference: the line the deviation is measured from; empty for the course's own.
         seed: of scenery and noise.
         rollout: how a drive runs; its start is that of each drive.
-        expert: how the expert drives.
     """
 
     starts: int = 3
@@ -89,36 +91,31 @@ def run_key(variant: Variant, course: str, settings: RunSettings, driver: Mappin
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def starts_of(course: Course, count: int) -> list[float]:
-    """Stations of the starts, evenly spread over a lap; an open course has one, its beginning."""
-    return [course.length_m * index / count for index in range(count)] if course.closed else [0.0]
-
-
 def drive_run(
     variant: Variant,
     course_spec: str,
     policy: Policy | None,
     settings: RunSettings,
     progress: Callable[[float], object] = lambda _share: None,
-) -> tuple[dict[str, Any], list[dict[str, NDArray[Any]]]]:
+) -> Driven:
     """Drive and measure one run.
 
     Args:
-        variant: who drives.
         course_spec: as :func:`course_named` takes it.
-        policy: None for the expert.
-        settings: how.
+        policy: who drives; None for the expert.
         progress: called now and then with the share driven.
 
     Returns:
-        the row for JSON (see :func:`closed_loop.comparison.compare.compare`) and one array table per drive.
+        the row (see :func:`closed_loop.comparison.table.assemble`) and one array table per drive.
     """
     road = course_named(course_spec)
     reference = course_named(settings.reference) if settings.reference else None
-    starts_m = starts_of(road, settings.starts)
+    # Evenly spread over a lap; an open course has one start, its beginning.
+    starts_m = [road.length_m * index / settings.starts for index in range(settings.starts)] if road.closed else [0.0]
     configs = [replace(settings.rollout, start_s_m=start_m) for start_m in starts_m]
     began = time.perf_counter()
-    rollouts = drive_many([road] * len(starts_m), policy or settings.expert, configs, settings.seed, progress)
+    worlds = [World(road, settings.seed) for _ in starts_m]
+    rollouts = drive_many(worlds, policy or settings.expert, configs, progress)
     wall_s = time.perf_counter() - began
     asked = max(1, round(settings.rollout.laps))
     deviations = [
@@ -143,7 +140,7 @@ def drive_run(
         "simulated_s": float(sum(rollout.t_s[-1] for rollout in rollouts)),
         "wall_s": wall_s,
     }
-    return row, [drive_table(rollout, deviation) for rollout, deviation in zip(rollouts, deviations, strict=True)]
+    return row, list(map(drive_table, rollouts, deviations))
 
 
 def _timings(rollouts: Sequence[Rollout]) -> dict[str, dict[str, float]]:
@@ -187,14 +184,12 @@ class RunStore:
 
     def load(self, variant: str, course: str, key: str) -> dict[str, Any] | None:
         """A finished run with this key, or None."""
-        path = self.folder / "runs" / f"{self._stem(variant, course)}.json"
         try:
-            row = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):
+            row = read_json(self.folder / "runs" / f"{self._stem(variant, course)}.json")
+        except MonoError:
             return None
-        if not isinstance(row, dict) or row.get("key") != key:
-            return None
-        return row if all((self.folder / name).is_file() for name in row["drives"]) else None
+        whole = row.get("key") == key and all((self.folder / name).is_file() for name in row["drives"])
+        return row if whole else None
 
     def save(self, row: dict[str, Any], tables: Sequence[Mapping[str, NDArray[Any]]], key: str) -> dict[str, Any]:
         """Write a run, its row last; returns the row with ``drives`` (paths inside the folder) and ``key``."""
@@ -205,6 +200,23 @@ class RunStore:
         row = {**plain(row), "drives": names, "key": key}
         write_atomically(self.folder / "runs" / f"{stem}.json", json.dumps(row, indent=2, allow_nan=False) + "\n")
         return row
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        MonoError: absent, unreadable, or not an object.
+    """
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise MonoError(f"no {path.name} in {path.parent}", "the folder of a finished run") from error
+    except (OSError, ValueError) as error:
+        raise MonoError(f"{path} cannot be read: {error}", "JSON", "run that step again") from error
+    if not isinstance(values, dict):
+        raise MonoError(f"{path} holds a {type(values).__name__}", "a JSON object", "run that step again")
+    return values
 
 
 def load_drive(path: Path) -> dict[str, NDArray[Any]]:

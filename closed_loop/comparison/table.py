@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from closed_loop.comparison import deviation
-from closed_loop.comparison import reasoning as reasonings
-from closed_loop.comparison.measure import read_json
-from closed_loop.comparison.runs import VARIANTS, Variant
+from closed_loop.comparison import deviation, reasoning
+from closed_loop.comparison.runs import VARIANTS, Variant, read_json
 from collector.common.files import write_atomically
 from collector.common.format import metres, percent
 from collector.common.tables import text_table, write_csv
@@ -73,7 +71,7 @@ def assemble(
     """
     return {
         "kind": "comparison",
-        "definitions": {"deviation": deviation.DEFINITIONS, "reasonings": reasonings.DEFINITIONS},
+        "definitions": {"deviation": deviation.DEFINITIONS, "reasonings": reasoning.DEFINITIONS},
         "disclaimer": DISCLAIMER,
         "variants": [asdict(variant) for variant in variants],
         "courses": list(courses),
@@ -115,47 +113,48 @@ def table_rows(variants: Iterable[Variant], runs: Sequence[dict[str, Any]]) -> l
                 "rms_on_curves_m": (square / driven_m) ** 0.5 if driven_m else None,
                 **counts,
                 "mean_speed_mps": sum(part["all"]["distance_m"] for part in parts) / duration_s if duration_s else 0.0,
-                "reasonings": reasonings.pool(run["reasonings"] for run in own),
+                "reasonings": reasoning.pool(run["reasonings"] for run in own),
                 "result": deviation.result_text(counts),
             }
         )
     return rows
 
 
-HEADINGS = (
-    "variant",
-    "max deviation\non curves",
-    "RMS on\ncurves",
-    "off-track",
-    "laps",
-    "consistency\n(coverage)",
-    "thinks curve,\ndrives straight",
-    "result",
-)
 WIDE = 136
 
 
+def consistency(said: Mapping[str, Any] | None) -> str:
+    """How many plans do what their reasoning says, and how many of them say anything."""
+    return f"{percent(said.get('consistent'))} ({percent(said.get('coverage'))})" if said else "-"
+
+
+def symptom(said: Mapping[str, Any] | None) -> str:
+    """How many of the plans that think of a curve drive straight on."""
+    return f"{percent(said['thinks_curve_drives_straight'])} of {said['curve_plans']}" if said else "-"
+
+
+def _laps(row: Mapping[str, Any]) -> str:
+    whole = f"{row['laps_finished']} of {row['laps_asked']}"
+    return whole if row["laps_finished"] >= row["laps_asked"] else f"{whole}\n({row['laps_driven']:.1f} driven)"
+
+
+# What the table shows of a row, by the heading.
+_COLUMNS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "variant": lambda row: str(row["label"]),
+    "max deviation\non curves": lambda row: metres(row["max_on_curves_m"]),
+    "RMS on\ncurves": lambda row: metres(row["rms_on_curves_m"]),
+    "off-track": lambda row: str(row["off_track_events"]),
+    "laps": _laps,
+    "consistency\n(coverage)": lambda row: consistency(row["reasonings"]),
+    "thinks curve,\ndrives straight": lambda row: symptom(row["reasonings"]),
+    "result": lambda row: str(row["result"]),
+}
+HEADINGS = tuple(_COLUMNS)
+
+
 def table_texts(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The table's runs as text, a tuple per variant in the order of :data:`HEADINGS`."""
-
-    def laps(row: Mapping[str, Any]) -> str:
-        whole = f"{row['laps_finished']} of {row['laps_asked']}"
-        return whole if row["laps_finished"] >= row["laps_asked"] else f"{whole}\n({row['laps_driven']:.1f} driven)"
-
-    return [
-        (
-            row["label"],
-            metres(row["max_on_curves_m"]),
-            metres(row["rms_on_curves_m"]),
-            str(row["off_track_events"]),
-            laps(row),
-            f"{percent(said['consistent'])} ({percent(said['coverage'])})" if said else "-",
-            f"{percent(said['thinks_curve_drives_straight'])} of {said['curve_plans']}" if said else "-",
-            row["result"],
-        )
-        for row in metrics["table"]
-        for said in [row["reasonings"]]
-    ]
+    """The table's rows as text, a tuple per variant in the order of :data:`HEADINGS`."""
+    return [tuple(text(row) for text in _COLUMNS.values()) for row in metrics["table"]]
 
 
 _STYLES = {"before": "red", "after": "green", "expert": "dim", "control": "cyan"}

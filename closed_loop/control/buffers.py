@@ -1,6 +1,6 @@
 """What the driver remembers: recent poses, recent frames, and how fast the vehicle's time runs.
 
-Pure numpy, filled by a node, emptied by nobody: each buffer keeps what an observation can still need.
+Pure numpy, filled by a node: each buffer keeps what an observation can still need.
 """
 
 from __future__ import annotations
@@ -15,34 +15,29 @@ from numpy.typing import NDArray
 
 from collector.geometry.constants import STEP_NS
 from collector.geometry.discontinuity import LATE, discontinuity
-from collector.geometry.poses import interpolate_poses, to_ego
+from collector.geometry.poses import FloatArray, interpolate_poses, to_ego
 from finetune.policy import FRAMES_PER_CAMERA, HISTORY_STEPS, STEP_S, Observation
 
 HISTORY_SPAN_NS = (HISTORY_STEPS - 1) * STEP_NS
 STANDING_MPS = 0.3
 GAP_S = 1.0  # poses farther apart than this are not interpolated
+KEPT_NS = 10_000_000_000
 
+Pose = tuple[float, float, float]
 Images = Mapping[str, NDArray[np.uint8]]
 
 
 class PoseBuffer:
-    """The last seconds of odometry, by stamp.
+    """The last seconds of odometry, by stamp."""
 
-    Args:
-        span_s: how far back poses are kept.
-    """
-
-    def __init__(self, span_s: float = 10.0) -> None:
-        self._span_ns = int(span_s * 1e9)
-        self._stamps_ns: deque[int] = deque()
-        self._poses: deque[tuple[float, float, float]] = deque()
-        self._speeds: deque[float] = deque()
-        self._arrays: tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]] | None = None
+    def __init__(self) -> None:
+        self._rows: deque[tuple[int, Pose, float]] = deque()
+        self._arrays: tuple[NDArray[np.int64], FloatArray, FloatArray] | None = None
 
     def __len__(self) -> int:
-        return len(self._stamps_ns)
+        return len(self._rows)
 
-    def add(self, stamp_ns: int, pose_map: tuple[float, float, float], speed_mps: float) -> bool:
+    def add(self, stamp_ns: int, pose_map: Pose, speed_mps: float) -> bool:
         """Append one odometry message.
 
         Returns:
@@ -51,47 +46,32 @@ class PoseBuffer:
             A repeated or slightly late message is ignored.
         """
         why = ""
-        if self._stamps_ns:
-            moved_m = math.dist(pose_map[:2], self._poses[-1][:2])
-            why = discontinuity(stamp_ns - self._stamps_ns[-1], moved_m, max_gap_s=GAP_S)
+        if self._rows:
+            last_ns, last_pose, _ = self._rows[-1]
+            why = discontinuity(stamp_ns - last_ns, math.dist(pose_map[:2], last_pose[:2]), max_gap_s=GAP_S)
             if why == LATE:
                 return False
             if why:
-                self.clear()
+                self._rows.clear()
         self._arrays = None
-        self._stamps_ns.append(stamp_ns)
-        self._poses.append(pose_map)
-        self._speeds.append(speed_mps)
-        while self._stamps_ns[-1] - self._stamps_ns[0] > self._span_ns:
-            self._stamps_ns.popleft()
-            self._poses.popleft()
-            self._speeds.popleft()
+        self._rows.append((stamp_ns, pose_map, speed_mps))
+        while stamp_ns - self._rows[0][0] > KEPT_NS:
+            self._rows.popleft()
         return bool(why)
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._arrays = None
-        self._stamps_ns.clear()
-        self._poses.clear()
-        self._speeds.clear()
-
     @property
-    def newest(self) -> tuple[int, NDArray[np.float64], float] | None:
+    def newest(self) -> tuple[int, FloatArray, float] | None:
         """(stamp_ns, pose (3,) in the map, speed_mps) of the last message, None when empty."""
-        if not self._stamps_ns:
+        if not self._rows:
             return None
-        return self._stamps_ns[-1], np.array(self._poses[-1]), self._speeds[-1]
-
-    @property
-    def newest_ns(self) -> int:
-        """Stamp of the last message, 0 when empty."""
-        return self._stamps_ns[-1] if self._stamps_ns else 0
+        stamp_ns, pose_map, speed_mps = self._rows[-1]
+        return stamp_ns, np.array(pose_map), speed_mps
 
     def covers(self, stamp_ns: int) -> bool:
         """Whether the pose at this stamp lies between two remembered ones."""
-        return len(self._stamps_ns) >= 2 and self._stamps_ns[0] <= stamp_ns <= self._stamps_ns[-1]
+        return len(self._rows) >= 2 and self._rows[0][0] <= stamp_ns <= self._rows[-1][0]
 
-    def pose_at(self, stamp_ns: int) -> NDArray[np.float64]:
+    def pose_at(self, stamp_ns: int) -> FloatArray:
         """(3,) map pose at a covered stamp; ValueError otherwise."""
         stamps, poses, _ = self._table()
         return interpolate_poses(stamps, poses, [stamp_ns]).reshape(3)
@@ -101,7 +81,7 @@ class PoseBuffer:
         stamps, _, speeds = self._table()
         return float(np.interp(stamp_ns - stamps[0], stamps - stamps[0], speeds))
 
-    def history(self, stamp_ns: int) -> NDArray[np.float64] | None:
+    def history(self, stamp_ns: int) -> FloatArray | None:
         """(16, 3) ego poses at t0-1.5 s ... t0 for a covered stamp t0, or None while too little is known.
 
         A vehicle that stood still at the oldest pose is taken to have stood there before.
@@ -109,17 +89,18 @@ class PoseBuffer:
         if not self.covers(stamp_ns):
             return None
         query = stamp_ns - HISTORY_SPAN_NS + STEP_NS * np.arange(HISTORY_STEPS, dtype=np.int64)
-        if query[0] < self._stamps_ns[0] and abs(self._speeds[0]) > STANDING_MPS:
+        oldest_ns, _, oldest_mps = self._rows[0]
+        if query[0] < oldest_ns and abs(oldest_mps) > STANDING_MPS:
             return None
-        query = np.maximum(query, self._stamps_ns[0])
         stamps, poses, _ = self._table()
-        shown = interpolate_poses(stamps, poses, query)
+        shown = interpolate_poses(stamps, poses, np.maximum(query, oldest_ns))
         return to_ego(shown, shown[-1])
 
-    def _table(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    def _table(self) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
         """Stamps (N,), poses (N, 3) and speeds (N,), made once for all who ask at an instant."""
         if self._arrays is None:
-            self._arrays = np.array(self._stamps_ns), np.array(self._poses), np.array(self._speeds)
+            stamps, poses, speeds = zip(*self._rows, strict=True)
+            self._arrays = np.array(stamps), np.array(poses), np.array(speeds)
         return self._arrays
 
 
@@ -139,27 +120,25 @@ class CameraFrame:
 class FrameBuffer:
     """The last four frames, without holes; counts what the stamps say was lost.
 
-    Args:
-        period_ns: nominal frame period; a hole of more than half a period beyond it is a lost frame, and
-            frames older than a hole of ``max_gap_ns`` are not shown to the model as neighbours.
+    A hole of more than half a frame period beyond it is a lost frame; frames older than a hole of four periods are not
+    shown to the model as neighbours.
     """
 
-    def __init__(self, period_ns: int = STEP_NS, max_gap_ns: int = 4 * STEP_NS) -> None:
-        self._period_ns, self._max_gap_ns = period_ns, max_gap_ns
+    MAX_GAP_NS = 4 * STEP_NS
+
+    def __init__(self) -> None:
         self._frames: deque[CameraFrame] = deque(maxlen=FRAMES_PER_CAMERA)
-        self.received = 0
-        self.lost = 0
+        self.received = self.lost = 0
 
     def add(self, frame: CameraFrame) -> bool:
         """Append a frame; False for one that is not newer than the last (repeated by the sender)."""
         if self._frames:
             step_ns = frame.stamp_ns - self._frames[-1].stamp_ns
-            if -self._max_gap_ns < step_ns <= 0:
+            if -self.MAX_GAP_NS < step_ns <= 0:
                 return False
-            if step_ns <= 0 or step_ns > self._max_gap_ns:
+            if step_ns <= 0 or step_ns > self.MAX_GAP_NS:
                 self._frames.clear()
-            if step_ns > 0:
-                self.lost += max(0, round(step_ns / self._period_ns) - 1)
+            self.lost += max(0, round(step_ns / STEP_NS) - 1)
         self._frames.append(frame)
         self.received += 1
         return True
@@ -182,8 +161,10 @@ class FrameBuffer:
         }
 
 
-def newest_observation(frames: FrameBuffer, poses: PoseBuffer, count: int = FRAMES_PER_CAMERA) -> Observation | None:
-    """The observation at the newest frame, with up to ``count`` frames.
+def newest_observation(
+    frames: FrameBuffer, poses: PoseBuffer, count: int = FRAMES_PER_CAMERA, rolling_mps: float = 0.0
+) -> Observation | None:
+    """The observation at the newest frame, with up to ``count`` frames; see :func:`rolling` for ``rolling_mps``.
 
     None until odometry surrounds the frame's stamp (it arrives up to 20 ms later) and reaches back far enough.
     """
@@ -191,7 +172,8 @@ def newest_observation(frames: FrameBuffer, poses: PoseBuffer, count: int = FRAM
     history = None if newest is None else poses.history(newest.stamp_ns)
     if newest is None or history is None:
         return None
-    return Observation(newest.stamp_ns, frames.images(count), history, poses.speed_at(newest.stamp_ns))
+    speed_mps = poses.speed_at(newest.stamp_ns)
+    return rolling(Observation(newest.stamp_ns, frames.images(count), history, speed_mps), rolling_mps)
 
 
 def rolling(observation: Observation, speed_mps: float) -> Observation:
@@ -207,16 +189,13 @@ class TimeRate:
     """How many seconds of vehicle time pass per steady second, from message stamps and arrivals.
 
     AWSIM and our simulator can run faster or slower than real time; control rate and watchdog limits mean vehicle
-    time. The estimate is bounded, so that a stalling sender cannot put the watchdog to sleep.
-
-    Args:
-        window_s: steady seconds the estimate looks back over.
+    time. The estimate looks back over two steady seconds, and is bounded, so that a stalling sender cannot put the
+    watchdog to sleep.
     """
 
-    LOWEST, HIGHEST = 0.25, 8.0
+    WINDOW_S, LOWEST, HIGHEST = 2.0, 0.25, 8.0
 
-    def __init__(self, window_s: float = 2.0) -> None:
-        self._window_s = window_s
+    def __init__(self) -> None:
         self._pairs: deque[tuple[float, int]] = deque()
 
     def add(self, steady_s: float, stamp_ns: int) -> None:
@@ -224,7 +203,7 @@ class TimeRate:
         if self._pairs and stamp_ns < self._pairs[-1][1]:
             self._pairs.clear()
         self._pairs.append((steady_s, stamp_ns))
-        while steady_s - self._pairs[0][0] > self._window_s:
+        while steady_s - self._pairs[0][0] > self.WINDOW_S:
             self._pairs.popleft()
 
     @property

@@ -17,14 +17,12 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from closed_loop.control.kart import KART, Command
 from collector.common.errors import MonoError
-from collector.geometry.poses import distance_along
+from collector.geometry.poses import FloatArray, distance_along
 from finetune.policy import STEP_S
-
-FloatArray = NDArray[np.float64]
 
 # The internal kart model is stepped this finely when it is carried from one command to the next.
 _MODEL_STEP_S = 0.01
@@ -38,9 +36,7 @@ class ControllerConfig:
     """The kart as the controller believes it to be, and how it is driven.
 
     Attributes:
-        wheelbase_m: rear to front axle.
-        max_steer_rad: largest tyre angle command.
-        steer_rate_radps: largest change of the command per second.
+        max_steer_rad, steer_rate_radps: limits of the commanded tyre angle and of its change.
         steering_gain: applied over commanded tyre angle (AWSIM about 0.62: it steers less than it is told).
         dead_time_s: a command does nothing for this long.
         lag_s: first-order lag of the steering after the dead time.
@@ -48,11 +44,9 @@ class ControllerConfig:
         preview_min_m, preview_max_m: ... but never nearer or farther than this.
         speed_preview_s: the plan's speed is read this far ahead of now.
         speed_window_s: the plan's speed and acceleration are a straight-line fit over this long.
-        speed_gain_1ps: acceleration per speed error.
         max_accel_mps2, max_brake_mps2: limits of the acceleration command; braking is negative.
         stop_mps2: deceleration without a usable plan.
         max_speed_mps: the plan's speed is cut here; None follows it freely.
-        plan_step_s: time between the waypoints of a plan.
     """
 
     wheelbase_m: float = KART.wheelbase_m
@@ -104,9 +98,8 @@ class PlanPath:
         self.xy = np.vstack([2.0 * poses[0, :2] - poses[1, :2], poses[:, :2]])
         self.t_s = step_s * np.arange(len(self.xy))
         self.s_m = distance_along(self.xy)
-        self._along = np.diff(self.xy, axis=0)
-        self._length2 = np.maximum(np.einsum("nk,nk->n", self._along, self._along), 1e-12)
-        steps = self._along
+        self._along = steps = np.diff(self.xy, axis=0)
+        self._length2 = np.maximum(np.einsum("nk,nk->n", steps, steps), 1e-12)
         heading = np.stack([np.cos(poses[:, 2]), np.sin(poses[:, 2])], axis=1)
         # Speed is the step along the heading, so that a plan that folds back asks for no forward speed.
         self._speed_t_s = (self.t_s[1:] + self.t_s[:-1]) / 2.0
@@ -114,11 +107,6 @@ class PlanPath:
         moving = np.linalg.norm(steps, axis=1) > 1e-3
         last = steps[moving][-1] if moving.any() else heading[-1]
         self._exit = last / np.linalg.norm(last)
-
-    @property
-    def end_s(self) -> float:
-        """Time since t0 of the last waypoint."""
-        return float(self.t_s[-1])
 
     def speed(self, t_s: float, window_s: float) -> tuple[float, float]:
         """Speed (m/s) and acceleration (m/s^2) at a time since t0, from a straight line over the window."""
@@ -158,8 +146,7 @@ class TrackingController:
     """Turns the newest plan into steering and acceleration, at any rate.
 
     It remembers its own commands of the last dead time: what the wheels are about to do is known, and the
-    command given now takes over from there. After each call ``status`` says what it did: ``"tracking"``,
-    ``"no plan"``, ``"plan from the future"`` or ``"beyond the plan"``.
+    command given now takes over from there.
     """
 
     def __init__(self, config: ControllerConfig | None = None) -> None:
@@ -168,7 +155,6 @@ class TrackingController:
 
     def reset(self) -> None:
         """Forget the past: a new drive, or a kart that was put elsewhere."""
-        self.status = "no plan"
         self._sent: deque[tuple[float, float]] = deque()
         self._wheel_rad = 0.0
         self._now_s: float | None = None
@@ -178,17 +164,13 @@ class TrackingController:
     def command(
         self, plan_poses_map: ArrayLike | None, plan_stamp_s: float, now_s: float, pose_map: ArrayLike, speed_mps: float
     ) -> Command:
-        """The command for this instant.
+        """The command for this instant, within the limits. Without a plan for this instant the kart brakes.
 
         Args:
             plan_poses_map: (64, 3) waypoints in the map, or None. Pass the same array until a new plan arrives.
             plan_stamp_s: t0 of the plan, on the clock of ``now_s``.
-            now_s: now.
             pose_map: (3,) pose of the rear axle now.
             speed_mps: forward speed now.
-
-        Returns:
-            Command within the limits. Without a plan for this instant the kart brakes.
 
         Raises:
             MonoError: a plan of the wrong shape, or with poses that are not finite.
@@ -196,15 +178,13 @@ class TrackingController:
         config = self.config
         elapsed_s = self._advance(now_s)
         if plan_poses_map is None:
-            return self._stop("no plan", now_s)
+            return self._stop(now_s)
         if self._path is None or plan_poses_map is not self._poses:
             self._poses, self._path = plan_poses_map, PlanPath(plan_poses_map, config.plan_step_s)
         path = self._path
         age_s = now_s - plan_stamp_s
-        if age_s < -_SEARCH_S:
-            return self._stop("plan from the future", now_s)
-        if age_s > path.end_s:
-            return self._stop("beyond the plan", now_s)
+        if not -_SEARCH_S <= age_s <= path.t_s[-1]:
+            return self._stop(now_s)
 
         delay_s = config.dead_time_s + config.lag_s
         ahead = self._predict(np.asarray(pose_map, np.float64), speed_mps, now_s, delay_s)
@@ -216,27 +196,22 @@ class TrackingController:
         if config.max_speed_mps is not None and target_mps > config.max_speed_mps:
             target_mps, accel_mps2 = config.max_speed_mps, min(accel_mps2, 0.0)
         accel_mps2 += config.speed_gain_1ps * (max(target_mps, 0.0) - speed_mps)
-        self.status = "tracking"
         self._sent.append((now_s, steer_rad))
         return Command(steer_rad, min(max(accel_mps2, config.max_brake_mps2), config.max_accel_mps2))
 
     def brake(self, now_s: float) -> Command:
         """A controlled stop with the steering held, for a safety monitor that forbids the plan."""
         self._advance(now_s)
-        return self._stop("no plan", now_s)
+        return self._stop(now_s)
 
-    def _stop(self, status: str, now_s: float) -> Command:
-        self.status = status
-        steer_rad = self._last_rad()
+    def _stop(self, now_s: float) -> Command:
+        steer_rad = self._sent[-1][1] if self._sent else 0.0
         self._sent.append((now_s, steer_rad))
         return Command(steer_rad, self.config.stop_mps2)
 
-    def _last_rad(self) -> float:
-        return self._sent[-1][1] if self._sent else 0.0
-
     def _limited(self, wanted_rad: float, elapsed_s: float) -> float:
         limit, step = self.config.max_steer_rad, self.config.steer_rate_radps * elapsed_s
-        last = self._last_rad()
+        last = self._sent[-1][1] if self._sent else 0.0
         return min(max(min(max(wanted_rad, last - step), last + step), -limit), limit)
 
     def _sent_at(self, t_s: float) -> float:

@@ -13,21 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from closed_loop.control.buffers import (
-    CameraFrame,
-    FrameBuffer,
-    Images,
-    PoseBuffer,
-    TimeRate,
-    newest_observation,
-    rolling,
-)
+from closed_loop.control.buffers import CameraFrame, FrameBuffer, Images, Pose, PoseBuffer, TimeRate, newest_observation
 from closed_loop.control.controller import ControllerConfig, TrackingController
 from closed_loop.control.kart import Command
 from closed_loop.control.safety_monitor import DEFAULT_LIMITS, Decision, SafetyLimits, SafetyMonitor
-from collector.geometry.poses import to_map
+from collector.geometry.poses import FloatArray, to_map
 from finetune.policy import FRAMES_PER_CAMERA, FUTURE_STEPS, STEP_S, Observation, Plan
 
 # Odometry comes at 50 Hz: between two messages the pose is carried forward, but never further than this.
@@ -42,11 +33,9 @@ class DriverConfig:
 
     Attributes:
         replan_s: vehicle seconds between the frames handed to the policy.
-        frames: how many frames of the camera the policy looks at.
+        frames: how many of the camera the policy looks at.
         rolling_start_mps: below this speed the policy is shown the history of a kart that rolls straight at this
             speed: models that learned from moving karts only see no reason to move off. 0 shows what was measured.
-        limits: when to brake.
-        controller: the kart and its limits.
         camera_lag_s: a picture shows what was so long before its stamp (:mod:`collector.calibration.model`).
     """
 
@@ -69,8 +58,8 @@ class PlacedPlan:
     """
 
     plan: Plan
-    pose_map: NDArray[np.float64]
-    poses_map: NDArray[np.float64]
+    pose_map: FloatArray
+    poses_map: FloatArray
     taken_ns: int
 
 
@@ -80,14 +69,12 @@ class Tick:
 
     Attributes:
         stamp_ns: vehicle time of the decision; None before the first odometry.
-        pose_map: (3,) where the kart is taken to be at that time.
         plan_age_s: since t0 of the plan in use, None without a plan.
     """
 
     command: Command
     decision: Decision
     stamp_ns: int | None
-    pose_map: NDArray[np.float64] | None
     speed_mps: float
     plan_age_s: float | None
 
@@ -96,7 +83,6 @@ class Driver:
     """Holds what is known, asks the policy, and steers.
 
     Args:
-        config: how to drive.
         submit: hands an observation to the policy and returns at once.
         latency_s: a fault on purpose: plans are taken no earlier than so many vehicle seconds after their frame.
     """
@@ -109,26 +95,16 @@ class Driver:
         self._submit = submit
         self._controller = TrackingController(config.controller)
         self._lock = threading.Lock()
-        self._odometry_s = 0.0
-        self._yaw_rate_radps = 0.0
+        self._odometry_s = self._yaw_rate_radps = 0.0
         self._latency_ns = round(latency_s * 1e9)
         self._held: deque[tuple[Plan, Callable[[PlacedPlan | None], object]]] = deque()
         self._plan: PlacedPlan | None = None
         self._path_xy = np.empty((0, 2))
         self._asked_ns: int | None = None
-        self._now_ns = 0
-        self._policy_free = False
-        self._stopping = False
-        self.jumps = 0
+        self._now_ns = self.jumps = 0
+        self._policy_free = self._stopping = False
 
-    def odometry(
-        self,
-        stamp_ns: int,
-        pose_map: tuple[float, float, float],
-        speed_mps: float,
-        yaw_rate_radps: float,
-        steady_s: float,
-    ) -> bool:
+    def odometry(self, stamp_ns: int, pose_map: Pose, speed_mps: float, yaw_rate_radps: float, steady_s: float) -> bool:
         """Take an odometry message; False for a non-finite one, which is ignored and so goes stale."""
         if not all(map(math.isfinite, (*pose_map, speed_mps))):
             return False
@@ -159,12 +135,9 @@ class Driver:
             self._answered()
 
     def policy_plan(self, plan: Plan, taken: Callable[[PlacedPlan | None], object] = lambda _placed: None) -> None:
-        """Take a plan, at once or when its latency is over.
+        """Take a plan, at once or when its latency is over; ``taken`` is called when that has happened.
 
-        Args:
-            plan: the policy's answer.
-            taken: called when that has happened; with None for a plan that is unusable or of the time before a
-                jump, in which case the safety monitor brakes.
+        It is given None for a plan that is unusable or of the time before a jump; then the safety monitor brakes.
         """
         if self._latency_ns:
             self._held.append((plan, taken))
@@ -177,7 +150,7 @@ class Driver:
             # Uncovered: the world jumped meanwhile, or inference took longer than the pose memory.
             if self.poses.covers(plan.stamp_ns) and not self.safety_monitor.plan_arrived(plan.poses):
                 origin = self.poses.pose_at(plan.stamp_ns)
-                now_ns = max(self._now_ns, self.poses.newest_ns)
+                now_ns = max(self._now_ns, self.poses.newest[0] if self.poses.newest else 0)
                 placed = self._plan = PlacedPlan(plan, origin, to_map(plan.poses, origin), now_ns)
                 self._path_xy = np.vstack([origin[:2], placed.poses_map[:, :2]])
             self._answered()
@@ -214,13 +187,12 @@ class Driver:
                 plan_age_s = (now_ns - self._plan.plan.stamp_ns) * 1e-9
                 offset_m = math.sqrt(((self._path_xy - pose_map[:2]) ** 2).sum(axis=1).min())
             decision = self.safety_monitor.check(steady_s, plan_age_s, offset_m, self.rate.value)
-            if now_ns is None or pose_map is None:
-                command = Command(0.0, self.config.controller.stop_mps2)
-            else:
+            command = Command(0.0, self.config.controller.stop_mps2)
+            if now_ns is not None and pose_map is not None:
                 command = self._command(decision, now_ns, pose_map, speed_mps, plan_age_s)
-            return Tick(command, decision, now_ns, pose_map, speed_mps, plan_age_s)
+            return Tick(command, decision, now_ns, speed_mps, plan_age_s)
 
-    def _present(self, steady_s: float) -> tuple[int | None, NDArray[np.float64] | None, float]:
+    def _present(self, steady_s: float) -> tuple[int | None, FloatArray | None, float]:
         """Vehicle time, pose (3,) and speed now: those of the newest odometry, carried forward."""
         newest = self.poses.newest
         if newest is None:
@@ -236,7 +208,7 @@ class Driver:
         return now_ns is None or not stamp_ns <= now_ns < stamp_ns + self._latency_ns
 
     def _command(
-        self, decision: Decision, now_ns: int, pose_map: NDArray[np.float64], speed_mps: float, plan_age_s: float | None
+        self, decision: Decision, now_ns: int, pose_map: FloatArray, speed_mps: float, plan_age_s: float | None
     ) -> Command:
         now_s = now_ns * 1e-9
         follows = decision.drive or decision.reason in STEER_ON
@@ -260,9 +232,9 @@ class Driver:
         due_ns = 0 if self._asked_ns is None else self._asked_ns + int((self.config.replan_s - STEP_S / 2) * 1e9)
         if newest.stamp_ns < due_ns:
             return
-        observation = newest_observation(self.frames, self.poses, self.config.frames)
+        config = self.config
+        observation = newest_observation(self.frames, self.poses, config.frames, config.rolling_start_mps)
         if observation is not None:
-            observation = rolling(observation, self.config.rolling_start_mps)
             self._asked_ns, self._policy_free = newest.stamp_ns, False
             self._submit(observation)
 
@@ -276,9 +248,7 @@ class Driver:
         self.safety_monitor.forget_plan()
 
 
-def carried(
-    pose_map: NDArray[np.float64], speed_mps: float, yaw_rate_radps: float, seconds: float
-) -> NDArray[np.float64]:
+def carried(pose_map: FloatArray, speed_mps: float, yaw_rate_radps: float, seconds: float) -> FloatArray:
     """A pose (3,) some milliseconds later, at constant speed and yaw rate."""
     x, y, yaw = pose_map.tolist()
     turn, step_m = yaw_rate_radps * seconds, speed_mps * seconds

@@ -21,9 +21,8 @@ class Faults:
         drop_share: share of the camera frames that get lost.
         black_share: share of the camera frames that arrive black.
         camera_fail_after_s: simulated seconds after which the camera goes silent; 0 never.
-        position_noise_m: standard deviation of white noise on x and y of each odometry message.
-        yaw_noise_rad: the same on its yaw.
-        speed_noise_mps: the same on its speed.
+        position_noise_m, yaw_noise_rad, speed_noise_mps: standard deviation of white noise on x and y, on the yaw and
+            on the speed of each odometry message.
         fault_seed: seed of what is drawn.
     """
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from collector.geometry.poses import to_map
-
-FloatArray = NDArray[np.float64]
+from collector.geometry.poses import FloatArray, to_map
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,6 @@ KART = VehicleParams()
 
 def footprint(pose: ArrayLike, params: VehicleParams = KART) -> FloatArray:
     """Corners (..., 4, 2) of the kart in the map: front left, front right, rear right, rear left."""
-    half = params.width_m / 2.0
-    corners = np.array(
-        [
-            [params.front_m, half, 0.0],
-            [params.front_m, -half, 0.0],
-            [-params.rear_m, -half, 0.0],
-            [-params.rear_m, half, 0.0],
-        ]
-    )
+    front, rear, half = params.front_m, -params.rear_m, params.width_m / 2.0
+    corners = np.array([[front, half, 0.0], [front, -half, 0.0], [rear, -half, 0.0], [rear, half, 0.0]])
     return to_map(corners, np.asarray(pose, np.float64)[..., None, :])[..., :2]

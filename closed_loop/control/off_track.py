@@ -1,7 +1,7 @@
-"""Whether the kart is off the road of a named course, how far, how long and how often: one rule for all who ask.
+"""Whether the kart is off the road of a named course, how far, how long and how often; and when a drive is over.
 
-Pure numpy. A course that lies elsewhere (another map) is no road to be off, so counting begins once the kart has
-been seen wholly on it.
+Pure numpy; one rule for all who ask. A course that lies elsewhere (another map) is no road to be off, so counting
+begins once the kart has been seen wholly on it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from closed_loop.control.kart import KART, VehicleParams, footprint
 from closed_loop.course.course import Course
+from collector.geometry.poses import FloatArray
 
+# So long the kart must be wholly on the road before it can leave it anew.
 BACK_ON_ROAD_S = 0.5
 # A kart this far from the line may have come back to another stretch: the whole course is searched again.
 _LOST_M = 10.0
-
-FloatArray = NDArray[np.float64]
 
 
 def beyond_edges(
@@ -27,9 +27,7 @@ def beyond_edges(
 ) -> tuple[FloatArray, FloatArray]:
     """How far the kart's outline reaches over the left and over the right edge, (...) each; negative on the road.
 
-    Args:
-        poses: (..., 3) of the rear axle's middle.
-        station_m: (...) where along the road that is.
+    Of poses (..., 3) of the rear axle's middle, and the stations (...) where they lie along the road.
     """
     outline = footprint(np.asarray(poses, np.float64), vehicle)
     left_m, right_m = road.beyond_edges_m(outline, np.asarray(station_m)[..., None])
@@ -38,18 +36,13 @@ def beyond_edges(
 
 @dataclass
 class OffTrackEvents:
-    """Tells one time off the road from the next.
+    """Tells one time off the road from the next."""
 
-    Attributes:
-        back_on_road_s: so long the kart must be wholly on the road before a new event can begin.
-    """
-
-    back_on_road_s: float = BACK_ON_ROAD_S
     _last_off_s: float = -math.inf
 
     def begins(self, t_s: float, off: bool) -> bool:
         """Take a moment, in order of time; True when an event begins with it."""
-        new = off and t_s - self._last_off_s > self.back_on_road_s
+        new = off and t_s - self._last_off_s > BACK_ON_ROAD_S
         if off:
             self._last_off_s = t_s
         return new
@@ -64,8 +57,6 @@ class OffTrackMonitor:
     """Follows one kart.
 
     Attributes:
-        road: whose edges count.
-        vehicle: the kart's outline.
         beyond_m: how far the outline reached over an edge at the last pose, negative on the road.
         off_s: seconds since a corner crossed the edge; 0 on the road, and before the kart was ever on it.
         events: how often it has left the road.
@@ -83,14 +74,9 @@ class OffTrackMonitor:
     _last_ns: int | None = None
 
     def update(self, stamp_ns: int, pose_map: ArrayLike) -> bool:
-        """Take a pose.
+        """Take a pose (3,) of the rear axle's middle; True when the kart has just left the road.
 
-        Args:
-            stamp_ns: its stamp; a clock that goes back starts anew.
-            pose_map: (3,) of the rear axle's middle.
-
-        Returns:
-            Whether the kart has just left the road.
+        A clock that goes back starts anew.
         """
         if self._last_ns is not None and stamp_ns < self._last_ns:
             self.reset()
@@ -116,3 +102,42 @@ class OffTrackMonitor:
         """The kart was placed elsewhere."""
         self._station_m = self._left_ns = None
         self._events.reset()
+
+
+@dataclass
+class DriveGoal:
+    """When a drive has driven what was asked for, or cannot any more: of a rollout and of a drive over ROS 2.
+
+    Attributes:
+        laps, duration_s: what was asked for, in vehicle seconds; 0 for no limit.
+        off_track_s, max_off_track: the drive ends when the kart has been off the road for longer, or as often; 0 for no
+            limit.
+        laps_done: how many there are, kept by whoever counts them.
+        goal: what was reached, or why no more can be; empty while the drive goes on.
+    """
+
+    laps: float = 0.0
+    duration_s: float = 0.0
+    off_track_s: float = 0.0
+    max_off_track: int = 0
+    laps_done: float = 0.0
+    goal: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all laps asked for are driven."""
+        return not self.laps or self.laps_done >= self.laps
+
+    def judge(self, driven_s: float, off_track: OffTrackMonitor | None) -> str:
+        """The goal after ``driven_s`` vehicle seconds, ``off_track`` as it is now; once set it stays."""
+        if self.goal:
+            return self.goal
+        if self.laps and self.complete:
+            self.goal = f"{min(self.laps_done, self.laps):g} of {self.laps:g} laps done"
+        elif off_track is not None and self.max_off_track and off_track.events >= self.max_off_track:
+            self.goal = "too often off the road"
+        elif off_track is not None and self.off_track_s and off_track.off_s > self.off_track_s:
+            self.goal = f"off the road for {self.off_track_s:g} s"
+        elif self.duration_s and driven_s >= self.duration_s:
+            self.goal = f"{self.duration_s:g} s driven"
+        return self.goal

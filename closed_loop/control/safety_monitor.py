@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
-from numpy.typing import NDArray
 
-from collector.geometry.poses import wrap_angle
+from collector.geometry.poses import FloatArray, wrap_angle
 from finetune.policy import FUTURE_STEPS, STEP_S
 
 
@@ -60,12 +59,8 @@ class Decision:
     detail: str = ""
 
 
-def plan_defect(poses_ego: NDArray[np.float64], limits: SafetyLimits = DEFAULT_LIMITS) -> str:
-    """Why a plan cannot be followed, or an empty string.
-
-    Args:
-        poses_ego: what the policy returned, (64, 3) in the ego frame at t0.
-    """
+def plan_defect(poses_ego: FloatArray, limits: SafetyLimits = DEFAULT_LIMITS) -> str:
+    """Why a plan, (64, 3) in the ego frame at its t0, cannot be followed, or an empty string."""
     poses = np.asarray(poses_ego, dtype=np.float64)
     if poses.shape != (FUTURE_STEPS, 3):
         return f"shape {poses.shape}, expected ({FUTURE_STEPS}, 3)"
@@ -94,9 +89,9 @@ class SafetyMonitor:
 
     limits: SafetyLimits = DEFAULT_LIMITS
     brakes: Counter[str] = field(default_factory=Counter)
+    defect: str = ""  # what is wrong with the newest plan, empty when it is sound
     _frame_s: float | None = None
     _odometry_s: float | None = None
-    _plan_defect: str = ""
     _has_plan: bool = False
     _dead: str = ""
     _stopping: bool = False
@@ -110,24 +105,19 @@ class SafetyMonitor:
         """Take note of an odometry message."""
         self._odometry_s = steady_s
 
-    def plan_arrived(self, poses_ego: NDArray[np.float64]) -> str:
+    def plan_arrived(self, poses_ego: FloatArray) -> str:
         """Take note of a plan; returns its defect, empty when the plan may be used.
 
         A defective plan stops the kart until a sound one follows: whatever made the policy say nonsense
         is about the present, and the plan before it is older still.
         """
-        self._plan_defect = plan_defect(poses_ego, self.limits)
-        self._has_plan = self._has_plan or not self._plan_defect
-        return self._plan_defect
-
-    @property
-    def defect(self) -> str:
-        """What is wrong with the newest plan, empty when it is sound."""
-        return self._plan_defect
+        self.defect = plan_defect(poses_ego, self.limits)
+        self._has_plan = self._has_plan or not self.defect
+        return self.defect
 
     def policy_failed(self, why: str) -> None:
         """The policy answered with an error instead of a plan."""
-        self._plan_defect = why
+        self.defect = why
 
     def policy_died(self, why: str) -> None:
         """The policy process is gone: nothing ends this."""
@@ -139,7 +129,7 @@ class SafetyMonitor:
 
     def forget_plan(self) -> None:
         """The world jumped (reset, teleport): earlier plans say nothing about it."""
-        self._has_plan, self._plan_defect = False, ""
+        self._has_plan, self.defect = False, ""
 
     def check(
         self, steady_s: float, plan_age_s: float | None, plan_offset_m: float | None = None, time_rate: float = 1.0
@@ -147,7 +137,6 @@ class SafetyMonitor:
         """Judge the present moment.
 
         Args:
-            steady_s: now.
             plan_age_s: vehicle time since the image the plan was made from, None without a plan.
             plan_offset_m: distance of the vehicle from the nearest waypoint of the plan in use.
             time_rate: seconds of vehicle time per steady second. A simulation at four times real time goes
@@ -178,8 +167,8 @@ class SafetyMonitor:
 
     def _plan_reasons(self, plan_age_s: float | None, plan_offset_m: float | None) -> Iterator[tuple[str, str]]:
         limits = self.limits
-        if self._plan_defect:
-            yield "plan not sane", self._plan_defect
+        if self.defect:
+            yield "plan not sane", self.defect
         if not self._has_plan or plan_age_s is None:
             yield "no plan yet", ""
         elif plan_age_s > limits.plan_age_s:

@@ -9,12 +9,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from closed_loop.course.course import Course, strips
+from collector.geometry.poses import FloatArray
 from collector.geometry.splines import integrate, resample
-
-FloatArray = NDArray[np.float64]
 
 COURSE_STEP_M = 0.5
 CITY_LENGTH_M = 365.75

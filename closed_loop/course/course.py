@@ -16,9 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from collector.common.errors import MonoError
-from collector.geometry.poses import tangent_yaw, wrap_angle
-
-FloatArray = NDArray[np.float64]
+from collector.geometry.poses import FloatArray, tangent_yaw, wrap_angle
 
 # How far along the road a hinted projection looks, each way: two seconds at ten metres per second.
 HINT_WINDOW_M = 20.0
@@ -151,10 +149,8 @@ class Course:
 
     @cached_property
     def _corner_yaw_rad(self) -> FloatArray:
-        if not self.closed:
-            return self.yaw_rad
-        last = self.yaw_rad[-1] + wrap_angle(self.yaw_rad[0] - self.yaw_rad[-1])
-        return np.append(self.yaw_rad, last)
+        yaw = self.yaw_rad
+        return np.append(yaw, yaw[-1] + wrap_angle(yaw[0] - yaw[-1])) if self.closed else yaw
 
     def project(self, xy: ArrayLike, hint_s_m: ArrayLike | None = None) -> Projection:
         """The nearest point of the line for each query.
@@ -163,9 +159,6 @@ class Course:
             xy: (..., 2) points in the map.
             hint_s_m: (...) station near which to look (20 m each way); keeps a kart on its own stretch where
                 the road comes close to itself. Without it the whole course is searched.
-
-        Returns:
-            a Projection whose fields have the shape (...).
         """
         points = np.asarray(xy, np.float64)
         shape = points.shape[:-1]
@@ -223,14 +216,12 @@ class Course:
     def follow(self, x_m: float, y_m: float, near_s_m: float) -> tuple[float, float, float, float]:
         """The foot of one point that moves along the course: as :meth:`project`, without arrays and 20 times faster.
 
-        Walks from ``near_s_m`` downhill in distance, so the point must have been near that station lately.
-
-        Returns:
-            station, lateral offset (left positive), heading and curvature of the line there.
+        Walks from ``near_s_m`` downhill in distance, so the point must have been near that station lately. Returns what
+        a Projection holds.
         """
         _, _, ss, yaws, bends = self._walk
         segments = len(ss) - 1
-        i = min(max(bisect_right(ss, float(self._wrapped(near_s_m))) - 1, 0), segments - 1)
+        i = min(max(bisect_right(ss, self._wrapped(near_s_m)) - 1, 0), segments - 1)
         best = self._segment_foot(i, x_m, y_m)
         for way in (1, -1):
             at = i

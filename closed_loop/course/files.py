@@ -13,15 +13,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from closed_loop.course.course import Course
 from closed_loop.course.lanes import Lane, centreline, longest_way, main_loop, oriented
 from collector.common.errors import MonoError
-from collector.geometry.poses import distance_along
+from collector.geometry.poses import FloatArray, distance_along
 from collector.geometry.splines import resample
 
-FloatArray = NDArray[np.float64]
 # The ways (N, 2) of each lane's bounds: lane -> "left" or "right" -> ways in any order and direction.
 Bounds = Mapping[str, Mapping[str, list[FloatArray]]]
 
@@ -41,12 +39,11 @@ KINDS = (
 def read_course(path: Path, half_width_m: float = DEFAULT_HALF_WIDTH_M) -> Course:
     """A course from a file.
 
+    It is named after the file, in the file's own map coordinates, and closed when its ends meet.
+
     Args:
         path: see the module; a file of another suffix is told by its content.
         half_width_m: distance to either edge where the file has no widths (racelines, MPC lines).
-
-    Returns:
-        a course named after the file, in the file's own map coordinates; closed when its ends meet.
 
     Raises:
         MonoError: the file cannot be read, is of no known kind, or its content makes no road; the message names
@@ -134,14 +131,11 @@ def _check_length(path: Path, length_m: float) -> None:
 
 def _bounds_of_csv(path: Path, header: list[str], rows: list[list[str]]) -> Bounds:
     xy = _numbers(path, header, rows, ("local_x", "local_y"))
-    if "sequence_order" in header:
-        order = _numbers(path, header, rows, ("sequence_order",))[:, 0]
-        in_order = [int(index) for index in np.argsort(order, kind="stable")]
-    else:
-        in_order = list(range(len(rows)))
+    known = "sequence_order" in header
+    order = _numbers(path, header, rows, ("sequence_order",))[:, 0] if known else np.zeros(len(rows))
     lane_column, side_column = header.index("lanelet_id"), header.index("boundary_type")
     points: dict[str, dict[str, list[FloatArray]]] = {row[lane_column].strip(): {} for row in rows}
-    for index in in_order:
+    for index in np.argsort(order, kind="stable").tolist():
         side = rows[index][side_column].strip()
         if side not in ("left", "right"):
             raise MonoError(f"course file {path}: boundary_type {side!r}", "left or right", "correct the column")

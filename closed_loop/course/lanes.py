@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from collector.geometry.poses import distance_along
+from collector.geometry.poses import FloatArray, distance_along
 from collector.geometry.splines import resample
-
-FloatArray = NDArray[np.float64]
 
 STEP_M = 0.5
 EDGE_STEP_M = 0.25

@@ -10,12 +10,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from closed_loop.course.course import Course, clearance_m
+from collector.geometry.poses import FloatArray
 from collector.geometry.splines import integrate, resample
-
-FloatArray = NDArray[np.float64]
 
 COURSE_STEP_M = 0.5
 RANDOM_LENGTH_M = (250.0, 400.0)

@@ -10,17 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
-from closed_loop.comparison.deviation import reference_curves
 from closed_loop.comparison.runs import VARIANTS, load_drive
-from closed_loop.comparison.table import HEADINGS, read_comparison, table_texts
+from closed_loop.comparison.table import HEADINGS, read_comparison, symptom, table_texts
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.report import plots
 from collector.common.errors import MonoError
 from collector.common.format import metres, number, percent
+from collector.common.run_folder import read_yaml
 
 AIM_M = 1.0
 Row = Mapping[str, Any]
@@ -167,16 +166,6 @@ def _tiles(rows: Sequence[Row]) -> list[dict[str, str]]:
     ]
 
 
-def symptom(said: Row | None) -> str:
-    """How many of the plans that think of a curve drive straight on."""
-    return f"{percent(said['thinks_curve_drives_straight'])} of {said['curve_plans']}" if said else "-"
-
-
-def consistency(said: Row | None) -> str:
-    """How many plans do what their reasoning says, and how many of them say anything."""
-    return f"{percent(said.get('consistent'))} ({percent(said.get('coverage'))})" if said else "-"
-
-
 REASONING_COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "plans": lambda said: str(said["plans"]),
     "coverage": lambda said: percent(said["coverage"]),
@@ -199,7 +188,6 @@ def _course(folder: Path, metrics: Row, course: str) -> dict[str, object]:
     road = course_named(course)
     measured_from = deviations[names[0]]["reference"]
     reference = None if measured_from == f"{road.name} centreline" else _reference_of(folder)
-    curves = reference_curves(reference or road)
     drives = {name: [load_drive(folder / path) for path in parts[name]["drives"]] for name in names}
     titles = {
         name: f"{plots.label_of(name)}\n{metres(part['on_curves']['max_m'])} at most"
@@ -208,13 +196,13 @@ def _course(folder: Path, metrics: Row, course: str) -> dict[str, object]:
     }
     by_curve = {name: part["curves"] for name, part in deviations.items()}
     compared = {name: rows for name, rows in by_curve.items() if VARIANTS[name].role != "expert"} or by_curve
-    map_figure = plots.map_figure(road, curves, drives, titles, reference)
+    map_figure = plots.map_figure(road, drives, titles, reference)
     return {
         "name": course,
         "reference": measured_from,
         "length_m": (reference or road).length_m,
         "map": image(map_figure, f"Map of {course}, a panel per variant"),
-        "along": image(plots.along_figure(road, curves, drives, reference), f"Deviation along {course}"),
+        "along": image(plots.along_figure(road, drives, reference), f"Deviation along {course}"),
         "bars": image(plots.curves_figure(compared, course), f"Largest deviation on each curve of {course}"),
         "variants": [named(name) for name in names],
         "curves": curve_rows(list(by_curve.values())),
@@ -224,8 +212,8 @@ def _course(folder: Path, metrics: Row, course: str) -> dict[str, object]:
 def _reference_of(folder: Path) -> Course | None:
     """The reference file a comparison measured from, out of its configuration."""
     try:
-        name = yaml.safe_load((folder / "config.yaml").read_text("utf-8")).get("reference")
-    except (OSError, yaml.YAMLError, AttributeError):
+        name = read_yaml(folder / "config.yaml").get("reference")
+    except MonoError:
         name = None
     return course_named(name) if name else None
 

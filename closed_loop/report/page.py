@@ -7,7 +7,6 @@ whose input is missing becomes a line with the command that makes it.
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from typing import Annotated
 
 import tyro
 
+from closed_loop.comparison.runs import read_json
 from closed_loop.comparison.table import DISCLAIMER
 from collector.common.errors import MonoError, require
 from collector.common.files import write_atomically
@@ -48,11 +48,6 @@ class ReportConfig:
     dataset: Path | None = None
     drives: tuple[Path, ...] = ()
     title: str = "One camera: before and after"
-
-    @property
-    def page(self) -> Path:
-        """Where the page goes."""
-        return self.out if self.out is not None else self.run / "report.html"
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -125,9 +120,8 @@ def context(config: ReportConfig) -> dict[str, object]:
 def _stages(run: Path) -> list[tuple[str, float]]:
     """Seconds of each stage of a demo; none where the run is not one."""
     try:
-        values = json.loads((run / "stages.json").read_text("utf-8"))
-        return [(str(name), float(seconds)) for name, seconds in values.items()]
-    except (OSError, ValueError, TypeError, AttributeError):
+        return [(name, float(seconds)) for name, seconds in read_json(run / "stages.json").items()]
+    except (MonoError, ValueError, TypeError):
         return []
 
 
@@ -148,7 +142,7 @@ def write_report(config: ReportConfig) -> Path:
     if not config.run.is_dir():
         raise MonoError(f"no folder {config.run}", "a run folder", "run `alpamayo-mono demo` or `compare` first")
     text = render(context(config))
-    page = config.page
+    page = config.out or config.run / "report.html"
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(page, text)

@@ -20,14 +20,15 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from closed_loop.comparison.deviation import reference_curves
 from closed_loop.comparison.runs import VARIANTS
+from closed_loop.control.kart import KART
 from closed_loop.course.course import Course
 from collector.common.plot_style import INK, SIDES, STYLE
 from collector.common.plotting import families
-from collector.geometry.curvature import CurveSegment
+from collector.geometry.poses import FloatArray
 
 Table = Mapping[str, NDArray[Any]]
-FloatArray = NDArray[np.float64]
 
 COLOURS: Mapping[str, str] = {
     "base-four": "#3567b0",
@@ -87,6 +88,10 @@ def _legend(figure: Figure, entries: int) -> None:
     figure.legend(loc="outside upper center", ncols=min(4, entries))
 
 
+def _line_name(road: Course, reference: Course | None) -> str:
+    return f"{road.name} centreline" if reference is None else reference.name
+
+
 def _crosses(axes: Axes, x: ArrayLike, y: ArrayLike, colour: str = OFF_TRACK, size: float = 7.0) -> None:
     """Where a kart left the road."""
     axes.plot(x, y, "X", color=colour, markersize=size, markeredgecolor="white", markeredgewidth=0.9, zorder=6)
@@ -95,7 +100,6 @@ def _crosses(axes: Axes, x: ArrayLike, y: ArrayLike, colour: str = OFF_TRACK, si
 @mpl.rc_context(STYLED)
 def map_figure(
     road: Course,
-    curves: Sequence[CurveSegment],
     drives: Mapping[str, Sequence[Table]],
     titles: Mapping[str, str] | None = None,
     reference: Course | None = None,
@@ -104,8 +108,6 @@ def map_figure(
     """The course once per variant, the driven lines coloured by signed deviation, off-track places marked.
 
     Args:
-        road: the course.
-        curves: the numbered curves of the reference.
         drives: variant -> its drives.
         titles: variant -> panel title; the variant's label by default.
         reference: the line measured from; None is the road's centreline.
@@ -117,7 +119,7 @@ def map_figure(
     width = WIDTH_IN / columns
     height = float(np.clip(width * span[1] / span[0], 0.55 * width, 1.25 * width))
     figure, panels = _figure(rows * (height + 0.35) + 0.75, rows, columns)
-    spots = _number_spots(road, reference or road, curves)
+    spots = _number_spots(road, reference or road)
     circle = {"boxstyle": "circle,pad=0.22", "facecolor": INK, "edgecolor": "white", "linewidth": 0.8}
     for axes, (variant, tables) in zip(panels, drives.items(), strict=False):
         _draw_road(axes, road)
@@ -133,15 +135,11 @@ def map_figure(
     scale = ScalarMappable(SCALE, SIGNED)
     bar = figure.colorbar(scale, ax=panels, location="bottom", shrink=0.42, aspect=40, pad=0.02, extend="both")
     bar.set_label(
-        f"signed deviation from {_name(road, reference)} [m]: negative right, positive left.  "
+        f"signed deviation from {_line_name(road, reference)} [m]: negative right, positive left.  "
         "X: leaves the road.  Circles: curve numbers."
     )
     bar.outline.set_visible(False)
     return figure
-
-
-def _name(road: Course, reference: Course | None) -> str:
-    return f"{road.name} centreline" if reference is None else reference.name
 
 
 def _draw_road(axes: Axes, road: Course) -> None:
@@ -159,10 +157,10 @@ def _draw_road(axes: Axes, road: Course) -> None:
     axes.set_axis_off()
 
 
-def _number_spots(road: Course, line: Course, curves: Sequence[CurveSegment]) -> list[FloatArray]:
+def _number_spots(road: Course, line: Course) -> list[FloatArray]:
     """Where each curve's number goes: beside it, on the side and at the distance where it hides least."""
     placed: list[FloatArray] = []
-    for curve in curves:
+    for curve in reference_curves(line):
         middle = float(road.project(line.pose_at(0.5 * (curve.start_m + curve.end_m))[:2]).s_m)
         outside = -1.0 if curve.direction == "left" else 1.0
         best, best_room = np.zeros(2), -np.inf
@@ -206,33 +204,23 @@ def _largest_by_station(tables: Sequence[Table], length_m: float) -> FloatArray:
 
 
 @mpl.rc_context(STYLED)
-def along_figure(
-    road: Course,
-    curves: Sequence[CurveSegment],
-    drives: Mapping[str, Sequence[Table]],
-    reference: Course | None = None,
-    kart_half_width_m: float = 0.65,
-) -> Figure:
+def along_figure(road: Course, drives: Mapping[str, Sequence[Table]], reference: Course | None = None) -> Figure:
     """Largest signed deviation over all starts at each place of the reference, all variants in one axis.
 
-    Args:
-        road: whose edges are dashed, moved in by half a kart: beyond them its side is over the edge.
-        curves: of the reference; shaded and numbered.
-        drives: variant -> its drives.
-        reference: the line measured from; None is the road's centreline.
-        kart_half_width_m: how far the edges are moved in.
+    The reference's curves are shaded and numbered. The road's edges are dashed, moved in by half a kart: beyond them
+    its side is over the edge. Arguments as of :func:`map_figure`.
     """
     line = reference or road
     figure, (axes,) = _figure(3.9)
     reach, above = 1.0, axes.get_xaxis_transform()
-    for number, curve in enumerate(curves, start=1):
+    for number, curve in enumerate(reference_curves(line), start=1):
         for shift in (0.0, -line.length_m) if line.closed else (0.0,):
             start, end = max(curve.start_m + shift, 0.0), min(curve.end_m + shift, line.length_m)
             if end > start:
                 axes.axvspan(start, end, color="#eef1f4", zorder=0)
         middle, name = (0.5 * (curve.start_m + curve.end_m)) % line.length_m, f"{number}{curve.direction[0].upper()}"
         axes.text(middle, 1.01, name, ha="center", va="bottom", fontsize=8, color="#4a525c", transform=above)
-    for edge_m in (road.width_left_m - kart_half_width_m, kart_half_width_m - road.width_right_m):
+    for edge_m in (road.width_left_m - 0.5 * KART.width_m, 0.5 * KART.width_m - road.width_right_m):
         foot = line.project(road.pose_at(road.s_m, edge_m)[:, :2])
         order = np.argsort(foot.s_m)
         reach = max(reach, float(np.median(np.abs(foot.lateral_m))) + 0.5)
@@ -248,7 +236,7 @@ def along_figure(
     axes.set_ylim(-min(reach, 5.0), min(reach, 5.0))
     axes.grid(axis="x", visible=False)
     axes.set_xlabel(
-        f"along {_name(road, reference)} [m]   "
+        f"along {_line_name(road, reference)} [m]   "
         "(bands: curves, L left, R right; dashed: the kart's side at the edge; X: leaves the road)"
     )
     axes.set_ylabel("deviation [m]\nright  |  left")
@@ -264,12 +252,7 @@ def _side_by_side(count: int, place: int, groups: int, room: float) -> tuple[Flo
 
 @mpl.rc_context(STYLED)
 def curves_figure(rows: Mapping[str, Sequence[Mapping[str, Any]]], course: str) -> Figure:
-    """Largest deviation on each curve, variants side by side.
-
-    Args:
-        rows: variant -> the ``curves`` of its deviation summary.
-        course: for the title.
-    """
+    """Largest deviation on each curve, variants side by side; ``rows`` are the ``curves`` of their summaries."""
     figure, (axes,) = _figure(3.5)
     top = max((row["max_m"] or 0.0 for part in rows.values() for row in part), default=1.0)
     missed: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 6.5}
@@ -284,7 +267,7 @@ def curves_figure(rows: Mapping[str, Sequence[Mapping[str, Any]]], course: str) 
                 _crosses(axes, x, row["max_m"] + 0.045 * top, size=6.5)
     first = next(iter(rows.values()))
     names = [f"{row['number']} {row['direction'][0].upper()}\nR {row['min_radius_m']:.1f} m" for row in first]
-    axes.set_xticks(np.arange(len(first)), names)
+    axes.set_xticks(range(len(first)), names)
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)
     axes.set_ylim(0.0, 1.15 * max(top, 0.5))
@@ -298,8 +281,7 @@ def curves_figure(rows: Mapping[str, Sequence[Mapping[str, Any]]], course: str) 
 def latency_figure(timings_ms: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
     """Stage times of planning: bars to the median, whiskers to the 95th percentile.
 
-    Args:
-        timings_ms: name (a variant or a drive) -> stage -> ``{"p50": .., "p95": ..}``.
+    They are given as name (a variant or a drive) -> stage -> ``{"p50": .., "p95": ..}``.
     """
     stages = list(dict.fromkeys(stage for part in timings_ms.values() for stage in part))
     figure, (axes,) = _figure(0.9 + 0.24 * len(stages) * max(1, len(timings_ms)))
@@ -322,8 +304,7 @@ def latency_figure(timings_ms: Mapping[str, Mapping[str, Mapping[str, float]]]) 
 def loss_figure(curves: Mapping[str, tuple[FloatArray, FloatArray]]) -> Figure:
     """Text and trajectory loss side by side, never summed: raw steps pale, their running mean dark, validation dots.
 
-    Args:
-        curves: ``text_loss, flow_loss, validation_text_loss, validation_flow_loss`` -> steps and values.
+    ``curves`` as :func:`closed_loop.report.sections.read_losses` reads them.
     """
     figure, panels = _figure(3.3, columns=2)
     for axes, (name, title, colour) in zip(panels, LOSSES, strict=True):

@@ -1,7 +1,7 @@
 """The other parts of the report page: open loop, training, data, drives over ROS 2, provenance.
 
 Every function reads a run folder, returns plain data for the template and raises MonoError where its input is
-missing or unreadable; :func:`closed_loop.report.page.section` turns that into the line on the page.
+missing or unreadable; :func:`closed_loop.report.page.context` turns that into the line on the page.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from closed_loop.comparison.deviation import reference_curves, result_text
-from closed_loop.comparison.measure import MeasuredDrive, measure_drive, read_json
-from closed_loop.comparison.runs import VARIANTS
+from closed_loop.comparison.deviation import result_text
+from closed_loop.comparison.measure import MeasuredDrive, measure_drive
+from closed_loop.comparison.runs import VARIANTS, read_json
+from closed_loop.comparison.table import consistency, symptom
 from closed_loop.report import plots
-from closed_loop.report.comparison import consistency, image, named, symptom
+from closed_loop.report.comparison import image, named
 from collector.calibration.intrinsics import cameras_of
 from collector.common.errors import MonoError
 from collector.common.format import metres, number, percent
@@ -142,25 +143,22 @@ def ros_drives(folders: Sequence[Path]) -> dict[str, object]:
     if not measured:
         raise MonoError("; ".join(broken) or "no drive folder", "the folder of a drive")
     names = [_drive_name(drive) for drive in measured]
-    first = measured[0]
-    line = (first.road.name, first.summary["reference"])
-    curves = reference_curves(first.reference or first.road)
+    first = measured[0].measured
+    road, reference = first.road, None if first.line is first.road else first.line
     tables: dict[str, list[plots.Table]] = {}
     timings: dict[str, dict[str, Mapping[str, float]]] = {}
     for name, drive in zip(names, measured, strict=True):
-        if (drive.road.name, drive.summary["reference"]) == line:
+        if (drive.measured.road.name, drive.measured.reference) == (road.name, first.reference):
             tables.setdefault(name, []).append(drive.measured.arrays())
         stages = (drive.metrics.get("timings_ms") or {}).items()
         timings[name] = {stage.removeprefix("stage_"): values for stage, values in stages if values}
     texts = [_drive_texts(drive) for drive in measured]
-    on_map = plots.map_figure(first.road, curves, tables, None, first.reference, columns=2)
-    along = plots.along_figure(first.road, curves, tables, first.reference)
     return {
         "broken": broken,
         "columns": [named(name) for name in names],
         "rows": [(figure, *(part[figure] for part in texts)) for figure in texts[0]],
-        "map": image(on_map, f"Drives over ROS 2 on {first.road.name}"),
-        "along": image(along, "Deviation along the course"),
+        "map": image(plots.map_figure(road, tables, None, reference, columns=2), f"Drives over ROS 2 on {road.name}"),
+        "along": image(plots.along_figure(road, tables, reference), "Deviation along the course"),
         "latency": image(plots.latency_figure(timings), "Planning times") if any(timings.values()) else None,
     }
 

@@ -39,7 +39,7 @@ from collector.ros.parameters import declare_parameters
 from collector.ros.session import Session, node_main
 from collector.ros.topics import AWSIM_STATUS, CAMERA_IMAGE, ODOMETRY, qos_profile
 from finetune import TINY_BASE
-from finetune.policy import Observation, frames_of
+from finetune.policy import frames_of
 
 STATUS_HZ = 5.0
 FOREIGN_M = 50.0  # RMS distance from a course above which the drive took place elsewhere
@@ -48,10 +48,7 @@ FOREIGN_M = 50.0  # RMS distance from a course above which the drive took place 
 class DriveNode(Node):
     """Parameters and messages of the driver; :meth:`drive` runs until the drive is over.
 
-    Args:
-        session: of this process.
-        clock: steady seconds.
-        start_policy: starts what answers the observations.
+    ``clock`` tells steady seconds, ``start_policy`` starts what answers the observations.
     """
 
     def __init__(
@@ -80,12 +77,11 @@ class DriveNode(Node):
                 ControllerConfig(steering_gain=v.steering_gain, max_speed_mps=v.max_speed_mps),
                 read_calibration(v.calibration).required_offset_s if v.calibration else 0.0,
             ),
-            self._submit,
+            lambda observation: self._policy.submit(observation),  # noqa: PLW0108 - the policy is started below
             v.latency_s,
         )
         spec = self._policy_spec()
-        given = (spec.options["model_folder"], v.adapter, v.calibration)
-        inputs = [find_model(Path(path)) for path in given if path]
+        inputs = [find_model(Path(path)) for path in (spec.options["model_folder"], v.adapter, v.calibration) if path]
         open_run(self._out, {"parameters": v, "driver": self.driver.config}, inputs)
         self.termination = DriveTermination(v.laps, v.duration_s, v.off_road_s, wait_s=v.wait_s, began_s=clock())
         self._odometry_ns: int | None = None
@@ -111,15 +107,8 @@ class DriveNode(Node):
     def _policy_spec(self) -> PolicySpec:
         v = self.values
         model = v.model or (str(TINY_BASE) if v.policy == DEFAULT_POLICY else "")
-        options = {
-            "model_folder": model,
-            "adapter": v.adapter or None,
-            "cameras": v.cameras,
-            "flow_steps": v.flow_steps,
-            "noise_temperature": v.noise_temperature,
-            "reasoning": v.reasoning,
-            "device": v.device,
-        }
+        same = ("cameras", "flow_steps", "noise_temperature", "reasoning", "device")
+        options = {"model_folder": model, "adapter": v.adapter or None, **{name: getattr(v, name) for name in same}}
         return PolicySpec(v.policy, options, v.policy_python)
 
     # Messages in.
@@ -147,9 +136,6 @@ class DriveNode(Node):
     def _on_status(self, message: RosMessage) -> None:
         if self.termination.status(list(message.data)):
             self._note("lap", f"{self.termination.laps_done:g} done")
-
-    def _submit(self, observation: Observation) -> None:
-        self._policy.submit(observation)
 
     # The policy's answers, in its reader thread.
 
@@ -195,28 +181,28 @@ class DriveNode(Node):
             "time_rate": round(self.driver.rate.value, 3),
         }
 
-    def _send_command(self, tick: Tick) -> None:
-        self._say.command(self._now_ns(), tick.command, tick.speed_mps)
-
-    def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
-
     # The control loop, in a thread of its own: neither images nor inference nor the executor can hold it up.
 
-    def control_loop(self) -> None:
+    def _control_loop(self) -> None:
         """Tick at ``control_hz`` of vehicle time until the session ends."""
         next_s = self._steady()
-        while not self._session.stop.is_set():
-            now_s = self._steady()
-            self.control(now_s)
-            # After a stall the missed ticks are not made up for: old commands help nobody.
-            next_s = max(next_s + 1.0 / (self.values.control_hz * self.driver.rate.value), now_s)
-            time.sleep(max(0.0, next_s - self._steady()))
+        try:
+            while not self._session.stop.is_set():
+                now_s = self._steady()
+                self.control(now_s)
+                # After a stall the missed ticks are not made up for: old commands help nobody.
+                next_s = max(next_s + 1.0 / (self.values.control_hz * self.driver.rate.value), now_s)
+                time.sleep(max(0.0, next_s - self._steady()))
+        except Exception as error:
+            # Nobody would notice a dead control thread: end the node, whose last word to the kart is a stop.
+            self.termination.failed = f"the control loop failed: {error!r}"
+            self._session.end(self.termination.failed)
+            raise
 
     def control(self, now_s: float) -> None:
         """One tick of the control loop: decide, say so, write it down, and see whether the drive is over."""
         tick = self.driver.tick(now_s)
-        self._send_command(tick)
+        self._say.command(tick.command, tick.speed_mps)
         self._log.tick(tick)
         self._ticks += 1
         changed = tick.decision.reason != self._last_reason
@@ -227,25 +213,18 @@ class DriveNode(Node):
             self._say.status(self._status(tick))
         if now_s - self._engaged_s > 1.0:
             self._engaged_s = now_s
-            self._say.engage(self._now_ns())
+            self._say.engage()
         self._watch_for_the_end(tick, now_s)
 
     def _watch_for_the_end(self, tick: Tick, now_s: float) -> None:
-        termination = self.termination
-        ending = termination.update(
-            now_s,
-            tick.stamp_ns,
-            tick.decision.drive,
-            tick.speed_mps,
-            self._odometry_s,
-            self.driver.frames.received,
-            self._off_track,
-        )
+        termination, frames, heard_s = self.termination, self.driver.frames.received, self._odometry_s
+        driving, speed_mps = tick.decision.drive, tick.speed_mps
+        ending = termination.update(now_s, tick.stamp_ns, driving, speed_mps, heard_s, frames, self._off_track)
         if termination.goal:
             self.driver.stop()
         # Asking the graph costs more than a tick: only when odometry has been silent for long.
-        silent = not ending and termination.is_gone(now_s, self._odometry_s, 0)
-        if silent and termination.is_gone(now_s, self._odometry_s, self.count_publishers(ODOMETRY.name)):
+        silent = not ending and termination.is_gone(now_s, heard_s, 0)
+        if silent and not self.count_publishers(ODOMETRY.name):
             ending = "the simulator has left"
         if ending:
             self._session.end(ending)
@@ -256,7 +235,7 @@ class DriveNode(Node):
 
     def drive(self) -> int:
         """Run to the end; returns the exit code: 0 when what was asked for was driven or a signal came, else 1."""
-        control = threading.Thread(target=self._control, name="control", daemon=True)
+        control = threading.Thread(target=self._control_loop, name="control", daemon=True)
         control.start()
         try:
             self._session.spin(self)
@@ -266,32 +245,23 @@ class DriveNode(Node):
             # AWSIM goes on with the last command it heard: it must be a stop.
             self.driver.stop()
             for _ in range(3):
-                self._send_command(self.driver.tick(self._steady()))
+                tick = self.driver.tick(self._steady())
+                self._say.command(tick.command, tick.speed_mps)
                 time.sleep(0.02)
             self._policy.close()
         return self._finish()
 
-    def _control(self) -> None:
-        try:
-            self.control_loop()
-        except Exception as error:
-            # Nobody would notice a dead control thread: end the node, whose last word to the kart is a stop.
-            self.termination.failed = f"the control loop failed: {error!r}"
-            self._session.end(self.termination.failed)
-            raise
-
     def _finish(self) -> int:
-        v = self.values
-        complete = self.termination.complete
+        complete, frames = self.termination.complete, self.driver.frames
         metrics = self._log.finish(
             {
                 "ended": self._session.why,
                 "laps": self.termination.laps_done,
                 "complete": complete,
-                "frames": {"received": self.driver.frames.received, "lost": self.driver.frames.lost},
+                "frames": {"received": frames.received, "lost": frames.lost},
                 "brakes": dict(self.driver.safety_monitor.brakes),
                 "jumps": self.driver.jumps,
-                "parameters": v,
+                "parameters": self.values,
             }
         )
         if self.termination.failed:
@@ -317,9 +287,9 @@ def deviation_line(folder: Path) -> str:
         drive = measure_drive(folder)
     except MonoError as error:
         return f"deviation not measured: {error}"
-    everywhere, curves = drive.summary["all"], drive.summary["on_curves"]
-    if everywhere["rms_m"] is not None and everywhere["rms_m"] > FOREIGN_M:
-        return f"deviation not measured: the track does not lie on the course {drive.road.name}; name it with course:="
+    rms_m, curves, road = drive.summary["all"]["rms_m"], drive.summary["on_curves"], drive.measured.road.name
+    if rms_m is not None and rms_m > FOREIGN_M:
+        return f"deviation not measured: the track does not lie on the course {road}; name it with course:="
     if curves["max_m"] is None:
         return "deviation not measured: no curve was reached"
     return (

@@ -25,28 +25,22 @@ from collector.geometry.discontinuity import teleports
 
 
 class DriveLog:
-    """Collects one drive. Methods may be called from several threads.
-
-    Args:
-        out: run folder; made if absent.
-        clock: steady clock, seconds.
+    """Collects one drive in a run folder, which is made if absent. Methods may be called from several threads.
 
     Raises:
         MonoError: the folder cannot be written, or holds another drive already.
     """
 
     def __init__(self, out: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self.out = out
-        self._clock = clock
+        self.out, self._clock = out, clock
         self._lock = threading.Lock()
         self._odometry: list[tuple[float, float, float, float, float]] = []
-        self._ticks: list[tuple[float, float, float, float, float, float]] = []
+        self._ticks: list[tuple[float, float, float, float, float]] = []
         self._tick_steady_s: list[float] = []
         self._timings_ms: defaultdict[str, list[float]] = defaultdict(list)
         self._arrival_ages_s: list[float] = []
         self._events: list[dict[str, Any]] = []
         self._braked_s: defaultdict[str, float] = defaultdict(float)
-        self._plans = 0
         try:
             out.mkdir(parents=True, exist_ok=True)
             self._plans_file = (out / "plans.jsonl").open("x", encoding="utf-8")
@@ -69,10 +63,8 @@ class DriveLog:
         with self._lock:
             if self._ticks and not tick.decision.drive:
                 self._braked_s[tick.decision.reason] += max(0.0, now_s - self._ticks[-1][0])
-            command = tick.command
-            self._ticks.append(
-                (now_s, command.steer_rad, command.accel_mps2, age_s, float(tick.decision.drive), tick.speed_mps)
-            )
+            command, driving = tick.command, float(tick.decision.drive)
+            self._ticks.append((now_s, command.steer_rad, command.accel_mps2, age_s, driving))
             self._tick_steady_s.append(self._clock())
 
     def plan(self, reply: PlanReply, arrived_ns: int, defect: str) -> None:
@@ -93,12 +85,10 @@ class DriveLog:
         with self._lock:
             if self._plans_file.closed:
                 return
-            self._plans += 1
             self._arrival_ages_s.append(age_s)
-            self._timings_ms["compute"].append(reply.compute_ms)
-            self._timings_ms["round_trip"].append(reply.round_trip_ms)
-            for name, value in plan.timings_ms.items():
-                self._timings_ms[f"stage_{name}"].append(float(value))
+            stages = {f"stage_{name}": float(value) for name, value in plan.timings_ms.items()}
+            for name, value in {"compute": reply.compute_ms, "round_trip": reply.round_trip_ms, **stages}.items():
+                self._timings_ms[name].append(value)
             self._plans_file.write(json.dumps(line) + "\n")
             self._plans_file.flush()
 
@@ -108,14 +98,10 @@ class DriveLog:
             self._events.append({"t_s": None if stamp_ns is None else stamp_ns * 1e-9, "what": what, "detail": detail})
 
     def finish(self, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the files and return the metrics.
-
-        Args:
-            extra: further entries for ``metrics.json``.
-        """
+        """Write the files and return the metrics, ``extra`` entries among them."""
         with self._lock:
             self._plans_file.close()
-            ticks = np.array(self._ticks, np.float64).reshape(-1, 6)
+            ticks = np.array(self._ticks, np.float64).reshape(-1, 5)
             odometry = np.array(self._odometry, np.float64).reshape(-1, 5)
             metrics = {**self._metrics(ticks, odometry), **extra}
         np.savez_compressed(
@@ -132,22 +118,21 @@ class DriveLog:
         return metrics
 
     def _metrics(self, ticks: NDArray[np.float64], odometry: NDArray[np.float64]) -> dict[str, Any]:
-        driving = ticks[:, 4] > 0
+        driving, plans = ticks[:, 4] > 0, len(self._arrival_ages_s)
         gaps_s = np.diff(self._tick_steady_s)
         simulated_s = float(ticks[-1, 0] - ticks[0, 0]) if len(ticks) > 1 else 0.0
-        wall_s = float(gaps_s.sum())
         steps_m = np.hypot(*np.diff(odometry[:, 1:3], axis=0).T)
         driven = ~teleports(odometry[:, 0], odometry[:, 1:3])[1:]
         return {
             "simulated_s": round(simulated_s, 3),
-            "wall_s": round(wall_s, 3),
+            "wall_s": round(float(gaps_s.sum()), 3),
             "distance_m": round(float(steps_m[driven].sum()), 2),
             "control_rate_hz": round(len(gaps_s) / simulated_s, 2) if simulated_s > 0 else None,
             "control_gap_ms": _spread(gaps_s * 1e3),
             "plan_age_s": _spread(ticks[driving, 3]),
             "plan_age_on_arrival_s": _spread(self._arrival_ages_s),
-            "plans": self._plans,
-            "plans_per_s": round(self._plans / simulated_s, 2) if simulated_s > 0 else None,
+            "plans": plans,
+            "plans_per_s": round(plans / simulated_s, 2) if simulated_s > 0 else None,
             "timings_ms": {name: _spread(values) for name, values in sorted(self._timings_ms.items())},
             "braked_s": {reason: round(seconds, 2) for reason, seconds in sorted(self._braked_s.items())},
             "events": self._events,

@@ -21,11 +21,12 @@ from typing import IO, Any
 from closed_loop.ros.protocol import pack_observation, read_message, unpack_plan, write_message
 from collector.common.errors import MonoError
 from collector.common.files import PROJECT_ROOT
+from collector.ros.transport import WHEELS_GUARD
 from finetune.policy import Observation, Plan
 
 DEFAULT_POLICY = "finetune.alpamayo_policy:AlpamayoPolicy"
 # Environments are told apart by these; a child with another interpreter must not inherit ours.
-FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE")
+FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", WHEELS_GUARD)
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,7 @@ class PolicySpec:
 
 @dataclass(frozen=True)
 class PlanReply:
-    """A plan and what it cost.
-
-    Attributes:
-        compute_ms: inside the policy; round_trip_ms: from handing the frame over to having the plan.
-    """
+    """A plan, and what it cost inside the policy and from handing the frame over to having it."""
 
     plan: Plan
     compute_ms: float
@@ -80,7 +77,6 @@ class PolicyProcess:
     """Runs one policy in a child process; one request is in flight at a time and only the newest waits.
 
     Args:
-        spec: what to run.
         on_ready: called with the seconds that loading took.
         on_plan: called with each :class:`PlanReply`.
         on_error: called with the text of a request that failed; the process goes on.
@@ -105,11 +101,10 @@ class PolicyProcess:
         self._on_death, self._log = on_death, log
         self._condition = threading.Condition()
         self._waiting: Observation | None = None
-        self._idle = False  # becomes true with the first "ready"
-        self._closing = False
+        self._idle = self._closing = False  # idle from the first "ready" on
         self._sent_at_s = 0.0
         self._last_words: deque[str] = deque(maxlen=5)
-        self.submitted = self.skipped = self.answered = 0
+        self.skipped = 0
         python = spec.python or sys.executable
         try:
             # Its own session: Ctrl-C in the terminal reaches the driver alone, which then ends the child.
@@ -138,11 +133,7 @@ class PolicyProcess:
         ]
         for thread in self._threads:
             thread.start()
-
-    @property
-    def pid(self) -> int:
-        """Of the child."""
-        return self._process.pid
+        self.pid = self._process.pid
 
     @property
     def idle(self) -> bool:
@@ -153,7 +144,6 @@ class PolicyProcess:
     def submit(self, observation: Observation) -> None:
         """Offer a frame and return at once. A frame still waiting is replaced: the newest wins."""
         with self._condition:
-            self.submitted += 1
             self.skipped += self._waiting is not None
             self._waiting = observation
             self._condition.notify()
@@ -198,8 +188,11 @@ class PolicyProcess:
                     break
                 if "ready" in header:
                     self._on_ready(header["load_s"])
+                elif "error" in header:
+                    self._on_error(header["error"])
                 else:
-                    self._deliver(header, arrays)
+                    round_trip_ms = (time.monotonic() - self._sent_at_s) * 1e3
+                    self._on_plan(PlanReply(unpack_plan(header, arrays), header["compute_ms"], round_trip_ms))
                 with self._condition:
                     self._idle = True
                     self._condition.notify()
@@ -215,14 +208,6 @@ class PolicyProcess:
         self._threads[2].join(1.0)
         ending = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
         self._on_death("; ".join(filter(None, [why or " | ".join(self._last_words), ending])))
-
-    def _deliver(self, header: dict[str, Any], arrays: dict[str, Any]) -> None:
-        if "error" in header:
-            self._on_error(header["error"])
-            return
-        self.answered += 1
-        round_trip_ms = (time.monotonic() - self._sent_at_s) * 1e3
-        self._on_plan(PlanReply(unpack_plan(header, arrays), header["compute_ms"], round_trip_ms))
 
     def _listen(self, stream: IO[bytes]) -> None:
         for line in stream:

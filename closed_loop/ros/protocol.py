@@ -8,7 +8,6 @@ two ends may run different Python versions in different environments.
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -26,14 +25,12 @@ Header = dict[str, Any]
 Arrays = dict[str, NDArray[Any]]
 
 
-def write_message(
-    stream: IO[bytes], header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None
-) -> None:
+def write_message(stream: IO[bytes], header: Mapping[str, Any], arrays: Arrays | None = None) -> None:
     """Send one message and flush. Raises OSError when the other end is gone."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
     listing = [[name, array.dtype.name, list(array.shape)] for name, array in contiguous.items()]
     text = json.dumps({**header, "arrays": listing}).encode()
-    stream.write(struct.pack(">I", len(text)) + text)
+    stream.write(len(text).to_bytes(4, "big") + text)
     stream.writelines(array.data.cast("B") for array in contiguous.values() if array.size)
     stream.flush()
 
@@ -44,14 +41,14 @@ def read_message(stream: IO[bytes]) -> tuple[Header, Arrays] | None:
     Raises:
         MonoError: what came is not a message of this protocol, or it ends in the middle.
     """
-    prefix = _read_exactly(stream, 4, allow_end=True)
-    if prefix is None:
+    prefix = stream.read(4)
+    if not prefix:
         return None
-    (length,) = struct.unpack(">I", prefix)
+    length = int.from_bytes(prefix, "big")
     if not 0 < length <= MAX_HEADER_BYTES:
         raise _not_a_message(f"a header of {length} bytes")
     try:
-        header = json.loads(_read_exactly(stream, length) or b"")
+        header = json.loads(stream.read(length))
         listing = [(str(name), str(dtype), tuple(int(n) for n in shape)) for name, dtype, shape in header.pop("arrays")]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _not_a_message(f"a header that is not the expected JSON ({error})") from error
@@ -61,7 +58,9 @@ def read_message(stream: IO[bytes]) -> tuple[Header, Arrays] | None:
         if dtype not in ALLOWED_DTYPES or size < 0 or size * np.dtype(dtype).itemsize > MAX_ARRAY_BYTES:
             raise _not_a_message(f"an array {name!r} of type {dtype} and shape {shape}")
         arrays[name] = np.empty(shape, dtype)  # filled in place: writable, and copied only once
-        _fill(stream, arrays[name].reshape(-1).view(np.uint8).data)
+        missing = arrays[name].nbytes - stream.readinto(arrays[name].reshape(-1).view(np.uint8).data)  # type: ignore[attr-defined]
+        if missing:
+            raise _not_a_message(f"a message that ends {missing} bytes early")
     return header, arrays
 
 
@@ -96,24 +95,6 @@ def pack_plan(plan: Plan) -> tuple[Header, Arrays]:
 def unpack_plan(header: Header, arrays: Arrays) -> Plan:
     """The plan of a message."""
     return Plan(header["stamp_ns"], arrays["poses"], header["reasoning"], header["timings_ms"])
-
-
-def _read_exactly(stream: IO[bytes], count: int, allow_end: bool = False) -> bytes | None:
-    data = bytearray(count)
-    return bytes(data) if _fill(stream, memoryview(data), allow_end) else None
-
-
-def _fill(stream: IO[bytes], target: memoryview, allow_end: bool = False) -> bool:
-    """Read until the target is full; False when the stream ended before the first byte and that is allowed."""
-    filled = 0
-    while filled < len(target):
-        count = stream.readinto(target[filled:])  # type: ignore[attr-defined]
-        if not count:
-            if allow_end and filled == 0:
-                return False
-            raise _not_a_message(f"a message that ends {len(target) - filled} bytes early")
-        filled += count
-    return True
 
 
 def _not_a_message(found: str) -> MonoError:

@@ -34,17 +34,19 @@ class DrivePublishing:
 
     def __init__(self, node: Node) -> None:
         topics = (CONTROL_CMD, GEAR_CMD, CONTROL_MODE_REQUEST, PLANNED_PATH, REASONING, DRIVE_STATUS)
+        self._clock = node.get_clock()
         self._types = {topic: message_class(topic.type) for topic in topics}
         self._pose_stamped = message_class("geometry_msgs/msg/PoseStamped")
         self._publishers = {
             topic: node.create_publisher(self._types[topic], topic.name, qos_profile(topic)) for topic in topics
         }
 
-    def command(self, stamp_ns: int, command: Command, speed_mps: float) -> None:
+    def command(self, command: Command, speed_mps: float) -> None:
         """Steering and acceleration; the speed is for information, the simulator ignores it."""
         message = self._types[CONTROL_CMD]()
+        now_ns = self._clock.now().nanoseconds
         for stamp in (message.stamp, message.lateral.stamp, message.longitudinal.stamp):
-            set_stamp(stamp, stamp_ns)
+            set_stamp(stamp, now_ns)
         message.lateral.steering_tire_angle = float(command.steer_rad)
         message.longitudinal.acceleration = float(command.accel_mps2)
         message.longitudinal.speed = float(max(0.0, speed_mps))
@@ -69,10 +71,10 @@ class DrivePublishing:
         """One JSON object."""
         self._send(DRIVE_STATUS, self._types[DRIVE_STATUS](data=json.dumps(fields)))
 
-    def engage(self, stamp_ns: int) -> None:
+    def engage(self) -> None:
         """Ask for gear and autonomous mode, as the stack's orchestrator does."""
         gear = self._types[GEAR_CMD]()
-        set_stamp(gear.stamp, stamp_ns)
+        set_stamp(gear.stamp, self._clock.now().nanoseconds)
         gear.command = GEAR_DRIVE
         self._send(GEAR_CMD, gear)
         self._send(CONTROL_MODE_REQUEST, self._types[CONTROL_MODE_REQUEST](data=True))

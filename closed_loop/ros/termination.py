@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from closed_loop.control.off_track import OffTrackMonitor
-from closed_loop.control.termination import DriveGoal
+from closed_loop.control.off_track import DriveGoal, OffTrackMonitor
 from collector.ros.topics import AWSIM_STATUS_FIELDS, CAMERA_IMAGE, ODOMETRY
 
 LAP_FIELD = AWSIM_STATUS_FIELDS.index("lap_count")
@@ -20,7 +19,7 @@ STANDING_MPS = 0.05
 
 @dataclass
 class DriveTermination(DriveGoal):
-    """Follows one drive over ROS 2; see :class:`closed_loop.control.termination.DriveGoal` for the goal.
+    """Follows one drive over ROS 2; see :class:`closed_loop.control.off_track.DriveGoal` for the goal.
 
     Attributes:
         wait_s: wall seconds to wait for the first odometry and the first frame.
@@ -56,7 +55,7 @@ class DriveTermination(DriveGoal):
         frames: int,
         off_track: OffTrackMonitor | None = None,
     ) -> str:
-        """Judge one control tick.
+        """Judge one control tick: why the drive ends now, or an empty string.
 
         Args:
             steady_s: now.
@@ -65,9 +64,6 @@ class DriveTermination(DriveGoal):
             odometry_s: steady time of the last odometry, None before the first.
             frames: how many have arrived.
             off_track: where the kart is beside the road, None without a road.
-
-        Returns:
-            Why the drive ends now, or an empty string.
         """
         waited = steady_s - self.began_s > self.wait_s
         if stamp_ns is None or odometry_s is None:

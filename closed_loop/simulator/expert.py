@@ -11,14 +11,12 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from closed_loop.control.kart import Command, VehicleParams
 from closed_loop.course.course import Course
 from closed_loop.simulator.vehicle import VehicleState, actuate, advance
+from collector.geometry.poses import FloatArray
 from collector.ros.parameters import RoadParameters
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -105,14 +103,12 @@ def speed_profile(course: Course, config: ExpertConfig) -> FloatArray:
     step = np.diff(course.s_m, append=course.length_m if course.closed else course.s_m[-1])
     if not course.closed:
         speed[-1] = 0.0
-    rounds = 2 if course.closed else 1  # the second time round knows what lies behind the seam
-    for index in range(rounds * count - (0 if course.closed else 1) - 1, -1, -1):
-        i, j = index % count, (index + 1) % count
+    # The second time round a closed course knows what lies behind the seam.
+    pairs = [(index % count, (index + 1) % count) for index in range(2 * count if course.closed else count - 1)]
+    for i, j in reversed(pairs):
         speed[i] = min(speed[i], np.sqrt(speed[j] ** 2 + 2.0 * config.decel_mps2 * step[i]))
-    if course.closed:
-        for index in range(rounds * count):
-            i, j = index % count, (index + 1) % count
-            speed[j] = min(speed[j], np.sqrt(speed[i] ** 2 + 2.0 * config.accel_mps2 * step[i]))
+    for i, j in pairs if course.closed else ():
+        speed[j] = min(speed[j], np.sqrt(speed[i] ** 2 + 2.0 * config.accel_mps2 * step[i]))
     return speed
 
 
@@ -120,8 +116,7 @@ class Expert:
     """Drives one kart on one course; remembers its own recent commands to know what is under way."""
 
     def __init__(self, course: Course, config: ExpertConfig | None = None) -> None:
-        self.course = course
-        self.config = config or ExpertConfig()
+        self.course, self.config = course, config or ExpertConfig()
         self.speed_mps = speed_profile(course, self.config)
         self._sent: deque[tuple[float, float]] = deque()
         self._station_m: float | None = None
@@ -153,7 +148,9 @@ class Expert:
         curvature = 2.0 * aside / max(dx * dx + dy * dy, 0.25)
         steer = math.atan(curvature * c.vehicle.wheelbase_m) / c.vehicle.steering_gain + wrong.steer_rad
         steer = min(max(steer, -c.vehicle.max_steer_rad), c.vehicle.max_steer_rad)
-        self._remember(t_s, steer)
+        self._sent.append((t_s, steer))
+        while len(self._sent) > 1 and self._sent[1][0] < t_s - (c.vehicle.dead_time_s + 0.1):
+            self._sent.popleft()
         return Command(steer, self._throttle(state, station, wrong.speed_scale))
 
     def _locate(self, state: VehicleState) -> float:
@@ -181,12 +178,6 @@ class Expert:
             pose = advance(pose, state.speed_mps * span, math.tan(0.5 * (steer + new)) / p.wheelbase_m)
             steer, at = new, at + span
         return pose
-
-    def _remember(self, t_s: float, steer_rad: float) -> None:
-        self._sent.append((t_s, steer_rad))
-        keep = self.config.vehicle.dead_time_s + 0.1
-        while len(self._sent) > 1 and self._sent[1][0] < t_s - keep:
-            self._sent.popleft()
 
     def _throttle(self, state: VehicleState, station_m: float, scale: float) -> float:
         """Follow the speed profile: its own slope as feed-forward, the difference as correction."""

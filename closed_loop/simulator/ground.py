@@ -6,6 +6,7 @@ the seed, so that a model trained on many seeds looks at the road and not at one
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -13,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from closed_loop.course.course import Course
+from collector.geometry.poses import FloatArray
 
-FloatArray = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 FINEST_PX_M = 0.05
@@ -64,15 +65,15 @@ class Ground:
 class Look:
     """Colours (RGB) and habits of one day at one circuit."""
 
-    land: tuple[NDArray[np.float64], NDArray[np.float64]]
-    asphalt: tuple[NDArray[np.float64], NDArray[np.float64]]
-    line: NDArray[np.float64]
-    kerb: tuple[NDArray[np.float64], NDArray[np.float64]]
+    land: tuple[FloatArray, FloatArray]
+    asphalt: tuple[FloatArray, FloatArray]
+    line: FloatArray
+    kerb: tuple[FloatArray, FloatArray]
     line_width_m: float
     wear: float
     kerb_from_1pm: float
     kerb_block_m: float
-    light: NDArray[np.float64]
+    light: FloatArray
 
 
 def draw_look(rng: np.random.Generator) -> Look:
@@ -137,9 +138,7 @@ class _Painter:
         self._patches(asphalt)
         cv2.copyTo(asphalt, road, picture)
         del asphalt
-        inside = np.asarray(cv2.distanceTransform(road, cv2.DIST_L2, 5), np.float32)
-        self._edge_lines(picture, inside)
-        del inside
+        self._edge_lines(picture, np.asarray(cv2.distanceTransform(road, cv2.DIST_L2, 5), np.float32))
         self._start_line(picture)
         outside = cv2.distanceTransform(255 - road, cv2.DIST_L2, 5)[::EDGE_MAP_STEP, ::EDGE_MAP_STEP]
         return picture, (outside * self.px_m).astype(np.float32)
@@ -166,16 +165,19 @@ class _Painter:
 
     def _road_mask(self) -> Image:
         """255 on the road: the quadrilaterals between successive cross-sections."""
-        mask = np.zeros(self.size, np.uint8)
-        xy, c = self.course.xy, self.course
+        mask, c = np.zeros(self.size, np.uint8), self.course
         # OpenCV fills every pixel an outline touches: half a pixel less on each side is the true edge.
-        left = self._pixels(xy + self.normal * (c.width_left_m - 0.5 * self.px_m)[:, None])
-        right = self._pixels(xy - self.normal * (c.width_right_m - 0.5 * self.px_m)[:, None])
-        for i in range(len(xy) - (0 if c.closed else 1)):
-            j = (i + 1) % len(xy)
-            quad = np.array([left[i], left[j], right[j], right[i]])
-            cv2.fillConvexPoly(mask, cv2.convexHull(quad), 255, cv2.LINE_8, 4)
+        left, right = c.width_left_m - 0.5 * self.px_m, 0.5 * self.px_m - c.width_right_m
+        for _, quad in self._quads(left, right):
+            cv2.fillConvexPoly(mask, quad, 255, cv2.LINE_8, 4)
         return mask
+
+    def _quads(self, one_m: FloatArray, other_m: FloatArray) -> Iterator[tuple[int, NDArray[np.int32]]]:
+        """The pixels between two offsets (N,) to the left of the line, a quadrilateral per point and the next."""
+        one, other = (self._pixels(self.course.xy + self.normal * offset[:, None]) for offset in (one_m, other_m))
+        for i in range(len(one) - (0 if self.course.closed else 1)):
+            j = (i + 1) % len(one)
+            yield i, np.asarray(cv2.convexHull(np.array([one[i], one[j], other[j], other[i]])), np.int32)
 
     def _kerbs(self, picture: Image) -> None:
         """Red and white blocks outside both edges of the bends.
@@ -187,15 +189,10 @@ class _Painter:
         for sign, width in ((1.0, c.width_left_m), (-1.0, c.width_right_m)):
             if self.rng.random() < 0.12:
                 continue
-            inner = self._pixels(c.xy + sign * self.normal * (width - 0.1)[:, None])
-            outer = self._pixels(c.xy + sign * self.normal * (width + KERB_M)[:, None])
-            for i in np.flatnonzero(bend):
-                j = (i + 1) % len(c.xy)
-                if j == 0 and not c.closed:
-                    continue
-                colour = look.kerb[int(c.s_m[i] / look.kerb_block_m) % 2]
-                quad = np.array([inner[i], inner[j], outer[j], outer[i]])
-                cv2.fillConvexPoly(picture, cv2.convexHull(quad), self._colour(colour), cv2.LINE_AA, 4)
+            for i, quad in self._quads(sign * (width - 0.1), sign * (width + KERB_M)):
+                if bend[i]:
+                    colour = self._colour(look.kerb[int(c.s_m[i] / look.kerb_block_m) % 2])
+                    cv2.fillConvexPoly(picture, quad, colour, cv2.LINE_AA, 4)
 
     def _patches(self, asphalt: Image) -> None:
         """Repaired and stained spots."""

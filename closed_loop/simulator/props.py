@@ -10,16 +10,15 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from closed_loop.course.course import Course
 from closed_loop.simulator.camera import Camera
-from closed_loop.simulator.ground import Ground
+from closed_loop.simulator.ground import Ground, Image
+from collector.geometry.poses import FloatArray
 
-FloatArray = NDArray[np.float64]
-Image = NDArray[np.uint8]
-# A face: outline (k, 2) as metres across and up, and an RGB colour.
+# A face: outline (k, 2) as metres across and up, and an RGB colour; a shape: height and faces.
 Face = tuple[list[tuple[float, float]], FloatArray]
+Shape = tuple[float, list[Face]]
 
 SMALLEST_PX = 1.5
 CLEAR_OF_ROAD_M = 0.55
@@ -35,12 +34,7 @@ class Item(NamedTuple):
 
 
 class Props:
-    """Everything upright of a scene, flattened into arrays for one projection per picture.
-
-    Args:
-        items: position (2,), direction of a wall in the map (NaN: it turns its face to the viewer), height,
-            and faces already in their final colours.
-    """
+    """Everything upright of a scene, in its final colours, flattened into arrays for one projection per picture."""
 
     def __init__(self, items: Sequence[Item] = ()) -> None:
         self.xy = np.array([item.xy for item in items], np.float64).reshape(-1, 2)
@@ -61,8 +55,6 @@ class Props:
 
     def draw(self, image: Image, camera: Camera, pose: tuple[float, float, float], near_m: float, far_m: float) -> None:
         """Paint what is in view onto a picture, far things first."""
-        if not len(self.xy):
-            return
         x, y, yaw = pose
         cos, sin = np.cos(yaw), np.sin(yaw)
         dx, dy = self.xy[:, 0] - x, self.xy[:, 1] - y
@@ -80,22 +72,14 @@ class Props:
         across = np.where(np.isnan(self.heading_rad), facing, self.heading_rad - yaw)
         shown = np.flatnonzero(in_view[self._owner])
         owner, outline = self._owner[shown], self._outline[shown]
-        points = np.stack(
-            [
-                ahead[owner] + outline[:, 0] * np.cos(across)[owner],
-                left[owner] + outline[:, 0] * np.sin(across)[owner],
-                outline[:, 1],
-            ],
-            axis=1,
-        )
-        seen = camera.optical(points)
+        forward = ahead[owner] + outline[:, 0] * np.cos(across)[owner]
+        sideways = left[owner] + outline[:, 0] * np.sin(across)[owner]
+        seen = camera.optical(np.stack([forward, sideways, outline[:, 1]], axis=1))
         deep = np.maximum(seen[:, 2:], 1e-3)
         pixels = np.round((camera.focal_px * seen[:, :2] / deep + camera.K[:2, 2]) * 16.0).clip(-3e5, 3e5)
-        hidden = seen[:, 2] < near_m  # a face that reaches behind the lens is left out
-        fixed = np.zeros((len(self._owner), 2), np.int32)
+        fixed, out = np.zeros((len(self._owner), 2), np.int32), np.zeros(len(self._owner), bool)
         fixed[shown] = pixels
-        out = np.zeros(len(self._owner), bool)
-        out[shown] = hidden
+        out[shown] = seen[:, 2] < near_m  # a face that reaches behind the lens is left out
         for index in chosen[np.argsort(-np.hypot(to_x[chosen], to_y[chosen]))]:
             for start, stop, colour in self._faces[index]:
                 if not out[start:stop].any():
@@ -159,26 +143,27 @@ def _rgb(*value: float) -> FloatArray:
     return np.array(value, np.float64)
 
 
-def _cone(rng: np.random.Generator) -> tuple[float, list[Face]]:
+def _box(half_m: float, low_m: float, high_m: float, colour: FloatArray, top_half_m: float | None = None) -> Face:
+    """An upright face from ``low_m`` to ``high_m``, as wide at its top as below unless told otherwise."""
+    top = half_m if top_half_m is None else top_half_m
+    return [(-half_m, low_m), (half_m, low_m), (top, high_m), (-top, high_m)], colour
+
+
+def _cone(rng: np.random.Generator) -> Shape:
     orange, white = _rgb(226, 92, 26) + rng.normal(0, 8, 3), _rgb(236, 236, 232)
-    return 0.5, [
-        ([(-0.18, 0.0), (0.18, 0.0), (0.18, 0.04), (-0.18, 0.04)], orange * 0.8),
-        ([(-0.13, 0.04), (0.13, 0.04), (0.03, 0.5), (-0.03, 0.5)], orange),
-        ([(-0.098, 0.19), (0.098, 0.19), (0.072, 0.31), (-0.072, 0.31)], white),
-    ]
+    faces = [_box(0.18, 0.0, 0.04, orange * 0.8), _box(0.13, 0.04, 0.5, orange, 0.03)]
+    return 0.5, [*faces, _box(0.098, 0.19, 0.31, white, 0.072)]
 
 
-def _pole(rng: np.random.Generator) -> tuple[float, list[Face]]:
+def _pole(rng: np.random.Generator) -> Shape:
     height = float(rng.uniform(1.8, 3.6))
-    grey = _rgb(150, 152, 156) * rng.uniform(0.6, 1.1)
-    faces: list[Face] = [([(-0.05, 0.0), (0.05, 0.0), (0.05, height), (-0.05, height)], grey)]
+    faces = [_box(0.05, 0.0, height, _rgb(150, 152, 156) * rng.uniform(0.6, 1.1))]
     if rng.random() < 0.5:
-        colour = _rgb(*rng.uniform(30, 230, 3))
-        faces.append(([(-0.35, height - 0.6), (0.35, height - 0.6), (0.35, height), (-0.35, height)], colour))
+        faces.append(_box(0.35, height - 0.6, height, _rgb(*rng.uniform(30, 230, 3))))
     return height, faces
 
 
-def _tree(rng: np.random.Generator) -> tuple[float, list[Face]]:
+def _tree(rng: np.random.Generator) -> Shape:
     height, half = float(rng.uniform(3.0, 7.0)), float(rng.uniform(0.9, 2.0))
     leaf = _rgb(48, 84, 40) + rng.normal(0, 10, 3)
     trunk = height * 0.3
@@ -189,33 +174,18 @@ def _tree(rng: np.random.Generator) -> tuple[float, list[Face]]:
         for a, r in zip(turn, swell, strict=True)
     ]
     sunny = [(0.55 * a - 0.15 * half, 0.55 * (z - trunk) + trunk + 0.38 * (height - trunk)) for a, z in crown]
-    return height, [
-        (
-            [(-half * 0.09, 0.0), (half * 0.09, 0.0), (half * 0.07, trunk * 1.3), (-half * 0.07, trunk * 1.3)],
-            _rgb(84, 66, 50),
-        ),
-        (crown, leaf),
-        (sunny, leaf * 1.18),
-    ]
+    wood = _box(half * 0.09, 0.0, trunk * 1.3, _rgb(84, 66, 50), half * 0.07)
+    return height, [wood, (crown, leaf), (sunny, leaf * 1.18)]
 
 
-def _tyres(rng: np.random.Generator, index: int, length_m: float) -> tuple[float, list[Face]]:
+def _tyres(rng: np.random.Generator, index: int, length_m: float) -> Shape:
     half, tint = length_m / 2.0 + 0.01, rng.uniform(0.85, 1.15)
     belt = _rgb(206, 38, 34) if (index // 2) % 2 else _rgb(228, 228, 224)
-    return 0.65, [
-        ([(-half, 0.0), (half, 0.0), (half, 0.65), (-half, 0.65)], _rgb(38, 38, 40) * tint),
-        ([(-half, 0.24), (half, 0.24), (half, 0.44), (-half, 0.44)], belt),
-    ]
+    return 0.65, [_box(half, 0.0, 0.65, _rgb(38, 38, 40) * tint), _box(half, 0.24, 0.44, belt)]
 
 
-def _board(rng: np.random.Generator, index: int, length_m: float) -> tuple[float, list[Face]]:
+def _board(rng: np.random.Generator, index: int, length_m: float) -> Shape:
     half = length_m / 2.0 + 0.01
     white, blue = _rgb(226, 226, 220), _rgb(38, 66, 160)
     ground, mark = (white, blue) if index % 4 < 2 else (blue, white)
-    return 0.9, [
-        ([(-half, 0.05), (half, 0.05), (half, 0.9), (-half, 0.9)], ground),
-        (
-            [(-half * 0.5, 0.35), (half * 0.5, 0.35), (half * 0.5, 0.6), (-half * 0.5, 0.6)],
-            mark * rng.uniform(0.9, 1.1),
-        ),
-    ]
+    return 0.9, [_box(half, 0.05, 0.9, ground), _box(half * 0.5, 0.35, 0.6, mark * rng.uniform(0.9, 1.1))]

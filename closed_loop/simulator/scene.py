@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from closed_loop.course.course import Course
 from closed_loop.simulator.camera import Band, Camera
-from closed_loop.simulator.ground import Ground, draw_look, paint_ground
+from closed_loop.simulator.ground import Ground, Image, draw_look, paint_ground
 from closed_loop.simulator.props import Props, place_props
-
-FloatArray = NDArray[np.float64]
-Image = NDArray[np.uint8]
+from collector.geometry.poses import FloatArray
 
 NEAREST_M = 0.3
 FARTHEST_M = 70.0
@@ -91,9 +89,8 @@ class _View:
         for band in camera.bands(ground.px_m, len(ground.levels)):
             # Row j of the enlarged band shows the image row top + (j + 0.5) / n - 0.5.
             share = 1.0 / band.rows_per_row
-            spread = np.array(
-                [[1.0, 0.0, 0.0], [0.0, share, band.top + 0.5 / band.rows_per_row - 0.5], [0.0, 0.0, 1.0]]
-            )
+            first = band.top + 0.5 / band.rows_per_row - 0.5
+            spread = np.array([[1.0, 0.0, 0.0], [0.0, share, first], [0.0, 0.0, 1.0]])
             self.bands.append((band, ground.pixel_from_map(band.level), camera.ground_from_pixel @ spread))
         fog = np.clip((camera.distance_of_row(rows) - HAZE_FROM_M) / (HAZE_FULL_M - HAZE_FROM_M), 0.0, 0.92)
         fog = fog[self.first_row :]

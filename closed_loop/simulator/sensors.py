@@ -39,13 +39,7 @@ class CameraView(Mapping[str, NDArray[np.uint8]]):
 
 
 class Sensors:
-    """Odometry and cameras of the kart in a world.
-
-    Args:
-        world: where the kart is.
-        cameras: mounted on it.
-        faults: what goes wrong with both.
-    """
+    """Odometry and cameras of the kart in a world, and what goes wrong with both."""
 
     def __init__(self, world: World, cameras: Sequence[Camera], faults: Faults = NO_FAULTS) -> None:
         self.cameras = tuple(cameras)
@@ -59,20 +53,13 @@ class Sensors:
             return None
         if not (f.position_noise_m or f.yaw_noise_rad or f.speed_noise_mps):
             return state
-        noise = self._draws[0].standard_normal(4) * (
-            f.position_noise_m,
-            f.position_noise_m,
-            f.yaw_noise_rad,
-            f.speed_noise_mps,
-        )
-        dx, dy, turn, change = noise.tolist()
-        return replace(
-            state,
-            x_m=state.x_m + dx,
-            y_m=state.y_m + dy,
-            yaw_rad=state.yaw_rad + turn,
-            speed_mps=state.speed_mps + change,
-        )
+        scale = (f.position_noise_m, f.position_noise_m, f.yaw_noise_rad, f.speed_noise_mps)
+        noise = (self._draws[0].standard_normal(4) * scale).tolist()
+        noisy = {
+            name: getattr(state, name) + each
+            for name, each in zip(("x_m", "y_m", "yaw_rad", "speed_mps"), noise, strict=True)
+        }
+        return replace(state, **noisy)
 
     def frame(self, step: int) -> CameraView | None:
         """What the cameras show at this physics step; None where no frame is due, or the one due is lost."""

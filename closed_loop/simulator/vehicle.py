@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from closed_loop.control.kart import VehicleParams
-from collector.geometry.poses import wrap_angle
-
-FloatArray = NDArray[np.float64]
+from collector.geometry.poses import FloatArray, wrap_angle
 
 
 @dataclass(frozen=True)
@@ -77,10 +75,6 @@ class Vehicle:
         self._time_s += dt_s
         self.state = VehicleState(x, y, math.remainder(yaw, math.tau), speed, steer, accel)
         return self.state
-
-    def copy(self) -> Vehicle:
-        """An independent vehicle in the same state."""
-        return replace(self, _pending=deque(self._pending))
 
 
 def actuate(steer_rad: float, goal_rad: float, params: VehicleParams, dt_s: float) -> float:

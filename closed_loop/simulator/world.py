@@ -1,8 +1,7 @@
 """The world: a kart on a course, in steps of ten milliseconds, with its laps, its errors and its cameras.
 
-With several courses and ``episode_s`` the kart is placed on the next course when its time is over, at a drawn
-place, beside and askew, sometimes with an expert told to err: data to learn recoveries from. Without, it
-drives on: continuous laps.
+With several courses and ``episode_s`` the kart is placed on the next course when its time is over, at a drawn place,
+beside and askew, sometimes with an expert told to err: data to learn recoveries from. Without, it drives on.
 """
 
 from __future__ import annotations
@@ -20,9 +19,7 @@ from closed_loop.simulator.expert import Disturbance, DisturbanceConfig, Disturb
 from closed_loop.simulator.scene import Scene
 from closed_loop.simulator.vehicle import Vehicle, VehicleState
 from collector.common.errors import MonoError
-from collector.geometry.poses import wrap_angle
-
-FloatArray = NDArray[np.float64]
+from collector.geometry.poses import FloatArray, wrap_angle
 
 # Courses lie side by side in the map, so that a pose belongs to exactly one of them.
 COURSE_SPACING_M = 1000.0
@@ -35,13 +32,11 @@ class WorldConfig:
     """How the world runs.
 
     Attributes:
-        physics_hz: steps per second.
         episode_s: None for continuous laps; a time after which the kart is placed anew.
         start_lateral_m, start_heading_rad: limits of the drawn start errors of an episode.
         start_speed_mps: range of the drawn start speed.
         disturbed_share: part of the episodes that begin with a disturbed phase.
         disturb_every_s: in continuous laps, a disturbed phase begins about this often; None for never.
-        props: False leaves out everything upright.
     """
 
     physics_hz: float = 100.0
@@ -53,7 +48,6 @@ class WorldConfig:
     disturbed_share: float = 0.85
     disturb_every_s: float | None = None
     disturbance: DisturbanceConfig = field(default_factory=lambda: DisturbanceConfig(duration_s=EPISODE_ERROR_S))
-    props: bool = True
 
 
 class World:
@@ -62,11 +56,9 @@ class World:
     Args:
         courses: a course, or several; course i is moved by i x 1000 m along x in the map.
         seed: decides looks, drawn starts and disturbances.
-        scene: what a world of one course looks like; karts on the same course can share one. None paints one.
 
     Attributes:
         courses: the courses, where they lie in the map.
-        vehicle: the kart.
         episode: how often the kart has been placed on a next course.
         station_m: where along the course the kart is.
         lateral_m: signed distance from the reference line, positive left of it.
@@ -76,13 +68,7 @@ class World:
         MonoError: no course at all.
     """
 
-    def __init__(
-        self,
-        courses: Course | Sequence[Course],
-        seed: int = 0,
-        config: WorldConfig | None = None,
-        scene: Scene | None = None,
-    ) -> None:
+    def __init__(self, courses: Course | Sequence[Course], seed: int = 0, config: WorldConfig | None = None) -> None:
         given = [courses] if isinstance(courses, Course) else list(courses)
         if not given:
             raise MonoError("a world without courses", "at least one course", "name one, e.g. city")
@@ -91,29 +77,20 @@ class World:
         moved = [course.shifted((COURSE_SPACING_M * index, 0.0)) for index, course in enumerate(given) if index]
         self.courses = (given[0], *moved)
         self.vehicle = Vehicle(self.config.vehicle)
-        self._scene: tuple[int, Scene] | None = None if scene is None else (0, scene)
+        self._scene: Scene | None = None
         self._rng = np.random.default_rng([11, seed])
-        self._steps = 0
+        self._steps = self.episode = 0
         self._phase: DisturbedPhase | None = None
-        self._next_phase_s = float("inf")
-        self.episode = 0
-        self._place_time_s = 0.0
+        self._next_phase_s, self._place_time_s = float("inf"), 0.0
         if self.config.episode_s is None:
             self.reset()
         else:
             self._start_episode()
 
-    # ------------------------------------------------------------ what is
-
-    @property
-    def course_index(self) -> int:
-        """Which of the courses the kart is on."""
-        return self.episode % len(self.courses)
-
     @property
     def course(self) -> Course:
         """The course the kart is on, where it lies in the map."""
-        return self.courses[self.course_index]
+        return self.courses[self.episode % len(self.courses)]
 
     @property
     def time_s(self) -> float:
@@ -155,23 +132,8 @@ class World:
         """What the expert is to do wrong now; None outside disturbed phases."""
         return self._phase.at(self.time_s) if self._phase else None
 
-    # ------------------------------------------------------------ what happens
-
-    def reset(
-        self,
-        s_m: float = 0.0,
-        lateral_m: float = 0.0,
-        heading_rad: float = 0.0,
-        speed_mps: float = 0.0,
-        course_index: int | None = None,
-    ) -> None:
-        """Place the kart at a station, beside the line and askew; laps and progress start again.
-
-        Args:
-            course_index: which course; None stays on the current one.
-        """
-        if course_index is not None:
-            self.episode += (course_index - self.episode) % len(self.courses)
+    def reset(self, s_m: float = 0.0, lateral_m: float = 0.0, heading_rad: float = 0.0, speed_mps: float = 0.0) -> None:
+        """Place the kart at a station, beside the line and askew; laps and progress start again."""
         self._place(s_m, lateral_m, heading_rad, speed_mps)
         self.progress_m = 0.0
         self._place_time_s = self.time_s
@@ -206,19 +168,14 @@ class World:
 
     def step(self, command: Command) -> VehicleState:
         """One physics step (10 ms) under a command; an episode whose time is over ends with a new start."""
-        self.vehicle.step(command.steer_rad, command.accel_mps2, 1.0 / self.config.physics_hz)
+        state = self.vehicle.step(command.steer_rad, command.accel_mps2, 1.0 / self.config.physics_hz)
         self._steps += 1
-        state = self.vehicle.state
         station, lateral, _, _ = self.course.follow(state.x_m, state.y_m, self.station_m)
         moved = station - self.station_m
         if self.course.closed:
             moved -= self.course.length_m * round(moved / self.course.length_m)
         self.progress_m += moved
         self.station_m, self.lateral_m = station, lateral
-        self._move_on()
-        return self.vehicle.state
-
-    def _move_on(self) -> None:
         c = self.config
         if c.episode_s is not None and (self.time_s - self._place_time_s >= c.episode_s - 1e-9 or self.finished):
             self.episode += 1
@@ -226,17 +183,18 @@ class World:
         elif c.disturb_every_s is not None and self.time_s >= self._next_phase_s:
             self._phase = draw_phase(self._rng, self.time_s, self.course, c.vehicle, c.disturbance)
             self._next_phase_s = self._phase.end_s + self._rng.uniform(0.5, 1.5) * c.disturb_every_s
+        return self.vehicle.state
 
     # ------------------------------------------------------------ what is seen
 
     @property
     def scene(self) -> Scene:
         """The scene of the current course (one is kept; building one takes some tenths of a second)."""
-        if self._scene is None or self._scene[0] != self.course_index:
+        if self._scene is None or self._scene.course is not self.course:
             self._scene = None  # frees the old texture before the new one is painted
-            look = int(np.random.default_rng([23, self.seed, self.course_index]).integers(2**31))
-            self._scene = (self.course_index, Scene(self.course, look, self.config.props))
-        return self._scene[1]
+            stream = [23, self.seed, self.episode % len(self.courses)]
+            self._scene = Scene(self.course, int(np.random.default_rng(stream).integers(2**31)))
+        return self._scene
 
     def render(self, camera: Camera) -> NDArray[np.uint8]:
         """What a camera sees now: (height, width, 3) uint8 RGB."""

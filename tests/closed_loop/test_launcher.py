@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from closed_loop.launcher import Patience, node_command, supervise
+from closed_loop.launcher import node_command, supervise
 from closed_loop.ros.config import DriveConfig
 from collector.common.errors import MonoError
 from collector.common.run_folder import command_line
@@ -114,7 +114,7 @@ def test_early_death_of_the_simulator_ends_the_main_node(tmp_path: Path, capsys:
 def test_deaf_process_is_killed(tmp_path: Path) -> None:
     commands = {"record_node": spy("main", 0, 1.5, tmp_path), "simulator": spy("deaf", 0, 60, tmp_path)}
     began = time.monotonic()
-    code = supervise(commands, "record_node", os.environ, Patience(interrupt_s=0.5, terminate_s=0.5))
+    code = supervise(commands, "record_node", os.environ, ((signal.SIGINT, 0.5), (signal.SIGTERM, 0.5)))
     assert code == 128 + signal.SIGKILL
     assert time.monotonic() - began < 20
 

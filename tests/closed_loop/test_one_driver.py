@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from closed_loop.comparison import rollout
-from closed_loop.comparison.rollout import RolloutConfig, drive
+from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.control.faults import Faults
 from closed_loop.control.kart import KART, Command
 from closed_loop.course.design import course_named
@@ -22,6 +22,7 @@ from closed_loop.simulator.vehicle import VehicleState, yaw_rate_radps
 from closed_loop.simulator.world import World
 from finetune.policy import Observation, Plan
 from tests.helpers.paths import ROOT
+from tests.helpers.rollouts import drive
 
 SECONDS, HZ, CONTROL_HZ = 24.0, 100.0, 40.0
 
@@ -276,7 +277,7 @@ def test_rollout_and_node_reach_the_kart_through_the_same_files() -> None:
     assert {f"closed_loop.control.{name}" for name in ("buffers", "controller", "safety_monitor", "kart")} < drive_files
     assert drive_files <= ours and drive_files <= theirs
     # What they import beside that decides about the drive, not about the kart's commands.
-    beside = {"off_track", "termination", "faults"}
+    beside = {"off_track", "faults"}
     assert {name.rpartition(".")[2] for name in (ours | theirs) - drive_files} <= beside
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from closed_loop.comparison.rollout import RolloutConfig, drive
+from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT, Camera
@@ -19,6 +19,7 @@ from collector.bags.reader import typestore
 from collector.bags.writer import BagWriter
 from collector.geometry.poses import interpolate_poses
 from collector.ros.topics import CAMERA_INFO, CAMERA_JPEG, ODOMETRY, Topic
+from tests.helpers.rollouts import drive
 from tests.helpers.synthetic_bag import START_NS, compressed_cdr, odometry_cdr
 
 ODOMETRY_S, FRAME_S = 0.02, 0.1

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from closed_loop.comparison.rollout import Rollout, RolloutConfig, drive, drive_many
+from closed_loop.comparison.rollout import Rollout, RolloutConfig, drive_many
 from closed_loop.control.driver import DriverConfig
 from closed_loop.control.faults import Faults
 from closed_loop.course.design import course_named
@@ -14,6 +14,7 @@ from closed_loop.simulator.world import World
 from collector.common.errors import MonoError
 from collector.geometry.poses import to_ego, to_map
 from finetune.policy import Observation, Plan
+from tests.helpers.rollouts import drive
 
 SMALL = (96, 54)
 
@@ -206,5 +207,5 @@ def test_the_cameras_of_the_policy_are_rendered() -> None:
 def test_what_does_not_fit_is_said() -> None:
     with pytest.raises(MonoError, match="latency_s"):
         Faults(latency_s=7.0)
-    with pytest.raises(MonoError, match="one per kart"):
-        drive_many([course_named("city")], Straight(), [RolloutConfig()] * 2)
+    with pytest.raises(ValueError, match="longer"):
+        drive_many([World(course_named("city"))], Straight(), [RolloutConfig()] * 2)

@@ -22,7 +22,7 @@ STEP_S = 0.01
 
 def expert_future(vehicle: Vehicle, expert: Expert, now_s: float) -> np.ndarray:
     """Where the expert would really be at 0.1 ... 6.4 s, by driving a copy of the kart."""
-    vehicle, fork = vehicle.copy(), copy.copy(expert)
+    vehicle, fork = copy.deepcopy(vehicle), copy.copy(expert)
     fork._sent = deque(expert._sent)
     poses = []
     for half_step in range(128):
@@ -81,13 +81,9 @@ def test_brakes_without_a_plan_for_this_instant() -> None:
     controller = TrackingController()
     pose = np.zeros(3)
     assert controller.command(None, 0.0, 0.0, pose, 3.0).accel_mps2 < -1.0
-    assert controller.status == "no plan"
     assert controller.command(straight_plan(3.0), 0.0, 0.1, pose, 3.0).accel_mps2 == pytest.approx(0.0, abs=0.05)
-    assert controller.status == "tracking"
     assert controller.command(straight_plan(3.0), 0.0, 6.5, pose, 3.0).accel_mps2 < -1.0
-    assert controller.status == "beyond the plan"
     assert controller.command(straight_plan(3.0), 60.0, 6.6, pose, 3.0).accel_mps2 < -1.0
-    assert controller.status == "plan from the future"
 
 
 def test_reads_speed_by_time_not_by_place() -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from closed_loop.comparison.rollout import RolloutConfig, drive
+from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.course.files import DEFAULT_HALF_WIDTH_M, read_course
 from closed_loop.simulator.expert import ExpertConfig
 from collector.common.errors import MonoError
+from tests.helpers.rollouts import drive
 
 ORIGIN = np.array([89650.0, 43150.0])
 REAL = Path(os.environ.get("ALPAMAYO_COURSES", Path(__file__).resolve().parents[3] / ".." / "shared" / "courses"))

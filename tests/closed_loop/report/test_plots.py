@@ -54,7 +54,7 @@ def test_the_map_colours_the_drive_by_signed_deviation_and_marks_each_event(city
     wide = city.pose_at(np.arange(0.0, 200.0, 0.25), np.interp(np.arange(0.0, 200.0, 0.25), [90, 100, 110], [0, 4, 0]))
     deviation = measure(0.05 * np.arange(len(wide)), wide, city, resets_s=[30.0])
     drives = {"base-mono": [deviation.arrays()], "adapter-mono": tables(city, 0.3)}
-    figure = map_figure(city, reference_curves(city), drives)
+    figure = map_figure(city, drives)
     before, after = figure.axes[0], figure.axes[1]
     marks = [line for line in before.lines if line.get_marker() == "X"]
     assert sum(len(line.get_xdata()) for line in marks) == len(deviation.events) >= 1
@@ -71,7 +71,7 @@ def test_the_map_colours_the_drive_by_signed_deviation_and_marks_each_event(city
 def test_curve_numbers_do_not_cover_each_other() -> None:
     for spec in ("city", "random:9001"):
         course = course_named(spec)
-        axes = map_figure(course, reference_curves(course), {"expert": tables(course, 0.0)}).axes[0]
+        axes = map_figure(course, {"expert": tables(course, 0.0)}).axes[0]
         spots = np.array([text.get_position() for text in axes.texts])
         gaps = np.linalg.norm(spots[:, None] - spots[None], axis=2) + 99.0 * np.eye(len(spots))
         assert gaps.min() > 2.5
@@ -79,7 +79,7 @@ def test_curve_numbers_do_not_cover_each_other() -> None:
 
 def test_deviation_along_the_course_keeps_sign_and_takes_the_worst_of_several_drives(city: Course) -> None:
     drives = {"base-mono": [*tables(city, -0.9), *tables(city, 0.2)], "adapter-mono": tables(city, 0.3)}
-    axes = along_figure(city, reference_curves(city), drives).axes[0]
+    axes = along_figure(city, drives).axes[0]
     solid = [line for line in axes.lines if len(line.get_xdata()) > 100 and line.get_linestyle() == "-"]
     lines = {line.get_color(): line for line in solid}
     assert np.nanmedian(lines[colour_of("base-mono")].get_ydata()) == pytest.approx(-0.9, abs=0.03)
@@ -87,7 +87,7 @@ def test_deviation_along_the_course_keeps_sign_and_takes_the_worst_of_several_dr
     assert len(axes.patches) >= len(reference_curves(city))  # a band per curve
     short = city.pose_at(np.arange(0.0, 100.0, 0.25), 0.5)
     part = measure(0.05 * np.arange(len(short)), short, city).arrays()
-    axes = along_figure(city, reference_curves(city), {"base-mono": [part]}).axes[0]
+    axes = along_figure(city, {"base-mono": [part]}).axes[0]
     line = next(line for line in axes.lines if line.get_color() == colour_of("base-mono"))
     assert np.isnan(line.get_ydata()[150:]).all()  # where nobody drove there is no line
 

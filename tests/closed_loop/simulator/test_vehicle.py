@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from closed_loop.comparison.rollout import RolloutConfig, drive
+from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.control.kart import VehicleParams, footprint
 from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import (
@@ -16,6 +16,7 @@ from closed_loop.simulator.expert import (
     speed_profile,
 )
 from closed_loop.simulator.vehicle import Vehicle
+from tests.helpers.rollouts import drive
 
 DT = 0.01
 

@@ -131,13 +131,6 @@ def test_the_world_shows_the_course_the_kart_is_on() -> None:
     assert np.abs(patch[..., 0] - patch[..., 1]).mean() < 25
 
 
-def test_karts_can_share_a_scene() -> None:
-    course = course_named("city")
-    one = World(course, 1)
-    two = World(course, 9, scene=one.scene)
-    assert two.scene is one.scene
-
-
 def test_a_world_needs_a_course() -> None:
     with pytest.raises(MonoError, match="without courses"):
         World([], 0)
