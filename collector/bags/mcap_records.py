@@ -77,29 +77,39 @@ def records(stream: BinaryIO, size: int) -> Iterator[Record]:
 
 
 @dataclass
-class ChunkContent:
-    """The records inside a chunk.
+class Declarations:
+    """What a chunk or a file declares, by id; ``end`` is the byte behind its last whole record."""
 
-    Attributes:
-        schemas, channels: declared in it, by id.
-        messages: (time of arrival, offset in the chunk) of each message, per channel id.
-        end: where the last whole record ends.
-    """
-
+    end: int = 0
     schemas: dict[int, Schema] = field(default_factory=dict)
     channels: dict[int, Channel] = field(default_factory=dict)
-    messages: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
-    end: int = 0
+
+    def declare(self, record: Record) -> bool:
+        """Note a schema or a channel; False for any other record."""
+        if record.opcode == Opcode.SCHEMA:
+            schema = Schema.read(ReadDataStream(BytesIO(record.body)))
+            self.schemas[schema.id] = schema
+        elif record.opcode == Opcode.CHANNEL:
+            channel = Channel.read(ReadDataStream(BytesIO(record.body)))
+            self.channels[channel.id] = channel
+        else:
+            return False
+        return True
 
 
 @dataclass
-class FileContent:
-    """The records of a file.
+class ChunkContent(Declarations):
+    """The records inside a chunk: (time of arrival, offset in the chunk) of each message, by channel id."""
+
+    messages: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+
+
+@dataclass
+class FileContent(Declarations):
+    """The records of a file; ``end`` is that of its data section, 0 where not even a header is there.
 
     Attributes:
-        end: byte behind the last whole record of the data section; 0 where not even a header is there.
-        is_finished: the file has its summary; only ``schemas``, ``channels`` and the counts are then filled in.
-        schemas, channels: by id.
+        is_finished: the file has its summary; only the declarations and the counts are then filled in.
         chunks, attachments, metadata: their index records.
         counts: messages per channel id.
         first_ns, last_ns: times of arrival; None and 0 without messages.
@@ -108,10 +118,7 @@ class FileContent:
         half_chunk: the body of a chunk that breaks off at the file's end.
     """
 
-    end: int = 0
     is_finished: bool = False
-    schemas: dict[int, Schema] = field(default_factory=dict)
-    channels: dict[int, Channel] = field(default_factory=dict)
     chunks: list[ChunkIndex] = field(default_factory=list)
     attachments: list[AttachmentIndex] = field(default_factory=list)
     metadata: list[MetadataIndex] = field(default_factory=list)
@@ -165,12 +172,6 @@ class FileContent:
         elif opcode == Opcode.MESSAGE:
             channel_id, _, log_time_ns, _ = MESSAGE_HEAD.unpack_from(body)
             self._count(channel_id, log_time_ns)
-        elif opcode == Opcode.SCHEMA:
-            schema = Schema.read(reader)
-            self.schemas[schema.id] = schema
-        elif opcode == Opcode.CHANNEL:
-            channel = Channel.read(reader)
-            self.channels[channel.id] = channel
         elif opcode == Opcode.METADATA:
             self.metadata.append(MetadataIndex(start, length, Metadata.read(reader).name))
         elif opcode == Opcode.ATTACHMENT:
@@ -181,7 +182,7 @@ class FileContent:
         elif opcode == Opcode.HEADER:
             Header.read(reader)
         else:
-            return False
+            return self.declare(record)
         return True
 
     def stored_file(self, name: str) -> StoredFile:
@@ -229,8 +230,7 @@ def read_contents(path: Path, show_progress: bool = False) -> FileContent:
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
-        finished = _from_summary(stream)
-        if finished is not None:
+        if (finished := _from_summary(stream)) is not None:
             return finished
         stream.seek(0)
         quiet = None if show_progress else True
@@ -242,17 +242,10 @@ def read_chunk(data: bytes) -> ChunkContent:
     """The records of a chunk's data, up to the first that is not whole or does not belong there."""
     content = ChunkContent()
     for record in records(BytesIO(data), len(data)):
-        _, opcode, body, is_whole = record
-        if is_whole and opcode == Opcode.MESSAGE and len(body) >= MESSAGE_HEAD.size:
-            channel_id, _, log_time_ns, _ = MESSAGE_HEAD.unpack_from(body)
+        if record.is_whole and record.opcode == Opcode.MESSAGE and len(record.body) >= MESSAGE_HEAD.size:
+            channel_id, _, log_time_ns, _ = MESSAGE_HEAD.unpack_from(record.body)
             content.messages.setdefault(channel_id, []).append((log_time_ns, record.start))
-        elif is_whole and opcode == Opcode.SCHEMA:
-            schema = Schema.read(ReadDataStream(BytesIO(body)))
-            content.schemas[schema.id] = schema
-        elif is_whole and opcode == Opcode.CHANNEL:
-            channel = Channel.read(ReadDataStream(BytesIO(body)))
-            content.channels[channel.id] = channel
-        else:
+        elif not (record.is_whole and content.declare(record)):
             break
         content.end = record.end
     return content
