@@ -135,11 +135,8 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.definition != DEFINITION:
-            raise MonoError(
-                f"a calibration by definition {self.definition}",
-                f"definition {DEFINITION}",
-                "calibrate again with this version",
-            )
+            found = f"a calibration by definition {self.definition}"
+            raise MonoError(found, f"definition {DEFINITION}", "calibrate again with this version")
         if self.lag_s is None and self.pitch_rad is None:
             raise MonoError("a calibration with neither lag_s nor pitch_rad", "at least one", "calibrate again")
         for name, value, most in (("lag_s", self.lag_s, _MOST_LAG_S), ("pitch_rad", self.pitch_rad, _MOST_PITCH_RAD)):
@@ -148,15 +145,10 @@ class Calibration:
 
     @property
     def required_offset_s(self) -> float:
-        """The time offset, for who asks for nothing else.
-
-        Raises:
-            MonoError: it is not known.
-        """
+        """The time offset, for who asks for nothing else; MonoError where it is not known."""
         if self.lag_s is None:
-            raise MonoError(
-                "the calibration holds no lag_s", "one that does", "calibrate on a bag with turns, or leave it out"
-            )
+            do = "calibrate on a bag with turns, or leave it out"
+            raise MonoError("the calibration holds no lag_s", "one that does", do)
         return self.lag_s
 
     @property
