@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from collector.doctor.facts import Endpoint, RosFacts, TopicFacts
-from collector.doctor.rows import Row, State
+from collector.doctor.facts import Endpoint, RosFacts, Row, State, TopicFacts
 from collector.ros.topics import CLOCK, FROM_SIMULATOR, ODOMETRY, TF_STATIC, Topic
 
 PAUSED = 0.01  # simulated seconds per second below which time stands still

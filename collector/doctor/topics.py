@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collector.doctor.facts import Endpoint, FrameFacts, RosFacts
+from collector.doctor.facts import Endpoint, FrameFacts, RosFacts, Row, State
 from collector.doctor.hearing import PAUSED, START_SIMULATOR, fits, has_simulator, heard_row, nodes, types
-from collector.doctor.rows import Row, State
 from collector.ros.topics import (
     AWSIM_STATE,
     AWSIM_STATES,
