@@ -25,14 +25,12 @@ _SIZES = ((480, 82), (480, 70), (400, 62), (320, 55), (240, 45))
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """What a page shows of a sample.
+    """What a page shows of a sample, in words.
 
     Attributes:
-        sample: as it stands in the dataset.
         state: ``kept`` or ``quarantined``.
         image: JPEG as a data URI, empty where the frame cannot be read, and then ``fault`` says why.
         above: the path from above, SVG.
-        radius: in words.
         reason: why it is quarantined, measured: what its path does, thresholds: by which that was found (kept: empty).
     """
 
@@ -48,14 +46,7 @@ class GalleryItem:
 
 
 def gallery_item(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int = 60_000) -> GalleryItem:
-    """One sample to show; a frame that cannot be read costs the picture only.
-
-    Args:
-        sample: of ``metadata.jsonl`` or ``quarantine.jsonl``.
-        folder: the dataset.
-        cameras: of the dataset.
-        most_bytes: the picture becomes smaller and coarser until it fits.
-    """
+    """One sample to show; its picture becomes smaller and coarser until it fits, and is left out where it is broken."""
     image = ground = fault = ""
     try:
         image, ground = _pictures(sample, folder, cameras, most_bytes)

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
@@ -159,12 +158,17 @@ def read_samples(folder: Path | str, split: Split | None = None) -> Iterator[Sam
     """
     file = Path(folder) / METADATA_FILE
     if not file.is_file():
-        raise MonoError(
-            f"no {METADATA_FILE} in {Path(folder)}",
-            "a dataset folder",
-            "build one: python -m collector.dataset.builder --help",
-        )
-    return _stream(file, split)
+        do = "build one: python -m collector.dataset.builder --help"
+        raise MonoError(f"no {METADATA_FILE} in {Path(folder)}", "a dataset folder", do)
+
+    def stream() -> Iterator[Sample]:
+        for sample in scan_samples(file, Sample):
+            if isinstance(sample, SchemaError):
+                raise sample
+            if split is None or sample.split == split:
+                yield sample
+
+    return stream()
 
 
 def scan_samples(file: Path, kind: type[AnySample]) -> Iterator[AnySample | SchemaError]:
@@ -173,24 +177,14 @@ def scan_samples(file: Path, kind: type[AnySample]) -> Iterator[AnySample | Sche
         for number, raw in enumerate(lines, start=1):
             if not raw.strip():
                 continue
-            found: AnySample | SchemaError
             try:
-                found = parse_sample(raw.decode("utf-8"), file, number, kind)
+                found: AnySample | SchemaError = parse_sample(raw.decode("utf-8"), file, number, kind)
             except UnicodeDecodeError as error:
-                found = SchemaError(
-                    f"{file}, line {number}, field the line itself: {error}", "UTF-8 text", "rebuild the dataset"
-                )
+                where = f"{file}, line {number}, field the line itself: {error}"
+                found = SchemaError(where, "UTF-8 text", "rebuild the dataset")
             except SchemaError as error:
                 found = error
             yield found
-
-
-def _stream(file: Path, split: Split | None) -> Iterator[Sample]:
-    for sample in scan_samples(file, Sample):
-        if isinstance(sample, SchemaError):
-            raise sample
-        if split is None or sample.split == split:
-            yield sample
 
 
 def load_manifest(folder: Path | str) -> dict[str, Any]:
@@ -203,17 +197,14 @@ def load_manifest(folder: Path | str) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise MonoError(
-            f"no {MANIFEST_FILE} in {Path(folder)}", "a finished dataset folder", "build it again with --overwrite"
-        ) from error
+        do = "build it again with --overwrite"
+        raise MonoError(f"no {MANIFEST_FILE} in {Path(folder)}", "a finished dataset folder", do) from error
     except (ValueError, OSError) as error:
         raise MonoError(f"{file} cannot be read: {error}", "JSON", "build the dataset again") from error
-    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
-        raise MonoError(
-            f"{file} has schema version {manifest.get('schema_version') if isinstance(manifest, dict) else None!r}",
-            f"version {SCHEMA_VERSION}",
-            "build the dataset again with this version",
-        )
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if not isinstance(manifest, dict) or version != SCHEMA_VERSION:
+        do = "build the dataset again with this version"
+        raise MonoError(f"{file} has schema version {version!r}", f"version {SCHEMA_VERSION}", do)
     return manifest
 
 
@@ -238,9 +229,8 @@ class DatasetWriter:
             raise MonoError(f"{self.folder} is a file", "a folder to write to", "choose another --out")
         self._is_new = not self.folder.exists()
         if not overwrite and not self._is_new and any(entry != self._part for entry in self.folder.iterdir()):
-            raise MonoError(
-                f"{self.folder} is not empty", "an absent or empty folder", "choose another --out or add --overwrite"
-            )
+            do = "choose another --out or add --overwrite"
+            raise MonoError(f"{self.folder} is not empty", "an absent or empty folder", do)
         with self._writing():
             if self._part.exists():
                 shutil.rmtree(self._part)
@@ -304,9 +294,7 @@ class DatasetWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @contextmanager
@@ -314,11 +302,8 @@ class DatasetWriter:
         try:
             yield
         except OSError as error:
-            raise MonoError(
-                f"{self.folder} cannot be written: {error}",
-                "room and the right to write",
-                "see to it, or choose another --out",
-            ) from error
+            found, do = f"{self.folder} cannot be written: {error}", "see to it, or choose another --out"
+            raise MonoError(found, "room and the right to write", do) from error
 
 
 def image_name(bag: str, stamp_ns: int) -> str:

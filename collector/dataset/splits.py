@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from collector.common.errors import MonoError
 from collector.dataset.schema import Split
 from collector.pose_tracks.recording import LapCount
 from collector.pose_tracks.tracks import PoseTrack
@@ -68,26 +67,13 @@ def intervals_of(bag: str, track: PoseTrack, laps: LapCount, history_ns: int, ho
 def choose_validation(
     intervals: Sequence[Interval], share: float, seed: int, guard_ns: int = 0
 ) -> tuple[Interval, ...]:
-    """Draw the validation intervals.
+    """Draw the validation intervals from those of all recordings.
 
     Stretches are drawn until ``share`` of the usable time is reached; one far larger than what is still wanted is not
     taken whole. If all are, one piece of the wanted length is cut from the longest. A recording so short that the
-    guard would leave nothing to train on gives up the place that was drawn for the end of its longest interval, and
-    when that does not help either, validation.
-
-    Args:
-        intervals: of all recordings.
-        share: of their time.
-        seed: of the draw.
-        guard_ns: kept free on both sides of a validation interval.
-
-    Raises:
-        MonoError: a share outside [0, 1).
+    guard (``guard_ns`` on both sides) would leave nothing to train on gives up the place that was drawn for the end of
+    its longest interval, and when that does not help either, validation.
     """
-    if not 0.0 <= share < 1.0:
-        raise MonoError(
-            f"a validation fraction of {share}", "0 or more and less than 1", "use for example --val-fraction 0.1"
-        )
     drawn = [interval for interval in intervals if interval.length_ns > 0]
     wanted_ns = share * sum(interval.length_ns for interval in drawn)
     if wanted_ns <= 0.0:

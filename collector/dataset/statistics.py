@@ -106,11 +106,6 @@ class Tally:
             self.missing += 1
             self.name(f"{sample.id}: no image {sample.file_name}")
 
-    def add_broken(self, error: SchemaError) -> None:
-        """Count one line that is no sample."""
-        self.broken += 1
-        self.name(str(error))
-
     def name(self, fault: str) -> None:
         """Keep one of the first faults in words."""
         if len(self.named) < _NAMED:
@@ -138,13 +133,9 @@ class DatasetStatistics:
 def dataset_statistics(
     folder: Path, samples: int, quarantined: int = 0, seed: int = 0, show_progress: bool = False
 ) -> DatasetStatistics:
-    """Read every line of a dataset once and pick samples to show, evenly over the curve labels.
+    """Read every line of a dataset, unfinished and damaged ones too, and pick samples to show by seed.
 
-    Args:
-        folder: a dataset folder, unfinished or damaged ones too.
-        samples, quarantined: how many of each to pick at most.
-        seed: of the choice.
-        show_progress: a bar on the terminal.
+    At most ``samples`` and ``quarantined`` of each are picked, evenly over the curve labels.
 
     Raises:
         MonoError: there is no ``metadata.jsonl``.
@@ -152,12 +143,10 @@ def dataset_statistics(
     metadata = folder / METADATA_FILE
     if not metadata.is_file():
         raise MonoError(f"no {METADATA_FILE} in {folder}", "a dataset folder", "build one: alpamayo-mono build --help")
-    manifest: dict[str, Any] = {}
-    fault = ""
     try:
-        manifest = load_manifest(folder)
+        manifest, fault = load_manifest(folder), ""
     except MonoError as error:
-        fault = str(error)
+        manifest, fault = {}, str(error)
     counts = manifest_counts(manifest)
 
     def count(file: Path, kind: type[AnySample], name: str, limit: int) -> tuple[Tally, list[AnySample]]:
@@ -165,7 +154,8 @@ def dataset_statistics(
         lines = scan_samples(file, kind) if file.is_file() else iter(())
         for found in progress(lines, f"read {file.name}", "line", show=show_progress, total=counts.get(name)):
             if isinstance(found, SchemaError):
-                tally.add_broken(found)
+                tally.broken += 1
+                tally.name(str(found))
             else:
                 tally.add(found, folder)
                 pick.add(found.curve.label, found)

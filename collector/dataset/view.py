@@ -63,11 +63,9 @@ class ViewConfig:
 
     def __post_init__(self) -> None:
         if self.samples < 0 or self.quarantined < 0 or not 0 < self.samples + self.quarantined <= MOST_SAMPLES:
-            raise MonoError(
-                f"{self.samples} samples and {self.quarantined} quarantined ones to show",
-                f"together 1 to {MOST_SAMPLES}",
-                "a page shows a draw: choose another --seed to see others",
-            )
+            found = f"{self.samples} samples and {self.quarantined} quarantined ones to show"
+            do = "a page shows a draw: choose another --seed to see others"
+            raise MonoError(found, f"together 1 to {MOST_SAMPLES}", do)
 
     @property
     def page(self) -> Path:
@@ -153,22 +151,15 @@ def _context(config: ViewConfig, statistics: DatasetStatistics, cameras: Dataset
     }
 
 
-def _bars(names: Mapping[Any, str], kept: Mapping[Any, int], refused: Mapping[Any, int]) -> list[dict[str, Any]]:
-    """Rows of a bar chart, empty ones at its ends left out; lengths in percent of the longest."""
+def _bars(
+    names: Mapping[Any, str], kept: Mapping[Any, int], refused: Mapping[Any, int]
+) -> list[tuple[str, int, int, float, float]]:
+    """Rows of a bar chart, empty ones at its ends left out; the two last figures are percent of the longest."""
     rows = [(text, kept.get(key, 0), refused.get(key, 0)) for key, text in names.items()]
     filled = [index for index, row in enumerate(rows) if row[1] or row[2]]
     rows = rows[filled[0] : filled[-1] + 1] if filled else []
     most = max((held + out for _text, held, out in rows), default=1)
-    return [
-        {
-            "name": text,
-            "kept": held,
-            "quarantined": out,
-            "kept_share": 100.0 * held / most,
-            "quarantined_share": 100.0 * out / most,
-        }
-        for text, held, out in rows
-    ]
+    return [(text, held, out, 100.0 * held / most, 100.0 * out / most) for text, held, out in rows]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
