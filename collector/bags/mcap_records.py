@@ -15,21 +15,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
+from mcap import records as mcap_types
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
 from mcap.reader import make_reader
-from mcap.records import (
-    Attachment,
-    AttachmentIndex,
-    Channel,
-    Chunk,
-    ChunkIndex,
-    Header,
-    MessageIndex,
-    Metadata,
-    MetadataIndex,
-    Schema,
-)
 from mcap.stream_reader import get_chunk_data_stream
 from tqdm import tqdm
 
@@ -81,16 +70,16 @@ class Declarations:
     """What a chunk or a file declares, by id; ``end`` is the byte behind its last whole record."""
 
     end: int = 0
-    schemas: dict[int, Schema] = field(default_factory=dict)
-    channels: dict[int, Channel] = field(default_factory=dict)
+    schemas: dict[int, mcap_types.Schema] = field(default_factory=dict)
+    channels: dict[int, mcap_types.Channel] = field(default_factory=dict)
 
     def declare(self, record: Record) -> bool:
         """Note a schema or a channel; False for any other record."""
         if record.opcode == Opcode.SCHEMA:
-            schema = Schema.read(ReadDataStream(BytesIO(record.body)))
+            schema = mcap_types.Schema.read(ReadDataStream(BytesIO(record.body)))
             self.schemas[schema.id] = schema
         elif record.opcode == Opcode.CHANNEL:
-            channel = Channel.read(ReadDataStream(BytesIO(record.body)))
+            channel = mcap_types.Channel.read(ReadDataStream(BytesIO(record.body)))
             self.channels[channel.id] = channel
         else:
             return False
@@ -119,9 +108,9 @@ class FileContent(Declarations):
     """
 
     is_finished: bool = False
-    chunks: list[ChunkIndex] = field(default_factory=list)
-    attachments: list[AttachmentIndex] = field(default_factory=list)
-    metadata: list[MetadataIndex] = field(default_factory=list)
+    chunks: list[mcap_types.ChunkIndex] = field(default_factory=list)
+    attachments: list[mcap_types.AttachmentIndex] = field(default_factory=list)
+    metadata: list[mcap_types.MetadataIndex] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)
     first_ns: int | None = None
     last_ns: int = 0
@@ -135,7 +124,7 @@ class FileContent(Declarations):
         Raises:
             Exception: of many kinds, where its content cannot be read.
         """
-        chunk = Chunk.read(ReadDataStream(BytesIO(body)))
+        chunk = mcap_types.Chunk.read(ReadDataStream(BytesIO(body)))
         stream, size = get_chunk_data_stream(chunk, validate_crc=True)
         content = read_chunk(stream.read(size))
         if not content.end == size == chunk.uncompressed_size:
@@ -144,7 +133,7 @@ class FileContent(Declarations):
         self.channels.update(content.channels)
         self.newest = content
         self.chunks.append(
-            ChunkIndex(
+            mcap_types.ChunkIndex(
                 chunk_length=RECORD_HEAD.size + len(body),
                 chunk_start_offset=start,
                 compression=chunk.compression,
@@ -167,20 +156,20 @@ class FileContent(Declarations):
         if opcode == Opcode.MESSAGE_INDEX:
             if self.newest is not None:
                 index = self.chunks[-1]
-                index.message_index_offsets[MessageIndex.read(reader).channel_id] = start
+                index.message_index_offsets[mcap_types.MessageIndex.read(reader).channel_id] = start
                 index.message_index_length += length
         elif opcode == Opcode.MESSAGE:
             channel_id, _, log_time_ns, _ = MESSAGE_HEAD.unpack_from(body)
             self._count(channel_id, log_time_ns)
         elif opcode == Opcode.METADATA:
-            self.metadata.append(MetadataIndex(start, length, Metadata.read(reader).name))
+            self.metadata.append(mcap_types.MetadataIndex(start, length, mcap_types.Metadata.read(reader).name))
         elif opcode == Opcode.ATTACHMENT:
-            a = Attachment.read(reader)
+            a = mcap_types.Attachment.read(reader)
             self.attachments.append(
-                AttachmentIndex(start, length, a.log_time, a.create_time, len(a.data), a.name, a.media_type)
+                mcap_types.AttachmentIndex(start, length, a.log_time, a.create_time, len(a.data), a.name, a.media_type)
             )
         elif opcode == Opcode.HEADER:
-            Header.read(reader)
+            mcap_types.Header.read(reader)
         else:
             return self.declare(record)
         return True

@@ -47,14 +47,10 @@ class Repair:
 
 
 def repair_mcap(path: Path, keep_aside: bool = True, show_progress: bool = False) -> Repair:
-    """Finish an mcap file in place; a finished one is left alone.
+    """Finish an mcap file, which nobody may be writing, in place; a finished one is left alone.
 
-    Safe to interrupt and to call again: the end is copied aside before it is cut off.
-
-    Args:
-        path: the file; nobody may be writing it.
-        keep_aside: keep what is cut off in ``NAME.torn``; the bytes before it and that file are the original.
-        show_progress: a bar on long files.
+    Safe to interrupt and to call again: the end is copied aside (to ``NAME.torn``) before it is cut off, unless
+    ``keep_aside`` is False.
 
     Raises:
         MonoError: not an mcap file.

@@ -58,8 +58,7 @@ class BagWriter:
     finishes the bag with what was written.
 
     Args:
-        folder: the bag; it must not exist.
-        topics: what will be written, by the names and types it has in the bag.
+        folder, topics: the bag, which must not exist, and what it will hold.
         split_bytes, split_ns: begin a new file after so many bytes, or so much time of arrival; 0 never does.
         reserve_bytes: room kept on the disk for the index.
 
@@ -107,11 +106,9 @@ class BagWriter:
         except OSError as error:
             if is_ours:
                 shutil.rmtree(self.folder, ignore_errors=True)
-            raise MonoError(
-                f"the bag {self.folder} cannot be begun: {error.strerror or error}",
-                "a folder of yours on a disk with free space",
-                "make room, or name another place",
-            ) from error
+            found = f"the bag {self.folder} cannot be begun: {error.strerror or error}"
+            do = "make room, or name another place"
+            raise MonoError(found, "a folder of yours on a disk with free space", do) from error
 
     @property
     def stored(self) -> dict[str, int]:

@@ -201,10 +201,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     for why in findings.refused:
         print(f"left out: {why}", file=sys.stderr)
     return 1 if findings.refused else 0
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MonoError as error:
-        sys.exit(f"calibrate: {error}")

@@ -64,12 +64,10 @@ class Intrinsics:
         numbers = (self.fx_px, self.fy_px, self.cx_px, self.cy_px, *self.distortion)
         fits = self.width_px > 0 and self.height_px > 0 and self.fx_px > 0.0 and self.fy_px > 0.0
         if not fits or not all(map(math.isfinite, numbers)):
-            raise MonoError(
-                f"camera intrinsics from {self.source}: {self.width_px}x{self.height_px} px, focal lengths "
-                f"{self.fx_px} and {self.fy_px} px",
-                "a size and focal lengths above zero",
-                "correct the CameraInfo, or leave it out and give --hfov-deg",
-            )
+            size, focal = f"{self.width_px}x{self.height_px} px", f"{self.fx_px} and {self.fy_px} px"
+            found = f"camera intrinsics from {self.source}: {size}, focal lengths {focal}"
+            do = "correct the CameraInfo, or leave it out and give --hfov-deg"
+            raise MonoError(found, "a size and focal lengths above zero", do)
 
     def sized(self, width_px: int, height_px: int) -> Intrinsics:
         """The same camera with its pictures scaled to another size."""

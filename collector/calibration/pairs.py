@@ -198,11 +198,9 @@ def _intrinsics(bag: BagReader, topic: str, config: CalibrateConfig, size_px: tu
     if known is None:
         return undistorted(_DEFAULT_HFOV_DEG, f"an assumed field of view of {_DEFAULT_HFOV_DEG:g} degrees", *size_px)
     if known["distortion_model"] not in _LENSES:
-        raise MonoError(
-            f"the lens model {known['distortion_model']!r} in {known['topic']}",
-            "plumb_bob or rational_polynomial",
-            "undistort the images before, or give --hfov-deg to take them as undistorted",
-        )
+        found = f"the lens model {known['distortion_model']!r} in {known['topic']}"
+        do = "undistort the images before, or give --hfov-deg to take them as undistorted"
+        raise MonoError(found, "plumb_bob or rational_polynomial", do)
     lens = known["D"] if any(known["D"]) else ()
     return intrinsics_of(known["K"], known["topic"], known["width"], known["height"], lens)
 

@@ -51,12 +51,7 @@ class RunFolder:
 
 
 def open_run(folder: Path | str, config: object, inputs: Iterable[Path | str] = ()) -> RunFolder:
-    """Make a run folder and write what it ran with.
-
-    Args:
-        folder: may exist; ``config.yaml`` and ``provenance.json`` are replaced.
-        config: a dataclass.
-        inputs: files and folders whose hashes are recorded; one that is absent is recorded as such.
+    """Make a run folder, which may exist, and write what it ran with: a dataclass, and the hashes of ``inputs``.
 
     Raises:
         MonoError: the folder cannot be made.
@@ -91,18 +86,11 @@ def provenance(inputs: Iterable[Path | str] = ()) -> dict[str, Any]:
 
 def git_commit() -> str | None:
     """Commit of this source tree, with ``+changes`` when it has any; None outside a checkout."""
-    here = Path(__file__).resolve().parent
+    options: Any = {"cwd": Path(__file__).resolve().parent, "capture_output": True, "text": True, "timeout": 20}
 
     def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", *words],  # noqa: S607 - the git that the user calls
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
-        return done.stdout.strip()
+        # The git that the user calls.
+        return str(subprocess.run(["git", *words], check=True, **options).stdout).strip()  # noqa: S607
 
     try:
         commit = git("rev-parse", "HEAD")
@@ -228,11 +216,8 @@ def check_keys(cls: type, values: Mapping[str, Any], source: Path | str, prefix:
     for key, value in values.items():
         if key not in fields:
             near = nearest_name(str(key), fields)
-            raise MonoError(
-                f"{source} has the unknown key {prefix + str(key)!r}",
-                f"a setting of {cls.__name__}",
-                near.replace("'", f"'{prefix}", 1) or "remove it",
-            )
+            found, do = f"{source} has the unknown key {prefix + str(key)!r}", near.replace("'", f"'{prefix}", 1)
+            raise MonoError(found, f"a setting of {cls.__name__}", do or "remove it")
         if isinstance(value, Mapping) and dataclasses.is_dataclass(hints[key]):
             check_keys(hints[key], value, source, f"{prefix}{key}.")
 
@@ -254,11 +239,8 @@ def _with_defaults(cls: type[Config], file: str, missing: object) -> Config:
             except ValidationError as error:
                 first = error.errors(include_url=False, include_context=False)[0]
                 inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-                raise MonoError(
-                    f"{file}: {field.name}{inner} = {first['input']!r}",
-                    first["msg"].replace("'", "").removeprefix("Input should be "),
-                    "correct the value",
-                ) from error
+                found, expected = f"{file}: {field.name}{inner} = {first['input']!r}", first["msg"].replace("'", "")
+                raise MonoError(found, expected.removeprefix("Input should be "), "correct the value") from error
         elif field.default_factory is not dataclasses.MISSING:
             value = field.default_factory()
         else:

@@ -13,23 +13,20 @@ if TYPE_CHECKING:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
-    """Write rows as CSV with a line of headings.
+    """Write rows (values by column; None, NaN and absent ones become empty) as CSV with a line of headings.
 
-    Args:
-        path: the file.
-        rows: values by column; None, NaN and absent ones become empty.
-        columns: which to write, in order; by default every one, as they first appear.
+    ``columns`` are written in that order; by default every one, as they first appear.
     """
     lines = list(rows)
     names = list(dict.fromkeys(name for row in lines for name in row)) if columns is None else columns
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(names)
-        writer.writerows([_cell(row.get(name)) for name in names] for row in lines)
-
-
-def _cell(value: object) -> object:
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+        for row in lines:
+            cells = [row.get(name) for name in names]
+            writer.writerow(
+                ["" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else cell for cell in cells]
+            )
 
 
 def text_table(
@@ -43,9 +40,7 @@ def text_table(
     """A table to print with rich.
 
     Args:
-        title: above it.
-        headings: a word per column.
-        rows: the cells, as text.
+        title, headings, rows: above it, a word per column, and the cells as text.
         left: the columns set to the left; figures stand at the right.
         styles: rich's style of each row; without any, none has one.
     """

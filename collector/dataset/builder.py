@@ -18,10 +18,10 @@ from typing import Any
 from collector.bags.reader import open_bag
 from collector.calibration.intrinsics import camera_block, read_intrinsics
 from collector.calibration.model import read_calibration
+from collector.common.cpu import compressing, keep_freed_memory
 from collector.common.errors import MonoError
 from collector.common.progress import progress
 from collector.common.run_folder import command_line, git_commit, hash_path, plain
-from collector.common.workers import compressing, keep_freed_memory
 from collector.dataset.balance import balance_folder
 from collector.dataset.build_report import BuildReport
 from collector.dataset.config import BuildConfig, CurationConfig

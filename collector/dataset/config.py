@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from collector.common.cpu import default_workers
 from collector.common.errors import MonoError
-from collector.common.workers import default_workers
 from collector.geometry.curvature import CurveThresholds
 from collector.pose_tracks.tracks import TrackConfig
 from collector.reasoning.claims import Language

@@ -167,7 +167,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     page = write_view(tyro.cli(ViewConfig, args=argv, prog="alpamayo-mono view"))
     print(f"view: {page.resolve()} ({page.stat().st_size / 1e6:.1f} MB)")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -13,22 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collector.common.errors import MonoError
-from collector.common.model_files import find_model
 from collector.common.run_folder import command_line, plain
 from collector.doctor.checks import examine
 from collector.doctor.config import DoctorConfig
 from collector.doctor.facts import Facts, RosFacts, Row
-from collector.doctor.machine import (
-    ADAPTER_FILES,
-    ADAPTER_WEIGHTS,
-    MODEL_FILES,
-    MODEL_WEIGHTS,
-    lo_multicast,
-    look_at_disk,
-    look_at_folder,
-    look_at_python,
-    rmem_max,
-)
+from collector.doctor.machine import lo_multicast, look_at_disk, look_at_files, look_at_python, rmem_max
 from collector.ros.session import ros_session
 
 if TYPE_CHECKING:
@@ -111,14 +100,7 @@ def gather(config: DoctorConfig) -> Facts:
         words = config.policy_python, config.adapter is not None, config.device
         asked = pool.submit(look_at_python, *words) if wanted else None
         ros = _look_at_ros(config)
-        rows: list[Row] = []
-        if is_drive and config.model is not None:
-            folder = find_model(config.model)
-            # The released repositories hold no tokenizer: it is their backbone's.
-            files = MODEL_FILES if folder == config.model else MODEL_FILES[:1]
-            rows.append(look_at_folder("model", folder, files, MODEL_WEIGHTS))
-        if is_drive and config.adapter is not None:
-            rows.append(look_at_folder("adapter", config.adapter, ADAPTER_FILES, ADAPTER_WEIGHTS))
+        rows = look_at_files(config.model, config.adapter) if is_drive else []
         disk = look_at_disk(config.out or Path("runs"), is_new=config.out is not None and not is_drive)
         if asked is not None:
             rows.append(asked.result())

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from collector.common.model_files import weights_defect
+from collector.common.model_files import find_model, weights_defect
 from collector.doctor.facts import DiskFacts, Row
 from collector.ros.transport import without_our_libraries
 
@@ -62,6 +62,19 @@ def lo_multicast() -> bool | None:
         return bool(int(_LO_FLAGS.read_text(), 16) & _IFF_MULTICAST)
     except (OSError, ValueError):
         return None
+
+
+def look_at_files(model: Path | None, adapter: Path | None) -> list[Row]:
+    """Rows on the folders that a driver is to load, of those that are given."""
+    rows = []
+    if model is not None:
+        folder = find_model(model)
+        # The released repositories hold no tokenizer: it is their backbone's.
+        files = MODEL_FILES if folder == model else MODEL_FILES[:1]
+        rows.append(look_at_folder("model", folder, files, MODEL_WEIGHTS))
+    if adapter is not None:
+        rows.append(look_at_folder("adapter", adapter, ADAPTER_FILES, ADAPTER_WEIGHTS))
+    return rows
 
 
 def look_at_folder(name: str, folder: Path, files: Sequence[str], weights: str) -> Row:
