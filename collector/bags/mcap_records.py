@@ -212,11 +212,7 @@ def reading_order(folder: Path, suffixes: tuple[str, ...] = (".mcap",)) -> list[
 
 
 def read_contents(path: Path, show_progress: bool = False) -> FileContent:
-    """What a file holds, by its summary if it was finished, else by walking it.
-
-    Raises:
-        MonoError: not an mcap file.
-    """
+    """What a file holds, by its summary if it was finished, else by walking it (MonoError: not an mcap file)."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         if (finished := _from_summary(stream)) is not None:

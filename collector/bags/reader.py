@@ -62,9 +62,7 @@ class BagReader:
     """A bag opened for reading; made by :func:`open_bag`.
 
     Attributes:
-        path: what was opened.
-        topics: message type by topic.
-        counts: messages by topic, as the bag's index says.
+        topics, counts: message type and number of messages by topic, as the bag's index says.
         breaks_off: why not all of it can be read, empty while nothing is wrong. Whatever lies before is delivered, so
             look here after reading.
     """

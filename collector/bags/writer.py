@@ -116,11 +116,7 @@ class BagWriter:
         return dict(sum((Counter(file.counts) for file in self._files), Counter[str]()))
 
     def write(self, topic_name: str, received_ns: int, cdr: bytes | memoryview) -> None:
-        """Append one serialised message.
-
-        Raises:
-            OSError: the disk takes no more.
-        """
+        """Append one serialised message (OSError: the disk takes no more)."""
         is_large = 0 < self._split_bytes <= self._bytes
         is_long = 0 < self._split_ns <= received_ns - self._start_ns
         if self._counts and (is_large or is_long):
@@ -230,11 +226,7 @@ class BagWriter:
         self._syncs.append(self._sync_thread.submit(sync))
 
     def _look_at_syncs(self, wait: bool = False) -> None:
-        """Forget the syncs that are done, or all once they are.
-
-        Raises:
-            OSError: one failed.
-        """
+        """Forget the syncs that are done, or all once they are (OSError: one failed)."""
         while self._syncs and (wait or self._syncs[0].done()):
             self._syncs.popleft().result()
 

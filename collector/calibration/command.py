@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -73,21 +73,14 @@ def calibrate_bag(config: CalibrateConfig, show_progress: bool = True) -> Findin
     if pitch is None and offset is None:
         passed = ", ".join(f"{why}: {count}" for why, count in sorted(pairs.passed_over.items()))
         raise MonoError(" ".join(refused) + f" Of {pairs.frames} frames passed over: {passed or 'none'}")
-    calibration = Calibration(
-        DEFINITION,
-        lag_s=None if offset is None else round(offset.offset_s, 5),
-        lag_sd_s=None if offset is None else round(offset.sd_s, 5),
-        pitch_rad=None if pitch is None else round(pitch.pitch_rad, 5),
-        pitch_sd_rad=None if pitch is None else round(pitch.sd_rad, 5),
-        correlation=None if offset is None else round(offset.correlation, 4),
-        turn_ratio=None if offset is None else round(offset.ratio, 4),
-        lag_pairs=0 if offset is None else offset.pairs,
-        pitch_pairs=0 if pitch is None else len(pitch.pitches_rad),
-        frames=pairs.frames,
-        intrinsics=pairs.intrinsics,
-        bag=Path(config.bag).resolve().name,
-        bag_sha256=hash_path(config.bag) or "",
-    )
+    told: dict[str, Any] = {"bag": Path(config.bag).resolve().name, "bag_sha256": hash_path(config.bag) or ""}
+    if offset is not None:
+        told |= {"lag_s": round(offset.offset_s, 5), "lag_sd_s": round(offset.sd_s, 5), "lag_pairs": offset.pairs}
+        told |= {"correlation": round(offset.correlation, 4), "turn_ratio": round(offset.ratio, 4)}
+    if pitch is not None:
+        told |= {"pitch_rad": round(pitch.pitch_rad, 5), "pitch_sd_rad": round(pitch.sd_rad, 5)}
+        told["pitch_pairs"] = len(pitch.pitches_rad)
+    calibration = Calibration(DEFINITION, frames=pairs.frames, intrinsics=pairs.intrinsics, **told)
     return Findings(calibration, pairs, offset, pitch, tuple(refused))
 
 

@@ -132,7 +132,8 @@ def fit_motion(before: FloatArray, after: FloatArray, focal_px: float) -> tuple[
     residual = np.full(len(before), np.inf)
     for _ in range(_ITERATIONS):
         turned = before @ turn.T
-        essential = _cross_matrix(ahead) @ turn
+        x, y, z = ahead
+        essential = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]]) @ turn
         lines, lines_back = before @ essential.T, after @ essential
         squares = lines[:, :2] ** 2 + lines_back[:, :2] ** 2
         to_px = focal_px / np.sqrt(squares.sum(axis=1) + 1e-18)
@@ -155,7 +156,3 @@ def fit_motion(before: FloatArray, after: FloatArray, focal_px: float) -> tuple[
         return None
     rotation = np.asarray(cv2.Rodrigues(turn)[0], np.float64)[:, 0]
     return rotation, ahead if ahead[2] > 0.0 else -ahead, tracks
-
-
-def _cross_matrix(v: FloatArray) -> FloatArray:
-    return np.array([[0.0, -v[2], v[1]], [v[2], 0.0, -v[0]], [-v[1], v[0], 0.0]])

@@ -46,7 +46,6 @@ class Intrinsics:
 
     Attributes:
         source: where the numbers come from: a CameraInfo topic or a field of view.
-        width_px, height_px: size of the pictures they hold for.
         fx_px, fy_px, cx_px, cy_px: focal lengths and principal point; pixel centres lie at whole numbers.
         distortion: coefficients in OpenCV's order, empty for none.
     """
@@ -106,15 +105,11 @@ class Calibration:
     """A camera's time offset (``lag_s``) and pitch, as the module defines them, and where they come from.
 
     Attributes:
-        definition: of what the numbers mean.
-        lag_s, pitch_rad: None where the bag could not tell.
-        lag_sd_s, pitch_sd_rad: their standard errors.
+        lag_s, pitch_rad: None where the bag could not tell; lag_sd_s, pitch_sd_rad: their standard errors.
         correlation: of image and odometry turns at this time offset.
         turn_ratio: how far the image turned against the odometry; off 1 when the focal length is wrong.
-        lag_pairs, pitch_pairs: pairs of frames each rests on.
-        frames: frames looked at.
+        lag_pairs, pitch_pairs: pairs of frames each rests on, out of the ``frames`` looked at.
         intrinsics: what pixels were turned into angles with.
-        bag, bag_sha256: the recording.
     """
 
     definition: int

@@ -76,14 +76,11 @@ class Pairs:
 
     Attributes:
         start_ns, end_ns: (N,) header stamps.
-        rotations: (N, 3) of the scene in optical axes, radians.
-        pitches_rad: (N,) how far the optical axis looks down from the direction of travel.
+        rotations, pitches_rad: (N, 3) and (N,), as :class:`collector.calibration.ego_motion.Motion` has them.
         odometry_turn_rad: (N, L) how far the kart turned left between both stamps minus each offset.
         straight: (N,) on a straight, by the odometry.
         shown: the frame on a straight with the most features and its motion, for the plot.
-        frames: frames looked at.
-        passed_over: of which gave no pair with the frame before, by reason.
-        intrinsics: of the recording.
+        passed_over: of the ``frames`` looked at, how many gave no pair with the frame before, by reason.
     """
 
     start_ns: NDArray[np.int64]

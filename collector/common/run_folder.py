@@ -70,10 +70,8 @@ def provenance(inputs: Iterable[Path | str] = ()) -> dict[str, Any]:
     """Commit, versions, command line and input hashes as plain data. Imports none of the packages it names."""
     versions = {}
     for name in _PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
         "commit": git_commit(),
         "python": platform.python_version(),
@@ -86,11 +84,11 @@ def provenance(inputs: Iterable[Path | str] = ()) -> dict[str, Any]:
 
 def git_commit() -> str | None:
     """Commit of this source tree, with ``+changes`` when it has any; None outside a checkout."""
-    options: Any = {"cwd": Path(__file__).resolve().parent, "capture_output": True, "text": True, "timeout": 20}
+    here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
-        # The git that the user calls.
-        return str(subprocess.run(["git", *words], check=True, **options).stdout).strip()  # noqa: S607
+        command = ["git", *words]  # the git that the user calls
+        return subprocess.check_output(command, cwd=here, stderr=subprocess.DEVNULL, text=True, timeout=20).strip()
 
     try:
         commit = git("rev-parse", "HEAD")
@@ -161,11 +159,7 @@ def plain(value: object) -> Any:  # noqa: ANN401, PLR0911 - what comes out is JS
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
-    """A YAML mapping.
-
-    Raises:
-        MonoError: absent, not YAML, or not a mapping.
-    """
+    """A YAML mapping (MonoError: absent, not YAML, or not a mapping)."""
     try:
         values = yaml.safe_load(Path(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

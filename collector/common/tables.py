@@ -22,11 +22,11 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]], columns: Sequenc
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(names)
-        for row in lines:
-            cells = [row.get(name) for name in names]
-            writer.writerow(
-                ["" if cell is None or (isinstance(cell, float) and math.isnan(cell)) else cell for cell in cells]
-            )
+        writer.writerows([_cell(row.get(name)) for name in names] for row in lines)
+
+
+def _cell(value: object) -> object:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
 def text_table(

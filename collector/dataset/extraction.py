@@ -253,16 +253,10 @@ class SampleExtractor:
         return self._texts.get((name, stamp_ns), self._texts.get((None, stamp_ns)))
 
     def _verdict(self, check: ClaimCheck, motion: Motion) -> dict[str, Any]:
+        measured = ("lateral", "longitudinal", "speed_start_mps", "speed_end_mps")
         return {
-            "reason": check.reason,
-            "lateral": check.lateral,
-            "longitudinal": check.longitudinal,
-            "measured": {
-                "lateral": motion.lateral,
-                "longitudinal": motion.longitudinal,
-                "speed_start_mps": motion.speed_start_mps,
-                "speed_end_mps": motion.speed_end_mps,
-            },
+            **{name: getattr(check, name) for name in ("reason", "lateral", "longitudinal")},
+            "measured": {name: getattr(motion, name) for name in measured},
             "thresholds": asdict(self._config.thresholds),
         }
 

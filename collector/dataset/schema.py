@@ -137,20 +137,15 @@ def parse_sample(line: str, file: Path | str, line_number: int, kind: type[AnySa
         return kind.model_validate_json(line, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the line itself"
-        raise SchemaError(
-            f"{file}, line {line_number}, field {field}: {first['msg']} (found {_short(first.get('input'))})",
-            "a sample as collector.dataset.schema.Sample describes it",
-            "rebuild the dataset, or repair or remove this line",
-        ) from error
+        field, value = ".".join(map(str, first["loc"])) or "the line itself", repr(first.get("input"))
+        value = value if len(value) <= 60 else value[:57] + "..."
+        found = f"{file}, line {line_number}, field {field}: {first['msg']} (found {value})"
+        expected = "a sample as collector.dataset.schema.Sample describes it"
+        raise SchemaError(found, expected, "rebuild the dataset, or repair or remove this line") from error
 
 
 def read_samples(folder: Path | str, split: Split | None = None) -> Iterator[Sample]:
-    """Stream the samples of a dataset folder, one line in memory at a time.
-
-    Args:
-        folder: a dataset folder.
-        split: only this split.
+    """Stream the samples of a dataset folder, or of one split, one line in memory at a time.
 
     Raises:
         MonoError: no ``metadata.jsonl`` there.
@@ -214,9 +209,7 @@ class DatasetWriter:
     Until then everything lies in a hidden folder inside: a build that fails or is interrupted leaves what was there
     before, and one that is killed leaves that hidden folder, which the next one empties.
 
-    Args:
-        folder: where to write; it must be absent or empty.
-        overwrite: replace a dataset that is there already (only what a dataset consists of is replaced).
+    The folder must be absent or empty, unless a dataset in it may be overwritten (only what a dataset consists of).
 
     Raises:
         MonoError: the folder is not empty or cannot be written, here and later.
@@ -309,8 +302,3 @@ class DatasetWriter:
 def image_name(bag: str, stamp_ns: int) -> str:
     """Where a camera frame lies, relative to the dataset folder."""
     return f"{IMAGE_FOLDER}/{_SPLIT_WORD.sub(_MARKED, bag)}_{stamp_ns}.jpg"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -13,20 +13,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from collector.dataset.schema import Split
-from collector.pose_tracks.recording import LapCount
-from collector.pose_tracks.tracks import PoseTrack
+from collector.pose_tracks.recording import Recording
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Uninterrupted driving within one lap, between two header stamps.
+    """Uninterrupted driving within one lap (0 where not recorded), between two stamps that have a whole sample.
 
     Attributes:
-        bag: the recording.
         piece: index of the pose track's segment, under the name it has in manifests.
         run: of that segment (:meth:`collector.pose_tracks.tracks.PoseTrack.run_at`); within one, stamps only rise.
-        lap: lap count, 0 where not recorded.
-        start_ns, end_ns: stamps for which a whole sample (history and future) exists.
     """
 
     bag: str
@@ -42,12 +38,13 @@ class Interval:
         return self.end_ns - self.start_ns
 
 
-def intervals_of(bag: str, track: PoseTrack, laps: LapCount, history_ns: int, horizon_ns: int) -> list[Interval]:
+def intervals_of(recording: Recording, history_ns: int, horizon_ns: int) -> list[Interval]:
     """The intervals of a recording in which samples can be cut."""
+    track, laps = recording.track, recording.laps
+    changed = np.flatnonzero(np.diff(laps.laps)) + 1
     changes = [
-        (track.epoch_at(received_ns), track.stamp_at(received_ns), int(laps.laps[change]))
-        for change in np.flatnonzero(np.diff(laps.laps)) + 1
-        for received_ns in [int(laps.received_ns[change])]
+        (track.epoch_at(received_ns), track.stamp_at(received_ns), lap)
+        for received_ns, lap in zip(laps.received_ns[changed].tolist(), laps.laps[changed].tolist(), strict=True)
     ]
     intervals = []
     for index, segment in enumerate(track.segments):
@@ -59,7 +56,7 @@ def intervals_of(bag: str, track: PoseTrack, laps: LapCount, history_ns: int, ho
         lap = before[-1] if before else (int(laps.laps[0]) if len(laps.laps) else 0)
         for border, next_lap in [*inner, (end_ns, lap)]:
             if border > start_ns:
-                intervals.append(Interval(bag, index, track.run_at(index), lap, start_ns, border))
+                intervals.append(Interval(recording.name, index, track.run_at(index), lap, start_ns, border))
             start_ns, lap = border, next_lap
     return intervals
 

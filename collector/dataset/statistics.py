@@ -12,16 +12,8 @@ from typing import Any, Generic, TypeVar, get_args
 
 from collector.common.errors import MonoError
 from collector.common.progress import progress
-from collector.dataset.schema import (
-    METADATA_FILE,
-    QUARANTINE_FILE,
-    AnySample,
-    QuarantinedSample,
-    Sample,
-    SchemaError,
-    load_manifest,
-    scan_samples,
-)
+from collector.dataset import schema
+from collector.dataset.schema import AnySample, QuarantinedSample, Sample
 from collector.geometry.curvature import PathLabel
 
 LABELS: tuple[str, ...] = get_args(PathLabel)
@@ -140,20 +132,22 @@ def dataset_statistics(
     Raises:
         MonoError: there is no ``metadata.jsonl``.
     """
-    metadata = folder / METADATA_FILE
+    metadata = folder / schema.METADATA_FILE
     if not metadata.is_file():
-        raise MonoError(f"no {METADATA_FILE} in {folder}", "a dataset folder", "build one: alpamayo-mono build --help")
+        raise MonoError(
+            f"no {schema.METADATA_FILE} in {folder}", "a dataset folder", "build one: alpamayo-mono build --help"
+        )
     try:
-        manifest, fault = load_manifest(folder), ""
+        manifest, fault = schema.load_manifest(folder), ""
     except MonoError as error:
         manifest, fault = {}, str(error)
     counts = manifest_counts(manifest)
 
     def count(file: Path, kind: type[AnySample], name: str, limit: int) -> tuple[Tally, list[AnySample]]:
         tally, pick = Tally(), StratifiedPick[AnySample](limit, seed)
-        lines = scan_samples(file, kind) if file.is_file() else iter(())
+        lines = schema.scan_samples(file, kind) if file.is_file() else iter(())
         for found in progress(lines, f"read {file.name}", "line", show=show_progress, total=counts.get(name)):
-            if isinstance(found, SchemaError):
+            if isinstance(found, schema.SchemaError):
                 tally.broken += 1
                 tally.name(str(found))
             else:
@@ -162,7 +156,7 @@ def dataset_statistics(
         return tally, pick.picked()
 
     kept, picked = count(metadata, Sample, "kept", samples)
-    refused, picked_refused = count(folder / QUARANTINE_FILE, QuarantinedSample, "quarantined", quarantined)
+    refused, picked_refused = count(folder / schema.QUARANTINE_FILE, QuarantinedSample, "quarantined", quarantined)
     return DatasetStatistics(manifest, fault, kept, refused, picked, picked_refused)
 
 

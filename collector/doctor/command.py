@@ -17,7 +17,7 @@ from collector.common.run_folder import command_line, plain
 from collector.doctor.checks import examine
 from collector.doctor.config import DoctorConfig
 from collector.doctor.facts import Facts, RosFacts, Row
-from collector.doctor.machine import lo_multicast, look_at_disk, look_at_files, look_at_python, rmem_max
+from collector.doctor.machine import look_at_disk, look_at_files, look_at_python, network_settings
 from collector.ros.session import ros_session
 
 if TYPE_CHECKING:
@@ -99,12 +99,13 @@ def gather(config: DoctorConfig) -> Facts:
         wanted = is_drive and not config.own_policy
         words = config.policy_python, config.adapter is not None, config.device
         asked = pool.submit(look_at_python, *words) if wanted else None
-        ros = _look_at_ros(config)
+        ros, ros_error, ros_cure = _look_at_ros(config)
         rows = look_at_files(config.model, config.adapter) if is_drive else []
         disk = look_at_disk(config.out or Path("runs"), is_new=config.out is not None and not is_drive)
         if asked is not None:
             rows.append(asked.result())
-        return Facts(disk, rmem_max(), lo_multicast(), tuple(rows), *ros)
+        rmem_max, lo_multicast = network_settings()
+        return Facts(disk, rmem_max, lo_multicast, tuple(rows), ros, ros_error, ros_cure)
 
 
 def _look_at_ros(config: DoctorConfig) -> tuple[RosFacts | None, str, str]:

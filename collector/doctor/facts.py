@@ -57,8 +57,6 @@ class TopicFacts:
 
     Attributes:
         publishers, subscribers: other nodes than the doctor.
-        received: messages heard.
-        mean_bytes: of a serialised message.
         rate_hz: per simulated second by the messages' stamps where they have any, else by arrival; None with fewer
             than two messages.
         lost: messages missing between stamps, before they reached this process.
@@ -96,8 +94,6 @@ class RosFacts:
     """A short listening in one ROS domain.
 
     Attributes:
-        rmw: middleware, e.g. ``"rmw_cyclonedds_cpp"``.
-        domain: ROS_DOMAIN_ID in use.
         topics: by name; a topic whose message type could not be loaded has its graph only.
         packages: message packages and where each was found: a folder, and whether it is our own build.
         type_errors: message types that could not be loaded, and why.
@@ -105,7 +101,6 @@ class RosFacts:
         time_scale: clock seconds per wall second, None when fewer than two clock messages came.
         announced_scale: what the simulator says of itself, None without its status.
         state: the simulator's last word on ``topics.AWSIM_STATE``.
-        frame: None without one.
         bad_poses: odometry messages with a number that is not finite.
         has_gnss, has_imu: whether anybody publishes the localisation's inputs; has_admin: AWSIM's own domain.
         other_domains: domains in which a simulator was seen while this one had none; closed_domains: those that could

@@ -48,20 +48,16 @@ def look_at_disk(folder: Path, is_new: bool) -> DiskFacts:
     return DiskFacts(folder, place, shutil.disk_usage(place).free, writable, is_new and folder.exists())
 
 
-def rmem_max() -> int | None:
-    """The largest receive buffer a socket may ask for, bytes; None where the kernel does not say."""
-    try:
-        return int(_RMEM_MAX.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def lo_multicast() -> bool | None:
-    """Whether the loopback interface carries multicast; None where the kernel does not say."""
-    try:
-        return bool(int(_LO_FLAGS.read_text(), 16) & _IFF_MULTICAST)
-    except (OSError, ValueError):
-        return None
+def network_settings() -> tuple[int | None, bool | None]:
+    """The largest receive buffer a socket may ask for, bytes, and whether lo carries multicast; None where unknown."""
+    numbers: list[int | None] = []
+    for path, base in ((_RMEM_MAX, 10), (_LO_FLAGS, 16)):
+        try:
+            numbers.append(int(path.read_text(), base))
+        except (OSError, ValueError):
+            numbers.append(None)
+    rmem_max, flags = numbers
+    return rmem_max, None if flags is None else bool(flags & _IFF_MULTICAST)
 
 
 def look_at_files(model: Path | None, adapter: Path | None) -> list[Row]:
@@ -102,12 +98,9 @@ def _folder_defect(folder: Path, files: Sequence[str], weights: str) -> str:
 
 
 def look_at_python(python: str, with_adapter: bool, device: str) -> Row:
-    """Ask the policy's interpreter for torch and its companions, in the environment the driver would give it.
+    """Ask the policy's interpreter (empty: this one) for torch and its companions, as the driver would start it.
 
-    Args:
-        python: path or name of an interpreter, empty for the running one.
-        with_adapter: whether it will need peft.
-        device: torch device it will use.
+    With an adapter it will need peft, and on some devices CUDA.
     """
     same = not python or Path(python).absolute() == Path(sys.executable).absolute()
     command, environment = [sys.executable], dict(os.environ)

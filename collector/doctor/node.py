@@ -103,11 +103,7 @@ class DoctorNode(Node):
         return take
 
     def listen(self, seconds: float, jpeg_quality: int) -> RosFacts:
-        """Listen until publishers are matched, then for ``seconds``, and look at the graph.
-
-        Raises:
-            KeyboardInterrupt: a signal asked for the end.
-        """
+        """Listen until publishers are matched, then for ``seconds``, and look at the graph."""
         # Topics are matched one after the other: counted from here on, all have the same chance.
         self._spin(_MATCHING_S)
         for topic, ear in self._ears.items():
@@ -119,11 +115,7 @@ class DoctorNode(Node):
         return self._facts(time.monotonic() - began_s, jpeg_quality)
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long for a first message of a simulator; whether one came.
-
-        Raises:
-            KeyboardInterrupt: a signal asked for the end.
-        """
+        """Wait so long for a first message of a simulator; whether one came."""
         own = [self._ears[topic] for topic in SIMULATORS_OWN]
         self._spin(seconds, lambda: any(ear.arrivals_ns for ear in own))
         return any(ear.arrivals_ns for ear in own)

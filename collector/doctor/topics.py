@@ -18,6 +18,10 @@ _CAMERA_CURE = (
     "camera:=true"
 )
 _GIVE_POSE = "give it a pose: ros2 service call /set_initial_pose std_srvs/srv/Trigger"
+_NOBODY_DRIVES = (
+    "nobody drives, and a kart that stands still gives no samples: start a controller (control_method:=), or "
+    "alpamayo-mono simulate expert:=true"
+)
 _NOT_NEEDED = "samples do not need it: only the bag will lack it"
 # What a recording lacks without a topic that is not required.
 _OPTIONAL: tuple[tuple[str, Topic, str], ...] = (
@@ -48,7 +52,8 @@ def topic_rows(ros: RosFacts, purpose: str, use_sim_time: bool = True) -> list[R
     rows += [_camera(ros), _odometry(ros), _clock(ros, purpose, use_sim_time), *_stamps(ros), *_state(ros)]
     if purpose == "record":
         rows += [heard_row(name, topic, ros, "warning", cure) for name, topic, cure in _OPTIONAL]
-        rows.append(_who_drives(ros))
+        silent = "the controller is silent: has the session started, is the control mode autonomous?"
+        rows.append(heard_row("driving", interface.CONTROL_CMD, ros, "warning", _NOBODY_DRIVES, silent))
     else:
         laps = "laps are not counted without it: end the drive with duration_s:="
         rows += [heard_row("status", interface.AWSIM_STATUS, ros, "warning", laps), _other_driver(ros)]
@@ -178,15 +183,6 @@ def _state(ros: RosFacts) -> list[Row]:
         found = f"over: the simulator says {ros.state!r}"
         return [Row("session", "failed", found, "start or reset it", interface.AWSIM_STATE.name)]
     return [Row("session", "ok", repr(ros.state), topic=interface.AWSIM_STATE.name)] if ros.state else []
-
-
-def _who_drives(ros: RosFacts) -> Row:
-    absent = (
-        "nobody drives, and a kart that stands still gives no samples: start a controller (control_method:=), or "
-        "alpamayo-mono simulate expert:=true"
-    )
-    silent = "the controller is silent: has the session started, is the control mode autonomous?"
-    return heard_row("driving", interface.CONTROL_CMD, ros, "warning", absent, silent)
 
 
 def _other_driver(ros: RosFacts) -> Row:

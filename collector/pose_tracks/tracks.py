@@ -75,8 +75,6 @@ class PoseReport:
     """What was measured of a recording's poses and what was done about it; goes into the manifest.
 
     Attributes:
-        noise: as measured.
-        smoothed: whether the poses were cleaned.
         yaw: whose heading the samples have.
         speed_pieces: by whose speed the segments were cleaned: wheel, odometry, or that of the positions.
     """

@@ -97,12 +97,8 @@ def write_reasoning(
 ) -> str:
     """Write the reasoning of a motion.
 
-    Args:
-        motion: what the path will do.
-        seed: chooses among equivalent phrasings; the same motion and seed give the same text, and a mirrored
-            motion gives the same text with left and right exchanged.
-        thresholds: ``now_m`` and the two grades of sharpness.
-        language: English as the released model speaks, or Japanese.
+    The seed chooses among equivalent phrasings: the same motion and seed give the same text, and a mirrored motion
+    gives the same text with left and right exchanged. English is as the released model speaks.
 
     Returns:
         A sentence of at most 22 words, such as "The lane bends right ahead, so slow down and steer right to

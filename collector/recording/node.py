@@ -125,10 +125,17 @@ class RecordNode(Node):
         return tuple(name for name, count in self._counts.items() if not count)
 
     def _essential_missing(self, waited_s: float) -> str:
-        """A sentence where frames or poses are missing, without which a recording is useless; else empty."""
+        """A sentence with the likeliest cause where frames or poses, without which a bag is useless, are missing."""
         missing = self._missing()
-        is_useless = CAMERA_JPEG.name in missing or ODOMETRY.name in missing
-        return describe_missing(missing, waited_s) if is_useless else ""
+        if CAMERA_JPEG.name not in missing and ODOMETRY.name not in missing:
+            return ""
+        cure = "Do: record with GNSS and IMU on, so that localisation runs (AWSIM's e2e modes switch them off)"
+        if CLOCK.name in missing and ODOMETRY.name in missing:
+            cure = "Do: start the simulator in this ROS domain (ROS_DOMAIN_ID), or add simulator:=true"
+        elif CAMERA_JPEG.name in missing:
+            frames = f"Expected: frames on {CAMERA_IMAGE.name}"
+            cure = f"{frames}. Do: start AWSIM with --camera gpu (its dev script passes off)"
+        return f"nothing arrived on {', '.join(missing)} in {waited_s:.0f} s. {cure}"
 
     def _progress(self, now_s: float) -> str:
         frames, missing = self._counts[CAMERA_JPEG.name], self._missing()
@@ -166,17 +173,6 @@ class RecordNode(Node):
             do = f"mend the frames: {report.frame_error}" if report.frame_error else do
             raise MonoError(too_much, f"at most {max_loss:.1%} missing (max_loss:=)", do)
         return 0
-
-
-def describe_missing(names: Sequence[str], waited_s: float) -> str:
-    """A sentence for topics that stayed silent, with the likeliest cause of each."""
-    cure = "Do: record with GNSS and IMU on, so that localisation runs (AWSIM's e2e modes switch them off)"
-    if CLOCK.name in names and ODOMETRY.name in names:
-        cure = "Do: start the simulator in this ROS domain (ROS_DOMAIN_ID), or add simulator:=true"
-    elif CAMERA_JPEG.name in names:
-        frames = f"Expected: frames on {CAMERA_IMAGE.name}"
-        cure = f"{frames}. Do: start AWSIM with --camera gpu (its dev script passes off)"
-    return f"nothing arrived on {', '.join(names)} in {waited_s:.0f} s. {cure}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -47,8 +47,7 @@ class BagRecorder:
     """Records topics into a new bag folder; thread safe.
 
     Args:
-        folder: the bag to create.
-        topics: what will be recorded, as it lies in the bag (frames as ``topics.CAMERA_JPEG``).
+        folder, topics: the bag to create, and what it will hold (frames as ``topics.CAMERA_JPEG``).
         jpeg_quality: 1 to 100.
         queue_frames: raw frames that may wait for compression; more are dropped and counted.
         jpeg_workers: compression threads (OpenCV releases the interpreter while it works).

@@ -138,11 +138,7 @@ class RecordingReport:
 
 
 def read_report(bag: Path | str) -> RecordingReport:
-    """The report in a bag folder, also that of a bag of version 0.1.
-
-    Raises:
-        OSError: the folder holds none.
-    """
+    """The report in a bag folder, also that of a bag of version 0.1 (OSError: the folder holds none)."""
     path = Path(bag) / REPORT_FILE
     values = json.loads((path if path.exists() else path.with_name(_OLD_FILE)).read_text(encoding="utf-8"))
     return RecordingReport(**values | {"topics": tuple(TopicReport(**topic) for topic in values["topics"])})

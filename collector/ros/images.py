@@ -41,11 +41,7 @@ class RawFrame:
 
 
 def as_bgr(pixels: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
-    """A raw image as OpenCV's (H, W, 3) BGR, or (H, W) for mono8.
-
-    Raises:
-        FrameError: an encoding we do not know.
-    """
+    """A raw image as OpenCV's (H, W, 3) BGR, or (H, W) for mono8 (FrameError: an encoding we do not know)."""
     if encoding not in ENCODINGS:
         raise FrameError(f"an image encoded as {encoding!r}", ", ".join(ENCODINGS), "record one of these")
     if ENCODINGS[encoding][0] == 1:
@@ -58,11 +54,7 @@ def as_bgr(pixels: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
 
 
 def encode_jpeg(bgr: NDArray[np.uint8], quality: int) -> bytes:
-    """JPEG bytes of an OpenCV image.
-
-    Raises:
-        FrameError: OpenCV refuses it (an empty image).
-    """
+    """JPEG bytes of an OpenCV image (FrameError: OpenCV refuses it (an empty image))."""
     import cv2
 
     try:

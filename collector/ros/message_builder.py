@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,6 @@ import numpy as np
 
 from collector.common.errors import MonoError
 from collector.common.files import PROJECT_ROOT
-from collector.ros.message_generation import dependencies
 
 DEFINITIONS = PROJECT_ROOT / "collector" / "msg"
 # Raise it when the way of building changes, so that caches of older versions are not used.
@@ -38,6 +38,10 @@ _KINDS = (
     *("rosidl_generator_c", "rosidl_generator_py"),
     *("rosidl_typesupport_introspection_c", "rosidl_typesupport_fastrtps_c"),
 )
+# The two implementations rclpy may ask for: FastDDS between processes, introspection for tools and other middlewares.
+_IMPLEMENTATIONS = ["rosidl_typesupport_fastrtps_c", "rosidl_typesupport_introspection_c"]
+# A field whose type names another package: `std_msgs/Header header`.
+_FOREIGN_TYPE = re.compile(r"^\s*([a-z]\w*)/\w+", re.MULTILINE)
 _INSTALL_COMPILER = "sudo apt install g++ python3-dev"
 _INSTALL_ROS = "source a ROS 2 that has the Autoware messages, or without any ROS: pip install 'alpamayo_mono[ros]'"
 
@@ -141,7 +145,7 @@ def _build_into(built: Path, definitions: Path, toolchain: Toolchain, work: Path
         def run_all(commands: Iterable[Sequence[str]]) -> None:
             list(pool.map(lambda command: _run(command, environment), commands))
 
-        child = [sys.executable, "-m", "collector.ros.message_generation"]
+        child = [sys.executable, "-m", "collector.ros.message_builder"]
         run_all([*child, package, *map(str, (definitions, share, work))] for package in packages)
         units = {package: _units(package, work) for package in packages}
         run_all(_compile(unit, toolchain, work) for package in packages for unit in units[package])
@@ -154,6 +158,50 @@ def _build_into(built: Path, definitions: Path, toolchain: Toolchain, work: Path
         (built / package / "msg").mkdir()
         for module in (work / "gen" / package / "msg").glob("*.py"):
             shutil.copy(module, built / package / "msg")
+
+
+def dependencies(package_folder: Path, share: Path) -> list[str]:
+    """Packages the messages (``msg/*.msg``) of a package are made of, their own dependencies included, sorted."""
+    found: set[str] = set()
+    folders = [package_folder]
+    while folders:
+        for definition in folders.pop().glob("msg/*.msg"):
+            for name in _FOREIGN_TYPE.findall(definition.read_text(encoding="utf-8")):
+                if name not in found and name != package_folder.name:
+                    found.add(name)
+                    folders.append(share / name)
+    return sorted(found)
+
+
+def generate(package: str, definitions: Path, share: Path, work: Path) -> None:
+    """Write the sources of one package to ``work/gen/<package>`` and ``work/gen_introspection/<package>``.
+
+    In a child process per package, since the generators print, read AMENT_PREFIX_PATH and are single-threaded.
+    """
+    from rosidl_adapter.msg import convert_msg_to_idl
+    from rosidl_generator_c.cli import GenerateC
+    from rosidl_generator_py.cli import GeneratePython
+    from rosidl_generator_type_description.cli import HashTypeDescription
+    from rosidl_typesupport_c.cli import GenerateCTypesupport
+    from rosidl_typesupport_fastrtps_c.cli import GenerateFastRTPSCTypesupport
+    from rosidl_typesupport_introspection_c.cli import GenerateIntrospectionCTypesupport
+
+    package_folder = definitions / package
+    idl_folder, sources = work / "idl" / package, work / "gen" / package
+    interfaces = []
+    for definition in sorted(package_folder.glob("msg/*.msg")):
+        convert_msg_to_idl(package_folder, package, definition.relative_to(package_folder), idl_folder / "msg")
+        interfaces.append(f"{idl_folder}:msg/{definition.stem}.idl")
+    includes = [str(share / name) for name in dependencies(package_folder, share)]
+
+    what = package, interfaces, includes
+    hashes = HashTypeDescription("hash").generate_type_hashes(*what, idl_folder)
+    GenerateC("c").generate(*what, sources, type_description_files=[str(path) for path in hashes])
+    GeneratePython("py", typesupport_implementations=["rosidl_typesupport_c"]).generate(*what, sources)
+    GenerateCTypesupport("c_typesupport", typesupport_implementations=_IMPLEMENTATIONS).generate(*what, sources)
+    GenerateFastRTPSCTypesupport("fastrtps").generate(*what, sources)
+    # Its own tree: it writes detail/*__type_support.c, a name the C generator has taken already.
+    GenerateIntrospectionCTypesupport("introspection").generate(*what, work / "gen_introspection" / package)
 
 
 def _units(package: str, work: Path) -> list[Path]:
@@ -248,3 +296,7 @@ def _rosidl_version() -> str:
         return importlib.metadata.version("rosidl_generator_c")
     except importlib.metadata.PackageNotFoundError:
         return os.environ.get("ROS_DISTRO", "unknown")
+
+
+if __name__ == "__main__":
+    generate(sys.argv[1], *map(Path, sys.argv[2:]))

@@ -30,7 +30,6 @@ class Topic:
     """One topic of the interface, as its publisher offers it.
 
     Attributes:
-        name: absolute topic name.
         type: message type as ``"package/msg/Name"``.
         reliability: what the publisher offers; a subscriber may ask for the same or less.
         durability: ``"transient_local"`` for latched topics.
