@@ -15,21 +15,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
+from mcap import records as mcap_types
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
 from mcap.reader import make_reader
-from mcap.records import (
-    Attachment,
-    AttachmentIndex,
-    Channel,
-    Chunk,
-    ChunkIndex,
-    Header,
-    MessageIndex,
-    Metadata,
-    MetadataIndex,
-    Schema,
-)
 from mcap.stream_reader import get_chunk_data_stream
 from tqdm import tqdm
 
@@ -77,29 +66,39 @@ def records(stream: BinaryIO, size: int) -> Iterator[Record]:
 
 
 @dataclass
-class ChunkContent:
-    """The records inside a chunk.
+class Declarations:
+    """What a chunk or a file declares, by id; ``end`` is the byte behind its last whole record."""
 
-    Attributes:
-        schemas, channels: declared in it, by id.
-        messages: (time of arrival, offset in the chunk) of each message, per channel id.
-        end: where the last whole record ends.
-    """
-
-    schemas: dict[int, Schema] = field(default_factory=dict)
-    channels: dict[int, Channel] = field(default_factory=dict)
-    messages: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     end: int = 0
+    schemas: dict[int, mcap_types.Schema] = field(default_factory=dict)
+    channels: dict[int, mcap_types.Channel] = field(default_factory=dict)
+
+    def declare(self, record: Record) -> bool:
+        """Note a schema or a channel; False for any other record."""
+        if record.opcode == Opcode.SCHEMA:
+            schema = mcap_types.Schema.read(ReadDataStream(BytesIO(record.body)))
+            self.schemas[schema.id] = schema
+        elif record.opcode == Opcode.CHANNEL:
+            channel = mcap_types.Channel.read(ReadDataStream(BytesIO(record.body)))
+            self.channels[channel.id] = channel
+        else:
+            return False
+        return True
 
 
 @dataclass
-class FileContent:
-    """The records of a file.
+class ChunkContent(Declarations):
+    """The records inside a chunk: (time of arrival, offset in the chunk) of each message, by channel id."""
+
+    messages: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+
+
+@dataclass
+class FileContent(Declarations):
+    """The records of a file; ``end`` is that of its data section, 0 where not even a header is there.
 
     Attributes:
-        end: byte behind the last whole record of the data section; 0 where not even a header is there.
-        is_finished: the file has its summary; only ``schemas``, ``channels`` and the counts are then filled in.
-        schemas, channels: by id.
+        is_finished: the file has its summary; only the declarations and the counts are then filled in.
         chunks, attachments, metadata: their index records.
         counts: messages per channel id.
         first_ns, last_ns: times of arrival; None and 0 without messages.
@@ -108,13 +107,10 @@ class FileContent:
         half_chunk: the body of a chunk that breaks off at the file's end.
     """
 
-    end: int = 0
     is_finished: bool = False
-    schemas: dict[int, Schema] = field(default_factory=dict)
-    channels: dict[int, Channel] = field(default_factory=dict)
-    chunks: list[ChunkIndex] = field(default_factory=list)
-    attachments: list[AttachmentIndex] = field(default_factory=list)
-    metadata: list[MetadataIndex] = field(default_factory=list)
+    chunks: list[mcap_types.ChunkIndex] = field(default_factory=list)
+    attachments: list[mcap_types.AttachmentIndex] = field(default_factory=list)
+    metadata: list[mcap_types.MetadataIndex] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)
     first_ns: int | None = None
     last_ns: int = 0
@@ -128,7 +124,7 @@ class FileContent:
         Raises:
             Exception: of many kinds, where its content cannot be read.
         """
-        chunk = Chunk.read(ReadDataStream(BytesIO(body)))
+        chunk = mcap_types.Chunk.read(ReadDataStream(BytesIO(body)))
         stream, size = get_chunk_data_stream(chunk, validate_crc=True)
         content = read_chunk(stream.read(size))
         if not content.end == size == chunk.uncompressed_size:
@@ -137,7 +133,7 @@ class FileContent:
         self.channels.update(content.channels)
         self.newest = content
         self.chunks.append(
-            ChunkIndex(
+            mcap_types.ChunkIndex(
                 chunk_length=RECORD_HEAD.size + len(body),
                 chunk_start_offset=start,
                 compression=chunk.compression,
@@ -160,28 +156,22 @@ class FileContent:
         if opcode == Opcode.MESSAGE_INDEX:
             if self.newest is not None:
                 index = self.chunks[-1]
-                index.message_index_offsets[MessageIndex.read(reader).channel_id] = start
+                index.message_index_offsets[mcap_types.MessageIndex.read(reader).channel_id] = start
                 index.message_index_length += length
         elif opcode == Opcode.MESSAGE:
             channel_id, _, log_time_ns, _ = MESSAGE_HEAD.unpack_from(body)
             self._count(channel_id, log_time_ns)
-        elif opcode == Opcode.SCHEMA:
-            schema = Schema.read(reader)
-            self.schemas[schema.id] = schema
-        elif opcode == Opcode.CHANNEL:
-            channel = Channel.read(reader)
-            self.channels[channel.id] = channel
         elif opcode == Opcode.METADATA:
-            self.metadata.append(MetadataIndex(start, length, Metadata.read(reader).name))
+            self.metadata.append(mcap_types.MetadataIndex(start, length, mcap_types.Metadata.read(reader).name))
         elif opcode == Opcode.ATTACHMENT:
-            a = Attachment.read(reader)
+            a = mcap_types.Attachment.read(reader)
             self.attachments.append(
-                AttachmentIndex(start, length, a.log_time, a.create_time, len(a.data), a.name, a.media_type)
+                mcap_types.AttachmentIndex(start, length, a.log_time, a.create_time, len(a.data), a.name, a.media_type)
             )
         elif opcode == Opcode.HEADER:
-            Header.read(reader)
+            mcap_types.Header.read(reader)
         else:
-            return False
+            return self.declare(record)
         return True
 
     def stored_file(self, name: str) -> StoredFile:
@@ -222,15 +212,10 @@ def reading_order(folder: Path, suffixes: tuple[str, ...] = (".mcap",)) -> list[
 
 
 def read_contents(path: Path, show_progress: bool = False) -> FileContent:
-    """What a file holds, by its summary if it was finished, else by walking it.
-
-    Raises:
-        MonoError: not an mcap file.
-    """
+    """What a file holds, by its summary if it was finished, else by walking it (MonoError: not an mcap file)."""
     size = path.stat().st_size
     with path.open("rb") as stream:
-        finished = _from_summary(stream)
-        if finished is not None:
+        if (finished := _from_summary(stream)) is not None:
             return finished
         stream.seek(0)
         quiet = None if show_progress else True
@@ -242,17 +227,10 @@ def read_chunk(data: bytes) -> ChunkContent:
     """The records of a chunk's data, up to the first that is not whole or does not belong there."""
     content = ChunkContent()
     for record in records(BytesIO(data), len(data)):
-        _, opcode, body, is_whole = record
-        if is_whole and opcode == Opcode.MESSAGE and len(body) >= MESSAGE_HEAD.size:
-            channel_id, _, log_time_ns, _ = MESSAGE_HEAD.unpack_from(body)
+        if record.is_whole and record.opcode == Opcode.MESSAGE and len(record.body) >= MESSAGE_HEAD.size:
+            channel_id, _, log_time_ns, _ = MESSAGE_HEAD.unpack_from(record.body)
             content.messages.setdefault(channel_id, []).append((log_time_ns, record.start))
-        elif is_whole and opcode == Opcode.SCHEMA:
-            schema = Schema.read(ReadDataStream(BytesIO(body)))
-            content.schemas[schema.id] = schema
-        elif is_whole and opcode == Opcode.CHANNEL:
-            channel = Channel.read(ReadDataStream(BytesIO(body)))
-            content.channels[channel.id] = channel
-        else:
+        elif not (record.is_whole and content.declare(record)):
             break
         content.end = record.end
     return content

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -19,14 +18,7 @@ RESERVE_FILE = ".reserve"
 
 @dataclass(frozen=True)
 class StoredTopic:
-    """A topic as a bag declares it.
-
-    Attributes:
-        name, type: of the topic.
-        encoding: of its messages, ``"cdr"`` for ROS 2.
-        qos: the offered QoS profiles as YAML text, empty where unknown.
-        type_hash: the type's RIHS01 hash, empty where unknown.
-    """
+    """A topic as a bag declares it; offered QoS profiles (YAML text) and RIHS01 hash are empty where unknown."""
 
     name: str
     type: str
@@ -37,13 +29,7 @@ class StoredTopic:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One finished file of a bag.
-
-    Attributes:
-        name: within the bag's folder.
-        counts: messages per topic name.
-        start_ns, end_ns: first and last time of arrival; 0 without messages.
-    """
+    """One finished file of a bag: messages by topic name, first and last time of arrival (0 without messages)."""
 
     name: str
     counts: Mapping[str, int]
@@ -56,17 +42,8 @@ class StoredFile:
         return sum(self.counts.values())
 
 
-def write_metadata(folder: Path, files: Sequence[StoredFile], topics: Sequence[StoredTopic]) -> Path:
-    """Write ``metadata.yaml``; readers take its presence as the sign of a finished bag.
-
-    Args:
-        folder: the bag.
-        files: its files in the order in which they are to be read.
-        topics: what they hold; a topic without messages is listed too.
-
-    Returns:
-        The file written.
-    """
+def write_metadata(folder: Path, files: Sequence[StoredFile], topics: Sequence[StoredTopic]) -> None:
+    """Write ``metadata.yaml``, whose presence readers take as the sign of a finished bag; files in reading order."""
     held = [file for file in files if file.messages]
     start_ns = min((file.start_ns for file in held), default=0)
     end_ns = max((file.end_ns for file in held), default=0)
@@ -92,19 +69,17 @@ def write_metadata(folder: Path, files: Sequence[StoredFile], topics: Sequence[S
         "compression_format": "",
         "compression_mode": "",
         "relative_file_paths": [file.name for file in files],
-        "files": [_file_row(file) for file in files],
+        "files": [
+            {
+                "path": file.name,
+                "starting_time": {"nanoseconds_since_epoch": file.start_ns},
+                "duration": {"nanoseconds": file.end_ns - file.start_ns},
+                "message_count": file.messages,
+            }
+            for file in files
+        ],
         "custom_data": None,
         "ros_distro": "humble",
     }
-    path = folder / METADATA_FILE
-    write_atomically(path, yaml.safe_dump({"rosbag2_bagfile_information": information}, sort_keys=False))
-    return path
-
-
-def _file_row(file: StoredFile) -> dict[str, Any]:
-    return {
-        "path": file.name,
-        "starting_time": {"nanoseconds_since_epoch": file.start_ns},
-        "duration": {"nanoseconds": file.end_ns - file.start_ns},
-        "message_count": file.messages,
-    }
+    text = yaml.safe_dump({"rosbag2_bagfile_information": information}, sort_keys=False)
+    write_atomically(folder / METADATA_FILE, text)

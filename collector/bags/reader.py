@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collector.bags.metadata import METADATA_FILE
 from collector.bags.truncated import TruncatedReader
 from collector.common.errors import MonoError
-from collector.geometry.poses import quaternion_yaw
+from collector.ros.conversions import stamp_ns_of, yaw_of
 from collector.ros.images import FrameError, RawFrame, image_rows
+from collector.ros.message_builder import DEFINITIONS
 from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY, Message
 
 if TYPE_CHECKING:
@@ -50,13 +50,10 @@ def typestore() -> Typestore:
 
     store = get_typestore(Stores.ROS2_HUMBLE)
     added: dict[str, Any] = {}
-    for package in sorted(resources.files("collector").joinpath("msg").iterdir(), key=lambda entry: entry.name):
-        if not package.joinpath("msg").is_dir():
-            continue
-        for text in sorted(package.joinpath("msg").iterdir(), key=lambda entry: entry.name):
-            name = f"{package.name}/msg/{text.name.removesuffix('.msg')}"
-            if text.name.endswith(".msg") and name not in store.fielddefs:
-                added.update(get_types_from_msg(text.read_text("utf-8"), name))
+    for file in sorted(DEFINITIONS.glob("*/msg/*.msg")):
+        name = f"{file.parts[-3]}/msg/{file.stem}"
+        if name not in store.fielddefs:
+            added.update(get_types_from_msg(file.read_text("utf-8"), name))
     store.register({name: fields for name, fields in added.items() if name not in store.fielddefs})
     return store
 
@@ -65,9 +62,7 @@ class BagReader:
     """A bag opened for reading; made by :func:`open_bag`.
 
     Attributes:
-        path: what was opened.
-        topics: message type by topic.
-        counts: messages by topic, as the bag's index says.
+        topics, counts: message type and number of messages by topic, as the bag's index says.
         breaks_off: why not all of it can be read, empty while nothing is wrong. Whatever lies before is delivered, so
             look here after reading.
     """
@@ -87,11 +82,8 @@ class BagReader:
         if self.counts.get(name, 0):
             if self.topics[name] in types:
                 return
-            raise MonoError(
-                f"{name} in {self.path} has the type {self.topics[name]}",
-                " or ".join(types),
-                f"choose another {option}",
-            )
+            found = f"{name} in {self.path} has the type {self.topics[name]}"
+            raise MonoError(found, " or ".join(types), f"choose another {option}")
         held = sorted(topic for topic, count in self.counts.items() if count)
         others = [topic for topic in held if self.topics[topic] in types]
         raise MonoError(
@@ -108,13 +100,8 @@ class BagReader:
         """
         candidates = [wanted] if wanted else [CAMERA_JPEG.name, CAMERA_IMAGE.name]
         name = next((name for name in candidates if self.counts.get(name, 0)), candidates[-1])
-        self.require_topic(
-            name,
-            "the camera",
-            IMAGE_TYPES,
-            "--image-topic",
-            "record with the camera on (AWSIM: --camera gpu), for example with alpamayo-mono record",
-        )
+        cure = "record with the camera on (AWSIM: --camera gpu), for example with alpamayo-mono record"
+        self.require_topic(name, "the camera", IMAGE_TYPES, "--image-topic", cure)
         return name
 
     def messages(self, topic: str) -> Iterator[tuple[int, Message | None]]:
@@ -211,14 +198,12 @@ def open_bag(path: Path | str) -> Iterator[BagReader]:
 
 def header_stamp_ns(message: Message) -> int:
     """``header.stamp`` (or a bare ``stamp``) of a message in nanoseconds."""
-    stamp = message.header.stamp if hasattr(message, "header") else message.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+    return stamp_ns_of(message.header.stamp if hasattr(message, "header") else message.stamp)
 
 
 def odometry_row(received_ns: int, message: Message) -> OdometryRow:
     """The row of a message of one of POSE_TYPES; those without a twist have no speed (NaN)."""
     pose = message.pose if hasattr(message.pose, "position") else message.pose.pose
-    place, q = pose.position, pose.orientation
-    yaw_rad = quaternion_yaw(q.x, q.y, q.z, q.w)
+    x_m, y_m, yaw_rad = float(pose.position.x), float(pose.position.y), yaw_of(pose.orientation)
     speed_mps = float(message.twist.twist.linear.x) if hasattr(message, "twist") else float("nan")
-    return OdometryRow(header_stamp_ns(message), received_ns, float(place.x), float(place.y), yaw_rad, speed_mps)
+    return OdometryRow(header_stamp_ns(message), received_ns, x_m, y_m, yaw_rad, speed_mps)

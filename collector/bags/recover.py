@@ -31,11 +31,7 @@ class RecoverConfig:
 
 
 def recover_bag(place: Path, show_progress: bool = False) -> list[Repair]:
-    """Finish a bag folder (its files, then ``metadata.yaml``) or a single .mcap file.
-
-    Args:
-        place: what a recording left; also safe on a finished bag.
-        show_progress: a bar on long files.
+    """Finish a bag folder (its files, then ``metadata.yaml``) or a single .mcap file; safe on a finished one.
 
     Returns:
         What became of each file, in reading order.
@@ -58,7 +54,10 @@ def recover_bag(place: Path, show_progress: bool = False) -> list[Repair]:
         if place.is_dir() and not (metadata.exists() and all(repair.was_finished for repair in repairs)):
             if metadata.exists():
                 metadata.replace(metadata.with_name(METADATA_FILE + ".torn"))
-            write_metadata(place, [repair.file for repair in repairs], _topics_of(repairs))
+            topics: dict[str, StoredTopic] = {}
+            for topic in (topic for repair in repairs for topic in repair.topics):
+                topics.setdefault(topic.name, topic)
+            write_metadata(place, [repair.file for repair in repairs], list(topics.values()))
     except OSError as error:
         raise MonoError(
             f"{place} cannot be finished: {error.strerror or error}",
@@ -124,11 +123,3 @@ def _refuse_if_recording(path: Path) -> None:
             ) from None
         except OSError:
             return  # a file system without locks
-
-
-def _topics_of(repairs: Sequence[Repair]) -> list[StoredTopic]:
-    topics: dict[str, StoredTopic] = {}
-    for repair in repairs:
-        for topic in repair.topics:
-            topics.setdefault(topic.name, topic)
-    return list(topics.values())

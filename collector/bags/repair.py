@@ -9,6 +9,7 @@ follows. Damaged chunks between whole ones stay where they are and are left out 
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Sequence
@@ -23,16 +24,12 @@ from mcap.records import Chunk, DataEnd, Footer, Header, McapRecord, MessageInde
 from collector.bags.mcap_records import CHUNK_HEAD, MAGIC, RECORD_HEAD, FileContent, read_chunk, read_contents
 from collector.bags.metadata import StoredFile, StoredTopic
 
-_COPY_BYTES = 2**20
-
 
 @dataclass(frozen=True)
 class Repair:
-    """What became of a file.
+    """What became of a file and its topics.
 
     Attributes:
-        file: the finished file.
-        topics: what it declares.
         was_finished: nothing had to be done.
         salvaged: messages taken out of a half chunk.
         damaged_chunks: chunks that cannot be read and are in no index.
@@ -50,14 +47,10 @@ class Repair:
 
 
 def repair_mcap(path: Path, keep_aside: bool = True, show_progress: bool = False) -> Repair:
-    """Finish an mcap file in place; a finished one is left alone.
+    """Finish an mcap file, which nobody may be writing, in place; a finished one is left alone.
 
-    Safe to interrupt and to call again: the end is copied aside before it is cut off.
-
-    Args:
-        path: the file; nobody may be writing it.
-        keep_aside: keep what is cut off in ``NAME.torn``; the bytes before it and that file are the original.
-        show_progress: a bar on long files.
+    Safe to interrupt and to call again: the end is copied aside (to ``NAME.torn``) before it is cut off, unless
+    ``keep_aside`` is False.
 
     Raises:
         MonoError: not an mcap file.
@@ -80,9 +73,8 @@ def repair_mcap(path: Path, keep_aside: bool = True, show_progress: bool = False
         stream.write(_summary(content, stream.tell()))
         stream.flush()
         os.fsync(stream.fileno())
-    return Repair(
-        content.stored_file(path.name), content.stored_topics(), False, salvaged, content.damaged_chunks, cut, aside
-    )
+    file, topics = content.stored_file(path.name), content.stored_topics()
+    return Repair(file, topics, False, salvaged, content.damaged_chunks, cut, aside)
 
 
 def _drop_incomplete_index(content: FileContent) -> None:
@@ -108,8 +100,7 @@ def _set_aside(path: Path, end: int) -> Path:
         aside = path.with_name(f"{path.name}.torn{number}")
     with path.open("rb") as source, aside.open("xb") as target:
         source.seek(end)
-        while part := source.read(_COPY_BYTES):
-            target.write(part)
+        shutil.copyfileobj(source, target)
         target.flush()
         os.fsync(target.fileno())
     return aside
@@ -139,16 +130,7 @@ def _write_salvage(stream: BinaryIO, content: FileContent) -> int:
         return 0
     data = half[CHUNK_HEAD.size + 8 :][: found.end]
     start = stream.tell()
-    record = _bytes_of(
-        Chunk(
-            compression="",
-            data=data,
-            message_end_time=max(times),
-            message_start_time=min(times),
-            uncompressed_crc=zlib.crc32(data),
-            uncompressed_size=len(data),
-        )
-    )
+    record = _bytes_of(Chunk("", data, max(times), min(times), zlib.crc32(data), len(data)))
     stream.write(record)
     content.add_chunk(start, record[RECORD_HEAD.size :])
     _write_newest_index(stream, content)

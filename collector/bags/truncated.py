@@ -7,9 +7,9 @@ record, up to the first thing that makes no sense.
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
@@ -31,8 +31,7 @@ class _Row(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True)
-class TruncatedConnection:
+class TruncatedConnection(NamedTuple):
     """A topic of a truncated bag: name, type, and how many whole messages can be read."""
 
     topic: str
@@ -51,9 +50,7 @@ class TruncatedReader:
     def __init__(self, place: Path) -> None:
         self._files = [place] if place.is_file() else reading_order(place, (".mcap", ".db3"))
         self._breaks: dict[Path, str] = {}
-        counts: dict[tuple[str, str], int] = {}
-        for row in self._rows():
-            counts[row.topic, row.msgtype] = counts.get((row.topic, row.msgtype), 0) + 1
+        counts = Counter((row.topic, row.msgtype) for row in self._rows())
         self.connections = [TruncatedConnection(*topic, count) for topic, count in counts.items()]
 
     @property
@@ -65,8 +62,7 @@ class TruncatedReader:
         """(connection, received_ns, serialised message) in the order of the files."""
         wanted = {(c.topic, c.msgtype): c for c in self.connections if c in connections}
         for row in self._rows():
-            connection = wanted.get((row.topic, row.msgtype))
-            if connection is not None:
+            if connection := wanted.get((row.topic, row.msgtype)):
                 yield connection, row.received_ns, row.data
 
     def deserialize(self, _data: bytes, type_name: str) -> NoReturn:

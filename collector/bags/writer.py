@@ -44,18 +44,10 @@ def qos_text(topic: Topic) -> str:
     from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
     from rosbags.rosbag2.metadata import dump_qos_v8
 
-    forever = QosTime(9223372036, 854775807)
-    qos = Qos(
-        QosHistory.KEEP_LAST,
-        topic.depth,
-        QosReliability.RELIABLE if topic.reliability == "reliable" else QosReliability.BEST_EFFORT,
-        QosDurability.TRANSIENT_LOCAL if topic.durability == "transient_local" else QosDurability.VOLATILE,
-        forever,
-        forever,
-        QosLiveliness.AUTOMATIC,
-        forever,
-        False,
-    )
+    forever, history, liveliness = QosTime(9223372036, 854775807), QosHistory.KEEP_LAST, QosLiveliness.AUTOMATIC
+    reliability = QosReliability[topic.reliability.upper()]
+    durability = QosDurability[topic.durability.upper()]
+    qos = Qos(history, topic.depth, reliability, durability, forever, forever, liveliness, forever, False)
     return dump_qos_v8([qos])
 
 
@@ -66,10 +58,8 @@ class BagWriter:
     finishes the bag with what was written.
 
     Args:
-        folder: the bag; it must not exist.
-        topics: what will be written, by the names and types it has in the bag.
-        split_bytes: begin a new file after this many bytes; 0 never does.
-        split_ns: begin a new file after this much time of arrival; 0 never does.
+        folder, topics: the bag, which must not exist, and what it will hold.
+        split_bytes, split_ns: begin a new file after so many bytes, or so much time of arrival; 0 never does.
         reserve_bytes: room kept on the disk for the index.
 
     Raises:
@@ -100,7 +90,7 @@ class BagWriter:
         self._path: Path
         self._stream: BinaryIO
         self._writer: Writer
-        self._channels: dict[str, int]
+        self._channels: dict[str, int] = {}
         self._counts: Counter[str]
         self._bytes = self._start_ns = self._end_ns = 0
         self._flushed_s = self._synced_s = 0.0
@@ -116,27 +106,20 @@ class BagWriter:
         except OSError as error:
             if is_ours:
                 shutil.rmtree(self.folder, ignore_errors=True)
-            raise MonoError(
-                f"the bag {self.folder} cannot be begun: {error.strerror or error}",
-                "a folder of yours on a disk with free space",
-                "make room, or name another place",
-            ) from error
+            found = f"the bag {self.folder} cannot be begun: {error.strerror or error}"
+            do = "make room, or name another place"
+            raise MonoError(found, "a folder of yours on a disk with free space", do) from error
 
     @property
     def stored(self) -> dict[str, int]:
         """Messages per topic in the finished files; complete after :meth:`close`."""
-        counts: Counter[str] = Counter()
-        for file in self._files:
-            counts.update(file.counts)
-        return dict(counts)
+        return dict(sum((Counter(file.counts) for file in self._files), Counter[str]()))
 
     def write(self, topic_name: str, received_ns: int, cdr: bytes | memoryview) -> None:
-        """Append one serialised message.
-
-        Raises:
-            OSError: the disk takes no more.
-        """
-        if self._is_full(received_ns):
+        """Append one serialised message (OSError: the disk takes no more)."""
+        is_large = 0 < self._split_bytes <= self._bytes
+        is_long = 0 < self._split_ns <= received_ns - self._start_ns
+        if self._counts and (is_large or is_long):
             self._finish_file()
             self._open_file()
         with self._noting_failure():
@@ -204,11 +187,6 @@ class BagWriter:
     def _flush(self) -> None:
         self._writer.flush()  # type: ignore[no-untyped-call]  # mcap leaves it untyped
 
-    def _is_full(self, received_ns: int) -> bool:
-        is_large = 0 < self._split_bytes <= self._bytes
-        is_long = 0 < self._split_ns <= received_ns - self._start_ns
-        return bool(self._counts) and (is_large or is_long)
-
     def _open_file(self) -> None:
         self._path = self.folder / f"{self.folder.name}_{len(self._files)}.mcap"
         self._counts = Counter()
@@ -221,17 +199,14 @@ class BagWriter:
             # Frames are JPEG already: compression would cost time and save nothing.
             self._writer = Writer(self._stream, chunk_size=_CHUNK_BYTES, compression=CompressionType.NONE)
             self._writer.start("ros2", "alpamayo_mono")
-            self._channels = self._declare(self._writer)
+            register = self._writer.register_schema
+            schemas = {name: register(name, "ros2msg", text.encode()) for name, text in self._definitions.items()}
+            for topic in self._topics:
+                about = {QOS_KEY: topic.qos, TYPE_HASH_KEY: topic.type_hash}
+                schema = schemas[topic.type]
+                self._channels[topic.name] = self._writer.register_channel(topic.name, topic.encoding, schema, about)
             self._flush()
             _sync_folder(self.folder)
-
-    def _declare(self, writer: Writer) -> dict[str, int]:
-        schemas = {n: writer.register_schema(n, "ros2msg", text.encode()) for n, text in self._definitions.items()}
-        channels = {}
-        for topic in self._topics:
-            about = {QOS_KEY: topic.qos, TYPE_HASH_KEY: topic.type_hash}
-            channels[topic.name] = writer.register_channel(topic.name, topic.encoding, schemas[topic.type], about)
-        return channels
 
     def _finish_file(self, is_last: bool = False) -> None:
         with self._noting_failure():
@@ -251,11 +226,7 @@ class BagWriter:
         self._syncs.append(self._sync_thread.submit(sync))
 
     def _look_at_syncs(self, wait: bool = False) -> None:
-        """Forget the syncs that are done, or all once they are.
-
-        Raises:
-            OSError: one failed.
-        """
+        """Forget the syncs that are done, or all once they are (OSError: one failed)."""
         while self._syncs and (wait or self._syncs[0].done()):
             self._syncs.popleft().result()
 

@@ -81,9 +81,7 @@ def gray_image(frame: RawFrame) -> tuple[NDArray[np.uint8], tuple[int, int]]:
 def motion_between(before: NDArray[np.uint8], after: NDArray[np.uint8], intrinsics: Intrinsics) -> Motion | None:
     """The motion between two gray frames of one size; None where too few features can be followed.
 
-    Args:
-        before, after: (H, W).
-        intrinsics: of the recording, for any size of the same shape.
+    ``intrinsics`` are those of the recording, for any size of the same shape.
     """
     before_px, after_px = track_features(before, after)
     if len(before_px) < _LEAST_TRACKS:
@@ -127,12 +125,15 @@ def fit_motion(before: FloatArray, after: FloatArray, focal_px: float) -> tuple[
     Gauss-Newton on the Sampson distance (Hartley and Zisserman, Multiple View Geometry, 11.4.3) with Geman-McClure
     weights. It starts from straight ahead without rotation, which a kart's motion within 0.1 s is close enough to.
     """
+    import cv2
+
     turn, ahead = np.eye(3), np.array([0.0, 0.0, 1.0])
     scale, narrow = _RESIDUAL_PX
     residual = np.full(len(before), np.inf)
     for _ in range(_ITERATIONS):
         turned = before @ turn.T
-        essential = _cross_matrix(ahead) @ turn
+        x, y, z = ahead
+        essential = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]]) @ turn
         lines, lines_back = before @ essential.T, after @ essential
         squares = lines[:, :2] ** 2 + lines_back[:, :2] ** 2
         to_px = focal_px / np.sqrt(squares.sum(axis=1) + 1e-18)
@@ -148,25 +149,10 @@ def fit_motion(before: FloatArray, after: FloatArray, focal_px: float) -> tuple[
             return None
         ahead = ahead + aside.T @ step[:2]
         ahead /= np.linalg.norm(ahead)
-        turn = _rotation(step[2:]) @ turn
+        turn = np.asarray(cv2.Rodrigues(step[2:])[0], np.float64) @ turn
         scale = max(narrow, 0.6 * scale)
     tracks = int(np.count_nonzero(np.abs(residual) < _INLIER_PX))
     if not np.isfinite(residual).all() or 2 * tracks < len(before):
         return None
-    return _rotation_vector(turn), ahead if ahead[2] > 0.0 else -ahead, tracks
-
-
-def _cross_matrix(v: FloatArray) -> FloatArray:
-    return np.array([[0.0, -v[2], v[1]], [v[2], 0.0, -v[0]], [-v[1], v[0], 0.0]])
-
-
-def _rotation(vector: FloatArray) -> FloatArray:
-    import cv2
-
-    return np.asarray(cv2.Rodrigues(vector)[0], np.float64)
-
-
-def _rotation_vector(matrix: FloatArray) -> FloatArray:
-    import cv2
-
-    return np.asarray(cv2.Rodrigues(matrix)[0], np.float64)[:, 0]
+    rotation = np.asarray(cv2.Rodrigues(turn)[0], np.float64)[:, 0]
+    return rotation, ahead if ahead[2] > 0.0 else -ahead, tracks

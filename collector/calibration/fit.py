@@ -59,13 +59,10 @@ class FitLimits:
 
 @dataclass(frozen=True)
 class TimeOffsetFit:
-    """The time offset of best correlation.
+    """The time offset of best correlation (positive: pictures show the past) and its standard error.
 
     Attributes:
-        offset_s, sd_s: the time offset (positive: pictures show the past) and its standard error.
-        correlation: at the peak.
         ratio: image turns over odometry turns at the time offset.
-        pairs: frame pairs used.
         offsets_s, correlations: (L,) the curve whose peak it is.
         used: (N,) which of the pairs given were used; the rest are outliers.
     """
@@ -116,19 +113,14 @@ def fit_time_offset(
     """
     offsets = offset_grid(limits)
     if len(start_ns) < limits.min_turn_pairs:
-        raise MonoError(
-            f"the time offset cannot be told: {len(start_ns)} pairs of frames show the camera's motion",
-            f"at least {limits.min_turn_pairs}",
-            "record a minute of driving with turns, poses included",
-        )
+        found = f"the time offset cannot be told: {len(start_ns)} pairs of frames show the camera's motion"
+        do = "record a minute of driving with turns, poses included"
+        raise MonoError(found, f"at least {limits.min_turn_pairs}", do)
     middle = odometry_turn_rad[:, len(offsets) // 2]
     yaw_rate = float(np.sqrt(np.mean((middle / seconds) ** 2)))
     if yaw_rate < limits.min_yaw_rate_radps:
-        raise MonoError(
-            f"the time offset cannot be told: the kart hardly turns (root mean square {yaw_rate:.3f} rad/s)",
-            f"at least {limits.min_yaw_rate_radps} rad/s",
-            "record a drive through curves",
-        )
+        found = f"the time offset cannot be told: the kart hardly turns (root mean square {yaw_rate:.3f} rad/s)"
+        raise MonoError(found, f"at least {limits.min_yaw_rate_radps} rad/s", "record a drive through curves")
     used = np.ones(len(start_ns), bool)
     for _ in range(2):  # the second time without the pairs that no time offset explains
         sums = _block_sums(start_ns[used], image_turn_rad[used], odometry_turn_rad[used])
@@ -151,11 +143,9 @@ def fit_time_offset(
             "record longer, through more curves, in daylight; check that poses and frames are of the same drive",
         )
     if abs(ratio - 1.0) > limits.max_ratio_error:
-        raise MonoError(
-            f"the camera seems to turn {ratio:.2f} times as far as the kart: the focal length does not fit",
-            f"a ratio within {limits.max_ratio_error:g} of 1",
-            "give the camera's field of view with --hfov-deg",
-        )
+        found = f"the camera seems to turn {ratio:.2f} times as far as the kart: the focal length does not fit"
+        do = "give the camera's field of view with --hfov-deg"
+        raise MonoError(found, f"a ratio within {limits.max_ratio_error:g} of 1", do)
     return TimeOffsetFit(offset_s, sd_s, peak, float(ratio), int(used.sum()), offsets, curve, used)
 
 
@@ -163,19 +153,16 @@ def fit_pitch(start_ns: NDArray[np.int64], pitches_rad: FloatArray, limits: FitL
     """The camera's pitch: the median over the frame pairs on straights.
 
     Args:
-        start_ns: (N,) stamp of the first frame of each pair.
-        pitches_rad: (N,) what each pair says by its vanishing point.
+        start_ns, pitches_rad: (N,) stamp of each pair's first frame, and what the pair says by its vanishing point.
         limits: when to refuse.
 
     Raises:
         MonoError: too few pairs, or they contradict each other.
     """
     if len(start_ns) < limits.min_straight_pairs:
-        raise MonoError(
-            f"the pitch cannot be told: {len(start_ns)} pairs of frames lie on straights",
-            f"at least {limits.min_straight_pairs}",
-            "record a drive with straights, faster than walking pace",
-        )
+        found = f"the pitch cannot be told: {len(start_ns)} pairs of frames lie on straights"
+        do = "record a drive with straights, faster than walking pace"
+        raise MonoError(found, f"at least {limits.min_straight_pairs}", do)
     groups = np.split(pitches_rad, _stretch_starts(start_ns))
     rng = np.random.default_rng(0)
     drawn = [

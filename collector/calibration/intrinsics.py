@@ -72,13 +72,7 @@ def camera_block(intrinsics: Mapping[str, dict[str, Any] | None]) -> dict[str, A
 
 @dataclass(frozen=True)
 class DatasetCameras:
-    """The pinholes of a dataset.
-
-    Attributes:
-        by_bag: of the bags whose intrinsics are known.
-        other: of all other bags.
-        sources: what -> where it comes from, for the reader of a page.
-    """
+    """The pinholes of a dataset: of bags whose intrinsics are known, of all others; and where each number is from."""
 
     by_bag: Mapping[str, Pinhole]
     other: Pinhole
@@ -97,11 +91,7 @@ def cameras_of(  # noqa: C901 - a branch per source of a number
 ) -> DatasetCameras:
     """The pinholes of a dataset from its manifest; what is missing or makes no sense is assumed, and said so.
 
-    Args:
-        manifest: as ``build`` writes it; any other mapping gives the assumed camera.
-        pitch_deg: in place of the manifest's, positive looks down.
-        hfov_deg: in place of the recorded intrinsics.
-        height_m: of the lens over the road, in place of the manifest's.
+    Pitch (positive looks down), field of view and height of the lens over the road take the place of what is recorded.
 
     Raises:
         MonoError: a number given makes no pinhole.
@@ -110,9 +100,9 @@ def cameras_of(  # noqa: C901 - a branch per source of a number
     mount = _mapping(block.get("mount"))
     sources = {"mount": "assumed from the kart's description", "pitch": "assumed level"}
     base = DEFAULT
-    values = {key: float(mount[key]) for key in _MOUNT if _is_number(mount.get(key))}
+    values: dict[str, Any] = {key: float(mount[key]) for key in _MOUNT if _is_number(mount.get(key))}
     try:
-        base = replace(base, **values)  # type: ignore[arg-type]
+        base = replace(base, **values)
     except MonoError as error:
         sources["mount"] = f"assumed: that of the manifest is none ({error.found})"
     calibrated = _mapping(manifest.get("calibration")).get("pitch_rad")
@@ -132,9 +122,8 @@ def cameras_of(  # noqa: C901 - a branch per source of a number
     by_bag, without, bent = {}, [], []
     for bag, known in _mapping(block.get("intrinsics")).items():
         try:
-            by_bag[bag] = replace(
-                base, width_px=int(known["width"]), height_px=int(known["height"]), matrix=tuple(known["K"])
-            )
+            width_px, height_px = int(known["width"]), int(known["height"])
+            by_bag[bag] = replace(base, width_px=width_px, height_px=height_px, matrix=tuple(known["K"]))
             if np.any(np.abs(np.asarray(known.get("D") or [0.0], np.float64)) > 1e-6):
                 bent.append(bag)
         except (MonoError, TypeError, ValueError, KeyError):

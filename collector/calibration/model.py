@@ -46,7 +46,6 @@ class Intrinsics:
 
     Attributes:
         source: where the numbers come from: a CameraInfo topic or a field of view.
-        width_px, height_px: size of the pictures they hold for.
         fx_px, fy_px, cx_px, cy_px: focal lengths and principal point; pixel centres lie at whole numbers.
         distortion: coefficients in OpenCV's order, empty for none.
     """
@@ -64,12 +63,10 @@ class Intrinsics:
         numbers = (self.fx_px, self.fy_px, self.cx_px, self.cy_px, *self.distortion)
         fits = self.width_px > 0 and self.height_px > 0 and self.fx_px > 0.0 and self.fy_px > 0.0
         if not fits or not all(map(math.isfinite, numbers)):
-            raise MonoError(
-                f"camera intrinsics from {self.source}: {self.width_px}x{self.height_px} px, focal lengths "
-                f"{self.fx_px} and {self.fy_px} px",
-                "a size and focal lengths above zero",
-                "correct the CameraInfo, or leave it out and give --hfov-deg",
-            )
+            size, focal = f"{self.width_px}x{self.height_px} px", f"{self.fx_px} and {self.fy_px} px"
+            found = f"camera intrinsics from {self.source}: {size}, focal lengths {focal}"
+            do = "correct the CameraInfo, or leave it out and give --hfov-deg"
+            raise MonoError(found, "a size and focal lengths above zero", do)
 
     def sized(self, width_px: int, height_px: int) -> Intrinsics:
         """The same camera with its pictures scaled to another size."""
@@ -108,15 +105,11 @@ class Calibration:
     """A camera's time offset (``lag_s``) and pitch, as the module defines them, and where they come from.
 
     Attributes:
-        definition: of what the numbers mean.
-        lag_s, pitch_rad: None where the bag could not tell.
-        lag_sd_s, pitch_sd_rad: their standard errors.
+        lag_s, pitch_rad: None where the bag could not tell; lag_sd_s, pitch_sd_rad: their standard errors.
         correlation: of image and odometry turns at this time offset.
         turn_ratio: how far the image turned against the odometry; off 1 when the focal length is wrong.
-        lag_pairs, pitch_pairs: pairs of frames each rests on.
-        frames: frames looked at.
+        lag_pairs, pitch_pairs: pairs of frames each rests on, out of the ``frames`` looked at.
         intrinsics: what pixels were turned into angles with.
-        bag, bag_sha256: the recording.
     """
 
     definition: int
@@ -135,11 +128,8 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.definition != DEFINITION:
-            raise MonoError(
-                f"a calibration by definition {self.definition}",
-                f"definition {DEFINITION}",
-                "calibrate again with this version",
-            )
+            found = f"a calibration by definition {self.definition}"
+            raise MonoError(found, f"definition {DEFINITION}", "calibrate again with this version")
         if self.lag_s is None and self.pitch_rad is None:
             raise MonoError("a calibration with neither lag_s nor pitch_rad", "at least one", "calibrate again")
         for name, value, most in (("lag_s", self.lag_s, _MOST_LAG_S), ("pitch_rad", self.pitch_rad, _MOST_PITCH_RAD)):
@@ -148,15 +138,10 @@ class Calibration:
 
     @property
     def required_offset_s(self) -> float:
-        """The time offset, for who asks for nothing else.
-
-        Raises:
-            MonoError: it is not known.
-        """
+        """The time offset, for who asks for nothing else; MonoError where it is not known."""
         if self.lag_s is None:
-            raise MonoError(
-                "the calibration holds no lag_s", "one that does", "calibrate on a bag with turns, or leave it out"
-            )
+            do = "calibrate on a bag with turns, or leave it out"
+            raise MonoError("the calibration holds no lag_s", "one that does", do)
         return self.lag_s
 
     @property

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import tyro
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from collector.bags.reader import BagReader
 from collector.calibration.ego_motion import Motion, gray_image, motion_between
-from collector.calibration.fit import FitLimits, PitchFit, TimeOffsetFit, offset_grid
+from collector.calibration.fit import FitLimits, offset_grid
 from collector.calibration.intrinsics import read_intrinsics
-from collector.calibration.model import Calibration, Intrinsics, intrinsics_of, undistorted
+from collector.calibration.model import Intrinsics, intrinsics_of, undistorted
 from collector.common.errors import MonoError
+from collector.common.progress import progress
 from collector.geometry.constants import NS_PER_S
-from collector.pose_tracks.tracks import PoseTrack
+from collector.pose_tracks.tracks import PoseTrack, TrackConfig
 from collector.ros.images import FrameError, RawFrame
+from collector.ros.topics import ODOMETRY
 
 FloatArray = NDArray[np.float64]
 Gray = NDArray[np.uint8]
@@ -33,20 +36,51 @@ _DEFAULT_HFOV_DEG = 90.0
 _LENSES = ("", "plumb_bob", "rational_polynomial")
 
 
+@dataclass(frozen=True)
+class CalibrateConfig:
+    """Estimate the camera's time offset and pitch from a recorded bag; see the plot before you trust it.
+
+    Attributes:
+        bag: bag folder (metadata.yaml inside) or single .mcap / .db3 file.
+        out: folder for calibration.yaml and calibration.png; existing ones are replaced.
+        image_topic: camera topic; by default our JPEG topic, else the raw one.
+        odometry_topic: nav_msgs/Odometry with the pose of base_link in the map.
+        camera_info_topic: CameraInfo with the intrinsics, used where --hfov-deg is not given; by default camera_info
+            beside the camera topic, where the bag has it.
+        hfov_deg: horizontal field of view of an undistorted camera, in place of CameraInfo; 90 where neither is there.
+        max_frames: of a longer bag, so many frames spread over its whole length are looked at.
+        min_speed_mps: slower frames are passed over.
+        track: what counts as one continuous motion; noise in the yaw, which hides when a turn began, is cleaned away.
+        limits: when the bag tells enough.
+    """
+
+    bag: tyro.conf.Positional[Path]
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    image_topic: str | None = None
+    odometry_topic: str = ODOMETRY.name
+    camera_info_topic: str | None = None
+    hfov_deg: float | None = None
+    max_frames: int = 3000
+    min_speed_mps: float = 1.0
+    track: TrackConfig = field(default_factory=TrackConfig)
+    limits: FitLimits = field(default_factory=FitLimits)
+
+    def __post_init__(self) -> None:
+        if self.max_frames < 2 * RUN_FRAMES:
+            raise MonoError(f"max_frames = {self.max_frames}", f"at least {2 * RUN_FRAMES}", "raise it")
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """What N pairs of neighbouring frames told.
 
     Attributes:
         start_ns, end_ns: (N,) header stamps.
-        rotations: (N, 3) of the scene in optical axes, radians.
-        pitches_rad: (N,) how far the optical axis looks down from the direction of travel.
+        rotations, pitches_rad: (N, 3) and (N,), as :class:`collector.calibration.ego_motion.Motion` has them.
         odometry_turn_rad: (N, L) how far the kart turned left between both stamps minus each offset.
         straight: (N,) on a straight, by the odometry.
         shown: the frame on a straight with the most features and its motion, for the plot.
-        frames: frames looked at.
-        passed_over: of which gave no pair with the frame before, by reason.
-        intrinsics: of the recording.
+        passed_over: of the ``frames`` looked at, how many gave no pair with the frame before, by reason.
     """
 
     start_ns: NDArray[np.int64]
@@ -71,47 +105,15 @@ class Pairs:
         return np.asarray(turn, np.float64)
 
 
-@dataclass(frozen=True, eq=False)
-class Findings:
-    """What a bag told: the calibration, what it rests on, and why the rest could not be told.
-
-    Attributes:
-        offset, pitch: None where refused.
-        refused: a sentence per estimate that could not be made.
-    """
-
-    calibration: Calibration
-    pairs: Pairs
-    offset: TimeOffsetFit | None
-    pitch: PitchFit | None
-    refused: tuple[str, ...]
-
-
 def read_pairs(
-    bag: BagReader,
-    topic: str,
-    info_topic: str | None,
-    hfov_deg: float | None,
-    track: PoseTrack,
-    limits: FitLimits,
-    max_frames: int,
-    min_speed_mps: float,
-    show_progress: bool = True,
+    bag: BagReader, topic: str, track: PoseTrack, config: CalibrateConfig, show_progress: bool = True
 ) -> Pairs:
-    """Look at the frames of a bag.
-
-    Args:
-        bag: opened; topic: its camera; info_topic: its CameraInfo, by default the one beside the camera.
-        hfov_deg: horizontal field of view in place of the CameraInfo.
-        track: the kart's poses.
-        limits: the offsets searched, and what a straight is.
-        max_frames: frames to look at, in runs spread over the bag.
-        min_speed_mps: slower moments are passed over.
-        show_progress: with a bar.
+    """Look at the frames of a bag's camera topic, against the kart's poses.
 
     Raises:
         MonoError: intrinsics that are none, or not a single frame that can be decoded.
     """
+    limits = config.limits
     kart = _KartMotion(track, offset_grid(limits))
     intrinsics: Intrinsics | None = None
     shown: tuple[Gray, Motion] | None = None
@@ -119,7 +121,7 @@ def read_pairs(
     rows: list[tuple[Any, ...]] = []
     reasons: Counter[str] = Counter()
     seen = 0
-    for frame in _chosen(bag, topic, max_frames, show_progress):
+    for frame in _chosen(bag, topic, config.max_frames, show_progress):
         if frame is None or (last is not None and frame.stamp_ns - last[0].stamp_ns < -NS_PER_S):
             last = None  # the end of a run, a message that cannot be read, or a clock that has restarted
         if frame is None or (last is not None and frame.stamp_ns - last[0].stamp_ns < _SHORTEST_STEP_NS):
@@ -131,13 +133,13 @@ def read_pairs(
             reasons["undecodable"] += 1
             last = None
             continue
-        intrinsics = intrinsics or _intrinsics(bag, topic, info_topic, hfov_deg, size_px)
+        intrinsics = intrinsics or _intrinsics(bag, topic, config, size_px)
         before, last = last, (frame, gray)
         if before is None or frame.stamp_ns - before[0].stamp_ns > _LONGEST_STEP_NS or before[1].shape != gray.shape:
             reasons["no frame shortly before"] += 1
             continue
         moved = kart.between(before[0], frame)
-        if moved is None or moved.speed_mps < min_speed_mps:
+        if moved is None or moved.speed_mps < config.min_speed_mps:
             reasons["no pose" if moved is None else "too slow"] += 1
             continue
         motion = motion_between(before[1], gray, intrinsics)
@@ -173,14 +175,7 @@ def _chosen(bag: BagReader, topic: str, max_frames: int, show_progress: bool) ->
     """The frames of runs spread evenly over the bag; None between runs that are not neighbours."""
     total = bag.counts[topic]
     share = min(1.0, max_frames / max(1, total))
-    frames = tqdm(
-        bag.frames(topic),
-        desc=f"calibrate {bag.path.name}",
-        total=total,
-        unit="frame",
-        disable=None if show_progress else True,
-        dynamic_ncols=True,
-    )
+    frames = progress(bag.frames(topic), f"calibrate {bag.path.name}", "frame", show=show_progress, total=total)
     taking = False
     for number, frame in enumerate(frames):
         run = number // RUN_FRAMES
@@ -192,27 +187,22 @@ def _chosen(bag: BagReader, topic: str, max_frames: int, show_progress: bool) ->
             yield None
 
 
-def _intrinsics(
-    bag: BagReader, image_topic: str, info_topic: str | None, hfov_deg: float | None, size_px: tuple[int, int]
-) -> Intrinsics:
+def _intrinsics(bag: BagReader, topic: str, config: CalibrateConfig, size_px: tuple[int, int]) -> Intrinsics:
     """From the field of view if one is given, else from the bag's CameraInfo, else 90 degrees."""
-    if hfov_deg is not None:
-        return undistorted(hfov_deg, f"--hfov-deg {hfov_deg:g}", *size_px)
-    known = read_intrinsics(bag, image_topic, info_topic)
+    if config.hfov_deg is not None:
+        return undistorted(config.hfov_deg, f"--hfov-deg {config.hfov_deg:g}", *size_px)
+    known = read_intrinsics(bag, topic, config.camera_info_topic)
     if known is None:
         return undistorted(_DEFAULT_HFOV_DEG, f"an assumed field of view of {_DEFAULT_HFOV_DEG:g} degrees", *size_px)
     if known["distortion_model"] not in _LENSES:
-        raise MonoError(
-            f"the lens model {known['distortion_model']!r} in {known['topic']}",
-            "plumb_bob or rational_polynomial",
-            "undistort the images before, or give --hfov-deg to take them as undistorted",
-        )
+        found = f"the lens model {known['distortion_model']!r} in {known['topic']}"
+        do = "undistort the images before, or give --hfov-deg to take them as undistorted"
+        raise MonoError(found, "plumb_bob or rational_polynomial", do)
     lens = known["D"] if any(known["D"]) else ()
     return intrinsics_of(known["K"], known["topic"], known["width"], known["height"], lens)
 
 
-@dataclass(frozen=True)
-class _Moved:
+class _Moved(NamedTuple):
     """The kart around a pair of frames: (L,) turns per offset, speed, the faster of two half seconds' yaw rates."""
 
     turns_rad: FloatArray

@@ -31,13 +31,9 @@ _RENAMED = {
 
 
 def argument(default: Default, text: str, minimum: float = -math.inf, maximum: float = math.inf) -> Default:
-    """A field of a settings dataclass.
+    """A field of a settings dataclass; numbers from ``minimum`` to ``maximum`` are allowed, both included.
 
-    Args:
-        default: the value when not given.
-        text: one sentence with the unit and the meaning of zero or empty.
-        minimum: smallest allowed number, included.
-        maximum: largest allowed number, included.
+    ``text`` is one sentence with the unit and the meaning of zero or empty.
     """
     limits = _limits(minimum, maximum)
     metadata = {"help": f"{text} ({limits})" if limits else text, "range": (minimum, maximum)}
@@ -52,13 +48,7 @@ def _limits(minimum: float, maximum: float) -> str:
 
 @dataclass(frozen=True)
 class Argument:
-    """One field made with :func:`argument`.
-
-    Attributes:
-        type: bool, int, float or str.
-        choices: allowed texts, empty for any.
-        minimum, maximum: of a number, included.
-    """
+    """One field made with :func:`argument`; ``choices`` are the allowed texts, empty for any."""
 
     name: str
     type: type[Value]

@@ -28,22 +28,11 @@ class MonoError(Exception):
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import an optional module, or say which pip command brings it.
-
-    Args:
-        module: dotted name to import.
-        extra: the extra of this package that carries it, e.g. ``"gpu"``.
-
-    Raises:
-        MonoError: the module is not installed.
-    """
+    """Import an optional module, or say (MonoError) which extra of this package brings it, e.g. ``"gpu"``."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         # An installed module may fail on one of its own imports: name the one that is really missing.
-        missing = error.name or module
-        raise MonoError(
-            f"the Python module {missing!r} cannot be imported ({error})",
-            f"the packages of the extra [{extra}]",
-            f"pip install 'alpamayo_mono[{extra}]'",
-        ) from error
+        found = f"the Python module {error.name or module!r} cannot be imported ({error})"
+        expected = f"the packages of the extra [{extra}]"
+        raise MonoError(found, expected, f"pip install 'alpamayo_mono[{extra}]'") from error

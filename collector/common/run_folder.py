@@ -51,12 +51,7 @@ class RunFolder:
 
 
 def open_run(folder: Path | str, config: object, inputs: Iterable[Path | str] = ()) -> RunFolder:
-    """Make a run folder and write what it ran with.
-
-    Args:
-        folder: may exist; ``config.yaml`` and ``provenance.json`` are replaced.
-        config: a dataclass.
-        inputs: files and folders whose hashes are recorded; one that is absent is recorded as such.
+    """Make a run folder, which may exist, and write what it ran with: a dataclass, and the hashes of ``inputs``.
 
     Raises:
         MonoError: the folder cannot be made.
@@ -75,10 +70,8 @@ def provenance(inputs: Iterable[Path | str] = ()) -> dict[str, Any]:
     """Commit, versions, command line and input hashes as plain data. Imports none of the packages it names."""
     versions = {}
     for name in _PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
         "commit": git_commit(),
         "python": platform.python_version(),
@@ -94,15 +87,8 @@ def git_commit() -> str | None:
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", *words],  # noqa: S607 - the git that the user calls
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
-        return done.stdout.strip()
+        command = ["git", *words]  # the git that the user calls
+        return subprocess.check_output(command, cwd=here, stderr=subprocess.DEVNULL, text=True, timeout=20).strip()
 
     try:
         commit = git("rev-parse", "HEAD")
@@ -173,11 +159,7 @@ def plain(value: object) -> Any:  # noqa: ANN401, PLR0911 - what comes out is JS
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
-    """A YAML mapping.
-
-    Raises:
-        MonoError: absent, not YAML, or not a mapping.
-    """
+    """A YAML mapping (MonoError: absent, not YAML, or not a mapping)."""
     try:
         values = yaml.safe_load(Path(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -228,11 +210,8 @@ def check_keys(cls: type, values: Mapping[str, Any], source: Path | str, prefix:
     for key, value in values.items():
         if key not in fields:
             near = nearest_name(str(key), fields)
-            raise MonoError(
-                f"{source} has the unknown key {prefix + str(key)!r}",
-                f"a setting of {cls.__name__}",
-                near.replace("'", f"'{prefix}", 1) or "remove it",
-            )
+            found, do = f"{source} has the unknown key {prefix + str(key)!r}", near.replace("'", f"'{prefix}", 1)
+            raise MonoError(found, f"a setting of {cls.__name__}", do or "remove it")
         if isinstance(value, Mapping) and dataclasses.is_dataclass(hints[key]):
             check_keys(hints[key], value, source, f"{prefix}{key}.")
 
@@ -254,11 +233,8 @@ def _with_defaults(cls: type[Config], file: str, missing: object) -> Config:
             except ValidationError as error:
                 first = error.errors(include_url=False, include_context=False)[0]
                 inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-                raise MonoError(
-                    f"{file}: {field.name}{inner} = {first['input']!r}",
-                    first["msg"].replace("'", "").removeprefix("Input should be "),
-                    "correct the value",
-                ) from error
+                found, expected = f"{file}: {field.name}{inner} = {first['input']!r}", first["msg"].replace("'", "")
+                raise MonoError(found, expected.removeprefix("Input should be "), "correct the value") from error
         elif field.default_factory is not dataclasses.MISSING:
             value = field.default_factory()
         else:

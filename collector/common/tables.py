@@ -13,12 +13,9 @@ if TYPE_CHECKING:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
-    """Write rows as CSV with a line of headings.
+    """Write rows (values by column; None, NaN and absent ones become empty) as CSV with a line of headings.
 
-    Args:
-        path: the file.
-        rows: values by column; None, NaN and absent ones become empty.
-        columns: which to write, in order; by default every one, as they first appear.
+    ``columns`` are written in that order; by default every one, as they first appear.
     """
     lines = list(rows)
     names = list(dict.fromkeys(name for row in lines for name in row)) if columns is None else columns
@@ -43,9 +40,7 @@ def text_table(
     """A table to print with rich.
 
     Args:
-        title: above it.
-        headings: a word per column.
-        rows: the cells, as text.
+        title, headings, rows: above it, a word per column, and the cells as text.
         left: the columns set to the left; figures stand at the right.
         styles: rich's style of each row; without any, none has one.
     """

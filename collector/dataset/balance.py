@@ -36,7 +36,7 @@ def balance_folder(folder: Path, config: CurationConfig, report: BuildReport) ->
 
     draws: dict[str, array[int]] = {}
     for sample in read_samples(folder, "train"):
-        draws.setdefault(bin_of(sample), array("Q")).append(_draw(config.seed, sample.id))
+        draws.setdefault(bin_of(sample), array("Q")).append(_digest(f"{config.seed}/{sample.id}"))
     before = {name: len(values) for name, values in sorted(draws.items())}
     limit = bin_limit(before, config.balance_ratio, config.balance_rare_share)
     # A sample stays when its draw is among the lowest of its bin: the same samples whatever else is in the folder.
@@ -54,7 +54,7 @@ def balance_folder(folder: Path, config: CurationConfig, report: BuildReport) ->
             sample = parse_sample(raw.decode(), file, number, Sample)
             name = bin_of(sample)
             if sample.split == "train":
-                if _draw(config.seed, sample.id) > highest.get(name, 2**64):
+                if _digest(f"{config.seed}/{sample.id}") > highest.get(name, 2**64):
                     report.take_back(sample.curve.label, sample.split, BALANCED)
                     continue
                 after[name] += 1
@@ -89,10 +89,6 @@ def _remove_pictures(folder: Path, needed: array[int]) -> None:
         at = int(np.searchsorted(wanted, digest))
         if at == len(wanted) or wanted[at] != digest:
             path.unlink()
-
-
-def _draw(seed: int, sample_id: str) -> int:
-    return _digest(f"{seed}/{sample_id}")
 
 
 def _digest(text: str) -> int:

@@ -13,8 +13,7 @@ class BuildReport:
 
     Attributes:
         seen: camera messages in the bags.
-        kept: samples in ``metadata.jsonl``.
-        quarantined: samples whose text and path disagree.
+        kept, quarantined: samples in ``metadata.jsonl``, and those whose text and path disagree.
         rejected: the rest, by reason.
         labels, splits: of the kept samples.
         breaks: why a bag could not be read to its end, by bag; what lies before is used.

@@ -18,10 +18,10 @@ from typing import Any
 from collector.bags.reader import open_bag
 from collector.calibration.intrinsics import camera_block, read_intrinsics
 from collector.calibration.model import read_calibration
+from collector.common.cpu import compressing, keep_freed_memory
 from collector.common.errors import MonoError
 from collector.common.progress import progress
 from collector.common.run_folder import command_line, git_commit, hash_path, plain
-from collector.common.workers import compressing, keep_freed_memory
 from collector.dataset.balance import balance_folder
 from collector.dataset.build_report import BuildReport
 from collector.dataset.config import BuildConfig, CurationConfig
@@ -55,19 +55,14 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
             intrinsics[name] = read_intrinsics(bag, bag.image_topic(config.image_topic))
             recordings.append(read_recording(bag, name, *topics, config.track))
             report.note_break(name, bag.breaks_off)
-    intervals = [
-        interval
-        for one in recordings
-        for interval in intervals_of(one.name, one.track, one.laps, HISTORY_NS, HORIZON_NS)
-    ]
+    intervals = [each for one in recordings for each in intervals_of(one, HISTORY_NS, HORIZON_NS)]
     validation = choose_validation(intervals, config.val_fraction, config.seed, GUARD_NS)
     with DatasetWriter(config.out, config.overwrite) as writer, compressing(config.workers) as pool:
         for path, recording in zip(config.bags, recordings, strict=True):
             with open_bag(path) as bag:
                 topic = bag.image_topic(config.image_topic)
-                frames = progress(
-                    bag.frames(topic), f"build {recording.name}", "frame", show=show_progress, total=bag.counts[topic]
-                )
+                what, total = f"build {recording.name}", bag.counts[topic]
+                frames = progress(bag.frames(topic), what, "frame", show=show_progress, total=total)
                 extractor = SampleExtractor(recording, config, validation, texts, lag_ns)
                 FramePipeline(writer, report, pool, config.workers).run(frames, extractor)
                 report.note_break(recording.name, bag.breaks_off)
@@ -92,26 +87,15 @@ def finish_dataset(
 ) -> None:
     """Balance the samples where asked to, check the counts and put the dataset in its place.
 
-    Args:
-        writer: all samples are written.
-        config: settings of the build.
-        report: every frame is counted.
-        facts: what else the manifest says. It holds everything needed to build the same folder again, and nothing that
-            would differ if one did.
-        private: settings that are left out of it.
+    The manifest says what ``facts`` do and the settings that are not ``private``: everything needed to build the same
+    folder again, and nothing that would differ if one did.
     """
     if config.balance:
         facts = facts | {"balance": balance_folder(writer.written(), config, report)}
     report.check_sum()
-    writer.finish(
-        {
-            "commit": git_commit(),
-            "config": {name: value for name, value in plain(config).items() if name not in private},
-            "counts": report.counts(),
-            "frames": "the last four at 10 Hz, oldest first",
-            **facts,
-        }
-    )
+    settings = {name: value for name, value in plain(config).items() if name not in private}
+    ours = {"commit": git_commit(), "config": settings, "counts": report.counts()}
+    writer.finish({**ours, "frames": "the last four at 10 Hz, oldest first", **facts})
 
 
 def bag_names(paths: Sequence[Path]) -> list[str]:
@@ -128,11 +112,7 @@ def bag_names(paths: Sequence[Path]) -> list[str]:
 
 
 def refuse_repeated(paths: Sequence[Path]) -> None:
-    """Refuse a bag named twice, also as a folder and one of its files: its frames would be in both splits.
-
-    Raises:
-        MonoError: one is.
-    """
+    """Refuse (MonoError) a bag named twice, also as a folder and one of its files: it would be in both splits."""
     places = [Path(path).resolve() for path in paths]
     for number, place in enumerate(places):
         if any(other == place or other in place.parents or place in other.parents for other in places[:number]):
@@ -161,9 +141,8 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
             values = values if isinstance(values, dict) else {}
             for name, kind in (("stamp_ns", int), ("reasoning", str)):
                 if not isinstance(values.get(name), kind) or isinstance(values.get(name), bool):
-                    raise SchemaError(
-                        f"{file}, line {number}, field {name}: found {values.get(name)!r}", kind.__name__, "repair it"
-                    )
+                    found = f"{file}, line {number}, field {name}: found {values.get(name)!r}"
+                    raise SchemaError(found, kind.__name__, "repair it")
             bag = values.get("bag")
             # JSON can spell half a character, which no file can hold.
             text = values["reasoning"].encode("utf-8", "replace").decode()
@@ -174,10 +153,7 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
 class FramePipeline:
     """Frames to samples, in order; while one frame waits for its pictures, the next ones are read and cut.
 
-    Args:
-        writer, report: where samples and counts go.
-        pool: compresses pictures beside the reading; None does it in place.
-        workers: how many of the pool work at a time.
+    ``workers`` of the pool compress pictures beside the reading; without a pool that is done in place.
     """
 
     def __init__(

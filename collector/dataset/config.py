@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from collector.common.cpu import default_workers
 from collector.common.errors import MonoError
-from collector.common.workers import default_workers
 from collector.geometry.curvature import CurveThresholds
 from collector.pose_tracks.tracks import TrackConfig
 from collector.reasoning.claims import Language
@@ -60,11 +60,8 @@ class CurationConfig:
         if not 0.0 <= self.val_fraction < 1.0:
             raise MonoError(f"a validation fraction of {self.val_fraction}", "from 0 to below 1", "use for example 0.1")
         if not (self.balance_ratio >= 1.0 and 0.0 <= self.balance_rare_share < 1.0):
-            raise MonoError(
-                f"a balance ratio of {self.balance_ratio} and a rare share of {self.balance_rare_share}",
-                "a ratio of 1 or more, a share from 0 to below 1",
-                "use for example 2 and 0.05",
-            )
+            found = f"a balance ratio of {self.balance_ratio} and a rare share of {self.balance_rare_share}"
+            raise MonoError(found, "a ratio of 1 or more, a share from 0 to below 1", "use for example 2 and 0.05")
         if not 1 <= self.jpeg_quality <= 100:
             raise MonoError(f"a JPEG quality of {self.jpeg_quality}", "1 to 100", "use for example 95")
 

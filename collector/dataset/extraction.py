@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import zlib
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import Executor, Future
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from collector.dataset.config import CurationConfig
-from collector.dataset.frame_window import NO_HISTORY, FrameWindow, HeldFrame
 from collector.dataset.schema import Curve, Sample, TextClaim, image_name
 from collector.dataset.splits import Interval, split_of
-from collector.geometry.constants import FUTURE_STEPS, HISTORY_STEPS, NS_PER_S, STEP_NS, STEP_S
+from collector.geometry.constants import FRAME_STEPS, FUTURE_STEPS, HISTORY_STEPS, NS_PER_S, STEP_NS, STEP_S
 from collector.geometry.discontinuity import CLOCK_BACK
 from collector.geometry.poses import to_ego
 from collector.pose_tracks.recording import Recording
 from collector.reasoning.consistency import ClaimCheck, Motion, check_claim, measure_motion
 from collector.reasoning.parser import parse_claim
 from collector.reasoning.writing import write_reasoning
-from collector.ros.images import RawFrame
+from collector.ros.images import FrameError, RawFrame, frame_jpeg
 
 OFFSETS_NS: NDArray[np.int64] = np.arange(-(HISTORY_STEPS - 1), FUTURE_STEPS + 1, dtype=np.int64) * STEP_NS
 HISTORY_NS, HORIZON_NS = -int(OFFSETS_NS[0]), int(OFFSETS_NS[-1])
@@ -30,6 +31,8 @@ HISTORY_NS, HORIZON_NS = -int(OFFSETS_NS[0]), int(OFFSETS_NS[-1])
 GUARD_NS = HISTORY_NS + HORIZON_NS + HORIZON_NS
 # Backwards by less than this (one step of 0.1 s at 0.3 m/s) is noise of the localisation.
 _REVERSE_STEP_M = 0.03
+# Stamps that hardly rise (a damaged clock) must not fill the memory.
+_MOST_FRAMES = 64
 
 UNDECODABLE = "undecodable frame"
 DUPLICATE = "duplicate stamp"
@@ -38,9 +41,81 @@ STANDING = "standing still"
 REVERSE = "reverse"
 GUARD = "guard band of the split"
 NO_TEXT = "no text given"
+NO_HISTORY = "no frame history"
 
 # Texts to curate, by bag (None: any) and stamp.
 Texts = Mapping[tuple[str | None, int], str]
+
+
+@dataclass
+class HeldFrame:
+    """A frame and its JPEG bytes, made at most once, when a sample needs them; raw pixels are then let go of."""
+
+    frame: RawFrame
+    quality: int
+    _done: bool = False
+    _pending: Future[bytes | None] | None = None
+
+    @property
+    def stamp_ns(self) -> int:
+        """Header stamp."""
+        return self.frame.stamp_ns
+
+    def start(self, pool: Executor) -> None:
+        """Have a worker check and compress the frame, so that :meth:`jpeg` need not."""
+        if not self._done and self._pending is None:
+            self._pending = pool.submit(_jpeg_or_none, self.frame, self.quality)
+
+    def jpeg(self) -> bytes | None:
+        """The frame as JPEG, None when it is broken."""
+        if not self._done:
+            pending, self._pending, self._done = self._pending, None, True
+            data = _jpeg_or_none(self.frame, self.quality) if pending is None else pending.result()
+            self.frame = replace(self.frame, jpeg=data, pixels=None)
+        return self.frame.jpeg
+
+
+def _jpeg_or_none(frame: RawFrame, quality: int) -> bytes | None:
+    # An error kept in a future would keep the frame's pixels as well.
+    try:
+        return frame_jpeg(frame, quality)
+    except FrameError:
+        return None
+
+
+class FrameWindow:
+    """Just enough recent frames to pick the four of a sample from, each at most ``tolerance_ns`` off its ideal time."""
+
+    def __init__(self, tolerance_ns: int) -> None:
+        self._tolerance_ns = tolerance_ns
+        self._frames: deque[HeldFrame] = deque(maxlen=_MOST_FRAMES)
+
+    def clear(self) -> None:
+        """Forget everything (the clock has restarted)."""
+        self._frames.clear()
+
+    def add(self, frame: HeldFrame) -> None:
+        """Remember the newest frame and forget what is too old to be picked again."""
+        self._frames.append(frame)
+        oldest_ns = frame.stamp_ns - (FRAME_STEPS - 1) * STEP_NS - self._tolerance_ns
+        while self._frames[0].stamp_ns < oldest_ns:
+            self._frames.popleft()
+
+    def last_four(self) -> list[HeldFrame] | None:
+        """The newest frame and the three at one, two and three steps before it, oldest first.
+
+        None when one of them is missing or would serve twice. Whether they decode is not asked here: that costs more
+        than all the rest, and frames that no sample needs are never looked at.
+        """
+        newest = self._frames[-1]
+        picked = [newest]
+        for back in range(1, FRAME_STEPS):
+            ideal_ns = newest.stamp_ns - back * STEP_NS
+            nearest = min(self._frames, key=lambda frame: abs(frame.stamp_ns - ideal_ns))
+            if abs(nearest.stamp_ns - ideal_ns) > self._tolerance_ns or nearest is picked[0]:
+                return None
+            picked.insert(0, nearest)
+        return picked
 
 
 @dataclass(frozen=True)
@@ -63,8 +138,7 @@ class SampleExtractor:
     """Cuts the samples of one recording; feed it every camera frame in order of arrival.
 
     Args:
-        recording: what is known of the kart.
-        config: settings of the build.
+        recording, config: what is known of the kart, and settings of the build.
         validation: intervals kept for validation, of all recordings.
         texts: reasoning texts to curate; None writes our own.
         lag_ns: what a picture shows was so long before its stamp; poses are taken then.
@@ -80,7 +154,7 @@ class SampleExtractor:
     ) -> None:
         self._recording, self._config, self._validation, self._texts = recording, config, validation, texts
         self._lag_ns = lag_ns
-        self._window = FrameWindow(STEP_NS, round(config.frame_tolerance_s * NS_PER_S))
+        self._window = FrameWindow(round(config.frame_tolerance_s * NS_PER_S))
         self._last_ns: int | None = None
         self._seen = self._restarts = 0
 
@@ -179,16 +253,10 @@ class SampleExtractor:
         return self._texts.get((name, stamp_ns), self._texts.get((None, stamp_ns)))
 
     def _verdict(self, check: ClaimCheck, motion: Motion) -> dict[str, Any]:
+        measured = ("lateral", "longitudinal", "speed_start_mps", "speed_end_mps")
         return {
-            "reason": check.reason,
-            "lateral": check.lateral,
-            "longitudinal": check.longitudinal,
-            "measured": {
-                "lateral": motion.lateral,
-                "longitudinal": motion.longitudinal,
-                "speed_start_mps": motion.speed_start_mps,
-                "speed_end_mps": motion.speed_end_mps,
-            },
+            **{name: getattr(check, name) for name in ("reason", "lateral", "longitudinal")},
+            "measured": {name: getattr(motion, name) for name in measured},
             "thresholds": asdict(self._config.thresholds),
         }
 

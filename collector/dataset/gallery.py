@@ -13,67 +13,41 @@ import numpy as np
 from collector.calibration.intrinsics import DatasetCameras
 from collector.common.errors import MonoError, require
 from collector.common.progress import progress
-from collector.dataset.schema import QuarantinedSample, Sample
+from collector.dataset.schema import Sample
 from collector.dataset.statistics import radius_m
 from collector.geometry.path_drawing import AboveView, Image, above_svg, draw_seen, ground_from_above
 from collector.ros.images import encode_jpeg
 
-TEMPLATES = Path(__file__).resolve().parent / "templates"
+_TEMPLATES = Path(__file__).resolve().parent / "templates"
 # Width and JPEG quality to try, until a picture fits the bytes a sample may have.
 _SIZES = ((480, 82), (480, 70), (400, 62), (320, 55), (240, 45))
 
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """What a page shows of a sample.
+    """What a page shows of a sample (the words are the template's).
 
     Attributes:
-        sample: as it stands in the dataset.
-        state: ``kept`` or ``quarantined``.
         image: JPEG as a data URI, empty where the frame cannot be read, and then ``fault`` says why.
         above: the path from above, SVG.
-        radius: in words.
-        reason: why it is quarantined, measured: what its path does, thresholds: by which that was found (kept: empty).
     """
 
     sample: Sample
-    state: str
+    radius_m: float
     image: str
     fault: str
     above: str
-    radius: str
-    reason: str
-    measured: str
-    thresholds: str
 
 
 def gallery_item(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int = 60_000) -> GalleryItem:
-    """One sample to show; a frame that cannot be read costs the picture only.
-
-    Args:
-        sample: of ``metadata.jsonl`` or ``quarantine.jsonl``.
-        folder: the dataset.
-        cameras: of the dataset.
-        most_bytes: the picture becomes smaller and coarser until it fits.
-    """
+    """One sample to show; its picture becomes smaller and coarser until it fits, and is left out where it is broken."""
     image = ground = fault = ""
     try:
         image, ground = _pictures(sample, folder, cameras, most_bytes)
     except MonoError as error:
         fault = error.found
-    verdict = sample.verdict if isinstance(sample, QuarantinedSample) else {}
-    thresholds, radius = verdict.get("thresholds"), radius_m(sample)
-    return GalleryItem(
-        sample,
-        "quarantined" if isinstance(sample, QuarantinedSample) else "kept",
-        image,
-        fault,
-        above_svg(sample.history_array(), sample.future_array(), ground),
-        f"{radius:.1f} m" if radius < 100.0 else "over 100 m",
-        str(verdict.get("reason", "no reason given")) if verdict else "",
-        _motion(verdict.get("measured")),
-        ", ".join(f"{name} {value}" for name, value in thresholds.items()) if isinstance(thresholds, dict) else "",
-    )
+    above = above_svg(sample.history_array(), sample.future_array(), ground)
+    return GalleryItem(sample, radius_m(sample), image, fault, above)
 
 
 def gallery_html(
@@ -88,12 +62,17 @@ def gallery_html(
     Returns:
         The fragment, and how many samples have no readable picture.
     """
-    jinja2 = require("jinja2", "report")
+    require("jinja2", "report")
     shown = progress(samples, "draw", "sample", show=show_progress)
     items = [gallery_item(sample, folder, cameras, most_bytes) for sample in shown]
+    return rendered("gallery.html.j2", items=items), sum(1 for item in items if item.fault)
+
+
+def rendered(template: str, **values: object) -> str:
+    """A page or a part of one from a template in ``templates/``."""
+    jinja2 = require("jinja2", "report")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    text = (TEMPLATES / "gallery.html.j2").read_text("utf-8")
-    return str(environment.from_string(text).render(items=items)), sum(1 for item in items if item.fault)
+    return str(environment.from_string((_TEMPLATES / template).read_text("utf-8")).render(**values))
 
 
 def _pictures(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int) -> tuple[str, str]:
@@ -119,14 +98,3 @@ def _pictures(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes:
             break
     seen, above = ("data:image/jpeg;base64," + base64.b64encode(data).decode() for data in pair)
     return seen, above
-
-
-def _motion(measured: object) -> str:
-    """What was measured of a quarantined path in the words of the claim, with the speeds compared."""
-    if not isinstance(measured, dict) or not measured:
-        return ""
-    words = f"{measured.get('lateral', '?')} / {measured.get('longitudinal', '?')}"
-    start, end = measured.get("speed_start_mps"), measured.get("speed_end_mps")
-    if isinstance(start, (int, float)) and isinstance(end, (int, float)):
-        words += f" ({start:.1f} to {end:.1f} m/s)"
-    return words

@@ -89,11 +89,9 @@ class PhysicalAiData:
         snapshots = self.folder / f"datasets--{REPOSITORY.replace('/', '--')}" / "snapshots"
         found = sorted((entry for entry in snapshots.glob("*") if entry.is_dir()), key=lambda e: e.stat().st_mtime)
         if not found:
-            raise MonoError(
-                f"no snapshot of {REPOSITORY} in {self.folder}",
-                f"a cache_dir of the package physical_ai_av ({snapshots.name}/<commit> in it)",
-                "accept the licence on Hugging Face, then download clips as build-physical-ai --help says",
-            )
+            expected = f"a cache_dir of the package physical_ai_av ({snapshots.name}/<commit> in it)"
+            do = "accept the licence on Hugging Face, then download clips as build-physical-ai --help says"
+            raise MonoError(f"no snapshot of {REPOSITORY} in {self.folder}", expected, do)
         self.revision, self.version = found[-1].name, str(package.__version__)
         # The hub asks the network about every file that is not there, unless told not to.
         require("huggingface_hub", EXTRA).constants.HF_HUB_OFFLINE = True
@@ -103,11 +101,10 @@ class PhysicalAiData:
             self.motion: str = self._data.features.LABELS.EGOMOTION
         except Exception as error:
             # pandas, pyarrow and the hub raise many kinds; all mean that the folder is not whole.
-            raise MonoError(
-                f"{found[-1]} cannot be opened by physical_ai_av {self.version}: {type(error).__name__}: {error}",
-                "features.csv, clip_index.parquet and metadata/ of the data set",
-                "download again with the package",
-            ) from error
+            why = f"physical_ai_av {self.version}: {type(error).__name__}: {error}"
+            expected = "features.csv, clip_index.parquet and metadata/ of the data set"
+            do = "download again with the package"
+            raise MonoError(f"{found[-1]} cannot be opened by {why}", expected, do) from error
 
     def clips(self) -> list[str]:
         """Ids of all clips whose chunks of camera and motion are downloaded."""
@@ -131,12 +128,8 @@ class PhysicalAiData:
         xy = np.asarray(pose.translation, np.float64)[:, :2]
         # Whatever frame the velocity is given in, its length is the speed.
         speed = np.linalg.norm(velocity, axis=1)
-        rows = [
-            OdometryRow(ns, ns, x, y, angle, mps)
-            for ns, (x, y), angle, mps in zip(
-                stamps_ns.tolist(), xy.tolist(), yaw.tolist(), speed.tolist(), strict=True
-            )
-        ]
+        columns = stamps_ns.tolist(), xy.tolist(), yaw.tolist(), speed.tolist()
+        rows = [OdometryRow(ns, ns, x, y, angle, mps) for ns, (x, y), angle, mps in zip(*columns, strict=True)]
         nothing = np.empty(0, np.int64)
         track = build_track(rows, config, (stamps_ns, speed))
         return Recording(clip, track, LapCount(nothing, nothing), {0: (stamps_ns, speed)})
@@ -167,11 +160,8 @@ def _decoded(reader: _Video, indices: NDArray[np.int64], stamps_ns: NDArray[np.i
                 images = [None] * len(batch)
             for index, image in zip(batch, images, strict=False):
                 stamp_ns = int(stamps_ns[index])
-                yield (
-                    None
-                    if image is None
-                    else RawFrame(stamp_ns, stamp_ns, "camera_front_wide_120fov", pixels=image, encoding="rgb8")
-                )
+                frame = RawFrame(stamp_ns, stamp_ns, "camera_front_wide_120fov", pixels=image, encoding="rgb8")
+                yield None if image is None else frame
     finally:
         reader.close()
 
@@ -186,9 +176,8 @@ def build_physical_ai(config: PhysicalAiConfig, show_progress: bool = True) -> t
     data = PhysicalAiData(config.data)
     clips = sorted(set(config.clips) or data.clips())
     if not clips:
-        raise MonoError(
-            f"no clip with camera and motion in {config.data}", "at least one", "download some with physical_ai_av"
-        )
+        found = f"no clip with camera and motion in {config.data}"
+        raise MonoError(found, "at least one", "download some with physical_ai_av")
     for_validation = _draw_clips(clips, config.val_fraction, config.seed)
     report, left_out = BuildReport(), {}
     quality: dict[str, Any] = {}
@@ -248,8 +237,7 @@ def _has_curve(track: PoseTrack, stamps_ns: NDArray[np.int64], thresholds: Curve
     for stamp_ns in stamps_ns[::5].tolist():
         found = track.window(stamp_ns, 0, steps)
         if not isinstance(found, str):
-            poses = found[1]
-            motion = measure_motion(to_ego(poses, poses[0])[1:], STEP_S, thresholds)
+            motion = measure_motion(to_ego(found[1], found[1][0])[1:], STEP_S, thresholds)
             if motion.curve.label != "straight":
                 return True
     return False

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
@@ -138,20 +137,15 @@ def parse_sample(line: str, file: Path | str, line_number: int, kind: type[AnySa
         return kind.model_validate_json(line, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the line itself"
-        raise SchemaError(
-            f"{file}, line {line_number}, field {field}: {first['msg']} (found {_short(first.get('input'))})",
-            "a sample as collector.dataset.schema.Sample describes it",
-            "rebuild the dataset, or repair or remove this line",
-        ) from error
+        field, value = ".".join(map(str, first["loc"])) or "the line itself", repr(first.get("input"))
+        value = value if len(value) <= 60 else value[:57] + "..."
+        found = f"{file}, line {line_number}, field {field}: {first['msg']} (found {value})"
+        expected = "a sample as collector.dataset.schema.Sample describes it"
+        raise SchemaError(found, expected, "rebuild the dataset, or repair or remove this line") from error
 
 
 def read_samples(folder: Path | str, split: Split | None = None) -> Iterator[Sample]:
-    """Stream the samples of a dataset folder, one line in memory at a time.
-
-    Args:
-        folder: a dataset folder.
-        split: only this split.
+    """Stream the samples of a dataset folder, or of one split, one line in memory at a time.
 
     Raises:
         MonoError: no ``metadata.jsonl`` there.
@@ -159,12 +153,17 @@ def read_samples(folder: Path | str, split: Split | None = None) -> Iterator[Sam
     """
     file = Path(folder) / METADATA_FILE
     if not file.is_file():
-        raise MonoError(
-            f"no {METADATA_FILE} in {Path(folder)}",
-            "a dataset folder",
-            "build one: python -m collector.dataset.builder --help",
-        )
-    return _stream(file, split)
+        do = "build one: python -m collector.dataset.builder --help"
+        raise MonoError(f"no {METADATA_FILE} in {Path(folder)}", "a dataset folder", do)
+
+    def stream() -> Iterator[Sample]:
+        for sample in scan_samples(file, Sample):
+            if isinstance(sample, SchemaError):
+                raise sample
+            if split is None or sample.split == split:
+                yield sample
+
+    return stream()
 
 
 def scan_samples(file: Path, kind: type[AnySample]) -> Iterator[AnySample | SchemaError]:
@@ -173,24 +172,14 @@ def scan_samples(file: Path, kind: type[AnySample]) -> Iterator[AnySample | Sche
         for number, raw in enumerate(lines, start=1):
             if not raw.strip():
                 continue
-            found: AnySample | SchemaError
             try:
-                found = parse_sample(raw.decode("utf-8"), file, number, kind)
+                found: AnySample | SchemaError = parse_sample(raw.decode("utf-8"), file, number, kind)
             except UnicodeDecodeError as error:
-                found = SchemaError(
-                    f"{file}, line {number}, field the line itself: {error}", "UTF-8 text", "rebuild the dataset"
-                )
+                where = f"{file}, line {number}, field the line itself: {error}"
+                found = SchemaError(where, "UTF-8 text", "rebuild the dataset")
             except SchemaError as error:
                 found = error
             yield found
-
-
-def _stream(file: Path, split: Split | None) -> Iterator[Sample]:
-    for sample in scan_samples(file, Sample):
-        if isinstance(sample, SchemaError):
-            raise sample
-        if split is None or sample.split == split:
-            yield sample
 
 
 def load_manifest(folder: Path | str) -> dict[str, Any]:
@@ -203,17 +192,14 @@ def load_manifest(folder: Path | str) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise MonoError(
-            f"no {MANIFEST_FILE} in {Path(folder)}", "a finished dataset folder", "build it again with --overwrite"
-        ) from error
+        do = "build it again with --overwrite"
+        raise MonoError(f"no {MANIFEST_FILE} in {Path(folder)}", "a finished dataset folder", do) from error
     except (ValueError, OSError) as error:
         raise MonoError(f"{file} cannot be read: {error}", "JSON", "build the dataset again") from error
-    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
-        raise MonoError(
-            f"{file} has schema version {manifest.get('schema_version') if isinstance(manifest, dict) else None!r}",
-            f"version {SCHEMA_VERSION}",
-            "build the dataset again with this version",
-        )
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if not isinstance(manifest, dict) or version != SCHEMA_VERSION:
+        do = "build the dataset again with this version"
+        raise MonoError(f"{file} has schema version {version!r}", f"version {SCHEMA_VERSION}", do)
     return manifest
 
 
@@ -223,9 +209,7 @@ class DatasetWriter:
     Until then everything lies in a hidden folder inside: a build that fails or is interrupted leaves what was there
     before, and one that is killed leaves that hidden folder, which the next one empties.
 
-    Args:
-        folder: where to write; it must be absent or empty.
-        overwrite: replace a dataset that is there already (only what a dataset consists of is replaced).
+    The folder must be absent or empty, unless a dataset in it may be overwritten (only what a dataset consists of).
 
     Raises:
         MonoError: the folder is not empty or cannot be written, here and later.
@@ -238,9 +222,8 @@ class DatasetWriter:
             raise MonoError(f"{self.folder} is a file", "a folder to write to", "choose another --out")
         self._is_new = not self.folder.exists()
         if not overwrite and not self._is_new and any(entry != self._part for entry in self.folder.iterdir()):
-            raise MonoError(
-                f"{self.folder} is not empty", "an absent or empty folder", "choose another --out or add --overwrite"
-            )
+            do = "choose another --out or add --overwrite"
+            raise MonoError(f"{self.folder} is not empty", "an absent or empty folder", do)
         with self._writing():
             if self._part.exists():
                 shutil.rmtree(self._part)
@@ -304,9 +287,7 @@ class DatasetWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @contextmanager
@@ -314,18 +295,10 @@ class DatasetWriter:
         try:
             yield
         except OSError as error:
-            raise MonoError(
-                f"{self.folder} cannot be written: {error}",
-                "room and the right to write",
-                "see to it, or choose another --out",
-            ) from error
+            found, do = f"{self.folder} cannot be written: {error}", "see to it, or choose another --out"
+            raise MonoError(found, "room and the right to write", do) from error
 
 
 def image_name(bag: str, stamp_ns: int) -> str:
     """Where a camera frame lies, relative to the dataset folder."""
     return f"{IMAGE_FOLDER}/{_SPLIT_WORD.sub(_MARKED, bag)}_{stamp_ns}.jpg"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

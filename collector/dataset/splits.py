@@ -12,22 +12,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from collector.common.errors import MonoError
 from collector.dataset.schema import Split
-from collector.pose_tracks.recording import LapCount
-from collector.pose_tracks.tracks import PoseTrack
+from collector.pose_tracks.recording import Recording
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Uninterrupted driving within one lap, between two header stamps.
+    """Uninterrupted driving within one lap (0 where not recorded), between two stamps that have a whole sample.
 
     Attributes:
-        bag: the recording.
         piece: index of the pose track's segment, under the name it has in manifests.
         run: of that segment (:meth:`collector.pose_tracks.tracks.PoseTrack.run_at`); within one, stamps only rise.
-        lap: lap count, 0 where not recorded.
-        start_ns, end_ns: stamps for which a whole sample (history and future) exists.
     """
 
     bag: str
@@ -43,12 +38,13 @@ class Interval:
         return self.end_ns - self.start_ns
 
 
-def intervals_of(bag: str, track: PoseTrack, laps: LapCount, history_ns: int, horizon_ns: int) -> list[Interval]:
+def intervals_of(recording: Recording, history_ns: int, horizon_ns: int) -> list[Interval]:
     """The intervals of a recording in which samples can be cut."""
+    track, laps = recording.track, recording.laps
+    changed = np.flatnonzero(np.diff(laps.laps)) + 1
     changes = [
-        (track.epoch_at(received_ns), track.stamp_at(received_ns), int(laps.laps[change]))
-        for change in np.flatnonzero(np.diff(laps.laps)) + 1
-        for received_ns in [int(laps.received_ns[change])]
+        (track.epoch_at(received_ns), track.stamp_at(received_ns), lap)
+        for received_ns, lap in zip(laps.received_ns[changed].tolist(), laps.laps[changed].tolist(), strict=True)
     ]
     intervals = []
     for index, segment in enumerate(track.segments):
@@ -60,7 +56,7 @@ def intervals_of(bag: str, track: PoseTrack, laps: LapCount, history_ns: int, ho
         lap = before[-1] if before else (int(laps.laps[0]) if len(laps.laps) else 0)
         for border, next_lap in [*inner, (end_ns, lap)]:
             if border > start_ns:
-                intervals.append(Interval(bag, index, track.run_at(index), lap, start_ns, border))
+                intervals.append(Interval(recording.name, index, track.run_at(index), lap, start_ns, border))
             start_ns, lap = border, next_lap
     return intervals
 
@@ -68,26 +64,13 @@ def intervals_of(bag: str, track: PoseTrack, laps: LapCount, history_ns: int, ho
 def choose_validation(
     intervals: Sequence[Interval], share: float, seed: int, guard_ns: int = 0
 ) -> tuple[Interval, ...]:
-    """Draw the validation intervals.
+    """Draw the validation intervals from those of all recordings.
 
     Stretches are drawn until ``share`` of the usable time is reached; one far larger than what is still wanted is not
     taken whole. If all are, one piece of the wanted length is cut from the longest. A recording so short that the
-    guard would leave nothing to train on gives up the place that was drawn for the end of its longest interval, and
-    when that does not help either, validation.
-
-    Args:
-        intervals: of all recordings.
-        share: of their time.
-        seed: of the draw.
-        guard_ns: kept free on both sides of a validation interval.
-
-    Raises:
-        MonoError: a share outside [0, 1).
+    guard (``guard_ns`` on both sides) would leave nothing to train on gives up the place that was drawn for the end of
+    its longest interval, and when that does not help either, validation.
     """
-    if not 0.0 <= share < 1.0:
-        raise MonoError(
-            f"a validation fraction of {share}", "0 or more and less than 1", "use for example --val-fraction 0.1"
-        )
     drawn = [interval for interval in intervals if interval.length_ns > 0]
     wanted_ns = share * sum(interval.length_ns for interval in drawn)
     if wanted_ns <= 0.0:

@@ -12,16 +12,8 @@ from typing import Any, Generic, TypeVar, get_args
 
 from collector.common.errors import MonoError
 from collector.common.progress import progress
-from collector.dataset.schema import (
-    METADATA_FILE,
-    QUARANTINE_FILE,
-    AnySample,
-    QuarantinedSample,
-    Sample,
-    SchemaError,
-    load_manifest,
-    scan_samples,
-)
+from collector.dataset import schema
+from collector.dataset.schema import AnySample, QuarantinedSample, Sample
 from collector.geometry.curvature import PathLabel
 
 LABELS: tuple[str, ...] = get_args(PathLabel)
@@ -106,11 +98,6 @@ class Tally:
             self.missing += 1
             self.name(f"{sample.id}: no image {sample.file_name}")
 
-    def add_broken(self, error: SchemaError) -> None:
-        """Count one line that is no sample."""
-        self.broken += 1
-        self.name(str(error))
-
     def name(self, fault: str) -> None:
         """Keep one of the first faults in words."""
         if len(self.named) < _NAMED:
@@ -138,41 +125,38 @@ class DatasetStatistics:
 def dataset_statistics(
     folder: Path, samples: int, quarantined: int = 0, seed: int = 0, show_progress: bool = False
 ) -> DatasetStatistics:
-    """Read every line of a dataset once and pick samples to show, evenly over the curve labels.
+    """Read every line of a dataset, unfinished and damaged ones too, and pick samples to show by seed.
 
-    Args:
-        folder: a dataset folder, unfinished or damaged ones too.
-        samples, quarantined: how many of each to pick at most.
-        seed: of the choice.
-        show_progress: a bar on the terminal.
+    At most ``samples`` and ``quarantined`` of each are picked, evenly over the curve labels.
 
     Raises:
         MonoError: there is no ``metadata.jsonl``.
     """
-    metadata = folder / METADATA_FILE
+    metadata = folder / schema.METADATA_FILE
     if not metadata.is_file():
-        raise MonoError(f"no {METADATA_FILE} in {folder}", "a dataset folder", "build one: alpamayo-mono build --help")
-    manifest: dict[str, Any] = {}
-    fault = ""
+        raise MonoError(
+            f"no {schema.METADATA_FILE} in {folder}", "a dataset folder", "build one: alpamayo-mono build --help"
+        )
     try:
-        manifest = load_manifest(folder)
+        manifest, fault = schema.load_manifest(folder), ""
     except MonoError as error:
-        fault = str(error)
+        manifest, fault = {}, str(error)
     counts = manifest_counts(manifest)
 
     def count(file: Path, kind: type[AnySample], name: str, limit: int) -> tuple[Tally, list[AnySample]]:
         tally, pick = Tally(), StratifiedPick[AnySample](limit, seed)
-        lines = scan_samples(file, kind) if file.is_file() else iter(())
+        lines = schema.scan_samples(file, kind) if file.is_file() else iter(())
         for found in progress(lines, f"read {file.name}", "line", show=show_progress, total=counts.get(name)):
-            if isinstance(found, SchemaError):
-                tally.add_broken(found)
+            if isinstance(found, schema.SchemaError):
+                tally.broken += 1
+                tally.name(str(found))
             else:
                 tally.add(found, folder)
                 pick.add(found.curve.label, found)
         return tally, pick.picked()
 
     kept, picked = count(metadata, Sample, "kept", samples)
-    refused, picked_refused = count(folder / QUARANTINE_FILE, QuarantinedSample, "quarantined", quarantined)
+    refused, picked_refused = count(folder / schema.QUARANTINE_FILE, QuarantinedSample, "quarantined", quarantined)
     return DatasetStatistics(manifest, fault, kept, refused, picked, picked_refused)
 
 

@@ -18,16 +18,8 @@ import tyro
 from collector.calibration.intrinsics import DatasetCameras, cameras_of
 from collector.common.errors import MonoError, require
 from collector.common.files import write_atomically
+from collector.dataset import statistics as spread
 from collector.dataset.schema import QUARANTINE_FILE, Sample
-from collector.dataset.statistics import (
-    FASTEST_BIN_MPS,
-    LABELS,
-    RADIUS_FROM_M,
-    DatasetStatistics,
-    count_rows,
-    dataset_statistics,
-    manifest_counts,
-)
 
 # Bytes of pictures in a page; as base64 four thirds of it, which with text and drawings stays below 15 MB.
 PICTURE_BYTES = 9_000_000
@@ -63,11 +55,9 @@ class ViewConfig:
 
     def __post_init__(self) -> None:
         if self.samples < 0 or self.quarantined < 0 or not 0 < self.samples + self.quarantined <= MOST_SAMPLES:
-            raise MonoError(
-                f"{self.samples} samples and {self.quarantined} quarantined ones to show",
-                f"together 1 to {MOST_SAMPLES}",
-                "a page shows a draw: choose another --seed to see others",
-            )
+            found = f"{self.samples} samples and {self.quarantined} quarantined ones to show"
+            do = "a page shows a draw: choose another --seed to see others"
+            raise MonoError(found, f"together 1 to {MOST_SAMPLES}", do)
 
     @property
     def page(self) -> Path:
@@ -83,20 +73,17 @@ def write_view(config: ViewConfig, show_progress: bool = True) -> Path:
         MonoError: no dataset there, a camera that is none, jinja2 missing, or the page cannot be written.
     """
     jinja2 = require("jinja2", "report")
-    from collector.dataset.gallery import TEMPLATES, gallery_html
+    from collector.dataset.gallery import gallery_html, rendered
 
-    statistics = dataset_statistics(config.dataset, config.samples, config.quarantined, config.seed, show_progress)
+    statistics = spread.dataset_statistics(
+        config.dataset, config.samples, config.quarantined, config.seed, show_progress
+    )
     cameras = cameras_of(statistics.manifest, config.pitch_deg, config.hfov_deg, config.camera_height_m)
     chosen: list[Sample] = [*statistics.picked, *statistics.picked_quarantined]
     most_bytes = PICTURE_BYTES // max(1, len(chosen))
     gallery, unreadable = gallery_html(chosen, config.dataset, cameras, most_bytes, show_progress)
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    text = environment.from_string((TEMPLATES / "view.html.j2").read_text("utf-8")).render(
-        **_context(config, statistics, cameras),
-        gallery=jinja2.utils.markupsafe.Markup(gallery),
-        shown=len(chosen),
-        unreadable=unreadable,
-    )
+    cards = {"gallery": jinja2.utils.markupsafe.Markup(gallery), "shown": len(chosen), "unreadable": unreadable}
+    text = rendered("view.html.j2", **_context(config, statistics, cameras), **cards)
     try:
         config.page.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(config.page, text)
@@ -105,9 +92,9 @@ def write_view(config: ViewConfig, show_progress: bool = True) -> Path:
     return config.page
 
 
-def _context(config: ViewConfig, statistics: DatasetStatistics, cameras: DatasetCameras) -> dict[str, Any]:
+def _context(config: ViewConfig, statistics: spread.DatasetStatistics, cameras: DatasetCameras) -> dict[str, Any]:
     """Everything the template shows but the samples."""
-    kept, refused, said = statistics.kept, statistics.quarantined, manifest_counts(statistics.manifest)
+    kept, refused, said = statistics.kept, statistics.quarantined, spread.manifest_counts(statistics.manifest)
     faults = [statistics.manifest_fault] if statistics.manifest_fault else []
     for name, tally in (("kept", kept), ("quarantined", refused)):
         if name in said and said[name] != tally.lines:
@@ -117,18 +104,19 @@ def _context(config: ViewConfig, statistics: DatasetStatistics, cameras: Dataset
         faults.append(f"{broken} broken lines")
     if missing:
         faults.append(f"{missing} samples whose image is missing")
-    edges = [*RADIUS_FROM_M[1:], None]
+    edges = [*spread.RADIUS_FROM_M[1:], None]
     radii = {
-        low: f"{low} to {high} m" if high else f"over {low} m" for low, high in zip(RADIUS_FROM_M, edges, strict=True)
+        low: f"{low} to {high} m" if high else f"over {low} m"
+        for low, high in zip(spread.RADIUS_FROM_M, edges, strict=True)
     }
-    speeds = {low: f"{low} to {low + 1} m/s" for low in range(FASTEST_BIN_MPS)}
-    speeds[FASTEST_BIN_MPS] = f"over {FASTEST_BIN_MPS} m/s"
+    speeds = {low: f"{low} to {low + 1} m/s" for low in range(spread.FASTEST_BIN_MPS)}
+    speeds[spread.FASTEST_BIN_MPS] = f"over {spread.FASTEST_BIN_MPS} m/s"
     return {
         "name": config.dataset.resolve().name,
         "made": dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": statistics.manifest.get("commit") or "",
         "bags": [str(bag.get("name")) for bag in statistics.manifest.get("bags") or () if isinstance(bag, dict)],
-        "table": count_rows(statistics.manifest) if statistics.manifest else None,
+        "table": spread.count_rows(statistics.manifest) if statistics.manifest else None,
         "kept": kept,
         "refused": refused,
         "quarantine_file": QUARANTINE_FILE,
@@ -139,13 +127,13 @@ def _context(config: ViewConfig, statistics: DatasetStatistics, cameras: Dataset
         "height_m": f"{cameras.other.z_m:.2f}",
         "ahead_m": f"{cameras.other.x_m:.2f}",
         "charts": [
-            ("curve label", _bars({name: name for name in LABELS}, kept.labels, refused.labels)),
+            ("curve label", _bars({name: name for name in spread.LABELS}, kept.labels, refused.labels)),
             ("smallest radius in the reasoning's window", _bars(radii, kept.radius_m, refused.radius_m)),
             ("speed at t0", _bars(speeds, kept.speed_mps, refused.speed_mps)),
             ("split", _bars({name: name for name in ("train", "val")}, kept.splits, refused.splits)),
         ],
         "filters": [
-            ("label", [name for name in LABELS if kept.labels[name] or refused.labels[name]]),
+            ("label", [name for name in spread.LABELS if kept.labels[name] or refused.labels[name]]),
             ("split", [name for name in ("train", "val") if kept.splits[name] or refused.splits[name]]),
             ("state", ["kept", "quarantined"]),
         ],
@@ -153,22 +141,15 @@ def _context(config: ViewConfig, statistics: DatasetStatistics, cameras: Dataset
     }
 
 
-def _bars(names: Mapping[Any, str], kept: Mapping[Any, int], refused: Mapping[Any, int]) -> list[dict[str, Any]]:
-    """Rows of a bar chart, empty ones at its ends left out; lengths in percent of the longest."""
+def _bars(
+    names: Mapping[Any, str], kept: Mapping[Any, int], refused: Mapping[Any, int]
+) -> list[tuple[str, int, int, float, float]]:
+    """Rows of a bar chart, empty ones at its ends left out; the two last figures are percent of the longest."""
     rows = [(text, kept.get(key, 0), refused.get(key, 0)) for key, text in names.items()]
     filled = [index for index, row in enumerate(rows) if row[1] or row[2]]
     rows = rows[filled[0] : filled[-1] + 1] if filled else []
     most = max((held + out for _text, held, out in rows), default=1)
-    return [
-        {
-            "name": text,
-            "kept": held,
-            "quarantined": out,
-            "kept_share": 100.0 * held / most,
-            "quarantined_share": 100.0 * out / most,
-        }
-        for text, held, out in rows
-    ]
+    return [(text, held, out, 100.0 * held / most, 100.0 * out / most) for text, held, out in rows]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -176,7 +157,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     page = write_view(tyro.cli(ViewConfig, args=argv, prog="alpamayo-mono view"))
     print(f"view: {page.resolve()} ({page.stat().st_size / 1e6:.1f} MB)")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

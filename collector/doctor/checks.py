@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from collector.doctor.facts import DiskFacts, Facts, FolderFacts, MachineFacts, PythonFacts, RosFacts
-from collector.doctor.rows import Row
+from collector.doctor.facts import DiskFacts, Facts, RosFacts, Row
 from collector.doctor.topics import topic_rows
 from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, RECORDED
 
@@ -35,28 +34,23 @@ _INSTALL_ROS = (
 
 def examine(facts: Facts, config: DoctorConfig) -> list[Row]:
     """The doctor's table: ROS first, then its topics, then the disk and (for a drive) the model."""
-    ros, machine = facts.ros, facts.machine
-    rows = []
+    ros, rows = facts.ros, []
     if ros is None:
         rows.append(Row("ROS 2", "failed", facts.ros_error, facts.ros_cure or _INSTALL_ROS))
     else:
-        rows += [_middleware(ros, machine), _messages(ros)]
+        rows += [_middleware(ros, facts), _messages(ros)]
         rows += topic_rows(ros, config.purpose, config.use_sim_time)
-    rows.append(_disk(machine.disk, ros, config))
-    rows += [_folder(entry) for entry in machine.folders]
-    if machine.python is not None:
-        rows.append(_python(machine.python, config.device))
-    return rows
+    return [*rows, _disk(facts.disk, ros, config), *facts.model_rows]
 
 
-def _middleware(ros: RosFacts, machine: MachineFacts) -> Row:
+def _middleware(ros: RosFacts, facts: Facts) -> Row:
     """RMW and domain in use; a warning where Cyclone DDS will lose large messages or not find anybody."""
     found = f"{ros.rmw}, ROS domain {ros.domain}" + (f", {ros.discovery}" if ros.discovery else "")
     if "cyclone" in ros.rmw:
         wrong = []
-        if machine.rmem_max is not None and machine.rmem_max < _RECEIVE_BUFFER_BYTES:
-            wrong.append(f"net.core.rmem_max is {machine.rmem_max}, too little for camera frames")
-        if machine.lo_multicast is False:
+        if facts.rmem_max is not None and facts.rmem_max < _RECEIVE_BUFFER_BYTES:
+            wrong.append(f"net.core.rmem_max is {facts.rmem_max}, too little for camera frames")
+        if facts.lo_multicast is False:
             wrong.append("lo carries no multicast")
         if wrong:
             return Row("middleware", "warning", f"{found}; {'; '.join(wrong)}", _TUNE)
@@ -109,23 +103,3 @@ def _disk(disk: DiskFacts, ros: RosFacts | None, config: DoctorConfig) -> Row:
     if disk.free_bytes < _TIGHT * needed:
         return Row("disk", "warning", found, "that is tight, and build needs as much again: free some space")
     return Row("disk", "ok", found)
-
-
-def _folder(entry: FolderFacts) -> Row:
-    if entry.defect:
-        return Row(entry.name, "failed", f"{entry.folder}: {entry.defect}", f"check --{entry.name}, or fetch it again")
-    return Row(entry.name, "ok", f"{entry.folder}: its files are complete")
-
-
-def _python(python: PythonFacts, device: str) -> Row:
-    name, cure = "policy python", f"{python.python} -m pip install 'alpamayo_mono[model]'"
-    cure += "; or name another interpreter: --policy-python"
-    if not python.torch or python.error:
-        return Row(name, "failed", f"{python.python}: {python.error or 'no torch'}", cure)
-    if python.missing:
-        return Row(name, "failed", f"{python.python} lacks {', '.join(python.missing)}", cure)
-    found = f"{python.python}: torch {python.torch}"
-    if device.startswith("cuda") and not python.cuda:
-        cure = "check nvidia-smi and torch's build, or --device cpu"
-        return Row(name, "failed", f"{found} sees no CUDA device", cure)
-    return Row(name, "ok", found)

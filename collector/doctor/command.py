@@ -7,32 +7,24 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from collector.common.errors import MonoError
-from collector.common.model_files import find_model
 from collector.common.run_folder import command_line, plain
 from collector.doctor.checks import examine
 from collector.doctor.config import DoctorConfig
-from collector.doctor.facts import Facts, FolderFacts, MachineFacts, RosFacts
-from collector.doctor.machine import (
-    ADAPTER_FILES,
-    ADAPTER_WEIGHTS,
-    MODEL_FILES,
-    MODEL_WEIGHTS,
-    lo_multicast,
-    look_at_disk,
-    look_at_folder,
-    look_at_python,
-    rmem_max,
-)
-from collector.doctor.rows import Row, is_useful, table
+from collector.doctor.facts import Facts, RosFacts, Row
+from collector.doctor.machine import look_at_disk, look_at_files, look_at_python, network_settings
 from collector.ros.session import ros_session
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 EXIT_USELESS = 1
+_MARKS = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "bold red")}
 _START_S = 90.0  # one second, unless the machine is very busy
 
 
@@ -53,6 +45,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if is_useful(rows) else EXIT_USELESS
 
 
+def is_useful(rows: Iterable[Row]) -> bool:
+    """Whether a run would be worth starting: no row failed."""
+    return all(row.state != "failed" for row in rows)
+
+
+def folded(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows by table line: bad rows that say the same of several topics share one, at the place of the first."""
+    lines: dict[tuple[object, ...], list[Row]] = {}
+    for number, row in enumerate(rows):
+        key = (number,) if row.state == "ok" or not row.topic else (row.state, row.found, row.cure)
+        lines.setdefault(key, []).append(row)
+    return list(lines.values())
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The rows as a rich table; the cure stands below what was found, so that 80 columns are enough."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    shown.add_column("")
+    shown.add_column("check", min_width=12)
+    shown.add_column("found", ratio=1, overflow="fold")
+    for line in folded(rows):
+        row = line[0]
+        mark, style = _MARKS[row.state]
+        # Names and paths are data: as Text nothing in them is taken for markup.
+        topics = [entry.topic for entry in line if entry.topic]
+        found = Text(("\n" if len(topics) > 1 else ": ").join([*topics, row.found]))
+        if row.cure:
+            found.append(f"\n-> {row.cure}", style=style.replace("bold ", ""))
+        shown.add_row(Text(mark, style=style), Text("\n".join(entry.name for entry in line)), found)
+    return shown
+
+
 def verdict(rows: Sequence[Row], purpose: str) -> str:
     """The last line: what the table means."""
     run = {"record": "recording", "drive": "drive"}[purpose]
@@ -66,26 +94,18 @@ def verdict(rows: Sequence[Row], purpose: str) -> str:
 
 def gather(config: DoctorConfig) -> Facts:
     """Everything there is to know; the policy's Python imports torch while we listen."""
+    is_drive = config.purpose == "drive"
     with ThreadPoolExecutor(1) as pool:
-        wants_model = config.purpose == "drive" and not config.own_policy
-        with_adapter = config.adapter is not None
-        python = pool.submit(look_at_python, config.policy_python, with_adapter) if wants_model else None
+        wanted = is_drive and not config.own_policy
+        words = config.policy_python, config.adapter is not None, config.device
+        asked = pool.submit(look_at_python, *words) if wanted else None
         ros, ros_error, ros_cure = _look_at_ros(config)
-        machine = _look_at_machine(config)
-        return Facts(replace(machine, python=python.result() if python else None), ros, ros_error, ros_cure)
-
-
-def _look_at_machine(config: DoctorConfig) -> MachineFacts:
-    folders: list[FolderFacts] = []
-    if config.purpose == "drive" and config.model is not None:
-        folder = find_model(config.model)
-        # The released repositories hold no tokenizer: it is their backbone's.
-        files = MODEL_FILES if folder == config.model else MODEL_FILES[:1]
-        folders.append(look_at_folder("model", folder, files, MODEL_WEIGHTS))
-    if config.purpose == "drive" and config.adapter is not None:
-        folders.append(look_at_folder("adapter", config.adapter, ADAPTER_FILES, ADAPTER_WEIGHTS))
-    disk = look_at_disk(config.out or Path("runs"), is_new=config.out is not None and config.purpose == "record")
-    return MachineFacts(disk, rmem_max(), lo_multicast(), tuple(folders))
+        rows = look_at_files(config.model, config.adapter) if is_drive else []
+        disk = look_at_disk(config.out or Path("runs"), is_new=config.out is not None and not is_drive)
+        if asked is not None:
+            rows.append(asked.result())
+        rmem_max, lo_multicast = network_settings()
+        return Facts(disk, rmem_max, lo_multicast, tuple(rows), ros, ros_error, ros_cure)
 
 
 def _look_at_ros(config: DoctorConfig) -> tuple[RosFacts | None, str, str]:

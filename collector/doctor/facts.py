@@ -1,4 +1,4 @@
-"""What the doctor looked at, as plain data: no judgement here (:mod:`collector.doctor.checks`), and nothing of ROS.
+"""What the doctor looked at, and a row of its table, as plain data; judged in :mod:`collector.doctor.checks`.
 
 Gathered by :mod:`collector.doctor.node` (the ROS graph and what is heard on it) and :mod:`collector.doctor.machine`
 (disk, network, model folders, the policy's Python).
@@ -9,10 +9,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from collector.recording.report import missing_messages
+
+State = Literal["ok", "warning", "failed"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One check.
+
+    Attributes:
+        name: what was looked at, in a word or two.
+        state: ``"failed"`` makes a run useless, a ``"warning"`` costs something.
+        found: what there is.
+        cure: what to do about it, empty for a good row.
+        topic: ROS topic it is about, empty for other checks.
+    """
+
+    name: str
+    state: State
+    found: str
+    cure: str = ""
+    topic: str = ""
+
+    def but(self, state: State, found: str, cure: str) -> Row:
+        """The same row with another outcome."""
+        return Row(self.name, state, found, cure, self.topic)
 
 
 @dataclass(frozen=True)
@@ -31,8 +57,6 @@ class TopicFacts:
 
     Attributes:
         publishers, subscribers: other nodes than the doctor.
-        received: messages heard.
-        mean_bytes: of a serialised message.
         rate_hz: per simulated second by the messages' stamps where they have any, else by arrival; None with fewer
             than two messages.
         lost: messages missing between stamps, before they reached this process.
@@ -70,8 +94,6 @@ class RosFacts:
     """A short listening in one ROS domain.
 
     Attributes:
-        rmw: middleware, e.g. ``"rmw_cyclonedds_cpp"``.
-        domain: ROS_DOMAIN_ID in use.
         topics: by name; a topic whose message type could not be loaded has its graph only.
         packages: message packages and where each was found: a folder, and whether it is our own build.
         type_errors: message types that could not be loaded, and why.
@@ -79,7 +101,6 @@ class RosFacts:
         time_scale: clock seconds per wall second, None when fewer than two clock messages came.
         announced_scale: what the simulator says of itself, None without its status.
         state: the simulator's last word on ``topics.AWSIM_STATE``.
-        frame: None without one.
         bad_poses: odometry messages with a number that is not finite.
         has_gnss, has_imu: whether anybody publishes the localisation's inputs; has_admin: AWSIM's own domain.
         other_domains: domains in which a simulator was seen while this one had none; closed_domains: those that could
@@ -120,41 +141,19 @@ class DiskFacts:
 
 
 @dataclass(frozen=True)
-class FolderFacts:
-    """A model or adapter folder (``name``) the driver is to load; ``defect`` is empty when its files are complete."""
+class Facts:
+    """All of it.
 
-    name: str
-    folder: Path
-    defect: str = ""
-
-
-@dataclass(frozen=True)
-class PythonFacts:
-    """The policy's interpreter: its torch version (empty without one), missing packages, and why it would not run."""
-
-    python: str
-    torch: str = ""
-    cuda: bool = False
-    missing: tuple[str, ...] = ()
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class MachineFacts:
-    """What needs no ROS. ``rmem_max`` and ``lo_multicast`` are the kernel's settings Cyclone DDS depends on."""
+    Attributes:
+        rmem_max, lo_multicast: the kernel's settings that Cyclone DDS depends on, None where it does not say.
+        model_rows: on the folders and the interpreter of the driver, which say by themselves what is wrong.
+        ros: None when ROS could not be used; ``ros_error`` says why, ``ros_cure`` what to do.
+    """
 
     disk: DiskFacts
     rmem_max: int | None = None
     lo_multicast: bool | None = None
-    folders: tuple[FolderFacts, ...] = ()
-    python: PythonFacts | None = None
-
-
-@dataclass(frozen=True)
-class Facts:
-    """All of it; ``ros`` is None when ROS could not be used, ``ros_error`` says why, ``ros_cure`` what to do."""
-
-    machine: MachineFacts
+    model_rows: tuple[Row, ...] = ()
     ros: RosFacts | None = None
     ros_error: str = ""
     ros_cure: str = ""
@@ -169,15 +168,9 @@ def heard(
     sizes: Sequence[int],
     time_scale: float | None,
 ) -> TopicFacts:
-    """The facts of a topic from what came in.
+    """The facts of a topic from what came in: header stamps (none for some types), arrivals by the wall's clock, bytes.
 
-    Args:
-        publishers, subscribers: from the graph.
-        nominal_hz: as in the topic table.
-        stamps_ns: of the messages, empty for a type without one.
-        arrivals_ns: by the wall's steady clock.
-        sizes: serialised bytes.
-        time_scale: simulated seconds per wall second; turns a rate by arrival into one of simulated time.
+    ``time_scale`` (simulated seconds per wall second) turns a rate by arrival into one of simulated time.
     """
     forward = np.diff(np.asarray(stamps_ns, np.int64))
     # A sender may leave its stamps at zero: then they say nothing.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from collector.doctor.facts import Endpoint, RosFacts, TopicFacts
-from collector.doctor.rows import Row, State
+from collector.doctor.facts import Endpoint, RosFacts, Row, State, TopicFacts
 from collector.ros.topics import CLOCK, FROM_SIMULATOR, ODOMETRY, TF_STATIC, Topic
 
 PAUSED = 0.01  # simulated seconds per second below which time stands still
@@ -31,12 +30,10 @@ def fits(offered: Endpoint, asked: Endpoint | Topic) -> bool:
 def heard_row(  # noqa: C901, PLR0911 - one return for each thing that may be wrong, in the order of cause
     name: str, topic: Topic, ros: RosFacts, bad: State, absent: str, silent: str = "", slow: float = SLOW
 ) -> Row:
-    """A topic's row, by the first thing that is wrong with it, since the rest follows from that.
+    """The row of a topic that a run will subscribe to, by the first thing that is wrong: the rest follows from that.
 
     Args:
-        name: of the row.
-        topic: as the run will subscribe to it.
-        ros: what was heard.
+        name, topic, ros: of the row, and what was heard.
         bad: what a missing topic makes of the row.
         absent: cure where nobody publishes it.
         silent: cure where it is published and nothing comes; ``absent`` by default.
@@ -57,15 +54,18 @@ def heard_row(  # noqa: C901, PLR0911 - one return for each thing that may be wr
     if topic.type in ros.type_errors:
         return row(bad, f"{topic.type} cannot be used", "see the row messages")
     if not audible:
-        offered, asked = _qos_words(right[0], topic)
+        lacks_reliability = right[0].reliability == "best_effort" and topic.reliability == "reliable"
+        offered, asked = ("best effort", "reliable") if lacks_reliability else ("volatile", "transient local")
         found = f"{nodes(right)} offers it {offered}; who asks for {asked} hears nothing"
         return row(bad, found, f"let {nodes(right)} publish it {asked}")
     if not facts.received:
         expected = (topic.rate_hz or 0.0) * ros.listened_s * (1.0 if ros.time_scale is None else ros.time_scale)
         silence = f"published by {nodes(audible)}, but nothing came in {ros.listened_s:.1f} s"
-        if ros.time_scale is not None and ros.time_scale >= PAUSED and topic.rate_hz and expected < 2.0:
+        clock_runs = ros.time_scale is not None and ros.time_scale >= PAUSED
+        if clock_runs and topic.rate_hz and expected < 2.0:
             return row("warning", f"{silence}, which is {expected:.1f} of its periods", "listen longer: --seconds 30")
-        if _stands_still(ros, topic):
+        # A simulator that is paused explains the silence of every topic but its clock's.
+        if topic is not CLOCK and ros.topics[CLOCK.name].publishers and not clock_runs:
             return row(bad, silence, "let the simulator run first (row clock)")
         return row(bad, silence, silent or absent)
     strange = [offer for offer in facts.publishers if offer not in audible]
@@ -81,12 +81,6 @@ def heard_row(  # noqa: C901, PLR0911 - one return for each thing that may be wr
     if topic.rate_hz and facts.rate_hz is not None and facts.rate_hz < slow * topic.rate_hz:
         return row("warning", found, f"slower than it should be: is {nodes(audible)} short of CPU or GPU?")
     return row("ok", found)
-
-
-def _stands_still(ros: RosFacts, topic: Topic) -> bool:
-    """Whether a paused simulator explains the silence of a topic."""
-    clock_runs = ros.time_scale is not None and ros.time_scale >= PAUSED
-    return topic is not CLOCK and bool(ros.topics[CLOCK.name].publishers) and not clock_runs
 
 
 def _rate(facts: TopicFacts, topic: Topic) -> str:
@@ -109,10 +103,3 @@ def types(endpoints: Iterable[Endpoint]) -> str:
 def _qos(offer: Endpoint) -> str:
     durability = "" if offer.durability == "volatile" else offer.durability
     return f"{offer.reliability} {durability}".strip().replace("_", " ")
-
-
-def _qos_words(offered: Endpoint, asked: Topic) -> tuple[str, str]:
-    """The policy that does not fit, as offered and as asked."""
-    if offered.reliability == "best_effort" and asked.reliability == "reliable":
-        return "best effort", "reliable"
-    return "volatile", "transient local"

@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from collector.common.model_files import weights_defect
-from collector.doctor.facts import DiskFacts, FolderFacts, PythonFacts
+from collector.common.model_files import find_model, weights_defect
+from collector.doctor.facts import DiskFacts, Row
 from collector.ros.transport import without_our_libraries
 
 _RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
@@ -43,57 +44,63 @@ def look_at_disk(folder: Path, is_new: bool) -> DiskFacts:
     place = folder.absolute()
     while not place.is_dir() and place != place.parent:
         place = place.parent
-    return DiskFacts(
-        folder, place, shutil.disk_usage(place).free, os.access(place, os.W_OK | os.X_OK), is_new and folder.exists()
-    )
+    writable = os.access(place, os.W_OK | os.X_OK)
+    return DiskFacts(folder, place, shutil.disk_usage(place).free, writable, is_new and folder.exists())
 
 
-def rmem_max() -> int | None:
-    """The largest receive buffer a socket may ask for, bytes; None where the kernel does not say."""
-    try:
-        return int(_RMEM_MAX.read_text())
-    except (OSError, ValueError):
-        return None
+def network_settings() -> tuple[int | None, bool | None]:
+    """The largest receive buffer a socket may ask for, bytes, and whether lo carries multicast; None where unknown."""
+    numbers: list[int | None] = []
+    for path, base in ((_RMEM_MAX, 10), (_LO_FLAGS, 16)):
+        try:
+            numbers.append(int(path.read_text(), base))
+        except (OSError, ValueError):
+            numbers.append(None)
+    rmem_max, flags = numbers
+    return rmem_max, None if flags is None else bool(flags & _IFF_MULTICAST)
 
 
-def lo_multicast() -> bool | None:
-    """Whether the loopback interface carries multicast; None where the kernel does not say."""
-    try:
-        return bool(int(_LO_FLAGS.read_text(), 16) & _IFF_MULTICAST)
-    except (OSError, ValueError):
-        return None
+def look_at_files(model: Path | None, adapter: Path | None) -> list[Row]:
+    """Rows on the folders that a driver is to load, of those that are given."""
+    rows = []
+    if model is not None:
+        folder = find_model(model)
+        # The released repositories hold no tokenizer: it is their backbone's.
+        files = MODEL_FILES if folder == model else MODEL_FILES[:1]
+        rows.append(look_at_folder("model", folder, files, MODEL_WEIGHTS))
+    if adapter is not None:
+        rows.append(look_at_folder("adapter", adapter, ADAPTER_FILES, ADAPTER_WEIGHTS))
+    return rows
 
 
-def look_at_folder(name: str, folder: Path, files: Sequence[str], weights: str) -> FolderFacts:
-    """Whether a folder has its files and complete weights, without loading them.
+def look_at_folder(name: str, folder: Path, files: Sequence[str], weights: str) -> Row:
+    """Whether a model or adapter folder has its files and complete weights, without loading them.
 
-    Args:
-        name: what the folder is, for the table.
-        folder: to look at.
-        files: that must be there.
-        weights: a safetensors file, or the shards its ``.index.json`` names.
+    ``weights`` is a safetensors file, or the shards its ``.index.json`` names.
     """
+    if defect := _folder_defect(folder, files, weights):
+        return Row(name, "failed", f"{folder}: {defect}", f"check --{name}, or fetch it again")
+    return Row(name, "ok", f"{folder}: its files are complete")
+
+
+def _folder_defect(folder: Path, files: Sequence[str], weights: str) -> str:
     if not folder.is_dir():
-        return FolderFacts(name, folder, "there is no such folder")
-    absent = [file for file in files if not (folder / file).is_file()]
-    if absent:
-        return FolderFacts(name, folder, f"no {', '.join(absent)}")
+        return "there is no such folder"
+    if absent := [file for file in files if not (folder / file).is_file()]:
+        return f"no {', '.join(absent)}"
     index, shards = folder / f"{weights}.index.json", [weights]
     if index.is_file():
         try:
             shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
-            return FolderFacts(name, folder, f"{index.name} cannot be read")
-    defects = [defect for shard in shards if (defect := weights_defect(folder / str(shard)))]
-    return FolderFacts(name, folder, defects[0] if defects else "")
+            return f"{index.name} cannot be read"
+    return next((defect for shard in shards if (defect := weights_defect(folder / str(shard)))), "")
 
 
-def look_at_python(python: str, with_adapter: bool) -> PythonFacts:
-    """Ask the policy's interpreter for torch and its companions, in the environment the driver would give it.
+def look_at_python(python: str, with_adapter: bool, device: str) -> Row:
+    """Ask the policy's interpreter (empty: this one) for torch and its companions, as the driver would start it.
 
-    Args:
-        python: path or name of an interpreter, empty for the running one.
-        with_adapter: whether it will need peft.
+    With an adapter it will need peft, and on some devices CUDA.
     """
     same = not python or Path(python).absolute() == Path(sys.executable).absolute()
     command, environment = [sys.executable], dict(os.environ)
@@ -103,6 +110,7 @@ def look_at_python(python: str, with_adapter: bool) -> PythonFacts:
         environment = without_our_libraries(environment)
         environment.pop("LD_LIBRARY_PATH", None)
         command = [python, "-E"]
+    found: dict[str, Any] = {}
     try:
         done = subprocess.run(
             [*command, "-c", _PROBE, *packages],
@@ -114,12 +122,21 @@ def look_at_python(python: str, with_adapter: bool) -> PythonFacts:
             check=False,
         )
         found = json.loads(done.stdout.strip().splitlines()[-1])
-        torch, missing = str(found["torch"]), tuple(map(str, found["missing"]))
-        return PythonFacts(command[0], torch, bool(found["cuda"]), missing, str(found["error"]))
+        error = str(found["error"] or ("" if found["torch"] else "no torch"))
     except subprocess.TimeoutExpired:
-        return PythonFacts(command[0], error=f"import torch took longer than {_IMPORT_S:.0f} s")
-    except OSError as error:
-        return PythonFacts(command[0], error=f"it cannot be started: {error.strerror}")
+        error = f"import torch took longer than {_IMPORT_S:.0f} s"
+    except OSError as failure:
+        error = f"it cannot be started: {failure.strerror}"
     except (ValueError, IndexError, KeyError, TypeError):
         last = (done.stderr.strip() or "no word").splitlines()[-1]
-        return PythonFacts(command[0], error=f"it ended with exit code {done.returncode}: {last}")
+        error = f"it ended with exit code {done.returncode}: {last}"
+    name, place = "policy python", command[0]
+    cure = f"{place} -m pip install 'alpamayo_mono[model]'; or name another interpreter: --policy-python"
+    if error:
+        return Row(name, "failed", f"{place}: {error}", cure)
+    if found["missing"]:
+        return Row(name, "failed", f"{place} lacks {', '.join(found['missing'])}", cure)
+    if device.startswith("cuda") and not found["cuda"]:
+        cure = "check nvidia-smi and torch's build, or --device cpu"
+        return Row(name, "failed", f"{place}: torch {found['torch']} sees no CUDA device", cure)
+    return Row(name, "ok", f"{place}: torch {found['torch']}")

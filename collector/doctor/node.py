@@ -26,22 +26,13 @@ from collector.doctor.config import DoctorConfig
 from collector.doctor.facts import Endpoint, FrameFacts, RosFacts, TopicFacts, heard
 from collector.doctor.hearing import SIMULATORS_OWN, has_simulator
 from collector.doctor.topics import ADMIN_TOPIC, GNSS_TOPIC, IMU_TOPIC, LISTENED, LOOKED_UP
+from collector.ros import topics as interface
 from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of
 from collector.ros.images import encode_jpeg
 from collector.ros.message_builder import messages_folder
 from collector.ros.message_packages import MessageClass, installed_packages, message_class
 from collector.ros.session import Session
-from collector.ros.topics import (
-    AWSIM_STATE,
-    AWSIM_STATUS,
-    AWSIM_STATUS_FIELDS,
-    CAMERA_IMAGE,
-    CLOCK,
-    ODOMETRY,
-    Message,
-    Topic,
-    qos_profile,
-)
+from collector.ros.topics import Message, Topic, qos_profile
 from collector.ros.transport import PROFILE_VARIABLES
 
 # Cyclone finds others in one second, Fast DDS in half a second. But an early packet of Fast DDS that is lost (or comes
@@ -105,18 +96,14 @@ class DoctorNode(Node):
             stamp = getattr(getattr(message, "header", message), "stamp", getattr(message, "clock", None))
             if stamp is not None:
                 ear.stamps_ns.append(stamp_ns_of(stamp))
-            if topic is ODOMETRY:
+            if topic is interface.ODOMETRY:
                 _, pose_map, speed_mps = odometry_of(message)
                 self._bad_poses += not np.all(np.isfinite([*pose_map, speed_mps]))
 
         return take
 
     def listen(self, seconds: float, jpeg_quality: int) -> RosFacts:
-        """Listen until publishers are matched, then for ``seconds``, and look at the graph.
-
-        Raises:
-            KeyboardInterrupt: a signal asked for the end.
-        """
+        """Listen until publishers are matched, then for ``seconds``, and look at the graph."""
         # Topics are matched one after the other: counted from here on, all have the same chance.
         self._spin(_MATCHING_S)
         for topic, ear in self._ears.items():
@@ -128,11 +115,7 @@ class DoctorNode(Node):
         return self._facts(time.monotonic() - began_s, jpeg_quality)
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long for a first message of a simulator; whether one came.
-
-        Raises:
-            KeyboardInterrupt: a signal asked for the end.
-        """
+        """Wait so long for a first message of a simulator; whether one came."""
         own = [self._ears[topic] for topic in SIMULATORS_OWN]
         self._spin(seconds, lambda: any(ear.arrivals_ns for ear in own))
         return any(ear.arrivals_ns for ear in own)
@@ -150,11 +133,13 @@ class DoctorNode(Node):
             executor.shutdown(timeout_sec=1.0)
 
     def _facts(self, listened_s: float, jpeg_quality: int) -> RosFacts:
-        clock, status, state = (self._ears[topic] for topic in (CLOCK, AWSIM_STATUS, AWSIM_STATE))
+        clock, status, state = (
+            self._ears[topic] for topic in (interface.CLOCK, interface.AWSIM_STATUS, interface.AWSIM_STATE)
+        )
         scale = _time_scale(clock)
-        said = list(status.newest.data)[: len(AWSIM_STATUS_FIELDS)] if status.newest is not None else []
-        is_whole = len(said) == len(AWSIM_STATUS_FIELDS)
-        image = self._ears[CAMERA_IMAGE].newest
+        said = list(status.newest.data)[: len(interface.AWSIM_STATUS_FIELDS)] if status.newest is not None else []
+        is_whole = len(said) == len(interface.AWSIM_STATUS_FIELDS)
+        image = self._ears[interface.CAMERA_IMAGE].newest
         return RosFacts(
             rmw=get_rmw_implementation_identifier(),
             domain=self.context.get_domain_id(),
@@ -163,7 +148,7 @@ class DoctorNode(Node):
             type_errors=self.type_errors,
             listened_s=listened_s,
             time_scale=scale,
-            announced_scale=float(said[AWSIM_STATUS_FIELDS.index("time_scale")]) if is_whole else None,
+            announced_scale=float(said[interface.AWSIM_STATUS_FIELDS.index("time_scale")]) if is_whole else None,
             state=state.newest.data if state.newest is not None else "",
             frame=_frame(image, jpeg_quality) if image is not None else None,
             bad_poses=self._bad_poses,

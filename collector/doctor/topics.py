@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collector.doctor.facts import Endpoint, FrameFacts, RosFacts
+from collector.doctor.facts import Endpoint, FrameFacts, RosFacts, Row, State
 from collector.doctor.hearing import PAUSED, START_SIMULATOR, fits, has_simulator, heard_row, nodes, types
-from collector.doctor.rows import Row, State
-from collector.ros.topics import (
-    AWSIM_STATE,
-    AWSIM_STATES,
-    AWSIM_STATUS,
-    CAMERA_IMAGE,
-    CAMERA_INFO,
-    CLOCK,
-    CONTROL_CMD,
-    CONTROL_MODE,
-    CONTROL_MODE_REQUEST,
-    FROM_SIMULATOR,
-    GEAR_CMD,
-    GEAR_STATUS,
-    ODOMETRY,
-    STEERING_STATUS,
-    TF_STATIC,
-    VELOCITY_STATUS,
-    Topic,
-)
+from collector.ros import topics as interface
+from collector.ros.topics import Topic
 
 # Subscribed while listening; and what is only looked up in the graph.
-LISTENED = (*FROM_SIMULATOR, CONTROL_CMD)
-LOOKED_UP = (GEAR_CMD, CONTROL_MODE_REQUEST)
+LISTENED = (*interface.FROM_SIMULATOR, interface.CONTROL_CMD)
+LOOKED_UP = (interface.GEAR_CMD, interface.CONTROL_MODE_REQUEST)
 # Localisation's inputs, and a topic only AWSIM's own domain has; none of them is ours to read.
 GNSS_TOPIC, IMU_TOPIC, ADMIN_TOPIC = "/sensing/gnss/nav_sat_fix", "/sensing/imu/imu_raw", "/admin/awsim/state"
 
@@ -36,16 +18,24 @@ _CAMERA_CURE = (
     "camera:=true"
 )
 _GIVE_POSE = "give it a pose: ros2 service call /set_initial_pose std_srvs/srv/Trigger"
+_NOBODY_DRIVES = (
+    "nobody drives, and a kart that stands still gives no samples: start a controller (control_method:=), or "
+    "alpamayo-mono simulate expert:=true"
+)
 _NOT_NEEDED = "samples do not need it: only the bag will lack it"
 # What a recording lacks without a topic that is not required.
 _OPTIONAL: tuple[tuple[str, Topic, str], ...] = (
-    ("camera info", CAMERA_INFO, "the bag will lack the camera's intrinsics: note them by hand, or publish them"),
-    ("velocity", VELOCITY_STATUS, "speeds will come from the poses alone, which must then be smooth"),
-    ("steering", STEERING_STATUS, _NOT_NEEDED),
-    ("gear", GEAR_STATUS, _NOT_NEEDED),
-    ("control mode", CONTROL_MODE, _NOT_NEEDED),
-    ("status", AWSIM_STATUS, "laps will not be told apart when samples are split"),
-    ("camera mount", TF_STATIC, "the bag will lack the camera's mounting: note it by hand, or publish it"),
+    (
+        "camera info",
+        interface.CAMERA_INFO,
+        "the bag will lack the camera's intrinsics: note them by hand, or publish them",
+    ),
+    ("velocity", interface.VELOCITY_STATUS, "speeds will come from the poses alone, which must then be smooth"),
+    ("steering", interface.STEERING_STATUS, _NOT_NEEDED),
+    ("gear", interface.GEAR_STATUS, _NOT_NEEDED),
+    ("control mode", interface.CONTROL_MODE, _NOT_NEEDED),
+    ("status", interface.AWSIM_STATUS, "laps will not be told apart when samples are split"),
+    ("camera mount", interface.TF_STATIC, "the bag will lack the camera's mounting: note it by hand, or publish it"),
 )
 _SLOW_CAMERA = 0.8  # AWSIM's runs at 9.5 of its 10 Hz
 _LOSSY, _HOPELESS = 0.01, 0.5
@@ -62,14 +52,15 @@ def topic_rows(ros: RosFacts, purpose: str, use_sim_time: bool = True) -> list[R
     rows += [_camera(ros), _odometry(ros), _clock(ros, purpose, use_sim_time), *_stamps(ros), *_state(ros)]
     if purpose == "record":
         rows += [heard_row(name, topic, ros, "warning", cure) for name, topic, cure in _OPTIONAL]
-        rows.append(_who_drives(ros))
+        silent = "the controller is silent: has the session started, is the control mode autonomous?"
+        rows.append(heard_row("driving", interface.CONTROL_CMD, ros, "warning", _NOBODY_DRIVES, silent))
     else:
         laps = "laps are not counted without it: end the drive with duration_s:="
-        rows += [heard_row("status", AWSIM_STATUS, ros, "warning", laps), _other_driver(ros)]
+        rows += [heard_row("status", interface.AWSIM_STATUS, ros, "warning", laps), _other_driver(ros)]
         rows += [
-            _obeys("control_cmd", CONTROL_CMD, ros, "failed"),
-            _obeys("gear_cmd", GEAR_CMD, ros, "warning"),
-            _obeys("engage", CONTROL_MODE_REQUEST, ros, "warning"),
+            _obeys("control_cmd", interface.CONTROL_CMD, ros, "failed"),
+            _obeys("gear_cmd", interface.GEAR_CMD, ros, "warning"),
+            _obeys("engage", interface.CONTROL_MODE_REQUEST, ros, "warning"),
         ]
     return rows
 
@@ -111,13 +102,13 @@ def _simulator(ros: RosFacts) -> Row:
 
 
 def _camera(ros: RosFacts) -> Row:
-    facts, info = ros.topics[CAMERA_IMAGE.name], ros.topics[CAMERA_INFO.name]
+    facts, info = ros.topics[interface.CAMERA_IMAGE.name], ros.topics[interface.CAMERA_INFO.name]
     # Each frame comes with its small camera_info, which passes where the frame is lost.
     lost = max(facts.lost, info.received - facts.received - 1)
     in_transit = lost > 1 and facts.lost < lost
     lossy = transport_cure(ros)
     silent = lossy if in_transit else f"{_CAMERA_CURE}; with the camera on: {lossy}"
-    row = heard_row("camera", CAMERA_IMAGE, ros, "failed", _CAMERA_CURE, slow=_SLOW_CAMERA, silent=silent)
+    row = heard_row("camera", interface.CAMERA_IMAGE, ros, "failed", _CAMERA_CURE, slow=_SLOW_CAMERA, silent=silent)
     if not facts.publishers and has_simulator(ros):
         return row.but(row.state, "nobody publishes it: the simulator runs with its camera off", row.cure)
     if in_transit and not facts.received:
@@ -149,9 +140,9 @@ def _odometry(ros: RosFacts) -> Row:
         if off
         else f"start Autoware's localisation; if it runs, {_GIVE_POSE}"
     )
-    row = heard_row("odometry", ODOMETRY, ros, "failed", cure)
+    row = heard_row("odometry", interface.ODOMETRY, ros, "failed", cure)
     if ros.bad_poses:
-        received = ros.topics[ODOMETRY.name].received
+        received = ros.topics[interface.ODOMETRY.name].received
         found = f"{ros.bad_poses} of {received} poses are not finite numbers"
         return row.but("failed", found, f"restart the localisation, and {_GIVE_POSE}")
     return row
@@ -159,11 +150,11 @@ def _odometry(ros: RosFacts) -> Row:
 
 def _clock(ros: RosFacts, purpose: str, use_sim_time: bool) -> Row:
     if not use_sim_time:
-        return Row("clock", "ok", "not asked for (--no-use-sim-time)", topic=CLOCK.name)
-    facts = ros.topics[CLOCK.name]
+        return Row("clock", "ok", "not asked for (--no-use-sim-time)", topic=interface.CLOCK.name)
+    facts = ros.topics[interface.CLOCK.name]
     bad: State = "failed" if purpose == "drive" or facts.publishers else "warning"
     cure = "start the simulator; for a real vehicle: use_sim_time:=false, and --no-use-sim-time here"
-    row = heard_row("clock", CLOCK, ros, bad, cure, silent="the simulator is paused or hangs: let it run")
+    row = heard_row("clock", interface.CLOCK, ros, bad, cure, silent="the simulator is paused or hangs: let it run")
     if row.state == "failed" or ros.time_scale is None:
         return row
     found = f"{ros.time_scale:.2f} simulated seconds per second"
@@ -177,7 +168,7 @@ def _clock(ros: RosFacts, purpose: str, use_sim_time: bool) -> Row:
 
 
 def _stamps(ros: RosFacts) -> list[Row]:
-    frame_ns, pose_ns = ros.topics[CAMERA_IMAGE.name].newest_ns, ros.topics[ODOMETRY.name].newest_ns
+    frame_ns, pose_ns = ros.topics[interface.CAMERA_IMAGE.name].newest_ns, ros.topics[interface.ODOMETRY.name].newest_ns
     if frame_ns is None or pose_ns is None:
         return []
     apart_s = (frame_ns - pose_ns) * 1e-9
@@ -188,31 +179,22 @@ def _stamps(ros: RosFacts) -> list[Row]:
 
 
 def _state(ros: RosFacts) -> list[Row]:
-    if ros.state == AWSIM_STATES[-1]:
+    if ros.state == interface.AWSIM_STATES[-1]:
         found = f"over: the simulator says {ros.state!r}"
-        return [Row("session", "failed", found, "start or reset it", AWSIM_STATE.name)]
-    return [Row("session", "ok", repr(ros.state), topic=AWSIM_STATE.name)] if ros.state else []
-
-
-def _who_drives(ros: RosFacts) -> Row:
-    absent = (
-        "nobody drives, and a kart that stands still gives no samples: start a controller (control_method:=), or "
-        "alpamayo-mono simulate expert:=true"
-    )
-    silent = "the controller is silent: has the session started, is the control mode autonomous?"
-    return heard_row("driving", CONTROL_CMD, ros, "warning", absent, silent)
+        return [Row("session", "failed", found, "start or reset it", interface.AWSIM_STATE.name)]
+    return [Row("session", "ok", repr(ros.state), topic=interface.AWSIM_STATE.name)] if ros.state else []
 
 
 def _other_driver(ros: RosFacts) -> Row:
-    facts = ros.topics[CONTROL_CMD.name]
+    facts = ros.topics[interface.CONTROL_CMD.name]
     if not facts.publishers:
-        return Row("other drivers", "ok", "none", topic=CONTROL_CMD.name)
+        return Row("other drivers", "ok", "none", topic=interface.CONTROL_CMD.name)
     cure = (
         "stop it, two drivers fight: start Autoware without a controller, the embedded simulator with expert:=false "
         "(a node that was killed stays listed for up to 20 s)"
     )
     found = f"{nodes(facts.publishers)} publishes it too ({facts.received} messages came)"
-    return Row("other drivers", "failed", found, cure, CONTROL_CMD.name)
+    return Row("other drivers", "failed", found, cure, interface.CONTROL_CMD.name)
 
 
 def _obeys(name: str, topic: Topic, ros: RosFacts, bad: State) -> Row:

@@ -23,6 +23,7 @@ from collector.geometry.splines import EDGE_M, through_corners
 FloatArray = NDArray[np.float64]
 Direction = Literal["left", "right", "straight"]
 PathLabel = Literal["straight", "left", "right", "s"]
+Grade = Literal["gentle", "medium", "sharp"]
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,15 @@ class CurveThresholds:
             if not (np.isfinite(value) and value > 0.0):
                 raise MonoError(f"the threshold {name} = {value!r}", "a positive number", f"set {name} above zero")
 
+    def grade(self, max_abs_curvature_1pm: float) -> Grade:
+        """How tight a curve is."""
+        if max_abs_curvature_1pm < self.gentle_curvature_1pm:
+            return "gentle"
+        return "sharp" if max_abs_curvature_1pm > self.sharp_curvature_1pm else "medium"
+
     def radius_bin(self, label: PathLabel, max_abs_curvature_1pm: float) -> str:
         """The bin of a path by label and radius: straight, or for example "left gentle", "s medium", "right sharp"."""
-        if label == "straight":
-            return label
-        if max_abs_curvature_1pm < self.gentle_curvature_1pm:
-            return f"{label} gentle"
-        return f"{label} {'sharp' if max_abs_curvature_1pm > self.sharp_curvature_1pm else 'medium'}"
+        return label if label == "straight" else f"{label} {self.grade(max_abs_curvature_1pm)}"
 
 
 DEFAULT_THRESHOLDS = CurveThresholds()
@@ -115,12 +118,11 @@ class CurveLabel:
 def curvature_profile(
     xy: ArrayLike, *, closed: bool = False, thresholds: CurveThresholds = DEFAULT_THRESHOLDS
 ) -> tuple[FloatArray, FloatArray]:
-    """Signed curvature along a line, evenly sampled.
+    """Signed curvature along a line, evenly sampled by ``resample_m`` and ``smooth_m`` of the thresholds.
 
     Args:
         xy: (N, 2) points in metres, any spacing (points metres apart are joined by cubic curves).
         closed: whether the last point joins the first; a repeated first point at the end is dropped.
-        thresholds: gives ``resample_m`` and ``smooth_m``.
 
     Returns:
         ``s_m`` (M,) from 0 in equal steps (a closed line stops one step before its length) and the curvature
@@ -156,13 +158,7 @@ def curvature_profile(
 def find_curves(
     s_m: ArrayLike, curvature_1pm: ArrayLike, *, closed: bool = False, thresholds: CurveThresholds = DEFAULT_THRESHOLDS
 ) -> tuple[CurveSegment, ...]:
-    """The curves of a profile, in driving order.
-
-    Args:
-        s_m, curvature_1pm: (M,) as :func:`curvature_profile` gives them, evenly spaced.
-        closed: whether the profile is that of a closed line.
-        thresholds: which bends count, and which are one.
-    """
+    """The curves, in driving order, of a profile as :func:`curvature_profile` gives it: two (M,), evenly spaced."""
     s, kappa = np.asarray(s_m, np.float64), np.asarray(curvature_1pm, np.float64)
     if len(s) < 2:
         return ()
@@ -183,21 +179,14 @@ def find_curves(
         inside = (s >= start_m) & (s <= end_m)
         if abs(turn_rad) < thresholds.min_turn_rad or not inside.any():
             continue
-        curves.append(
-            CurveSegment(
-                start_m=start_m + origin_m,
-                end_m=end_m + origin_m,
-                direction="left" if sign > 0 else "right",
-                turn_rad=turn_rad,
-                max_abs_curvature_1pm=float(np.max(np.abs(kappa[inside]))),
-            )
-        )
+        direction: Literal["left", "right"] = "left" if sign > 0 else "right"
+        sharpest = float(np.max(np.abs(kappa[inside])))
+        curves.append(CurveSegment(start_m + origin_m, end_m + origin_m, direction, turn_rad, sharpest))
     if closed:
         length_m = step_m * (len(kappa) - 1)
-        curves = [
-            replace(c, start_m=c.start_m - length_m, end_m=c.end_m - length_m) if c.start_m >= length_m - EDGE_M else c
-            for c in curves
-        ]
+        for index, curve in enumerate(curves):
+            if curve.start_m >= length_m - EDGE_M:
+                curves[index] = replace(curve, start_m=curve.start_m - length_m, end_m=curve.end_m - length_m)
         curves.sort(key=lambda curve: curve.start_m)
     return tuple(curves)
 
@@ -219,9 +208,8 @@ def label_path(xy: ArrayLike, thresholds: CurveThresholds = DEFAULT_THRESHOLDS) 
         return CurveLabel("straight", sharpest, None, _integral(s_m, kappa, 0.0, float(s_m[-1])), "straight")
     first = curves[0]
     both = any(curve.direction != first.direction for curve in curves)
-    return CurveLabel(
-        "s" if both else first.direction, sharpest, first.start_m, first.turn_rad, first.direction, curves
-    )
+    label: PathLabel = "s" if both else first.direction
+    return CurveLabel(label, sharpest, first.start_m, first.turn_rad, first.direction, curves)
 
 
 def _checked(xy: ArrayLike) -> FloatArray:

@@ -59,15 +59,7 @@ def _longest_step_m(dt_s: float, speeds_mps: Sequence[float] = (), slack_m: floa
 
 
 def teleports(t_s: ArrayLike, xy: ArrayLike) -> NDArray[np.bool_]:
-    """Which poses of a drive lie where the one before them could not have driven.
-
-    Args:
-        t_s: (N,) rising times.
-        xy: (N, 2) places in metres.
-
-    Returns:
-        (N,), the first one False.
-    """
+    """Which poses of a drive, (N,) rising times and (N, 2) metres, the one before could not have driven to: (N,)."""
     moved_m = np.hypot(*np.diff(np.asarray(xy, np.float64), axis=0).T)
     longest_m = _longest_step_m(1.0, slack_m=0.0) * np.diff(np.asarray(t_s, np.float64)) + TELEPORT_SLACK_M
     return np.concatenate([np.zeros(min(1, len(np.asarray(t_s))), bool), moved_m > longest_m])

@@ -36,18 +36,16 @@ def time_rgb(share: float) -> tuple[int, int, int]:
 
 
 def draw_seen(image_bgr: Image, future: ArrayLike, camera: Pinhole) -> Image:
-    """The picture with the future path lying on the road, and a dashed line where the model has the horizon.
+    """A copy of the picture with the future path, (64, 3) ego poses, lying on the road, and the horizon dashed.
 
-    Args:
-        image_bgr: (H, W, 3); left as it is.
-        future: (64, 3) ego poses.
-        camera: sized to the picture.
+    The camera must be sized to the picture.
     """
     canvas, future = image_bgr.copy(), _near(future)
     height, width = canvas.shape[:2]
     scale = width / 480.0
     first, last = seen_part(future, camera)
-    left, right = _drawable(path_ribbon(future, camera))
+    # Far outside the picture it no longer matters where, but cv2 must not overflow.
+    left, right = np.clip(path_ribbon(future, camera), -8000.0, 8000.0)
     steps = len(future)
     layer = canvas.copy()
     for index in reversed(range(len(left) - 1)):  # from far to near, so that the near part lies on top
@@ -125,14 +123,9 @@ def ground_from_above(image_bgr: Image, camera: Pinhole, view: AboveView) -> Ima
     sharpness = 2.0
     size = (round(_ABOVE_W * sharpness), round(_ABOVE_H * sharpness))
     to_picture = np.linalg.inv(camera.ground_from_pixel) @ view.ground_from_drawing(sharpness)
-    flat = cv2.warpPerspective(
-        image_bgr,
-        to_picture,
-        size,
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(255, 255, 255),
-    )
+    how, white = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (255, 255, 255)
+    border = cv2.BORDER_CONSTANT
+    flat = cv2.warpPerspective(image_bgr, to_picture, size, flags=how, borderMode=border, borderValue=white)
     u, v = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     ground = np.stack([u, v, np.ones_like(u)], axis=-1) @ view.ground_from_drawing(sharpness).T
     depth = camera.optical(ground * (1.0, 1.0, 0.0))[..., 2]
@@ -141,11 +134,9 @@ def ground_from_above(image_bgr: Image, camera: Pinhole, view: AboveView) -> Ima
 
 
 def above_svg(history: ArrayLike, future: ArrayLike, ground: str = "") -> str:
-    """The path from above as an SVG element, over a grid in metres.
+    """The path, (16, 3) and (64, 3) ego poses, from above as an SVG element, over a grid in metres.
 
-    Args:
-        history: (16, 3) ego poses. future: (64, 3) ego poses.
-        ground: data URI of :func:`ground_from_above` to lie below it.
+    ``ground`` is the data URI of :func:`ground_from_above` to lie below it.
     """
     past, path = _near(history), _near(future)
     view = AboveView.around(past, path)
@@ -181,22 +172,15 @@ def above_svg(history: ArrayLike, future: ArrayLike, ground: str = "") -> str:
         spot = place(path[second * _STEPS_PER_S - 1, :2])
         parts.append(f'<circle cx="{spot[0]:.1f}" cy="{spot[1]:.1f}" r="1.7" fill="#fff" stroke="#20262e"/>')
     for word, side, rgb in (("L", 1.0, LEFT_RGB), ("R", -1.0, RIGHT_RGB)):
-        spot = place([0.0, side * half])
-        parts.append(
-            f'<text x="{spot[0] - 8.0 * side:.1f}" y="{spot[1] + 3.0:.1f}" text-anchor="middle" '
-            f'font-weight="700" fill="{_hex(rgb)}">{word}</text>'
-        )
+        x, y = np.add(place([0.0, side * half]), (-8.0 * side, 3.0))
+        look = f'text-anchor="middle" font-weight="700" fill="{_hex(rgb)}"'
+        parts.append(f'<text x="{x:.1f}" y="{y:.1f}" {look}>{word}</text>')
     return "".join([*parts, "</svg>"])
 
 
 def _near(poses: ArrayLike) -> FloatArray:
     """Poses no farther than anything drawn: a damaged line may put the kart anywhere."""
     return np.clip(np.asarray(poses, np.float64), -2000.0, 2000.0)
-
-
-def _drawable(pixels: FloatArray) -> FloatArray:
-    """Far outside the picture it no longer matters where, but cv2 must not overflow."""
-    return np.clip(pixels, -8000.0, 8000.0)
 
 
 def _fixed(points: FloatArray) -> NDArray[np.int32]:

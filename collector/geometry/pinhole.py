@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from collector.common.errors import MonoError
-
-if TYPE_CHECKING:
-    pass
 
 FloatArray = NDArray[np.float64]
 
@@ -59,18 +55,13 @@ class Pinhole:
             or not 0.05 < self.hfov_rad < 3.0
             or not (np.isfinite(values).all() and self.z_m > 0.0 and abs(self.pitch_rad) < 1.5)
         ):
-            raise MonoError(
-                f"camera {self.name!r} of {self.width_px}x{self.height_px} px, field {self.hfov_rad} rad, "
-                f"height {self.z_m} m, pitch {self.pitch_rad} rad",
-                "at least 8x8 px, a field between 0.05 and 3 rad, above the ground, pitch within 1.5 rad",
-                "correct the camera",
-            )
+            size, mount = f"{self.width_px}x{self.height_px} px", f"height {self.z_m} m, pitch {self.pitch_rad} rad"
+            found = f"camera {self.name!r} of {size}, field {self.hfov_rad} rad, {mount}"
+            expected = "at least 8x8 px, a field between 0.05 and 3 rad, above the ground, pitch within 1.5 rad"
+            raise MonoError(found, expected, "correct the camera")
         if self.matrix is not None and not is_camera_matrix(self.matrix):
-            raise MonoError(
-                f"camera {self.name!r} with K = {list(self.matrix)}",
-                "nine finite numbers with positive focal lengths",
-                "correct the camera",
-            )
+            found = f"camera {self.name!r} with K = {list(self.matrix)}"
+            raise MonoError(found, "nine finite numbers with positive focal lengths", "correct the camera")
 
     def sized(self, width_px: int, height_px: int) -> Pinhole:
         """The same view with other pixels.
@@ -147,14 +138,9 @@ def is_camera_matrix(values: ArrayLike) -> bool:
 
 
 def path_ribbon(future: ArrayLike, camera: Pinhole, half_width_m: float = KART_WIDTH_M / 2.0) -> FloatArray:
-    """The future path as a ribbon on the ground in the picture: (2, N, 2) pixels of its left and right border.
+    """A future path, (64, 3) ego poses, as a ribbon on the ground in the picture: (2, N, 2) pixels of both borders.
 
-    Args:
-        future: (64, 3) ego poses.
-        camera: with the size of the picture.
-        half_width_m: of the ribbon; 0 gives the middle line twice.
-
-    Points behind the camera, or nearer than half a metre, are left out.
+    Points behind the camera, or nearer than half a metre, are left out. A half width of 0 gives the middle line twice.
     """
     first, last = seen_part(future, camera, half_width_m)
     return camera.project(path_borders(future, half_width_m)[:, first:last])

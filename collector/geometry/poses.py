@@ -26,15 +26,7 @@ def quaternion_yaw(x: float, y: float, z: float, w: float) -> float:
 
 
 def to_ego(poses_map: ArrayLike, origin_map: ArrayLike) -> FloatArray:
-    """Express map poses in the frame of ``origin_map``.
-
-    Args:
-        poses_map: (..., 3) poses in the map.
-        origin_map: (3,) or broadcastable (..., 3) pose of the ego frame in the map.
-
-    Returns:
-        (..., 3) poses seen from the ego frame, yaw in [-pi, pi).
-    """
+    """Map poses (..., 3) seen from the frame at ``origin_map``, (3,) or broadcastable; yaw in [-pi, pi)."""
     poses, origin = np.asarray(poses_map, np.float64), np.asarray(origin_map, np.float64)
     dx, dy = poses[..., 0] - origin[..., 0], poses[..., 1] - origin[..., 1]
     cos, sin = np.cos(origin[..., 2]), np.sin(origin[..., 2])
@@ -45,30 +37,20 @@ def to_map(poses_ego: ArrayLike, origin_map: ArrayLike) -> FloatArray:
     """The inverse of :func:`to_ego`: ego poses (..., 3) placed in the map of ``origin_map``."""
     poses, origin = np.asarray(poses_ego, np.float64), np.asarray(origin_map, np.float64)
     cos, sin = np.cos(origin[..., 2]), np.sin(origin[..., 2])
-    return np.stack(
-        [
-            origin[..., 0] + cos * poses[..., 0] - sin * poses[..., 1],
-            origin[..., 1] + sin * poses[..., 0] + cos * poses[..., 1],
-            wrap_angle(poses[..., 2] + origin[..., 2]),
-        ],
-        axis=-1,
-    )
+    x = origin[..., 0] + cos * poses[..., 0] - sin * poses[..., 1]
+    y = origin[..., 1] + sin * poses[..., 0] + cos * poses[..., 1]
+    return np.stack([x, y, wrap_angle(poses[..., 2] + origin[..., 2])], axis=-1)
 
 
 def interpolate_poses(stamps_ns: ArrayLike, poses: ArrayLike, query_ns: ArrayLike) -> FloatArray:
-    """Poses at the query stamps: position linearly, yaw along the shorter arc.
+    """Poses (M, 3) at the query stamps (M,): position linearly, yaw along the shorter arc.
 
     Args:
-        stamps_ns: (N,) strictly increasing int64 nanoseconds.
-        poses: (N, 3) poses at those stamps.
+        stamps_ns, poses: (N,) strictly increasing int64 nanoseconds, and (N, 3) poses at them.
         query_ns: (M,) stamps within ``[stamps_ns[0], stamps_ns[-1]]``.
 
-    Returns:
-        (M, 3) poses.
-
     Raises:
-        ValueError: fewer than two poses, stamps not increasing, or a query outside the range; a caller
-            that wants to count such frames checks the range first.
+        ValueError: fewer than two poses, stamps not increasing, or a query outside the range.
     """
     stamps = np.asarray(stamps_ns, np.int64)
     values = np.asarray(poses, np.float64)

@@ -17,15 +17,12 @@ EDGE_M = 1e-6
 
 
 def resample(xy: ArrayLike, step_m: float, closed: bool) -> FloatArray:
-    """Points about ``step_m`` apart on a cubic spline through the given ones (arc-length parameter).
+    """Points (M, 2), evenly about ``step_m`` apart, on a cubic spline through the given ones (arc-length parameter).
 
     Args:
         xy: (N, 2), N >= 3, no repeated neighbours; a closed line does not repeat its first point.
         step_m: wanted spacing; the nearest one that divides the length is used.
         closed: spline without a seam, first point not repeated.
-
-    Returns:
-        (M, 2) points, evenly spaced along the spline.
     """
     points = np.asarray(xy, np.float64)
     origin = points.mean(axis=0)  # map coordinates of 1e5 m would cost digits

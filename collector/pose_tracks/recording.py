@@ -60,15 +60,11 @@ class Recording:
 def require_odometry(bag: BagReader, topic: str, wanted: Sequence[str] = ()) -> None:
     """Refuse a bag without poses (MonoError): what it lacks of ``wanted``, and how to record it."""
     lacking = [name for name in dict.fromkeys((topic, *wanted)) if not bag.counts.get(name, 0)]
-    bag.require_topic(
-        topic,
-        "the kart's pose",
-        POSE_TYPES,
-        "--odometry-topic",
-        "record it: alpamayo-mono record takes all that is needed; or add "
-        f"{' '.join(lacking)} to the topics of your own recording "
-        "(the Challenge's record_data.bash), with AWSIM's GNSS and IMU on",
+    cure = (
+        f"record it: alpamayo-mono record takes all that is needed; or add {' '.join(lacking)} to the topics of your "
+        "own recording (the Challenge's record_data.bash), with AWSIM's GNSS and IMU on"
     )
+    bag.require_topic(topic, "the kart's pose", POSE_TYPES, "--odometry-topic", cure)
 
 
 def read_recording(
@@ -100,21 +96,15 @@ def read_recording(
 
     track = cut_track(poses(), config)
     if bag.breaks_off and len(track.stamps_ns) == 0:
-        raise MonoError(
-            f"the bag {bag.path} breaks off before its first pose: {bag.breaks_off}",
-            "a bag of which something can be read",
-            "leave it out, or record it again",
-        )
+        found = f"the bag {bag.path} breaks off before its first pose: {bag.breaks_off}"
+        raise MonoError(found, "a bag of which something can be read", "leave it out, or record it again")
     for topic, usual, rows, option in (
         (velocity_topic, VELOCITY_STATUS, wheel, "--velocity-topic"),
         (status_topic, AWSIM_STATUS, laps, "--status-topic"),
     ):
         if topic != usual.name and bag.counts.get(topic) and not rows and not bag.breaks_off:
-            raise MonoError(
-                f"{topic} in {bag.path} has the type {bag.topics[topic]}",
-                f"messages like {usual.type}",
-                f"choose another {option}",
-            )
+            found = f"{topic} in {bag.path} has the type {bag.topics[topic]}"
+            raise MonoError(found, f"messages like {usual.type}", f"choose another {option}")
     lap_rows = np.array(laps, np.int64).reshape(-1, 2)
     speeds = _by_epoch(wheel, track)
     return Recording(name, clean_track(track, config, speeds), LapCount(lap_rows[:, 0], lap_rows[:, 1]), speeds)

@@ -52,13 +52,7 @@ _SHORT_M = 5.0
 
 @dataclass(frozen=True)
 class PoseNoise:
-    """What is wrong with the poses of a source.
-
-    Attributes:
-        position_m: noise of x and of y, standard deviation.
-        yaw_rad: noise of the heading, standard deviation.
-        heading_off_rad: how far the heading lies off the direction of motion, median; 0 where nothing moves.
-    """
+    """Standard deviations of a source's x, y and heading, and how far its heading lies off the motion (median)."""
 
     position_m: float = 0.0
     yaw_rad: float = 0.0
@@ -96,13 +90,10 @@ def measure_noise(tracks: Sequence[Track]) -> PoseNoise:
 def clean_poses(
     track: Track, noise: PoseNoise, speeds: Sequence[tuple[SpeedSource, Speeds]] = ()
 ) -> tuple[Track, SpeedSource]:
-    """One track without its noise, at 50 Hz; the heading follows the motion.
+    """One track (two poses or more) without its noise, at 50 Hz; the heading follows the motion.
 
-    Args:
-        track: at least two poses.
-        noise: of the source.
-        speeds: sources of speed, the best first; one is believed where it covers the track and its distance is that
-            of the positions within a tenth. The last resort is the speed of the positions.
+    Of the sources of speed, the best first, one is believed where it covers the track and its distance is that of the
+    positions within a tenth; the last resort is the speed of the positions.
 
     Returns:
         The track between the same first and last stamps, and whose speed shaped it.

@@ -54,12 +54,10 @@ class TrackConfig:
 
 @dataclass(frozen=True)
 class TrackSegment:
-    """One continuous motion: strictly rising stamps, no jumps.
+    """One continuous motion: (N,) strictly rising header stamps and (N, 3) map poses without jumps.
 
     Attributes:
         epoch: how often the clock has restarted before it.
-        stamps_ns: (N,) header stamps.
-        poses: (N, 3) map poses.
         begins, ends: why it does not reach further back, or on.
         speeds_mps: (N,) forward speed as the odometry tells it, NaN where it does not; empty once poses are cleaned.
     """
@@ -77,8 +75,6 @@ class PoseReport:
     """What was measured of a recording's poses and what was done about it; goes into the manifest.
 
     Attributes:
-        noise: as measured.
-        smoothed: whether the poses were cleaned.
         yaw: whose heading the samples have.
         speed_pieces: by whose speed the segments were cleaned: wheel, odometry, or that of the positions.
     """
@@ -99,11 +95,9 @@ class PoseTrack:
     """All segments of a recording, in order.
 
     Attributes:
-        segments: the continuous motions.
         epoch_received_ns: (E,) time of arrival of the first pose of each epoch.
         received_ns, stamps_ns: (M,) arrival and header stamp of every pose used, to carry arrival times over.
         dropped: poses left out, by reason.
-        report: how noisy the poses were, and what was done about it.
     """
 
     segments: tuple[TrackSegment, ...]
@@ -220,12 +214,9 @@ def _cut_between(last: OdometryRow, row: OdometryRow, config: TrackConfig) -> st
 
 
 def clean_track(track: PoseTrack, config: TrackConfig, wheel: Mapping[int, Speeds] | None = None) -> PoseTrack:
-    """Clean a track where it is noisy.
+    """Clean a track, as cut, where it is noisy.
 
-    Args:
-        track: as cut.
-        config: what counts as noisy.
-        wheel: wheel speed over header time by epoch, where recorded; it overrides the speed of noisy positions.
+    ``wheel`` is the wheel speed over header time by epoch, where recorded; it overrides the speed of noisy positions.
     """
     noise = measure_noise([(segment.stamps_ns, segment.poses) for segment in track.segments])
     track = replace(track, segments=_rejoined(track.segments, config, noise))
@@ -255,14 +246,10 @@ def _rejoined(segments: Sequence[TrackSegment], config: TrackConfig, noise: Pose
             # The difference of two poses six of its deviations off is no accident.
             slack_m = config.teleport_slack_m + 6.0 * 2.0**0.5 * noise.position_m
             if not discontinuity(step_ns, jump_m, speeds, max_gap_s=config.max_pose_gap_s, slack_m=slack_m):
-                joined[-1] = TrackSegment(
-                    last.epoch,
-                    np.concatenate([last.stamps_ns, segment.stamps_ns]),
-                    np.concatenate([last.poses, segment.poses]),
-                    last.begins,
-                    segment.ends,
-                    np.concatenate([last.speeds_mps, segment.speeds_mps]),
-                )
+                stamps_ns = np.concatenate([last.stamps_ns, segment.stamps_ns])
+                poses = np.concatenate([last.poses, segment.poses])
+                speeds_mps = np.concatenate([last.speeds_mps, segment.speeds_mps])
+                joined[-1] = TrackSegment(last.epoch, stamps_ns, poses, last.begins, segment.ends, speeds_mps)
                 continue
         joined.append(segment)
     return tuple(joined)

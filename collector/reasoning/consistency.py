@@ -24,14 +24,7 @@ AxisCheck = Literal["agree", "contradict", "no_claim"]
 
 @dataclass(frozen=True)
 class Motion:
-    """What a path does within the window of a reasoning.
-
-    Attributes:
-        lateral: direction of the first curve, or straight.
-        longitudinal: how the speed at the window's end compares with that at its start.
-        curve: the curve label of the window.
-        speed_start_mps, speed_end_mps: the speeds compared.
-    """
+    """What a path does within the window of a reasoning: the direction of its first curve, its change of speed."""
 
     lateral: Direction
     longitudinal: SpeedChange
@@ -64,12 +57,9 @@ def measure_motion(
     """Measure the first ``window_s`` seconds of a future.
 
     Args:
-        future: (N, 3) ego poses at dt_s, 2 dt_s, ... (64 for a plan); the origin is put before them. (N, 2)
-            works.
-        dt_s: time between poses.
-        thresholds: decides the labels.
-        speed_mps: the true speed at t0 where known; else the path's own mean over its first
-            ``speed_average_s``.
+        future: (N, 3) ego poses at dt_s, 2 dt_s, ... (64 for a plan); the origin is put before them. (N, 2) works.
+        dt_s, thresholds: time between poses, and what decides the labels.
+        speed_mps: the true speed at t0 where known; else the path's own mean over its first ``speed_average_s``.
 
     Raises:
         MonoError: a wrong shape, too few poses for a speed, or non-finite numbers.

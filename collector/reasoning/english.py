@@ -162,6 +162,12 @@ _HOLD = re.compile(
     rf"\bstay(?:s|ing)? at {_ITS}{_SPEED}\b|\b{_SPEED} (?:where|as) it is\b|"
     rf"\b{_KEEPING} (?:it|this|things) (?:steady|constant|there|so)\b"
 )
+_SPEEDS: dict[LongitudinalClaim, re.Pattern[str]] = {
+    "stop": _HALT,
+    "decelerate": _SLOW,
+    "accelerate": _FAST,
+    "keep": _HOLD,
+}
 _CHANGE_OF_SPEED = re.compile(rf"\b(?:chang(?:es?|ing)|alter(?:ing)?|vary(?:ing)?) (?:in )?{_ITS}{_SPEED}\b")
 _OWN_SUBJECT = re.compile(rf"\b(?:we|i|our|us)\b|^(?:the|this|a) {_ROAD}\b")
 # "Follow the car that turns left and slow down": with a verb of our own before them, the "and" is ours.
@@ -264,14 +270,12 @@ def _road_sides(clauses: list[_Clause]) -> list[LateralClaim]:
 def _speeds(clauses: list[_Clause]) -> list[LongitudinalClaim]:
     speeds: list[LongitudinalClaim] = []
     for clause in clauses:
-        found: list[tuple[int, LongitudinalClaim]] = [
-            (match.start(), "stop")
-            for match in _HALT.finditer(clause.plain)
-            if not _NO_HALT_BEFORE.search(clause.plain[: match.start()])
+        found = [
+            (match.start(), speed)
+            for speed, acts in _SPEEDS.items()
+            for match in acts.finditer(clause.plain)
+            if speed != "stop" or not _NO_HALT_BEFORE.search(clause.plain[: match.start()])
         ]
-        found += [(match.start(), "decelerate") for match in _SLOW.finditer(clause.plain)]
-        found += [(match.start(), "accelerate") for match in _FAST.finditer(clause.plain)]
-        found += [(match.start(), "keep") for match in _HOLD.finditer(clause.plain)]
         if _CHANGE_OF_SPEED.search(clause.negated):
             found.append((len(clause.plain), "keep"))
         speeds += [speed for _, speed in sorted(found)]

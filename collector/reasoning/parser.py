@@ -20,27 +20,20 @@ _LATIN = re.compile("[A-Za-z]")
 
 
 def parse_claim(text: str) -> Claim:
-    """Read the claims of an English or Japanese reasoning.
+    """Read the claims of an English or Japanese reasoning; anything unreadable claims nothing.
 
-    What the driver does ("steer right") outranks what the road does ("the lane bends right"); among equals
-    the first one counts, so an S-bend claims its first direction. A stop outranks the slowing down that leads
-    to it.
-
-    Args:
-        text: any text; anything unreadable claims nothing.
+    What the driver does ("steer right") outranks what the road does ("the lane bends right"); among equals the first
+    one counts, so an S-bend claims its first direction. A stop outranks the slowing down that leads to it.
     """
     room = japanese if language_of(text) == "ja" else english
     ours, roads, speeds = room.read(text)
-    return Claim((*ours, *roads, "none")[0], _first_speed(speeds))
+    speed: LongitudinalClaim = speeds[0] if speeds else "none"
+    # "Accelerate, then stop at the line" speaks of now first; "slow down and stop" of one manoeuvre.
+    if "stop" in speeds and speed != "accelerate":
+        speed = "stop"
+    return Claim((*ours, *roads, "none")[0], speed)
 
 
 def language_of(text: str) -> Language:
     """The language most of a text is written in; a Japanese letter says about as much as two Latin ones."""
     return "ja" if 2 * len(_JAPANESE.findall(text)) > len(_LATIN.findall(text)) else "en"
-
-
-def _first_speed(speeds: list[LongitudinalClaim]) -> LongitudinalClaim:
-    # "Accelerate, then stop at the line" speaks of now first; "slow down and stop" of one manoeuvre.
-    if "stop" in speeds and speeds[0] != "accelerate":
-        return "stop"
-    return speeds[0] if speeds else "none"

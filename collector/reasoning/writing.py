@@ -1,7 +1,7 @@
 """Reasoning texts written from geometry: one English or Japanese sentence naming cause and action on both axes.
 
 The grammar is small on purpose: a tiny model must learn its words, and :func:`collector.reasoning.parser.parse_claim`
-must read every sentence back to exactly the motion it was written from. Bends are graded (gentle, plain,
+must read every sentence back to exactly the motion it was written from. Bends are graded (gentle, medium,
 sharp) and placed (here or ahead); an S-bend names both directions in driving order.
 """
 
@@ -11,13 +11,10 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from collector.geometry.curvature import DEFAULT_THRESHOLDS, CurveSegment, CurveThresholds
+from collector.geometry.curvature import DEFAULT_THRESHOLDS, CurveSegment, CurveThresholds, Grade
 from collector.reasoning.claims import Language
 from collector.reasoning.consistency import Motion, SpeedChange
-
-Grade = Literal["gentle", "plain", "sharp"]
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,8 @@ _WORDS: dict[Language, _Words] = {
         s_action="steer {sides}",
         s_sides="{} and then {}",
         sides={"left": "left", "right": "right"},
-        adverb={"gentle": "gently ", "plain": "", "sharp": "sharply "},
-        adjective={"gentle": "gentle ", "plain": "", "sharp": "sharp "},
+        adverb={"gentle": "gently ", "medium": "", "sharp": "sharply "},
+        adjective={"gentle": "gentle ", "medium": "", "sharp": "sharp "},
         ahead=("now", "ahead"),
     ),
     "ja": _Words(
@@ -80,8 +77,8 @@ _WORDS: dict[Language, _Words] = {
         s_action="{sides}に操舵し",
         s_sides="{}、続いて{}",
         sides={"left": "左", "right": "右"},
-        adverb={"gentle": "緩やかに", "plain": "", "sharp": "急に"},
-        adjective={"gentle": "緩やかな", "plain": "", "sharp": "急な"},
+        adverb={"gentle": "緩やかに", "medium": "", "sharp": "急に"},
+        adjective={"gentle": "緩やかな", "medium": "", "sharp": "急な"},
         ahead=("ここで", "この先"),
     ),
 }
@@ -100,12 +97,8 @@ def write_reasoning(
 ) -> str:
     """Write the reasoning of a motion.
 
-    Args:
-        motion: what the path will do.
-        seed: chooses among equivalent phrasings; the same motion and seed give the same text, and a mirrored
-            motion gives the same text with left and right exchanged.
-        thresholds: ``now_m`` and the two grades of sharpness.
-        language: English as the released model speaks, or Japanese.
+    The seed chooses among equivalent phrasings: the same motion and seed give the same text, and a mirrored motion
+    gives the same text with left and right exchanged. English is as the released model speaks.
 
     Returns:
         A sentence of at most 22 words, such as "The lane bends right ahead, so slow down and steer right to
@@ -125,18 +118,11 @@ def swap_sides(text: str) -> str:
     return _SIDE_WORD.sub(lambda word: word["kept"] or _MIRRORED[word.group()], text)
 
 
-def bend_grade(curve: CurveSegment, thresholds: CurveThresholds = DEFAULT_THRESHOLDS) -> Grade:
-    """How tight a curve is, in the words of a reasoning: gentle, plain or sharp."""
-    if curve.max_abs_curvature_1pm < thresholds.gentle_curvature_1pm:
-        return "gentle"
-    return "sharp" if curve.max_abs_curvature_1pm > thresholds.sharp_curvature_1pm else "plain"
-
-
 def _curve_words(
     words: _Words, curves: tuple[CurveSegment, ...], thresholds: CurveThresholds, draw: random.Random
 ) -> tuple[str, str]:
     """Cause and action of a path with curves: the first one, and the side of a later one that turns the other way."""
-    first, grade = curves[0], bend_grade(curves[0], thresholds)
+    first, grade = curves[0], thresholds.grade(curves[0].max_abs_curvature_1pm)
     is_ahead = first.start_m > thresholds.now_m
     side = sides = words.sides[first.direction]
     action = draw.choice(words.curve_actions)

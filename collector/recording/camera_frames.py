@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.bags.reader import typestore
 from collector.geometry.constants import NS_PER_S
-from collector.ros.images import FrameError, as_bgr, encode_jpeg
+from collector.ros.images import FrameError, RawFrame, as_bgr, encode_jpeg
 from collector.ros.topics import CAMERA_INFO, CAMERA_JPEG, Message
 
 
-def frame_to_jpeg(image: NDArray[np.uint8], encoding: str, quality: int, scale: float = 1.0) -> bytes:
-    """Compress a camera frame.
+def compressed_image_cdr(frame: RawFrame, quality: int, scale: float = 1.0) -> memoryview:
+    """A raw camera frame as a serialised sensor_msgs/CompressedImage with its header.
 
     Args:
-        image: (H, W, C) uint8 as sent.
-        encoding: as in sensor_msgs/Image.
+        frame: with its pixels.
         quality: of the JPEG, 1 to 100.
         scale: size of the stored picture over the camera's, averaged over areas, so that thin lines survive.
 
     Raises:
-        FrameError: unknown encoding, or a picture that OpenCV cannot compress.
+        FrameError: no pixels, an unknown encoding, or a picture that OpenCV cannot compress.
     """
+    if (image := frame.pixels) is None:
+        raise FrameError("a frame without pixels")
     if scale != 1.0:
         import cv2
 
@@ -30,25 +30,15 @@ def frame_to_jpeg(image: NDArray[np.uint8], encoding: str, quality: int, scale: 
         size = scaled_size(image.shape[1], image.shape[0], scale)
         smaller = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         image = smaller.reshape(size[1], size[0], -1)
-    return encode_jpeg(as_bgr(image, encoding), quality)
-
-
-def compressed_image_cdr(jpeg: bytes, stamp_ns: int, frame_id: str, encoding: str) -> memoryview:
-    """A serialised sensor_msgs/CompressedImage with the frame's header; ``encoding`` is what the camera sent."""
-    store = typestore()
-    message = store.types[CAMERA_JPEG.type]
-    header, time = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]
-    seconds, nanoseconds = divmod(stamp_ns, NS_PER_S)
+    jpeg = encode_jpeg(as_bgr(image, frame.encoding), quality)
+    types = typestore().types
+    seconds, nanoseconds = divmod(frame.stamp_ns, NS_PER_S)
+    stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+    header = types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame.frame_id)
     # The text by which image_transport tells what the pixels were before compression.
-    stored_as = "mono8" if encoding == "mono8" else "bgr8"
-    return store.serialize_cdr(
-        message(
-            header=header(stamp=time(sec=seconds, nanosec=nanoseconds), frame_id=frame_id),
-            format=f"{encoding}; jpeg compressed {stored_as}",
-            data=np.frombuffer(jpeg, np.uint8),
-        ),
-        CAMERA_JPEG.type,
-    )
+    stored_as = f"{frame.encoding}; jpeg compressed {'mono8' if frame.encoding == 'mono8' else 'bgr8'}"
+    message = types[CAMERA_JPEG.type](header=header, format=stored_as, data=np.frombuffer(jpeg, np.uint8))
+    return typestore().serialize_cdr(message, CAMERA_JPEG.type)
 
 
 def scaled_size(width: int, height: int, scale: float) -> tuple[int, int]:

@@ -40,15 +40,9 @@ class RecordNode(Node):
         self._out = Path(self.values.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-record")
         types = {topic: message_class(topic.type) for topic in (*RECORDED, CAMERA_IMAGE)}
         v = self.values
+        splits = v.split_mb * 1_000_000, round(v.split_minutes * 60e9)
         self._recorder = BagRecorder(
-            self._out,
-            RECORDED,
-            jpeg_quality=v.jpeg_quality,
-            queue_frames=v.queue_frames,
-            jpeg_workers=v.jpeg_workers,
-            image_scale=v.image_scale,
-            split_bytes=v.split_mb * 1_000_000,
-            split_ns=round(v.split_minutes * 60e9),
+            self._out, RECORDED, v.jpeg_quality, v.queue_frames, v.jpeg_workers, v.image_scale, *splits
         )
         self._counts = {topic.name: 0 for topic in RECORDED}
         self._began_s = time.monotonic()
@@ -127,18 +121,24 @@ class RecordNode(Node):
             return "the simulator has left"
         return ""
 
-    def missing(self) -> tuple[str, ...]:
-        """Recorded topics of which nothing has come so far."""
+    def _missing(self) -> tuple[str, ...]:
         return tuple(name for name, count in self._counts.items() if not count)
 
     def _essential_missing(self, waited_s: float) -> str:
-        """A sentence where frames or poses are missing, without which a recording is useless; else empty."""
-        missing = self.missing()
-        is_useless = CAMERA_JPEG.name in missing or ODOMETRY.name in missing
-        return describe_missing(missing, waited_s) if is_useless else ""
+        """A sentence with the likeliest cause where frames or poses, without which a bag is useless, are missing."""
+        missing = self._missing()
+        if CAMERA_JPEG.name not in missing and ODOMETRY.name not in missing:
+            return ""
+        cure = "Do: record with GNSS and IMU on, so that localisation runs (AWSIM's e2e modes switch them off)"
+        if CLOCK.name in missing and ODOMETRY.name in missing:
+            cure = "Do: start the simulator in this ROS domain (ROS_DOMAIN_ID), or add simulator:=true"
+        elif CAMERA_JPEG.name in missing:
+            frames = f"Expected: frames on {CAMERA_IMAGE.name}"
+            cure = f"{frames}. Do: start AWSIM with --camera gpu (its dev script passes off)"
+        return f"nothing arrived on {', '.join(missing)} in {waited_s:.0f} s. {cure}"
 
     def _progress(self, now_s: float) -> str:
-        frames, missing = self._counts[CAMERA_JPEG.name], self.missing()
+        frames, missing = self._counts[CAMERA_JPEG.name], self._missing()
         line = f"{now_s - self._began_s:6.0f} s: {frames} frames over {self._recorded_s:.1f} s of simulated time"
         line += f", {sum(self._counts.values()) - frames} other messages"
         return line + (f"; nothing yet on {', '.join(missing)}" if missing else "")
@@ -173,20 +173,6 @@ class RecordNode(Node):
             do = f"mend the frames: {report.frame_error}" if report.frame_error else do
             raise MonoError(too_much, f"at most {max_loss:.1%} missing (max_loss:=)", do)
         return 0
-
-
-def describe_missing(names: Sequence[str], waited_s: float) -> str:
-    """A sentence for topics that stayed silent, with the likeliest cause of each."""
-    lines = [f"nothing arrived on {', '.join(names)} in {waited_s:.0f} s"]
-    if CLOCK.name in names and ODOMETRY.name in names:
-        lines.append("Do: start the simulator in this ROS domain (ROS_DOMAIN_ID), or add simulator:=true")
-    elif CAMERA_JPEG.name in names:
-        lines.append(
-            f"Expected: frames on {CAMERA_IMAGE.name}. Do: start AWSIM with --camera gpu (its dev script passes off)"
-        )
-    else:
-        lines.append("Do: record with GNSS and IMU on, so that localisation runs (AWSIM's e2e modes switch them off)")
-    return ". ".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,21 +10,20 @@ import queue
 import struct
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from collector.bags.metadata import METADATA_FILE
 from collector.bags.reader import typestore
 from collector.bags.writer import DISK_FULL, FLUSH_S, BagWriter
 from collector.common.errors import MonoError
 from collector.geometry.constants import NS_PER_S
-from collector.recording.camera_frames import compressed_image_cdr, frame_to_jpeg, scaled_camera_info_cdr
+from collector.recording.camera_frames import compressed_image_cdr, scaled_camera_info_cdr
 from collector.recording.report import RecordingReport, TopicLog, make_report
-from collector.ros.images import FrameError, PixelBytes, image_rows
+from collector.ros.images import FrameError, PixelBytes, RawFrame, image_rows
 from collector.ros.parameters import RecordParameters
 from collector.ros.topics import CAMERA_INFO, CAMERA_JPEG, Topic
 
@@ -44,23 +43,11 @@ class _Item(NamedTuple):
     number: int | None = None
 
 
-class _Raw(NamedTuple):
-    """A camera frame on its way to a worker: as in RawFrame, but for the ``number`` that orders it."""
-
-    number: int
-    stamp_ns: int
-    received_ns: int
-    frame_id: str
-    pixels: NDArray[np.uint8]
-    encoding: str
-
-
 class BagRecorder:
     """Records topics into a new bag folder; thread safe.
 
     Args:
-        folder: the bag to create.
-        topics: what will be recorded, as it lies in the bag (frames as ``topics.CAMERA_JPEG``).
+        folder, topics: the bag to create, and what it will hold (frames as ``topics.CAMERA_JPEG``).
         jpeg_quality: 1 to 100.
         queue_frames: raw frames that may wait for compression; more are dropped and counted.
         jpeg_workers: compression threads (OpenCV releases the interpreter while it works).
@@ -100,7 +87,7 @@ class BagRecorder:
         self._high_water = 0
         self._accepted_frames = 0
         self._messages: queue.Queue[_Item | None] = queue.Queue(_MESSAGE_QUEUE)
-        self._frames: queue.Queue[_Raw | None] = queue.Queue(queue_frames)
+        self._frames: queue.Queue[tuple[int, RawFrame] | None] = queue.Queue(queue_frames)  # with their numbers
         self._report: RecordingReport | None = None
         self._writer = threading.Thread(target=self._write_bag, name="bag-writer", daemon=True)
         names = [f"jpeg-{number}" for number in range(jpeg_workers)]
@@ -121,16 +108,11 @@ class BagRecorder:
     def write(
         self, topic_name: str, stamp_ns: int, cdr_bytes: bytes | memoryview, header_stamp_ns: int | None = None
     ) -> bool:
-        """Record one serialised message; never waits.
+        """Record one serialised message, as rclpy's ``raw=True`` delivers it; never waits.
 
-        Args:
-            topic_name: one of the recorder's topics.
-            stamp_ns: time of arrival by a clock that does not go back; orders the bag.
-            cdr_bytes: the message as rclpy's ``raw=True`` delivers it.
-            header_stamp_ns: the header's stamp; read from the bytes when left out.
-
-        Returns:
-            Whether it was taken; False when the queue was full or the recorder is closed.
+        ``stamp_ns`` is the time of arrival by a clock that does not go back and orders the bag; the header's stamp is
+        read from the bytes when left out. Returns whether the message was taken; False when the queue was full or the
+        recorder is closed.
         """
         log = self._log_of(topic_name)
         if header_stamp_ns is None and self._stamped[topic_name]:
@@ -160,14 +142,9 @@ class BagRecorder:
     ) -> bool:
         """Record one camera frame as JPEG; never waits, and does not copy ``data`` (do not reuse that buffer).
 
-        Args:
-            stamp_ns: the image's header stamp.
-            height, width, encoding, step, frame_id: as in sensor_msgs/Image; step 0 means rows without padding.
-            data: the pixels, whatever np.frombuffer reads.
-            received_ns: time of arrival, the header stamp when left out.
-
-        Returns:
-            Whether it was taken; False also for a frame that is none (:attr:`RecordingReport.frame_error` tells why).
+        The fields are those of sensor_msgs/Image, ``stamp_ns`` its header's; step 0 means rows without padding. The
+        time of arrival is the header's stamp when left out. Returns whether the frame was taken; False also for one
+        that is none (:attr:`RecordingReport.frame_error` tells why).
         """
         log = self._log_of(CAMERA_JPEG.name)
         arrival_ns = stamp_ns if received_ns is None else received_ns
@@ -177,8 +154,8 @@ class BagRecorder:
             log.add(arrival_ns, stamp_ns)
             try:
                 pixels = image_rows(height, width, encoding, step, data)
-                frame = _Raw(self._accepted_frames, stamp_ns, arrival_ns, frame_id, pixels, encoding)
-                self._frames.put_nowait(frame)
+                frame = RawFrame(stamp_ns, arrival_ns, frame_id, pixels=pixels, encoding=encoding)
+                self._frames.put_nowait((self._accepted_frames, frame))
             except FrameError as error:
                 self._frame_error = self._frame_error or str(error)
                 return False
@@ -232,13 +209,13 @@ class BagRecorder:
 
     def _compress(self) -> None:
         while (job := self._frames.get()) is not None:
+            number, frame = job
             cdr: memoryview | None = None
             try:
-                jpeg = frame_to_jpeg(job.pixels, job.encoding, self._quality, self._scale)
-                cdr = compressed_image_cdr(jpeg, job.stamp_ns, job.frame_id, job.encoding)
+                cdr = compressed_image_cdr(frame, self._quality, self._scale)
             except Exception as error:  # noqa: BLE001 - a worker that ended would hold up every later frame
                 self._frame_error = self._frame_error or str(error) or type(error).__name__
-            self._messages.put(_Item(CAMERA_JPEG.name, job.received_ns, cdr, job.number))
+            self._messages.put(_Item(CAMERA_JPEG.name, frame.received_ns, cdr, number))
 
     def _write_bag(self) -> None:
         # Workers finish in any order; frames that are ahead of their turn wait here.
@@ -250,11 +227,11 @@ class BagRecorder:
                 if item is None:
                     break
                 if item.number is None:
-                    self._store(item)
+                    self._try(partial(self._store, item))
                 else:
                     early[item.number] = item
                     while turn in early:
-                        self._store(early.pop(turn))
+                        self._try(partial(self._store, early.pop(turn)))
                         turn += 1
             except queue.Empty:
                 pass
@@ -272,18 +249,13 @@ class BagRecorder:
         # What is not stored is counted when the bag is closed, from what the bag holds then.
         if self._error or item.cdr is None:
             return
-        try:
-            cdr = item.cdr
+        cdr = item.cdr
+        with suppress(FrameError):
             if item.topic_name == CAMERA_INFO.name and self._scale != 1.0:
                 cdr = scaled_camera_info_cdr(cdr, self._scale)
             self._bag.write(item.topic_name, item.received_ns, cdr)
-        except FrameError:
-            return
-        except Exception as error:  # noqa: BLE001 - the thread must not end: its queue still has to drain
-            self._fail(error)
-            return
-        with self._lock:
-            self._logs[item.topic_name].bytes += len(cdr)
+            with self._lock:
+                self._logs[item.topic_name].bytes += len(cdr)
 
     def _fail(self, error: Exception) -> None:
         if self._error:

@@ -33,10 +33,9 @@ _ENDING_NS, _SILENT_PERIODS = 2_000_000_000, 5
 
 @dataclass(frozen=True)
 class TopicReport:
-    """One topic of a recording.
+    """One topic of a recording, as it lies in the bag.
 
     Attributes:
-        name, type: of the topic as it lies in the bag.
         expected: received plus lost.
         received: messages that reached the recorder.
         lost: messages that never reached us: those missing between the first and the last header stamp, and those
@@ -74,8 +73,6 @@ class RecordingReport:
     """The report of a recording.
 
     Attributes:
-        folder: the bag.
-        topics: one row per topic.
         duration_s: from the first to the last arrival.
         jpeg_queue_high_water: most frames that ever waited for compression.
         jpeg_queue_frames: how many could have waited before one was dropped.
@@ -141,11 +138,7 @@ class RecordingReport:
 
 
 def read_report(bag: Path | str) -> RecordingReport:
-    """The report in a bag folder, also that of a bag of version 0.1.
-
-    Raises:
-        OSError: the folder holds none.
-    """
+    """The report in a bag folder, also that of a bag of version 0.1 (OSError: the folder holds none)."""
     path = Path(bag) / REPORT_FILE
     values = json.loads((path if path.exists() else path.with_name(_OLD_FILE)).read_text(encoding="utf-8"))
     return RecordingReport(**values | {"topics": tuple(TopicReport(**topic) for topic in values["topics"])})

@@ -33,26 +33,18 @@ def yaw_of(orientation: Message) -> float:
     return quaternion_yaw(orientation.x, orientation.y, orientation.z, orientation.w)
 
 
-def set_yaw(orientation: Message, yaw_rad: float) -> None:
-    """Make a quaternion message a pure yaw."""
-    orientation.x = orientation.y = 0.0
-    orientation.z, orientation.w = math.sin(yaw_rad / 2.0), math.cos(yaw_rad / 2.0)
-
-
 def set_pose(pose: Message, pose_map: Sequence[float] | NDArray[np.float64]) -> None:
     """Write (x, y, yaw) into a ``geometry_msgs/Pose``, z = 0."""
     pose.position.x, pose.position.y, pose.position.z = float(pose_map[0]), float(pose_map[1]), 0.0
-    set_yaw(pose.orientation, float(pose_map[2]))
+    pose.orientation.x = pose.orientation.y = 0.0
+    pose.orientation.z, pose.orientation.w = math.sin(pose_map[2] / 2.0), math.cos(pose_map[2] / 2.0)
 
 
 def odometry_of(message: Message) -> tuple[int, tuple[float, float, float], float]:
     """(stamp_ns, (x, y, yaw) in the map, forward speed m/s) of a ``nav_msgs/Odometry``."""
     pose = message.pose.pose
-    return (
-        stamp_ns_of(message.header.stamp),
-        (pose.position.x, pose.position.y, yaw_of(pose.orientation)),
-        message.twist.twist.linear.x,
-    )
+    pose_map = pose.position.x, pose.position.y, yaw_of(pose.orientation)
+    return stamp_ns_of(message.header.stamp), pose_map, message.twist.twist.linear.x
 
 
 def rgb_of(message: Message) -> NDArray[np.uint8]:

@@ -23,12 +23,10 @@ class FrameError(MonoError):
 
 @dataclass(frozen=True)
 class RawFrame:
-    """A camera message as recorded.
+    """A camera message as recorded, with the stamp and the frame of its header.
 
     Attributes:
-        stamp_ns: header stamp.
         received_ns: time of arrival by the recorder's clock.
-        frame_id: header frame.
         jpeg: the compressed bytes of a CompressedImage (JPEG or another format OpenCV reads), else None.
         pixels: (H, W, C) uint8 of a raw Image as sent, else None.
         encoding: of ``pixels``.
@@ -43,30 +41,20 @@ class RawFrame:
 
 
 def as_bgr(pixels: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
-    """A raw image as OpenCV's (H, W, 3) BGR, or (H, W) for mono8.
-
-    Raises:
-        FrameError: an encoding we do not know.
-    """
+    """A raw image as OpenCV's (H, W, 3) BGR, or (H, W) for mono8 (FrameError: an encoding we do not know)."""
     if encoding not in ENCODINGS:
         raise FrameError(f"an image encoded as {encoding!r}", ", ".join(ENCODINGS), "record one of these")
-    channels, is_rgb = ENCODINGS[encoding]
-    if channels == 1:
+    if ENCODINGS[encoding][0] == 1:
         return np.ascontiguousarray(pixels[:, :, 0])
     import cv2
 
-    code = {(3, True): cv2.COLOR_RGB2BGR, (4, False): cv2.COLOR_BGRA2BGR, (4, True): cv2.COLOR_RGBA2BGR}.get(
-        (channels, is_rgb)
-    )
+    codes = {"rgb8": cv2.COLOR_RGB2BGR, "bgra8": cv2.COLOR_BGRA2BGR, "rgba8": cv2.COLOR_RGBA2BGR}
+    code = codes.get(encoding)
     return pixels if code is None else np.asarray(cv2.cvtColor(pixels, code), np.uint8)
 
 
 def encode_jpeg(bgr: NDArray[np.uint8], quality: int) -> bytes:
-    """JPEG bytes of an OpenCV image.
-
-    Raises:
-        FrameError: OpenCV refuses it (an empty image).
-    """
+    """JPEG bytes of an OpenCV image (FrameError: OpenCV refuses it (an empty image))."""
     import cv2
 
     try:
@@ -115,9 +103,7 @@ def image_rows(height: int, width: int, encoding: str, step: int, data: PixelByt
     step = step or width * channels
     flat = np.frombuffer(data, np.uint8)
     if height < 1 or width < 1 or step < width * channels or flat.size < height * step:
-        raise FrameError(
-            f"a frame of {flat.size} bytes for {width}x{height} {encoding} in rows of {step}",
-            f"{height * max(step, width * channels)} bytes, at least one pixel",
-            "check the camera's publisher",
-        )
+        found = f"a frame of {flat.size} bytes for {width}x{height} {encoding} in rows of {step}"
+        expected = f"{height * max(step, width * channels)} bytes, at least one pixel"
+        raise FrameError(found, expected, "check the camera's publisher")
     return flat[: height * step].reshape(height, step)[:, : width * channels].reshape(height, width, channels)

@@ -19,24 +19,19 @@ if TYPE_CHECKING:
 
 
 def describe(config: type[Arguments], main: Program, simulator: Program) -> LaunchDescription:
-    """The main node, whose end ends the launch, and the embedded simulator on ``simulator:=true``.
+    """The main node, whose end ends the launch, and the embedded simulator beside it on ``simulator:=true``.
 
-    Args:
-        config: the verb's settings; each becomes a launch argument.
-        main: the node that the verb exists for.
-        simulator: the node started beside it on request.
+    Each of the verb's settings (``config``) becomes a launch argument.
     """
     from launch import LaunchDescription
     from launch.actions import DeclareLaunchArgument, Shutdown
     from launch.conditions import IfCondition
     from launch.substitutions import LaunchConfiguration
 
-    declared = [
-        DeclareLaunchArgument(
-            each.name, default_value=each.default_text, description=each.help, choices=list(each.choices) or None
-        )
-        for each in arguments_of(config)
-    ]
+    declared = []
+    for each in arguments_of(config):
+        default, choices = each.default_text, list(each.choices) or None
+        declared.append(DeclareLaunchArgument(each.name, default_value=default, description=each.help, choices=choices))
     nodes = [
         _node(config, main, on_exit=Shutdown(reason=f"{main.name} has ended")),
         _node(config, simulator, condition=IfCondition(LaunchConfiguration("simulator"))),
@@ -58,11 +53,6 @@ def _node(config: type[Arguments], program: Program, **options: object) -> Node:
     }
     # By module, not by package and executable: pip puts no scripts into lib/<package>, and this way the nodes run in
     # the Python that reads this file, under colcon and pip alike.
-    return Node(
-        executable=sys.executable,
-        arguments=["-m", program.module],
-        parameters=[parameters],
-        output="screen",
-        emulate_tty=True,
-        **options,
-    )
+    words = ["-m", program.module]
+    shown: dict[str, object] = {"output": "screen", "emulate_tty": True}
+    return Node(executable=sys.executable, arguments=words, parameters=[parameters], **shown, **options)

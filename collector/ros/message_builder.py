@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,6 @@ import numpy as np
 
 from collector.common.errors import MonoError
 from collector.common.files import PROJECT_ROOT
-from collector.ros.message_generation import dependencies
 
 DEFINITIONS = PROJECT_ROOT / "collector" / "msg"
 # Raise it when the way of building changes, so that caches of older versions are not used.
@@ -38,6 +38,10 @@ _KINDS = (
     *("rosidl_generator_c", "rosidl_generator_py"),
     *("rosidl_typesupport_introspection_c", "rosidl_typesupport_fastrtps_c"),
 )
+# The two implementations rclpy may ask for: FastDDS between processes, introspection for tools and other middlewares.
+_IMPLEMENTATIONS = ["rosidl_typesupport_fastrtps_c", "rosidl_typesupport_introspection_c"]
+# A field whose type names another package: `std_msgs/Header header`.
+_FOREIGN_TYPE = re.compile(r"^\s*([a-z]\w*)/\w+", re.MULTILINE)
 _INSTALL_COMPILER = "sudo apt install g++ python3-dev"
 _INSTALL_ROS = "source a ROS 2 that has the Autoware messages, or without any ROS: pip install 'alpamayo_mono[ros]'"
 
@@ -60,7 +64,9 @@ def messages_folder(definitions: Path = DEFINITIONS) -> Path:
         MonoError: no rosidl generators in this Python.
     """
     rosidl = _rosidl_version()
-    digest = hashlib.sha256(f"builder {BUILDER_VERSION} numpy {_numpy_major()}".encode())
+    # The extensions hold numpy's C interface, which changes with its major version.
+    numpy_major = importlib.metadata.version("numpy").split(".")[0]
+    digest = hashlib.sha256(f"builder {BUILDER_VERSION} numpy {numpy_major}".encode())
     for path in sorted(definitions.glob("*/msg/*.msg")):
         digest.update(f"\0{path.relative_to(definitions)}\0".encode() + path.read_bytes())
     soabi = sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag
@@ -72,12 +78,8 @@ def build_messages(
 ) -> Path:
     """The folder with the built packages, to be put on ``sys.path``; builds it when it is not there yet.
 
-    Processes that come here at once wait for the first one to build.
-
-    Args:
-        definitions: folder with ``<package>/msg/*.msg``.
-        rebuild: build even if the cache has it.
-        say: receives one line before the (10 to 30 s long) build starts.
+    Processes that come here at once wait for the first one to build. ``say`` receives one line before the (10 to 30 s
+    long) build starts.
 
     Raises:
         MonoError: generators, compiler or headers are missing, the cache cannot be written, or a step failed.
@@ -101,14 +103,7 @@ def build_messages(
 
 @dataclass(frozen=True)
 class Toolchain:
-    """What a build needs from the machine.
-
-    Attributes:
-        prefix: root of the ROS installation (``lib/``, ``share/``, ``include/``).
-        cc: C compiler.
-        cxx: C++ compiler.
-        includes: ``-I`` options for Python, numpy and ROS headers.
-    """
+    """What a build needs: root of the ROS installation, C and C++ compilers, ``-I`` for Python, numpy and ROS."""
 
     prefix: Path
     cc: str
@@ -150,7 +145,7 @@ def _build_into(built: Path, definitions: Path, toolchain: Toolchain, work: Path
         def run_all(commands: Iterable[Sequence[str]]) -> None:
             list(pool.map(lambda command: _run(command, environment), commands))
 
-        child = [sys.executable, "-m", "collector.ros.message_generation"]
+        child = [sys.executable, "-m", "collector.ros.message_builder"]
         run_all([*child, package, *map(str, (definitions, share, work))] for package in packages)
         units = {package: _units(package, work) for package in packages}
         run_all(_compile(unit, toolchain, work) for package in packages for unit in units[package])
@@ -165,13 +160,53 @@ def _build_into(built: Path, definitions: Path, toolchain: Toolchain, work: Path
             shutil.copy(module, built / package / "msg")
 
 
+def dependencies(package_folder: Path, share: Path) -> list[str]:
+    """Packages the messages (``msg/*.msg``) of a package are made of, their own dependencies included, sorted."""
+    found: set[str] = set()
+    folders = [package_folder]
+    while folders:
+        for definition in folders.pop().glob("msg/*.msg"):
+            for name in _FOREIGN_TYPE.findall(definition.read_text(encoding="utf-8")):
+                if name not in found and name != package_folder.name:
+                    found.add(name)
+                    folders.append(share / name)
+    return sorted(found)
+
+
+def generate(package: str, definitions: Path, share: Path, work: Path) -> None:
+    """Write the sources of one package to ``work/gen/<package>`` and ``work/gen_introspection/<package>``.
+
+    In a child process per package, since the generators print, read AMENT_PREFIX_PATH and are single-threaded.
+    """
+    from rosidl_adapter.msg import convert_msg_to_idl
+    from rosidl_generator_c.cli import GenerateC
+    from rosidl_generator_py.cli import GeneratePython
+    from rosidl_generator_type_description.cli import HashTypeDescription
+    from rosidl_typesupport_c.cli import GenerateCTypesupport
+    from rosidl_typesupport_fastrtps_c.cli import GenerateFastRTPSCTypesupport
+    from rosidl_typesupport_introspection_c.cli import GenerateIntrospectionCTypesupport
+
+    package_folder = definitions / package
+    idl_folder, sources = work / "idl" / package, work / "gen" / package
+    interfaces = []
+    for definition in sorted(package_folder.glob("msg/*.msg")):
+        convert_msg_to_idl(package_folder, package, definition.relative_to(package_folder), idl_folder / "msg")
+        interfaces.append(f"{idl_folder}:msg/{definition.stem}.idl")
+    includes = [str(share / name) for name in dependencies(package_folder, share)]
+
+    what = package, interfaces, includes
+    hashes = HashTypeDescription("hash").generate_type_hashes(*what, idl_folder)
+    GenerateC("c").generate(*what, sources, type_description_files=[str(path) for path in hashes])
+    GeneratePython("py", typesupport_implementations=["rosidl_typesupport_c"]).generate(*what, sources)
+    GenerateCTypesupport("c_typesupport", typesupport_implementations=_IMPLEMENTATIONS).generate(*what, sources)
+    GenerateFastRTPSCTypesupport("fastrtps").generate(*what, sources)
+    # Its own tree: it writes detail/*__type_support.c, a name the C generator has taken already.
+    GenerateIntrospectionCTypesupport("introspection").generate(*what, work / "gen_introspection" / package)
+
+
 def _units(package: str, work: Path) -> list[Path]:
     trees = (work / "gen" / package, work / "gen_introspection" / package)
     return sorted(path for tree in trees for pattern in ("*.c", "*.cpp") for path in tree.rglob(pattern))
-
-
-def _object(unit: Path) -> str:
-    return str(unit) + ".o"
 
 
 def _compile(unit: Path, toolchain: Toolchain, work: Path) -> list[str]:
@@ -179,7 +214,7 @@ def _compile(unit: Path, toolchain: Toolchain, work: Path) -> list[str]:
     own = [f"-I{work / 'gen'}", f"-I{work / 'gen_introspection'}"]
     # -w: warnings in generated code tell our users nothing.
     options = ["-O1", "-fPIC", "-w", "-DNDEBUG", *own, *toolchain.includes]
-    return [*compiler, *options, "-c", str(unit), "-o", _object(unit)]
+    return [*compiler, *options, "-c", str(unit), "-o", f"{unit}.o"]
 
 
 def _links(
@@ -193,27 +228,23 @@ def _links(
     extension = [unit for unit in units if unit.name.endswith("__type_support.cpp") or ".ep." in unit.name]
     fastrtps = ["-lrosidl_typesupport_fastrtps_c", "-lrosidl_typesupport_fastrtps_cpp", "-lrmw"]
     # Loading the extension must load all four, for rosidl_typesupport_c then finds them by soname.
-    all_four = [
-        "-Wl,--no-as-needed",
-        *(f"-l{package}__{kind}" for kind in _KINDS[:0:-1]),
-        own,
-        "-lrosidl_typesupport_c",
-    ]
+    others = [f"-l{package}__{kind}" for kind in _KINDS[:0:-1]]
+    all_four = ["-Wl,--no-as-needed", *others, own, "-lrosidl_typesupport_c"]
+    typesupport = [unit for unit in units if unit.name.endswith("__type_support_c.cpp")]
+    # Some installations carry only libfastcdr.so.N, which a plain -lfastcdr does not find.
+    cdr = sorted(lib.glob("libfastcdr.so*"))
     parts: tuple[tuple[list[Path], list[str]], ...] = (
         ([unit for unit in generated if unit.parent.name == "detail" and unit.suffix == ".c"], []),
         ([unit for unit in units if unit.name.endswith("_s.c") and ".ep." not in unit.name], [own]),
         (introspection, [own, "-lrosidl_typesupport_introspection_c"]),
-        (
-            [unit for unit in units if unit.name.endswith("__type_support_c.cpp")],
-            [own, *fastrtps, _versioned_library("fastcdr", toolchain.prefix)],
-        ),
+        (typesupport, [own, *fastrtps, f"-l:{cdr[0].name}" if cdr else "-lfastcdr"]),
         (extension, all_four),
     )
     commands = []
     for (chosen, libraries), kind in zip(parts, (*_KINDS, ""), strict=True):
         suffix = sysconfig.get_config_var("EXT_SUFFIX")
         name = f"lib{package}__{kind}.so" if kind else f"{package}_s__rosidl_typesupport_c{suffix}"
-        output = ["-shared", f"-Wl,-soname,{name}", "-o", str(folder / name), *map(_object, chosen)]
+        output = ["-shared", f"-Wl,-soname,{name}", "-o", str(folder / name), *(f"{unit}.o" for unit in chosen)]
         search = [f"-L{folder}", f"-L{lib}", f"-Wl,-rpath-link,{lib}", "-Wl,-rpath,$ORIGIN"]
         of_dependencies = [f"-l{need}__{kind}" for need in needs] if kind else []
         rosidl = ["-lrosidl_runtime_c", "-lrcutils"]
@@ -221,22 +252,14 @@ def _links(
     return commands
 
 
-def _versioned_library(name: str, prefix: Path) -> str:
-    # Some installations carry only libX.so.N, which a plain -lX does not find.
-    found = sorted((prefix / "lib").glob(f"lib{name}.so*"))
-    return f"-l:{found[0].name}" if found else f"-l{name}"
-
-
 def _run(command: Sequence[str], environment: dict[str, str]) -> None:
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         what = Path(command[0]).name if "-m" not in command else " ".join(command[1:4])
         last = " | ".join((done.stderr or done.stdout).strip().splitlines()[-6:])
-        raise MonoError(
-            f"building the ROS messages failed in {what} (exit code {done.returncode}): {last}",
-            "a compiler and ROS headers that fit together",
-            f"{_INSTALL_COMPILER}; then run: alpamayo-mono messages --rebuild",
-        )
+        found = f"building the ROS messages failed in {what} (exit code {done.returncode}): {last}"
+        do = f"{_INSTALL_COMPILER}; then run: alpamayo-mono messages --rebuild"
+        raise MonoError(found, "a compiler and ROS headers that fit together", do)
 
 
 @contextmanager
@@ -275,6 +298,5 @@ def _rosidl_version() -> str:
         return os.environ.get("ROS_DISTRO", "unknown")
 
 
-def _numpy_major() -> str:
-    # The extensions hold numpy's C interface, which changes with its major version.
-    return importlib.metadata.version("numpy").split(".")[0]
+if __name__ == "__main__":
+    generate(sys.argv[1], *map(Path, sys.argv[2:]))

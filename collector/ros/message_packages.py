@@ -24,16 +24,16 @@ MessageClass: TypeAlias = Any  # a class of a message package, or one made for a
 
 
 def message_class(name: str) -> MessageClass:
-    """The Python class of a message type.
-
-    Args:
-        name: ``"package/msg/Name"``.
+    """The Python class of a message type ``"package/msg/Name"``.
 
     Raises:
         MonoError: a malformed name, a package that is neither installed nor among our definitions, a type the
             package does not have, or a failed build.
     """
-    package, short = _split(name)
+    parts = name.split("/")
+    if len(parts) != 3 or parts[1] != "msg" or not all(part.isidentifier() for part in parts):
+        raise MonoError(f"message type {name!r}", "package/msg/Name", "write e.g. std_msgs/msg/String")
+    package, _, short = parts
     try:
         module = importlib.import_module(f"{package}.msg")
     except ImportError as error:
@@ -47,13 +47,6 @@ def message_class(name: str) -> MessageClass:
         do = "update that package, or unsource it so that ours is built"
         raise MonoError(f"{module.__file__} has no message {short}", expected, do)
     return getattr(module, short)
-
-
-def _split(name: str) -> tuple[str, str]:
-    parts = name.split("/")
-    if len(parts) != 3 or parts[1] != "msg" or not all(part.isidentifier() for part in parts):
-        raise MonoError(f"message type {name!r}", "package/msg/Name", "write e.g. std_msgs/msg/String")
-    return parts[0], parts[2]
 
 
 def _import_built(package: str) -> ModuleType:
@@ -72,7 +65,8 @@ def _import_built(package: str) -> ModuleType:
 def installed_packages() -> dict[str, Path | None]:
     """Every message package of the interface and its folder, None where it is not installed (ours will serve)."""
     used = {topic.type.split("/")[0] for topic in ALL_TOPICS} | set(package_names())
-    return {name: _location(name) for name in sorted(used)}
+    specs = {name: importlib.util.find_spec(name) for name in sorted(used)}
+    return {name: Path(spec.origin).parent if spec and spec.origin else None for name, spec in specs.items()}
 
 
 @dataclass(frozen=True)
@@ -104,8 +98,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name:<{width}}  {where}")
     print(f"all {len(ALL_TOPICS)} topics have their message type ({time.monotonic() - start_s:.1f} s)")
     return 0
-
-
-def _location(package: str) -> Path | None:
-    spec = importlib.util.find_spec(package)
-    return Path(spec.origin).parent if spec and spec.origin else None

@@ -190,11 +190,7 @@ def parameter_values(program: Program, config: Arguments) -> dict[str, Value]:
 
 
 def declare_parameters(node: Node, parameters: type[Parameters]) -> Parameters:
-    """Declare the parameters of a node with description and range, and return their values.
-
-    Args:
-        node: the rclpy node; ``use_sim_time`` is declared by rclpy itself and is only read here.
-        parameters: which parameters.
+    """Declare the parameters of an rclpy node with description and range, and return their values.
 
     Raises:
         MonoError: a value of the wrong type or out of range was given on the command line or in a file.
@@ -204,13 +200,12 @@ def declare_parameters(node: Node, parameters: type[Parameters]) -> Parameters:
 
     values: dict[str, Any] = {}
     for each in arguments_of(parameters):
-        if node.has_parameter(each.name):
+        if node.has_parameter(each.name):  # use_sim_time: rclpy itself declares it
             values[each.name] = node.get_parameter(each.name).value
             continue
         # Dynamic typing lets a person write `wait_s: 5` for a float; the dataclass enforces the type.
         descriptor = ParameterDescriptor(description=each.help, read_only=True, dynamic_typing=True)
-        limited = math.isfinite(each.minimum) and math.isfinite(each.maximum)
-        if limited:
+        if math.isfinite(each.minimum) and math.isfinite(each.maximum):
             integer, low, high = each.type is int, each.type(each.minimum), each.type(each.maximum)
             kind = IntegerRange if integer else FloatingPointRange
             limits = [kind(from_value=low, to_value=high, step=each.type(integer))]
@@ -218,9 +213,6 @@ def declare_parameters(node: Node, parameters: type[Parameters]) -> Parameters:
         try:
             values[each.name] = node.declare_parameter(each.name, each.default, descriptor).value
         except InvalidParameterValueException as error:
-            raise MonoError(
-                f"parameter {each.name} of {node.get_name()} is out of range",
-                f"{each.minimum:g} to {each.maximum:g}",
-                each.help,
-            ) from error
+            found = f"parameter {each.name} of {node.get_name()} is out of range"
+            raise MonoError(found, f"{each.minimum:g} to {each.maximum:g}", each.help) from error
     return parameters(**values)

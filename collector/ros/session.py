@@ -19,7 +19,6 @@ from collector.common.errors import EXIT_USAGE, MonoError, require
 from collector.ros.transport import prepare_publisher
 
 if TYPE_CHECKING:
-    from rclpy.executors import Executor
     from rclpy.node import Node
 
 SomeNode = TypeVar("SomeNode", bound="Node")
@@ -49,7 +48,11 @@ class Session:
 
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        self._spin(executor)
+        try:
+            while not self.stop.is_set():
+                executor.spin_once(timeout_sec=0.1)
+        finally:
+            executor.shutdown(timeout_sec=1.0)
 
     @contextmanager
     def spinning(self, node: Node) -> Iterator[None]:
@@ -62,23 +65,12 @@ class Session:
             self.end("done")
             thread.join(5.0)
 
-    def _spin(self, executor: Executor) -> None:
-        try:
-            while not self.stop.is_set():
-                executor.spin_once(timeout_sec=0.1)
-        finally:
-            executor.shutdown(timeout_sec=1.0)
-
 
 @contextmanager
 def ros_session(arguments: Sequence[str] | None = None) -> Iterator[Session]:
-    """Initialise rclpy with our own signal handling, and take it down afterwards.
+    """Initialise rclpy with our own signal handling, and take it down afterwards; MonoError where it is not installed.
 
-    Args:
-        arguments: command line with ``--ros-args``; None takes the process's own.
-
-    Raises:
-        MonoError: rclpy is not installed.
+    The command line with ``--ros-args`` is by default the process's own.
     """
     require("rclpy", "ros")
     prepare_publisher()

@@ -21,8 +21,6 @@ Durability = Literal["volatile", "transient_local"]
 MAP_FRAME = "map"
 BASE_FRAME = "base_link"  # rear axle, on the ground, x forward, y left
 CAMERA_FRAME = "camera_optical_link"  # z forward, x right, y down
-
-
 CONTROL_HZ = 40.0  # rate of the commands
 GEAR_DRIVE = 2  # of GearCommand and GearReport
 
@@ -32,7 +30,6 @@ class Topic:
     """One topic of the interface, as its publisher offers it.
 
     Attributes:
-        name: absolute topic name.
         type: message type as ``"package/msg/Name"``.
         reliability: what the publisher offers; a subscriber may ask for the same or less.
         durability: ``"transient_local"`` for latched topics.
@@ -81,22 +78,14 @@ CONTROL_MODE_REQUEST = Topic("/awsim/control_mode_request_topic", "std_msgs/msg/
 AWSIM_RESET = Topic("/awsim/reset", "std_msgs/msg/Empty")
 
 # Between the nodes of a team.
+_TRAJECTORY = "autoware_auto_planning_msgs/msg/Trajectory"
 SCENARIO_TRAJECTORY = Topic(
-    "/planning/scenario_planning/trajectory",
-    "autoware_auto_planning_msgs/msg/Trajectory",
-    "best_effort",
-    rate_hz=1.0,
-    frame_id=MAP_FRAME,
+    "/planning/scenario_planning/trajectory", _TRAJECTORY, "best_effort", rate_hz=1.0, frame_id=MAP_FRAME
 )
 
 # Ours: what the recorder stores in place of raw images, and what the driver says about itself.
-CAMERA_JPEG = Topic(
-    "/sensing/camera/image_raw/compressed",
-    "sensor_msgs/msg/CompressedImage",
-    "best_effort",
-    rate_hz=10.0,
-    frame_id=CAMERA_FRAME,
-)
+_COMPRESSED = "sensor_msgs/msg/CompressedImage"
+CAMERA_JPEG = Topic(f"{CAMERA_IMAGE.name}/compressed", _COMPRESSED, "best_effort", rate_hz=10.0, frame_id=CAMERA_FRAME)
 PLANNED_PATH = Topic("/planning/alpamayo/path", "nav_msgs/msg/Path", frame_id=MAP_FRAME)
 REASONING = Topic("/planning/alpamayo/reasoning", "std_msgs/msg/String")
 DRIVE_STATUS = Topic("/planning/alpamayo/status", "std_msgs/msg/String")  # one JSON object per message
@@ -122,10 +111,8 @@ AWSIM_STATES = ("Spawned", "Grounded", "Ready", "Start", "Finish")
 def qos_profile(topic: Topic, depth: int | None = None) -> QoSProfile:
     """The rclpy profile of a topic (imports rclpy).
 
-    Args:
-        topic: an entry of this table.
-        depth: another queue length; recorders use a deeper queue than the topic's so that a busy
-            moment costs no frame. Depth takes no part in matching publisher and subscriber.
+    A recorder asks for a deeper queue than the topic's, so that a busy moment costs no frame. Depth takes no part in
+    matching publisher and subscriber.
     """
     from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 

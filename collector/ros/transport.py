@@ -59,16 +59,10 @@ _PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 
 
 def prepare_publisher() -> Path | None:
-    """Make this process publish images through shared memory; call it before ``rclpy.init()``.
+    """Make this process publish images through shared memory; call it before ``rclpy.init()``. Returns the profile.
 
-    Does nothing where the middleware is not FastDDS (the competition runs Cyclone DDS) or where the user has set a
-    profile already.
-
-    Returns:
-        The profile, None where nothing was done.
-
-    Raises:
-        MonoError: the profile cannot be written to the cache.
+    Does nothing (None) where the middleware is not FastDDS (the competition runs Cyclone DDS) or where the user has set
+    a profile already. MonoError where the profile cannot be written to the cache.
     """
     middleware = os.environ.get("RMW_IMPLEMENTATION", "")
     if middleware and not middleware.startswith("rmw_fastrtps"):
@@ -88,19 +82,12 @@ def without_our_libraries(environment: Mapping[str, str] | None = None) -> dict[
 
     The wheels mark a process as prepared and prepend their libraries to LD_LIBRARY_PATH. A child inherits both, so
     the wheels of another environment would skip their own preparation and load our libraries.
-
-    Args:
-        environment: variables to start from, ours by default.
     """
     child = dict(os.environ if environment is None else environment)
     if child.pop(WHEELS_GUARD, None) is None:
         return child  # not the wheels: a sourced ROS needs its library path
-    kept = [
-        entry
-        for entry in child.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-        if entry and not Path(entry).is_relative_to(sys.prefix)
-    ]
-    child.pop("LD_LIBRARY_PATH", None)
+    entries = child.pop("LD_LIBRARY_PATH", "").split(os.pathsep)
+    kept = [entry for entry in entries if entry and not Path(entry).is_relative_to(sys.prefix)]
     if kept:
         child["LD_LIBRARY_PATH"] = os.pathsep.join(kept)
     return child

@@ -6,16 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from collector.doctor.facts import (
-    DiskFacts,
-    Endpoint,
-    Facts,
-    FrameFacts,
-    MachineFacts,
-    PythonFacts,
-    RosFacts,
-    TopicFacts,
-)
+from collector.doctor.facts import DiskFacts, Endpoint, Facts, FrameFacts, RosFacts, TopicFacts
 from collector.doctor.topics import LISTENED, LOOKED_UP
 from collector.ros.topics import CONTROL_CMD, Topic
 
@@ -53,10 +44,7 @@ def healthy_ros(purpose: str) -> RosFacts:
 def healthy(purpose: str) -> Facts:
     """The same with its machine."""
     disk = DiskFacts(Path("runs/lap1"), Path("/data"), 100 * GB, True)
-    machine = MachineFacts(disk, 2**31 - 1, True)
-    if purpose == "drive":
-        machine = replace(machine, python=PythonFacts("/opt/vla/bin/python", "2.8.0", True))
-    return Facts(machine, healthy_ros(purpose))
+    return Facts(disk, 2**31 - 1, True, ros=healthy_ros(purpose))
 
 
 def with_topic(facts: Facts, topic: Topic, **changes: Any) -> Facts:

@@ -13,7 +13,7 @@ import pytest
 from collector.dataset import extraction as cutting
 from collector.dataset.builder import build_dataset
 from collector.dataset.config import BuildConfig
-from collector.dataset.frame_window import NO_HISTORY
+from collector.dataset.extraction import NO_HISTORY
 from collector.dataset.schema import load_manifest, read_samples
 from collector.pose_tracks import tracks
 from collector.ros.topics import CAMERA_JPEG, ODOMETRY, VELOCITY_STATUS

@@ -13,7 +13,7 @@ from collector.bags.reader import OdometryRow
 from collector.dataset import extraction as cutting
 from collector.dataset.schema import Sample
 from collector.dataset.splits import Interval, choose_validation, intervals_of, split_of
-from collector.pose_tracks.recording import LapCount
+from collector.pose_tracks.recording import LapCount, Recording
 from collector.pose_tracks.tracks import build_track
 from tests.helpers.building import HISTORY_NS, HORIZON_NS, build
 from tests.helpers.synthetic_bag import (
@@ -148,7 +148,9 @@ def test_no_layout_brings_training_within_a_horizon_of_validation(layout: Layout
             stamp_ns, received_ns, x_m = stamp_ns + SECOND // 5, received_ns + SECOND // 5, x_m + 1.0
     track = build_track(rows)
     counted = np.array(laps, np.int64)
-    intervals = intervals_of("bag", track, LapCount(counted[:, 0], counted[:, 1]), HISTORY_NS, HORIZON_NS)
+    intervals = intervals_of(
+        Recording("bag", track, LapCount(counted[:, 0], counted[:, 1]), {}), HISTORY_NS, HORIZON_NS
+    )
     validation = choose_validation(intervals, share, seed)
     usable_ns = sum(max(0, interval.length_ns) for interval in intervals)
     assert bool(validation) == (usable_ns > 0)

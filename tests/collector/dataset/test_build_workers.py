@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from collector.common.errors import MonoError
-from collector.dataset import frame_window
+from collector.dataset import extraction
 from collector.dataset.builder import build_dataset
 from collector.dataset.config import BuildConfig
 from collector.dataset.schema import load_manifest, read_samples
@@ -91,7 +91,7 @@ def test_frames_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
     alive: set[int] = set()
     most = 0
 
-    class Watched(frame_window.HeldFrame):
+    class Watched(extraction.HeldFrame):
         def __init__(self, frame: images.RawFrame, quality: int) -> None:
             nonlocal most
             super().__init__(frame, quality)

@@ -12,10 +12,10 @@ import pytest
 
 from collector.common.errors import MonoError
 from collector.doctor.checks import examine, planned_bytes
-from collector.doctor.command import verdict
+from collector.doctor.command import folded, is_useful, table, verdict
 from collector.doctor.config import DoctorConfig
-from collector.doctor.facts import Facts, FolderFacts, FrameFacts, PythonFacts, TopicFacts, heard
-from collector.doctor.rows import Row, folded, is_useful, table
+from collector.doctor.facts import Facts, FrameFacts, Row, TopicFacts, heard
+from collector.doctor.machine import ADAPTER_FILES, ADAPTER_WEIGHTS, look_at_folder
 from collector.doctor.topics import LISTENED
 from collector.ros.topics import (
     AWSIM_STATUS,
@@ -48,11 +48,11 @@ def ros(**changes: object) -> Change:
 
 
 def machine(**changes: object) -> Change:
-    return lambda facts: replace(facts, machine=replace(facts.machine, **changes))  # type: ignore[arg-type]
+    return lambda facts: replace(facts, **changes)  # type: ignore[arg-type]
 
 
 def disk(**changes: object) -> Change:
-    return lambda facts: machine(disk=replace(facts.machine.disk, **changes))(facts)  # type: ignore[arg-type]
+    return lambda facts: machine(disk=replace(facts.disk, **changes))(facts)  # type: ignore[arg-type]
 
 
 def both(*changes: Change) -> Change:
@@ -281,7 +281,7 @@ CASES: tuple[tuple[str, Change, str, str, str, str], ...] = (
     ),
     ("record", machine(rmem_max=212_992), "middleware", "warning", "rmem_max is 212992", "sysctl"),
     ("record", machine(lo_multicast=False), "middleware", "warning", "no multicast", "multicast on"),
-    # Disk, model and Python.
+    # Disk and model.
     ("record", disk(free_bytes=GB), "disk", "failed", "10 min need 2.4", "room for 4 min"),
     ("record", disk(free_bytes=int(2.6 * GB)), "disk", "warning", "2.6 GB free", "tight"),
     ("record", disk(taken=True), "disk", "failed", "exists", "new folder"),
@@ -289,27 +289,11 @@ CASES: tuple[tuple[str, Change, str, str, str, str], ...] = (
     ("drive", disk(free_bytes=10**6), "disk", "failed", "0.0 GB free", "free some space"),
     (
         "drive",
-        machine(folders=(FolderFacts("adapter", Path("/a"), "no adapter_config.json"),)),
+        machine(model_rows=(look_at_folder("adapter", Path("/a"), ADAPTER_FILES, ADAPTER_WEIGHTS),)),
         "adapter",
         "failed",
-        "/a: no adapter_config.json",
+        "/a: there is no such folder",
         "--adapter",
-    ),
-    (
-        "drive",
-        machine(python=PythonFacts("/usr/bin/python3", error="import torch: none")),
-        "policy python",
-        "failed",
-        "import torch",
-        "alpamayo_mono[model]",
-    ),
-    (
-        "drive",
-        machine(python=PythonFacts("/usr/bin/python3", "2.8", missing=("peft",))),
-        "policy python",
-        "failed",
-        "lacks peft",
-        "alpamayo_mono[model]",
     ),
 )
 
@@ -395,16 +379,6 @@ def test_a_real_vehicle_needs_no_clock() -> None:
     facts = with_ros(with_topic(healthy("drive"), CLOCK, **GONE), time_scale=None)
     rows = {row.name: row for row in examine(facts, replace(DRIVE, use_sim_time=False))}
     assert rows["clock"].state == "ok"
-
-
-def test_cuda_is_asked_for_only_with_a_cuda_device() -> None:
-    facts = healthy("drive")
-    facts = replace(facts, machine=replace(facts.machine, python=PythonFacts("/p", "2.8", cuda=False)))
-    states = {
-        device: {row.name: row.state for row in examine(facts, replace(DRIVE, device=device))}["policy python"]
-        for device in ("cpu", "cuda", "cuda:1")
-    }
-    assert states == {"cpu": "ok", "cuda": "failed", "cuda:1": "failed"}
 
 
 def test_disk_is_planned_from_what_was_measured() -> None:

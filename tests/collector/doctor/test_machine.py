@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from collector.common.model_files import find_model, weights_defect
+from collector.doctor.facts import Row
 from collector.doctor.machine import (
     ADAPTER_FILES,
     ADAPTER_WEIGHTS,
@@ -42,8 +43,17 @@ def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
     assert not look_at_disk(tmp_path / "bag", is_new=True).writable
 
 
+def defect_of(row: Row, folder: Path) -> str:
+    """What a folder's row says is wrong with it, empty for a good one."""
+    if row.state == "ok":
+        assert row.found == f"{folder}: its files are complete" and not row.cure
+        return ""
+    assert row.state == "failed" and row.cure == f"check --{row.name}, or fetch it again"
+    return row.found.removeprefix(f"{folder}: ")
+
+
 def look_at_model(folder: Path) -> str:
-    return look_at_folder("model", folder, MODEL_FILES, MODEL_WEIGHTS).defect
+    return defect_of(look_at_folder("model", folder, MODEL_FILES, MODEL_WEIGHTS), folder)
 
 
 def test_the_shipped_model_is_complete_and_a_broken_one_is_not(tmp_path: Path) -> None:
@@ -84,7 +94,7 @@ def test_an_id_of_the_hub_is_looked_for_in_its_cache(tmp_path: Path, monkeypatch
 
 def test_an_adapter_folder(tmp_path: Path) -> None:
     def defect() -> str:
-        return look_at_folder("adapter", tmp_path, ADAPTER_FILES, ADAPTER_WEIGHTS).defect
+        return defect_of(look_at_folder("adapter", tmp_path, ADAPTER_FILES, ADAPTER_WEIGHTS), tmp_path)
 
     assert defect() == "no adapter_config.json"
     (tmp_path / "adapter_config.json").write_text("{}")
@@ -103,22 +113,42 @@ def test_what_is_no_safetensors_file(header: bytes, tmp_path: Path) -> None:
 
 
 def test_interpreters_are_really_asked(tmp_path: Path) -> None:
-    fake = tmp_path / "python"
-    fake.write_text("#!/bin/sh\necho 'no such option' >&2\nexit 3\n")
-    fake.chmod(0o755)
-    assert look_at_python(str(fake), False).error == "it ended with exit code 3: no such option"
-    assert "cannot be started" in look_at_python(str(tmp_path / "nothing"), False).error
+    fake = interpreter(tmp_path, "echo 'no such option' >&2\nexit 3")
+    row = look_at_python(fake, False, "cpu")
+    assert (row.state, row.found) == ("failed", f"{fake}: it ended with exit code 3: no such option")
+    assert "alpamayo_mono[model]" in row.cure and "--policy-python" in row.cure
+    assert "cannot be started" in look_at_python(str(tmp_path / "nothing"), False, "cpu").found
     # A virtual environment of its own has none of our packages, however ours are found.
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True, timeout=60)
-    bare = look_at_python(str(tmp_path / "bare" / "bin" / "python"), True)
-    assert "No module named 'torch'" in bare.error and {"transformers", "peft"} <= set(bare.missing) and not bare.torch
+    bare = look_at_python(str(tmp_path / "bare" / "bin" / "python"), True, "cpu")
+    assert bare.state == "failed" and "No module named 'torch'" in bare.found
+
+
+def interpreter(folder: Path, script: str) -> str:
+    """A program that answers in place of a Python."""
+    fake = folder / "python"
+    fake.write_text(f"#!/bin/sh\n{script}\n")
+    fake.chmod(0o755)
+    return str(fake)
+
+
+def test_missing_packages_and_cuda_are_named(tmp_path: Path) -> None:
+    def told(device: str, **answer: object) -> tuple[str, str]:
+        said = {"missing": [], "torch": "2.8", "cuda": False, "error": ""} | answer
+        row = look_at_python(interpreter(tmp_path, f"echo '{json.dumps(said)}'"), True, device)
+        return row.state, row.found.removeprefix(str(tmp_path))
+
+    assert told("cpu") == ("ok", "/python: torch 2.8") == told("cuda:0", cuda=True)
+    assert told("cuda:1") == ("failed", "/python: torch 2.8 sees no CUDA device")
+    assert told("cpu", missing=["peft", "PIL"]) == ("failed", "/python lacks peft, PIL")
+    assert told("cpu", torch="") == ("failed", "/python: no torch")
 
 
 def test_the_running_interpreter_has_the_model_packages() -> None:
     if not all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft")):
         pytest.skip("the extra [model] is not installed")
-    facts = look_at_python("", True)
-    assert (facts.torch, facts.missing, facts.error) == (importlib.metadata.version("torch"), (), "")
+    row = look_at_python("", True, "cpu")
+    assert (row.state, row.found) == ("ok", f"{sys.executable}: torch {importlib.metadata.version('torch')}")
 
 
 def test_without_ros_the_other_rows_are_still_there(tmp_path: Path) -> None:

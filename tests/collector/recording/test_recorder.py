@@ -17,6 +17,7 @@ from collector.bags.reader import open_bag, typestore
 from collector.common.errors import MonoError
 from collector.recording.recorder import BagRecorder
 from collector.recording.report import REPORT_FILE, TopicLog, missing_messages, read_report
+from collector.ros.images import RawFrame
 from collector.ros.topics import AWSIM_STATE, CAMERA_INFO, CAMERA_JPEG, CLOCK, ODOMETRY, RECORDED, VELOCITY_STATUS
 from tests.helpers.recorded_messages import SECOND, picture, velocity_cdr
 
@@ -156,13 +157,13 @@ def test_a_full_queue_drops_and_counts_without_waiting(tmp_path: Path, monkeypat
     gate = threading.Event()
     import collector.recording.recorder as module
 
-    real = module.frame_to_jpeg
+    real = module.compressed_image_cdr
 
     def slow(*arguments: object) -> object:
         gate.wait(10.0)
         return real(*arguments)
 
-    monkeypatch.setattr(module, "frame_to_jpeg", slow)
+    monkeypatch.setattr(module, "compressed_image_cdr", slow)
     recorder = BagRecorder(tmp_path / "bag", [CAMERA_JPEG], queue_frames=3, jpeg_workers=1)
     taken = [recorder.write_image(n * SECOND // 10, 48, 64, "bgr8", picture(n).tobytes()) for n in range(20)]
     gate.set()
@@ -316,11 +317,11 @@ def test_frames_keep_their_order_whatever_the_workers_do(tmp_path: Path, monkeyp
 
     real = module.compressed_image_cdr
 
-    def uneven(jpeg: bytes, stamp_ns: int, *rest: str) -> memoryview:
-        time.sleep(0.02 if stamp_ns % 3 == 0 else 0.0)
-        if stamp_ns == 17:
+    def uneven(frame: RawFrame, *rest: float) -> memoryview:
+        time.sleep(0.02 if frame.stamp_ns % 3 == 0 else 0.0)
+        if frame.stamp_ns == 17:
             raise RuntimeError("a worker meets what nobody thought of")
-        return real(jpeg, stamp_ns, *rest)
+        return real(frame, *rest)
 
     monkeypatch.setattr(module, "compressed_image_cdr", uneven)
     written: list[int] = []

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from collector.common.errors import MonoError
-from collector.ros.message_builder import DEFINITIONS, build_messages, messages_folder, package_names
-from collector.ros.message_generation import dependencies
+from collector.ros.message_builder import DEFINITIONS, build_messages, dependencies, messages_folder, package_names
 from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.ros
@@ -96,7 +95,7 @@ def test_type_hashes_of_stock_messages_are_reproduced(tmp_path: Path) -> None:
             shutil.copy(share / package / "msg" / f"{name}.msg", target)
     for package in ("nav_msgs", "std_msgs"):
         done = child(
-            "import sys; from pathlib import Path; from collector.ros.message_generation import generate\n"
+            "import sys; from pathlib import Path; from collector.ros.message_builder import generate\n"
             "generate(sys.argv[1], *map(Path, sys.argv[2:]))",
             package,
             str(definitions),
@@ -149,7 +148,7 @@ def test_unwritable_cache_names_the_variable(
 @pytest.mark.parametrize("text", ["float33 value\n", "nowhere_msgs/Thing thing\n"])
 def test_bad_definition_leaves_no_folder(own_cache: Path, small_definitions: Path, text: str) -> None:
     (small_definitions / "spy_msgs" / "msg" / "Inner.msg").write_text(text)
-    with pytest.raises(MonoError, match=r"spy_msgs|message_generation"):
+    with pytest.raises(MonoError, match=r"spy_msgs|message_builder"):
         build_messages(small_definitions)
     assert not messages_folder(small_definitions).exists()
 
