@@ -149,6 +149,9 @@ def make_policy(config: CompareConfig, variant: Variant) -> Policy | None:
 Policies = Callable[[CompareConfig, Variant], Policy | None]
 
 
+_LONGEST_FIRST = ("after", "control", "before", "expert")
+
+
 @dataclass
 class _Job:
     """A run still to be driven: its place in the table, and how much of it is done."""
@@ -195,6 +198,8 @@ def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str
             jobs.append(_Job(index, variant, course, key))
         else:
             rows[index] = row
+    # Whole laps take longest; begun first, no worker is left alone with one at the end.
+    jobs.sort(key=lambda job: _LONGEST_FIRST.index(job.variant.role))
     if rows:
         print(f"{len(rows)} of {len(rows) + len(jobs)} runs are finished in {run.folder}", flush=True)
     for job, (row, tables) in _driven(config, settings, jobs, policies):
