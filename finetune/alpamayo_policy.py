@@ -26,7 +26,7 @@ from finetune.policy import (
     cameras_of,
     select_images,
 )
-from finetune.processing.processor import Encoded
+from finetune.processing.processor import Encoded, pad_right
 
 MAX_REASONING_TOKENS = 128
 
@@ -135,12 +135,16 @@ class AlpamayoPolicy:
         if not observations:
             return []
         clock = _StageClock(self.model.device)
-        batch = self.processor.collate(encoded or [self.encode(observation) for observation in observations])
+        prompts = encoded or [self.encode(observation) for observation in observations]
+        input_ids = pad_right([prompt.input_ids for prompt in prompts], self.processor.pad_id)
+        seen = pad_right([torch.ones_like(prompt.input_ids) for prompt in prompts], 0)
+        pixels = torch.cat([prompt.pixel_values for prompt in prompts])
+        grids = torch.cat([prompt.grid_thw for prompt in prompts])
         clock.lap("encode")
-        device, grids = self.model.device, batch.grid_thw
-        vision = self.model.encode_images(batch.pixel_values.to(device), grids.to(device))
+        device = self.model.device
+        vision = self.model.encode_images(pixels.to(device), grids.to(device))
         clock.lap("vision")
-        prefix = self.model.run_prefix(batch.input_ids.to(device), batch.attention_mask.to(device), vision, grids)
+        prefix = self.model.run_prefix(input_ids.to(device), seen.to(device), vision, grids)
         clock.lap("prefill")
         reasonings = [""] * len(observations)
         if self.reasoning:

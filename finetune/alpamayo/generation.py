@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from collector.common.errors import MonoError
 from finetune.alpamayo.cache import DecodeKVCache, PrefixCache
@@ -33,26 +32,15 @@ class Generation:
 
 @torch.no_grad()
 def generate(
-    model: AlpamayoR1,
-    prefix: PrefixCache,
-    *,
-    cot_end_id: int,
-    max_new_tokens: int = 128,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    generator: torch.Generator | None = None,
-    forced: Tensor | None = None,
+    model: AlpamayoR1, prefix: PrefixCache, *, cot_end_id: int, max_new_tokens: int = 128, forced: Tensor | None = None
 ) -> Generation:
-    """Continue every row of a prefix until it says ``<|traj_future_start|>``.
+    """Continue every row of a prefix, greedily, until it says ``<|traj_future_start|>``.
 
     Args:
         model: the model the prefix came from.
         prefix: of rows that end in ``<|cot_start|>``, possibly of different lengths.
         cot_end_id: id of ``<|cot_end|>``; a row out of room gets it and the trajectory's start written.
         max_new_tokens: room per row, at least 2.
-        temperature: 0 is greedy.
-        top_p: share of probability to sample from.
-        generator: for sampling, on the model's device.
         forced: (B, n) ids to write instead of the model's choice, for tests and for forcing a reasoning.
 
     Raises:
@@ -77,7 +65,7 @@ def generate(
         else:
             logits = model.text_logits(hidden)
             logits[:, bins] = -torch.inf
-            token = _choose(logits, temperature, top_p, generator)
+            token = logits.argmax(-1)
         if step >= max_new_tokens - 2:
             late = ~done & (token != end_id)
             # Two places left: close the reasoning if it is open, then start the trajectory.
@@ -122,13 +110,3 @@ def generate(
     )
     lists = [[index for index in row if index >= 0] for row in tokens.tolist()]
     return Generation(lists, (~cut).tolist(), grown)
-
-
-def _choose(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> Tensor:
-    """One id per row from float32 logits (B, V)."""
-    if temperature <= 0.0:
-        return logits.argmax(-1)
-    share, order = functional.softmax(logits / temperature, dim=-1).sort(-1, descending=True)
-    # A word stays while the mass before it is below top_p, so the best one always stays.
-    share = share.masked_fill(share.cumsum(-1) - share >= top_p, 0.0)
-    return order.gather(-1, torch.multinomial(share, 1, generator=generator))[:, 0]

@@ -1,14 +1,8 @@
-"""The words around images, history and reasoning: the interface the released model was trained on.
-
-Two ways to the same thing: :func:`prompt_text` writes the whole conversation as a string (used to check against the
-reference), :class:`PromptBuilder` assembles its ids from pieces that are tokenised once.
-"""
+"""The words around images, history and reasoning: the interface the released model was trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from finetune.processing.tokenizer import Tokenizer
 
 SYSTEM = "You are a driving assistant that generates safe and accurate actions."
 ASK_REASONING = "output the chain-of-thought reasoning of the driving process"
@@ -74,57 +68,3 @@ def prompt_text(
     else:
         answer = "<|cot_start|>" + (f"{reasoning}<|cot_end|><|traj_future_start|>" if reasoning else "")
     return HEAD + images + history + request(reasoning != "") + TURN + answer
-
-
-class PromptBuilder:
-    """Ids of a prompt, assembled from cached pieces.
-
-    Special words never merge with their neighbours, so tokenising from one of them to the next equals tokenising the
-    whole string.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._texts: dict[str, list[int]] = {}
-        self._tail = {asked: tokenizer.encode(request(asked) + TURN) for asked in (True, False)}
-        self._vision = (tokenizer.id_of("<|vision_start|>"), tokenizer.id_of("<|vision_end|>"))
-        self._image = tokenizer.id_of("<|image_pad|>")
-        self._history = (tokenizer.id_of("<|traj_history_start|>"), tokenizer.id_of("<|traj_history_end|>"))
-        self._reasoning = (tokenizer.id_of("<|cot_start|>"), tokenizer.id_of("<|cot_end|>"))
-        self._future = tokenizer.id_of("<|traj_future_start|>")
-
-    def build(
-        self,
-        image_tokens: Sequence[int],
-        history_ids: Sequence[int],
-        reasoning: str | None,
-        before_images: Sequence[str] | None = None,
-    ) -> tuple[list[int], int]:
-        """Ids of the prompt with the history already inserted.
-
-        Args:
-            image_tokens, reasoning, before_images: as in :func:`prompt_text`.
-            history_ids: vocabulary ids of the history bins.
-
-        Returns:
-            The ids and how many of the last ones are to be learned: reasoning, its end, and the trajectory's start.
-        """
-        ids: list[int] = []
-        text = HEAD
-        for words, count in zip(before_images or [""] * len(image_tokens), image_tokens, strict=False):
-            ids += [*self._encoded(text + words), self._vision[0], *[self._image] * count, self._vision[1]]
-            text = ""
-        ids += [*self._encoded(text), self._history[0], *history_ids, self._history[1], *self._tail[reasoning != ""]]
-        if reasoning == "":
-            return [*ids, self._future], 0
-        ids.append(self._reasoning[0])
-        if reasoning is None:
-            return ids, 0
-        answer = [*self._tokenizer.encode_plain(reasoning), self._reasoning[1], self._future]
-        return ids + answer, len(answer)
-
-    def _encoded(self, text: str) -> list[int]:
-        """Ids of a fixed text, tokenised on first use."""
-        if text not in self._texts:
-            self._texts[text] = self._tokenizer.encode(text) if text else []
-        return self._texts[text]

@@ -25,6 +25,7 @@ from collector.geometry.poses import mirror_poses
 from collector.reasoning.writing import swap_sides
 from finetune.alpamayo.model import VisionFeatures
 from finetune.policy import Observation, PolicySettings, camera_of_each_image, frames_of, select_images
+from finetune.processing.processor import pad_right
 
 
 @dataclass(frozen=True)
@@ -213,23 +214,15 @@ def collate(
         torch.zeros(len(row.silent_ids), dtype=torch.bool) if quiet else row.label_mask
         for row, quiet in zip(rows, silence, strict=False)
     ]
-    length = -(-max(len(row) for row in ids) // multiple) * multiple
-
-    def padded(values: Sequence[Tensor], fill: int) -> Tensor:
-        out = torch.full((len(values), length), fill, dtype=values[0].dtype)
-        for index, value in enumerate(values):
-            out[index, : len(value)] = value
-        return out
-
     features = [row.vision for row in rows if row.vision is not None]
     vision = VisionFeatures.cat(features) if len(features) == len(rows) else None
     pixels = [row.pixels for row in rows if row.pixels is not None]
     histories = [row.history for row in rows if row.history is not None]
     return Batch(
         sample_ids=tuple(row.sample_id for row in rows),
-        input_ids=padded(ids, pad_id),
-        attention_mask=padded([torch.ones(len(row), dtype=torch.int64) for row in ids], 0),
-        label_mask=padded(labels, 0),
+        input_ids=pad_right(ids, pad_id, multiple),
+        attention_mask=pad_right([torch.ones_like(row) for row in ids], 0, multiple),
+        label_mask=pad_right(labels, 0, multiple),
         actions=torch.stack([row.actions for row in rows]),
         grid_thw=torch.cat([row.grid_thw for row in rows]),
         pixel_values=unpack_pixels(torch.cat(pixels)) if pixels and vision is None else None,

@@ -25,7 +25,6 @@ TORCH_LEAVES = (
     "finetune.alpamayo_policy",
     "finetune.checkpoint",
     "finetune.processing.processor",
-    "finetune.processing.trajectory_tokens",
     "finetune.training.batches",
     "finetune.training.encoding",
     "finetune.studies.flow_study",
