@@ -95,9 +95,9 @@ def main() -> None:
     from safetensors.torch import save_file
     from tqdm import tqdm
 
-    from benchmarks.tiny_base.new_model import fit_vocabulary
+    from benchmarks.tiny_base.new_model import fit_vocabulary, official_config
     from finetune.alpamayo.configuration import CONFIG_FILE, VLM_CONFIG_FILE, AlpamayoConfig
-    from finetune.model_files.configuration_files import official_config, official_vlm
+    from finetune.model_files.configuration_files import official_vlm
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)

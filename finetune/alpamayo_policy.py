@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.alpamayo.cache import PrefixCache
 from finetune.alpamayo.generation import Generation, generate
 from finetune.checkpoint import LoadedModel, load_model
+from finetune.model_files.configuration_files import read_json
 from finetune.model_files.location import resolve_model
 from finetune.policy import (
     FUTURE_STEPS,
@@ -40,7 +40,7 @@ class AlpamayoPolicy:
     Args:
         model_folder: official layout, or the id of one on the Hugging Face hub; or a model already loaded.
         adapter: PEFT adapter folder, merged on loading.
-        cameras: camera mode, see :data:`finetune.policy.CAMERA_MODES`.
+        cameras: camera mode, see :data:`finetune.policy.MODES`.
         flow_steps: Euler steps of the action expert.
         noise_temperature: scale of the initial noise; 0 gives the most typical path, 1 samples.
         seed: of the noise.
@@ -209,10 +209,7 @@ def reasoning_room(folder: Path | None) -> int:
     path = folder / "generation_config.json" if folder else None
     if path is None or not path.is_file():
         return MAX_REASONING_TOKENS
-    try:
-        room = json.loads(path.read_text(encoding="utf-8")).get("max_new_tokens", MAX_REASONING_TOKENS)
-    except (ValueError, AttributeError) as error:
-        raise MonoError(f"{path} is not a JSON object", '{"max_new_tokens": 128}', "correct or remove it") from error
+    room = read_json(path, "correct or remove it").get("max_new_tokens", MAX_REASONING_TOKENS)
     if not isinstance(room, int) or room < 2:
         raise MonoError(f"{path}: max_new_tokens is {room!r}", "a whole number of at least 2", "correct or remove it")
     return room

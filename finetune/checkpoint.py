@@ -21,7 +21,7 @@ from finetune.alpamayo.action_projection import FourierEncoder, fourier_frequenc
 from finetune.alpamayo.action_space import ActionSpace
 from finetune.alpamayo.configuration import ALPAMAYO_1_5, CONFIG_FILE, VLM_CONFIG_FILE, AlpamayoConfig
 from finetune.alpamayo.model import AlpamayoR1
-from finetune.model_files.configuration_files import official_config, official_vlm, read_config
+from finetune.model_files.configuration_files import official_vlm, read_config
 from finetune.model_files.location import resolve_model
 from finetune.model_files.weight_files import WEIGHTS_FILE, read_header, weight_files
 from finetune.processing.processor import Processor
@@ -116,7 +116,7 @@ def save_model(loaded: LoadedModel, folder: Path | str, *, dtype: torch.dtype | 
     tensors = {name: tensor.detach().to("cpu", stored).contiguous().clone() for name, tensor in state.items()}
     save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
     name = str(stored).replace("torch.", "")
-    raw = {**official_config(loaded.config), "dtype": name, "model_dtype": name}
+    raw = {**loaded.config.raw, "dtype": name, "model_dtype": name}
     for file, content in ((CONFIG_FILE, raw), (VLM_CONFIG_FILE, official_vlm(loaded.config))):
         (folder / file).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     loaded.processor.save(folder)

@@ -260,7 +260,7 @@ class BaseTrainer:
             "text_loss": text_loss,
             "flow_loss": flow_loss,
             **{key: float(np.mean([row[key] for row in errors])) for key in errors[0] if "lateral" not in key},
-            "consistency": summarise(checks).as_dict(),
+            "consistency": asdict(summarise(checks)),
             "examples": texts[:5],
         }
 

@@ -21,12 +21,10 @@ class Generation:
 
     Attributes:
         tokens: per row the generated ids, up to and including ``<|traj_future_start|>``.
-        finished: per row, whether it ended by itself; others were cut off and their end was written for them.
         prefix: keys and values including the generated tokens.
     """
 
     tokens: list[list[int]]
-    finished: list[bool]
     prefix: PrefixCache
 
 
@@ -57,7 +55,7 @@ def generate(
     hidden = prefix.hidden[rows, prefix.filled.sum(-1) - 1]
     filled, position = prefix.filled, prefix.next_position
     done = torch.zeros(len(prefix), dtype=torch.bool, device=device)
-    cut, reasoning_over = done.clone(), done.clone()
+    reasoning_over = done.clone()
     written: list[Tensor] = []
     for step in range(max_new_tokens):
         if forced is not None and step < forced.shape[1]:
@@ -73,7 +71,6 @@ def generate(
             ending = torch.full_like(token, cot_end_id if closing else end_id)
             if closing:
                 ending = torch.where(reasoning_over, torch.full_like(token, end_id), ending)
-            cut = cut | late & (ending != token)
             token = torch.where(late, ending, token)
         reasoning_over = reasoning_over | (token == cot_end_id)
         alive = ~done
@@ -109,4 +106,4 @@ def generate(
         input_ids=torch.cat([prefix.input_ids, tokens.clamp(min=0)], dim=1),
     )
     lists = [[index for index in row if index >= 0] for row in tokens.tolist()]
-    return Generation(lists, (~cut).tolist(), grown)
+    return Generation(lists, grown)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -167,7 +168,7 @@ class Scores:
                 if (mask & chosen).any()
             }
         if self.thinks:
-            out["consistency"] = summarise(self.checks[index] for index in np.flatnonzero(chosen).tolist()).as_dict()
+            out["consistency"] = asdict(summarise(self.checks[index] for index in np.flatnonzero(chosen).tolist()))
         out["set_aside"] = dict(Counter(self.reasons.values()))
         return out
 

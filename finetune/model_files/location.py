@@ -12,6 +12,7 @@ from pathlib import Path
 
 from collector.common.errors import MonoError, require
 from finetune.alpamayo.configuration import CONFIG_FILE, RELEASED_BACKBONES
+from finetune.model_files.configuration_files import read_json
 from finetune.model_files.weight_files import stored_tensors
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -131,13 +132,7 @@ def base_fingerprint(folder: Path) -> str:
     Raises:
         MonoError: no model folder, or damaged weights.
     """
-    path = folder / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MonoError(f"{path} cannot be read", "a model folder in the official layout", "check --model") from error
-    if isinstance(config, dict):
-        config = {key: value for key, value in config.items() if key not in _INCIDENTAL}
+    config = {key: value for key, value in read_json(folder / CONFIG_FILE).items() if key not in _INCIDENTAL}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, tensor in sorted(stored_tensors(folder).items()):
         digest.update(f"\0{name}\0{tensor.dtype}\0{tensor.shape}\0".encode())

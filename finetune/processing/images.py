@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from PIL import Image
 
 from collector.common.errors import MonoError
 from finetune.alpamayo.configuration import AlpamayoConfig
+from finetune.model_files.configuration_files import read_json
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 _MEAN = _STD = 0.5
@@ -72,10 +73,7 @@ def read_image_settings(folder: Path | str, min_pixels: int, max_pixels: int) ->
     path = Path(folder) / PREPROCESSOR_FILE
     values: dict[str, Any] = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     if path.is_file():
-        try:
-            stored: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise MonoError(f"{path} is not JSON ({error})", "a JSON object") from error
+        stored = read_json(path)
         known = {f.name for f in fields(ImageSettings)} - set(values)
         values |= {key: value for key, value in stored.items() if key in known}
         for key, expected in (("image_mean", _MEAN), ("image_std", _STD)):

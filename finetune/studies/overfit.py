@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from collector.common.cpu import share_cores
 from collector.common.errors import MonoError
 from collector.common.format import number
 from collector.common.run_folder import command_line, open_run
 from collector.common.tables import text_table
 from collector.dataset.schema import METADATA_FILE, read_samples
+from finetune.adapters.settings import LoraSettings
 from finetune.evaluation.metrics import plan_figures
 from finetune.lora_finetune import FinetuneConfig, finetune
 from finetune.model_files.location import resolve_model
@@ -57,8 +57,8 @@ class OverfitConfig:
     samples: int = 4
     steps: int = 200
     learning_rate: float = 2e-3
-    lora_rank: int = 16
-    lora_alpha: int = 32
+    lora_rank: int = LoraSettings.lora_rank
+    lora_alpha: int = LoraSettings.lora_alpha
     cameras: CameraMode = PolicySettings.cameras
     most_text_loss: float = 0.05
     most_flow_loss: float = 0.1
@@ -173,11 +173,6 @@ def print_report(metrics: Mapping[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``alpamayo-mono overfit``; 1 where a threshold is missed."""
-    share_cores()
     metrics = overfit(command_line(OverfitConfig, argv, "alpamayo-mono overfit"))
     print_report(metrics)
     return 0 if metrics["passed"] else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -16,18 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.common.cpu import share_cores
 from collector.common.errors import MonoError
 from collector.common.progress import progress
 from collector.common.run_folder import command_line, open_run
 from collector.common.tables import text_table
 from collector.dataset.schema import METADATA_FILE, read_samples
-from finetune.evaluation.samples import spread
+from finetune.evaluation.command import spread
 from finetune.model_files.location import resolve_model
 from finetune.policy import CameraMode, PolicySettings
 
 if TYPE_CHECKING:
-    from finetune.studies.parity_stages import StageView
+    from finetune.studies.stages import StageView
 
 # Stage -> what differs there when it is the first one to.
 STAGES: Mapping[str, str] = {
@@ -150,7 +149,7 @@ def check_driving(config: CheckDrivingConfig) -> dict[str, Any]:
 
     from finetune.alpamayo_policy import AlpamayoPolicy
     from finetune.checkpoint import load_model
-    from finetune.studies.parity_stages import adapted_as_in_training, driving_view, training_views
+    from finetune.studies.stages import adapted_as_in_training, driving_view, training_views
 
     config = replace(config, model=resolve_model(config.model))
     found = [sample for sample in read_samples(config.dataset) if sample.split == config.split and sample.reasoning]
@@ -236,11 +235,6 @@ def print_report(metrics: Mapping[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``alpamayo-mono check-driving``; 1 where the paths differ."""
-    share_cores()
     metrics = check_driving(command_line(CheckDrivingConfig, argv, "alpamayo-mono check-driving"))
     print_report(metrics)
     return 0 if metrics["first_difference"] is None else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

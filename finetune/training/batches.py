@@ -117,7 +117,7 @@ def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored
     Args:
         loaded: ``finetune.checkpoint.LoadedModel``.
         sample, folder: a line of ``metadata.jsonl`` and its dataset folder.
-        cameras: camera mode, see :data:`finetune.policy.CAMERA_MODES`.
+        cameras: camera mode, see :data:`finetune.policy.MODES`.
         mirrored: encode what a mirror would show; true to life for a camera on the kart's middle line.
 
     Raises:

@@ -175,7 +175,8 @@ def test_forced_reasoning_and_euler_end_point(loaded: LoadedModel, io: dict[str,
             model, prefix, cot_end_id=processor.cot_end_id, max_new_tokens=64, forced=io["infer/forced_tokens"]
         )
         assert [len(row) for row in answer.tokens] == io["infer/forced_len_until_future_start"].tolist()
-        assert answer.finished == [True, True]
+        end = loaded.config.token_ids.future_start
+        assert [row[-1] for row in answer.tokens] == [end, end]
         texts = [processor.decode_reasoning(row) for row in answer.tokens]
         assert texts == ["Nudge left.", "Keep distance to the lead car since it brakes."]
         length = answer.prefix.keys[0].shape[2]

@@ -23,11 +23,10 @@ from finetune.processing.processor import Processor  # noqa: E402
 from finetune.studies.action_range_command import main as action_range  # noqa: E402
 from finetune.studies.counterfactual import REASONINGS  # noqa: E402
 from finetune.studies.counterfactual import main as counterfactual  # noqa: E402
-from finetune.studies.forced_reasoning import plan_with_reasonings  # noqa: E402
 from finetune.studies.overfit import main as overfit  # noqa: E402
 from finetune.studies.parity import STAGES, compare_views, first_difference  # noqa: E402
 from finetune.studies.parity import main as check_driving  # noqa: E402
-from finetune.studies.parity_stages import driving_view, training_views  # noqa: E402
+from finetune.studies.stages import driving_view, plan_with_reasonings, training_views  # noqa: E402
 from finetune.studies.sweep import main as sweep  # noqa: E402
 from finetune.training.batches import observe  # noqa: E402
 from tests.helpers.building import build  # noqa: E402
