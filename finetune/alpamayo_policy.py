@@ -93,19 +93,11 @@ class AlpamayoPolicy:
         return self.plan_many([observation])[0]
 
     def plan_many(self, observations: Sequence[Observation]) -> list[Plan]:
-        """Plan for several observations in one pass; ``timings_ms`` are those of the whole pass.
-
-        Raises:
-            MonoError: an observation lacks a camera of the mode.
-        """
+        """Plan for several observations in one pass; ``timings_ms`` are those of the whole pass."""
         return [plan for plan, _ in self.plan_draws(observations, 0)]
 
     def encode(self, observation: Observation) -> Encoded:
-        """The prompt of an observation.
-
-        Raises:
-            MonoError: it lacks a camera of the mode.
-        """
+        """The prompt of an observation; MonoError where it lacks a camera of the mode."""
         asked = None if self.reasoning else ""
         images, cameras = select_images(observation, self.cameras), camera_of_each_image(self.cameras)
         return self.processor.encode(images, observation.history, asked, cameras)
@@ -151,42 +143,35 @@ class AlpamayoPolicy:
             answer = self.write(prefix)
             prefix, reasonings = answer.prefix, [self.processor.decode_reasoning(ids) for ids in answer.tokens]
         clock.lap("decode")
-        noise = torch.cat([self._noise(observations)[:, None], self._drawn_noise(observations, draws)], dim=1)
-        actions = self.model.sample_actions(prefix, noise.flatten(0, 1).to(device), self.flow_steps)
+        noise = self._noise(observations, draws).flatten(0, 1)
+        actions = self.model.sample_actions(prefix, noise.to(device), self.flow_steps)
         poses = self._poses([o for o in observations for _ in range(1 + draws)], actions)
         clock.lap("action")
-        sets = np.stack(poses).reshape(len(observations), 1 + draws, FUTURE_STEPS, 3)
+        sets = poses.reshape(len(observations), 1 + draws, FUTURE_STEPS, 3)
         return [
             (Plan(observation.stamp_ns, own[0], reasoning, dict(clock.laps_ms)), own[1:])
             for observation, own, reasoning in zip(observations, sets, reasonings, strict=False)
         ]
 
-    def _noise(self, observations: Sequence[Observation]) -> Tensor:
-        shape = (FUTURE_STEPS, 2)
-        if self.noise_temperature == 0.0:
-            return torch.zeros(len(observations), *shape)
-        return self.noise_temperature * torch.stack([_seeded_noise(self.seed, o.stamp_ns) for o in observations])
-
-    def _drawn_noise(self, observations: Sequence[Observation], draws: int) -> Tensor:
-        """(B, draws, 64, 2) at temperature 1; the first ones are the same for any number of draws."""
-        noise = torch.zeros(len(observations), draws, FUTURE_STEPS, 2)
+    def _noise(self, observations: Sequence[Observation], draws: int) -> Tensor:
+        """(B, 1 + draws, 64, 2): what drives, then draws at temperature 1, the first ones the same for any number."""
+        noise = torch.zeros(len(observations), 1 + draws, FUTURE_STEPS, 2)
         for row, observation in enumerate(observations):
-            for draw in range(draws):
-                noise[row, draw] = _seeded_noise(self.seed, observation.stamp_ns, 1 + draw)
+            if self.noise_temperature > 0.0:
+                noise[row, 0] = self.noise_temperature * _seeded_noise(self.seed, observation.stamp_ns)
+            for draw in range(1, 1 + draws):
+                noise[row, draw] = _seeded_noise(self.seed, observation.stamp_ns, draw)
         return noise
 
-    def _poses(self, observations: Sequence[Observation], actions: Tensor) -> list[np.ndarray]:
-        """Poses (64, 3) per observation; the wheel speed at t0, where known, replaces the estimate from poses."""
+    def _poses(self, observations: Sequence[Observation], actions: Tensor) -> np.ndarray:
+        """Poses (B, 64, 3); the wheel speed at t0, where known, replaces the estimate from poses."""
         space = self.model.action_space
         history = torch.as_tensor(np.stack([o.history for o in observations]), device=actions.device)
         v0 = space.estimate_v0(history)
-        known = [o.speed_mps is not None and bool(np.isfinite(o.speed_mps)) for o in observations]
-        speeds = torch.tensor(
-            [o.speed_mps if k else 0.0 for o, k in zip(observations, known, strict=False)], dtype=v0.dtype
-        )
-        v0 = torch.where(torch.tensor(known).to(v0.device), speeds.to(v0.device), v0)
-        poses = space.action_to_traj(history, actions.double(), v0=v0)
-        return list(poses.cpu().numpy())
+        given = [np.nan if o.speed_mps is None else o.speed_mps for o in observations]
+        speeds = torch.tensor(given, dtype=v0.dtype, device=v0.device)
+        v0 = torch.where(speeds.isfinite(), speeds, v0)
+        return np.asarray(space.action_to_traj(history, actions.double(), v0=v0).cpu().numpy())
 
 
 def _seeded_noise(*seeds: int) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from collector.common.cpu import share_cores
 from collector.common.errors import MonoError, require
-from collector.common.run_folder import RunFolder, command_line
+from collector.common.run_folder import RunFolder, command_line, plain
 from collector.dataset.schema import METADATA_FILE
 from finetune.adapters.settings import LoraSettings
 from finetune.model_files.location import resolve_model
@@ -193,6 +193,7 @@ def prepare(model: Any, config: FinetuneConfig, device: Any) -> Any:
     """
     from finetune.adapters.fused import fuse_lora
     from finetune.adapters.lora import add_lora, train_in_full
+    from finetune.training.memory import place_for_training, quantise_language_model
 
     on_card = device.type == "cuda"
     layers = len(model.expert.layers)
@@ -205,12 +206,8 @@ def prepare(model: Any, config: FinetuneConfig, device: Any) -> Any:
         train_in_full(model.to(device), config)
         return None
     if on_card:
-        from finetune.training.memory import place_for_training
-
         place_for_training(model, device, four_bits=config.method == "qlora", vision_on_card=config.adapt_vision)
     elif config.method == "qlora":
-        from finetune.training.memory import quantise_language_model
-
         quantise_language_model(model, device)
     adapted = add_lora(model, config)
     for parameter in model.parameters():
@@ -234,7 +231,8 @@ def save(loaded: Any, adapted: Any, config: FinetuneConfig, base: Path, metrics:
         save_model(loaded, part)
     else:
         save_adapter(adapted, part, base, config.cameras)
-    (part / "README.md").write_text(adapter_card(config, base, metrics), encoding="utf-8")
+    card = adapter_card(plain(config), config.precision, base, metrics)
+    (part / "README.md").write_text(card, encoding="utf-8")
     publish(part, folder)
     return folder
 

@@ -26,11 +26,9 @@ _INCIDENTAL = ("transformers_version", "_name_or_path")
 
 
 def resolve_model(name: Path | str) -> Path:
-    """The folder of a model.
+    """The folder of a model: ``name`` itself, or where the Hugging Face hub's ``owner/name`` is cached.
 
-    Args:
-        name: a folder, or an id ``owner/name`` of the Hugging Face hub, fetched on first use and then taken from the
-            local cache; a folder of that name comes first.
+    A model of the hub is fetched on first use; a folder of that name comes first.
 
     Raises:
         MonoError: neither; or the hub is out of reach, does not know it, or wants a login.
@@ -80,11 +78,7 @@ def _from_hub(repository: str, file: str | None) -> Path:
 
 
 def tokenizer_file(folder: Path, backbone: str) -> Path:
-    """``tokenizer.json`` of a model folder, or of its backbone, since the released folders hold none.
-
-    Args:
-        folder: the model's.
-        backbone: ``vlm_name_or_path`` of its configuration; fetched only if it is a released one.
+    """``tokenizer.json`` of a model folder, or of its backbone by name: released folders hold none.
 
     Raises:
         MonoError: no such file, and none to be had.

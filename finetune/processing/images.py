@@ -154,18 +154,12 @@ def preprocess(
     """
     if not images:
         raise MonoError("a prompt without images", "at least one front image")
-    patches, grids = [], []
-    known: dict[int, tuple[NDArray[np.float32], tuple[int, int, int]]] = {}
+    made: dict[int, tuple[NDArray[np.float32], tuple[int, int, int]]] = {}
     for given in images:
-        if id(given) in known:  # padding repeats one black frame
-            flat, grid = known[id(given)]
-            patches.append(flat)
-            grids.append(grid)
-            continue
-        key, image = id(given), np.asarray(given)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise MonoError(f"an image of shape {image.shape}, {image.dtype}", "(H, W, 3) uint8 RGB")
-        flat, grid = known[key] = patchify(resize(image, settings), settings)
-        patches.append(flat)
-        grids.append(grid)
+        if id(given) not in made:  # padding repeats one black frame
+            image = np.asarray(given)
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise MonoError(f"an image of shape {image.shape}, {image.dtype}", "(H, W, 3) uint8 RGB")
+            made[id(given)] = patchify(resize(image, settings), settings)
+    patches, grids = zip(*(made[id(given)] for given in images), strict=True)
     return np.concatenate(patches), np.asarray(grids, dtype=np.int64)

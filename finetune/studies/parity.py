@@ -98,13 +98,7 @@ class StageGap:
 def compare_stage(
     driven: Sequence[NDArray[Any]], trained: Sequence[NDArray[Any]], ids: Sequence[str], tolerance: float
 ) -> StageGap:
-    """Compare one stage of all samples.
-
-    Args:
-        driven, trained: per sample an array.
-        ids: of the samples.
-        tolerance: see :class:`CheckDrivingConfig`; whole numbers tolerate nothing.
-    """
+    """Compare one stage, an array per sample; of whole numbers none may differ."""
     worst, worst_share, where = 0.0, 0.0, ids[0]
     exact = all(np.issubdtype(values.dtype, np.integer) for values in trained)
     for here, there, name in zip(driven, trained, ids, strict=True):
@@ -207,17 +201,10 @@ def print_report(metrics: Mapping[str, Any]) -> None:
     """The stages on the terminal, and under them the verdict."""
     from rich.console import Console
 
-    rows = [
-        [
-            stage,
-            f"{gap.largest:.2e}",
-            f"{gap.relative:.1e}",
-            f"{gap.allowed:.0e}",
-            gap.sample_id,
-            "" if gap.agrees else "DIFFERS",
-        ]
-        for stage, gap in metrics["stages"].items()
-    ]
+    rows = []
+    for stage, gap in metrics["stages"].items():
+        figures = [f"{gap.largest:.2e}", f"{gap.relative:.1e}", f"{gap.allowed:.0e}"]
+        rows.append([stage, *figures, gap.sample_id, "" if gap.agrees else "DIFFERS"])
     headings = ["stage", "largest gap", "as share", "allowed", "sample", ""]
     Console().print(text_table("Driving against training", headings, rows, left=(0, 4)))
     speed = metrics["start_speed"]

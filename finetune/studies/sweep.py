@@ -33,7 +33,7 @@ from finetune.evaluation.consistency import SYMPTOM_DEFINITION
 from finetune.evaluation.metrics import plan_figures
 from finetune.lora_finetune import FinetuneConfig, finetune
 from finetune.model_files.location import resolve_model
-from finetune.studies.subsets import nested_order, write_subset
+from finetune.studies.subsets import nested_order, validation_losses, write_subset
 from finetune.training.run import finished_metrics
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _run_size(
         # Killed while it judged, a size has its adapter already.
         views = int((finished_metrics(one) or finetune(one))["train_samples"])
         result |= {"epochs": round(one.steps * one.batch_size / views, 2)}
-        result |= _validation_losses(folder / "finetune" / "training.jsonl")
+        result |= validation_losses(folder / "finetune" / "training.jsonl")
         gc.collect()
     adapter = folder / "finetune" / "adapter" if train else None
     model = folder / "finetune" / "model"  # where all weights were trained
@@ -180,16 +180,6 @@ def _run_size(
     policy = AlpamayoPolicy(*place, cameras=config.cameras, device=config.device)
     plans = plan_all(policy, judged, config.dataset, config.eval_batch_size, "judge")
     return {**result, **plan_figures(judged, plans), "seconds": round(time.monotonic() - began, 1)}
-
-
-def _validation_losses(log: Path) -> dict[str, float]:
-    """First, last and lowest validation losses of a run's ``training.jsonl``."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    losses: dict[str, float] = {}
-    for kind in ("text", "flow"):
-        values = [line[f"validation_{kind}_loss"] for line in lines if f"validation_{kind}_loss" in line]
-        losses |= {f"{kind}_loss": values[-1], f"{kind}_loss_lowest": min(values), f"{kind}_loss_before": values[0]}
-    return losses
 
 
 def _recipe(config: SweepConfig) -> dict[str, Any]:

@@ -112,12 +112,12 @@ def _blame(sample: Sample, reason: str) -> Iterator[None]:
 
 
 def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool = False) -> EncodedSample:
-    """Encode one sample with a loaded model's processor and action space.
+    """Encode one sample with the processor and action space of a ``finetune.checkpoint.LoadedModel``.
 
     Args:
-        loaded: ``finetune.checkpoint.LoadedModel``.
+        loaded: the model.
         sample, folder: a line of ``metadata.jsonl`` and its dataset folder.
-        cameras: camera mode, see :data:`finetune.policy.MODES`.
+        cameras: camera mode.
         mirrored: encode what a mirror would show; true to life for a camera on the kart's middle line.
 
     Raises:
@@ -157,12 +157,9 @@ _COLOURS = 3
 
 
 def pack_pixels(pixel_values: Tensor) -> Tensor:
-    """Flattened patches as the bytes they were made from, an eighth of the memory and nothing lost.
+    """Patches (P, 3 * 2 * 256) in [-1, 1] as the bytes they were made from, an eighth of the memory and nothing lost.
 
     A single frame fills both temporal slots and came from 8-bit pixels, so one slot in bytes says it all.
-
-    Args:
-        pixel_values: (P, 3 * 2 * 256) in [-1, 1] from :func:`finetune.processing.images.preprocess`.
     """
     still = pixel_values.reshape(len(pixel_values), _COLOURS, 2, -1)[:, :, 0]
     return ((still + 1.0) * 127.5).round().to(torch.uint8).flatten(1)
@@ -208,12 +205,9 @@ def collate(
         silent: per row, whether to use the prompt that skips the reasoning (no text label then).
         multiple: pad to a multiple of so many words, for programs compiled per length.
     """
-    silence = list(silent) if silent is not None else [False] * len(rows)
-    ids = [row.silent_ids if quiet else row.input_ids for row, quiet in zip(rows, silence, strict=False)]
-    labels = [
-        torch.zeros(len(row.silent_ids), dtype=torch.bool) if quiet else row.label_mask
-        for row, quiet in zip(rows, silence, strict=False)
-    ]
+    spoken = list(zip(rows, silent or [False] * len(rows), strict=True))
+    ids = [row.silent_ids if quiet else row.input_ids for row, quiet in spoken]
+    labels = [torch.zeros_like(row.silent_ids, dtype=torch.bool) if quiet else row.label_mask for row, quiet in spoken]
     features = [row.vision for row in rows if row.vision is not None]
     vision = VisionFeatures.cat(features) if len(features) == len(rows) else None
     pixels = [row.pixels for row in rows if row.pixels is not None]

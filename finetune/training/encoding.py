@@ -38,39 +38,32 @@ class SetAside:
     """Samples that do not train, and why.
 
     Attributes:
-        entries: (sample or line, reason, sentence) each.
+        entries: ``sample`` (or line), ``reason`` and ``error`` (a sentence) of each.
     """
 
-    entries: list[tuple[str, str, str]] = field(default_factory=list)
+    entries: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, name: str, reason: str, error: Exception) -> None:
         """Count one."""
-        self.entries.append((name, reason, str(error)))
+        self.entries.append({"sample": name, "reason": reason, "error": str(error)})
 
     def counts(self) -> dict[str, int]:
         """Reason -> how many."""
-        return dict(Counter(reason for _, reason, _ in self.entries))
+        return dict(Counter(entry["reason"] for entry in self.entries))
 
     def write(self, path: Path) -> None:
         """One JSON line each; nothing where all is well."""
         if self.entries:
-            lines = [
-                json.dumps({"sample": name, "reason": reason, "error": said}, ensure_ascii=False)
-                for name, reason, said in self.entries
-            ]
-            write_atomically(path, "\n".join(lines) + "\n")
+            write_atomically(path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in self.entries))
 
     @classmethod
     def read(cls, path: Path) -> SetAside:
         """What :meth:`write` wrote."""
-        if not path.is_file():
-            return cls()
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        return cls([(line["sample"], line["reason"], line["error"]) for line in lines])
+        return cls([json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else [])
 
     def __str__(self) -> str:
         lines = [f"set aside {len(self.entries)}: " + ", ".join(f"{n} {reason}" for reason, n in self.counts().items())]
-        lines += [f"  {said}" for _, _, said in self.entries[:_NAMED]]
+        lines += [f"  {entry['error']}" for entry in self.entries[:_NAMED]]
         if len(self.entries) > _NAMED:
             lines.append(f"  and {len(self.entries) - _NAMED} more in {ASIDE_FILE}")
         return "\n".join(lines)
@@ -92,7 +85,9 @@ def usable_samples(dataset: Path, aside: SetAside) -> list[Sample]:
     if not samples:
         raise MonoError(
             f"no {'usable ' if aside.entries else ''}sample in {dataset}"
-            + (f" (first of {len(aside.entries)} refused lines: {aside.entries[0][0]})" if aside.entries else ""),
+            + (
+                f" (first of {len(aside.entries)} refused lines: {aside.entries[0]['sample']})" if aside.entries else ""
+            ),
             "a dataset with at least one",
             "run `alpamayo-mono build`",
         )

@@ -44,25 +44,21 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
             shutil.rmtree(place) if place.is_dir() else place.unlink()
         open_run(folder, config, inputs)
         return
-    settings = folder / "config.yaml"
-    if not settings.is_file():
-        if known:
-            raise MonoError(
-                f"{folder} holds {', '.join(known)} but no config.yaml to tell of which run",
-                "an absent or empty folder",
-                "choose another --out, or add --overwrite",
-            )
-        open_run(folder, config, inputs)
-        return
+    settings, provenance = folder / "config.yaml", folder / "provenance.json"
+    if known and not settings.is_file():
+        raise MonoError(
+            f"{folder} holds {', '.join(known)} but no config.yaml to tell of which run",
+            "an absent or empty folder",
+            "choose another --out, or add --overwrite",
+        )
     if finished_metrics(config) is not None:
         raise MonoError(
             f"{folder} holds a finished run with these settings",
             "a run to begin or to go on with",
             "use what it made, choose another --out, or add --overwrite",
         )
-    provenance = folder / "provenance.json"
-    if not provenance.is_file():
-        # Killed between the two files: nothing else can be there yet.
+    if not (settings.is_file() and provenance.is_file()):
+        # A new run, or one killed between the two files: nothing else can be there yet.
         open_run(folder, config, inputs)
         return
     began = json.loads(provenance.read_text("utf-8"))

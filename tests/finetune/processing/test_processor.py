@@ -15,8 +15,7 @@ from benchmarks.tiny_base.architecture import QWEN_SPECIALS  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
 from finetune.model_files.configuration_files import read_config  # noqa: E402
 from finetune.processing.images import ImageSettings, patchify, preprocess, resize, smart_resize  # noqa: E402
-from finetune.processing.processor import Processor, history_bins, pad_right  # noqa: E402
-from finetune.processing.prompt import prompt_text  # noqa: E402
+from finetune.processing.processor import Processor, history_bins, pad_right, prompt_text  # noqa: E402
 from finetune.processing.tokenizer import SPECIAL_KEYS, Tokenizer, special  # noqa: E402
 from tests.helpers.paths import TINY  # noqa: E402
 
