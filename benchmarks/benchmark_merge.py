@@ -30,9 +30,9 @@ def write_base(folder: Path, layers: int) -> None:
     import numpy as np
     import torch
 
+    from benchmarks.tiny_base.new_model import official_config
     from finetune.alpamayo.configuration import RELEASED_BACKBONES, AlpamayoConfig
     from finetune.alpamayo.model import AlpamayoR1
-    from finetune.model_files.configuration_files import official_config
     from finetune.model_files.weight_files import WEIGHTS_FILE, write_weights
 
     config = AlpamayoConfig()
@@ -65,7 +65,7 @@ def write_adapter(folder: Path, base: Path) -> None:
 
     with torch.device("meta"):
         model = AlpamayoR1(read_config(base))
-        adapted = add_lora(model, LoraSettings(action_projections=False))
+        adapted = add_lora(model, LoraSettings(train_projections=False))
     for module in model.modules():
         for half in ("lora_A", "lora_B"):
             for layer in getattr(module, half, {}).values():

@@ -43,6 +43,7 @@ def figures() -> dict[str, Any]:
     from finetune.alpamayo.configuration import RELEASED_ACTION_SPACE
     from finetune.alpamayo.generation import generate
     from finetune.checkpoint import load_model
+    from finetune.processing.processor import history_bins
 
     def gap(ours: torch.Tensor, theirs: torch.Tensor) -> float:
         assert ours.shape == theirs.shape
@@ -63,10 +64,10 @@ def figures() -> dict[str, Any]:
     found["action space (f64)"] = gap(actions, torch.as_tensor(space["action_f64"]))
 
     grids, mask = io["s0/image_grid_thw"], io["s0/train_cot/attention_mask"]
-    bins = processor.history_tokenizer.encode(io["s0/ego_history_xyz"][0, 0])
+    bins = history_bins(io["s0/ego_history_xyz"][0, 0], processor.config.history_tokenizer)
     history = (bins + loaded.config.history_token_start_idx).tolist()
     counts = (grids.prod(-1) // 4).tolist()
-    ids, _ = processor.prompt.build(counts, history, "Keep lane; the road bends left.")
+    ids, _ = processor.prompt_ids(counts, history, "Keep lane; the road bends left.")
     fused = io["s0/train_cot/input_ids_hist_fused"]
     found["tokens"] = float(ids != fused[0, : len(ids)].tolist())
     with torch.no_grad():

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 SHARD_BYTES = 4 * 2**30
 # Ids below are Qwen's words, whose text matters to nobody here.
@@ -25,7 +28,8 @@ def released_tokenizer() -> Any:
     """A byte-level vocabulary with Qwen's and Alpamayo's special words at their released ids."""
     import tokenizers
 
-    from finetune.processing.tokenizer import QWEN_SPECIALS, Tokenizer
+    from benchmarks.tiny_base.architecture import QWEN_SPECIALS
+    from finetune.processing.tokenizer import Tokenizer
 
     bytes_ = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     words = bytes_ + [f"filler{index}" for index in range(FIRST_SPECIAL - len(bytes_))]
@@ -91,9 +95,9 @@ def main() -> None:
     from safetensors.torch import save_file
     from tqdm import tqdm
 
+    from benchmarks.tiny_base.new_model import fit_vocabulary, official_config
     from finetune.alpamayo.configuration import CONFIG_FILE, VLM_CONFIG_FILE, AlpamayoConfig
-    from finetune.checkpoint import fit_vocabulary
-    from finetune.model_files.configuration_files import official_config, official_vlm
+    from finetune.model_files.configuration_files import official_vlm
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.alpamayo.cache import PrefixCache
 from finetune.alpamayo.generation import Generation, generate
 from finetune.checkpoint import LoadedModel, load_model
+from finetune.model_files.configuration_files import read_json
 from finetune.model_files.location import resolve_model
 from finetune.policy import (
     FUTURE_STEPS,
@@ -26,7 +26,7 @@ from finetune.policy import (
     cameras_of,
     select_images,
 )
-from finetune.processing.processor import Encoded
+from finetune.processing.processor import Encoded, pad_right
 
 MAX_REASONING_TOKENS = 128
 
@@ -40,7 +40,7 @@ class AlpamayoPolicy:
     Args:
         model_folder: official layout, or the id of one on the Hugging Face hub; or a model already loaded.
         adapter: PEFT adapter folder, merged on loading.
-        cameras: camera mode, see :data:`finetune.policy.CAMERA_MODES`.
+        cameras: camera mode, see :data:`finetune.policy.MODES`.
         flow_steps: Euler steps of the action expert.
         noise_temperature: scale of the initial noise; 0 gives the most typical path, 1 samples.
         seed: of the noise.
@@ -93,19 +93,11 @@ class AlpamayoPolicy:
         return self.plan_many([observation])[0]
 
     def plan_many(self, observations: Sequence[Observation]) -> list[Plan]:
-        """Plan for several observations in one pass; ``timings_ms`` are those of the whole pass.
-
-        Raises:
-            MonoError: an observation lacks a camera of the mode.
-        """
+        """Plan for several observations in one pass; ``timings_ms`` are those of the whole pass."""
         return [plan for plan, _ in self.plan_draws(observations, 0)]
 
     def encode(self, observation: Observation) -> Encoded:
-        """The prompt of an observation.
-
-        Raises:
-            MonoError: it lacks a camera of the mode.
-        """
+        """The prompt of an observation; MonoError where it lacks a camera of the mode."""
         asked = None if self.reasoning else ""
         images, cameras = select_images(observation, self.cameras), camera_of_each_image(self.cameras)
         return self.processor.encode(images, observation.history, asked, cameras)
@@ -135,54 +127,51 @@ class AlpamayoPolicy:
         if not observations:
             return []
         clock = _StageClock(self.model.device)
-        batch = self.processor.collate(encoded or [self.encode(observation) for observation in observations])
+        prompts = encoded or [self.encode(observation) for observation in observations]
+        input_ids = pad_right([prompt.input_ids for prompt in prompts], self.processor.pad_id)
+        seen = pad_right([torch.ones_like(prompt.input_ids) for prompt in prompts], 0)
+        pixels = torch.cat([prompt.pixel_values for prompt in prompts])
+        grids = torch.cat([prompt.grid_thw for prompt in prompts])
         clock.lap("encode")
-        device, grids = self.model.device, batch.grid_thw
-        vision = self.model.encode_images(batch.pixel_values.to(device), grids.to(device))
+        device = self.model.device
+        vision = self.model.encode_images(pixels.to(device), grids.to(device))
         clock.lap("vision")
-        prefix = self.model.run_prefix(batch.input_ids.to(device), batch.attention_mask.to(device), vision, grids)
+        prefix = self.model.run_prefix(input_ids.to(device), seen.to(device), vision, grids)
         clock.lap("prefill")
         reasonings = [""] * len(observations)
         if self.reasoning:
             answer = self.write(prefix)
             prefix, reasonings = answer.prefix, [self.processor.decode_reasoning(ids) for ids in answer.tokens]
         clock.lap("decode")
-        noise = torch.cat([self._noise(observations)[:, None], self._drawn_noise(observations, draws)], dim=1)
-        actions = self.model.sample_actions(prefix, noise.flatten(0, 1).to(device), self.flow_steps)
+        noise = self._noise(observations, draws).flatten(0, 1)
+        actions = self.model.sample_actions(prefix, noise.to(device), self.flow_steps)
         poses = self._poses([o for o in observations for _ in range(1 + draws)], actions)
         clock.lap("action")
-        sets = np.stack(poses).reshape(len(observations), 1 + draws, FUTURE_STEPS, 3)
+        sets = poses.reshape(len(observations), 1 + draws, FUTURE_STEPS, 3)
         return [
             (Plan(observation.stamp_ns, own[0], reasoning, dict(clock.laps_ms)), own[1:])
             for observation, own, reasoning in zip(observations, sets, reasonings, strict=False)
         ]
 
-    def _noise(self, observations: Sequence[Observation]) -> Tensor:
-        shape = (FUTURE_STEPS, 2)
-        if self.noise_temperature == 0.0:
-            return torch.zeros(len(observations), *shape)
-        return self.noise_temperature * torch.stack([_seeded_noise(self.seed, o.stamp_ns) for o in observations])
-
-    def _drawn_noise(self, observations: Sequence[Observation], draws: int) -> Tensor:
-        """(B, draws, 64, 2) at temperature 1; the first ones are the same for any number of draws."""
-        noise = torch.zeros(len(observations), draws, FUTURE_STEPS, 2)
+    def _noise(self, observations: Sequence[Observation], draws: int) -> Tensor:
+        """(B, 1 + draws, 64, 2): what drives, then draws at temperature 1, the first ones the same for any number."""
+        noise = torch.zeros(len(observations), 1 + draws, FUTURE_STEPS, 2)
         for row, observation in enumerate(observations):
-            for draw in range(draws):
-                noise[row, draw] = _seeded_noise(self.seed, observation.stamp_ns, 1 + draw)
+            if self.noise_temperature > 0.0:
+                noise[row, 0] = self.noise_temperature * _seeded_noise(self.seed, observation.stamp_ns)
+            for draw in range(1, 1 + draws):
+                noise[row, draw] = _seeded_noise(self.seed, observation.stamp_ns, draw)
         return noise
 
-    def _poses(self, observations: Sequence[Observation], actions: Tensor) -> list[np.ndarray]:
-        """Poses (64, 3) per observation; the wheel speed at t0, where known, replaces the estimate from poses."""
+    def _poses(self, observations: Sequence[Observation], actions: Tensor) -> np.ndarray:
+        """Poses (B, 64, 3); the wheel speed at t0, where known, replaces the estimate from poses."""
         space = self.model.action_space
         history = torch.as_tensor(np.stack([o.history for o in observations]), device=actions.device)
         v0 = space.estimate_v0(history)
-        known = [o.speed_mps is not None and bool(np.isfinite(o.speed_mps)) for o in observations]
-        speeds = torch.tensor(
-            [o.speed_mps if k else 0.0 for o, k in zip(observations, known, strict=False)], dtype=v0.dtype
-        )
-        v0 = torch.where(torch.tensor(known).to(v0.device), speeds.to(v0.device), v0)
-        poses = space.action_to_traj(history, actions.double(), v0=v0)
-        return list(poses.cpu().numpy())
+        given = [np.nan if o.speed_mps is None else o.speed_mps for o in observations]
+        speeds = torch.tensor(given, dtype=v0.dtype, device=v0.device)
+        v0 = torch.where(speeds.isfinite(), speeds, v0)
+        return np.asarray(space.action_to_traj(history, actions.double(), v0=v0).cpu().numpy())
 
 
 def _seeded_noise(*seeds: int) -> Tensor:
@@ -205,10 +194,7 @@ def reasoning_room(folder: Path | None) -> int:
     path = folder / "generation_config.json" if folder else None
     if path is None or not path.is_file():
         return MAX_REASONING_TOKENS
-    try:
-        room = json.loads(path.read_text(encoding="utf-8")).get("max_new_tokens", MAX_REASONING_TOKENS)
-    except (ValueError, AttributeError) as error:
-        raise MonoError(f"{path} is not a JSON object", '{"max_new_tokens": 128}', "correct or remove it") from error
+    room = read_json(path, "correct or remove it").get("max_new_tokens", MAX_REASONING_TOKENS)
     if not isinstance(room, int) or room < 2:
         raise MonoError(f"{path}: max_new_tokens is {room!r}", "a whole number of at least 2", "correct or remove it")
     return room

@@ -1,4 +1,4 @@
-"""Model folders in the official layout: reading, writing, and making a new one.
+"""Model folders in the official layout, read and written.
 
 Weights come from safetensors only, one file or shards with an index. The model is built without memory and the
 tensors of the files become its weights, so loading costs what the weights weigh.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,12 +21,10 @@ from finetune.alpamayo.action_projection import FourierEncoder, fourier_frequenc
 from finetune.alpamayo.action_space import ActionSpace
 from finetune.alpamayo.configuration import ALPAMAYO_1_5, CONFIG_FILE, VLM_CONFIG_FILE, AlpamayoConfig
 from finetune.alpamayo.model import AlpamayoR1
-from finetune.model_files.configuration_files import official_config, official_vlm, read_config
+from finetune.model_files.configuration_files import official_vlm, read_config
 from finetune.model_files.location import resolve_model
 from finetune.model_files.weight_files import WEIGHTS_FILE, read_header, weight_files
-from finetune.processing.images import ImageSettings
 from finetune.processing.processor import Processor
-from finetune.processing.tokenizer import Tokenizer
 
 _NAMED = 5
 
@@ -94,56 +92,6 @@ def load_model(
     return LoadedModel(model.eval(), processor, config, folder)
 
 
-def new_model(
-    config: AlpamayoConfig,
-    tokenizer: Tokenizer,
-    *,
-    images: ImageSettings | None = None,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> LoadedModel:
-    """A model with random weights.
-
-    Args:
-        config: sizes; vocabulary ids are taken from the tokenizer.
-        tokenizer: any byte-level BPE with Qwen's special words; extended with Alpamayo's.
-        images: crop and size; None is the official way.
-        seed: of the weights.
-    """
-    config = fit_vocabulary(config, tokenizer)
-    processor = Processor(config, tokenizer, images)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = AlpamayoR1(config)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return LoadedModel(model.to(device).eval(), processor, config)
-
-
-def fit_vocabulary(config: AlpamayoConfig, tokenizer: Tokenizer) -> AlpamayoConfig:
-    """The configuration with every vocabulary id and size of an (extended) tokenizer."""
-    bins = config.future_tokenizer.num_bins + config.history_tokenizer.num_bins
-    tokenizer.extend(bins, config.model_type)
-    vlm = {**config.vlm, "text_config": {**config.vlm["text_config"], "vocab_size": len(tokenizer)}}
-    for key, word in (
-        ("image_token_id", "<|image_pad|>"),
-        ("video_token_id", "<|video_pad|>"),
-        ("vision_start_token_id", "<|vision_start|>"),
-        ("vision_end_token_id", "<|vision_end|>"),
-    ):
-        vlm[key] = tokenizer.id_of(word)
-    return replace(
-        config,
-        vlm=vlm,
-        vocab_size=len(tokenizer),
-        traj_vocab_size=bins,
-        traj_token_start_idx=tokenizer.id_of("<i0>"),
-        token_ids=tokenizer.trajectory_token_ids(),
-        raw={},
-    )
-
-
 def save_model(loaded: LoadedModel, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
     """Write a model folder: configuration, one weights file, tokenizer, image settings.
 
@@ -168,7 +116,7 @@ def save_model(loaded: LoadedModel, folder: Path | str, *, dtype: torch.dtype | 
     tensors = {name: tensor.detach().to("cpu", stored).contiguous().clone() for name, tensor in state.items()}
     save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
     name = str(stored).replace("torch.", "")
-    raw = {**official_config(loaded.config), "dtype": name, "model_dtype": name}
+    raw = {**loaded.config.raw, "dtype": name, "model_dtype": name}
     for file, content in ((CONFIG_FILE, raw), (VLM_CONFIG_FILE, official_vlm(loaded.config))):
         (folder / file).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     loaded.processor.save(folder)

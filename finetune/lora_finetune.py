@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from collector.common.cpu import share_cores
 from collector.common.errors import MonoError, require
-from collector.common.run_folder import RunFolder, command_line
+from collector.common.run_folder import RunFolder, command_line, plain
 from collector.dataset.schema import METADATA_FILE
 from finetune.adapters.settings import LoraSettings
 from finetune.model_files.location import resolve_model
@@ -48,20 +48,13 @@ class Place:
 
 
 @dataclass(frozen=True)
-class FinetuneConfig(LoopSettings, Place):
+class FinetuneConfig(LoopSettings, LoraSettings, Place):
     """Train adapters, or all weights, with a text loss and a trajectory loss together.
 
     A killed run goes on where it was: type the same command again. For several processes put
     `torchrun --nproc_per_node N -m closed_loop.cli finetune` in place of `alpamayo-mono finetune`.
 
     Attributes:
-        lora_rank: rank of the LoRA matrices.
-        lora_alpha: the LoRA update is scaled by alpha / rank.
-        lora_dropout: dropout in front of the LoRA matrices.
-        adapt_language: adapt the language model.
-        adapt_expert: adapt the action expert.
-        adapt_vision: adapt the vision tower; without it image features are computed once, which is much faster.
-        train_projections: train the two action projections in full.
         mirror: train on the mirror image of every sample too; for a camera on the kart's middle line.
         recompute_layers: layers of each half that are computed again in the backward pass instead of remembered; less
             memory for more time. -1 means all on a card and none on a CPU.
@@ -70,36 +63,20 @@ class FinetuneConfig(LoopSettings, Place):
         threads: torch threads on a CPU; 0 leaves torch's choice.
     """
 
-    lora_rank: int = LoraSettings.rank
-    lora_alpha: int = LoraSettings.alpha
-    lora_dropout: float = LoraSettings.dropout
-    adapt_language: bool = LoraSettings.language_model
-    adapt_expert: bool = LoraSettings.action_expert
-    adapt_vision: bool = LoraSettings.vision_tower
-    train_projections: bool = LoraSettings.action_projections
     mirror: bool = False
     recompute_layers: int = -1
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = 0
 
+    def __post_init__(self) -> None:
+        LoopSettings.__post_init__(self)
+        LoraSettings.__post_init__(self)
+
     @property
     def precision(self) -> str:
         """Name of the weights' precision, what `auto` means included."""
         return self.dtype if self.dtype != "auto" else "bfloat16" if self.device == "cuda" else "float32"
-
-    @property
-    def lora(self) -> LoraSettings:
-        """What to adapt."""
-        return LoraSettings(
-            rank=self.lora_rank,
-            alpha=self.lora_alpha,
-            dropout=self.lora_dropout,
-            language_model=self.adapt_language,
-            action_expert=self.adapt_expert,
-            vision_tower=self.adapt_vision,
-            action_projections=self.train_projections,
-        )
 
 
 def refuse_early(config: FinetuneConfig) -> None:
@@ -151,7 +128,6 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     from finetune.training.loop import on_main, processes, train
     from finetune.training.run import ROWS, open_training_run, remove_intermediate
 
-    settings = config.lora
     refuse_early(config)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -182,7 +158,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
     on_main(accelerator, begin)
     rows, validation, aside = encoded_rows(rows_folder)
-    adapted = prepare(loaded.model, config, settings, accelerator.device)
+    adapted = prepare(loaded.model, config, accelerator.device)
     if accelerator.is_main_process:
         print(trainable_table(loaded.model))
         if aside.entries:
@@ -209,7 +185,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     return metrics
 
 
-def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: Any) -> Any:
+def prepare(model: Any, config: FinetuneConfig, device: Any) -> Any:
     """Put a model where it trains and mark what trains.
 
     Returns:
@@ -217,6 +193,7 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
     """
     from finetune.adapters.fused import fuse_lora
     from finetune.adapters.lora import add_lora, train_in_full
+    from finetune.training.memory import place_for_training, quantise_language_model
 
     on_card = device.type == "cuda"
     layers = len(model.expert.layers)
@@ -226,17 +203,13 @@ def prepare(model: Any, config: FinetuneConfig, settings: LoraSettings, device: 
 
         model.body = compiled_layer()
     if config.method == "full":
-        train_in_full(model.to(device), settings)
+        train_in_full(model.to(device), config)
         return None
     if on_card:
-        from finetune.training.memory import place_for_training
-
         place_for_training(model, device, four_bits=config.method == "qlora", vision_on_card=config.adapt_vision)
     elif config.method == "qlora":
-        from finetune.adapters.quantised import quantise_language_model
-
         quantise_language_model(model, device)
-    adapted = add_lora(model, settings)
+    adapted = add_lora(model, config)
     for parameter in model.parameters():
         if parameter.requires_grad:
             # The projections too: the expert reads noise through features that bfloat16 would blur.
@@ -258,7 +231,8 @@ def save(loaded: Any, adapted: Any, config: FinetuneConfig, base: Path, metrics:
         save_model(loaded, part)
     else:
         save_adapter(adapted, part, base, config.cameras)
-    (part / "README.md").write_text(adapter_card(config, base, metrics), encoding="utf-8")
+    card = adapter_card(plain(config), config.precision, base, metrics)
+    (part / "README.md").write_text(card, encoding="utf-8")
     publish(part, folder)
     return folder
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,40 @@ from numpy.typing import NDArray
 from collector.common.errors import MonoError
 from collector.geometry import constants
 
-CameraMode = Literal["mono", "mono-4frames", "four", "mono-padded"]
-FrontMode = Literal["mono", "mono-4frames", "mono-padded"]  # what one front camera can give
-CAMERA_MODES: tuple[str, ...] = get_args(CameraMode)
-
 # The order in which Alpamayo-R1 sees its cameras (its indices 0, 1, 2, 6; camera-major, oldest frame first).
 CAMERA_ORDER = ("cross_left", "front", "cross_right", "front_tele")
 FRAMES_PER_CAMERA = constants.FRAME_STEPS
 HISTORY_STEPS, FUTURE_STEPS, STEP_S = constants.HISTORY_STEPS, constants.FUTURE_STEPS, constants.STEP_S
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What the model is shown of an observation.
+
+    Attributes:
+        cameras: read from the observation.
+        shown: cameras of the model's images, in its order; those that are not read are black.
+        frames: of each camera, at 10 Hz, the last one at t0.
+    """
+
+    cameras: tuple[str, ...]
+    shown: tuple[str, ...]
+    frames: int = FRAMES_PER_CAMERA
+
+
+# Every camera mode, whatever asks for one.
+MODES: Mapping[str, Mode] = {
+    "mono": Mode(("front",), ("front",), frames=1),
+    "mono-4frames": Mode(("front",), ("front",)),
+    "four": Mode(CAMERA_ORDER, CAMERA_ORDER),
+    "mono-padded": Mode(("front",), CAMERA_ORDER),
+}
+if TYPE_CHECKING:
+    CameraMode: TypeAlias = str
+    FrontMode: TypeAlias = str
+else:
+    CameraMode = Literal[tuple(MODES)]
+    FrontMode = Literal[tuple(name for name, mode in MODES.items() if mode.cameras == ("front",))]
 
 
 @dataclass(frozen=True)
@@ -93,60 +119,51 @@ class Policy(Protocol):
         ...
 
 
-def cameras_of(mode: str) -> tuple[str, ...]:
-    """Names of the cameras a mode reads from an observation.
+def mode_of(name: str) -> Mode:
+    """The camera mode of a name.
 
     Raises:
-        MonoError: unknown mode.
+        MonoError: there is none.
     """
-    if mode not in CAMERA_MODES:
-        raise MonoError(f"camera mode {mode!r}", "one of " + ", ".join(CAMERA_MODES), "choose one of these")
-    return CAMERA_ORDER if mode == "four" else ("front",)
+    if name not in MODES:
+        raise MonoError(f"camera mode {name!r}", "one of " + ", ".join(MODES), "choose one of these")
+    return MODES[name]
+
+
+def cameras_of(mode: str) -> tuple[str, ...]:
+    """Names of the cameras a mode reads from an observation."""
+    return mode_of(mode).cameras
 
 
 def frames_of(mode: str) -> int:
     """Frames of each camera a mode looks at: the newest alone, or four at 10 Hz."""
-    return 1 if mode == "mono" else FRAMES_PER_CAMERA
+    return mode_of(mode).frames
 
 
 def camera_of_each_image(mode: str) -> list[str]:
     """The camera each image of :func:`select_images` is from, or stands for."""
-    cameras = CAMERA_ORDER if mode == "mono-padded" else cameras_of(mode)
-    return [camera for camera in cameras for _ in range(frames_of(mode))]
+    return [camera for camera in mode_of(mode).shown for _ in range(frames_of(mode))]
 
 
 def select_images(observation: Observation, mode: str) -> list[NDArray[np.uint8]]:
     """The images of a camera mode, in the model's order (camera-major, oldest to newest).
 
-    ``mono`` is the newest front frame alone; ``mono-4frames`` the front camera at its native rhythm;
-    ``four`` all cameras; ``mono-padded`` all cameras with the three absent ones black.
-    A drive that has just begun repeats its oldest frame until four exist.
+    A drive that has just begun repeats its oldest frame until there are enough.
 
     Raises:
         MonoError: a camera of the mode has no frame in the observation.
     """
-    needed = cameras_of(mode)
-    for camera in needed:
+    wanted = mode_of(mode)
+    for camera in wanted.cameras:
         if camera not in observation.frames or len(observation.frames[camera]) == 0:
             raise MonoError(
                 f"an observation without frames of {camera!r} (it has: {sorted(observation.frames)})",
-                f"the cameras of mode {mode!r}: {', '.join(needed)}",
+                f"the cameras of mode {mode!r}: {', '.join(wanted.cameras)}",
                 "choose another --cameras mode or supply that camera",
             )
-    if mode == "mono":
-        return [observation.frames["front"][-1]]
-
-    def last_frames(camera: str) -> list[NDArray[np.uint8]]:
-        recent = list(observation.frames[camera][-FRAMES_PER_CAMERA:])
-        return [recent[0]] * (FRAMES_PER_CAMERA - len(recent)) + recent
-
-    if mode == "mono-4frames":
-        return last_frames("front")
-    if mode == "mono-padded":
-        black = np.zeros_like(observation.frames["front"][-1])
-        return [
-            image
-            for camera in CAMERA_ORDER
-            for image in (last_frames("front") if camera == "front" else [black] * FRAMES_PER_CAMERA)
-        ]
-    return [image for camera in CAMERA_ORDER for image in last_frames(camera)]
+    black = np.zeros_like(observation.frames[wanted.cameras[0]][-1])
+    images: list[NDArray[np.uint8]] = []
+    for camera in wanted.shown:
+        recent = list(observation.frames[camera][-wanted.frames :]) if camera in wanted.cameras else [black]
+        images += [recent[0]] * (wanted.frames - len(recent)) + recent
+    return images

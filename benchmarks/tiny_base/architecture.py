@@ -10,7 +10,18 @@ from typing import Any
 
 from finetune.alpamayo.configuration import ActionInProjConfig, AlpamayoConfig, ExpertConfig, normalise_vlm
 from finetune.processing.images import ImageSettings
-from finetune.processing.tokenizer import QWEN_SPECIALS, Tokenizer
+from finetune.processing.tokenizer import Tokenizer
+
+QWEN_SPECIALS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 
 # The kart's camera looks along the road from 0.7 m: what lies above the horizon says nothing about the course,
 # and a distant curve is a few rows high. So the crop keeps the road and is squeezed in width only.

@@ -30,12 +30,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.tiny_base.architecture import IMAGES, build_tokenizer, tiny_config
+from benchmarks.tiny_base.new_model import new_model
 from benchmarks.tiny_base.shards import Shards, load_shards, patchify
 from collector.common.run_folder import command_line
 from finetune.alpamayo.flow_matching import horizon_weights, interpolate, sample_times
 from finetune.alpamayo.generation import generate
 from finetune.alpamayo.model import AlpamayoR1, VisionFeatures
-from finetune.checkpoint import LoadedModel, load_model, new_model, save_model
+from finetune.checkpoint import LoadedModel, load_model, save_model
 from finetune.evaluation.consistency import check_reasoning, summarise
 from finetune.evaluation.metrics import path_errors
 from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA
@@ -145,10 +146,10 @@ def encode_prompts(shards: Shards, processor: Processor, tokens_per_image: int, 
     counts = [tokens_per_image] * (len(FULL_RIG) * FRAMES_PER_CAMERA)
     for history, text in zip(tqdm(shards.history, desc="prompts", unit="sample"), shards.reasoning, strict=True):
         words = processor.history_ids(history)
-        row, count = processor.prompt.build(counts, words, text)
+        row, count = processor.prompt_ids(counts, words, text)
         rows.append(row)
         learned.append(count)
-        silent.append(processor.prompt.build(counts, words, "")[0])
+        silent.append(processor.prompt_ids(counts, words, "")[0])
 
     def padded(values: list[list[int]]) -> tuple[Tensor, Tensor]:
         lengths = np.array([len(value) for value in values])
@@ -259,7 +260,7 @@ class BaseTrainer:
             "text_loss": text_loss,
             "flow_loss": flow_loss,
             **{key: float(np.mean([row[key] for row in errors])) for key in errors[0] if "lateral" not in key},
-            "consistency": summarise(checks).as_dict(),
+            "consistency": asdict(summarise(checks)),
             "examples": texts[:5],
         }
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from collector.common.files import write_atomically
 from collector.common.format import metres, percent
-from collector.common.run_folder import git_commit, hash_path, plain
+from collector.common.run_folder import git_commit, hash_path
 from collector.dataset.schema import MANIFEST_FILE, METADATA_FILE
 from finetune.model_files.location import base_fingerprint, model_name
 
@@ -18,24 +18,16 @@ EVALUATION = "## Evaluation"
 _PLACES = ("model", "dataset", "out", "cameras", "overwrite", "device", "threads", "checkpoint_every")
 
 
-class Recipe(Protocol):
-    """The settings of a finetuning: a dataclass."""
-
-    @property
-    def precision(self) -> str:
-        """Name of the weights' precision."""
-
-
-def adapter_card(config: Recipe, base_folder: Path, metrics: Mapping[str, Any]) -> str:
+def adapter_card(settings: Mapping[str, Any], precision: str, base_folder: Path, metrics: Mapping[str, Any]) -> str:
     """README.md of an adapter or a model: front matter for the Hugging Face hub, then what a person asks first.
 
     Args:
-        config: a ``finetune.lora_finetune.FinetuneConfig``.
+        settings: of a ``finetune.lora_finetune.FinetuneConfig``, as plain data.
+        precision: of the weights.
         base_folder: where its base model is.
         metrics: of the finished run.
     """
     base = model_name(base_folder)
-    settings = plain(config)
     cameras, whole = settings["cameras"], settings["method"] == "full"
     what = "All weights of the chosen parts" if whole else "A PEFT adapter (LoRA)"
     parts = ", ".join(part for part, count in metrics["trainable_parameters"].items() if count)
@@ -56,7 +48,7 @@ def adapter_card(config: Recipe, base_folder: Path, metrics: Mapping[str, Any]) 
         "|---|---|",
         f"| base | {base} (fingerprint {base_fingerprint(base_folder)}) |",
         f"| cameras | {cameras} |",
-        f"| method | {settings['method']}, {config.precision} |",
+        f"| method | {settings['method']}, {precision} |",
         f"| code | commit {git_commit() or 'unknown'} |",
         f"| trainable parameters | {sum(metrics['trainable_parameters'].values()):,} |",
         "",

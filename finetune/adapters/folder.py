@@ -7,15 +7,14 @@ not know and over layers that have none; here both are errors.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from collector.common.errors import MonoError
+from finetune.model_files.configuration_files import read_json
 from finetune.model_files.location import base_fingerprint, model_name
 from finetune.model_files.weight_files import StoredTensor, read_header
 
@@ -37,6 +36,7 @@ _UNKNOWN_MATHS = (
     "trainable_token_indices",
 )
 _NAMED = 3
+_COPY = "copy the adapter folder again"
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,6 @@ class AdapterFacts:
     full_modules: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class AdapterLayout:
-    """What an adapter changes: module -> its matrices A and B, and parameter -> its new value."""
-
-    pairs: Mapping[str, tuple[StoredTensor, StoredTensor]]
-    full: Mapping[str, StoredTensor]
-
-
 def adapter_facts(folder: Path | str) -> AdapterFacts:
     """Read what an adapter folder says of itself.
 
@@ -85,8 +77,8 @@ def adapter_facts(folder: Path | str) -> AdapterFacts:
             f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}",
             "give the adapter folder that `alpamayo-mono finetune` printed last",
         )
-    config = _read_json(folder / ADAPTER_CONFIG)
-    own = _read_json(folder / OWN_FACTS) if (folder / OWN_FACTS).is_file() else {}
+    config = read_json(folder / ADAPTER_CONFIG, _COPY)
+    own = read_json(folder / OWN_FACTS, _COPY) if (folder / OWN_FACTS).is_file() else {}
     strange = [key for key in _UNKNOWN_MATHS if config.get(key)]
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or strange:
         kind = ", ".join(strange) or f"bias {config.get('bias')!r}"
@@ -162,12 +154,17 @@ def check_belongs(facts: AdapterFacts, base: Path | None = None, cameras: str | 
         )
 
 
-def adapter_layout(facts: AdapterFacts, shapes: Mapping[str, tuple[int, ...]]) -> AdapterLayout:
+def adapter_layout(
+    facts: AdapterFacts, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, tuple[StoredTensor, StoredTensor]], dict[str, StoredTensor]]:
     """What the adapter's file holds, checked against the model it is to change.
 
     Args:
         facts: of the adapter.
         shapes: parameter -> shape of the base, constants included.
+
+    Returns:
+        Weight -> its matrices A and B, and parameter -> its new value.
 
     Raises:
         MonoError: a damaged file; tensors that are missing, surplus, of another rank, or of another model's shape.
@@ -199,8 +196,9 @@ def adapter_layout(facts: AdapterFacts, shapes: Mapping[str, tuple[int, ...]]) -
     wrong: list[str] = []
     pairs: dict[str, tuple[StoredTensor, StoredTensor]] = {}
     for module, pair in halves.items():
-        down, up = pairs[module] = pair["A"], pair["B"]
-        rows, columns = shapes[f"{module}.weight"]
+        weight = f"{module}.weight"
+        down, up = pairs[weight] = pair["A"], pair["B"]
+        rows, columns = shapes[weight]
         if {down.shape[0], up.shape[-1]} != {facts.rank}:
             raise MonoError(
                 f"the adapter {facts.folder} says rank {facts.rank}, and {module} has rank {down.shape[0]} and "
@@ -222,7 +220,7 @@ def adapter_layout(facts: AdapterFacts, shapes: Mapping[str, tuple[int, ...]]) -
             "the base model it was trained on",
             "give --model the base the adapter names",
         )
-    return AdapterLayout(pairs, full)
+    return pairs, full
 
 
 def _targets(facts: AdapterFacts, shapes: Mapping[str, tuple[int, ...]]) -> set[str]:
@@ -256,13 +254,3 @@ def _refuse(facts: AdapterFacts, verb: str, names: list[str], expected: str) -> 
             expected,
             "copy the whole adapter folder again, and give --model the base it was trained on",
         )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MonoError(f"{path} is not JSON ({error})", "a JSON object", "copy the adapter folder again") from error
-    if not isinstance(content, dict):
-        raise MonoError(f"{path} holds a {type(content).__name__}", "a JSON object", "copy the adapter folder again")
-    return content

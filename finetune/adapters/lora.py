@@ -33,15 +33,16 @@ PART_PATTERNS: dict[str, str] = {
     ),
 }
 ACTION_PROJECTIONS = ("action_in_proj", "action_out_proj")
+_PLACES = {
+    "action projections": "action_(in|out)_proj",
+    "action expert": r"expert\.",
+    "vision tower": r".*\.visual\.",
+    "language model": r".*\.language_model\.layers\.",
+}
 
 
 def add_lora(model: nn.Module, settings: LoraSettings) -> Any:
-    """Freeze a base and add LoRA in place.
-
-    Args:
-        model: an ``AlpamayoR1``; its linear layers are replaced by adapted ones, so the object itself is
-            the adapted model afterwards.
-        settings: parts, rank and scale.
+    """Freeze a base and add LoRA in place: an ``AlpamayoR1`` is itself the adapted model afterwards.
 
     Returns:
         The ``PeftModel`` around it; needed for saving.
@@ -57,11 +58,11 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> Any:
         )
     pattern = "(?:" + "|".join(PART_PATTERNS[part] for part in parts) + ")"
     config = peft.LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
         target_modules=pattern,
-        modules_to_save=list(ACTION_PROJECTIONS) if settings.action_projections else None,
+        modules_to_save=list(ACTION_PROJECTIONS) if settings.train_projections else None,
         bias="none",
     )
     adapted = peft.get_peft_model(model, config)
@@ -72,16 +73,10 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> Any:
 def train_in_full(model: nn.Module, settings: LoraSettings) -> None:
     """Let every weight of the chosen parts train, the vocabulary and the head with the language model.
 
-    Args:
-        model: an ``AlpamayoR1``.
-        settings: the parts; rank and scale have no meaning here.
-
     Raises:
         MonoError: as :func:`add_lora`.
     """
-    chosen = [*settings.parts(), *(["action projections"] if settings.action_projections else [])]
-    if settings.language_model:
-        chosen.append("embeddings and norms")
+    chosen = [*_chosen_parts(settings), *(["embeddings and norms"] if settings.adapt_language else [])]
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(part_of(name) in chosen)
     refuse_parts_without_training(model, settings)
@@ -93,8 +88,7 @@ def refuse_parts_without_training(model: nn.Module, settings: LoraSettings) -> N
     Raises:
         MonoError: no part chosen, or one without a trainable parameter.
     """
-    counts = trainable_counts(model)
-    parts = [*settings.parts(), *(["action projections"] if settings.action_projections else [])]
+    counts, parts = trainable_counts(model), _chosen_parts(settings)
     if not parts:
         raise MonoError(
             "training with every part switched off", "the language model, the action expert, or both", "switch one on"
@@ -108,19 +102,15 @@ def refuse_parts_without_training(model: nn.Module, settings: LoraSettings) -> N
             )
 
 
+def _chosen_parts(settings: LoraSettings) -> list[str]:
+    return [*settings.parts(), *(["action projections"] if settings.train_projections else [])]
+
+
 def part_of(parameter_name: str) -> str:
     """The part a parameter belongs to: one of the table's rows."""
     name = re.sub(r"\.(?:base_layer|lora_[AB]\.\w+|modules_to_save\.\w+|original_module)", "", parameter_name)
     name = name.removeprefix("base_model.model.")
-    if name.startswith(ACTION_PROJECTIONS):
-        return "action projections"
-    if name.startswith("expert."):
-        return "action expert"
-    if ".visual." in name:
-        return "vision tower"
-    if ".language_model.layers." in name:
-        return "language model"
-    return "embeddings and norms"
+    return next((part for part, place in _PLACES.items() if re.match(place, name)), "embeddings and norms")
 
 
 def trainable_counts(model: nn.Module) -> dict[str, tuple[int, int]]:
@@ -151,13 +141,9 @@ def trainable_table(model: nn.Module) -> str:
 
 
 def save_adapter(adapted: Any, folder: Path, base: Path, cameras: str) -> None:
-    """Write a PEFT adapter folder that also says which base and camera mode it was trained for.
+    """Write what :func:`add_lora` returned as a PEFT adapter folder that also says its base and camera mode.
 
-    Args:
-        adapted: what :func:`add_lora` returned.
-        folder: made where absent.
-        base: folder of the base model; its fingerprint is written where there is such a folder.
-        cameras: camera mode.
+    The base's fingerprint is written where there is such a folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     adapted.save_pretrained(str(folder), safe_serialization=True)
@@ -176,18 +162,14 @@ def save_adapter(adapted: Any, folder: Path, base: Path, cameras: str) -> None:
 def load_adapter(
     model: AlpamayoR1, folder: Path | str, *, base: Path | None = None, cameras: str | None = None
 ) -> AlpamayoR1:
-    """Put an adapter into the weights of its base and prove that it is there.
+    """Put a PEFT adapter into the weights of its base and prove that it is there.
 
     The weights change in place and stay plain ones: serving then costs what the base costs.
 
     Args:
-        model: the base the adapter was trained on.
-        folder: a PEFT adapter folder.
-        base: folder the model came from; None for one that was never in a folder.
-        cameras: camera mode to drive in; None where nobody drives.
-
-    Returns:
-        The same model.
+        model: the base the adapter was trained on; changed and returned.
+        folder: of the adapter.
+        base, cameras: as :func:`finetune.adapters.folder.check_belongs`.
 
     Raises:
         MonoError: not an adapter, damaged, of another base or camera mode; or the weights of a part it names, or the

@@ -204,7 +204,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     for part, change in record["weight_change"].items():
         print(f"{part}: weights moved by {change:.4g}")
     print(f"merged model: {config.out}")
-
-
-if __name__ == "__main__":
-    main()

@@ -12,32 +12,38 @@ class LoraSettings:
     """What to adapt.
 
     Attributes:
-        rank, alpha, dropout: of the LoRA matrices; the update is scaled by alpha / rank.
-        language_model, action_expert, vision_tower: parts that get LoRA on all their linear layers.
-        action_projections: train ``action_in_proj`` and ``action_out_proj`` in full.
+        lora_rank: rank of the LoRA matrices.
+        lora_alpha: the LoRA update is scaled by alpha / rank.
+        lora_dropout: dropout in front of the LoRA matrices.
+        adapt_language: adapt the language model.
+        adapt_expert: adapt the action expert.
+        adapt_vision: adapt the vision tower; without it image features are computed once, which is much faster.
+        train_projections: train the two action projections in full.
     """
 
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    language_model: bool = True
-    action_expert: bool = True
-    vision_tower: bool = False
-    action_projections: bool = True
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    adapt_language: bool = True
+    adapt_expert: bool = True
+    adapt_vision: bool = False
+    train_projections: bool = True
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha < 1:
+        if self.lora_rank < 1 or self.lora_alpha < 1:
             raise MonoError(
-                f"LoRA rank {self.rank} and alpha {self.alpha}", "both at least 1", "use --lora_rank 16 --lora_alpha 32"
+                f"LoRA rank {self.lora_rank} and alpha {self.lora_alpha}",
+                "both at least 1",
+                "use --lora_rank 16 --lora_alpha 32",
             )
-        if not 0.0 <= self.dropout < 1.0:
-            raise MonoError(f"LoRA dropout {self.dropout}", "0 <= dropout < 1", "leave it at 0")
+        if not 0.0 <= self.lora_dropout < 1.0:
+            raise MonoError(f"LoRA dropout {self.lora_dropout}", "0 <= dropout < 1", "leave it at 0")
 
     def parts(self) -> list[str]:
         """Names of the parts this setting adapts, in table order."""
         wanted = {
-            "language model": self.language_model,
-            "action expert": self.action_expert,
-            "vision tower": self.vision_tower,
+            "language model": self.adapt_language,
+            "action expert": self.adapt_expert,
+            "vision tower": self.adapt_vision,
         }
         return [name for name, on in wanted.items() if on]

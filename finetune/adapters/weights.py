@@ -29,21 +29,11 @@ TORCH_TYPES: Mapping[str, torch.dtype] = {
 
 
 class AdapterWeights:
-    """An adapter's matrices, read when they are needed.
-
-    Args:
-        facts: of the adapter.
-        shapes: parameter -> shape of the base.
-
-    Raises:
-        MonoError: as :func:`finetune.adapters.folder.adapter_layout`.
-    """
+    """An adapter's matrices, read when they are needed; see :func:`finetune.adapters.folder.adapter_layout`."""
 
     def __init__(self, facts: AdapterFacts, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.facts = facts
-        layout = adapter_layout(facts, shapes)
-        self._pairs = {f"{module}.weight": pair for module, pair in layout.pairs.items()}
-        self._full = layout.full
+        self._pairs, self._full = adapter_layout(facts, shapes)
 
     @property
     def names(self) -> list[str]:

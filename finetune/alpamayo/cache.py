@@ -21,17 +21,9 @@ class VisionFeatures:
     embeds: Tensor
     deepstack: list[Tensor]
 
-    def detach(self) -> VisionFeatures:
-        """Without gradient."""
-        return VisionFeatures(self.embeds.detach(), [layer.detach() for layer in self.deepstack])
-
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> VisionFeatures:
         """On another device or in another precision."""
         return VisionFeatures(self.embeds.to(device, dtype), [layer.to(device, dtype) for layer in self.deepstack])
-
-    def index(self, tokens: Tensor | slice) -> VisionFeatures:
-        """Chosen token rows."""
-        return VisionFeatures(self.embeds[tokens], [layer[tokens] for layer in self.deepstack])
 
     def split(self, counts: Sequence[int]) -> list[VisionFeatures]:
         """Consecutive groups of ``counts`` tokens each."""

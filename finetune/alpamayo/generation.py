@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from collector.common.errors import MonoError
 from finetune.alpamayo.cache import DecodeKVCache, PrefixCache
@@ -22,37 +21,24 @@ class Generation:
 
     Attributes:
         tokens: per row the generated ids, up to and including ``<|traj_future_start|>``.
-        finished: per row, whether it ended by itself; others were cut off and their end was written for them.
         prefix: keys and values including the generated tokens.
     """
 
     tokens: list[list[int]]
-    finished: list[bool]
     prefix: PrefixCache
 
 
 @torch.no_grad()
 def generate(
-    model: AlpamayoR1,
-    prefix: PrefixCache,
-    *,
-    cot_end_id: int,
-    max_new_tokens: int = 128,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    generator: torch.Generator | None = None,
-    forced: Tensor | None = None,
+    model: AlpamayoR1, prefix: PrefixCache, *, cot_end_id: int, max_new_tokens: int = 128, forced: Tensor | None = None
 ) -> Generation:
-    """Continue every row of a prefix until it says ``<|traj_future_start|>``.
+    """Continue every row of a prefix, greedily, until it says ``<|traj_future_start|>``.
 
     Args:
         model: the model the prefix came from.
         prefix: of rows that end in ``<|cot_start|>``, possibly of different lengths.
         cot_end_id: id of ``<|cot_end|>``; a row out of room gets it and the trajectory's start written.
         max_new_tokens: room per row, at least 2.
-        temperature: 0 is greedy.
-        top_p: share of probability to sample from.
-        generator: for sampling, on the model's device.
         forced: (B, n) ids to write instead of the model's choice, for tests and for forcing a reasoning.
 
     Raises:
@@ -69,7 +55,7 @@ def generate(
     hidden = prefix.hidden[rows, prefix.filled.sum(-1) - 1]
     filled, position = prefix.filled, prefix.next_position
     done = torch.zeros(len(prefix), dtype=torch.bool, device=device)
-    cut, reasoning_over = done.clone(), done.clone()
+    reasoning_over = done.clone()
     written: list[Tensor] = []
     for step in range(max_new_tokens):
         if forced is not None and step < forced.shape[1]:
@@ -77,7 +63,7 @@ def generate(
         else:
             logits = model.text_logits(hidden)
             logits[:, bins] = -torch.inf
-            token = _choose(logits, temperature, top_p, generator)
+            token = logits.argmax(-1)
         if step >= max_new_tokens - 2:
             late = ~done & (token != end_id)
             # Two places left: close the reasoning if it is open, then start the trajectory.
@@ -85,7 +71,6 @@ def generate(
             ending = torch.full_like(token, cot_end_id if closing else end_id)
             if closing:
                 ending = torch.where(reasoning_over, torch.full_like(token, end_id), ending)
-            cut = cut | late & (ending != token)
             token = torch.where(late, ending, token)
         reasoning_over = reasoning_over | (token == cot_end_id)
         alive = ~done
@@ -121,14 +106,4 @@ def generate(
         input_ids=torch.cat([prefix.input_ids, tokens.clamp(min=0)], dim=1),
     )
     lists = [[index for index in row if index >= 0] for row in tokens.tolist()]
-    return Generation(lists, (~cut).tolist(), grown)
-
-
-def _choose(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> Tensor:
-    """One id per row from float32 logits (B, V)."""
-    if temperature <= 0.0:
-        return logits.argmax(-1)
-    share, order = functional.softmax(logits / temperature, dim=-1).sort(-1, descending=True)
-    # A word stays while the mass before it is below top_p, so the best one always stays.
-    share = share.masked_fill(share.cumsum(-1) - share >= top_p, 0.0)
-    return order.gather(-1, torch.multinomial(share, 1, generator=generator))[:, 0]
+    return Generation(lists, grown)

@@ -5,7 +5,7 @@ Written out here because the library's own function changes its signature betwee
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -44,44 +44,35 @@ def prefix_positions(
     positions = torch.zeros(3, *ids.shape, dtype=torch.long)
     following = torch.zeros(len(ids), dtype=torch.long)
     used = 0
-    known: dict[tuple[bytes, tuple[object, ...]], tuple[Tensor, int, int]] = {}
-    images_of: dict[bytes, int] = {}
     for row, length in enumerate(lengths.tolist()):
         is_image = ids[row, :length] == image_token_id
-        # Rows of a batch usually share their image layout; it is then laid out once.
+        images = int(torch.diff(is_image.int(), prepend=torch.zeros(1, dtype=torch.int)).clamp(min=0).sum())
         layout = is_image.numpy().tobytes()
-        key = (layout, tuple(grids[used : used + images_of.get(layout, 0)]))
-        if layout not in images_of or key not in known:
-            result = _row_positions(is_image, grids, used, merge)
-            images_of[layout] = result[2]
-            key = (layout, tuple(grids[used : used + result[2]]))
-            known[key] = result
-        walked, following[row], used_here = known[key]
-        positions[:, row, :length] = walked
-        used += used_here
+        positions[:, row, :length], following[row] = _row_positions(layout, tuple(grids[used : used + images]), merge)
+        used += images
     if used != len(grids):
         raise MonoError(f"{len(grids)} images but placeholders for {used}", "one block of placeholders per image")
     return positions.to(device), following.to(device)
 
 
-def _row_positions(is_image: Tensor, grids: list[tuple[int, ...]], used: int, merge: int) -> tuple[Tensor, int, int]:
-    """Positions (3, length), next position, and number of images of one row."""
-    length, index, position, first = len(is_image), 0, 0, used
+# The rows of a batch, and one prompt after the other, usually share their layout.
+@lru_cache(maxsize=64)
+def _row_positions(layout: bytes, grids: tuple[tuple[int, int, int], ...], merge: int) -> tuple[Tensor, int]:
+    """Positions (3, length) of a row, a byte a token that says whether it is an image's, and its next position."""
+    length, index, position, left = len(layout), 0, 0, list(grids)
     pieces: list[Tensor] = []
-    starts = torch.nonzero(is_image).flatten().tolist()
     while index < length:
-        place = bisect_left(starts, index)
-        upcoming = starts[place] if place < len(starts) else length
-        text = upcoming - index
+        upcoming = layout.find(1, index)
+        text = (length if upcoming < 0 else upcoming) - index
         pieces.append((torch.arange(text) + position).expand(3, -1))
-        index, position = upcoming, position + text
+        index, position = index + text, position + text
         if index < length:
-            if used >= len(grids):
+            if not left:
                 raise MonoError("more image placeholders than images", "one block of placeholders per image")
-            piece, position = image_positions(grids[used], position, merge)  # type: ignore[arg-type]
+            piece, position = image_positions(left.pop(0), position, merge)
             size = piece.shape[1]
-            if not bool(is_image[index : index + size].all()) or index + size > length:
-                raise MonoError(f"image {used} needs {size} placeholders", "as many as its grid has tokens")
+            if layout[index : index + size] != b"\1" * size:
+                raise MonoError(f"an image needs {size} placeholders", "as many as its grid has tokens")
             pieces.append(piece)
-            index, used = index + size, used + 1
-    return torch.cat(pieces, dim=1), position, used - first
+            index += size
+    return torch.cat(pieces, dim=1), position

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Annotated, Any
 
+import numpy as np
 import tyro
 from numpy.typing import ArrayLike
 
-from collector.common.cpu import share_cores
 from collector.common.errors import MonoError, require
 from collector.common.run_folder import command_line, open_run, plain
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples
@@ -20,7 +22,6 @@ from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.evaluation.baselines import EgoRegressor, constant_motion
 from finetune.evaluation.bootstrap import CONFIDENCE, RESAMPLES, group_samples
 from finetune.evaluation.metrics import Scores, identical_samples, set_aside_texts
-from finetune.evaluation.samples import build_clip, folder_name, split_samples, spread
 from finetune.evaluation.tables import compare_before_after, definitions, headline, print_tables, write_tables
 from finetune.model_files.location import resolve_model
 from finetune.policy import CameraMode, PolicySettings
@@ -98,7 +99,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     config = replace(config, model=resolve_model(config.model))
     if config.adapter is not None:  # rather now than after the whole pass of the base
         check_belongs(adapter_facts(config.adapter), config.model, config.cameras)
-    folder, samples, note = _samples(config)
+    if config.clip is not None and config.data is not None:
+        folder = config.out / folder_name(config.clip)
+        note = [f"Clip {config.clip}:\n{build_clip(config.data, config.clip, folder)}"]
+        found = list(read_samples(folder))
+    else:
+        folder, note = config.dataset or Path(), []  # __post_init__ refuses neither
+        found = split_samples(folder, config.split)
+    samples = spread(found, config.limit)
     lines = dict.fromkeys(place / METADATA_FILE for place in (folder, config.dataset) if place is not None)
     run = open_run(config.out, config, [config.model, *lines, *filter(None, [config.adapter])])
     plans = run.folder / PLANS_FILE
@@ -150,14 +158,71 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return metrics
 
 
-def _samples(config: EvaluateConfig) -> tuple[Path, list[Sample], list[str]]:
-    """Folder and samples to judge, and what should be said about them."""
-    if config.clip is not None and config.data is not None:
-        folder = config.out / folder_name(config.clip)
-        counts = build_clip(config.data, config.clip, folder)
-        return folder, spread(list(read_samples(folder)), config.limit), [f"Clip {config.clip}:\n{counts}"]
-    folder = config.dataset or Path()  # __post_init__ refuses neither
-    return folder, spread(split_samples(folder, config.split), config.limit), []
+def spread(samples: Sequence[Sample], limit: int) -> list[Sample]:
+    """At most ``limit`` samples, evenly spread; all of them for 0."""
+    if not limit or len(samples) <= limit:
+        return list(samples)
+    return [samples[index] for index in np.linspace(0, len(samples) - 1, limit).astype(int)]
+
+
+def split_samples(folder: Path, split: str) -> list[Sample]:
+    """The samples of one split.
+
+    Raises:
+        MonoError: there is none.
+    """
+    samples = [sample for sample in read_samples(folder) if sample.split == split]
+    if not samples:
+        raise MonoError(f"no sample of split {split!r} in {folder}", "at least one", "build with --val-fraction 0.2")
+    return samples
+
+
+def build_clip(data: Path, clip: str, folder: Path) -> str:
+    """Cut every frame of a clip that has a whole history and future into samples.
+
+    Args:
+        data: what the package physical_ai_av downloaded into.
+        clip: its id.
+        folder: dataset folder to write; one that is there is replaced.
+
+    Returns:
+        The count of frames, for the terminal.
+
+    Raises:
+        MonoError: the clip is not there (with ids that are near), cannot be read, or gives no sample.
+    """
+    from collector.dataset.physical_ai import PhysicalAiConfig, PhysicalAiData, build_physical_ai
+
+    source = PhysicalAiData(data)
+    if not source.has(clip):
+        held = source.clips()
+        raise MonoError(
+            f"no clip {clip!r} among the {len(held)} downloaded into {data}",
+            "one of these: " + ", ".join(near_matches(clip, held)) if held else "a downloaded clip",
+            "check the id, or download it with the package physical_ai_av (build-physical-ai --help says how)",
+        )
+    report, left_out = build_physical_ai(
+        PhysicalAiConfig(data, folder, clips=(clip,), val_fraction=0.0, straights=True, overwrite=True)
+    )
+    if left_out:
+        raise MonoError(f"clip {clip}: {left_out[clip]}", "camera and motion of 20 s", "download it again")
+    if report.kept == 0:
+        why = ", ".join(f"{reason}: {count}" for reason, count in sorted(report.rejected.items()))
+        raise MonoError(f"clip {clip} gives no sample ({why})", "at least one whole history and future")
+    return report.table()
+
+
+def near_matches(clip: str, held: list[str], most: int = 5) -> list[str]:
+    """Ids that begin alike, then ids that look alike, then simply the first ones."""
+    begins = [name for name in held if clip and (name.startswith(clip) or clip.startswith(name))]
+    alike = difflib.get_close_matches(clip, held, n=most, cutoff=0.5)
+    found = list(dict.fromkeys([*begins, *alike])) or held
+    return found[:most]
+
+
+def folder_name(clip: str) -> str:
+    """What the folder of a clip is called, whatever the id is made of."""
+    return "clip_" + re.sub(r"[^\w.-]", "_", clip)
 
 
 def _plan_models(config: EvaluateConfig, samples: Sequence[Sample], folder: Path, log: IO[str]) -> list[Scores]:
@@ -238,13 +303,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """``alpamayo-mono evaluate``: open-loop tables of a model, with and without an adapter."""
     from rich.console import Console
 
-    share_cores()
     config = command_line(EvaluateConfig, argv, "alpamayo-mono evaluate")
     metrics = evaluate(config)
     print_tables(metrics, Console())
     for path in metrics["files"]:
         print(path)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,7 @@ Pure numpy on top of the one claim parser and the one curvature labeller of ``co
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -88,18 +88,11 @@ def _agrees(verdict: AxisCheck) -> bool | None:
 
 @dataclass(frozen=True)
 class Consistency:
-    """Rates over many plans; each rate stands beside the number it is a share of.
+    """Rates over many plans, in words in :data:`RATES`; each stands beside the number it is a share of.
 
     Attributes:
         plans: plans judged.
-        coverage: share of plans whose text makes a lateral claim.
-        consistent: among those, the share whose own path agrees laterally.
-        longitudinal_coverage, longitudinal_consistent: the same for speed.
-        both_coverage, both_consistent: the same for texts that claim on both axes, and plans that agree on both.
-        reasoning_right: among plans with a lateral claim, the share naming the true direction.
-        speed_reasoning_right: among plans with a claim about speed, the share for which it came true.
-        curve_plans: plans on curves.
-        thinks_curve_drives_straight: share of curve plans showing the symptom.
+        curve_plans: those on curves, of which ``thinks_curve_drives_straight`` is a share.
     """
 
     plans: int
@@ -113,10 +106,6 @@ class Consistency:
     speed_reasoning_right: float
     curve_plans: int
     thinks_curve_drives_straight: float
-
-    def as_dict(self) -> dict[str, float]:
-        """The rates by name."""
-        return asdict(self)
 
 
 # The rates of Consistency and what each is a share of, for tables.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,7 +101,7 @@ class Scores:
 
     def __init__(self, name: str, samples: Sequence[Sample], draws: int = 1, thinks: bool = True) -> None:
         self.name, self.samples, self.thinks = name, samples, thinks
-        self.errors: dict[str, NDArray[np.float64]] = {}
+        self.values: dict[str, NDArray[np.float64]] = {}  # of each measure, NaN where it does not count
         self.best = np.full((len(samples), draws, len(HORIZONS_S)), np.nan)
         self.poses: dict[int, NDArray[np.float64]] = {}
         self.checks: dict[int, ReasoningCheck] = {}
@@ -116,63 +117,52 @@ class Scores:
             return self.set_aside(index, NON_FINITE) | ({"reasoning": reasoning} if self.thinks else {})
         truth = sample.future_array()
         errors = path_errors(plan, truth)
-        for key, value in errors.items():
-            self.errors.setdefault(key, np.full(len(self.samples), np.nan))[index] = value
         # A driver without noise draws its one plan every time.
         best = best_of_draws(drawn, truth)
         self.best[index] = best if len(best) == self.best.shape[1] else best[-1]
+        least = {f"min_ade_{horizon:g}s_m": value for horizon, value in zip(HORIZONS_S, best[-1], strict=True)}
+        self._keep(index, errors | least)
         self.poses[index] = plan
         if self.thinks:
             line["reasoning"] = self.reasonings[index] = reasoning
             self.checks[index] = check_reasoning(reasoning, plan, truth)
+            self._keep(index, answers(self.checks[index]))
         return line | errors | {"min_ade_m": np.round(best, 4).tolist(), "poses": np.round(plan, 3).tolist()}
+
+    def _keep(self, index: int, figures: Mapping[str, float | bool | None]) -> None:
+        for name, value in figures.items():
+            values = self.values.setdefault(name, np.full(len(self.samples), np.nan))
+            values[index] = np.nan if value is None else value
 
     def set_aside(self, index: int, reason: str) -> dict[str, Any]:
         """Count a sample without a plan that can be judged; returns the line for the log."""
         self.reasons[index] = reason
         return {"variant": self.name, "id": self.samples[index].id, "set_aside": reason}
 
-    def distances(self, chosen: Mask) -> dict[str, Measure]:
-        """Every distance over the chosen samples."""
-        found = {key: Measure.of(values).where(chosen) for key, values in self.errors.items()}
-        for column, horizon in enumerate(HORIZONS_S):
-            found[f"min_ade_{horizon:g}s_m"] = Measure.of(self.best[:, -1, column]).where(chosen)
-        return found
-
-    def rates(self, chosen: Mask) -> dict[str, Measure]:
-        """Every rate of ``consistency.RATES`` over the chosen samples; none without reasoning."""
-        if not self.thinks:
-            return {}
-        found = {rate: (np.zeros(len(self.samples)), np.zeros(len(self.samples))) for rate in RATES}
-        for index, check in self.checks.items():
-            for rate, answer in answers(check).items():
-                if answer is not None:
-                    found[rate][0][index], found[rate][1][index] = float(answer), 1.0
-        return {rate: Measure(values, weights).where(chosen) for rate, (values, weights) in found.items()}
+    def measures(self, chosen: Mask) -> dict[str, Measure]:
+        """Every distance over the chosen samples and, of a driver that thinks, every rate of ``consistency.RATES``."""
+        return {name: Measure.of(values).where(chosen) for name, values in self.values.items()}
 
     def summary(self, chosen: Mask) -> dict[str, Any]:
         """Means over the chosen samples, overall and by curve, with consistency and the count of what was set aside."""
-        worst = {f"worst_{key}": float(v[chosen].max()) for key, v in self.errors.items() if "max_deviation" in key}
+
+        def means(part: Mask) -> dict[str, float]:
+            return {"samples": int(part.sum())} | {
+                key: found.mean for key, found in self.measures(part).items() if key not in RATES
+            }
+
         best = self.best[chosen].mean(axis=0)
         out: dict[str, Any] = {
-            "samples": int(chosen.sum()),
-            **self._means(chosen),
-            **worst,
+            **means(chosen),
+            **{f"worst_{key}": float(v[chosen].max()) for key, v in self.values.items() if "max_deviation" in key},
             "min_ade_k": {f"{horizon:g}s_m": best[:, column].tolist() for column, horizon in enumerate(HORIZONS_S)},
         }
         for name, bins in (("by_label", label_masks(self.samples)), ("by_radius", radius_masks(self.samples))):
-            out[name] = {
-                part: {"samples": int((mask & chosen).sum()), **self._means(mask & chosen)}
-                for part, mask in bins.items()
-                if (mask & chosen).any()
-            }
+            out[name] = {part: means(mask & chosen) for part, mask in bins.items() if (mask & chosen).any()}
         if self.thinks:
-            out["consistency"] = summarise(self.checks[index] for index in np.flatnonzero(chosen).tolist()).as_dict()
+            out["consistency"] = asdict(summarise(self.checks[index] for index in np.flatnonzero(chosen).tolist()))
         out["set_aside"] = dict(Counter(self.reasons.values()))
         return out
-
-    def _means(self, chosen: Mask) -> dict[str, float]:
-        return {key: measure.mean for key, measure in self.distances(chosen).items()}
 
 
 def plan_figures(samples: Sequence[Sample], plans: Sequence[Plan]) -> dict[str, float]:

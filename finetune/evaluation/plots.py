@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ COLOURS: Mapping[str, str] = {
 LINES: Mapping[str, str] = {"constant velocity": ":", "constant yaw rate": "--", "ego-only regressor": "-."}
 LABEL_MARKS = {"straight": ("#6b7280", "s"), "left": ("#3567b0", "<"), "right": ("#e08a2e", ">"), "s": ("#8a5bb5", "o")}
 EXAMPLES = 6
+_COVERAGE = ("coverage", "longitudinal_coverage", "both_coverage")
 
 
 def write_plots(metrics: Mapping[str, Any], variants: Sequence[Scores], chosen: Mask, folder: Path) -> list[Path]:
@@ -89,7 +90,7 @@ def horizon_figure(variants: Sequence[Scores], chosen: Mask) -> Figure:
 @mpl.rc_context(STYLE)
 def scatter_figure(before: Scores, after: Scores, chosen: Mask) -> Figure:
     """Max deviation of every sample before and after; below the diagonal it became better."""
-    old, new = before.errors[MAX_DEVIATION], after.errors[MAX_DEVIATION]
+    old, new = before.values[MAX_DEVIATION], after.values[MAX_DEVIATION]
     figure = Figure(figsize=(5.8, 5.6), layout="constrained")
     axes: Axes = figure.subplots()
     values = np.concatenate([old[chosen], new[chosen]])
@@ -117,34 +118,32 @@ def scatter_figure(before: Scores, after: Scores, chosen: Mask) -> Figure:
 @mpl.rc_context(STYLE)
 def consistency_figure(variants: Mapping[str, Any]) -> Figure:
     """Coverage on the left; on the right, among the plans that claim something, how many are right."""
-    coverage = [("coverage", "direction"), ("longitudinal_coverage", "speed"), ("both_coverage", "both")]
+    # Rate, its words, what it is a share of.
+    coverage = [(key, words, "plans") for key, words in zip(_COVERAGE, ("direction", "speed", "both"), strict=True)]
     rates = [
-        ("consistent", "path agrees on direction", "coverage"),
-        ("longitudinal_consistent", "path agrees on speed", "longitudinal_coverage"),
-        ("both_consistent", "path agrees on both", "both_coverage"),
-        ("reasoning_right", "direction claimed is true", "coverage"),
-        ("speed_reasoning_right", "speed claimed is true", "longitudinal_coverage"),
-        ("thinks_curve_drives_straight", "thinks curve,\ndrives straight", ""),
+        ("consistent", "path agrees on direction", _COVERAGE[0]),
+        ("longitudinal_consistent", "path agrees on speed", _COVERAGE[1]),
+        ("both_consistent", "path agrees on both", _COVERAGE[2]),
+        ("reasoning_right", "direction claimed is true", _COVERAGE[0]),
+        ("speed_reasoning_right", "speed claimed is true", _COVERAGE[1]),
+        ("thinks_curve_drives_straight", "thinks curve,\ndrives straight", "curve_plans"),
     ]
     figure = Figure(figsize=(11.0, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.45))
-    height = 0.8 / len(variants)
-    for number, (name, values) in enumerate(variants.items()):
-        said = values["consistency"]
-        offset = (number - (len(variants) - 1) / 2.0) * height
-        for axes, rows in ((left, coverage), (right, rates)):
-            for place, (key, *_) in enumerate(rows):
-                share = said[key]
-                shown = 0.0 if np.isnan(share) else 100.0 * share
-                name_once = name if axes is right and place == 0 else None
-                axes.barh(place + offset, shown, height * 0.92, color=COLOURS[name], label=name_once)
-                text = _counted(said, rows[place])
-                axes.text(shown + 1.5, place + offset, text, va="center", fontsize=8.5, color=INK)
     for axes, rows, title, room in (
         (left, coverage, "Plans whose text claims something on", 150.0),
         (right, rates, "Of these plans (red: of all plans into a curve)", 128.0),
     ):
-        axes.set_yticks(range(len(rows)), [row[1] for row in rows])
+        for name, at, height in _bars(variants, np.arange(len(rows), dtype=np.float64), 0.8):
+            said = variants[name]["consistency"]
+            shares = [0.0 if np.isnan(said[key]) else 100.0 * said[key] for key, *_ in rows]
+            axes.barh(at, shares, height * 0.92, color=COLOURS[name], label=name)
+            for place, share, (key, _, whole) in zip(at, shares, rows, strict=True):
+                count = said[whole] if whole.endswith("plans") else round(said["plans"] * said[whole])
+                nothing = "no curve" if whole == "curve_plans" else "no claim"
+                text = f"{percent(said[key])} of {count}" if count else nothing
+                axes.text(share + 1.5, place, text, va="center", fontsize=8.5, color=INK)
+        axes.set_yticks(range(len(rows)), [words for _, words, _ in rows])
         axes.invert_yaxis()
         axes.set(xlim=(0.0, room), xticks=range(0, 101, 25), xlabel="%")
         axes.set_title(title)
@@ -155,34 +154,28 @@ def consistency_figure(variants: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _counted(said: Mapping[str, Any], row: tuple[str, ...]) -> str:
-    key = row[0]
-    if len(row) == 2:
-        count = said["plans"]
-    elif row[2]:
-        count = round(said["plans"] * said[row[2]])
-    else:
-        count = said["curve_plans"]
-    return f"{percent(said[key])} of {count}" if count else "no claim" if row[-1] else "no curve"
+def _bars(
+    names: Collection[str], places: NDArray[np.float64], width: float
+) -> Iterator[tuple[str, NDArray[np.float64], float]]:
+    """Where the bars of each name stand, side by side at their places, and how wide one is."""
+    each = width / len(names)
+    for number, name in enumerate(names):
+        yield name, places + (number - (len(names) - 1) / 2.0) * each, each
 
 
 @mpl.rc_context(STYLE)
 def curve_figure(variants: Mapping[str, Any]) -> Figure:
     """Max deviation by curve label and radius bin, every variant."""
-    first = next(iter(variants.values()))
-    parts = [*first["by_label"], *first["by_radius"]]
+    parts = {name: {**values["by_label"], **values["by_radius"]} for name, values in variants.items()}
+    first, labels = next(iter(parts.values())), len(next(iter(variants.values()))["by_label"])
     figure = Figure(figsize=(11.0, 4.2), layout="constrained")
     axes: Axes = figure.subplots()
     # A gap between labels and bins: the bins divide the same samples again.
-    places = np.array([place + (0.7 if place >= len(first["by_label"]) else 0.0) for place in range(len(parts))])
-    width = 0.84 / len(variants)
-    for number, (name, values) in enumerate(variants.items()):
-        both = {**values["by_label"], **values["by_radius"]}
-        heights = [both[part][MAX_DEVIATION] for part in parts]
-        at = places + (number - (len(variants) - 1) / 2.0) * width
+    places = np.array([place + (0.7 if place >= labels else 0.0) for place in range(len(first))])
+    for name, at, width in _bars(parts, places, 0.84):
+        heights = [parts[name][part][MAX_DEVIATION] for part in first]
         axes.bar(at, heights, width * 0.94, color=COLOURS.get(name, INK), label=name)
-    counts = {**first["by_label"], **first["by_radius"]}
-    axes.set_xticks(places, [part.replace(" ", "\n") + f"\n({counts[part]['samples']})" for part in parts])
+    axes.set_xticks(places, [part.replace(" ", "\n") + f"\n({of['samples']})" for part, of in first.items()])
     axes.grid(axis="x", visible=False)
     axes.margins(x=0.01)
     axes.set(ylabel="mean of max deviation (m)")
@@ -211,7 +204,7 @@ def draws_figure(variants: Mapping[str, Any]) -> Figure:
 def examples_figure(thinking: Sequence[Scores], chosen: Mask) -> Figure:
     """Plans from above, from the least to the greatest max deviation of the last variant in even steps of rank."""
     last = thinking[-1]
-    order = np.flatnonzero(chosen)[np.argsort(last.errors[MAX_DEVIATION][chosen], kind="stable")]
+    order = np.flatnonzero(chosen)[np.argsort(last.values[MAX_DEVIATION][chosen], kind="stable")]
     picked = order[np.unique(np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int))]
     columns = min(3, len(picked))
     rows = -(-len(picked) // columns)
@@ -246,7 +239,7 @@ def _draw_example(axes: Axes, thinking: Sequence[Scores], index: int) -> None:
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xlabel="m to the right", ylabel="m ahead")
     said = "\n".join(
-        wrapped(f"{s.name} {s.errors[MAX_DEVIATION][index]:.2f} m: {_shown(s.reasonings[index])}", 58) for s in thinking
+        wrapped(f"{s.name} {s.values[MAX_DEVIATION][index]:.2f} m: {_shown(s.reasonings[index])}", 58) for s in thinking
     )
     # A model may write anything: a dollar sign begins no formula.
     axes.set_title(said, fontsize=7.5, fontweight="normal", parse_math=False)

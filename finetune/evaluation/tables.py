@@ -98,12 +98,12 @@ def compare_before_after(
     distances = [f"{kind}_{horizon:g}s_m" for kind in (*_NAMES, "min_ade") for horizon in HORIZONS_S]
     sides: list[dict[str, Measure]] = []
     for scores in (before, after):
-        found = scores.distances(chosen)
-        whole = {key: found[key] for key in distances} | scores.rates(chosen)
+        found = scores.measures(chosen)
+        whole = {key: found[key] for key in (*distances, *RATES) if key in found}
         measures = {f"all/{key}": measure for key, measure in whole.items()}
         for part, mask in curves.items():
             if (mask & chosen).any():
-                found = scores.distances(mask & chosen)
+                found = scores.measures(mask & chosen)
                 measures |= {f"{part}/{key}": found[key] for key in _BY_CURVE}
         sides.append(measures)
     if draws == 1:
@@ -122,27 +122,21 @@ def headline(
     variants: Sequence[Scores], summaries: Mapping[str, Any], chosen: Mask, groups: Groups, seed: int
 ) -> list[dict[str, Any]]:
     """``variant | max deviation | result``: every variant against the first one."""
-    first, *others = variants
-    reference = {MAX_DEVIATION: first.distances(chosen)[MAX_DEVIATION]}
     rows = []
     for scores in variants:
+        summary = summaries[scores.name]
         row: dict[str, Any] = {
             "variant": scores.name,
-            "max_deviation_m": summaries[scores.name][MAX_DEVIATION],
-            "worst_m": summaries[scores.name][f"worst_{MAX_DEVIATION}"],
+            "max_deviation_m": summary[MAX_DEVIATION],
+            "worst_m": summary[f"worst_{MAX_DEVIATION}"],
             "verdict": None,
-            "result": "what the others are compared with" if others else "",
+            "result": "what the others are compared with" if len(variants) > 1 else "",
         }
-        if scores is not first:
-            own = {MAX_DEVIATION: scores.distances(chosen)[MAX_DEVIATION]}
-            found = compare(reference, own, {MAX_DEVIATION: "lower"}, groups, seed=seed)[MAX_DEVIATION]
-            row |= {
-                "verdict": found.verdict,
-                "change_m": found.change,
-                "low_m": found.low,
-                "high_m": found.high,
-                "result": f"{found.verdict}: {_interval(_plain(found))}",
-            }
+        if scores is not variants[0]:
+            first, own = ({MAX_DEVIATION: side.measures(chosen)[MAX_DEVIATION]} for side in (variants[0], scores))
+            found = _plain(compare(first, own, {MAX_DEVIATION: "lower"}, groups, seed=seed)[MAX_DEVIATION])
+            row |= {"verdict": found["verdict"], "result": f"{found['verdict']}: {_interval(found)}"}
+            row |= {f"{key}_m": found[key] for key in ("change", "low", "high")}
         rows.append(row)
     return rows
 

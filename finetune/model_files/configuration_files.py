@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from collector.common.errors import MonoError
 from finetune.alpamayo.configuration import (
-    ALPAMAYO_R1,
     CONFIG_FILE,
     DTYPES,
     MODEL_TYPES,
@@ -38,18 +37,18 @@ from finetune.alpamayo.configuration import (
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-_FLOW = "diffusion.flow_matching.FlowMatching"
-_SPACE = "action_space.UnicycleAccelCurvatureActionSpace"
-_IN_PROJ = "models.action_in_proj.PerWaypointActionInProjV2"
-_FUTURE = "action_space.discrete_action_space.DiscreteTrajectoryTokenizer"
-_HISTORY = "models.delta_tokenizer.DeltaTrajectoryTokenizer"
-_LINEAR = "torch.nn.Linear"
+FLOW = "diffusion.flow_matching.FlowMatching"
+SPACE = "action_space.UnicycleAccelCurvatureActionSpace"
+IN_PROJ = "models.action_in_proj.PerWaypointActionInProjV2"
+FUTURE = "action_space.discrete_action_space.DiscreteTrajectoryTokenizer"
+HISTORY = "models.delta_tokenizer.DeltaTrajectoryTokenizer"
+LINEAR = "torch.nn.Linear"
 
 # Keys that appear in released files and change nothing here.
 _INERT = {"_recursive_", "x_dims", "in_dims", "out_dim", "train_ignore_guidance_rate", "inference_guidance_weight"}
 
 # Whole numbers that stand in the file and in the configuration under one name.
-_NUMBERS = (
+NUMBERS = (
     "vocab_size", "traj_token_start_idx", "traj_vocab_size", "tokens_per_history_traj", "tokens_per_future_traj",
     "min_pixels", "max_pixels",
 )  # fmt: skip
@@ -58,7 +57,7 @@ _Block = TypeVar("_Block", bound="DataclassInstance")
 
 
 def _checked_target(block: Mapping[str, Any], name: str, target: str, where: str) -> None:
-    allowed = [target] if target == _LINEAR else [f"{prefix}.{target}" for prefix in MODEL_TYPES]
+    allowed = [target] if target == LINEAR else [f"{prefix}.{target}" for prefix in MODEL_TYPES]
     found = block.get("_target_")
     if found not in allowed:
         raise MonoError(
@@ -82,7 +81,7 @@ def _parse_block(raw: Mapping[str, Any], name: str, target: str, kind: type[_Blo
             raise MonoError(f"{where}: {name} has the unknown key {key!r}", "keys " + ", ".join(sorted(known)))
         values[key] = tuple(value) if isinstance(value, list) else value
         if key == "action_space_cfg":
-            values[key] = _parse_block(block, key, _SPACE, ActionSpaceConfig, where)
+            values[key] = _parse_block(block, key, SPACE, ActionSpaceConfig, where)
     return kind(**values)
 
 
@@ -120,8 +119,8 @@ def parse_config(
                 f"{where}: {key} is {found!r}", "one of " + ", ".join(known), "choose a folder of Alpamayo 1 or 1.5"
             )
     if "action_out_proj_cfg" in raw:
-        _checked_target(raw["action_out_proj_cfg"], "action_out_proj_cfg", _LINEAR, where)
-    missing = [key for key in _NUMBERS if not isinstance(raw.get(key), int)]
+        _checked_target(raw["action_out_proj_cfg"], "action_out_proj_cfg", LINEAR, where)
+    missing = [key for key in NUMBERS if not isinstance(raw.get(key), int)]
     if missing:
         raise MonoError(f"{where}: no whole number for {', '.join(missing)}", "the official keys")
     vlm = _vlm_sizes(raw, where) if vlm is None else vlm
@@ -130,16 +129,16 @@ def parse_config(
     config = AlpamayoConfig(
         vlm=normalise_vlm(vlm, raw["vocab_size"]),
         expert=ExpertConfig(**{f.name: expert[f.name] for f in fields(ExpertConfig)}),
-        action_space=_parse_block(raw, "action_space_cfg", _SPACE, ActionSpaceConfig, where),
-        action_in_proj=_parse_block(raw, "action_in_proj_cfg", _IN_PROJ, ActionInProjConfig, where),
-        flow=_parse_block(raw, "diffusion_cfg", _FLOW, FlowConfig, where),
-        future_tokenizer=_parse_block(raw, "traj_tokenizer_cfg", _FUTURE, FutureTokenizerConfig, where),
-        history_tokenizer=_parse_block(raw, "hist_traj_tokenizer_cfg", _HISTORY, HistoryTokenizerConfig, where),
+        action_space=_parse_block(raw, "action_space_cfg", SPACE, ActionSpaceConfig, where),
+        action_in_proj=_parse_block(raw, "action_in_proj_cfg", IN_PROJ, ActionInProjConfig, where),
+        flow=_parse_block(raw, "diffusion_cfg", FLOW, FlowConfig, where),
+        future_tokenizer=_parse_block(raw, "traj_tokenizer_cfg", FUTURE, FutureTokenizerConfig, where),
+        history_tokenizer=_parse_block(raw, "hist_traj_tokenizer_cfg", HISTORY, HistoryTokenizerConfig, where),
         token_ids=_parse_plain(raw, "traj_token_ids", TrajectoryTokenIds, where),
         dtype=dtype,
         model_type=raw["model_type"],
         raw=dict(raw),
-        **{key: raw[key] for key in _NUMBERS},
+        **{key: raw[key] for key in NUMBERS},
     )
     if config.flow.int_method != "euler":
         raise MonoError(f"{where}: int_method is {config.flow.int_method!r}", "euler")
@@ -179,57 +178,26 @@ def read_config(folder: Path | str) -> AlpamayoConfig:
             "the base it was trained on",
             "give the base as --model and this folder as --adapter",
         )
-    raw = _read_json(folder / CONFIG_FILE)
+    raw = read_json(folder / CONFIG_FILE)
     vlm_file = folder / VLM_CONFIG_FILE
-    return parse_config(raw, _read_json(vlm_file) if vlm_file.exists() else None, str(folder / CONFIG_FILE))
+    return parse_config(raw, read_json(vlm_file) if vlm_file.exists() else None, str(folder / CONFIG_FILE))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, do: str = "download or write it again") -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        MonoError: the file is absent, no JSON, or holds something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MonoError(f"no file {path}", "a model folder in the official layout", "check --model") from error
-    except ValueError as error:
-        raise MonoError(f"{path} is not JSON ({error})", "a JSON object", "download or write it again") from error
+    except (OSError, ValueError) as error:
+        raise MonoError(f"{path} is not JSON ({error})", "a JSON object", do) from error
     if not isinstance(content, dict):
-        raise MonoError(f"{path} holds a {type(content).__name__}", "a JSON object")
+        raise MonoError(f"{path} holds a {type(content).__name__}", "a JSON object", do)
     return content
-
-
-def official_config(config: AlpamayoConfig) -> dict[str, Any]:
-    """The official ``config.json`` of a configuration made here (``raw`` is returned where there is one)."""
-    if config.raw:
-        return dict(config.raw)
-
-    def block(target: str, values: DataclassInstance) -> dict[str, Any]:
-        return {"_target_": f"{config.model_type}.{target}", **asdict(values)}
-
-    future = block(_FUTURE, config.future_tokenizer)
-    future["action_space_cfg"] = block(_SPACE, config.future_tokenizer.action_space_cfg)
-    return {
-        **{key: getattr(config, key) for key in _NUMBERS},
-        "architectures": ["AlpamayoR1" if config.model_type == ALPAMAYO_R1 else "Alpamayo1_5"],
-        "model_type": config.model_type,
-        "dtype": config.dtype,
-        "model_dtype": config.dtype,
-        "attn_implementation": "sdpa",
-        "vlm_name_or_path": VLM_CONFIG_FILE,
-        "vlm_backend": "qwenvl3",
-        "traj_token_ids": asdict(config.token_ids),
-        "add_special_tokens": True,
-        "keep_same_dtype": True,
-        "expert_non_causal_attention": True,
-        "expert_cfg": asdict(config.expert),
-        "diffusion_cfg": block(_FLOW, config.flow),
-        "action_space_cfg": block(_SPACE, config.action_space),
-        "action_in_proj_cfg": block(_IN_PROJ, config.action_in_proj),
-        "action_out_proj_cfg": {"_target_": _LINEAR},
-        "traj_tokenizer_cfg": {**future, "_recursive_": False},
-        "hist_traj_tokenizer_cfg": {
-            "_target_": f"{config.model_type}.{_HISTORY}",
-            "num_bins": config.history_tokenizer.num_bins,
-        },
-    }
 
 
 def official_vlm(config: AlpamayoConfig) -> dict[str, Any]:

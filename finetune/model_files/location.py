@@ -12,6 +12,7 @@ from pathlib import Path
 
 from collector.common.errors import MonoError, require
 from finetune.alpamayo.configuration import CONFIG_FILE, RELEASED_BACKBONES
+from finetune.model_files.configuration_files import read_json
 from finetune.model_files.weight_files import stored_tensors
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -25,11 +26,9 @@ _INCIDENTAL = ("transformers_version", "_name_or_path")
 
 
 def resolve_model(name: Path | str) -> Path:
-    """The folder of a model.
+    """The folder of a model: ``name`` itself, or where the Hugging Face hub's ``owner/name`` is cached.
 
-    Args:
-        name: a folder, or an id ``owner/name`` of the Hugging Face hub, fetched on first use and then taken from the
-            local cache; a folder of that name comes first.
+    A model of the hub is fetched on first use; a folder of that name comes first.
 
     Raises:
         MonoError: neither; or the hub is out of reach, does not know it, or wants a login.
@@ -79,11 +78,7 @@ def _from_hub(repository: str, file: str | None) -> Path:
 
 
 def tokenizer_file(folder: Path, backbone: str) -> Path:
-    """``tokenizer.json`` of a model folder, or of its backbone, since the released folders hold none.
-
-    Args:
-        folder: the model's.
-        backbone: ``vlm_name_or_path`` of its configuration; fetched only if it is a released one.
+    """``tokenizer.json`` of a model folder, or of its backbone by name: released folders hold none.
 
     Raises:
         MonoError: no such file, and none to be had.
@@ -131,13 +126,7 @@ def base_fingerprint(folder: Path) -> str:
     Raises:
         MonoError: no model folder, or damaged weights.
     """
-    path = folder / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MonoError(f"{path} cannot be read", "a model folder in the official layout", "check --model") from error
-    if isinstance(config, dict):
-        config = {key: value for key, value in config.items() if key not in _INCIDENTAL}
+    config = {key: value for key, value in read_json(folder / CONFIG_FILE).items() if key not in _INCIDENTAL}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for name, tensor in sorted(stored_tensors(folder).items()):
         digest.update(f"\0{name}\0{tensor.dtype}\0{tensor.shape}\0".encode())

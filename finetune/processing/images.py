@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from PIL import Image
 
 from collector.common.errors import MonoError
 from finetune.alpamayo.configuration import AlpamayoConfig
+from finetune.model_files.configuration_files import read_json
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 _MEAN = _STD = 0.5
@@ -72,10 +73,7 @@ def read_image_settings(folder: Path | str, min_pixels: int, max_pixels: int) ->
     path = Path(folder) / PREPROCESSOR_FILE
     values: dict[str, Any] = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     if path.is_file():
-        try:
-            stored: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise MonoError(f"{path} is not JSON ({error})", "a JSON object") from error
+        stored = read_json(path)
         known = {f.name for f in fields(ImageSettings)} - set(values)
         values |= {key: value for key, value in stored.items() if key in known}
         for key, expected in (("image_mean", _MEAN), ("image_std", _STD)):
@@ -156,18 +154,12 @@ def preprocess(
     """
     if not images:
         raise MonoError("a prompt without images", "at least one front image")
-    patches, grids = [], []
-    known: dict[int, tuple[NDArray[np.float32], tuple[int, int, int]]] = {}
+    made: dict[int, tuple[NDArray[np.float32], tuple[int, int, int]]] = {}
     for given in images:
-        if id(given) in known:  # padding repeats one black frame
-            flat, grid = known[id(given)]
-            patches.append(flat)
-            grids.append(grid)
-            continue
-        key, image = id(given), np.asarray(given)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise MonoError(f"an image of shape {image.shape}, {image.dtype}", "(H, W, 3) uint8 RGB")
-        flat, grid = known[key] = patchify(resize(image, settings), settings)
-        patches.append(flat)
-        grids.append(grid)
+        if id(given) not in made:  # padding repeats one black frame
+            image = np.asarray(given)
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise MonoError(f"an image of shape {image.shape}, {image.dtype}", "(H, W, 3) uint8 RGB")
+            made[id(given)] = patchify(resize(image, settings), settings)
+    patches, grids = zip(*(made[id(given)] for given in images), strict=True)
     return np.concatenate(patches), np.asarray(grids, dtype=np.int64)

@@ -1,4 +1,7 @@
-"""Images, history and reasoning to what the model eats; ids back to text."""
+"""Images, history and reasoning to what the model eats; ids back to text.
+
+The words around them are the interface the released model was trained on.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,27 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from collector.common.errors import MonoError
-from finetune.alpamayo.configuration import ALPAMAYO_1_5, AlpamayoConfig
+from finetune.alpamayo.configuration import ALPAMAYO_1_5, AlpamayoConfig, HistoryTokenizerConfig
 from finetune.processing.images import ImageSettings, preprocess, read_image_settings, write_image_settings
-from finetune.processing.prompt import DISPLAY_NAMES, PromptBuilder, captions
 from finetune.processing.tokenizer import Tokenizer
-from finetune.processing.trajectory_tokens import FutureTokenizer, HistoryTokenizer
+
+SYSTEM = "You are a driving assistant that generates safe and accurate actions."
+ASK_REASONING = "output the chain-of-thought reasoning of the driving process"
+ASK_FUTURE = "output the future trajectory"
+
+HEAD = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
+TURN = "<|im_end|>\n<|im_start|>assistant\n"
+
+# What Alpamayo 1.5 calls its cameras, by our names of them.
+DISPLAY_NAMES = {
+    "cross_left": "Front left camera",
+    "front": "Front camera",
+    "cross_right": "Front right camera",
+    "rear_left": "Rear left camera",
+    "rear_tele": "Rear camera",
+    "rear_right": "Rear right camera",
+    "front_tele": "Front telephoto camera",
+}
 
 
 @dataclass(frozen=True)
@@ -31,17 +50,6 @@ class Encoded:
     """
 
     input_ids: Tensor
-    label_mask: Tensor
-    pixel_values: Tensor
-    grid_thw: Tensor
-
-
-@dataclass(frozen=True)
-class EncodedBatch:
-    """Prompts side by side, right-padded; images concatenated in row order."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
     label_mask: Tensor
     pixel_values: Tensor
     grid_thw: Tensor
@@ -64,12 +72,11 @@ class Processor:
         self.tokenizer = tokenizer.extend(config.traj_vocab_size, config.model_type)
         self.images = images or ImageSettings(config.min_pixels, config.max_pixels)
         self._check_ids()
-        self.history_tokenizer = HistoryTokenizer(config.history_tokenizer)
-        self.future_tokenizer = FutureTokenizer(config.future_tokenizer)
         self.pad_id = tokenizer.id_of("<|endoftext|>")
         self.cot_start_id = tokenizer.id_of("<|cot_start|>")
         self.cot_end_id = tokenizer.id_of("<|cot_end|>")
-        self.prompt = PromptBuilder(tokenizer)
+        self._image_id = tokenizer.id_of("<|image_pad|>")
+        self._history_id = tokenizer.id_of("<|traj_history|>")
 
     @classmethod
     def from_folder(cls, folder: Path | str, config: AlpamayoConfig) -> Processor:
@@ -96,8 +103,7 @@ class Processor:
         Args:
             images: (H, W, 3) uint8 RGB, camera-major, oldest to newest.
             history: (16, 3) poses [x_m, y_m, yaw_rad] ending at the origin.
-            reasoning: None to let the model think (ends in ``<|cot_start|>``); "" to skip the reasoning; a text to
-                learn from or to force.
+            reasoning: see :func:`prompt_text`.
             cameras: camera of each image, see :func:`finetune.policy.camera_of_each_image`. Alpamayo 1.5 names them in
                 its prompt and needs them; Alpamayo 1 does not look at them.
 
@@ -117,13 +123,37 @@ class Processor:
     ) -> tuple[Tensor, Tensor]:
         """Ids (L,) and label mask (L,) of a prompt whose images have these patch grids (n, 3); see :meth:`encode`."""
         counts = (np.asarray(grid_thw).prod(axis=1) // self.images.merge_size**2).tolist()
-        ids, learned = self.prompt.build(
-            counts, self.history_ids(history), reasoning, self._before_images(cameras, len(counts))
-        )
+        before = self._before_images(cameras, len(counts))
+        ids, learned = self.prompt_ids(counts, self.history_ids(history), reasoning, before)
         mask = torch.zeros(len(ids), dtype=torch.bool)
         if learned:
             mask[-learned:] = True
         return torch.tensor(ids), mask
+
+    def prompt_ids(
+        self,
+        image_tokens: Sequence[int],
+        history_ids: Sequence[int],
+        reasoning: str | None,
+        before_images: Sequence[str] | None = None,
+    ) -> tuple[list[int], int]:
+        """Ids of a prompt with the history already inserted; see :func:`prompt_text`.
+
+        Returns:
+            The ids and how many of the last ones are to be learned: reasoning, its end, and the trajectory's start.
+        """
+        learned = len(self.tokenizer.encode_plain(reasoning)) + 2 if reasoning else 0
+        counts = iter(image_tokens)
+        ids: list[int] = []
+        # Placeholders are repeated as ids: as words, those of sixteen images take milliseconds to tokenise.
+        for index in self.tokenizer.encode(prompt_text([1] * len(image_tokens), 1, reasoning, before_images)):
+            if index == self._image_id:
+                ids += [index] * next(counts)
+            elif index == self._history_id:
+                ids += history_ids
+            else:
+                ids.append(index)
+        return ids, learned
 
     def _before_images(self, cameras: Sequence[str] | None, images: int) -> list[str] | None:
         """Alpamayo 1.5's words before each image; None for Alpamayo 1, which has none."""
@@ -138,24 +168,17 @@ class Processor:
         return captions(cameras)
 
     def history_ids(self, history: ArrayLike) -> list[int]:
-        """48 vocabulary ids of a history (16, 3); the road is flat, so height is zero."""
+        """48 vocabulary ids of a history (16, 3): three bins of each step, the road flat.
+
+        The path is prefixed by the origin before differencing, so the first triple is the oldest ABSOLUTE position; it
+        saturates above about 2.7 m/s. The released model was trained with that, so it stays.
+        """
         poses = np.asarray(history, dtype=np.float64)
         if poses.ndim != 2 or poses.shape[1] != 3 or len(poses) * 3 != self.config.tokens_per_history_traj:
             raise MonoError(f"a history of shape {poses.shape}", f"({self.config.tokens_per_history_traj // 3}, 3)")
         xyz = torch.tensor(poses, dtype=torch.float32)
         xyz[:, 2] = 0.0
-        return (self.history_tokenizer.encode(xyz) + self.config.history_token_start_idx).tolist()
-
-    def collate(self, rows: Sequence[Encoded]) -> EncodedBatch:
-        """Right-pad prompts into a batch."""
-        length = max(len(row.input_ids) for row in rows)
-        ids = torch.full((len(rows), length), self.pad_id)
-        seen, learned = torch.zeros_like(ids), torch.zeros(len(rows), length, dtype=torch.bool)
-        for index, row in enumerate(rows):
-            size = len(row.input_ids)
-            ids[index, :size], learned[index, :size], seen[index, :size] = row.input_ids, row.label_mask, 1
-        pixels = torch.cat([row.pixel_values for row in rows])
-        return EncodedBatch(ids, seen, learned, pixels, torch.cat([row.grid_thw for row in rows]))
+        return (history_bins(xyz, self.config.history_tokenizer) + self.config.history_token_start_idx).tolist()
 
     def decode_reasoning(self, ids: Sequence[int]) -> str:
         """The reasoning in generated ids: what stands before the first ``<|cot_end|>``; "" where there is none."""
@@ -184,3 +207,67 @@ class Processor:
             raise MonoError(
                 f"a tokenizer of {len(self.tokenizer)} words", f"at most vocab_size {self.config.vocab_size}"
             )
+
+
+def request(with_reasoning: bool) -> str:
+    """The sentence that asks for reasoning and trajectory, or for the trajectory alone."""
+    wanted = [ASK_REASONING, ASK_FUTURE] if with_reasoning else [ASK_FUTURE]
+    return ", then ".join(wanted) + "."
+
+
+def captions(cameras: Sequence[str]) -> list[str]:
+    """Alpamayo 1.5's words before each image: the camera before its first frame, and the frame's number before each.
+
+    Args:
+        cameras: of each image, camera-major, oldest to newest.
+    """
+    texts: list[str] = []
+    frame = 0
+    for camera, previous in zip(cameras, [None, *cameras], strict=False):
+        frame = frame + 1 if camera == previous else 0
+        texts.append(("" if frame else f"{DISPLAY_NAMES[camera]}: ") + f"frame {frame} ")
+    return texts
+
+
+def prompt_text(
+    image_tokens: Sequence[int],
+    history_tokens: int = 48,
+    reasoning: str | None = None,
+    before_images: Sequence[str] | None = None,
+) -> str:
+    """The prompt as one string, placeholders included.
+
+    Args:
+        image_tokens: language-model tokens of each image.
+        history_tokens: placeholders of the history.
+        reasoning: None ends at ``<|cot_start|>``; "" asks for the trajectory alone and ends at
+            ``<|traj_future_start|>``; a text is written out, followed by ``<|cot_end|><|traj_future_start|>``.
+        before_images: the words before each image, see :func:`captions`; None writes none.
+    """
+    images = "".join(
+        f"{words}<|vision_start|>{'<|image_pad|>' * count}<|vision_end|>"
+        for words, count in zip(before_images or [""] * len(image_tokens), image_tokens, strict=False)
+    )
+    history = f"<|traj_history_start|>{'<|traj_history|>' * history_tokens}<|traj_history_end|>"
+    if reasoning == "":
+        answer = "<|traj_future_start|>"
+    else:
+        answer = "<|cot_start|>" + (f"{reasoning}<|cot_end|><|traj_future_start|>" if reasoning else "")
+    return HEAD + images + history + request(reasoning != "") + TURN + answer
+
+
+def history_bins(xyz: Tensor, config: HistoryTokenizerConfig) -> Tensor:
+    """Bins (..., 48) in 0..num_bins-1 of history positions (..., 16, 3), metres in the ego frame at t0."""
+    low, high = xyz.new_tensor(config.ego_xyz_min), xyz.new_tensor(config.ego_xyz_max)
+    steps = torch.diff(torch.cat([torch.zeros_like(xyz[..., :1, :]), xyz], dim=-2), dim=-2)
+    scaled = (steps - low) / (high - low) * (config.num_bins - 1)
+    return scaled.round().long().clamp(0, config.num_bins - 1).flatten(-2)
+
+
+def pad_right(rows: Sequence[Tensor], fill: float, multiple: int = 1) -> Tensor:
+    """Rows (L,) of different lengths side by side, (B, L'), filled up to a multiple of so many words."""
+    length = -(-max(len(row) for row in rows) // multiple) * multiple
+    out = torch.full((len(rows), length), fill, dtype=rows[0].dtype)
+    for index, row in enumerate(rows):
+        out[index, : len(row)] = row
+    return out

@@ -57,16 +57,6 @@ RENAMED_IN_1_5 = (
     "vectorized_wm_end",
     "vectorized_wm_pre_tkn",
 )
-QWEN_SPECIALS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
 
 
 def special(key: str) -> str:

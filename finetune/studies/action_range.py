@@ -11,27 +11,37 @@ So the default clips nothing: the paths would miss the hairpins they are to lear
 ``action_in_proj`` reads noisy actions through waves with a period of one standard deviation and shorter, and in other
 units it would have to be learnt anew. Both action projections train in full, which is where the kart's range is learnt.
 Distance is no obstacle to sampling: the flow's path from noise to action is straight, so five Euler steps go as far as
-fifty. What needs steps is doubt, most of all between two far ends, which the reasoning in the prefix removes.
+fifty (``benchmarks/exact_flow.py``). What needs steps is doubt, which the reasoning in the prefix removes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from collector.common.progress import progress
 from finetune.policy import STEP_S
+
+if TYPE_CHECKING:
+    from collector.dataset.schema import Sample
+    from finetune.alpamayo_policy import AlpamayoPolicy
 
 FloatArray = NDArray[np.float64]
 AXES = ("acceleration", "curvature")
 LIMITS = (3.0, 5.0, 8.0)
 # Waypoints are grouped by how many standard deviations their curvature is off.
 BIN_EDGES = (0.0, 1.0, 3.0, 5.0, 8.0, np.inf)
+BIN_NAMES = tuple(f"{low:g}-{high:g}" if np.isfinite(high) else f"> {low:g}" for low, high in pairwise(BIN_EDGES))
 EULER_STEPS = (5, 10, 20, 50)
+REFERENCE_STEPS = 200
 STEP_3S = round(3.0 / STEP_S) - 1
+_DRAWS = 8
 
 
 def reach(actions: ArrayLike) -> dict[str, dict[str, float]]:
@@ -72,74 +82,6 @@ def ignorant_loss(actions: ArrayLike) -> FloatArray:
     return loss
 
 
-def euler_gaussian(mean: float, spread_: float, x0: ArrayLike, steps: int) -> FloatArray:
-    """Euler along the exact flow from N(0, 1) to N(mean, spread^2); spread 0 is a single point, the linear flow.
-
-    x_t is N(t mean, t^2 spread^2 + (1 - t)^2), and the velocity E[x_1 - x_0 | x_t] is linear in x_t. With any number of
-    steps the mean moves exactly by ``mean``; only the width is off. The exact end is ``mean + spread * x0``.
-    """
-    x: FloatArray = np.asarray(x0, np.float64)
-    for t in np.arange(steps) / steps:
-        variance = t**2 * spread_**2 + (1.0 - t) ** 2
-        x = x + (mean + (t * spread_**2 - (1.0 - t)) / variance * (x - t * mean)) / steps
-    return x
-
-
-def euler_two_ends(mean: float, spread_: float, x0: ArrayLike, steps: int) -> FloatArray:
-    """Euler along the exact flow to an even mixture of N(mean, spread^2) and N(-mean, spread^2): left or right."""
-    x: FloatArray = np.asarray(x0, np.float64)
-    for t in np.arange(steps) / steps:
-        variance = t**2 * spread_**2 + (1.0 - t) ** 2
-        slope = (t * spread_**2 - (1.0 - t)) / variance
-        towards_left = 0.5 * (1.0 + np.tanh(t * mean * x / variance))
-        velocity = sum(
-            share * (end + slope * (x - t * end)) for share, end in ((towards_left, mean), (1.0 - towards_left, -mean))
-        )
-        x = x + velocity / steps
-    return x
-
-
-def exact_flow_errors(means: Sequence[float] = (0.0, 3.0, 8.0), spread_: float = 0.3) -> dict[str, Any]:
-    """Errors of the end point in standard deviations, by steps and by how far the flow must travel.
-
-    Returns:
-        ``point``: largest error to a single end; ``gaussian``: RMS error to an end known to within ``spread_``;
-        ``two_ends``: share of draws that end more than 3 spreads from both of two opposite ends.
-    """
-    x0 = np.random.default_rng(0).standard_normal(4000)
-    out: dict[str, Any] = {"means": list(means), "spread": spread_, "point": {}, "gaussian": {}, "two_ends": {}}
-    for steps in EULER_STEPS:
-        point = [np.abs(euler_gaussian(mean, 0.0, x0, steps) - mean).max() for mean in means]
-        known = [euler_gaussian(mean, spread_, x0, steps) - (mean + spread_ * x0) for mean in means]
-        between = [np.abs(np.abs(euler_two_ends(mean, spread_, x0, steps)) - mean) > 3.0 * spread_ for mean in means]
-        out["point"][str(steps)] = [float(value) for value in point]
-        out["gaussian"][str(steps)] = [float(np.sqrt(np.mean(error**2))) for error in known]
-        out["two_ends"][str(steps)] = [float(value.mean()) for value in between]
-    return out
-
-
-def halves(values: FloatArray, sharp: NDArray[np.bool_]) -> dict[str, float]:
-    """Mean over the half of the samples that bends less within 3 s, and over the half that bends more."""
-    return {
-        "gentle": float(values[~sharp].mean()) if (~sharp).any() else float("nan"),
-        "sharp": float(values[sharp].mean()) if sharp.any() else float("nan"),
-    }
-
-
-def bin_means(actions: FloatArray, values: FloatArray) -> list[float]:
-    """Mean of values (N, 64) over the waypoints of each bin, NaN in an empty one."""
-    curvature = np.abs(actions[..., 1])
-    return [
-        float(values[inside].mean()) if (inside := (curvature >= low) & (curvature < high)).any() else float("nan")
-        for low, high in pairwise(BIN_EDGES)
-    ]
-
-
-def bin_names() -> list[str]:
-    """What the bins of :data:`BIN_EDGES` are called."""
-    return [f"{low:g}-{high:g}" if np.isfinite(high) else f"> {low:g}" for low, high in pairwise(BIN_EDGES)]
-
-
 def path_cost(limit: float, gap_m: FloatArray) -> dict[str, float]:
     """Metres that a clip at ``limit`` moves paths (N, 64): over those it moves at all, and the share they are."""
     moved = gap_m.max(axis=1) > 1e-3
@@ -152,3 +94,123 @@ def path_cost(limit: float, gap_m: FloatArray) -> dict[str, float]:
         "mean_6.4s_m": float(chosen[:, -1].mean()),
         "largest_6.4s_m": float(chosen[:, -1].max()),
     }
+
+
+def actions_and_clips(samples: Sequence[Sample]) -> tuple[FloatArray, float, list[dict[str, float]]]:
+    """Normalised actions (N, 64, 2), the share of samples outside the released bounds, and what clips would cost."""
+    import torch
+
+    from finetune.alpamayo.action_space import ActionSpace
+    from finetune.alpamayo.configuration import RELEASED_ACTION_SPACE
+
+    space = ActionSpace(RELEASED_ACTION_SPACE, torch.float64)
+    history = torch.from_numpy(np.stack([sample.history_array() for sample in samples]))
+    future = torch.from_numpy(np.stack([sample.future_array() for sample in samples]))
+    actions = space.traj_to_action(history, future)
+    whole = space.action_to_traj(history, actions)
+
+    def cost(limit: float, path: torch.Tensor, other: torch.Tensor) -> dict[str, float]:
+        return path_cost(limit, torch.linalg.vector_norm(path[..., :2] - other[..., :2], dim=-1).numpy())
+
+    clips = [cost(limit, space.action_to_traj(history, actions.clamp(-limit, limit)), whole) for limit in LIMITS]
+    outside = 1.0 - float(space.is_within_bounds(actions).double().mean())
+    return actions.numpy(), outside, [cost(np.inf, whole, future), *clips]
+
+
+def study_flow(
+    policy: AlpamayoPolicy, samples: Sequence[Sample], folder: Path, batch_size: int, seed: int
+) -> dict[str, Any]:
+    """A model's flow, reasoning texts as trained: where its loss comes from, and the cost of few Euler steps.
+
+    Args:
+        policy: with or without an adapter.
+        samples, folder: of a dataset.
+        batch_size: samples per pass.
+        seed: of noise and times, the same for every model.
+    """
+    import torch
+
+    squared_error, ends = _flow_figures(policy, samples, folder, batch_size, seed)
+    history = torch.from_numpy(np.stack([sample.history_array() for sample in samples]))
+    truth = np.stack([sample.future_array() for sample in samples])
+    space = deepcopy(policy.model.action_space).cpu()
+    true_actions = space.traj_to_action(history, torch.from_numpy(truth)).numpy()
+    loss = squared_error.mean(axis=-1)
+    curvature = np.abs(true_actions[..., 1])
+    bend = curvature[:, : STEP_3S + 1].mean(axis=1)
+
+    def halves(values: FloatArray) -> dict[str, float]:
+        """Mean over the half of the samples that bends less within 3 s, and over the half that bends more."""
+        sharp = bend > np.median(bend)
+        return {"gentle": _mean(values[~sharp]), "sharp": _mean(values[sharp])}
+
+    out: dict[str, Any] = {
+        "samples": len(samples),
+        "flow_loss": float(loss.mean()),
+        "loss_share": bin_shares(true_actions, loss),
+        "loss_per_waypoint": [
+            _mean(loss[(curvature >= low) & (curvature < high)]) for low, high in pairwise(BIN_EDGES)
+        ],
+        "euler": {},
+        "mean_curvature_3s_sigma": halves(bend),
+    }
+    paths = {
+        key: space.action_to_traj(history, torch.from_numpy(end)).numpy()[:, : STEP_3S + 1, :2]
+        for key, end in ends.items()
+    }
+    for name, count in ends:
+        reference = name, REFERENCE_STEPS
+        if count == REFERENCE_STEPS:
+            continue
+        end_gap = (ends[name, count] - ends[reference])[..., 1]
+        from_truth = np.linalg.norm(paths[name, count] - truth[:, : STEP_3S + 1, :2], axis=-1)
+        out["euler"][f"{name}, {count}"] = {
+            "curvature_gap_sigma": halves(np.sqrt(np.mean(end_gap**2, axis=1))),
+            "path_gap_3s_m": halves(np.linalg.norm(paths[name, count] - paths[reference], axis=-1)[:, -1]),
+            "ade_3s_m": halves(from_truth.mean(axis=1)),
+        }
+    return out
+
+
+def _flow_figures(
+    policy: AlpamayoPolicy, samples: Sequence[Sample], folder: Path, batch_size: int, seed: int
+) -> tuple[FloatArray, dict[tuple[str, int], FloatArray]]:
+    """Squared velocity errors (N, 64, 2), mean over draws as in training; and actions (N, 64, 2) after so many steps.
+
+    The actions start from zero noise, as driving does by default, and from one draw of noise per sample.
+    """
+    import torch
+
+    from finetune.alpamayo.flow_matching import interpolate, sample_times, target_velocity
+    from finetune.studies.stages import run_batch
+    from finetune.training.batches import cache_vision, collate, encode_row
+
+    model, device = policy.model, policy.model.device
+    generator = torch.Generator().manual_seed(seed)
+    errors: list[torch.Tensor] = []
+    ends: dict[tuple[str, int], list[torch.Tensor]] = {
+        (name, count): [] for name in ("zero", "drawn") for count in (*EULER_STEPS, REFERENCE_STEPS)
+    }
+    with torch.no_grad():
+        for start in progress(range(0, len(samples), batch_size), "flow", "batch"):
+            part = samples[start : start + batch_size]
+            rows = [encode_row(policy, sample, folder, policy.cameras) for sample in part]
+            batch = collate(list(cache_vision(model, rows, device)), policy.processor.pad_id)
+            prefix, actions = run_batch(model, batch), batch.actions.to(device)
+            shape = (len(actions), _DRAWS, *actions.shape[1:])
+            noise = torch.randn(shape, generator=generator).to(device)
+            times = sample_times(shape[:2], generator=generator).to(device)
+            targets = actions[:, None].expand_as(noise)
+            x_t = interpolate(targets, noise, times)
+            velocity = model.velocity(prefix, x_t.flatten(0, 1), times.flatten()).view_as(noise)
+            errors.append((velocity - target_velocity(targets, noise)).square().mean(dim=1))
+            for (name, count), found in ends.items():
+                found.append(
+                    model.sample_actions(prefix, noise[:, 0] if name == "drawn" else torch.zeros_like(actions), count)
+                )
+    joined = {key: torch.cat(parts).double().cpu().numpy() for key, parts in ends.items()}
+    return torch.cat(errors).double().cpu().numpy(), joined
+
+
+def _mean(values: FloatArray) -> float:
+    return float(values.mean()) if len(values) else float("nan")

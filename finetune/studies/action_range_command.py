@@ -3,49 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
 
-from collector.common.cpu import share_cores
 from collector.common.errors import MonoError, require
 from collector.common.format import percent
+from collector.common.plot_style import SIDES, STYLE
 from collector.common.run_folder import command_line, open_run
 from collector.common.tables import text_table, write_csv
-from collector.dataset.schema import METADATA_FILE, Sample, read_samples
-from finetune.evaluation.samples import spread
+from collector.dataset.schema import METADATA_FILE, read_samples
+from finetune.evaluation.command import spread
 from finetune.model_files.location import resolve_model
 from finetune.policy import CameraMode, PolicySettings
 from finetune.studies.action_range import (
+    AXES,
     BIN_EDGES,
+    BIN_NAMES,
     EULER_STEPS,
     LIMITS,
-    STEP_3S,
+    REFERENCE_STEPS,
     FloatArray,
-    bin_means,
-    bin_names,
+    actions_and_clips,
     bin_shares,
-    exact_flow_errors,
-    halves,
     ignorant_loss,
-    path_cost,
     reach,
+    study_flow,
 )
 
 if TYPE_CHECKING:
-    from finetune.alpamayo_policy import AlpamayoPolicy
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_REFERENCE_STEPS = 200
 WHY = (
     "Why: a clip moves paths by metres just where karts bend; action_in_proj reads noisy actions through waves with a "
     "period of one standard deviation and shorter, so other constants would mean to learn it anew; and distance costs "
-    "no Euler steps, for the flow's path from noise to action is straight (the columns of exact flows are alike). Far "
+    "no Euler steps, for the flow's path from noise to action is straight (benchmarks/exact_flow.py). Far "
     "waypoints do dominate the loss: --horizon_s makes those fade that nobody can see yet."
 )
+_COLOURS = ("#3567b0", "#d1432f", "#1d8a4e", "#8a5bb5")
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,6 @@ def action_range(config: ActionRangeConfig) -> dict[str, Any]:
         MonoError: an empty dataset, or an adapter without its model.
     """
     require("matplotlib", "report")
-    from finetune.studies.action_range_plot import action_range_figure
-
     if config.adapter is not None and config.model is None:
         raise MonoError("--adapter without --model", "the base it was trained on", "give --model")
     if config.model is not None:
@@ -100,18 +98,17 @@ def action_range(config: ActionRangeConfig) -> dict[str, Any]:
     if not samples:
         raise MonoError(f"no sample in {config.dataset}", "a dataset with at least one", "run `alpamayo-mono build`")
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE])
-    actions, outside, clipped = _actions_and_clips(samples)
+    actions, outside, clips = actions_and_clips(samples)
     metrics: dict[str, Any] = {
         "samples": len(samples),
         "reach": reach(actions),
         "samples_outside_released_bounds": outside,
-        "clip": clipped,
+        "clip": clips,
         "bin_edges": list(BIN_EDGES),
         "bins": {
             "waypoints": bin_shares(actions),
             "loss of an ignorant model": bin_shares(actions, ignorant_loss(actions)),
         },
-        "exact_flow": exact_flow_errors(),
         "models": {},
     }
     if config.model is not None:
@@ -119,88 +116,13 @@ def action_range(config: ActionRangeConfig) -> dict[str, Any]:
         from finetune.evaluation.inference import policies
 
         for variant, policy in policies(config.model, config.adapter, config.cameras, config.device):
-            metrics["models"][variant] = _study(config, policy, judged)
-            metrics["bins"][f"flow loss {variant}"] = metrics["models"][variant]["loss_share"]
+            found = study_flow(policy, judged, config.dataset, config.batch_size, config.seed)
+            metrics["models"][variant], metrics["bins"][f"flow loss {variant}"] = found, found["loss_share"]
     run.write_metrics(metrics)
-    shares = metrics["bins"].items()
-    write_csv(
-        config.out / "bins.csv", [{"share of": name, **dict(zip(bin_names(), of, strict=True))} for name, of in shares]
-    )
+    bins = [{"share of": name, **dict(zip(BIN_NAMES, of, strict=True))} for name, of in metrics["bins"].items()]
+    write_csv(config.out / "bins.csv", bins)
     action_range_figure(metrics, actions).savefig(config.out / "action_range.png", dpi=130)
     return metrics
-
-
-def _actions_and_clips(samples: Sequence[Sample]) -> tuple[FloatArray, float, list[dict[str, float]]]:
-    """Normalised actions (N, 64, 2), the share of samples outside the released bounds, and what clips would cost."""
-    import torch
-
-    from finetune.alpamayo.action_space import ActionSpace
-    from finetune.alpamayo.configuration import RELEASED_ACTION_SPACE
-
-    space = ActionSpace(RELEASED_ACTION_SPACE, torch.float64)
-    history = torch.from_numpy(np.stack([sample.history_array() for sample in samples]))
-    future = torch.from_numpy(np.stack([sample.future_array() for sample in samples]))
-    actions = space.traj_to_action(history, future)
-    whole = space.action_to_traj(history, actions)
-
-    def distance(path: torch.Tensor, other: torch.Tensor) -> FloatArray:
-        gap: FloatArray = torch.linalg.vector_norm(path[..., :2] - other[..., :2], dim=-1).numpy()
-        return gap
-
-    gaps = {limit: distance(space.action_to_traj(history, actions.clamp(-limit, limit)), whole) for limit in LIMITS}
-    rows = [path_cost(np.inf, distance(whole, future))]
-    outside = 1.0 - float(space.is_within_bounds(actions).double().mean())
-    return actions.numpy(), outside, rows + [path_cost(limit, gap) for limit, gap in gaps.items()]
-
-
-def _study(config: ActionRangeConfig, policy: AlpamayoPolicy, samples: Sequence[Sample]) -> dict[str, Any]:
-    """One model's flow on some samples: loss by bin, and the cost of few Euler steps."""
-    import torch
-
-    from finetune.studies.flow_study import study_flow
-
-    steps = (*EULER_STEPS, _REFERENCE_STEPS)
-    study = study_flow(policy, samples, config.dataset, steps, config.batch_size, config.seed)
-    history = torch.from_numpy(np.stack([sample.history_array() for sample in samples]))
-    truth = np.stack([sample.future_array() for sample in samples])
-    space = deepcopy(policy.model.action_space).cpu()
-    true_actions = space.traj_to_action(history, torch.from_numpy(truth)).numpy()
-    loss = study.squared_error.mean(axis=-1)
-    bend = np.abs(true_actions[:, : STEP_3S + 1, 1]).mean(axis=1)
-    sharp = bend > np.median(bend)
-    out: dict[str, Any] = {
-        "samples": len(samples),
-        "flow_loss": float(loss.mean()),
-        "loss_share": bin_shares(true_actions, loss),
-        "loss_per_waypoint": bin_means(true_actions, loss),
-        "euler": {},
-        "mean_curvature_3s_sigma": halves(bend, sharp),
-    }
-    for name, ends in (("zero", study.ends), ("drawn", study.drawn_ends)):
-        paths = {
-            count: space.action_to_traj(history, torch.from_numpy(end)).numpy()[:, : STEP_3S + 1, :2]
-            for count, end in ends.items()
-        }
-        reference = paths[_REFERENCE_STEPS]
-        for count in EULER_STEPS:
-            gap = np.linalg.norm(paths[count] - reference, axis=-1)[:, -1]
-            sigma = np.sqrt(np.mean((ends[count] - ends[_REFERENCE_STEPS])[..., 1] ** 2, axis=1))
-            out["euler"][f"{name}, {count}"] = {
-                "curvature_gap_sigma": halves(sigma, sharp),
-                "path_gap_3s_m": halves(gap, sharp),
-                "ade_3s_m": halves(
-                    np.linalg.norm(paths[count] - truth[:, : STEP_3S + 1, :2], axis=-1).mean(axis=1), sharp
-                ),
-            }
-    return out
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """``alpamayo-mono action-range``."""
-    share_cores()
-    config = command_line(ActionRangeConfig, argv, "alpamayo-mono action-range")
-    print_report(action_range(config))
-    print(f"plot: {config.out / 'action_range.png'}")
 
 
 def _beyond(of: Mapping[str, float]) -> list[str]:
@@ -243,28 +165,14 @@ def print_report(metrics: Mapping[str, Any]) -> None:
     )
     show(
         "Which waypoints the loss comes from, by standard deviations of their curvature",
-        ["share of", *bin_names()],
+        ["share of", *BIN_NAMES],
         [[name, *map(percent, shares)] for name, shares in metrics["bins"].items()],
-    )
-    exact = metrics["exact_flow"]
-    show(
-        f"Euler on exact flows, ends at {', '.join(f'{mean:g}' for mean in exact['means'])} standard deviations",
-        ["steps", "single end: largest error", f"known to {exact['spread']:g}: RMS error", "two ends: lost between"],
-        [
-            [
-                str(steps),
-                " ".join(f"{v:.0e}" for v in exact["point"][str(steps)]),
-                " ".join(f"{v:.3f}" for v in exact["gaussian"][str(steps)]),
-                " ".join(f"{v:.0%}" for v in exact["two_ends"][str(steps)]),
-            ]
-            for steps in EULER_STEPS
-        ],
     )
     gaps = ("curvature_gap_sigma", "path_gap_3s_m", "ade_3s_m")
     for variant, of in metrics["models"].items():
         bend = of["mean_curvature_3s_sigma"]
         show(
-            f"Euler on the model, {variant}, against {_REFERENCE_STEPS} steps: the half of {of['samples']} samples "
+            f"Euler on the model, {variant}, against {REFERENCE_STEPS} steps: the half of {of['samples']} samples "
             f"that bends less | more within 3 s (mean curvature {bend['gentle']:.1f} | {bend['sharp']:.1f})",
             ["noise, steps", "curvature off by", "path off at 3 s, m", "ADE at 3 s, m"],
             [
@@ -279,5 +187,65 @@ def print_report(metrics: Mapping[str, Any]) -> None:
     )
 
 
-if __name__ == "__main__":
-    main()
+def action_range_figure(metrics: Mapping[str, Any], actions: FloatArray) -> Figure:
+    """Reach, cost of clipping, source of the loss and, with a model, its Euler steps.
+
+    Args:
+        metrics: as :func:`action_range` returns them.
+        actions: (N, 64, 2) normalised actions of the dataset.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(12.5, 8.0), layout="constrained")
+        reached, clip, loss, euler = figure.subplots(2, 2).flat
+        edge = max(9.0, float(np.abs(actions).max()))
+        edges = np.linspace(-edge, edge, 81).tolist()
+        for index, axis in enumerate(AXES):
+            values = actions[..., index].ravel()
+            reached.hist(values, edges, histtype="step", linewidth=1.6, color=_COLOURS[index], label=axis)
+        for limit, sign in product(LIMITS, (-1.0, 1.0)):
+            reached.axvline(sign * limit, color="#9aa3ad", linewidth=0.8, linestyle=":")
+        reached.set(yscale="log", xlabel="released standard deviations (left positive)", ylabel="waypoints")
+        rows = metrics["clip"][1:]
+        costs = {
+            f"{kind}, {until} s": [row[f"{kind}_{until}s_m"] for row in rows]
+            for kind, until in product(("mean", "largest"), ("3", "6.4"))
+        }
+        _draw_bars(clip, [f"{row['limit']:g} ({row['samples_moved']:.0%} of samples)" for row in rows], costs, _COLOURS)
+        clip.set(xlabel="clip at, standard deviations", ylabel="path moved, m")
+        _draw_bars(loss, BIN_NAMES, metrics["bins"], ("#b8bec6", "#20262e", SIDES["before"], SIDES["after"]))
+        loss.yaxis.set_major_formatter(PercentFormatter(1.0))
+        loss.set(xlabel="curvature of the waypoint, standard deviations", ylabel="share")
+        for variant, of in metrics["models"].items():
+            for part, style in (("gentle", "--"), ("sharp", "-")):
+                gaps = [of["euler"][f"zero, {steps}"]["curvature_gap_sigma"][part] for steps in EULER_STEPS]
+                euler.plot(EULER_STEPS, gaps, "s" + style, color=SIDES[variant], label=f"{variant}, {part} half")
+        euler.set(xscale="log", yscale="log", xlabel="Euler steps", ylabel="end point off by, sigma of curvature")
+        euler.set_xticks(EULER_STEPS, [str(steps) for steps in EULER_STEPS])
+        euler.minorticks_off()
+        euler.set_visible(bool(metrics["models"]))
+        for axes in (reached, clip, loss, *([euler] if metrics["models"] else [])):
+            axes.legend()
+        figure.suptitle("Kart tracks in the released normalisation")
+    return figure
+
+
+def _draw_bars(
+    axes: Axes, places: Sequence[str], values: Mapping[str, Sequence[float]], colours: Sequence[str]
+) -> None:
+    """A group of bars at each place, a bar of it per name."""
+    width = 0.8 / len(values)
+    for index, (name, heights) in enumerate(values.items()):
+        at = np.arange(len(places)) + width * (index - (len(values) - 1) / 2)
+        axes.bar(at, heights, 0.95 * width, label=name, color=colours[index])
+    axes.set_xticks(range(len(places)), places)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """``alpamayo-mono action-range``."""
+    config = command_line(ActionRangeConfig, argv, "alpamayo-mono action-range")
+    print_report(action_range(config))
+    print(f"plot: {config.out / 'action_range.png'}")

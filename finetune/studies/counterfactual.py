@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from collector.common.cpu import share_cores
 from collector.common.errors import MonoError, require
 from collector.common.format import percent
+from collector.common.plot_style import INK, STYLE
 from collector.common.run_folder import command_line, open_run, plain
 from collector.common.tables import text_table, write_csv
 from collector.dataset.schema import METADATA_FILE, Sample
@@ -27,11 +27,14 @@ from collector.geometry.curvature import CurveLabel
 from collector.reasoning.consistency import measure_motion
 from collector.reasoning.parser import language_of, parse_claim
 from collector.reasoning.writing import swap_sides, write_reasoning
-from finetune.evaluation.samples import split_samples, spread
+from finetune.evaluation.command import split_samples, spread
 from finetune.model_files.location import resolve_model
 from finetune.policy import STEP_S, CameraMode, Observation, PolicySettings
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from finetune.alpamayo_policy import AlpamayoPolicy
     from finetune.evaluation.inference import Planned
     from finetune.processing.processor import Encoded
@@ -41,6 +44,12 @@ REASONINGS: Mapping[str, str] = {key: key for key in ("own", "true", "opposite",
     "straight": "straight lane"
 }
 TIMES_S = (2.0, 3.0)
+Paths = dict[str, dict[str, NDArray[np.float64]]]  # variant -> reasoning -> (N, 64, 3) planned poses
+_SHOWN = 5
+# Up to here a path is drawn: what a reasoning speaks of, and what the table measures.
+_STEPS = 30
+_COLOURS = {"own": "#3567b0", "true": "#1d8a4e", "opposite": "#d1432f", "straight": "#e08a2e", "none": "#8a5bb5"}
+_HISTOGRAM = ("true", "opposite", "straight")
 _KEYS = tuple(
     f"{kind}_{time_s:g}s_{unit}" for kind, unit in (("heading", "rad"), ("lateral", "m")) for time_s in TIMES_S
 )
@@ -159,7 +168,6 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
     """
     require("matplotlib", "report")
     from finetune.evaluation.inference import plan_all, policies
-    from finetune.studies.counterfactual_plot import counterfactual_figure
 
     config = replace(config, model=resolve_model(config.model))
     found = split_samples(config.dataset, config.split)
@@ -173,7 +181,7 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
     metrics: dict[str, Any] = {"definitions": DEFINITIONS, "samples": len(samples), "variants": {}}
     rows: list[dict[str, Any]] = []
-    paths: dict[str, dict[str, NDArray[np.float64]]] = {}
+    paths: Paths = {}
     for variant, policy in policies(config.model, config.adapter, config.cameras, config.device):
         paths[variant], mine = {}, []
         for reasoning, name in REASONINGS.items():
@@ -195,7 +203,7 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
     drawn = {variant: {name: np.round(poses, 3) for name, poses in of.items()} for variant, of in paths.items()}
     shown = plain({"ids": [sample.id for sample in samples], "truth": np.round(truth, 3), **drawn})
     (config.out / "paths.json").write_text(json.dumps(shown) + "\n")
-    counterfactual_figure(rows, paths, truth, REASONINGS).savefig(config.out / "counterfactual.png", dpi=130)
+    counterfactual_figure(rows, paths, truth).savefig(config.out / "counterfactual.png", dpi=130)
     return metrics
 
 
@@ -206,7 +214,7 @@ def _plan_forced(
     seen: Sequence[Observation],
     encoded: Sequence[Encoded],
 ) -> list[Planned]:
-    from finetune.studies.forced_reasoning import plan_with_reasonings
+    from finetune.studies.stages import plan_with_reasonings
 
     return plan_with_reasonings(policy, seen, [forced_text(sample, reasoning) for sample in samples], encoded)
 
@@ -242,13 +250,60 @@ def print_table(metrics: Mapping[str, Any]) -> None:
     console.print(metrics["definitions"], style="dim")
 
 
+def counterfactual_figure(rows: Sequence[Mapping[str, Any]], paths: Paths, truth: NDArray[np.float64]) -> Figure:
+    """A row per variant: fans of some samples, and a histogram of the lateral places 3 s ahead.
+
+    Args:
+        rows: of ``samples.csv``.
+        paths: planned.
+        truth: (N, 64, 3) what was driven.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    shown = np.unique(np.linspace(0, len(truth) - 1, min(_SHOWN, len(truth))).astype(int)).tolist()
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.0 * len(shown) + 4.2, 3.5 * len(paths) + 0.6), layout="constrained")
+        widths = [1.0] * len(shown) + [1.6]
+        grid = figure.subplots(len(paths), len(widths), squeeze=False, width_ratios=widths)
+        for axes_row, (variant, of_reasonings) in zip(grid, paths.items(), strict=True):
+            for axes, index in zip(axes_row, shown, strict=False):
+                _draw_fan(axes, {name: poses[index] for name, poses in of_reasonings.items()}, truth[index])
+            axes_row[0].set_ylabel(f"{variant}\nx ahead, m")
+            _draw_histogram(axes_row[-1], [row for row in rows if row["variant"] == variant])
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        figure.suptitle("The same picture, another reasoning: planned paths of the next 3 s")
+    return figure
+
+
+def _draw_fan(axes: Axes, planned: Mapping[str, NDArray[np.float64]], truth: NDArray[np.float64]) -> None:
+    def line(poses: NDArray[np.float64], style: str, **look: Any) -> None:  # noqa: ANN401 - matplotlib's own words
+        path = np.vstack([np.zeros((1, 2)), poses[:_STEPS, :2]])
+        axes.plot(path[:, 1], path[:, 0], style, **look)
+
+    line(truth, "-", color=INK, linewidth=5, alpha=0.18, label="driven")
+    for reasoning, poses in planned.items():
+        look = {"color": _COLOURS[reasoning], "linewidth": 1.6, "label": f"reasoning: {REASONINGS[reasoning]}"}
+        line(poses, "--" if reasoning == "none" else "-", **look)
+    reach = max(3.0, *(float(np.abs(poses[:_STEPS, 1]).max()) for poses in planned.values()))
+    # Left is left: y grows to the left.
+    axes.set(xlim=(1.1 * reach, -1.1 * reach), xlabel="y left, m")
+
+
+def _draw_histogram(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    every = [row["lateral_3s_m"] for row in rows if row["reasoning"] in _HISTOGRAM]
+    edges = np.linspace(min(every), max(every) + 1e-6, 25).tolist()
+    for reasoning in _HISTOGRAM:
+        values = [row["lateral_3s_m"] for row in rows if row["reasoning"] == reasoning]
+        axes.hist(values, edges, color=_COLOURS[reasoning], alpha=0.45, label=REASONINGS[reasoning])
+    axes.axvline(0.0, color=INK, linewidth=0.8)
+    axes.set(xlabel="lateral place after 3 s, m (true side positive)", ylabel="samples")
+    axes.legend(fontsize=8)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """``alpamayo-mono counterfactual``."""
-    share_cores()
     config = command_line(CounterfactualConfig, argv, "alpamayo-mono counterfactual")
     print_table(counterfactual(config))
     print(f"plot: {config.out / 'counterfactual.png'}")
-
-
-if __name__ == "__main__":
-    main()

@@ -6,24 +6,23 @@ near zero and the driving path must say each reasoning word for word and drive e
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from collector.common.cpu import share_cores
 from collector.common.errors import MonoError
 from collector.common.format import number
 from collector.common.run_folder import command_line, open_run
 from collector.common.tables import text_table
 from collector.dataset.schema import METADATA_FILE, read_samples
+from finetune.adapters.settings import LoraSettings
 from finetune.evaluation.metrics import plan_figures
 from finetune.lora_finetune import FinetuneConfig, finetune
 from finetune.model_files.location import resolve_model
 from finetune.policy import CameraMode, PolicySettings
-from finetune.studies.subsets import is_subset, nested_order, write_subset
+from finetune.studies.subsets import is_subset, nested_order, validation_losses, write_subset
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ class OverfitConfig:
     samples: int = 4
     steps: int = 200
     learning_rate: float = 2e-3
-    lora_rank: int = 16
-    lora_alpha: int = 32
+    lora_rank: int = LoraSettings.lora_rank
+    lora_alpha: int = LoraSettings.lora_alpha
     cameras: CameraMode = PolicySettings.cameras
     most_text_loss: float = 0.05
     most_flow_loss: float = 0.1
@@ -106,14 +105,13 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
             validate_every=max(1, config.steps // 8),
         )
     )
-    lines = [json.loads(line) for line in (training / "training.jsonl").read_text().splitlines()]
-    losses = [line for line in lines if "validation_flow_loss" in line]
+    losses = validation_losses(training / "training.jsonl")
     policy = AlpamayoPolicy(config.model, training / "adapter", cameras=config.cameras, device=config.device)
     plans = plan_all(policy, samples, subset, config.samples, "judge")
     repeated = sum(plan.reasoning == sample.reasoning.strip() for plan, sample in zip(plans, samples, strict=True))
     reached = {
-        "text_loss": (losses[-1]["validation_text_loss"], config.most_text_loss),
-        "flow_loss": (losses[-1]["validation_flow_loss"], config.most_flow_loss),
+        "text_loss": (losses["text_loss"], config.most_text_loss),
+        "flow_loss": (losses["flow_loss"], config.most_flow_loss),
         "ade_3s_m": (plan_figures(samples, plans)["ade_3s_m"], config.most_ade_3s_m),
         "reasonings_not_repeated": (len(samples) - repeated, 0),
     }
@@ -122,7 +120,7 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
         for name, (value, most) in reached.items()
     }
     for kind in ("text", "flow"):
-        figures[f"{kind}_loss"]["before"] = losses[0][f"validation_{kind}_loss"]
+        figures[f"{kind}_loss"]["before"] = losses[f"{kind}_loss_before"]
     metrics = {
         "samples": [sample.id for sample in samples],
         "steps": config.steps,
@@ -135,9 +133,7 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
 
 def _clear(subset: Path, training: Path) -> None:
     """Remove what an earlier overfit left, and nothing else."""
-    if not subset.exists() and not training.exists():
-        return
-    if not is_subset(subset):
+    if (subset.exists() or training.exists()) and not is_subset(subset):
         raise MonoError(
             f"{subset.parent} holds {subset.name} or {training.name} of something else",
             "a folder of its own",
@@ -152,14 +148,8 @@ def print_report(metrics: Mapping[str, Any]) -> None:
     from rich.console import Console
 
     rows = [
-        [
-            name,
-            number(figure.get("before"), 3),
-            number(figure["reached"], 3),
-            number(figure["most"], 3),
-            "" if figure["passed"] else "MISSED",
-        ]
-        for name, figure in metrics["figures"].items()
+        [name, *(number(of.get(key), 3) for key in ("before", "reached", "most")), "" if of["passed"] else "MISSED"]
+        for name, of in metrics["figures"].items()
     ]
     Console().print(text_table("Learnt by heart?", ["figure", "before", "reached", "at most", ""], rows))
     if metrics["passed"]:
@@ -173,11 +163,6 @@ def print_report(metrics: Mapping[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``alpamayo-mono overfit``; 1 where a threshold is missed."""
-    share_cores()
     metrics = overfit(command_line(OverfitConfig, argv, "alpamayo-mono overfit"))
     print_report(metrics)
     return 0 if metrics["passed"] else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

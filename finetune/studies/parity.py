@@ -16,18 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.common.cpu import share_cores
 from collector.common.errors import MonoError
 from collector.common.progress import progress
 from collector.common.run_folder import command_line, open_run
 from collector.common.tables import text_table
 from collector.dataset.schema import METADATA_FILE, read_samples
-from finetune.evaluation.samples import spread
+from finetune.evaluation.command import spread
 from finetune.model_files.location import resolve_model
 from finetune.policy import CameraMode, PolicySettings
 
 if TYPE_CHECKING:
-    from finetune.studies.parity_stages import StageView
+    from finetune.studies.stages import StageView
 
 # Stage -> what differs there when it is the first one to.
 STAGES: Mapping[str, str] = {
@@ -99,13 +98,7 @@ class StageGap:
 def compare_stage(
     driven: Sequence[NDArray[Any]], trained: Sequence[NDArray[Any]], ids: Sequence[str], tolerance: float
 ) -> StageGap:
-    """Compare one stage of all samples.
-
-    Args:
-        driven, trained: per sample an array.
-        ids: of the samples.
-        tolerance: see :class:`CheckDrivingConfig`; whole numbers tolerate nothing.
-    """
+    """Compare one stage, an array per sample; of whole numbers none may differ."""
     worst, worst_share, where = 0.0, 0.0, ids[0]
     exact = all(np.issubdtype(values.dtype, np.integer) for values in trained)
     for here, there, name in zip(driven, trained, ids, strict=True):
@@ -150,7 +143,7 @@ def check_driving(config: CheckDrivingConfig) -> dict[str, Any]:
 
     from finetune.alpamayo_policy import AlpamayoPolicy
     from finetune.checkpoint import load_model
-    from finetune.studies.parity_stages import adapted_as_in_training, driving_view, training_views
+    from finetune.studies.stages import adapted_as_in_training, driving_view, training_views
 
     config = replace(config, model=resolve_model(config.model))
     found = [sample for sample in read_samples(config.dataset) if sample.split == config.split and sample.reasoning]
@@ -208,17 +201,10 @@ def print_report(metrics: Mapping[str, Any]) -> None:
     """The stages on the terminal, and under them the verdict."""
     from rich.console import Console
 
-    rows = [
-        [
-            stage,
-            f"{gap.largest:.2e}",
-            f"{gap.relative:.1e}",
-            f"{gap.allowed:.0e}",
-            gap.sample_id,
-            "" if gap.agrees else "DIFFERS",
-        ]
-        for stage, gap in metrics["stages"].items()
-    ]
+    rows = []
+    for stage, gap in metrics["stages"].items():
+        figures = [f"{gap.largest:.2e}", f"{gap.relative:.1e}", f"{gap.allowed:.0e}"]
+        rows.append([stage, *figures, gap.sample_id, "" if gap.agrees else "DIFFERS"])
     headings = ["stage", "largest gap", "as share", "allowed", "sample", ""]
     Console().print(text_table("Driving against training", headings, rows, left=(0, 4)))
     speed = metrics["start_speed"]
@@ -236,11 +222,6 @@ def print_report(metrics: Mapping[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``alpamayo-mono check-driving``; 1 where the paths differ."""
-    share_cores()
     metrics = check_driving(command_line(CheckDrivingConfig, argv, "alpamayo-mono check-driving"))
     print_report(metrics)
     return 0 if metrics["first_difference"] is None else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

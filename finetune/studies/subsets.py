@@ -1,4 +1,4 @@
-"""Smaller datasets cut from one: nested, mixed like the whole, the same validation samples, no picture copied."""
+"""Smaller datasets cut from one, nested, mixed like the whole, no picture copied; what a training on one reached."""
 
 from __future__ import annotations
 
@@ -73,3 +73,13 @@ def write_subset(dataset: Path, out: Path, train: Sequence[Sample], validation: 
         write_atomically(out / MANIFEST_FILE, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise MonoError(f"the subset {out} cannot be written: {error}", "a writable new folder", "use --out") from error
+
+
+def validation_losses(log: Path) -> dict[str, float]:
+    """First, last and lowest validation losses of a run's ``training.jsonl``."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    losses: dict[str, float] = {}
+    for kind in ("text", "flow"):
+        values = [line[f"validation_{kind}_loss"] for line in lines if f"validation_{kind}_loss" in line]
+        losses |= {f"{kind}_loss": values[-1], f"{kind}_loss_lowest": min(values), f"{kind}_loss_before": values[0]}
+    return losses

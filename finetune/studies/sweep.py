@@ -14,26 +14,31 @@ import gc
 import json
 import math
 import shutil
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from collector.common.cpu import share_cores
 from collector.common.errors import MonoError, require
 from collector.common.files import write_atomically
 from collector.common.format import number, percent
+from collector.common.plot_style import SIDES, STYLE
 from collector.common.run_folder import command_line, hash_path, open_run, plain
 from collector.common.tables import text_table, write_csv
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples
+from finetune.evaluation.command import split_samples, spread
 from finetune.evaluation.consistency import SYMPTOM_DEFINITION
 from finetune.evaluation.metrics import plan_figures
-from finetune.evaluation.samples import split_samples, spread
 from finetune.lora_finetune import FinetuneConfig, finetune
 from finetune.model_files.location import resolve_model
-from finetune.studies.subsets import nested_order, write_subset
+from finetune.studies.subsets import nested_order, validation_losses, write_subset
 from finetune.training.run import finished_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Figure -> column and title; for all of them less is better.
 FIGURES: Mapping[str, tuple[str, str]] = {
@@ -97,11 +102,10 @@ def enough_samples(results: Sequence[Mapping[str, Any]], figure: str) -> int | N
         A size; None without sizes, where the figure is missing, where no size is better than the base, or where the
         largest one is too far from the best.
     """
-    base, *values = (result.get(figure) for result in results)
-    known = [float(value) for value in values if value is not None and math.isfinite(value)]
-    if base is None or not known or len(known) < len(values) or not min(known) < base < math.inf:
+    base, *values = (_figure_of(result, figure) for result in results)
+    if not values or not all(map(math.isfinite, values)) or not min(values) < base < math.inf:
         return None
-    good = [value <= ENOUGH * min(known) for value in known]
+    good = [value <= ENOUGH * min(values) for value in values]
     return next((result["samples"] for index, result in enumerate(results[1:]) if all(good[index:])), None)
 
 
@@ -168,7 +172,7 @@ def _run_size(
         # Killed while it judged, a size has its adapter already.
         views = int((finished_metrics(one) or finetune(one))["train_samples"])
         result |= {"epochs": round(one.steps * one.batch_size / views, 2)}
-        result |= _validation_losses(folder / "finetune" / "training.jsonl")
+        result |= validation_losses(folder / "finetune" / "training.jsonl")
         gc.collect()
     adapter = folder / "finetune" / "adapter" if train else None
     model = folder / "finetune" / "model"  # where all weights were trained
@@ -176,16 +180,6 @@ def _run_size(
     policy = AlpamayoPolicy(*place, cameras=config.cameras, device=config.device)
     plans = plan_all(policy, judged, config.dataset, config.eval_batch_size, "judge")
     return {**result, **plan_figures(judged, plans), "seconds": round(time.monotonic() - began, 1)}
-
-
-def _validation_losses(log: Path) -> dict[str, float]:
-    """First, last and lowest validation losses of a run's ``training.jsonl``."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    losses: dict[str, float] = {}
-    for kind in ("text", "flow"):
-        values = [line[f"validation_{kind}_loss"] for line in lines if f"validation_{kind}_loss" in line]
-        losses |= {f"{kind}_loss": values[-1], f"{kind}_loss_lowest": min(values), f"{kind}_loss_before": values[0]}
-    return losses
 
 
 def _recipe(config: SweepConfig) -> dict[str, Any]:
@@ -232,12 +226,68 @@ def summarise_sweep(results: list[dict[str, Any]], config: SweepConfig, judged: 
 
 
 def _write(summary: Mapping[str, Any], out: Path) -> None:
-    from finetune.studies.sweep_plot import sweep_figure
-
     write_atomically(out / "sweep.json", json.dumps(plain(summary), indent=2) + "\n")
     write_csv(out / "sweep.csv", summary["sizes"])
     if len(summary["sizes"]) > 1:
-        sweep_figure(summary, {key: title for key, (_, title) in FIGURES.items()}).savefig(out / "sweep.png", dpi=130)
+        sweep_figure(summary).savefig(out / "sweep.png", dpi=130)
+
+
+def sweep_figure(summary: Mapping[str, Any]) -> Figure:
+    """A panel per figure over a logarithmic axis of samples: the base a line across, the size that is enough a mark."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(12.5, 6.6), layout="constrained")
+        panels = figure.subplots(2, 3)
+        for axes, (key, (_, title)) in zip(panels.flat, FIGURES.items(), strict=False):
+            _draw_panel(axes, summary, key)
+            axes.set_title(title)
+        note = panels.flat[len(FIGURES)]
+        note.set_axis_off()
+        lines = [
+            f"{summary['steps']} steps of {summary['batch_size']} at every size,",
+            f"the same {summary['judged_samples']} validation samples for all.",
+            "",
+            *(f"{row['samples']:>6} samples: seen {row['epochs']:.1f} times" for row in summary["sizes"][1:]),
+            "",
+            *textwrap.wrap(f"enough: {summary['enough_means']}", 45),
+        ]
+        note.text(0.0, 0.95, "\n".join(lines), va="top", fontsize=9)
+        figure.suptitle("How many samples does it take?")
+    return figure
+
+
+def _draw_panel(axes: Axes, summary: Mapping[str, Any], key: str) -> None:
+    from matplotlib.ticker import FixedLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+
+    base, *rows = summary["sizes"]
+    sizes = [row["samples"] for row in rows]
+    values = [_figure_of(row, key) for row in rows]
+    axes.plot(sizes, values, "o-", color=SIDES["after"], label="last step")
+    if f"{key}_lowest" in rows[0]:
+        axes.plot(sizes, [row[f"{key}_lowest"] for row in rows], ".--", color="#9fc5ae", label="lowest on the way")
+    # The base may lie far above: the sizes are what is to be told apart.
+    top = 1.3 * max([0.04, *(value for value in values if math.isfinite(value))])
+    before = _figure_of(base, key)
+    if math.isfinite(before):
+        label = f"base: {before:.2f}{' (above)' if before > top else ''}"
+        axes.axhline(before, color=SIDES["before"], linewidth=1.2, linestyle=":", label=label)
+    enough = summary["enough"][key]
+    if enough is not None:
+        axes.axvline(enough, color="#b8bec6", linewidth=5, alpha=0.5, zorder=0, label=f"enough: {enough}")
+    axes.set(xlabel="training samples", xscale="log", ylim=(0.0, top))
+    axes.xaxis.set_major_locator(FixedLocator(sizes))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if key == "symptom_rate":
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.legend(fontsize=8)
+
+
+def _figure_of(result: Mapping[str, Any], key: str) -> float:
+    value = result.get(key)
+    return math.nan if value is None else float(value)
 
 
 def print_table(summary: Mapping[str, Any]) -> None:
@@ -262,11 +312,6 @@ def print_table(summary: Mapping[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """``alpamayo-mono sweep``."""
-    share_cores()
     config = command_line(SweepConfig, argv, "alpamayo-mono sweep")
     print_table(sweep(config))
     print(f"plot: {config.out / 'sweep.png'}")
-
-
-if __name__ == "__main__":
-    main()

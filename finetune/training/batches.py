@@ -25,6 +25,7 @@ from collector.geometry.poses import mirror_poses
 from collector.reasoning.writing import swap_sides
 from finetune.alpamayo.model import VisionFeatures
 from finetune.policy import Observation, PolicySettings, camera_of_each_image, frames_of, select_images
+from finetune.processing.processor import pad_right
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,12 @@ def _blame(sample: Sample, reason: str) -> Iterator[None]:
 
 
 def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool = False) -> EncodedSample:
-    """Encode one sample with a loaded model's processor and action space.
+    """Encode one sample with the processor and action space of a ``finetune.checkpoint.LoadedModel``.
 
     Args:
-        loaded: ``finetune.checkpoint.LoadedModel``.
+        loaded: the model.
         sample, folder: a line of ``metadata.jsonl`` and its dataset folder.
-        cameras: camera mode, see :data:`finetune.policy.CAMERA_MODES`.
+        cameras: camera mode.
         mirrored: encode what a mirror would show; true to life for a camera on the kart's middle line.
 
     Raises:
@@ -156,12 +157,9 @@ _COLOURS = 3
 
 
 def pack_pixels(pixel_values: Tensor) -> Tensor:
-    """Flattened patches as the bytes they were made from, an eighth of the memory and nothing lost.
+    """Patches (P, 3 * 2 * 256) in [-1, 1] as the bytes they were made from, an eighth of the memory and nothing lost.
 
     A single frame fills both temporal slots and came from 8-bit pixels, so one slot in bytes says it all.
-
-    Args:
-        pixel_values: (P, 3 * 2 * 256) in [-1, 1] from :func:`finetune.processing.images.preprocess`.
     """
     still = pixel_values.reshape(len(pixel_values), _COLOURS, 2, -1)[:, :, 0]
     return ((still + 1.0) * 127.5).round().to(torch.uint8).flatten(1)
@@ -207,29 +205,18 @@ def collate(
         silent: per row, whether to use the prompt that skips the reasoning (no text label then).
         multiple: pad to a multiple of so many words, for programs compiled per length.
     """
-    silence = list(silent) if silent is not None else [False] * len(rows)
-    ids = [row.silent_ids if quiet else row.input_ids for row, quiet in zip(rows, silence, strict=False)]
-    labels = [
-        torch.zeros(len(row.silent_ids), dtype=torch.bool) if quiet else row.label_mask
-        for row, quiet in zip(rows, silence, strict=False)
-    ]
-    length = -(-max(len(row) for row in ids) // multiple) * multiple
-
-    def padded(values: Sequence[Tensor], fill: int) -> Tensor:
-        out = torch.full((len(values), length), fill, dtype=values[0].dtype)
-        for index, value in enumerate(values):
-            out[index, : len(value)] = value
-        return out
-
+    spoken = list(zip(rows, silent or [False] * len(rows), strict=True))
+    ids = [row.silent_ids if quiet else row.input_ids for row, quiet in spoken]
+    labels = [torch.zeros_like(row.silent_ids, dtype=torch.bool) if quiet else row.label_mask for row, quiet in spoken]
     features = [row.vision for row in rows if row.vision is not None]
     vision = VisionFeatures.cat(features) if len(features) == len(rows) else None
     pixels = [row.pixels for row in rows if row.pixels is not None]
     histories = [row.history for row in rows if row.history is not None]
     return Batch(
         sample_ids=tuple(row.sample_id for row in rows),
-        input_ids=padded(ids, pad_id),
-        attention_mask=padded([torch.ones(len(row), dtype=torch.int64) for row in ids], 0),
-        label_mask=padded(labels, 0),
+        input_ids=pad_right(ids, pad_id, multiple),
+        attention_mask=pad_right([torch.ones_like(row) for row in ids], 0, multiple),
+        label_mask=pad_right(labels, 0, multiple),
         actions=torch.stack([row.actions for row in rows]),
         grid_thw=torch.cat([row.grid_thw for row in rows]),
         pixel_values=unpack_pixels(torch.cat(pixels)) if pixels and vision is None else None,

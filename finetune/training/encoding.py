@@ -1,4 +1,9 @@
-"""Samples to rows before training starts: each is read once, and one that cannot be used is set aside by reason."""
+"""Samples to rows before training starts: each is read once, and one that cannot be used is set aside by reason.
+
+Rows lie on disk and are mapped into memory, for the features of one image are 6 MB at the released size: a file of
+tensors one after the other and an index beside it. A run that was killed reads its rows again instead of encoding them,
+and the processes of one run share them.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +11,26 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples, scan_samples
+from finetune.alpamayo.cache import VisionFeatures
 from finetune.training.batches import EncodedSample, SampleError, cache_vision, encode_row
 from finetune.training.checkpoint import publish
-from finetune.training.feature_cache import read_rows, write_rows
 
 ASIDE_FILE = "set_aside.jsonl"
 _NAMED = 5
+# Offsets are multiples of this, so that bytes can be seen as any type.
+_ALIGNMENT = 64
 
 
 @dataclass
@@ -30,39 +38,32 @@ class SetAside:
     """Samples that do not train, and why.
 
     Attributes:
-        entries: (sample or line, reason, sentence) each.
+        entries: ``sample`` (or line), ``reason`` and ``error`` (a sentence) of each.
     """
 
-    entries: list[tuple[str, str, str]] = field(default_factory=list)
+    entries: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, name: str, reason: str, error: Exception) -> None:
         """Count one."""
-        self.entries.append((name, reason, str(error)))
+        self.entries.append({"sample": name, "reason": reason, "error": str(error)})
 
     def counts(self) -> dict[str, int]:
         """Reason -> how many."""
-        return dict(Counter(reason for _, reason, _ in self.entries))
+        return dict(Counter(entry["reason"] for entry in self.entries))
 
     def write(self, path: Path) -> None:
         """One JSON line each; nothing where all is well."""
         if self.entries:
-            lines = [
-                json.dumps({"sample": name, "reason": reason, "error": said}, ensure_ascii=False)
-                for name, reason, said in self.entries
-            ]
-            write_atomically(path, "\n".join(lines) + "\n")
+            write_atomically(path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in self.entries))
 
     @classmethod
     def read(cls, path: Path) -> SetAside:
         """What :meth:`write` wrote."""
-        if not path.is_file():
-            return cls()
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        return cls([(line["sample"], line["reason"], line["error"]) for line in lines])
+        return cls([json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else [])
 
     def __str__(self) -> str:
         lines = [f"set aside {len(self.entries)}: " + ", ".join(f"{n} {reason}" for reason, n in self.counts().items())]
-        lines += [f"  {said}" for _, _, said in self.entries[:_NAMED]]
+        lines += [f"  {entry['error']}" for entry in self.entries[:_NAMED]]
         if len(self.entries) > _NAMED:
             lines.append(f"  and {len(self.entries) - _NAMED} more in {ASIDE_FILE}")
         return "\n".join(lines)
@@ -84,7 +85,9 @@ def usable_samples(dataset: Path, aside: SetAside) -> list[Sample]:
     if not samples:
         raise MonoError(
             f"no {'usable ' if aside.entries else ''}sample in {dataset}"
-            + (f" (first of {len(aside.entries)} refused lines: {aside.entries[0][0]})" if aside.entries else ""),
+            + (
+                f" (first of {len(aside.entries)} refused lines: {aside.entries[0]['sample']})" if aside.entries else ""
+            ),
             "a dataset with at least one",
             "run `alpamayo-mono build`",
         )
@@ -156,3 +159,67 @@ def _encoded(
             rows = []
         bar.update(len(views))
         yield from rows
+
+
+def write_rows(rows: Iterable[EncodedSample], path: Path) -> None:
+    """Write rows as they come, one in memory at a time.
+
+    Args:
+        rows: any number.
+        path: of the data; the index lies beside it.
+
+    Raises:
+        MonoError: the disk is full or cannot be written.
+    """
+    index: list[dict[str, Any]] = []
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as data:
+            for row in rows:
+                places: dict[str, Any] = {}
+                for name, tensor in _tensors(row).items():
+                    data.write(b"\0" * (-data.tell() % _ALIGNMENT))
+                    places[name] = [data.tell(), str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
+                    data.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+                index.append({"sample_id": row.sample_id, "tensors": places})
+        write_atomically(path.with_suffix(".json"), json.dumps(index))
+    except OSError as error:
+        raise MonoError(
+            f"the encoded samples {path} cannot be written: {error}",
+            "room on the disk",
+            "make room, or choose an --out on another disk",
+        ) from error
+
+
+def read_rows(path: Path) -> list[EncodedSample]:
+    """The rows of a file; their tensors are views of it and cost memory only while they are read."""
+    index = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    size = path.stat().st_size
+    mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8) if size else torch.zeros(0)
+
+    def view(place: list[Any]) -> Tensor:
+        offset, dtype, shape = place[0], getattr(torch, place[1]), place[2]
+        count = dtype.itemsize * int(torch.Size(shape).numel())
+        return mapped[offset : offset + count].view(dtype).view(shape)
+
+    rows = []
+    for entry in index:
+        tensors: dict[str, Any] = {name: view(place) for name, place in entry["tensors"].items()}
+        deepstack = [tensors.pop(name) for name in sorted(tensors) if name.startswith("deepstack")]
+        if "embeds" in tensors:
+            tensors["vision"] = VisionFeatures(tensors.pop("embeds"), deepstack)
+        rows.append(EncodedSample(entry["sample_id"], **tensors))
+    return rows
+
+
+def _tensors(row: EncodedSample) -> dict[str, Tensor]:
+    """A row's tensors by name, those of its features included."""
+    tensors = {}
+    for each in fields(row):
+        value = getattr(row, each.name)
+        if isinstance(value, VisionFeatures):
+            tensors["embeds"] = value.embeds
+            tensors |= {f"deepstack{layer:02d}": values for layer, values in enumerate(value.deepstack)}
+        elif isinstance(value, Tensor):
+            tensors[each.name] = value
+    return tensors

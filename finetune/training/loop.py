@@ -23,9 +23,8 @@ from tqdm import tqdm
 from collector.common.errors import MonoError, require
 from finetune.training.batches import Batch, EncodedSample, collate
 from finetune.training.checkpoint import Checkpoints, MasterWeights, restore_state, state_tensors
-from finetune.training.log import TrainingLog
 from finetune.training.loss import JointLoss, RowLosses, draws
-from finetune.training.run import CHECKPOINTS
+from finetune.training.run import CHECKPOINTS, TrainingLog
 from finetune.training.settings import LoopSettings, learning_rate_factor
 
 __all__ = ["JointLoss", "LoopSettings", "batch_to", "draws", "learning_rate_factor", "row_order", "train"]

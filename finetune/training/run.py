@@ -1,14 +1,19 @@
-"""A run folder is new, unfinished or finished: the same command goes on with an unfinished run and spoils no other."""
+"""A run folder is new, unfinished or finished: the same command goes on with an unfinished run and spoils no other.
+
+And its loss curve, a line of JSON a step and the same for TensorBoard.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from collector.common.errors import MonoError
+from collector.common.errors import MonoError, require
+from collector.common.files import write_atomically
 from collector.common.run_folder import git_commit, hash_path, open_run, plain, read_yaml
 
 # What a training run writes beside config.yaml and provenance.json; metrics.json comes last of all.
@@ -39,25 +44,21 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
             shutil.rmtree(place) if place.is_dir() else place.unlink()
         open_run(folder, config, inputs)
         return
-    settings = folder / "config.yaml"
-    if not settings.is_file():
-        if known:
-            raise MonoError(
-                f"{folder} holds {', '.join(known)} but no config.yaml to tell of which run",
-                "an absent or empty folder",
-                "choose another --out, or add --overwrite",
-            )
-        open_run(folder, config, inputs)
-        return
+    settings, provenance = folder / "config.yaml", folder / "provenance.json"
+    if known and not settings.is_file():
+        raise MonoError(
+            f"{folder} holds {', '.join(known)} but no config.yaml to tell of which run",
+            "an absent or empty folder",
+            "choose another --out, or add --overwrite",
+        )
     if finished_metrics(config) is not None:
         raise MonoError(
             f"{folder} holds a finished run with these settings",
             "a run to begin or to go on with",
             "use what it made, choose another --out, or add --overwrite",
         )
-    provenance = folder / "provenance.json"
-    if not provenance.is_file():
-        # Killed between the two files: nothing else can be there yet.
+    if not (settings.is_file() and provenance.is_file()):
+        # A new run, or one killed between the two files: nothing else can be there yet.
         open_run(folder, config, inputs)
         return
     began = json.loads(provenance.read_text("utf-8"))
@@ -108,3 +109,62 @@ def setting_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
         if old != new:
             changes.append(f"{key} {old} there, {new} now")
     return changes
+
+
+class TrainingLog:
+    """``training.jsonl`` and ``tensorboard/`` of a run folder.
+
+    Args:
+        folder: the run folder.
+        done: steps that stay; what was written of later ones is dropped, because they are done again.
+    """
+
+    def __init__(self, folder: Path, done: int = 0) -> None:
+        tensorboard = require("torch.utils.tensorboard", "model")
+        path = folder / "training.jsonl"
+        write_atomically(path, "".join(line + "\n" for line in kept_lines(path, done)))
+        self._lines = path.open("a", encoding="utf-8")
+        self._events = tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1 if done else None)
+
+    def write(self, step: int, **values: float) -> None:
+        """One line.
+
+        Raises:
+            MonoError: the disk is full.
+        """
+        line: dict[str, Any] = {"step": step, **{key: round(value, 6) for key, value in values.items()}}
+        try:
+            self._lines.write(json.dumps(line) + "\n")
+            self._lines.flush()
+        except OSError as error:
+            raise MonoError(
+                f"{self._lines.name} cannot be written: {error}",
+                "room on the disk",
+                "make room and run the same command again; it goes on from the last checkpoint",
+            ) from error
+        for key, value in values.items():
+            self._events.add_scalar(key, value, step)
+
+    def flush_to_disk(self) -> None:
+        """Before a checkpoint: no step may be done without its line."""
+        os.fsync(self._lines.fileno())
+        self._events.flush()
+
+    def close(self) -> None:
+        """Close both."""
+        self._lines.close()
+        self._events.close()
+
+
+def kept_lines(path: Path, done: int) -> list[str]:
+    """Lines up to a step, in order; a line torn by a kill is none. Without steps done, none."""
+    if not done or not path.is_file():
+        return []
+    kept = []
+    for line in path.read_text("utf-8", errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= done:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return kept

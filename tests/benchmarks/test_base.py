@@ -54,7 +54,7 @@ def test_the_prompt_of_a_rig_is_the_one_the_builder_writes(shards: Path) -> None
             for row, sample in enumerate(chosen.tolist()):
                 words = processor.history_ids(data.history[sample])
                 text = "" if silent else data.reasoning[sample]
-                expected, learned = processor.prompt.build(counts, words, text)
+                expected, learned = processor.prompt_ids(counts, words, text)
                 assert ids[row][mask[row]].tolist() == expected
                 assert labels[row].nonzero().flatten().tolist() == list(range(len(expected) - learned, len(expected)))
 

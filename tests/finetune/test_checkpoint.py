@@ -15,13 +15,14 @@ pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from benchmarks.tiny_base.new_model import fit_vocabulary, new_model, official_config  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
 from finetune import TINY_BASE  # noqa: E402
 from finetune.alpamayo.action_projection import fourier_frequencies  # noqa: E402
 from finetune.alpamayo.configuration import RELEASED_BACKBONES, AlpamayoConfig  # noqa: E402
 from finetune.alpamayo.model import AlpamayoR1  # noqa: E402
-from finetune.checkpoint import fit_vocabulary, load_model, new_model, save_model  # noqa: E402
-from finetune.model_files.configuration_files import official_config, official_vlm, parse_config, read_config  # noqa: E402
+from finetune.checkpoint import load_model, save_model  # noqa: E402
+from finetune.model_files.configuration_files import official_vlm, parse_config, read_config  # noqa: E402
 from finetune.processing.images import ImageSettings  # noqa: E402
 from finetune.processing.tokenizer import Tokenizer  # noqa: E402
 from tests.helpers.paths import TINY  # noqa: E402

@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 from collector.common.errors import MonoError  # noqa: E402
 from finetune.alpamayo_policy import AlpamayoPolicy  # noqa: E402
 from finetune.checkpoint import LoadedModel, load_model  # noqa: E402
-from finetune.policy import CAMERA_ORDER, Observation, Policy  # noqa: E402
+from finetune.policy import CAMERA_ORDER, MODES, Observation, Policy  # noqa: E402
 from finetune.processing.images import ImageSettings  # noqa: E402
 from finetune.processing.processor import Processor  # noqa: E402
 from tests.helpers.paths import TINY  # noqa: E402
@@ -84,7 +84,7 @@ def test_skipping_the_reasoning_gives_no_text_and_another_prompt(loaded: LoadedM
 
 def test_every_camera_mode_plans(loaded: LoadedModel) -> None:
     seen = observation(5, cameras=CAMERA_ORDER)
-    for mode in ("mono", "mono-4frames", "mono-padded", "four"):
+    for mode in MODES:
         plan = AlpamayoPolicy(loaded, cameras=mode, reasoning=False, flow_steps=1).plan(seen)
         assert np.isfinite(plan.poses).all()
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from finetune.alpamayo.configuration import ActionInProjConfig, ExpertConfig
-from finetune.checkpoint import LoadedModel, new_model
+from finetune.checkpoint import LoadedModel
 from finetune.processing.images import ImageSettings
+from finetune.processing.processor import Encoded, pad_right
 from finetune.training.batches import EncodedSample, pack_pixels
 from tests.helpers.driven_samples import arc
 
@@ -25,6 +28,7 @@ def small_model(hidden: int = 32) -> LoadedModel:
     from dataclasses import replace
 
     from benchmarks.tiny_base.architecture import build_tokenizer, tiny_config
+    from benchmarks.tiny_base.new_model import new_model
 
     tokenizer = build_tokenizer(TEXTS, merges=60)
     config = tiny_config(tokenizer)
@@ -82,3 +86,25 @@ def small_rows(loaded: LoadedModel, count: int) -> list[EncodedSample]:
             )
         )
     return rows
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Prompts side by side, as a model reads them."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    label_mask: torch.Tensor
+    pixel_values: torch.Tensor
+    grid_thw: torch.Tensor
+
+
+def prompt_batch(rows: Sequence[Encoded], pad_id: int) -> PromptBatch:
+    """Prompts padded on the right, their images one after the other."""
+    return PromptBatch(
+        pad_right([row.input_ids for row in rows], pad_id),
+        pad_right([torch.ones_like(row.input_ids) for row in rows], 0),
+        pad_right([row.label_mask for row in rows], 0),
+        torch.cat([row.pixel_values for row in rows]),
+        torch.cat([row.grid_thw for row in rows]),
+    )

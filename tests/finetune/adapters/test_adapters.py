@@ -45,7 +45,7 @@ def _losses(loaded: LoadedModel, rows: Sequence[EncodedSample]) -> tuple[torch.T
 
 def test_both_halves_have_trainable_parameters_and_the_rest_is_frozen() -> None:
     loaded = small_model()
-    add_lora(loaded.model, LoraSettings(rank=4, alpha=8))
+    add_lora(loaded.model, LoraSettings(lora_rank=4, lora_alpha=8))
     counts = trainable_counts(loaded.model)
     assert counts["language model"][0] > 0
     assert counts["action expert"][0] > 0
@@ -64,14 +64,14 @@ def test_expert_projections_are_not_mistaken_for_the_language_models() -> None:
 
 def test_every_part_off_is_refused() -> None:
     with pytest.raises(MonoError, match="every part"):
-        add_lora(small_model().model, LoraSettings(language_model=False, action_expert=False))
+        add_lora(small_model().model, LoraSettings(adapt_language=False, adapt_expert=False))
 
 
 def test_a_trained_adapter_reloads_to_the_same_losses(tmp_path: Path) -> None:
     loaded = small_model()
     rows = small_rows(loaded, 3)
     base = _losses(loaded, rows)
-    adapted = add_lora(loaded.model, LoraSettings(rank=4, alpha=8))
+    adapted = add_lora(loaded.model, LoraSettings(lora_rank=4, lora_alpha=8))
     fresh = _losses(loaded, rows)
     assert torch.allclose(torch.stack(base), torch.stack(fresh), atol=1e-6), "LoRA must begin as the identity"
     generator = torch.Generator().manual_seed(0)
@@ -97,14 +97,14 @@ def test_a_trained_adapter_reloads_to_the_same_losses(tmp_path: Path) -> None:
 
 def test_an_untrained_adapter_is_refused(tmp_path: Path) -> None:
     loaded = small_model()
-    save_adapter(add_lora(loaded.model, LoraSettings(rank=4)), tmp_path / "adapter", Path("small"), "mono")
+    save_adapter(add_lora(loaded.model, LoraSettings(lora_rank=4)), tmp_path / "adapter", Path("small"), "mono")
     with pytest.raises(MonoError, match="changes nothing"):
         load_adapter(small_model().model, tmp_path / "adapter")
 
 
 def test_an_adapter_of_another_size_is_refused(tmp_path: Path) -> None:
     loaded = small_model()
-    adapted = add_lora(loaded.model, LoraSettings(rank=4))
+    adapted = add_lora(loaded.model, LoraSettings(lora_rank=4))
     save_adapter(adapted, tmp_path / "adapter", Path("small"), "mono")
     with pytest.raises(MonoError, match="does not fit"):
         load_adapter(small_model(hidden=48).model, tmp_path / "adapter")
@@ -127,7 +127,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter of that base; random numbers stand for training."""
     loaded = load_model(base)
-    adapted = add_lora(loaded.model, LoraSettings(rank=4, alpha=8))
+    adapted = add_lora(loaded.model, LoraSettings(lora_rank=4, lora_alpha=8))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in loaded.model.parameters():
@@ -264,7 +264,7 @@ def test_an_update_that_rounding_swallows_is_no_change() -> None:
 def test_weights_that_change_without_an_answer_that_does_are_no_proof(base: Path, tmp_path: Path) -> None:
     """The last layer's queries reach nothing but the vocabulary, and here the vocabulary is silent."""
     loaded = load_model(base)
-    adapted = add_lora(loaded.model, LoraSettings(rank=4, action_expert=False, action_projections=False))
+    adapted = add_lora(loaded.model, LoraSettings(lora_rank=4, adapt_expert=False, train_projections=False))
     with torch.no_grad():
         for name, parameter in loaded.model.named_parameters():
             if "lora_B" in name and "layers.1.self_attn.q_proj" in name:

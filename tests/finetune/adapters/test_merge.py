@@ -50,7 +50,7 @@ def make_base(folder: Path, kind: str, dtype: Any = None) -> Path:
 def make_adapter(folder: Path, base: Path, scale: float = 0.05, cameras: str = "mono") -> Path:
     """An adapter as finetune saves it, of random numbers instead of training."""
     loaded = load_model(base, dtype=torch.float32)
-    adapted = add_lora(loaded.model, LoraSettings(rank=4, alpha=8))
+    adapted = add_lora(loaded.model, LoraSettings(lora_rank=4, lora_alpha=8))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in loaded.model.parameters():

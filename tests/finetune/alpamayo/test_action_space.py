@@ -13,11 +13,10 @@ from finetune.alpamayo.configuration import (  # noqa: E402
     RELEASED_ACTION_SPACE,
     ActionInProjConfig,
     ActionSpaceConfig,
-    FutureTokenizerConfig,
     HistoryTokenizerConfig,
 )
 from finetune.alpamayo.flow_matching import integrate, interpolate, sample_times, target_velocity  # noqa: E402
-from finetune.processing.trajectory_tokens import FutureTokenizer, HistoryTokenizer  # noqa: E402
+from finetune.processing.processor import history_bins  # noqa: E402
 from tests.helpers.paths import GOLDEN  # noqa: E402
 
 
@@ -91,17 +90,10 @@ def test_mirrored_driving_mirrors_the_curvature(golden: dict[str, np.ndarray]) -
     assert torch.allclose(mirrored, actions * flip[:2], atol=1e-9)
 
 
-def test_trajectory_words_are_exact() -> None:
+def test_history_words_are_exact() -> None:
     z = np.load(GOLDEN / "tokenizers.npz")
-    history = HistoryTokenizer(HistoryTokenizerConfig())
-    bins = history.encode(torch.as_tensor(z["hist_xyz"]))
+    bins = history_bins(torch.as_tensor(z["hist_xyz"]), HistoryTokenizerConfig())
     assert (bins.numpy() == z["delta_ids"]).all()
-    assert gap(history.decode(bins), z["delta_decoded_xyz"]) < 1e-4
-    past, future = (planar(z[f"{n}_xyz"], z[f"{n}_rot"], torch.float32) for n in ("hist", "fut"))
-    tokenizer = FutureTokenizer(FutureTokenizerConfig())
-    ids = tokenizer.encode(past, future)
-    assert (ids.numpy() == z["future_ids"]).all()
-    assert gap(tokenizer.decode(past, ids)[..., :2], z["future_decoded_xyz"][..., :2]) < 1e-3
 
 
 def test_waypoint_embedding_matches_the_reference() -> None:

@@ -14,13 +14,13 @@ pytest.importorskip("transformers")
 
 from collector.common.errors import MonoError  # noqa: E402
 from finetune.alpamayo.action_space import ActionSpace  # noqa: E402
-from finetune.alpamayo.configuration import RELEASED_ACTION_SPACE, FutureTokenizerConfig  # noqa: E402
+from finetune.alpamayo.configuration import RELEASED_ACTION_SPACE  # noqa: E402
 from finetune.alpamayo.generation import generate  # noqa: E402
 from finetune.checkpoint import LoadedModel, load_model  # noqa: E402
 from finetune.processing.images import ImageSettings  # noqa: E402
-from finetune.processing.processor import EncodedBatch, Processor  # noqa: E402
-from finetune.processing.trajectory_tokens import FutureTokenizer  # noqa: E402
+from finetune.processing.processor import Processor  # noqa: E402
 from tests.helpers.paths import GOLDEN  # noqa: E402
+from tests.helpers.small_model import PromptBatch, prompt_batch  # noqa: E402
 
 REASONINGS = (None, "The road bends left, so steer left.", "", "Keep lane.")
 
@@ -33,12 +33,13 @@ def loaded() -> LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def batch(loaded: LoadedModel) -> EncodedBatch:
+def batch(loaded: LoadedModel) -> PromptBatch:
     """Rows of different length, one of them cut off before its reasoning."""
     generator = np.random.default_rng(2)
     history = np.column_stack([np.linspace(-7.5, 0.0, 16), np.zeros(16), np.zeros(16)])
     image = generator.integers(0, 255, (36, 64, 3), dtype=np.uint8)
-    return loaded.processor.collate([loaded.processor.encode([image], history, text) for text in REASONINGS])
+    rows = [loaded.processor.encode([image], history, text) for text in REASONINGS]
+    return prompt_batch(rows, loaded.processor.pad_id)
 
 
 def planar(xyz: np.ndarray, rot: np.ndarray) -> Any:
@@ -46,7 +47,7 @@ def planar(xyz: np.ndarray, rot: np.ndarray) -> Any:
     return torch.as_tensor(np.concatenate([xyz[..., :2], yaw[..., None]], axis=-1), dtype=torch.float32)
 
 
-def test_a_row_without_reasoning_does_not_move_the_labels_of_the_next(loaded: LoadedModel, batch: EncodedBatch) -> None:
+def test_a_row_without_reasoning_does_not_move_the_labels_of_the_next(loaded: LoadedModel, batch: PromptBatch) -> None:
     processor = loaded.processor
     for row, reasoning in enumerate(REASONINGS):
         learned = processor.tokenizer.decode(batch.input_ids[row][batch.label_mask[row]].tolist(), keep_special=True)
@@ -64,7 +65,7 @@ def test_a_row_without_reasoning_does_not_move_the_labels_of_the_next(loaded: Lo
     assert not torch.equal(paired, ours), "the batch must be one on which pairing goes wrong"
 
 
-def test_thinking_and_driving_change_nothing_they_were_given(loaded: LoadedModel, batch: EncodedBatch) -> None:
+def test_thinking_and_driving_change_nothing_they_were_given(loaded: LoadedModel, batch: PromptBatch) -> None:
     model = loaded.model
     settings = copy.deepcopy(model.vlm.generation_config.to_dict())
     before = {name: value.clone() for name, value in vars(batch).items()}
@@ -87,14 +88,10 @@ def test_thinking_and_driving_change_nothing_they_were_given(loaded: LoadedModel
     assert model.vlm.generation_config.to_dict() == settings
 
 
-def test_words_use_exact_constants_and_driving_those_it_was_loaded_with() -> None:
+def test_driving_uses_the_constants_it_was_loaded_with() -> None:
     golden = np.load(GOLDEN / "tokenizers.npz")
     history, future = (planar(golden[f"{name}_xyz"], golden[f"{name}_rot"]) for name in ("hist", "fut"))
-    tokenizer = FutureTokenizer(FutureTokenizerConfig())
-    assert (tokenizer.encode(history, future).numpy() == golden["future_ids"]).all()
     rounded = ActionSpace(RELEASED_ACTION_SPACE, dtype=torch.bfloat16)
-    tokenizer.action_space = rounded
-    assert (tokenizer.encode(history, future).numpy() != golden["future_ids"]).any(), "rounding must show in the bins"
     # One space makes the targets and reads the samples: what was trained is what is driven.
     space = load_model(GOLDEN / "tiny", dtype=torch.bfloat16).model.action_space
     back = space.action_to_traj(history, space.traj_to_action(history, future))
@@ -103,7 +100,7 @@ def test_words_use_exact_constants_and_driving_those_it_was_loaded_with() -> Non
     assert float(own) < float(other)
 
 
-def test_a_placeholder_too_many_in_one_row_is_not_made_up_by_the_next(loaded: LoadedModel, batch: EncodedBatch) -> None:
+def test_a_placeholder_too_many_in_one_row_is_not_made_up_by_the_next(loaded: LoadedModel, batch: PromptBatch) -> None:
     """As many placeholders as features in all, one of them in the wrong row: filling in order would shift an image."""
     model, image = loaded.model, loaded.config.vlm["image_token_id"]
     ids = batch.input_ids.clone()
@@ -120,19 +117,3 @@ def test_a_history_is_sixteen_poses_in_its_own_row(loaded: LoadedModel) -> None:
     for steps in (15, 17):
         with pytest.raises(MonoError, match="history"):
             loaded.processor.history_ids(np.zeros((steps, 3)))
-
-
-def test_missing_trajectory_words_are_an_error_and_no_emergency_braking() -> None:
-    tokenizer = FutureTokenizer(FutureTokenizerConfig())
-    history = torch.zeros(1, 16, 3)
-    history[0, :, 0] = torch.linspace(-7.5, 0.0, 16)
-    straight = torch.zeros(1, 64, 3)
-    straight[0, :, 0] = torch.linspace(0.5, 32.0, 64)
-    bins = tokenizer.encode(history, straight)
-    assert float((tokenizer.decode(history, bins) - straight)[..., :2].abs().max()) < 0.2
-    for wrong in (bins[:, :-1], bins[:, :126], bins[:, :0], bins - 3000, bins + 3000):
-        with pytest.raises(MonoError, match="words"):
-            tokenizer.decode(history, wrong)
-    # What zeros would have meant: ten standard deviations of braking and of turning.
-    filled = torch.cat([bins[:, :64], torch.zeros_like(bins[:, 64:])], dim=1)
-    assert float((tokenizer.decode(history, filled) - straight)[..., :2].abs().max()) > 5.0

@@ -156,7 +156,7 @@ def reasonings_trained_on(monkeypatch: pytest.MonkeyPatch, out: Path, reasoning_
     """For each row that the language model read while training, whether its prefix held the sample's own reasoning."""
     loaded = small_model()
     rows = list(cache_vision(loaded.model, small_rows(loaded, 3), torch.device("cpu")))
-    add_lora(loaded.model, LoraSettings(rank=2))
+    add_lora(loaded.model, LoraSettings(lora_rank=2))
     held: list[bool] = []
     right = AlpamayoR1.run_prefix
 

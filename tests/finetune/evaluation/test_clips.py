@@ -14,7 +14,7 @@ from closed_loop.cli import main as cli  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
 from collector.dataset.schema import load_manifest, read_samples  # noqa: E402
 from finetune.checkpoint import save_model  # noqa: E402
-from finetune.evaluation.samples import build_clip, folder_name, near_matches  # noqa: E402
+from finetune.evaluation.command import build_clip, folder_name, near_matches  # noqa: E402
 from tests.helpers.physical_ai_data import data, no_network  # noqa: E402, F401
 from tests.helpers.small_model import small_model  # noqa: E402
 

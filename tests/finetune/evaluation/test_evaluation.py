@@ -38,7 +38,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     loaded = small_model()
     save_model(loaded, root / "model")
     (root / "model" / "generation_config.json").write_text('{"max_new_tokens": 6}')
-    adapted = add_lora(loaded.model, LoraSettings(rank=2, alpha=4))
+    adapted = add_lora(loaded.model, LoraSettings(lora_rank=2, lora_alpha=4))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in loaded.model.parameters():

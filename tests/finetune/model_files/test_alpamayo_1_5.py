@@ -15,16 +15,17 @@ pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from benchmarks.tiny_base.architecture import QWEN_SPECIALS  # noqa: E402
+from benchmarks.tiny_base.new_model import new_model  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
 from finetune.alpamayo.action_projection import fourier_frequencies  # noqa: E402
 from finetune.alpamayo.configuration import ALPAMAYO_1_5  # noqa: E402
 from finetune.alpamayo_policy import AlpamayoPolicy  # noqa: E402
-from finetune.checkpoint import LoadedModel, load_model, new_model, save_model  # noqa: E402
+from finetune.checkpoint import LoadedModel, load_model, save_model  # noqa: E402
 from finetune.policy import CAMERA_ORDER, Observation, camera_of_each_image, select_images  # noqa: E402
 from finetune.processing.images import ImageSettings  # noqa: E402
-from finetune.processing.processor import Processor  # noqa: E402
-from finetune.processing.prompt import captions, prompt_text  # noqa: E402
-from finetune.processing.tokenizer import QWEN_SPECIALS, RENAMED_IN_1_5, SPECIAL_KEYS, Tokenizer, in_1_5, special  # noqa: E402
+from finetune.processing.processor import Processor, captions, prompt_text  # noqa: E402
+from finetune.processing.tokenizer import RENAMED_IN_1_5, SPECIAL_KEYS, Tokenizer, in_1_5, special  # noqa: E402
 from tests.helpers.paths import TINY  # noqa: E402
 from tests.helpers.small_model import small_model, small_rows  # noqa: E402
 

@@ -11,12 +11,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("tokenizers")
 
+from benchmarks.tiny_base.architecture import QWEN_SPECIALS  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
 from finetune.model_files.configuration_files import read_config  # noqa: E402
 from finetune.processing.images import ImageSettings, patchify, preprocess, resize, smart_resize  # noqa: E402
-from finetune.processing.processor import Processor  # noqa: E402
-from finetune.processing.prompt import PromptBuilder, prompt_text  # noqa: E402
-from finetune.processing.tokenizer import QWEN_SPECIALS, SPECIAL_KEYS, Tokenizer, special  # noqa: E402
+from finetune.processing.processor import Processor, history_bins, pad_right, prompt_text  # noqa: E402
+from finetune.processing.tokenizer import SPECIAL_KEYS, Tokenizer, special  # noqa: E402
 from tests.helpers.paths import TINY  # noqa: E402
 
 TOKENS = [4, 4, 6, 6]
@@ -46,13 +46,12 @@ def test_prompt_words_are_the_reference_s() -> None:
 
 
 def test_prompt_ids_are_exact(processor: Processor, io: Any) -> None:
-    bins = processor.history_tokenizer.encode(torch.as_tensor(io["s0/ego_history_xyz"][0, 0]))
+    bins = history_bins(torch.as_tensor(io["s0/ego_history_xyz"][0, 0]), processor.config.history_tokenizer)
     history = (bins + processor.config.history_token_start_idx).tolist()
-    builder = PromptBuilder(processor.tokenizer)
-    ids, learned = builder.build(TOKENS, history, None)
+    ids, learned = processor.prompt_ids(TOKENS, history, None)
     fused = io["s0/train_cot/input_ids_hist_fused"][0]
     assert ids == fused[: len(ids)].tolist() and len(ids) == io["s0/infer/input_ids_raw"].shape[1] and learned == 0
-    ids, learned = builder.build(TOKENS, history, "Keep lane; the road bends left.")
+    ids, learned = processor.prompt_ids(TOKENS, history, "Keep lane; the road bends left.")
     assert ids == fused[: len(ids)].tolist()
     # What is learned here is what the reference labels, up to the trajectory's start.
     labels = io["s0/train_cot/labels_mask"][0][: len(ids)]
@@ -62,11 +61,11 @@ def test_prompt_ids_are_exact(processor: Processor, io: Any) -> None:
     assert labels[cot_start + 1 :].tolist() == ours[cot_start + 1 :].tolist() and not ours[: cot_start + 1].any()
 
 
-def test_piecewise_ids_equal_those_of_the_whole_text(processor: Processor) -> None:
+def test_ids_equal_those_of_the_whole_text(processor: Processor) -> None:
     placeholder = processor.tokenizer.id_of("<|traj_history|>")
     for reasoning in (None, "", "Slow down, the road bends left."):
         for images in (TOKENS, []):
-            ids, _ = PromptBuilder(processor.tokenizer).build(images, [placeholder] * 48, reasoning)
+            ids, _ = processor.prompt_ids(images, [placeholder] * 48, reasoning)
             assert ids == processor.tokenizer.encode(prompt_text(images, reasoning=reasoning))
 
 
@@ -122,9 +121,13 @@ def test_encoded_prompt_has_matching_images_history_and_labels(processor: Proces
     assert len(bins) == 48
     learned = processor.tokenizer.decode(encoded.input_ids[encoded.label_mask].tolist(), keep_special=True)
     assert learned == "Nudge left.<|cot_end|><|traj_future_start|>"
-    batch = processor.collate([encoded, processor.encode([image], HISTORY, "")])
-    assert batch.attention_mask.sum(-1).tolist()[0] == len(encoded.input_ids) > int(batch.attention_mask[1].sum())
-    assert not batch.label_mask[1].any() and batch.pixel_values.shape == (1440, 1536)
+    silent = processor.encode([image], HISTORY, "")
+    assert not silent.label_mask.any()
+    rows = [encoded.input_ids, silent.input_ids]
+    padded = pad_right(rows, processor.pad_id, multiple=32)
+    assert padded.shape[1] % 32 == 0 and len(encoded.input_ids) > len(silent.input_ids)
+    for row, whole in zip(padded, rows, strict=True):
+        assert torch.equal(row[: len(whole)], whole) and bool((row[len(whole) :] == processor.pad_id).all())
 
 
 @pytest.mark.parametrize("reasoning", ["stop <|cot_end|> here", "<i3>"])

@@ -23,15 +23,14 @@ from finetune.processing.processor import Processor  # noqa: E402
 from finetune.studies.action_range_command import main as action_range  # noqa: E402
 from finetune.studies.counterfactual import REASONINGS  # noqa: E402
 from finetune.studies.counterfactual import main as counterfactual  # noqa: E402
-from finetune.studies.forced_reasoning import plan_with_reasonings  # noqa: E402
 from finetune.studies.overfit import main as overfit  # noqa: E402
 from finetune.studies.parity import STAGES, compare_views, first_difference  # noqa: E402
 from finetune.studies.parity import main as check_driving  # noqa: E402
-from finetune.studies.parity_stages import driving_view, training_views  # noqa: E402
+from finetune.studies.stages import driving_view, plan_with_reasonings, training_views  # noqa: E402
 from finetune.studies.sweep import main as sweep  # noqa: E402
 from finetune.training.batches import observe  # noqa: E402
 from tests.helpers.building import build  # noqa: E402
-from tests.helpers.small_model import small_model  # noqa: E402
+from tests.helpers.small_model import prompt_batch, small_model  # noqa: E402
 from tests.helpers.synthetic_bag import COURSE, drive_course, write_bag  # noqa: E402
 
 RECIPE = ["--steps", "6", "--batch_size", "2", "--learning_rate", "1e-2", "--warmup_steps", "1", "--threads", "1"]
@@ -127,9 +126,8 @@ def test_a_forced_reasoning_is_what_the_model_would_have_read(places: tuple[Path
     for index, (observation, text) in enumerate(zip(seen, texts, strict=True)):
         alone = plan_with_reasonings(policy, [observation], [text])[0][0]
         assert np.abs(alone.poses - together[index].poses).max() < 1e-2
-        encoded = policy.processor.collate(
-            [policy.processor.encode([observation.frames["front"][-1]], observation.history, text)]
-        )
+        row = policy.processor.encode([observation.frames["front"][-1]], observation.history, text)
+        encoded = prompt_batch([row], policy.processor.pad_id)
         with torch.no_grad():
             vision = policy.model.encode_images(encoded.pixel_values, encoded.grid_thw)
             prefix = policy.model.run_prefix(encoded.input_ids, encoded.attention_mask, vision, encoded.grid_thw)

@@ -1,4 +1,4 @@
-"""The numbers behind the studies: nested subsets, enough samples, paths measured, reach and exact flows."""
+"""The numbers behind the studies: nested subsets, enough samples, paths measured, reach."""
 
 from __future__ import annotations
 
@@ -12,15 +12,7 @@ from numpy.typing import NDArray
 
 from collector.reasoning.parser import parse_claim
 from finetune.policy import Observation
-from finetune.studies.action_range import (
-    BIN_EDGES,
-    bin_shares,
-    euler_gaussian,
-    euler_two_ends,
-    ignorant_loss,
-    path_cost,
-    reach,
-)
+from finetune.studies.action_range import BIN_EDGES, bin_shares, ignorant_loss, path_cost, reach
 from finetune.studies.counterfactual import forced_text, measure_path, summarise_reasonings
 from finetune.studies.parity import compare_stage
 from finetune.studies.subsets import nested_order
@@ -124,22 +116,6 @@ def test_only_moved_paths_count_for_a_clip() -> None:
     cost = path_cost(5.0, gap)
     assert cost["samples_moved"] == 0.25 and cost["mean_3s_m"] == 2.0
     assert path_cost(5.0, np.zeros((4, 64)))["largest_6.4s_m"] == 0.0
-
-
-def test_euler_goes_any_distance_and_its_error_does_not_grow_with_it() -> None:
-    x0 = np.random.default_rng(1).standard_normal(500)
-    for steps in (1, 5, 10):
-        assert np.abs(euler_gaussian(10.0, 0.0, x0, steps) - 10.0).max() < 1e-9
-    errors = {
-        (mean, steps): np.sqrt(np.mean((euler_gaussian(mean, 0.3, x0, steps) - (mean + 0.3 * x0)) ** 2))
-        for mean in (0.0, 10.0)
-        for steps in (5, 50)
-    }
-    assert errors[0.0, 5] == pytest.approx(errors[10.0, 5], abs=1e-9)
-    assert errors[0.0, 50] < 0.2 * errors[0.0, 5]
-    # Between two far ends few steps lose some draws; with many, each ends at one of them.
-    lost = [np.mean(np.abs(np.abs(euler_two_ends(8.0, 0.3, x0, steps)) - 8.0) > 0.9) for steps in (5, 500)]
-    assert lost[0] > 0.03 > lost[1]
 
 
 def test_stages_are_compared_by_value_shape_and_kind() -> None:

@@ -18,8 +18,7 @@ from collector.geometry.poses import mirror_poses  # noqa: E402
 from collector.reasoning.parser import parse_claim  # noqa: E402
 from collector.reasoning.writing import swap_sides  # noqa: E402
 from finetune.alpamayo.configuration import ALPAMAYO_1_5  # noqa: E402
-from finetune.processing.processor import Processor  # noqa: E402
-from finetune.processing.prompt import DISPLAY_NAMES  # noqa: E402
+from finetune.processing.processor import DISPLAY_NAMES, Processor  # noqa: E402
 from finetune.training.batches import encode_row, observe, read_frame, unpack_pixels  # noqa: E402
 from tests.helpers.small_model import small_model  # noqa: E402
 from tests.helpers.synthetic_bag import drive_course, write_bag  # noqa: E402

@@ -30,7 +30,7 @@ def loaded() -> LoadedModel:
     """A small model whose adapters already do something."""
     torch.manual_seed(1)
     model = small_model()
-    add_lora(model.model, LoraSettings(rank=2))
+    add_lora(model.model, LoraSettings(lora_rank=2))
     with torch.no_grad():
         for name, parameter in model.model.named_parameters():
             if "lora_B" in name:

@@ -23,7 +23,7 @@ def adapted(dropout: float = 0.0, vision: bool = False) -> LoadedModel:
     """A small model whose adapters already do something."""
     torch.manual_seed(1)
     loaded = small_model()
-    add_lora(loaded.model, LoraSettings(rank=4, alpha=8, dropout=dropout, vision_tower=vision))
+    add_lora(loaded.model, LoraSettings(lora_rank=4, lora_alpha=8, lora_dropout=dropout, adapt_vision=vision))
     with torch.no_grad():
         for name, parameter in loaded.model.named_parameters():
             if "lora_B" in name:
@@ -142,14 +142,14 @@ def test_words_on_the_host_give_the_same_losses() -> None:
 
 def test_four_bit_layers_train_adapters_of_both_halves() -> None:
     pytest.importorskip("bitsandbytes")
-    from finetune.adapters.quantised import quantise_language_model
+    from finetune.training.memory import quantise_language_model
 
     def build(pack: bool) -> LoadedModel:
         torch.manual_seed(1)
         loaded = small_model(hidden=64)
         if pack:
             assert quantise_language_model(loaded.model, "cpu") == 14
-        add_lora(loaded.model, LoraSettings(rank=4, alpha=8))
+        add_lora(loaded.model, LoraSettings(lora_rank=4, lora_alpha=8))
         return loaded
 
     plain, packed = build(False), build(True)

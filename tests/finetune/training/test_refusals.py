@@ -24,7 +24,7 @@ from finetune.adapters.lora import LoraSettings, add_lora, save_adapter  # noqa:
 from finetune.checkpoint import load_model  # noqa: E402
 from finetune.training.batches import cache_vision, collate  # noqa: E402
 from finetune.training.checkpoint import MasterWeights  # noqa: E402
-from finetune.training.feature_cache import read_rows, write_rows  # noqa: E402
+from finetune.training.encoding import read_rows, write_rows  # noqa: E402
 from tests.helpers.small_model import small_model, small_rows  # noqa: E402
 from tests.helpers.synthetic_bag import drive_course, write_bag  # noqa: E402
 
@@ -55,7 +55,7 @@ def broken(built: Path, folder: Path, change: Callable[[int, dict[str, Any]], No
 
 def an_adapter(folder: Path) -> Path:
     loaded = small_model()
-    save_adapter(add_lora(loaded.model, LoraSettings(rank=2)), folder, Path("small"), "mono")
+    save_adapter(add_lora(loaded.model, LoraSettings(lora_rank=2)), folder, Path("small"), "mono")
     return folder
 
 

@@ -20,9 +20,8 @@ from finetune.adapters.lora import LoraSettings, add_lora  # noqa: E402
 from finetune.lora_finetune import FinetuneConfig  # noqa: E402
 from finetune.training.batches import cache_vision  # noqa: E402
 from finetune.training.checkpoint import Checkpoints  # noqa: E402
-from finetune.training.log import kept_lines  # noqa: E402
 from finetune.training.loop import LoopSettings, train  # noqa: E402
-from finetune.training.run import open_training_run  # noqa: E402
+from finetune.training.run import kept_lines, open_training_run  # noqa: E402
 from tests.helpers.small_model import small_model, small_rows  # noqa: E402
 from tests.helpers.synthetic_bag import COURSE, drive_course, write_bag  # noqa: E402
 from tests.helpers.training_runs import adapter, command, curve, finish, kill_at  # noqa: E402
@@ -112,7 +111,7 @@ def _train(out: Path, settings: LoopSettings, dropout: float = 0.0) -> dict[str,
     torch.manual_seed(0)
     loaded = small_model()
     rows = list(cache_vision(loaded.model, small_rows(loaded, 4), torch.device("cpu")))
-    add_lora(loaded.model, LoraSettings(rank=2, dropout=dropout))
+    add_lora(loaded.model, LoraSettings(lora_rank=2, lora_dropout=dropout))
     train(loaded.model, rows, rows[:1], settings, loaded.processor.pad_id, out)
     return {name: value.detach() for name, value in loaded.model.named_parameters() if value.requires_grad}
 

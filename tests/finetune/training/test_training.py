@@ -29,7 +29,7 @@ def _trained(out: Path, settings: LoopSettings = SETTINGS) -> tuple[object, dict
     torch.manual_seed(0)
     loaded = small_model()
     rows = list(cache_vision(loaded.model, small_rows(loaded, 3), torch.device("cpu")))
-    add_lora(loaded.model, LoraSettings(rank=8, alpha=16))
+    add_lora(loaded.model, LoraSettings(lora_rank=8, lora_alpha=16))
     before = {n: p.detach().clone() for n, p in loaded.model.named_parameters() if p.requires_grad}
     result = train(loaded.model, rows, rows, settings, loaded.processor.pad_id, out)
     return loaded, result, before
@@ -107,7 +107,7 @@ def test_a_loss_that_is_no_number_names_the_samples(tmp_path: Path) -> None:
     loaded = small_model()
     rows = list(cache_vision(loaded.model, small_rows(loaded, 3), torch.device("cpu")))
     rows[1] = replace(rows[1], actions=rows[1].actions * float("nan"))
-    add_lora(loaded.model, LoraSettings(rank=2))
+    add_lora(loaded.model, LoraSettings(lora_rank=2))
     with pytest.raises(MonoError, match="sample-1"):
         train(loaded.model, rows, rows[:1], SETTINGS, loaded.processor.pad_id, tmp_path)
 
