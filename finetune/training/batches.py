@@ -81,7 +81,7 @@ def read_frame(path: Path) -> NDArray[np.uint8]:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise MonoError(f"the frame {path} cannot be read", "a JPEG of the dataset", "build the dataset again")
-    return np.ascontiguousarray(image[:, :, ::-1])
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def observe(sample: Sample, folder: Path, cameras: str = PolicySettings.cameras) -> Observation:

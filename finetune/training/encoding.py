@@ -11,7 +11,9 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from collector.common.cpu import core_count
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples, scan_samples
@@ -28,6 +31,7 @@ from finetune.training.batches import EncodedSample, SampleError, cache_vision, 
 from finetune.training.checkpoint import publish
 
 ASIDE_FILE = "set_aside.jsonl"
+_ENCODED_AT_ONCE = 32
 _NAMED = 5
 # Offsets are multiples of this, so that bytes can be seen as any type.
 _ALIGNMENT = 64
@@ -148,17 +152,24 @@ def _encoded(
     aside: SetAside,
     bar: Any,
 ) -> Iterator[EncodedSample]:
-    for sample in samples:
+    def encode(sample: Sample) -> list[EncodedSample] | SampleError:
         try:
-            rows = [encode_row(loaded, sample, dataset, cameras, mirrored) for mirrored in views]
+            return [encode_row(loaded, sample, dataset, cameras, mirrored) for mirrored in views]
         except SampleError as fault:
-            aside.add(sample.id, fault.reason, fault)
-            rows = []
+            return fault
         except (ValueError, cv2.error, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
-            aside.add(sample.id, "cannot be encoded", MonoError(f"sample {sample.id} cannot be encoded: {error}"))
-            rows = []
-        bar.update(len(views))
-        yield from rows
+            return SampleError(sample.id, "cannot be encoded", MonoError(f"it cannot be encoded: {error}"))
+
+    waiting = iter(samples)
+    with ThreadPoolExecutor(core_count(), thread_name_prefix="encode") as pool:
+        # A few at a time: rows that wait to be written would fill the memory.
+        while part := list(islice(waiting, _ENCODED_AT_ONCE)):
+            for sample, rows in zip(part, pool.map(encode, part), strict=True):
+                bar.update(len(views))
+                if isinstance(rows, SampleError):
+                    aside.add(sample.id, rows.reason, rows)
+                else:
+                    yield from rows
 
 
 def write_rows(rows: Iterable[EncodedSample], path: Path) -> None:
