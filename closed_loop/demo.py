@@ -44,7 +44,7 @@ class DemoConfig:
     courses: int = 40
     episode_s: float = 15.0
     time_scale: float = 10.0
-    steps: int = 700
+    steps: int = 1200
     laps: int = 1
     drive_timeout_s: float = 120.0
     starts: int = 3
