@@ -195,6 +195,14 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
     )
 
 
+def _environment() -> dict[str, str]:
+    """For a stage's processes: a ROS domain of this demo's own, lest it hears another simulator on this machine.
+
+    1 to 101 keep every port below Linux's ephemeral ones.
+    """
+    return {"ROS_DOMAIN_ID": str(1 + os.getpid() % 101), **without_our_libraries()}
+
+
 def run_stage(stage: Stage, logs: Path) -> float:
     """Run one stage as a child process, its output both shown and kept.
 
@@ -210,9 +218,7 @@ def run_stage(stage: Stage, logs: Path) -> float:
     log_path = logs / f"{stage.name}.log"
     with (
         log_path.open("wb") as log,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=without_our_libraries()
-        ) as process,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_environment()) as process,
     ):
         while process.stdout is not None and (chunk := os.read(process.stdout.fileno(), 65536)):
             log.write(chunk)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from closed_loop.course.design import check_named
 from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
 from collector.common.arguments import Arguments, Value
 from collector.common.errors import MonoError
@@ -55,7 +56,7 @@ def run(config: Arguments, main: Program) -> int:
         0 when every node ended well, else the worst exit code (128 + number for a death by signal).
 
     Raises:
-        MonoError: no ROS in this Python.
+        MonoError: no ROS in this Python, or a course that nobody knows.
     """
     if importlib.util.find_spec("rclpy") is None:
         raise MonoError(
@@ -63,6 +64,9 @@ def run(config: Arguments, main: Program) -> int:
             "a sourced ROS 2, or the ROS wheels",
             "source /opt/ros/<distribution>/setup.bash, or without any ROS: pip install 'alpamayo_mono[ros]'",
         )
+    courses = [getattr(config, "course", ""), *getattr(config, "courses", "").split(",")]
+    for spec in filter(None, map(str.strip, courses)):
+        check_named(spec)
     # A first build of the messages takes half a minute: do it once here, before any node's patience starts to run.
     message_class(CONTROL_CMD.type)
 

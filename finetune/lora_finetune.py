@@ -18,7 +18,7 @@ from collector.common.run_folder import RunFolder, command_line, plain
 from collector.dataset.schema import METADATA_FILE
 from finetune.adapters.settings import LoraSettings
 from finetune.model_files.location import resolve_model
-from finetune.policy import CameraMode, PolicySettings
+from finetune.policy import FrontMode, PolicySettings
 from finetune.training.settings import LoopSettings
 
 Method = Literal["lora", "qlora", "full"]
@@ -32,8 +32,7 @@ class Place:
         model: an Alpamayo-R1 or 1.5, a folder in the official layout or its id on the Hugging Face hub.
         dataset: dataset folder made by `alpamayo-mono build`.
         out: run folder; the adapter lands in OUT/adapter, a full model in OUT/model.
-        cameras: what the kart will have when it drives: one front frame (mono), four front frames
-            (mono-4frames), or four cameras of which three are black (mono-padded).
+        cameras: what the kart will have when it drives; mono is the newest frame of its front camera.
         method: lora; qlora, LoRA with the frozen language model in four bits (needs the extra [gpu]); or full, which
             trains all weights of the chosen parts and writes a whole model instead of an adapter.
         overwrite: forget the run that OUT holds, finished or not, and begin again.
@@ -42,7 +41,7 @@ class Place:
     model: Path
     dataset: Path
     out: Path = Path("runs/finetune")
-    cameras: CameraMode = PolicySettings.cameras
+    cameras: FrontMode = PolicySettings.cameras
     method: Method = "lora"
     overwrite: bool = False
 
@@ -88,12 +87,6 @@ def refuse_early(config: FinetuneConfig) -> None:
     """
     import torch
 
-    if config.cameras == "four":
-        raise MonoError(
-            "--cameras four",
-            "a mode of the one front camera: mono, mono-4frames or mono-padded",
-            "the dataset holds front frames only; choose mono",
-        )
     if (config.model / "adapter_config.json").is_file():
         raise MonoError(
             f"{config.model} is an adapter",

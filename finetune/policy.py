@@ -39,7 +39,7 @@ class Mode:
 # Every camera mode, whatever asks for one.
 MODES: Mapping[str, Mode] = {
     "mono": Mode(("front",), ("front",), frames=1),
-    "mono-4frames": Mode(("front",), ("front",)),
+    "mono-4frames": Mode(("front",), ("front",), frames=4),
     "four": Mode(CAMERA_ORDER, CAMERA_ORDER),
     "mono-padded": Mode(("front",), CAMERA_ORDER),
 }
@@ -136,7 +136,7 @@ def cameras_of(mode: str) -> tuple[str, ...]:
 
 
 def frames_of(mode: str) -> int:
-    """Frames of each camera a mode looks at: the newest alone, or four at 10 Hz."""
+    """Frames of each camera a mode looks at: the newest alone, or several at 10 Hz."""
     return mode_of(mode).frames
 
 

@@ -21,7 +21,16 @@ from typing import Annotated, Any
 import tyro
 
 from closed_loop.comparison.rollout import RolloutConfig
-from closed_loop.comparison.runs import VARIANTS, Driven, RunSettings, RunStore, Variant, drive_run, run_key
+from closed_loop.comparison.runs import (
+    BEFORE_AFTER,
+    VARIANTS,
+    Driven,
+    RunSettings,
+    RunStore,
+    Variant,
+    drive_run,
+    run_key,
+)
 from closed_loop.comparison.table import assemble, rich_table, write_table
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import DriverConfig
@@ -46,12 +55,12 @@ class CompareConfig:
     Attributes:
         model: base model, a folder in the official layout or its id on the Hugging Face hub.
         adapter: adapter folder (what finetune wrote to OUT/adapter).
-        courses: city, city-mirror, random:SEED or course files; never ones that were trained on.
+        courses: by name, such as city, city-mirror or random:9001, or course files; never ones that were trained on.
         starts: starts per course, evenly spread over the lap.
         laps: continuous laps from each start.
-        variants: base-four, base-padded, base-mono, base-mono-4frames, adapter-padded, adapter-mono,
-            adapter-mono-4frames, expert; none given: base-four, base-padded, base-mono, expert, and with an adapter
-            the one of the cameras it was trained for.
+        variants: rows of the table, such as base-mono and adapter-mono (a wrong one lists them all); none given:
+            base-four, base-padded, base-mono, expert, and with an adapter the base and the adapter with the cameras it
+            was trained for.
         out: run folder; finished runs in it are not driven again.
         reference: line the deviation is measured from (a raceline or centreline file); empty is each course's own
             centreline. A file fits one course only.
@@ -108,9 +117,10 @@ class CompareConfig:
         """The variants to drive, in the table's order."""
         wanted = self.variants or ("base-four", "base-padded", "base-mono", "expert")
         if self.adapter and not self.variants:
-            cameras = adapter_facts(self.adapter).cameras
-            fitting = [name for name, variant in VARIANTS.items() if variant.adapted and variant.cameras == cameras]
-            wanted = (*wanted, fitting[0] if fitting else "adapter-mono")
+            cameras = adapter_facts(self.adapter).cameras or PolicySettings.cameras
+            wanted += tuple(
+                each.name for each in VARIANTS.values() if each.role in BEFORE_AFTER and each.cameras == cameras
+            )
         return tuple(variant for name, variant in VARIANTS.items() if name in wanted)
 
 

@@ -11,7 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Variant:
 
     Attributes:
         name: on the command line and in files.
+        colour: in plots.
         label: in tables and plots.
         role: control, before, after or expert.
         cameras: camera mode; empty for the expert.
@@ -46,23 +47,26 @@ class Variant:
     """
 
     name: str
+    colour: str
     label: str
     role: str
     cameras: str = ""
     adapted: bool = False
 
 
+# Rows of one camera, without and with the adapter: what the comparison is about.
+BEFORE_AFTER = ("before", "after")
 VARIANTS: Mapping[str, Variant] = {
     variant.name: variant
     for variant in (
-        Variant("base-four", "base, four cameras", "control", "four"),
-        Variant("base-padded", "base, one camera padded", "before", "mono-padded"),
-        Variant("base-mono", "base, one camera", "before", "mono"),
-        Variant("base-mono-4frames", "base, one camera x 4 frames", "before", "mono-4frames"),
-        Variant("adapter-padded", "adapter, one camera padded", "after", "mono-padded", True),
-        Variant("adapter-mono", "adapter, one camera", "after", "mono", True),
-        Variant("adapter-mono-4frames", "adapter, one camera x 4 frames", "after", "mono-4frames", True),
-        Variant("expert", "expert", "expert"),
+        Variant("base-four", "#3567b0", "base, four cameras", "control", "four"),
+        Variant("base-padded", "#8a5bb5", "base, one camera padded", "before", "mono-padded"),
+        Variant("base-mono", "#d1432f", "base, one camera", "before", "mono"),
+        Variant("base-mono-4frames", "#e08a2e", "base, one camera x 4 frames", "before", "mono-4frames"),
+        Variant("adapter-padded", "#5d8f2a", "adapter, one camera padded", "after", "mono-padded", True),
+        Variant("adapter-mono", "#1d8a4e", "adapter, one camera", "after", "mono", True),
+        Variant("adapter-mono-4frames", "#12877f", "adapter, one camera x 4 frames", "after", "mono-4frames", True),
+        Variant("expert", "#6b7280", "expert", "expert"),
     )
 }
 
@@ -87,7 +91,8 @@ class RunSettings:
 
 def run_key(variant: Variant, course: str, settings: RunSettings, driver: Mapping[str, Any]) -> str:
     """Fingerprint of a run; ``driver`` holds hashes of weights and code, and the policy's options."""
-    text = json.dumps([asdict(variant), course, plain(settings), plain(driver)], sort_keys=True)
+    who = [variant.name, variant.role, variant.cameras, variant.adapted]
+    text = json.dumps([who, course, plain(settings), plain(driver)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -16,10 +16,11 @@ from closed_loop.course.files import READERS, read_course
 from closed_loop.course.random import random_course
 from collector.common.errors import MonoError
 
-# How a name is written (an expression for the whole of it) -> who makes the course from the parts in brackets.
-COURSES: Mapping[str, Callable[..., Course]] = {
-    "city": city_course,
-    r"random:([0-9]+)": lambda seed: random_course(int(seed)),
+# How people are told to write a name -> an expression for the whole of it, and who makes the course from the parts in
+# brackets.
+COURSES: Mapping[str, tuple[str, Callable[..., Course]]] = {
+    "city": ("city", city_course),
+    "random:SEED (a whole number)": (r"random:([0-9]+)", lambda seed: random_course(int(seed))),
 }
 
 
@@ -27,21 +28,37 @@ def course_named(spec: str) -> Course:
     """The course a person asked for.
 
     Args:
-        spec: ``city``, ``city-mirror``, ``random:SEED`` (also ``random:SEED-mirror``), or the path of a
-            raceline CSV, MPC CSV, centreline CSV, lane-boundary CSV or Lanelet2 ``.osm``.
+        spec: a name of :data:`COURSES`, also with ``-mirror`` behind it, or the path of a raceline CSV, MPC CSV,
+            centreline CSV, lane-boundary CSV or Lanelet2 ``.osm``.
 
     Raises:
         MonoError: neither a known name nor an existing file, or a file that cannot be read as a course.
     """
     name = spec.removesuffix(MIRROR)
-    for written, make in COURSES.items():
+    if known := _known(name):
+        make, parts = known
+        course = make(*parts)
+        return course.mirrored() if name != spec else course
+    check_named(spec)
+    return read_course(Path(spec))
+
+
+def check_named(spec: str) -> None:
+    """Refuse what :func:`course_named` would, but for a file's content, without making the course.
+
+    Raises:
+        MonoError: neither a known name nor an existing file.
+    """
+    if not _known(spec.removesuffix(MIRROR)) and not Path(spec).is_file():
+        raise MonoError(
+            f"course {spec!r}",
+            f"{', '.join(COURSES)}, each also with {MIRROR}, or an existing {' or '.join(READERS)} file",
+            "check the spelling or the path",
+        )
+
+
+def _known(name: str) -> tuple[Callable[..., Course], tuple[str, ...]] | None:
+    for written, make in COURSES.values():
         if parts := re.fullmatch(written, name):
-            course = make(*parts.groups())
-            return course.mirrored() if name != spec else course
-    if Path(spec).is_file():
-        return read_course(Path(spec))
-    raise MonoError(
-        f"course {spec!r}",
-        f"city, city-mirror, random:SEED (a whole number), or an existing {' or '.join(READERS)} file",
-        "check the spelling or the path",
-    )
+            return make, parts.groups()
+    return None

@@ -20,6 +20,7 @@ from closed_loop.report import plots
 from collector.common.errors import MonoError
 from collector.common.format import metres, number, percent
 from collector.common.run_folder import read_yaml
+from finetune.policy import PolicySettings
 
 AIM_M = 1.0
 Row = Mapping[str, Any]
@@ -78,9 +79,10 @@ def before_after(rows: Sequence[Row]) -> tuple[Row | None, Row | None]:
         return next((row for row in own if row["variant"] == preferred), own[0] if own else None)
 
     after = pick("after", "adapter-mono")
-    cameras = VARIANTS[after["variant"]].cameras if after else "mono"
-    same = next((c.name for c in VARIANTS.values() if c.role == "before" and c.cameras == cameras), "base-mono")
-    return pick("before", same), after
+    cameras = VARIANTS[after["variant"]].cameras if after else PolicySettings.cameras
+    same = next(each.name for each in VARIANTS.values() if each.role == "before" and each.cameras == cameras)
+    # A base with other cameras says nothing about the adapter; where the right one was not driven there is no before.
+    return next((row for row in rows if row["variant"] == same), None if after else pick("before", "base-mono")), after
 
 
 def headline_notes(metrics: Row) -> list[dict[str, str]]:

@@ -30,17 +30,7 @@ from collector.geometry.poses import FloatArray
 
 Table = Mapping[str, NDArray[Any]]
 
-COLOURS: Mapping[str, str] = {
-    "base-four": "#3567b0",
-    "base-padded": "#8a5bb5",
-    "base-mono": "#d1432f",
-    "base-mono-4frames": "#e08a2e",
-    "adapter-padded": "#5d8f2a",
-    "adapter-mono": "#1d8a4e",
-    "adapter-mono-4frames": "#12877f",
-    "expert": "#6b7280",
-    **SIDES,
-}
+COLOURS: Mapping[str, str] = {**{name: variant.colour for name, variant in VARIANTS.items()}, **SIDES}
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#1745a3", "#7fb2e5", "#f4f1e8", "#f0a27a", "#b3151b"])
 ROAD, EDGE, OFF_TRACK = "#e9ecef", "#9aa3ad", "#c1121f"
 LOSSES = (

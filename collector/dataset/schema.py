@@ -153,7 +153,7 @@ def read_samples(folder: Path | str, split: Split | None = None) -> Iterator[Sam
     """
     file = Path(folder) / METADATA_FILE
     if not file.is_file():
-        do = "build one: python -m collector.dataset.builder --help"
+        do = "build one: alpamayo-mono build --help"
         raise MonoError(f"no {METADATA_FILE} in {Path(folder)}", "a dataset folder", do)
 
     def stream() -> Iterator[Sample]:

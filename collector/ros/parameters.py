@@ -102,7 +102,8 @@ class RoadParameters(Arguments):
 
     course: str = argument(
         "city",
-        "course driven: city, city-mirror, random:SEED, or a file (raceline CSV, lane-boundary CSV, Lanelet2 .osm)",
+        "course driven: a name such as city, city-mirror or random:7, or a file (raceline CSV, lane-boundary CSV, "
+        "Lanelet2 .osm)",
     )
     max_speed_mps: float = argument(5.0, "speed limit of expert and driver, m/s", 0.5, 20.0)
 

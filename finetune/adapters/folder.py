@@ -132,7 +132,7 @@ def check_belongs(facts: AdapterFacts, base: Path | None = None, cameras: str | 
             f"the adapter {facts.folder} was trained for the cameras {facts.cameras!r} and is asked to drive with "
             f"{cameras!r}",
             "the mode it was trained for",
-            f"use --cameras {facts.cameras}, or another adapter",
+            f"drive it with the cameras {facts.cameras}, or give another adapter",
         )
     if base is None:
         return

@@ -47,7 +47,7 @@ class EvaluateConfig:
         adapter: adapter folder; with it the tables show before and after, and its card gets the result.
         clip: id of a clip of NVIDIA's PhysicalAI-AV to evaluate instead of a split.
         data: with --clip, the cache_dir that the package physical_ai_av downloaded into.
-        cameras: camera mode of the drive: mono, mono-4frames or mono-padded.
+        cameras: what the kart has when it drives; mono is the newest frame of its front camera.
         split: which split to judge: val or train.
         limit: at most so many samples, evenly spread; 0 for all.
         samples: k of minADE_k: above 1, so many plans more are drawn per sample with seeded noise.

@@ -60,7 +60,7 @@ class ActionRangeConfig:
         out: folder for metrics.json, bins.csv and action_range.png.
         model: model folder in the official layout, or its id on the Hugging Face hub.
         adapter: adapter folder; with it the model is measured before and after.
-        cameras: camera mode: mono, mono-4frames or mono-padded.
+        cameras: what the kart has when it drives.
         split: the split the model is measured on.
         limit: at most so many samples for the model, evenly spread; 0 for all.
         batch_size: samples per forward pass.

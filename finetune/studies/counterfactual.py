@@ -70,7 +70,7 @@ class CounterfactualConfig:
         dataset: dataset folder made by `alpamayo-mono build`; the samples that bend are taken.
         out: folder for metrics.json, table.csv, samples.csv, paths.json and counterfactual.png.
         adapter: adapter folder; with it the table shows before and after.
-        cameras: camera mode of the drive: mono, mono-4frames or mono-padded.
+        cameras: what the kart has when it drives.
         split: train or val.
         limit: at most so many samples, evenly spread; 0 for all.
         batch_size: plans per forward pass.

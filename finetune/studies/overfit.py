@@ -40,7 +40,7 @@ class OverfitConfig:
         learning_rate: peak learning rate. 2e-3 suits the tiny model, 1e-4 the 10B weights.
         lora_rank: rank of the LoRA matrices.
         lora_alpha: the LoRA update is scaled by alpha / rank.
-        cameras: mono, mono-4frames or mono-padded.
+        cameras: what the kart has when it drives.
         most_text_loss: largest text loss that passes, nats per token.
         most_flow_loss: largest flow loss that passes, in squared standard deviations; a model that knows nothing of
             the sample cannot get below 1.

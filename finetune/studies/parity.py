@@ -55,7 +55,7 @@ class CheckDrivingConfig:
         dataset: dataset folder made by `alpamayo-mono build`.
         out: folder for metrics.json.
         adapter: adapter folder; merged for driving, beside the weights for training.
-        cameras: camera mode trained and driven with: mono, mono-4frames or mono-padded.
+        cameras: what the kart has when it drives.
         split: train or val.
         samples: so many samples, evenly spread.
         flow_steps: Euler steps of the driver.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from closed_loop.launcher import node_command, supervise
+from closed_loop.launcher import node_command, run, supervise
 from closed_loop.ros.config import DriveConfig
 from collector.common.errors import MonoError
 from collector.common.run_folder import command_line
@@ -53,6 +53,17 @@ def test_all_spellings_mean_the_same(tmp_path: Path) -> None:
         [f"config:={file}", "laps:=4", "--reasoning=no", "--laps", "3"],
     ):
         assert parse(*words) == expected
+
+
+@pytest.mark.ros
+def test_a_wrong_course_is_refused_before_any_node_starts(tmp_path: Path) -> None:
+    for words in (["course:=citty"], ["courses:=random:7,citty"]):
+        config = command_line(
+            RecordConfig, ["simulator:=true", f"out:={tmp_path / 'bag'}", *words], "alpamayo-mono record"
+        )
+        with pytest.raises(MonoError, match=r"course 'citty'.*random:SEED"):
+            run(config, RECORD_NODE)
+    assert not (tmp_path / "bag").exists()
 
 
 def test_a_value_may_look_like_anything() -> None:

@@ -219,6 +219,9 @@ def test_before_is_set_against_the_same_cameras_as_after() -> None:
     before, after = before_after(table)
     assert before is not None and after is not None
     assert (before["variant"], after["variant"]) == ("base-mono-4frames", "adapter-mono-4frames")
+    alone = headline(base_padded=(1, 0, 1.0), base_mono=(1, 0, 1.0), adapter_mono_4frames=(0, 3, 0.5))["table"]
+    before, after = before_after(alone)
+    assert before is None and after is not None, "a base with other cameras is no before"
 
 
 def test_a_drive_folder_is_measured_with_the_same_ruler(run: Path, tmp_path: Path) -> None:
