@@ -150,7 +150,7 @@ def test_the_mildest_random_circuit_is_always_acceptable() -> None:
 
 @pytest.mark.parametrize("spec", ["cty", "random:x", "random:", "/nowhere/line.csv", "random:-1"])
 def test_unknown_courses_are_named_in_a_sentence(spec: str) -> None:
-    with pytest.raises(MonoError, match="city, city-mirror, random:SEED"):
+    with pytest.raises(MonoError, match=r"city, random:SEED .*-mirror"):
         course_named(spec)
 
 
