@@ -11,6 +11,7 @@ from collector.doctor.topics import LISTENED, LOOKED_UP
 from collector.ros.topics import CONTROL_CMD, Topic
 
 GB = 10**9
+GONE = {"publishers": (), "received": 0, "rate_hz": None, "newest_ns": None}
 
 
 def offer(topic: Topic, node: str = "awsim", **changes: Any) -> Endpoint:

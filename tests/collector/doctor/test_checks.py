@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from collector.common.errors import MonoError
 from collector.doctor.checks import examine, planned_bytes
-from collector.doctor.command import folded, is_useful, table, verdict
+from collector.doctor.command import is_useful, verdict
 from collector.doctor.config import DoctorConfig
-from collector.doctor.facts import Facts, FrameFacts, Row, TopicFacts, heard
+from collector.doctor.facts import Facts, FrameFacts, Row, TopicFacts
 from collector.doctor.machine import ADAPTER_FILES, ADAPTER_WEIGHTS, look_at_folder
 from collector.doctor.topics import LISTENED
 from collector.ros.topics import (
@@ -23,7 +21,6 @@ from collector.ros.topics import (
     CAMERA_INFO,
     CLOCK,
     CONTROL_CMD,
-    CONTROL_MODE,
     CONTROL_MODE_REQUEST,
     FROM_SIMULATOR,
     GEAR_CMD,
@@ -32,7 +29,7 @@ from collector.ros.topics import (
     TF_STATIC,
     VELOCITY_STATUS,
 )
-from tests.helpers.doctor_facts import GB, healthy, healthy_ros, offer, with_ros, with_topic
+from tests.helpers.doctor_facts import GB, GONE, healthy, healthy_ros, offer, with_ros, with_topic
 
 RECORD, DRIVE = DoctorConfig(purpose="record"), DoctorConfig(purpose="drive")
 FAST = {"rmw": "rmw_fastrtps_cpp"}
@@ -64,7 +61,6 @@ def both(*changes: Change) -> Change:
     return change
 
 
-GONE = {"publishers": (), "received": 0, "rate_hz": None, "newest_ns": None}
 SILENT = {"received": 0, "rate_hz": None, "newest_ns": None}
 TWO = (offer(ODOMETRY, "ekf"), offer(ODOMETRY, "simulator"))
 
@@ -390,53 +386,3 @@ def test_disk_is_planned_from_what_was_measured() -> None:
     assert planned_bytes(replace(facts, frame=None), 1.0)[0] == round((500_000 * 10.0 + rest_bps) * 60.0)
     bytes_without_ros, how = planned_bytes(None, 1.0)
     assert bytes_without_ros == round(5_050_000.0 * 60.0) and "guess" in how
-
-
-def test_rates_and_losses_come_from_stamps_else_from_arrivals() -> None:
-    period_ns = 100_000_000
-    stamps = [n * period_ns for n in range(30) if n not in (7, 8, 20)]
-    arrivals = [stamp // 2 for stamp in stamps]  # the simulator runs at twice real time
-    facts = heard((), (), 10.0, stamps, arrivals, [1000] * 27, 2.0)
-    assert (facts.received, facts.lost, facts.went_back, facts.mean_bytes) == (27, 3, 0, 1000.0)
-    assert facts.rate_hz == pytest.approx(26 / 2.9) and facts.newest_ns == stamps[-1]
-    unstamped = heard((), (), 10.0, [], arrivals, [1] * 27, 2.0)
-    assert unstamped.rate_hz == pytest.approx(26 / 2.9) and (unstamped.lost, unstamped.newest_ns) == (0, None)
-    zeros = heard((), (), 10.0, [0] * 27, arrivals, [1] * 27, 2.0)
-    assert zeros == unstamped
-    two_clocks = np.ravel([(n, n + 50) for n in range(0, 20, 2)]) * period_ns
-    assert heard((), (), 10.0, list(two_clocks), list(range(20)), [1] * 20, 1.0).went_back == 9
-    assert heard((), (), 10.0, [5], [5], [1], None).rate_hz is None
-
-
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_the_table_keeps_every_word_at_any_width(width: int) -> None:
-    from rich.console import Console
-
-    facts = with_topic(with_topic(healthy("record"), STEERING_STATUS, **GONE), VELOCITY_STATUS, **GONE)
-    facts = with_topic(facts, CAMERA_IMAGE, publishers=(offer(CAMERA_IMAGE, "[red]node[/red]"),))
-    rows = examine(facts, RECORD)
-    file = io.StringIO()
-    Console(file=file, width=width).print(table(rows))
-    text = file.getvalue()
-    assert max(map(len, text.splitlines())) <= width and "…" not in text
-    squeezed = "".join(text.split())
-    for row in rows:
-        for words in (row.found, row.cure, row.topic):
-            assert "".join(words.split()) in squeezed
-
-
-def test_equal_faults_share_a_line() -> None:
-    facts = healthy("record")
-    for which in (VELOCITY_STATUS, STEERING_STATUS, CONTROL_MODE):
-        facts = with_topic(facts, which, **GONE)
-    rows = examine(facts, RECORD)
-    lines = folded(rows)
-    # Velocity has a cure of its own; what is good keeps its own line.
-    assert [[row.name for row in line] for line in lines if len(line) > 1] == [["steering", "control mode"]]
-    assert sum(map(len, lines)) == len(rows)
-
-
-@pytest.mark.parametrize("wrong", [{"seconds": 0.0}, {"seconds": float("nan")}, {"minutes": -1.0}, {"jpeg_quality": 0}])
-def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(MonoError, match="Expected"):
-        DoctorConfig(**wrong)  # type: ignore[arg-type]
