@@ -34,11 +34,10 @@ def course_named(spec: str) -> Course:
     Raises:
         MonoError: neither a known name nor an existing file, or a file that cannot be read as a course.
     """
-    name = spec.removesuffix(MIRROR)
-    if known := _known(name):
+    if known := _known(spec):
         make, parts = known
         course = make(*parts)
-        return course.mirrored() if name != spec else course
+        return course.mirrored() if spec.endswith(MIRROR) else course
     check_named(spec)
     return read_course(Path(spec))
 
@@ -49,7 +48,7 @@ def check_named(spec: str) -> None:
     Raises:
         MonoError: neither a known name nor an existing file.
     """
-    if not _known(spec.removesuffix(MIRROR)) and not Path(spec).is_file():
+    if not _known(spec) and not Path(spec).is_file():
         raise MonoError(
             f"course {spec!r}",
             f"{', '.join(COURSES)}, each also with {MIRROR}, or an existing {' or '.join(READERS)} file",
@@ -57,8 +56,8 @@ def check_named(spec: str) -> None:
         )
 
 
-def _known(name: str) -> tuple[Callable[..., Course], tuple[str, ...]] | None:
+def _known(spec: str) -> tuple[Callable[..., Course], tuple[str, ...]] | None:
     for written, make in COURSES.values():
-        if parts := re.fullmatch(written, name):
+        if parts := re.fullmatch(written, spec.removesuffix(MIRROR)):
             return make, parts.groups()
     return None
