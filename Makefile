@@ -31,7 +31,7 @@ demo: messages
 	$(BIN)/alpamayo-mono demo $(ARGS)
 
 test: messages
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
 test-transformers: $(INSTALLED)
 	$(BIN)/python benchmarks/golden_transformers.py $(or $(ARGS),5.17.0 5.24.0)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,13 +15,28 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            # Nodes keep time by the wall clock, so one worker runs them one by one; a file's tests share its fixtures.
-            group = "ros" if item.get_closest_marker("ros") else item.nodeid.partition("::")[0]
-            item.add_marker(pytest.mark.xdist_group(group))
+@cache
+def has_ros_tests(file: Path) -> bool:
+    return "mark.ros" in file.read_text("utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out whole files, whose tests share fixtures, and all files with ROS tests to one worker.
+
+    Nodes keep time by the wall clock, and domains are drawn at random: two tests at once may be slow, or meet.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "ros" if has_ros_tests(config.rootpath / file) else file
+
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if importlib.util.find_spec("rclpy") is not None:
         return
     skip = pytest.mark.skip(reason="rclpy is not importable: source a ROS 2 or install the extra [ros]")
