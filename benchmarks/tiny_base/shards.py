@@ -76,11 +76,11 @@ class Shards:
     def __len__(self) -> int:
         return len(self.reasoning)
 
-    def images(self, chosen: Tensor, cameras: Sequence[str] = CAMERA_ORDER) -> Tensor:
-        """(B * cameras * 4, H, W, 3) frames of samples, camera-major, oldest to newest."""
-        offsets = torch.arange(1 - FRAMES_PER_CAMERA, 1, device=self.frames.device)
+    def images(self, chosen: Tensor, cameras: Sequence[str] = CAMERA_ORDER, count: int = FRAMES_PER_CAMERA) -> Tensor:
+        """(B * cameras * count, H, W, 3) newest frames of samples, camera-major, oldest to newest."""
+        offsets = torch.arange(1 - count, 1, device=self.frames.device)
         index = self.frame_index[chosen][:, None] + offsets
-        frames = self.frames[index]  # (B, 4 times, 4 cameras, H, W, 3)
+        frames = self.frames[index]  # (B, times, 4 cameras, H, W, 3)
         flip = self.mirrored[chosen]
         frames[flip] = frames[flip][:, :, MIRRORED_CAMERAS].flip(-2)
         if tuple(cameras) != CAMERA_ORDER:
@@ -109,7 +109,7 @@ def load_shards(folder: Path, device: torch.device, seed: int) -> Shards:
             frames = torch.from_numpy(shard["frames"])
             if frames.shape[1] != len(CAMERA_ORDER):
                 raise MonoError(f"{path} has {frames.shape[1]} cameras", f"{len(CAMERA_ORDER)}", "render it again")
-            parts["frames"].append(frames.to(device))
+            parts["frames"].append(frames)
             parts["frame_index"].append(torch.from_numpy(shard["frame_index"].astype(np.int64)) + count)
             parts["history"].append(shard["history"])
             parts["future"].append(shard["future"])
@@ -120,7 +120,7 @@ def load_shards(folder: Path, device: torch.device, seed: int) -> Shards:
         [torch.full((len(part),), number, dtype=torch.int64) for number, part in enumerate(parts["frame_index"])]
     )
     return Shards(
-        frames=torch.cat(parts["frames"]),
+        frames=torch.cat(parts["frames"]).to(device),
         frame_index=torch.cat(parts["frame_index"]).to(device).repeat(2),
         course=course.repeat(2),
         mirrored=torch.arange(2 * len(course), device=device) >= len(course),

@@ -4,7 +4,7 @@ A maintainer's job on a GPU; its result lies in ``finetune/tiny_base``, whose RE
 
     python -m benchmarks.tiny_base.render --out DATA --courses 416 --episodes 3
     python -m benchmarks.tiny_base.train --data DATA --out FIRST --steps 5462
-    python -m benchmarks.tiny_base.train --data DATA --out MODEL --init FIRST --steps 4479 \
+    python -m benchmarks.tiny_base.train --data DATA --out MODEL --init FIRST --steps 3600 \
         --learning-rate 6e-4 --small-rigs 0.7
 
 The schedule counts steps and every draw follows from the seed, so on one kind of machine the command gives the same
@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,14 +48,29 @@ from finetune.training.settings import LoopSettings, learning_rate_factor
 VALIDATION_SAMPLES, LOG_EVERY = 512, 250
 
 
+class Rig(NamedTuple):
+    """Cameras in the order of CAMERA_ORDER, and the newest frames of each that are shown."""
+
+    cameras: tuple[str, ...]
+    frames: int = FRAMES_PER_CAMERA
+
+    @property
+    def images(self) -> int:
+        """Images of one sample."""
+        return len(self.cameras) * self.frames
+
+
 # The released model was trained on several sensor configurations. Ours are these; a camera's place in the prompt is
 # all that names it, so every rig keeps the order of CAMERA_ORDER, and none is the front camera alone.
-Rig = tuple[str, ...]
-FULL_RIG: Rig = CAMERA_ORDER
-SMALL_RIGS: tuple[Rig, ...] = (
-    ("cross_left", "front", "front_tele"),
-    ("front", "cross_right", "front_tele"),
-    ("front", "front_tele"),
+FULL_RIG = Rig(CAMERA_ORDER)
+SMALL_RIGS = tuple(
+    Rig(cameras, frames)
+    for cameras in (
+        ("cross_left", "front", "front_tele"),
+        ("front", "cross_right", "front_tele"),
+        ("front", "front_tele"),
+    )
+    for frames in (1, FRAMES_PER_CAMERA)
 )
 
 
@@ -66,13 +81,15 @@ class BaseConfig:
     Attributes:
         data: folder of shards made by `python -m benchmarks.tiny_base.render`.
         out: model folder to write, in the official layout, with training.jsonl and training.json beside the weights.
-        init: a base to go on from; without, weights are random and action_in_proj is pre-trained.
+        init: a base to go on from, in its own words or in fewer; without, weights are random and action_in_proj is
+            pre-trained.
         validation_courses: so many shards, the last ones, are only evaluated.
         steps: optimiser steps.
         batch_size: samples per step.
         learning_rate: peak of the cosine schedule.
         projection_steps: steps of the pre-training of action_in_proj as a reader of noisy actions.
-        small_rigs: share of steps on a rig of two or three cameras, the front camera and the tele always among them.
+        small_rigs: share of steps on a rig of two or three cameras, the front camera and the tele always among them,
+            with four frames of each or the newest alone.
         average: decay of the weight average that is saved.
         seed: of weights, order and noise.
         device: torch device.
@@ -127,7 +144,7 @@ class Prompts:
 
     def batch(self, chosen: Tensor, silent: bool, images: int) -> tuple[Tensor, Tensor, Tensor]:
         """Ids, mask and labels (B, L) of samples shown only so many images: fewer placeholders, that is all."""
-        spare = (len(FULL_RIG) * FRAMES_PER_CAMERA - images) * self.image_length
+        spare = (FULL_RIG.images - images) * self.image_length
 
         def shortened(table: Tensor) -> Tensor:
             return torch.cat([table[:, : self.images_at], table[:, self.images_at + spare : length + spare]], dim=1)
@@ -143,7 +160,7 @@ class Prompts:
 def encode_prompts(shards: Shards, processor: Processor, tokens_per_image: int, device: torch.device) -> Prompts:
     """Prompts of all samples through the processor's own builder; the images add only their placeholders."""
     rows, learned, silent = [], [], []
-    counts = [tokens_per_image] * (len(FULL_RIG) * FRAMES_PER_CAMERA)
+    counts = [tokens_per_image] * FULL_RIG.images
     for history, text in zip(tqdm(shards.history, desc="prompts", unit="sample"), shards.reasoning, strict=True):
         words = processor.history_ids(history)
         row, count = processor.prompt_ids(counts, words, text)
@@ -200,6 +217,20 @@ def pretrain_projection(model: AlpamayoR1, actions: Tensor, config: BaseConfig) 
     return float(error.detach())
 
 
+def adopt_weights(young: LoadedModel, old: LoadedModel) -> None:
+    """Take over the weights of a base of another vocabulary: a word that it spelled gets the mean of its pieces."""
+    state = old.model.state_dict()
+    words, pieces = young.processor.tokenizer, old.processor.tokenizer
+    for name in ("vlm.model.language_model.embed_tokens.weight", "vlm.lm_head.weight"):
+        table = young.model.state_dict()[name].clone()
+        for index in range(len(words)):
+            # The first 256 are single bytes, which both vocabularies number alike and which are no text by themselves.
+            ids = [index] if index < 256 else pieces.encode(words.decode([index], keep_special=True))
+            table[index] = state[name][ids].mean(0)
+        state[name] = table
+    young.model.load_state_dict(state)
+
+
 class BaseTrainer:
     """Samples of the shards through the model: images to patches on the device, losses, and plans to judge."""
 
@@ -218,7 +249,7 @@ class BaseTrainer:
 
     def see(self, chosen: Tensor, rig: Rig) -> tuple[VisionFeatures, Tensor]:
         """Image features of samples as one rig sees them, and the grids of all images."""
-        images = self.shards.images(chosen, rig)
+        images = self.shards.images(chosen, rig.cameras, rig.frames)
         grids = self.grid.expand(len(images), 3)
         return self.model.encode_images(patchify(images), grids), grids
 
@@ -227,7 +258,7 @@ class BaseTrainer:
         # Images and words bear bfloat16; the expert does not: it must read noise through aliased features.
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             vision, grids = self.see(chosen, rig)
-            ids, mask, labels = self.prompts.batch(chosen, silent, len(rig) * FRAMES_PER_CAMERA)
+            ids, mask, labels = self.prompts.batch(chosen, silent, rig.images)
             prefix = self.model.run_prefix(ids, mask.long(), vision, grids)
             text = torch.zeros((), device=self.device) if silent else self.model.text_loss(prefix, labels).mean()
         noise, times = draws(len(chosen), self.settings, step, self.device)
@@ -242,7 +273,7 @@ class BaseTrainer:
         for number, part in enumerate(chosen.split(128)):
             losses.append(torch.stack(self.losses(part, False, number, rig)).tolist())
             vision, grids = self.see(part, rig)
-            ids, _, labels = self.prompts.batch(part, False, len(rig) * FRAMES_PER_CAMERA)
+            ids, _, labels = self.prompts.batch(part, False, rig.images)
             ids = ids[:, : int(labels[0].long().argmax())]  # prompts differ only after this
             prefix = self.model.run_prefix(ids, torch.ones_like(ids), vision, grids)
             spoken = generate(self.model, prefix, cot_end_id=self.processor.cot_end_id, max_new_tokens=48)
@@ -325,12 +356,11 @@ def train_base(config: BaseConfig) -> dict[str, Any]:
     # Process-wide, and needed only where kernels race: on a CPU it stays as it is.
     torch.use_deterministic_algorithms(device.type == "cuda")
     shards = load_shards(config.data, device, config.seed)
-    if config.init is not None:
-        loaded = load_model(config.init, dtype=torch.float32, device=device)
-    else:
-        tokenizer = build_tokenizer(shards.reasoning)
-        loaded = new_model(tiny_config(tokenizer), tokenizer, images=IMAGES, seed=config.seed, device=device)
+    tokenizer = build_tokenizer(shards.reasoning)
+    loaded = new_model(tiny_config(tokenizer), tokenizer, images=IMAGES, seed=config.seed, device=device)
     model = loaded.model
+    if config.init is not None:
+        adopt_weights(loaded, load_model(config.init, dtype=torch.float32, device=device))
     trainer = BaseTrainer(model, loaded.processor, shards, config)
     course_of = shards.course.cpu().numpy()
     held_out = np.isin(course_of, np.unique(course_of)[-config.validation_courses :])
@@ -347,9 +377,9 @@ def train_base(config: BaseConfig) -> dict[str, Any]:
     began = time.perf_counter()
     average = run_steps(trainer, train, config)
     seconds = time.perf_counter() - began
-    trainer.model = average
     save_model(LoadedModel(average, loaded.processor, loaded.config), config.out, dtype=torch.bfloat16)
     chosen = torch.from_numpy(validation[keep]).to(device)
+    trainer.model = average
     metrics = {
         "seconds": seconds,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

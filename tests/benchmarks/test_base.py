@@ -10,9 +10,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from benchmarks.tiny_base.architecture import IMAGES, build_tokenizer, tiny_config  # noqa: E402
+from benchmarks.tiny_base.new_model import new_model  # noqa: E402
 from benchmarks.tiny_base.render import main as render_base  # noqa: E402
 from benchmarks.tiny_base.shards import load_shards  # noqa: E402
-from benchmarks.tiny_base.train import FULL_RIG, SMALL_RIGS, encode_prompts  # noqa: E402
+from benchmarks.tiny_base.train import FULL_RIG, SMALL_RIGS, adopt_weights, encode_prompts  # noqa: E402
 from benchmarks.tiny_base.train import main as train_base  # noqa: E402
 from finetune import TINY_BASE  # noqa: E402
 from finetune.checkpoint import load_model  # noqa: E402
@@ -35,9 +37,10 @@ def test_a_rig_shows_its_cameras_in_their_order(shards: Path) -> None:
     chosen = torch.tensor([0, len(data) - 1])  # the last one is seen in a mirror
     full = data.images(chosen).unflatten(0, (2, len(CAMERA_ORDER), FRAMES_PER_CAMERA))
     for rig in SMALL_RIGS:
-        assert "front" in rig and "front_tele" in rig and rig[-1] != "front"
-        seen = data.images(chosen, rig).unflatten(0, (2, len(rig), FRAMES_PER_CAMERA))
-        assert torch.equal(seen, full[:, [CAMERA_ORDER.index(name) for name in rig]])
+        assert "front" in rig.cameras and "front_tele" in rig.cameras
+        seen = data.images(chosen, rig.cameras, rig.frames).unflatten(0, (2, len(rig.cameras), rig.frames))
+        places = [CAMERA_ORDER.index(name) for name in rig.cameras]
+        assert torch.equal(seen, full[:, places, -rig.frames :])
     plain = data.images(torch.tensor([len(data) // 2 - 1])).unflatten(0, (1, 4, FRAMES_PER_CAMERA))
     assert torch.equal(full[1, 0], plain[0, 2].flip(-2)), "a mirror exchanges the cross cameras"
 
@@ -48,7 +51,7 @@ def test_the_prompt_of_a_rig_is_the_one_the_builder_writes(shards: Path) -> None
     prompts = encode_prompts(data, processor, TOKENS, torch.device("cpu"))
     chosen = torch.arange(0, len(data), 3)
     for rig in (FULL_RIG, *SMALL_RIGS):
-        counts = [TOKENS] * (len(rig) * FRAMES_PER_CAMERA)
+        counts = [TOKENS] * rig.images
         for silent in (False, True):
             ids, mask, labels = prompts.batch(chosen, silent, len(counts))
             for row, sample in enumerate(chosen.tolist()):
@@ -77,3 +80,16 @@ def test_the_seed_gives_the_weights_and_training_goes_on(shards: Path, tmp_path:
     again = load_model(tmp_path / "more").model.state_dict()
     for name, value in loaded.model.state_dict().items():
         assert torch.allclose(again[name].float(), value.float(), atol=0.01), name
+
+
+def test_a_base_that_spelled_its_prompt_goes_on_in_words() -> None:
+    spelled, words = (build_tokenizer(["The road."] * 2, merges=count) for count in (0, 600))
+    old, young = (
+        new_model(tiny_config(each), each, images=IMAGES, seed=seed) for seed, each in enumerate((spelled, words))
+    )
+    adopt_weights(young, old)
+    table, pieces = (each.model.vlm.model.language_model.embed_tokens.weight for each in (young, old))
+    assert torch.allclose(table[words.encode(" road")[0]], pieces[spelled.encode(" road")].mean(0))
+    assert torch.equal(table[words.id_of("<i7>")], pieces[spelled.id_of("<i7>")])
+    assert len(words.encode("You are a driving assistant that generates safe and accurate actions.")) == 12
+    assert torch.equal(young.model.action_out_proj.weight, old.model.action_out_proj.weight)
