@@ -96,8 +96,12 @@ def join_draws(past: Tensor, new: Tensor, draws: int) -> Tensor:
     return torch.cat([repeated, rows], dim=3).flatten(0, 1)
 
 
+# Of one layer: where to write new keys and values (B*K, n, heads, d), and all keys and values seen (B*K, heads, L, d).
+LayerColumns = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
 class Columns:
-    """Keys and values that a decoder sees without gradients, in buffers allocated once: kept columns, then new ones.
+    """Keys and values that a decoder sees without gradients, in one buffer: kept columns, then new ones.
 
     New columns are written behind the kept ones, over what was new before, so a sampling loop cannot grow it.
     """
@@ -109,29 +113,25 @@ class Columns:
 
         ``dtype`` is that of the decoder that looks at it; None is the past's own.
         """
-        self._kept = past[0][0].shape[2]
+        rows, heads, self._kept, dim = past[0][0].shape
+        size = (len(past), 2, rows, draws, heads, self._kept + room, dim)
+        buffer = past[0][0].new_empty(size, dtype=dtype)
+        for layer, pair in zip(buffer, past, strict=True):
+            for wide, kept in zip(layer, pair, strict=True):
+                wide[:, :, :, : self._kept] = kept[:, None]
+        self._buffer = buffer.flatten(2, 3)
 
-        def widen(kept: Tensor) -> Tensor:
-            rows, heads, length, dim = kept.shape
-            wide = kept.new_empty(rows * draws, heads, length + room, dim, dtype=dtype)
-            wide.unflatten(0, (rows, draws))[:, :, :, :length] = kept[:, None]
-            return wide
-
-        self._layers = [(widen(keys), widen(values)) for keys, values in past]
+    def open(self, count: int) -> list[LayerColumns]:
+        """Per layer the places of so many new columns, and everything up to them."""
+        new = self._buffer[..., self._kept : self._kept + count, :].transpose(3, 4).flatten(0, 1).unbind()
+        seen = self._buffer[..., : self._kept + count, :].flatten(0, 1).unbind()
+        return [(*new[at : at + 2], *seen[at : at + 2]) for at in range(0, len(new), 2)]  # type: ignore[misc]
 
     def keep(self, count: int) -> None:
-        """Let the last columns written stay."""
+        """Let the first columns last opened stay."""
         self._kept += count
-
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write a layer's new columns (B*K, heads, n, d) and return everything up to them."""
-        end = self._kept + keys.shape[2]
-        seen = self._layers[layer][0][:, :, :end], self._layers[layer][1][:, :, :end]
-        for buffer, new in zip(seen, (keys, values), strict=True):
-            buffer[:, :, self._kept :] = new
-        return seen
 
     def tensors(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """All keys and all values kept, per layer."""
-        keys, values = zip(*self._layers, strict=True)
-        return tuple(k[:, :, : self._kept] for k in keys), tuple(v[:, :, : self._kept] for v in values)
+        keys, values = self._buffer[..., : self._kept, :].unbind(1)
+        return keys.unbind(), values.unbind()

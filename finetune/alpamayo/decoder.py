@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-if TYPE_CHECKING:
-    from finetune.alpamayo.cache import Columns
+from finetune.alpamayo.cache import LayerColumns
 
 
 def pack_linears(decoder: Any) -> None:
@@ -43,13 +43,15 @@ def _joined_weight(linears: Sequence[Any]) -> Tensor | None:
     if any(type(linear) is not nn.Linear or linear.bias is not None for linear in linears):
         return None
     weights = [linear.weight.detach() for linear in linears]
-    first, end = weights[0], weights[0].storage_offset()
+    first, rows, place = weights[0], 0, weights[0].data_ptr()
     for weight in weights:
-        same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr() and weight.is_contiguous()
-        if not same or weight.storage_offset() != end:
+        if weight.data_ptr() != place or not weight.is_contiguous():
             return None
-        end += weight.numel()
-    joined: Tensor = first.as_strided((sum(map(len, weights)), first.shape[1]), first.stride())
+        rows, place = rows + len(weight), place + weight.nbytes
+    # Neighbours may be so by accident: only what one storage holds is one matrix.
+    if (first.storage_offset() + rows * first.shape[1]) * first.itemsize > first.untyped_storage().nbytes():
+        return None
+    joined: Tensor = first.as_strided((rows, first.shape[1]), (first.shape[1], 1))
     return joined
 
 
@@ -58,10 +60,12 @@ def _product(linears: Sequence[Any]) -> Callable[[Tensor], Tensor]:
     weight = _joined_weight(linears)
     if weight is not None:
         return lambda x: functional.linear(x, weight)
-    if len(linears) == 1:
-        only: Callable[[Tensor], Tensor] = linears[0]
-        return only
     return lambda x: torch.cat([linear(x) for linear in linears], dim=-1)
+
+
+@lru_cache
+def _floor(length: float) -> Tensor:
+    return torch.tensor(length)
 
 
 class RMSNorm:
@@ -73,18 +77,18 @@ class RMSNorm:
     """
 
     def __init__(self, weight: Tensor, eps: float) -> None:
-        width = weight.shape[-1]
-        self._weight, self._eps, self._shape = weight.detach(), eps, (width,)
-        # PyTorch has no such kernel for a CPU, but the root of a sum of two squares: |x| / sqrt(D) and sqrt(eps).
+        self._weight, self._eps, self._shape = weight.detach(), eps, weight.shape[-1:]
+        # PyTorch has no such kernel for a CPU, but the root of a sum of two squares: |x| and sqrt(D eps).
         self._by_length = weight.device.type == "cpu" and weight.dtype == torch.float32
-        self._scaled = self._weight * math.sqrt(width)
-        self._floor = self._weight.new_tensor(math.sqrt(width * eps))
+        if self._by_length:
+            self._weight = self._weight * math.sqrt(weight.shape[-1])
+            self._floor = _floor(math.sqrt(weight.shape[-1] * eps))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Same shape and precision."""
         if self._by_length:
             length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-            return x.div(length.hypot_(self._floor)).mul_(self._scaled)
+            return x.div(length.hypot_(self._floor)).mul_(self._weight)
         return functional.rms_norm(x, self._shape, None, self._eps) * self._weight
 
 
@@ -130,7 +134,7 @@ class Decoder:
         self,
         hidden: Tensor,
         rotary: tuple[Tensor, Tensor],
-        store: Columns,
+        columns: Sequence[LayerColumns],
         *,
         mask: Tensor | None = None,
         causal: bool = False,
@@ -142,29 +146,29 @@ class Decoder:
         Args:
             hidden: (B, n, D) embeddings.
             rotary: of :meth:`rotary`.
-            store: where new keys and values are written behind those that are seen before them.
-            mask: of :func:`additive_mask`, at least as wide as what is seen.
+            columns: opened for the n new ones, see :meth:`finetune.alpamayo.cache.Columns.open`.
+            mask: of :func:`additive_mask`, as wide as what is seen.
             causal: the new tokens are the first ones, and none sees those after it; without ``mask``.
             image_places: (m,) places of image tokens among the B * n.
             deepstack: image features (m, D), added after the first layers.
         """
-        batch, count = hidden.shape[:2]
+        batch, count, width = hidden.shape
+        hidden = hidden.reshape(-1, width)
         cos, sin = rotary
-        for index, layer in enumerate(self._layers):
-            heads, kv_heads, dim = layer.heads, layer.kv_heads, layer.dim
-            qkv = layer.qkv(layer.norms[0](hidden)).view(batch, count, -1, dim)
-            turned = layer.head_norm(qkv[:, :, : heads + kv_heads])
-            turned = torch.addcmul(turned * cos, turned.roll(dim // 2, -1), sin)
-            keys, values = turned[:, :, heads:].transpose(1, 2), qkv[:, :, heads + kv_heads :].transpose(1, 2)
-            keys, values = store.write(index, keys, values)
-            seen = None if mask is None else mask[..., : keys.shape[2]]
-            attended = _attend(turned[:, :, :heads], keys, values, seen, causal)
-            hidden = hidden + layer.out(attended)
+        for index, (layer, (new_keys, new_values, keys, values)) in enumerate(zip(self._layers, columns, strict=True)):
+            qkv = layer.qkv(layer.norms[0](hidden)).view(batch, count, -1, layer.dim)
+            turned, fresh_values = qkv.split([layer.heads + layer.kv_heads, layer.kv_heads], dim=2)
+            turned = layer.head_norm(turned)
+            turned = torch.addcmul(turned * cos, turned.roll(layer.dim // 2, -1), sin)
+            queries, fresh_keys = turned.split([layer.heads, layer.kv_heads], dim=2)
+            new_keys.copy_(fresh_keys)
+            new_values.copy_(fresh_values)
+            hidden = hidden + layer.out(_attend(queries, keys, values, mask, causal))
             gate, up = layer.gate_up(layer.norms[1](hidden)).chunk(2, dim=-1)
             hidden = hidden + layer.down(layer.activation(gate).mul_(up))
             if index < len(deepstack) and image_places is not None:
-                hidden.view(-1, hidden.shape[-1]).index_add_(0, image_places, deepstack[index])
-        return self._norm(hidden)
+                hidden.index_add_(0, image_places, deepstack[index])
+        return self._norm(hidden).view(batch, count, width)
 
 
 def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor | None:
@@ -180,15 +184,17 @@ def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor | None:
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-    """Attention of (B, n, heads, d) to (B, kv heads, columns, d): (B, n, heads * d)."""
+    """Attention of (B, n, heads, d) to (B, kv heads, columns, d): (B * n, heads * d)."""
     batch, count, heads, dim = queries.shape
+    attention = functional.scaled_dot_product_attention
     if causal:
-        mixed = functional.scaled_dot_product_attention(
-            queries.transpose(1, 2), keys, values, is_causal=True, enable_gqa=True
-        ).transpose(1, 2)
-        return mixed.reshape(batch, count, -1)
+        mixed: Tensor = attention(queries.transpose(1, 2), keys, values, is_causal=True, enable_gqa=True)
+        return mixed.transpose(1, 2).reshape(batch * count, -1)
     # All queries see the same, so those of the heads that share keys stand in line: no key is repeated.
     shared = keys.shape[1]
-    grouped = queries.unflatten(2, (shared, heads // shared)).transpose(1, 2).reshape(batch, shared, -1, dim)
-    mixed = functional.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask)
-    return mixed.view(batch, shared, count, -1, dim).transpose(1, 2).reshape(batch, count, -1)
+    if shared == 1 or count == 1:
+        mixed = attention(queries.reshape(batch, shared, -1, dim), keys, values, attn_mask=mask)
+        return mixed.reshape(batch * count, -1)
+    line = queries.unflatten(2, (shared, -1)).transpose(1, 2).reshape(batch, shared, -1, dim)
+    mixed = attention(line, keys, values, attn_mask=mask).unflatten(2, (count, heads // shared))
+    return mixed.transpose(1, 2).reshape(batch * count, -1)

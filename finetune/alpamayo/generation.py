@@ -30,7 +30,7 @@ class Generation:
     prefix: PrefixCache
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def generate(
     model: AlpamayoR1, prefix: PrefixCache, *, cot_end_id: int, max_new_tokens: int = 128, forced: Tensor | None = None
 ) -> Generation:
@@ -55,7 +55,7 @@ def generate(
     decoder, store = Decoder(language), Columns(prefix.columns, max_new_tokens)
     rows = torch.arange(len(prefix), device=device)
     hidden = prefix.hidden[rows, prefix.filled.sum(-1) - 1]
-    position = prefix.next_position
+    position, width = prefix.next_position, prefix.filled.shape[1]
     # What a row that is done writes on is seen by itself alone, and never read.
     mask = additive_mask(functional.pad(prefix.filled, (0, max_new_tokens), value=True), hidden.dtype)
     steps = position[:, None] + torch.arange(max_new_tokens, device=device)
@@ -85,7 +85,8 @@ def generate(
         written.append(token)
         embeds = language.embed_tokens(token)[:, None]
         now = rotary[0][:, step : step + 1], rotary[1][:, step : step + 1]
-        hidden = decoder.run(embeds, now, store, mask=mask)[:, 0]
+        seen = None if mask is None else mask[..., : width + step + 1]
+        hidden = decoder.run(embeds, now, store.open(1), mask=seen)[:, 0]
         store.keep(1)
         if all(row[-1] == end_id for row in lists):
             break

@@ -142,13 +142,14 @@ class AlpamayoR1(nn.Module):
                 body=self.body,
                 deepstack=deepstack,
             )
-            keys, values = zip(*columns, strict=True)
+            keys, values = map(tuple, zip(*columns, strict=True))
         else:
             decoder, text = Decoder(language), language.config
             nothing = embeds.new_empty(len(embeds), text.num_key_value_heads, 0, text.head_dim)
             store = Columns([(nothing, nothing)] * text.num_hidden_layers, embeds.shape[1])
             places, rotary = is_image.flatten().nonzero()[:, 0], decoder.rotary(positions, embeds)
-            hidden = decoder.run(embeds, rotary, store, causal=True, image_places=places, deepstack=deepstack)
+            places_of_new = store.open(embeds.shape[1])
+            hidden = decoder.run(embeds, rotary, places_of_new, causal=True, image_places=places, deepstack=deepstack)
             store.keep(embeds.shape[1])
             keys, values = store.tensors()
         filled = attention_mask.bool()
@@ -258,7 +259,7 @@ class AlpamayoR1(nn.Module):
         # x_t lies on the straight line from noise to actions, so the rest of the way at this velocity ends at them.
         return error.mean(dim=(1, 2, 3)), x_t + (1.0 - t)[..., None, None] * predicted
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def sample_actions(self, prefix: PrefixCache, x0: Tensor, steps: int | None = None) -> Tensor:
         """Actions (B*K, 64, 2), float32, from initial noise of that shape."""
         draws, count = self._draws(prefix, x0), self.settings.flow.num_inference_steps if steps is None else steps
@@ -266,9 +267,10 @@ class AlpamayoR1(nn.Module):
         like = self.expert.norm.weight
         decoder, store = Decoder(self.expert), Columns(prefix.columns, x0.shape[1], draws, like.dtype)
         rotary, mask = decoder.rotary(positions, like), additive_mask(visible, like.dtype)
+        columns = store.open(x0.shape[1])
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
-            hidden = decoder.run(self.action_in_proj(x, t).to(like.dtype), rotary, store, mask=mask)
+            hidden = decoder.run(self.action_in_proj(x, t).to(like.dtype), rotary, columns, mask=mask)
             return self._velocity_of(hidden)
 
         return flow_matching.integrate(velocity, x0, count)

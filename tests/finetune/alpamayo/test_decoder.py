@@ -134,7 +134,7 @@ def test_heads_that_share_keys_equal_transformers(causal: bool) -> None:
         mask = additive_mask(visible, hidden.dtype)
         assert (mask is None) == causal
         store, rotary = Columns(past, 7), ours.rotary(positions, hidden)
-        assert gap(ours.run(hidden, rotary, store, mask=mask, causal=causal), theirs) < 1e-4
+        assert gap(ours.run(hidden, rotary, store.open(7), mask=mask, causal=causal), theirs) < 1e-4
 
 
 def test_packed_weights_stay_the_models_own() -> None:
