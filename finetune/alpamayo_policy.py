@@ -13,6 +13,7 @@ from torch import Tensor
 from collector.common.errors import MonoError
 from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.alpamayo.cache import PrefixCache
+from finetune.alpamayo.decoder import pack_linears
 from finetune.alpamayo.generation import Generation, generate
 from finetune.checkpoint import LoadedModel, load_model
 from finetune.model_files.configuration_files import read_json
@@ -81,6 +82,8 @@ class AlpamayoPolicy:
 
             load_adapter(loaded.model, adapter)
         self.model.eval()
+        pack_linears(self.model.vlm.model.language_model)
+        pack_linears(self.model.expert)
         self.cameras = cameras
         self.flow_steps = flow_steps
         self.noise_temperature = noise_temperature

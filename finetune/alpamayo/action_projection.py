@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.alpamayo.configuration import ActionInProjConfig
+from finetune.alpamayo.decoder import RMSNorm
 
 _NORM_EPS = 1e-5
 
@@ -24,6 +25,13 @@ def fourier_frequencies(features: int, max_freq: float) -> Tensor:
     return exact.to(torch.bfloat16).float()[None]
 
 
+def fourier_features(values: Tensor, freqs: Tensor) -> Tensor:
+    """Values (...,) to sines and cosines (..., features) of frequencies (features/2,), or of others for each value."""
+    # Order matters at the last float32 digit: the highest frequency amplifies it.
+    angle = values.float().unsqueeze(-1) * freqs.float() * (2.0 * math.pi)
+    return math.sqrt(2.0) * torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)
+
+
 class FourierEncoder(nn.Module):
     """Scalars (...,) to (..., features): sqrt(2) [sin(2 pi f u), cos(2 pi f u)]."""
 
@@ -35,9 +43,7 @@ class FourierEncoder(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Values (...,) to sines and cosines (..., features)."""
-        # Order matters at the last float32 digit: the highest frequency amplifies it.
-        angle = values.float().unsqueeze(-1) * self.freqs.float()[0] * (2.0 * math.pi)
-        return math.sqrt(2.0) * torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)
+        return fourier_features(values, self.freqs[0])
 
 
 class WaypointTrunk(nn.Module):
@@ -53,8 +59,12 @@ class WaypointTrunk(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., width_in) to (..., width_out)."""
-        out: Tensor = self.trunk(features)
-        return out
+        for layer in self.trunk:
+            if isinstance(layer, nn.RMSNorm) and not torch.is_grad_enabled():
+                features = RMSNorm(layer.weight, _NORM_EPS)(features)
+            else:
+                features = layer(features)
+        return features
 
 
 class ActionInProjection(nn.Module):
@@ -75,7 +85,8 @@ class ActionInProjection(nn.Module):
         """Embeddings (B, n, width) of actions (B, n, 2) at flow times (B,)."""
         with torch.autocast(actions.device.type, enabled=False):
             time = self.timestep_fourier_encoder(t)[:, None].expand(-1, actions.shape[1], -1)
-            parts = [encode(actions[..., axis]) for axis, encode in enumerate(self.sinus)]
-            features = torch.cat([*parts, time], dim=-1)
+            # Both axes at once, each by its own frequencies.
+            waves = fourier_features(actions, torch.cat([encoder.get_buffer("freqs") for encoder in self.sinus]))
+            features = torch.cat([waves.flatten(-2), time], dim=-1)
         embeds: Tensor = self.norm(self.encoder(features.to(self.norm.weight.dtype)))
         return embeds

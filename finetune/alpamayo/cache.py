@@ -66,6 +66,11 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self.input_ids)
 
+    @property
+    def columns(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values per layer."""
+        return list(zip(self.keys, self.values, strict=True))
+
     def detach(self) -> PrefixCache:
         """The same prefix through which no gradient flows (the expert alone learns)."""
         return replace(
@@ -91,67 +96,42 @@ def join_draws(past: Tensor, new: Tensor, draws: int) -> Tensor:
     return torch.cat([repeated, rows], dim=3).flatten(0, 1)
 
 
-class ExpertKVCache:
-    """Keys and values the expert's layers see while sampling: the prefix, then their own 64.
+# Of one layer: where to write new keys and values (B*K, n, heads, d), and all keys and values seen (B*K, heads, L, d).
+LayerColumns = tuple[Tensor, Tensor, Tensor, Tensor]
 
-    It stands where transformers expects a cache, but keeps nothing: each pass starts from the bare prefix, so a
-    sampling loop cannot grow it. K draws of a row share one prefix. The concatenation is allocated once and only its
-    last columns are rewritten, so no gradient can flow through it.
+
+class Columns:
+    """Keys and values that a decoder sees without gradients, in one buffer: kept columns, then new ones.
+
+    New columns are written behind the kept ones, over what was new before, so a sampling loop cannot grow it.
     """
 
-    def __init__(self, prefix: PrefixCache, draws: int) -> None:
-        self._prefix = prefix
-        self._draws = draws
-        self._buffers: dict[int, tuple[Tensor, Tensor]] = {}
+    def __init__(
+        self, past: Sequence[tuple[Tensor, Tensor]], room: int, draws: int = 1, dtype: torch.dtype | None = None
+    ) -> None:
+        """Keep per layer what came before (B, heads, L, d), K draws sharing a row, with room for so many columns.
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Columns of the prefix."""
-        return self._prefix.keys[layer_idx].shape[2]
+        ``dtype`` is that of the decoder that looks at it; None is the past's own.
+        """
+        rows, heads, self._kept, dim = past[0][0].shape
+        size = (len(past), 2, rows, draws, heads, self._kept + room, dim)
+        buffer = past[0][0].new_empty(size, dtype=dtype)
+        for layer, pair in zip(buffer, past, strict=True):
+            for wide, kept in zip(layer, pair, strict=True):
+                wide[:, :, :, : self._kept] = kept[:, None]
+        self._buffer = buffer.flatten(2, 3)
 
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Columns of the prefix and the new ones, (B*K, kv heads, L+64, head_dim) each."""
-        past = self._prefix.keys[layer_idx], self._prefix.values[layer_idx]
-        if layer_idx not in self._buffers:
-            self._buffers[layer_idx] = tuple(  # type: ignore[assignment]
-                join_draws(before, new, self._draws) for before, new in zip(past, (keys, values), strict=False)
-            )
-        buffers = self._buffers[layer_idx]
-        for buffer, new in zip(buffers, (keys, values), strict=False):
-            buffer[:, :, -new.shape[2] :] = new
-        return buffers
+    def open(self, count: int) -> list[LayerColumns]:
+        """Per layer the places of so many new columns, and everything up to them."""
+        new = self._buffer[..., self._kept : self._kept + count, :].transpose(3, 4).flatten(0, 1).unbind()
+        seen = self._buffer[..., : self._kept + count, :].flatten(0, 1).unbind()
+        return [(*new[at : at + 2], *seen[at : at + 2]) for at in range(0, len(new), 2)]  # type: ignore[misc]
 
-
-class DecodeKVCache:
-    """Keys and values of a growing text, in buffers allocated once for the longest answer."""
-
-    def __init__(self, prefix: PrefixCache, room: int) -> None:
-        self._length = prefix.keys[0].shape[2]
-        self._new = 0
-
-        def widen(past: Tensor) -> Tensor:
-            wide = past.new_zeros(*past.shape[:2], self._length + room, past.shape[3])
-            wide[:, :, : self._length] = past
-            return wide
-
-        self._keys = [widen(past) for past in prefix.keys]
-        self._values = [widen(past) for past in prefix.values]
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002 - transformers passes it
-        """Columns written so far."""
-        return self._length + self._new
-
-    def advance(self) -> None:
-        """Make the column of the next token the current one; call before each step."""
-        self._new += 1
-
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Write one token's column and return everything up to it."""
-        end = self.get_seq_length()
-        self._keys[layer_idx][:, :, end - 1 : end] = keys
-        self._values[layer_idx][:, :, end - 1 : end] = values
-        return self._keys[layer_idx][:, :, :end], self._values[layer_idx][:, :, :end]
+    def keep(self, count: int) -> None:
+        """Let the first columns last opened stay."""
+        self._kept += count
 
     def tensors(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """All keys and values written, per layer."""
-        end = self.get_seq_length()
-        return (tuple(keys[:, :, :end] for keys in self._keys), tuple(values[:, :, :end] for values in self._values))
+        """All keys and all values kept, per layer."""
+        keys, values = self._buffer[..., : self._kept, :].unbind(1)
+        return keys.unbind(), values.unbind()

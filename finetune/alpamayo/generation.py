@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from collector.common.errors import MonoError
-from finetune.alpamayo.cache import DecodeKVCache, PrefixCache
+from finetune.alpamayo.cache import Columns, PrefixCache
+from finetune.alpamayo.decoder import Decoder, additive_mask
 
 if TYPE_CHECKING:
     from finetune.alpamayo.model import AlpamayoR1
@@ -28,7 +30,7 @@ class Generation:
     prefix: PrefixCache
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def generate(
     model: AlpamayoR1, prefix: PrefixCache, *, cot_end_id: int, max_new_tokens: int = 128, forced: Tensor | None = None
 ) -> Generation:
@@ -50,12 +52,16 @@ def generate(
     end_id = settings.token_ids.future_start
     language = model.vlm.model.language_model
     bins = slice(settings.traj_token_start_idx, settings.traj_token_start_idx + settings.traj_vocab_size)
-    store = DecodeKVCache(prefix, max_new_tokens)
+    decoder, store = Decoder(language), Columns(prefix.columns, max_new_tokens)
     rows = torch.arange(len(prefix), device=device)
     hidden = prefix.hidden[rows, prefix.filled.sum(-1) - 1]
-    filled, position = prefix.filled, prefix.next_position
-    done = torch.zeros(len(prefix), dtype=torch.bool, device=device)
-    reasoning_over = done.clone()
+    position, width = prefix.next_position, prefix.filled.shape[1]
+    # What a row that is done writes on is seen by itself alone, and never read.
+    mask = additive_mask(functional.pad(prefix.filled, (0, max_new_tokens), value=True), hidden.dtype)
+    steps = position[:, None] + torch.arange(max_new_tokens, device=device)
+    rotary = decoder.rotary(steps.expand(3, -1, -1), hidden)
+    # Kept as plain numbers: a few dozen rows are counted faster by Python than by a tensor operation each.
+    lists: list[list[int]] = [[] for _ in range(len(prefix))]
     written: list[Tensor] = []
     for step in range(max_new_tokens):
         if forced is not None and step < forced.shape[1]:
@@ -64,35 +70,30 @@ def generate(
             logits = model.text_logits(hidden)
             logits[:, bins] = -torch.inf
             token = logits.argmax(-1)
+        chosen = token.tolist()
         if step >= max_new_tokens - 2:
-            late = ~done & (token != end_id)
             # Two places left: close the reasoning if it is open, then start the trajectory.
             closing = step == max_new_tokens - 2
-            ending = torch.full_like(token, cot_end_id if closing else end_id)
-            if closing:
-                ending = torch.where(reasoning_over, torch.full_like(token, end_id), ending)
-            token = torch.where(late, ending, token)
-        reasoning_over = reasoning_over | (token == cot_end_id)
-        alive = ~done
-        filled = torch.cat([filled, alive[:, None]], dim=1)
-        written.append(torch.where(alive, token, torch.full_like(token, -1)))
-        store.advance()
+            open_rows = [
+                closing and word != end_id and cot_end_id not in row for word, row in zip(chosen, lists, strict=True)
+            ]
+            chosen = [cot_end_id if is_open else end_id for is_open in open_rows]
+            token = torch.tensor(chosen, device=device)
+        for row, word in zip(lists, chosen, strict=True):
+            if row[-1:] != [end_id]:
+                row.append(word)
+        written.append(token)
         embeds = language.embed_tokens(token)[:, None]
-        mask = torch.zeros(filled.shape, dtype=embeds.dtype, device=device)
-        mask = mask.masked_fill(~filled, torch.finfo(embeds.dtype).min)
-        output = language(
-            inputs_embeds=embeds,
-            position_ids=position[None, :, None].expand(3, -1, -1),
-            use_cache=True,
-            attention_mask=mask[:, None, None],
-            past_key_values=store,
-        )
-        hidden = output.last_hidden_state[:, 0]
-        position = position + alive
-        done = done | (token == end_id)
-        if bool(done.all()):
+        now = rotary[0][:, step : step + 1], rotary[1][:, step : step + 1]
+        seen = None if mask is None else mask[..., : width + step + 1]
+        hidden = decoder.run(embeds, now, store.open(1), mask=seen)[:, 0]
+        store.keep(1)
+        if all(row[-1] == end_id for row in lists):
             break
-    tokens = torch.stack(written, dim=1)
+    lengths = torch.tensor([len(row) for row in lists], device=device)
+    filled = torch.arange(len(written), device=device) < lengths[:, None]
+    tokens = torch.stack(written, dim=1).masked_fill(~filled, 0)
+    filled, position = torch.cat([prefix.filled, filled], dim=1), position + lengths
     keys, values = store.tensors()
     grown = replace(
         prefix,
@@ -103,7 +104,6 @@ def generate(
         next_position=position,
         expert_position=position,
         hidden=None,
-        input_ids=torch.cat([prefix.input_ids, tokens.clamp(min=0)], dim=1),
+        input_ids=torch.cat([prefix.input_ids, tokens], dim=1),
     )
-    lists = [[index for index in row if index >= 0] for row in tokens.tolist()]
     return Generation(lists, grown)

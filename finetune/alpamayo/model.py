@@ -21,8 +21,9 @@ from collector.common.errors import MonoError
 from finetune.alpamayo import flow_matching
 from finetune.alpamayo.action_projection import ActionInProjection
 from finetune.alpamayo.action_space import ActionSpace
-from finetune.alpamayo.cache import ExpertKVCache, PrefixCache, VisionFeatures
+from finetune.alpamayo.cache import Columns, PrefixCache, VisionFeatures
 from finetune.alpamayo.configuration import AlpamayoConfig
+from finetune.alpamayo.decoder import Decoder, additive_mask
 from finetune.alpamayo.layers import forward_layers, run_layer
 from finetune.alpamayo.rope import prefix_positions
 from finetune.alpamayo.vision import all_equal, encode_equal_images
@@ -129,21 +130,33 @@ class AlpamayoR1(nn.Module):
         if len(vision.embeds) != int(grid_thw.prod(-1).sum()) // merge**2:
             raise MonoError(f"{len(vision.embeds)} image tokens", f"those of {len(grid_thw)} grids")
         embeds = embeds.masked_scatter(is_image[..., None], vision.embeds.to(embeds))
+        deepstack = [layer.to(embeds) for layer in vision.deepstack]
         # Right padding needs no mask: a token never sees what follows it, and padded rows are not read.
-        hidden, columns = forward_layers(
-            language,
-            embeds,
-            positions,
-            image_mask=is_image,
-            checkpointed_layers=self.checkpointed_layers,
-            body=self.body,
-            deepstack=[layer.to(embeds) for layer in vision.deepstack],
-        )
+        if torch.is_grad_enabled():
+            hidden, columns = forward_layers(
+                language,
+                embeds,
+                positions,
+                image_mask=is_image,
+                checkpointed_layers=self.checkpointed_layers,
+                body=self.body,
+                deepstack=deepstack,
+            )
+            keys, values = map(tuple, zip(*columns, strict=True))
+        else:
+            decoder, text = Decoder(language), language.config
+            nothing = embeds.new_empty(len(embeds), text.num_key_value_heads, 0, text.head_dim)
+            store = Columns([(nothing, nothing)] * text.num_hidden_layers, embeds.shape[1])
+            places, rotary = is_image.flatten().nonzero()[:, 0], decoder.rotary(positions, embeds)
+            places_of_new = store.open(embeds.shape[1])
+            hidden = decoder.run(embeds, rotary, places_of_new, causal=True, image_places=places, deepstack=deepstack)
+            store.keep(embeds.shape[1])
+            keys, values = store.tensors()
         filled = attention_mask.bool()
         visible, expert_position = self.expert_start(input_ids, filled, positions[0], following)
         return PrefixCache(
-            keys=tuple(keys for keys, _ in columns),
-            values=tuple(values for _, values in columns),
+            keys=keys,
+            values=values,
             filled=filled,
             visible=visible,
             next_position=following,
@@ -203,7 +216,23 @@ class AlpamayoR1(nn.Module):
             x_t: (B*K, 64, 2), the K draws of a row side by side.
             t: (B*K,) flow times.
         """
-        return self._velocity(prefix, x_t, t)
+        positions, visible = self._expert_view(prefix, x_t)
+        # Fully trained projections may be kept in more precision than the frozen expert between them.
+        embeds = self.action_in_proj(x_t, t).to(self.expert.norm.weight.dtype)
+        # Without an explicit mask transformers would make the waypoints causal.
+        mask = torch.zeros(visible.shape, dtype=embeds.dtype, device=embeds.device)
+        mask = mask.masked_fill(~visible, torch.finfo(embeds.dtype).min)
+        hidden, _ = forward_layers(
+            self.expert,
+            embeds,
+            positions,
+            mask=mask[:, None, None].expand(-1, 1, x_t.shape[1], -1),
+            past=prefix.columns,
+            draws=self._draws(prefix, x_t),
+            checkpointed_layers=self.checkpointed_layers,
+            body=self.body,
+        )
+        return self._velocity_of(hidden)
 
     def flow_loss(
         self, prefix: PrefixCache, actions: Tensor, noise: Tensor, t: Tensor, weights: Tensor | None = None
@@ -230,12 +259,21 @@ class AlpamayoR1(nn.Module):
         # x_t lies on the straight line from noise to actions, so the rest of the way at this velocity ends at them.
         return error.mean(dim=(1, 2, 3)), x_t + (1.0 - t)[..., None, None] * predicted
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def sample_actions(self, prefix: PrefixCache, x0: Tensor, steps: int | None = None) -> Tensor:
         """Actions (B*K, 64, 2), float32, from initial noise of that shape."""
-        store = ExpertKVCache(prefix, self._draws(prefix, x0))
-        count = self.settings.flow.num_inference_steps if steps is None else steps
-        return flow_matching.integrate(lambda x, t: self._velocity(prefix, x, t, store), x0, count)
+        draws, count = self._draws(prefix, x0), self.settings.flow.num_inference_steps if steps is None else steps
+        positions, visible = self._expert_view(prefix, x0)
+        like = self.expert.norm.weight
+        decoder, store = Decoder(self.expert), Columns(prefix.columns, x0.shape[1], draws, like.dtype)
+        rotary, mask = decoder.rotary(positions, like), additive_mask(visible, like.dtype)
+        columns = store.open(x0.shape[1])
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            hidden = decoder.run(self.action_in_proj(x, t).to(like.dtype), rotary, columns, mask=mask)
+            return self._velocity_of(hidden)
+
+        return flow_matching.integrate(velocity, x0, count)
 
     def _draws(self, prefix: PrefixCache, x: Tensor) -> int:
         draws, rest = divmod(len(x), len(prefix))
@@ -243,33 +281,13 @@ class AlpamayoR1(nn.Module):
             raise MonoError(f"{len(x)} noisy actions for {len(prefix)} prefixes", "a whole number per prefix")
         return draws
 
-    def _velocity(self, prefix: PrefixCache, x_t: Tensor, t: Tensor, store: ExpertKVCache | None = None) -> Tensor:
+    def _expert_view(self, prefix: PrefixCache, x_t: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotary positions (3, B*K, 64) of the waypoints, and the columns (B*K, L+64) they see."""
         draws, waypoints = self._draws(prefix, x_t), x_t.shape[1]
-        # Fully trained projections may be kept in more precision than the frozen expert between them.
-        embeds = self.action_in_proj(x_t, t).to(self.expert.norm.weight.dtype)
         steps = torch.arange(waypoints, device=x_t.device)
         positions = (prefix.expert_position[:, None] + steps).repeat_interleave(draws, 0).expand(3, -1, -1)
-        # Without an explicit mask transformers would make the waypoints causal.
-        visible = functional.pad(prefix.visible, (0, waypoints), value=True)
-        mask = torch.zeros(visible.shape, dtype=embeds.dtype, device=embeds.device)
-        mask = mask.masked_fill(~visible, torch.finfo(embeds.dtype).min).repeat_interleave(draws, 0)
-        mask = mask[:, None, None].expand(-1, 1, waypoints, -1)
-        if store is None:
-            past = list(zip(prefix.keys, prefix.values, strict=False))
-            hidden, _ = forward_layers(
-                self.expert,
-                embeds,
-                positions,
-                mask=mask,
-                past=past,
-                draws=draws,
-                checkpointed_layers=self.checkpointed_layers,
-                body=self.body,
-            )
-        else:
-            output = self.expert(
-                inputs_embeds=embeds, position_ids=positions, past_key_values=store, use_cache=True, attention_mask=mask
-            )
-            hidden = output.last_hidden_state
+        return positions, functional.pad(prefix.visible, (0, waypoints), value=True).repeat_interleave(draws, 0)
+
+    def _velocity_of(self, hidden: Tensor) -> Tensor:
         velocity: Tensor = self.action_out_proj(hidden.to(self.action_out_proj.weight.dtype)).float()
         return velocity

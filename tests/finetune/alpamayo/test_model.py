@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from collector.common.errors import MonoError  # noqa: E402
-from finetune.alpamayo.cache import ExpertKVCache, VisionFeatures  # noqa: E402
+from finetune.alpamayo.cache import Columns, VisionFeatures  # noqa: E402
 from finetune.alpamayo.generation import generate  # noqa: E402
 from finetune.alpamayo.rope import prefix_positions  # noqa: E402
 from finetune.checkpoint import LoadedModel, load_model  # noqa: E402
@@ -260,16 +260,18 @@ def test_batched_thinking_equals_thinking_alone(loaded: LoadedModel) -> None:
         assert not set(together[row]) & set(bins)
 
 
-def test_expert_store_repeats_a_prefix_for_its_draws(
+def test_columns_repeat_a_prefix_for_its_draws_and_new_ones_overwrite_each_other(
     loaded: LoadedModel, io: dict[str, Any], vision: VisionFeatures
 ) -> None:
     with torch.no_grad():
         prefix = read(loaded, io, vision, "input_ids_hist_fused")
-        store = ExpertKVCache(prefix, 2)
+        store = Columns(prefix.columns, 64, 2)
         new = torch.randn(2, 2, 64, 16)
-        keys, _ = store.update(new, new, 0)
+        new_keys, _, keys, _ = store.open(64)[0]
+        new_keys.copy_(new.transpose(1, 2))
         assert gap(keys[0, :, :-64], prefix.keys[0][0]) == 0.0 and gap(keys[1, :, :-64], prefix.keys[0][0]) == 0.0
-        again, _ = store.update(2 * new, new, 0)
+        new_keys, _, again, _ = store.open(64)[0]
+        new_keys.copy_(2 * new.transpose(1, 2))
     assert again.shape == keys.shape and gap(again[:, :, -64:], 2 * new) == 0.0
     with pytest.raises(MonoError, match="whole number"):
         loaded.model.velocity(
