@@ -18,17 +18,12 @@ _OWN_PACKAGES = ("collector", "finetune", "closed_loop")
 
 @dataclass(frozen=True)
 class Verb:
-    """One job of the command line.
-
-    Attributes:
-        target: ``"module"`` or ``"module:function"``; the function, else ``main``, takes the remaining words.
-        extra: the extra of this package that carries what the job imports, empty for none.
-    """
+    """One job of the command line."""
 
     name: str
-    target: str
+    target: str  # `"module"` or `"module:function"`; the function, else `main`, takes the remaining words
     help: str
-    extra: str = ""
+    extra: str = ""  # the extra of this package that carries what the job imports, empty for none
 
 
 STAGES: dict[str, tuple[Verb, ...]] = {

@@ -23,17 +23,11 @@ HISTORY_STEPS, FUTURE_STEPS, STEP_S = constants.HISTORY_STEPS, constants.FUTURE_
 
 @dataclass(frozen=True)
 class Mode:
-    """What the model is shown of an observation.
+    """What the model is shown of an observation."""
 
-    Attributes:
-        cameras: read from the observation.
-        shown: cameras of the model's images, in its order; those that are not read are black.
-        frames: of each camera, at 10 Hz, the last one at t0.
-    """
-
-    cameras: tuple[str, ...]
-    shown: tuple[str, ...]
-    frames: int = FRAMES_PER_CAMERA
+    cameras: tuple[str, ...]  # read from the observation
+    shown: tuple[str, ...]  # cameras of the model's images, in its order; those that are not read are black
+    frames: int = FRAMES_PER_CAMERA  # of each camera, at 10 Hz, the last one at t0
 
 
 # Every camera mode, whatever asks for one.
@@ -64,19 +58,13 @@ class PolicySettings:
 
 @dataclass(frozen=True)
 class Observation:
-    """Everything a policy may look at, at one instant t0.
+    """Everything a policy may look at, at one instant t0."""
 
-    Attributes:
-        stamp_ns: t0, the moment the newest front frame shows: its header stamp minus the camera's lag.
-        frames: camera name -> (n, H, W, 3) uint8 RGB, oldest to newest, 10 Hz, the last one at t0.
-        history: (16, 3) ego poses at t0-1.5 s ... t0, 10 Hz; the last row is the origin.
-        speed_mps: wheel speed at t0 where known.
-    """
-
-    stamp_ns: int
+    stamp_ns: int  # t0, the moment the newest front frame shows: its header stamp minus the camera's lag
+    # camera name -> (n, H, W, 3) uint8 RGB, oldest to newest, 10 Hz, the last one at t0
     frames: Mapping[str, NDArray[np.uint8]]
-    history: NDArray[np.float64]
-    speed_mps: float | None = None
+    history: NDArray[np.float64]  # (16, 3) ego poses at t0-1.5 s ... t0, 10 Hz; the last row is the origin.
+    speed_mps: float | None = None  # wheel speed at t0 where known
 
     def __post_init__(self) -> None:
         if np.shape(self.history) != (HISTORY_STEPS, 3):
@@ -91,18 +79,12 @@ class Observation:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where to be over the next 6.4 s, and why.
+    """Where to be over the next 6.4 s, and why."""
 
-    Attributes:
-        stamp_ns: t0, the stamp of the observation (never the time of arrival).
-        poses: (64, 3) ego poses at t0+0.1 ... t0+6.4 s.
-        reasoning: the reasoning as text, empty when skipped.
-        timings_ms: milliseconds per stage, e.g. ``{"vision": .., "prefill": .., "decode": .., "action": ..}``.
-    """
-
-    stamp_ns: int
-    poses: NDArray[np.float64]
-    reasoning: str = ""
+    stamp_ns: int  # t0, the stamp of the observation (never the time of arrival)
+    poses: NDArray[np.float64]  # (64, 3) ego poses at t0+0.1 ... t0+6.4 s.
+    reasoning: str = ""  # the reasoning as text, empty when skipped
+    # milliseconds per stage, e.g. `{"vision": .., "prefill": .., "decode": .., "action": ..}`.
     timings_ms: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -41,55 +41,37 @@ DEFINITIONS = (
 
 @dataclass(frozen=True)
 class OffTrackEvent:
-    """The kart left the road.
+    """The kart left the road."""
 
-    Attributes:
-        t_s: when the first corner crossed an edge.
-        x_m, y_m: the rear axle then.
-        station_m: place along the reference.
-        side: the edge that was crossed.
-        curve: number of the curve it happened on, 0 on a straight.
-    """
-
-    t_s: float
+    t_s: float  # when the first corner crossed an edge
+    # x_m, y_m: the rear axle then
     x_m: float
     y_m: float
-    station_m: float
-    side: str
-    curve: int
+    station_m: float  # place along the reference
+    side: str  # the edge that was crossed
+    curve: int  # number of the curve it happened on, 0 on a straight
 
 
 @dataclass(frozen=True, eq=False)
 class Deviation:
-    """One drive measured, sample by sample; every array has length T.
+    """One drive measured, sample by sample; every array has length T."""
 
-    Attributes:
-        road, line: whose edges count, and what is measured from.
-        t_s, poses: of the drive, (T, 3) in the map.
-        station_m: place along the line, 0 ... length.
-        lateral_m: signed deviation, left positive.
-        curve: number of the curve, from 1 in driving order; 0 on straights.
-        off_track: a corner of the kart is beyond an edge.
-        step_m: distance driven to this sample: its weight.
-        progress_m: distance gained along the road since the start, laps added up.
-        curves: the line's curves; number n is ``curves[n - 1]``.
-        resets_s: times at which the kart was placed on the line again.
-        laps_asked, laps_finished: see :data:`DEFINITIONS`.
-    """
-
+    # road, line: whose edges count, and what is measured from
     road: Course
     line: Course
+    # t_s, poses: of the drive, (T, 3) in the map
     t_s: FloatArray
     poses: FloatArray
-    station_m: FloatArray
-    lateral_m: FloatArray
-    curve: NDArray[np.int64]
-    off_track: NDArray[np.bool_]
-    step_m: FloatArray
-    progress_m: FloatArray
-    curves: tuple[CurveSegment, ...]
+    station_m: FloatArray  # place along the line, 0 ... length.
+    lateral_m: FloatArray  # signed deviation, left positive
+    curve: NDArray[np.int64]  # number of the curve, from 1 in driving order; 0 on straights
+    off_track: NDArray[np.bool_]  # a corner of the kart is beyond an edge
+    step_m: FloatArray  # distance driven to this sample: its weight
+    progress_m: FloatArray  # distance gained along the road since the start, laps added up
+    curves: tuple[CurveSegment, ...]  # the line's curves; number n is `curves[n - 1]`
     events: tuple[OffTrackEvent, ...]
-    resets_s: tuple[float, ...]
+    resets_s: tuple[float, ...]  # times at which the kart was placed on the line again
+    # laps_asked, laps_finished: see `DEFINITIONS`
     laps_asked: int
     laps_finished: int
 

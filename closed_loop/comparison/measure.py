@@ -33,19 +33,12 @@ from finetune.policy import Plan
 
 @dataclass(frozen=True, eq=False)
 class MeasuredDrive:
-    """A drive folder, measured.
+    """A drive folder, measured."""
 
-    Attributes:
-        metrics: its own ``metrics.json``: control rate, plan age, timings, parameters.
-        measured: sample by sample.
-        summary: as :func:`closed_loop.comparison.deviation.summarise`.
-        reasonings: as :func:`closed_loop.comparison.reasoning.summarise_checks`, None without plans.
-    """
-
-    metrics: Mapping[str, Any]
-    measured: Deviation
-    summary: Mapping[str, Any]
-    reasonings: Mapping[str, Any] | None
+    metrics: Mapping[str, Any]  # its own `metrics.json`: control rate, plan age, timings, parameters
+    measured: Deviation  # sample by sample
+    summary: Mapping[str, Any]  # as `closed_loop.comparison.deviation.summarise`
+    reasonings: Mapping[str, Any] | None  # as `closed_loop.comparison.reasoning.summarise_checks`, None without plans
 
 
 def measure_drive(folder: Path, course: str = "", reference: str = "") -> MeasuredDrive:

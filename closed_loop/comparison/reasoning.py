@@ -36,18 +36,13 @@ DEFINITIONS = (
 
 @dataclass(frozen=True)
 class LapCheck:
-    """One plan judged against the road and against what was driven.
+    """One plan judged against the road and against what was driven."""
 
-    Attributes:
-        reasoning: the text against the plan, with the road as the truth.
-        path_matches_lap: the driven 3 s turn the way the plan did; None where they were not driven (the drive
-            ended, or the kart was placed on the line again).
-        reasoning_matches_lap: the driven 3 s turn the way the text claims; None without a claim or those 3 s.
-    """
-
-    reasoning: ReasoningCheck
+    reasoning: ReasoningCheck  # the text against the plan, with the road as the truth
+    # the driven 3 s turn the way the plan did; None where they were not driven (the drive ended, or the kart was placed
+    # on the line again)
     path_matches_lap: bool | None
-    reasoning_matches_lap: bool | None
+    reasoning_matches_lap: bool | None  # the driven 3 s turn the way the text claims; None without a claim or those 3 s
 
 
 def road_ahead(road: Course, pose_map: ArrayLike, plan: ArrayLike, hint_s_m: float | None = None) -> FloatArray:

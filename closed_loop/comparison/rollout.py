@@ -35,81 +35,62 @@ _CRAWL_MPS, _PATIENCE_S = 0.75, 30.0
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """How a drive runs.
+    """How a drive runs."""
 
-    Attributes:
-        laps: the drive ends after so many (an open course ends at its end).
-        max_time_s: simulated time at which it ends at the latest; None allows twice the time of a crawl.
-        driver: of the kart; its number of frames follows from the policy.
-        start_s_m, start_lateral_m, start_heading_rad, start_speed_mps: where the drive begins.
-        reset_beyond_m, reset_after_s: off the road this far, or this long, the kart is placed on the line again.
-        max_off_track: the drive ends at this many off-track events.
-        stuck_speed_mps, stuck_s: a kart slower than this for so long is placed on the line too.
-        image_px: (width, height) of the pictures; None takes the cameras' own.
-        record_s: time between the samples of the result.
-    """
-
-    laps: float = 1.0
+    laps: float = 1.0  # the drive ends after so many (an open course ends at its end)
+    # simulated time at which it ends at the latest; None allows twice the time of a crawl
     max_time_s: float | None = None
+    # of the kart; its number of frames follows from the policy
     driver: DriverConfig = field(default_factory=DriverConfig)
     faults: Faults = field(default_factory=lambda: Faults(latency_s=0.15))
+    # start_s_m, start_lateral_m, start_heading_rad, start_speed_mps: where the drive begins
     start_s_m: float = 0.0
     start_lateral_m: float = 0.0
     start_heading_rad: float = 0.0
     start_speed_mps: float = 0.0
+    # reset_beyond_m, reset_after_s: off the road this far, or this long, the kart is placed on the line again
     reset_beyond_m: float = 1.0
     reset_after_s: float = 2.0
-    max_off_track: int = 5
+    max_off_track: int = 5  # the drive ends at this many off-track events
+    # stuck_speed_mps, stuck_s: a kart slower than this for so long is placed on the line too
     stuck_speed_mps: float = 0.2
     stuck_s: float = 5.0
-    image_px: tuple[int, int] | None = None
-    record_s: float = 0.05
+    image_px: tuple[int, int] | None = None  # (width, height) of the pictures; None takes the cameras' own
+    record_s: float = 0.05  # time between the samples of the result
 
 
 @dataclass(frozen=True)
 class RolloutEvent:
-    """Something that happened.
+    """Something that happened."""
 
-    Attributes:
-        what: ``off_track`` (a corner crossed the edge), ``reset`` (placed on the line again), ``stuck`` (the same,
-            after standing) or ``bad_plan``.
-    """
-
+    # `off_track` (a corner crossed the edge), `reset` (placed on the line again), `stuck` (the same, after standing) or
+    # `bad_plan`
     what: str
     t_s: float
 
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """One drive, sampled every ``record_s``.
+    """One drive, sampled every ``record_s``."""
 
-    Attributes:
-        course: where it lay.
-        poses: (T, 3) base_link in the map.
-        t_s, speed_mps, steer_rad, accel_mps2, lateral_m, beyond_edge_m: (T,) time, speed, the two commands, place
-            beside the reference line, and how far the outline reaches over the edge (negative: on the road).
-        plan_age_s: (T,) age of the plan in use, NaN without one; always NaN for the expert.
-        plans, events: in order of time; the stamps of plans count from the start of the drive.
-        brakes: how often the safety monitor braked, by reason.
-        laps: laps driven, with fraction. finished: all laps that were asked for.
-        end: why it ended, in words.
-    """
-
-    course: Course
-    poses: FloatArray
+    course: Course  # where it lay
+    poses: FloatArray  # (T, 3) base_link in the map
+    # t_s, speed_mps, steer_rad, accel_mps2, lateral_m, beyond_edge_m: (T,) time, speed, the two commands, place beside
+    # the reference line, and how far the outline reaches over the edge (negative: on the road)
     t_s: FloatArray
     speed_mps: FloatArray
     steer_rad: FloatArray
     accel_mps2: FloatArray
     lateral_m: FloatArray
     beyond_edge_m: FloatArray
-    plan_age_s: FloatArray
+    plan_age_s: FloatArray  # (T,) age of the plan in use, NaN without one; always NaN for the expert
+    # plans, events: in order of time; the stamps of plans count from the start of the drive
     plans: tuple[PlacedPlan, ...]
     events: tuple[RolloutEvent, ...]
-    brakes: Mapping[str, int]
-    laps: float
+    brakes: Mapping[str, int]  # how often the safety monitor braked, by reason
+    laps: float  # laps driven, with fraction. finished: all laps that were asked for.
     finished: bool
-    end: str
+    end: str  # why it ended, in words
 
     @property
     def resets_s(self) -> tuple[float, ...]:

@@ -35,23 +35,14 @@ Driven = tuple[dict[str, Any], list[dict[str, NDArray[Any]]]]
 
 @dataclass(frozen=True)
 class Variant:
-    """Who drives.
+    """Who drives."""
 
-    Attributes:
-        name: on the command line and in files.
-        colour: in plots.
-        label: in tables and plots.
-        role: control, before, after or expert.
-        cameras: camera mode; empty for the expert.
-        adapted: with the adapter.
-    """
-
-    name: str
-    colour: str
-    label: str
-    role: str
-    cameras: str = ""
-    adapted: bool = False
+    name: str  # on the command line and in files
+    colour: str  # in plots
+    label: str  # in tables and plots
+    role: str  # control, before, after or expert
+    cameras: str = ""  # camera mode; empty for the expert
+    adapted: bool = False  # with the adapter
 
 
 # Rows of one camera, without and with the adapter: what the comparison is about.
@@ -73,19 +64,12 @@ VARIANTS: Mapping[str, Variant] = {
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything besides the policy and the course that decides what a run measures.
+    """Everything besides the policy and the course that decides what a run measures."""
 
-    Attributes:
-        starts: drives per course, evenly spread over the lap.
-        reference: the line the deviation is measured from; empty for the course's own.
-        seed: of scenery and noise.
-        rollout: how a drive runs; its start is that of each drive.
-    """
-
-    starts: int = 3
-    reference: str = ""
-    seed: int = 0
-    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    starts: int = 3  # drives per course, evenly spread over the lap
+    reference: str = ""  # the line the deviation is measured from; empty for the course's own
+    seed: int = 0  # of scenery and noise
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)  # how a drive runs; its start is that of each drive
     expert: ExpertConfig = field(default_factory=ExpertConfig)
 
 

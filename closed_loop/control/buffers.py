@@ -106,15 +106,10 @@ class PoseBuffer:
 
 @dataclass(frozen=True)
 class CameraFrame:
-    """What the cameras show at one instant.
+    """What the cameras show at one instant."""
 
-    Attributes:
-        stamp_ns: the moment shown: header stamp minus the camera's time offset.
-        images: camera name -> (H, W, 3) uint8 RGB; only looked into when a plan is asked for.
-    """
-
-    stamp_ns: int
-    images: Images
+    stamp_ns: int  # the moment shown: header stamp minus the camera's time offset
+    images: Images  # camera name -> (H, W, 3) uint8 RGB; only looked into when a plan is asked for
 
 
 class FrameBuffer:

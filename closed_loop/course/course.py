@@ -40,20 +40,15 @@ class Projection(NamedTuple):
 class Course:
     """A road.
 
-    Attributes:
-        name: what reports call it.
-        xy: (N, 2) reference line in the map, metres, about 0.5 m apart; a closed course does not repeat its
-            first point.
-        closed: the last point joins the first.
-        width_left_m, width_right_m: (N,) distance from the line to the road's edges, positive.
-
     Raises:
         MonoError: shapes that do not fit, repeated points or widths that are not positive.
     """
 
-    name: str
+    name: str  # what reports call it
+    # (N, 2) reference line in the map, metres, about 0.5 m apart; a closed course does not repeat its first point
     xy: FloatArray
-    closed: bool
+    closed: bool  # the last point joins the first
+    # width_left_m, width_right_m: (N,) distance from the line to the road's edges, positive
     width_left_m: FloatArray
     width_right_m: FloatArray
 

@@ -19,17 +19,11 @@ STANDING_MPS = 0.05
 
 @dataclass
 class DriveTermination(DriveGoal):
-    """Follows one drive over ROS 2; see :class:`closed_loop.control.off_track.DriveGoal` for the goal.
+    """Follows one drive over ROS 2; see :class:`closed_loop.control.off_track.DriveGoal` for the goal."""
 
-    Attributes:
-        wait_s: wall seconds to wait for the first odometry and the first frame.
-        began_s: steady time of the start.
-        failed: why nothing could be driven, as a sentence.
-    """
-
-    wait_s: float = math.inf
-    began_s: float = 0.0
-    failed: str = ""
+    wait_s: float = math.inf  # wall seconds to wait for the first odometry and the first frame
+    began_s: float = 0.0  # steady time of the start
+    failed: str = ""  # why nothing could be driven, as a sentence
     _lap: int | None = None
     _started_ns: int | None = None
     _goal_s: float | None = None

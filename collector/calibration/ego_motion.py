@@ -30,18 +30,12 @@ _INLIER_PX = 2.0
 
 @dataclass(frozen=True)
 class Motion:
-    """What two frames tell about the motion between them.
+    """What two frames tell about the motion between them."""
 
-    Attributes:
-        rotation: (3,) rotation vector of the scene in optical axes, radians; +y when the camera turns left.
-        travel: (3,) unit direction of travel in optical axes at the second frame.
-        tracks: features that agree with it.
-        before_px, after_px: (N, 2) all features in both frames, pixels of the tracked size.
-    """
-
-    rotation: FloatArray
-    travel: FloatArray
-    tracks: int
+    rotation: FloatArray  # (3,) rotation vector of the scene in optical axes, radians; +y when the camera turns left
+    travel: FloatArray  # (3,) unit direction of travel in optical axes at the second frame
+    tracks: int  # features that agree with it
+    # before_px, after_px: (N, 2) all features in both frames, pixels of the tracked size
     before_px: FloatArray
     after_px: FloatArray
 

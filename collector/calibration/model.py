@@ -42,22 +42,17 @@ _HEADER = """\
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """A pinhole camera with the lens distortion OpenCV knows as plumb_bob or rational_polynomial.
+    """A pinhole camera with the lens distortion OpenCV knows as plumb_bob or rational_polynomial."""
 
-    Attributes:
-        source: where the numbers come from: a CameraInfo topic or a field of view.
-        fx_px, fy_px, cx_px, cy_px: focal lengths and principal point; pixel centres lie at whole numbers.
-        distortion: coefficients in OpenCV's order, empty for none.
-    """
-
-    source: str
+    source: str  # where the numbers come from: a CameraInfo topic or a field of view
     width_px: int
     height_px: int
+    # fx_px, fy_px, cx_px, cy_px: focal lengths and principal point; pixel centres lie at whole numbers
     fx_px: float
     fy_px: float
     cx_px: float
     cy_px: float
-    distortion: tuple[float, ...] = ()
+    distortion: tuple[float, ...] = ()  # coefficients in OpenCV's order, empty for none
 
     def __post_init__(self) -> None:
         numbers = (self.fx_px, self.fy_px, self.cx_px, self.cy_px, *self.distortion)
@@ -102,27 +97,22 @@ def undistorted(hfov_deg: float, source: str, width_px: int, height_px: int) -> 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A camera's time offset (``lag_s``) and pitch, as the module defines them, and where they come from.
-
-    Attributes:
-        lag_s, pitch_rad: None where the bag could not tell; lag_sd_s, pitch_sd_rad: their standard errors.
-        correlation: of image and odometry turns at this time offset.
-        turn_ratio: how far the image turned against the odometry; off 1 when the focal length is wrong.
-        lag_pairs, pitch_pairs: pairs of frames each rests on, out of the ``frames`` looked at.
-        intrinsics: what pixels were turned into angles with.
-    """
+    """A camera's time offset (``lag_s``) and pitch, as the module defines them, and where they come from."""
 
     definition: int
+    # lag_s, pitch_rad: None where the bag could not tell; lag_sd_s, pitch_sd_rad: their standard errors
     lag_s: float | None = None
     lag_sd_s: float | None = None
     pitch_rad: float | None = None
     pitch_sd_rad: float | None = None
-    correlation: float | None = None
+    correlation: float | None = None  # of image and odometry turns at this time offset
+    # how far the image turned against the odometry; off 1 when the focal length is wrong
     turn_ratio: float | None = None
+    # lag_pairs, pitch_pairs: pairs of frames each rests on, out of the `frames` looked at
     lag_pairs: int = 0
     pitch_pairs: int = 0
     frames: int = 0
-    intrinsics: Intrinsics | None = None
+    intrinsics: Intrinsics | None = None  # what pixels were turned into angles with
     bag: str = ""
     bag_sha256: str = ""
 

@@ -72,26 +72,19 @@ class CalibrateConfig:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """What N pairs of neighbouring frames told.
+    """What N pairs of neighbouring frames told."""
 
-    Attributes:
-        start_ns, end_ns: (N,) header stamps.
-        rotations, pitches_rad: (N, 3) and (N,), as :class:`collector.calibration.ego_motion.Motion` has them.
-        odometry_turn_rad: (N, L) how far the kart turned left between both stamps minus each offset.
-        straight: (N,) on a straight, by the odometry.
-        shown: the frame on a straight with the most features and its motion, for the plot.
-        passed_over: of the ``frames`` looked at, how many gave no pair with the frame before, by reason.
-    """
-
+    # start_ns, end_ns: (N,) header stamps
     start_ns: NDArray[np.int64]
     end_ns: NDArray[np.int64]
+    # rotations, pitches_rad: (N, 3) and (N,), as `collector.calibration.ego_motion.Motion` has them
     rotations: FloatArray
     pitches_rad: FloatArray
-    odometry_turn_rad: FloatArray
-    straight: NDArray[np.bool_]
-    shown: tuple[Gray, Motion] | None
+    odometry_turn_rad: FloatArray  # (N, L) how far the kart turned left between both stamps minus each offset
+    straight: NDArray[np.bool_]  # (N,) on a straight, by the odometry
+    shown: tuple[Gray, Motion] | None  # the frame on a straight with the most features and its motion, for the plot
     frames: int
-    passed_over: dict[str, int]
+    passed_over: dict[str, int]  # of the `frames` looked at, how many gave no pair with the frame before, by reason
     intrinsics: Intrinsics
 
     @property

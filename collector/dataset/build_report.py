@@ -9,22 +9,17 @@ from typing import Any
 
 @dataclass
 class BuildReport:
-    """Where every frame went.
+    """Where every frame went."""
 
-    Attributes:
-        seen: camera messages in the bags.
-        kept, quarantined: samples in ``metadata.jsonl``, and those whose text and path disagree.
-        rejected: the rest, by reason.
-        labels, splits: of the kept samples.
-        breaks: why a bag could not be read to its end, by bag; what lies before is used.
-    """
-
-    seen: int = 0
+    seen: int = 0  # camera messages in the bags
+    # kept, quarantined: samples in `metadata.jsonl`, and those whose text and path disagree
     kept: int = 0
     quarantined: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)  # the rest, by reason
+    # labels, splits: of the kept samples
     labels: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
+    # why a bag could not be read to its end, by bag; what lies before is used
     breaks: dict[str, str] = field(default_factory=dict)
 
     def keep(self, label: str, split: str) -> None:

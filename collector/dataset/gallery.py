@@ -25,18 +25,13 @@ _SIZES = ((480, 82), (480, 70), (400, 62), (320, 55), (240, 45))
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """What a page shows of a sample (the words are the template's).
-
-    Attributes:
-        image: JPEG as a data URI, empty where the frame cannot be read, and then ``fault`` says why.
-        above: the path from above, SVG.
-    """
+    """What a page shows of a sample (the words are the template's)."""
 
     sample: Sample
     radius_m: float
-    image: str
+    image: str  # JPEG as a data URI, empty where the frame cannot be read, and then `fault` says why
     fault: str
-    above: str
+    above: str  # the path from above, SVG
 
 
 def gallery_item(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int = 60_000) -> GalleryItem:

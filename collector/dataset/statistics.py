@@ -67,23 +67,18 @@ class StratifiedPick(Generic[Item]):
 
 @dataclass
 class Tally:
-    """How the samples of one file are spread.
+    """How the samples of one file are spread."""
 
-    Attributes:
-        lines: samples read. broken: lines that are none.
-        labels, splits: counts. radius_m: by the lower end of a bin of :data:`RADIUS_FROM_M`.
-        speed_mps: by whole m/s, the last one is that and faster. missing: frames at t0 that are not on the disk.
-        named: the first faults, in words.
-    """
-
-    lines: int = 0
+    lines: int = 0  # samples read. broken: lines that are none.
     broken: int = 0
     missing: int = 0
+    # labels, splits: counts. radius_m: by the lower end of a bin of `RADIUS_FROM_M`.
     labels: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
     radius_m: Counter[int] = field(default_factory=Counter)
+    # by whole m/s, the last one is that and faster. missing: frames at t0 that are not on the disk.
     speed_mps: Counter[int] = field(default_factory=Counter)
-    named: list[str] = field(default_factory=list)
+    named: list[str] = field(default_factory=list)  # the first faults, in words
 
     def add(self, sample: Sample, folder: Path) -> None:
         """Count one sample."""
@@ -106,18 +101,14 @@ class Tally:
 
 @dataclass
 class DatasetStatistics:
-    """What :func:`dataset_statistics` found.
+    """What :func:`dataset_statistics` found."""
 
-    Attributes:
-        manifest: empty where there is none that can be read, and then ``manifest_fault`` says why.
-        kept, quarantined: how each file's samples are spread.
-        picked, picked_quarantined: samples to show.
-    """
-
-    manifest: dict[str, Any]
+    manifest: dict[str, Any]  # empty where there is none that can be read, and then `manifest_fault` says why
     manifest_fault: str
+    # kept, quarantined: how each file's samples are spread
     kept: Tally
     quarantined: Tally
+    # picked, picked_quarantined: samples to show
     picked: list[Sample]
     picked_quarantined: list[QuarantinedSample]
 

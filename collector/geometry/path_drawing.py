@@ -78,13 +78,9 @@ def draw_seen(image_bgr: Image, future: ArrayLike, camera: Pinhole) -> Image:
 
 @dataclass(frozen=True)
 class AboveView:
-    """The window of a drawing from above: forward is up, left is left.
+    """The window of a drawing from above: forward is up, left is left."""
 
-    Attributes:
-        middle: (x, y) of base_link in its centre, metres. per_m: drawing units per metre.
-    """
-
-    middle: tuple[float, float]
+    middle: tuple[float, float]  # (x, y) of base_link in its centre, metres. per_m: drawing units per metre.
     per_m: float
 
     @classmethod

@@ -41,27 +41,19 @@ _COPY = "copy the adapter folder again"
 
 @dataclass(frozen=True)
 class AdapterFacts:
-    """What an adapter says of itself.
+    """What an adapter says of itself."""
 
-    Attributes:
-        folder: where it is.
-        base, base_fingerprint: name and fingerprint of the model it was trained on; empty where nobody wrote them.
-        cameras: camera mode it was trained for, empty where nobody wrote it.
-        rank, alpha: of its LoRA matrices.
-        scale: factor of the update B A.
-        targets: PEFT's target modules, a pattern or the ends of names.
-        full_modules: modules whose weights it replaces.
-    """
-
-    folder: Path
+    folder: Path  # where it is
+    # base, base_fingerprint: name and fingerprint of the model it was trained on; empty where nobody wrote them
     base: str
     base_fingerprint: str
-    cameras: str
+    cameras: str  # camera mode it was trained for, empty where nobody wrote it
+    # rank, alpha: of its LoRA matrices
     rank: int
     alpha: float
-    scale: float
-    targets: str | tuple[str, ...]
-    full_modules: tuple[str, ...]
+    scale: float  # factor of the update B A
+    targets: str | tuple[str, ...]  # PEFT's target modules, a pattern or the ends of names
+    full_modules: tuple[str, ...]  # modules whose weights it replaces
 
 
 def adapter_facts(folder: Path | str) -> AdapterFacts:

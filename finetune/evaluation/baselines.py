@@ -47,16 +47,11 @@ def constant_motion(history: ArrayLike, turning: bool, steps: int = FUTURE_STEPS
 
 @dataclass(frozen=True, eq=False)
 class EgoRegressor:
-    """Ridge regression from history poses and speed to the future, fitted on a training split.
+    """Ridge regression from history poses and speed to the future, fitted on a training split."""
 
-    Attributes:
-        samples: how many it was fitted on (each also as its mirror image).
-        penalty: of the squared coefficients, chosen by cross-validation between stretches of the training split.
-        centre, scale: (F,) of the features. weights: (F, 192). mean: (192,) of the futures.
-    """
-
-    samples: int
-    penalty: float
+    samples: int  # how many it was fitted on (each also as its mirror image)
+    penalty: float  # of the squared coefficients, chosen by cross-validation between stretches of the training split
+    # centre, scale: (F,) of the features. weights: (F, 192). mean: (192,) of the futures.
     centre: FloatArray
     scale: FloatArray
     weights: FloatArray

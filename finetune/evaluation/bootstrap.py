@@ -69,21 +69,16 @@ class Measure:
 
 @dataclass(frozen=True)
 class Difference:
-    """After minus before.
+    """After minus before."""
 
-    Attributes:
-        before, after: the two means.
-        low, high: the interval of their difference; None where there is none.
-        verdict: better or worse where the interval leaves zero out.
-        why: of an undecided row without an interval.
-    """
-
+    # before, after: the two means
     before: float
     after: float
+    # low, high: the interval of their difference; None where there is none
     low: float | None
     high: float | None
-    verdict: Verdict
-    why: str = ""
+    verdict: Verdict  # better or worse where the interval leaves zero out
+    why: str = ""  # of an undecided row without an interval
 
     @property
     def change(self) -> float:

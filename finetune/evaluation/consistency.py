@@ -30,22 +30,14 @@ SYMPTOM_DEFINITION = (
 
 @dataclass(frozen=True)
 class ReasoningCheck:
-    """One plan judged.
+    """One plan judged."""
 
-    Attributes:
-        claim: what the text claims.
-        agreement: the claim against the plan's own motion.
-        true_direction: direction of the true future over the reasoning window.
-        reasoning_right: the lateral claim names that direction (None without a claim).
-        speed_reasoning_right: the claim about speed is true of the true future (None without a claim).
-        symptom: thinks curve, drives straight (None where the true path hardly turns by then: it cannot occur).
-    """
-
-    claim: Claim
-    agreement: ClaimCheck
-    true_direction: str
-    reasoning_right: bool | None
-    speed_reasoning_right: bool | None
+    claim: Claim  # what the text claims
+    agreement: ClaimCheck  # the claim against the plan's own motion
+    true_direction: str  # direction of the true future over the reasoning window
+    reasoning_right: bool | None  # the lateral claim names that direction (None without a claim)
+    speed_reasoning_right: bool | None  # the claim about speed is true of the true future (None without a claim)
+    # thinks curve, drives straight (None where the true path hardly turns by then: it cannot occur)
     symptom: bool | None
 
 
@@ -88,14 +80,9 @@ def _agrees(verdict: AxisCheck) -> bool | None:
 
 @dataclass(frozen=True)
 class Consistency:
-    """Rates over many plans, in words in :data:`RATES`; each stands beside the number it is a share of.
+    """Rates over many plans, in words in :data:`RATES`; each stands beside the number it is a share of."""
 
-    Attributes:
-        plans: plans judged.
-        curve_plans: those on curves, of which ``thinks_curve_drives_straight`` is a share.
-    """
-
-    plans: int
+    plans: int  # plans judged
     coverage: float
     consistent: float
     longitudinal_coverage: float
@@ -104,7 +91,7 @@ class Consistency:
     both_consistent: float
     reasoning_right: float
     speed_reasoning_right: float
-    curve_plans: int
+    curve_plans: int  # those on curves, of which `thinks_curve_drives_straight` is a share
     thinks_curve_drives_straight: float
 
 

@@ -30,16 +30,11 @@ _UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a file.
+    """A tensor in a file."""
 
-    Attributes:
-        dtype: the format's name of the type, such as ``"BF16"``.
-        shape: of the tensor.
-        path, start, size: the file, the first byte in it, and how many.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
+    dtype: str  # the format's name of the type, such as `"BF16"`
+    shape: tuple[int, ...]  # of the tensor
+    # path, start, size: the file, the first byte in it, and how many
     path: Path
     start: int
     size: int

@@ -28,21 +28,18 @@ _MAX_ASPECT = 200.0
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """How an image is cut and scaled.
+    """How an image is cut and scaled."""
 
-    Attributes:
-        min_pixels, max_pixels: budget of the official resize.
-        crop_top, crop_bottom: fractions of the height cut away before resizing.
-        resize_width_px, resize_height_px: fixed size, multiples of 32, aspect ratio free; both or neither.
-        patch_size, merge_size, temporal_patch_size: of the vision tower.
-    """
-
+    # min_pixels, max_pixels: budget of the official resize
     min_pixels: int = AlpamayoConfig.min_pixels
     max_pixels: int = AlpamayoConfig.max_pixels
+    # crop_top, crop_bottom: fractions of the height cut away before resizing
     crop_top: float = 0.0
     crop_bottom: float = 0.0
+    # resize_width_px, resize_height_px: fixed size, multiples of 32, aspect ratio free; both or neither
     resize_width_px: int | None = None
     resize_height_px: int | None = None
+    # patch_size, merge_size, temporal_patch_size: of the vision tower
     patch_size: int = 16
     merge_size: int = 2
     temporal_patch_size: int = 2

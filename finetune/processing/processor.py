@@ -40,19 +40,12 @@ DISPLAY_NAMES = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """One prompt.
+    """One prompt."""
 
-    Attributes:
-        input_ids: (L,) int64, history bins inserted.
-        label_mask: (L,) bool, true on reasoning, its end and the trajectory's start.
-        pixel_values: (P, 1536) float32 patches of all images.
-        grid_thw: (n, 3) int64 patch grids.
-    """
-
-    input_ids: Tensor
-    label_mask: Tensor
-    pixel_values: Tensor
-    grid_thw: Tensor
+    input_ids: Tensor  # (L,) int64, history bins inserted
+    label_mask: Tensor  # (L,) bool, true on reasoning, its end and the trajectory's start
+    pixel_values: Tensor  # (P, 1536) float32 patches of all images
+    grid_thw: Tensor  # (n, 3) int64 patch grids
 
 
 class Processor:

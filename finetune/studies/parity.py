@@ -78,21 +78,13 @@ class CheckDrivingConfig:
 
 @dataclass(frozen=True)
 class StageGap:
-    """One stage compared.
+    """One stage compared."""
 
-    Attributes:
-        largest: largest absolute difference over samples; infinite where shapes differ or a value is not finite.
-        relative: the same as a share of the largest value training saw.
-        allowed: the largest share that agrees; whole numbers must be equal.
-        sample_id: where it is largest.
-        agrees: whether it is allowed.
-    """
-
-    largest: float
-    relative: float
-    allowed: float
-    sample_id: str
-    agrees: bool
+    largest: float  # largest absolute difference over samples; infinite where shapes differ or a value is not finite
+    relative: float  # the same as a share of the largest value training saw
+    allowed: float  # the largest share that agrees; whole numbers must be equal
+    sample_id: str  # where it is largest
+    agrees: bool  # whether it is allowed
 
 
 def compare_stage(

@@ -35,23 +35,17 @@ _NUDGE = 1e-6
 
 @dataclass(frozen=True)
 class StageView:
-    """One sample's way through the model.
+    """One sample's way through the model."""
 
-    Attributes:
-        stages: name -> values, in the order of computation; see :data:`finetune.studies.parity.STAGES`.
-        noise: (64, 2) the flow began from.
-        x_t: (K, 64, 2) noisy actions at :data:`FLOW_TIMES` at which the velocity was asked for.
-        poses: (64, 3) planned; empty where training never makes them.
-        reasoning: as decoded.
-        rounding: what a millionth on the noise changes at the actions, as a share of their largest value. Rounding
-            grows like this along the Euler steps: the expert reads actions through waves of up to 100 periods a sigma.
-    """
-
+    # name -> values, in the order of computation; see `finetune.studies.parity.STAGES`
     stages: Mapping[str, NDArray[Any]]
-    noise: Tensor
-    x_t: Tensor
+    noise: Tensor  # (64, 2) the flow began from
+    x_t: Tensor  # (K, 64, 2) noisy actions at `FLOW_TIMES` at which the velocity was asked for
+    # (64, 3) planned; empty where training never makes them
     poses: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
-    reasoning: str = ""
+    reasoning: str = ""  # as decoded
+    # what a millionth on the noise changes at the actions, as a share of their largest value. Rounding grows like this
+    # along the Euler steps: the expert reads actions through waves of up to 100 periods a sigma.
     rounding: float = 0.0
 
 

@@ -30,28 +30,18 @@ from finetune.processing.processor import pad_right
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """One encoded sample.
+    """One encoded sample."""
 
-    Attributes:
-        sample_id: for messages that must name a sample.
-        input_ids: (L,) prompt, reasoning and ``<|traj_future_start|>``.
-        label_mask: (L,) true where the text loss applies.
-        silent_ids: (L2,) the prompt that skips the reasoning, for reasoning dropout.
-        actions: (64, 2) normalised acceleration and curvature.
-        pixels, grid_thw: packed patches (see :func:`pack_pixels`) and their grids; pixels go once features exist.
-        vision: cached image features, or None while the vision tower trains.
-        history: (16, 3) poses before t0, for losses in metres.
-    """
-
-    sample_id: str
-    input_ids: Tensor
-    label_mask: Tensor
-    silent_ids: Tensor
-    actions: Tensor
+    sample_id: str  # for messages that must name a sample
+    input_ids: Tensor  # (L,) prompt, reasoning and `<|traj_future_start|>`
+    label_mask: Tensor  # (L,) true where the text loss applies
+    silent_ids: Tensor  # (L2,) the prompt that skips the reasoning, for reasoning dropout
+    actions: Tensor  # (64, 2) normalised acceleration and curvature
     grid_thw: Tensor
+    # pixels, grid_thw: packed patches (see `pack_pixels`) and their grids; pixels go once features exist
     pixels: Tensor | None = None
-    vision: VisionFeatures | None = None
-    history: Tensor | None = None
+    vision: VisionFeatures | None = None  # cached image features, or None while the vision tower trains
+    history: Tensor | None = None  # (16, 3) poses before t0, for losses in metres
 
 
 @dataclass(frozen=True)

@@ -93,17 +93,11 @@ def restore_state(weights: MasterWeights, optimizer: torch.optim.Optimizer, tens
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint.
+    """One checkpoint."""
 
-    Attributes:
-        step: optimiser steps done.
-        tensors: of :func:`state_tensors`.
-        facts: what else must survive, plain data.
-    """
-
-    step: int
-    tensors: dict[str, Tensor]
-    facts: dict[str, Any]
+    step: int  # optimiser steps done
+    tensors: dict[str, Tensor]  # of `state_tensors`
+    facts: dict[str, Any]  # what else must survive, plain data
 
 
 class Checkpoints:

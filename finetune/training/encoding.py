@@ -39,12 +39,9 @@ _ALIGNMENT = 64
 
 @dataclass
 class SetAside:
-    """Samples that do not train, and why.
+    """Samples that do not train, and why."""
 
-    Attributes:
-        entries: ``sample`` (or line), ``reason`` and ``error`` (a sentence) of each.
-    """
-
+    # `sample` (or line), `reason` and `error` (a sentence) of each
     entries: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, name: str, reason: str, error: Exception) -> None:

@@ -32,17 +32,12 @@ from finetune.training.settings import LoopSettings
 
 @dataclass(frozen=True)
 class RowLosses:
-    """Losses of each row of a batch.
+    """Losses of each row of a batch."""
 
-    Attributes:
-        text: (B,), zero for a silent row; flow: (B,); xy: (B,) in m^2, zero where it was not asked for.
-        speaks: (B,) bool, whether the row has text to learn.
-    """
-
-    text: Tensor
+    text: Tensor  # (B,), zero for a silent row; flow: (B,); xy: (B,) in m^2, zero where it was not asked for
     flow: Tensor
     xy: Tensor
-    speaks: Tensor
+    speaks: Tensor  # (B,) bool, whether the row has text to learn
 
     def table(self) -> Tensor:
         """(B, 3): text, flow, xy."""
