@@ -97,11 +97,7 @@ def help_text() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb.
-
-    Returns:
-        The verb's exit code; 2 with one sentence on stderr for what the user can mend; 130 after Ctrl-C.
-    """
+    """Run a verb; its exit code, 2 with one sentence on stderr for what the user can mend, or 130 after Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(help_text())

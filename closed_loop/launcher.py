@@ -50,10 +50,7 @@ def main_simulate(argv: list[str]) -> int:
 
 
 def run(config: Arguments, main: Program) -> int:
-    """Start a verb's nodes and wait for their end.
-
-    Returns:
-        0 when every node ended well, else the worst exit code (128 + number for a death by signal).
+    """Start a verb's nodes and wait: 0 when all ended well, else the worst exit code (128 + number for a signal).
 
     Raises:
         MonoError: no ROS in this Python, or a course that nobody knows.

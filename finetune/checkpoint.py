@@ -93,12 +93,7 @@ def load_model(
 
 
 def save_model(loaded: LoadedModel, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
-    """Write a model folder: configuration, one weights file, tokenizer, image settings.
-
-    Args:
-        loaded: the model; adapters must be merged first.
-        folder: created where absent.
-        dtype: of the stored weights; None keeps theirs.
+    """Write a model folder: configuration, one weights file (``dtype`` None keeps its type), tokenizer, image settings.
 
     Raises:
         MonoError: adapters are still in place.

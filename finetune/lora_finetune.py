@@ -104,10 +104,7 @@ def refuse_early(config: FinetuneConfig) -> None:
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
-    """Train, and save an adapter or a model; goes on with an unfinished run of the same settings.
-
-    Returns:
-        The metrics written to ``OUT/metrics.json``.
+    """Train, and save an adapter or a model; goes on with an unfinished run of the same settings. Returns its metrics.
 
     Raises:
         MonoError: an empty dataset, a folder that is no model, a part without trainable parameters, a run folder
@@ -179,11 +176,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
 
 def prepare(model: Any, config: FinetuneConfig, device: Any) -> Any:
-    """Put a model where it trains and mark what trains.
-
-    Returns:
-        The ``PeftModel`` around it; None where all weights train.
-    """
+    """Put a model where it trains and mark what trains: the ``PeftModel`` around it, None where all weights train."""
     from finetune.adapters.fused import fuse_lora
     from finetune.adapters.lora import add_lora, train_in_full
     from finetune.training.memory import place_for_training, quantise_language_model

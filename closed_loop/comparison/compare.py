@@ -174,13 +174,10 @@ class _Job:
 
 
 def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str, Any]:
-    """Run the experiment and write ``metrics.json``, ``table.csv``, ``table.txt`` and the drives.
+    """Run the experiment; writes ``metrics.json``, ``table.csv``, ``table.txt`` and the drives.
 
-    Args:
-        policies: makes the driver of a variant; a picklable function when several jobs run.
-
-    Returns:
-        ``metrics.json``, see :func:`closed_loop.comparison.table.assemble`.
+    Returns what :func:`closed_loop.comparison.table.assemble` does. ``policies`` makes the driver of a variant; a
+    picklable function when several jobs run.
 
     Raises:
         MonoError: unknown course, unusable model or adapter.

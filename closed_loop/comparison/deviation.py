@@ -105,15 +105,10 @@ def measure(
     resets_s: Sequence[float] = (),
     laps_asked: int = 1,
 ) -> Deviation:
-    """Measure a drive.
+    """Measure a drive, increasing times (T,) and the rear axle's poses (T, 3) in the map, against the road's edges.
 
-    Args:
-        t_s: (T,) increasing times.
-        poses: (T, 3) poses of the rear axle in the map.
-        road: whose edges count.
-        reference: the line to measure from; None takes the road's own centreline.
-        resets_s: times at which the kart was placed on the line again; the jump is no driving.
-        laps_asked: laps the drive was meant to do.
+    ``reference`` is the line to measure from; None takes the road's own centreline. At ``resets_s`` the kart was placed
+    on the line again; the jump is no driving.
 
     Raises:
         MonoError: fewer than two samples, shapes that do not fit, non-finite poses, or times that go back.

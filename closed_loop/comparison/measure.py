@@ -42,12 +42,10 @@ class MeasuredDrive:
 
 
 def measure_drive(folder: Path, course: str = "", reference: str = "") -> MeasuredDrive:
-    """Measure a drive folder.
+    """Measure what ``alpamayo-mono drive out:=FOLDER`` wrote.
 
-    Args:
-        folder: what ``alpamayo-mono drive out:=FOLDER`` wrote.
-        course: overrides the course named in its ``metrics.json``.
-        reference: overrides the reference named there; empty is the course's own centreline.
+    ``course`` and ``reference`` override those named in its ``metrics.json``; without any reference it is the
+    centreline.
 
     Raises:
         MonoError: no drive there, one that never moved, or an unknown course.

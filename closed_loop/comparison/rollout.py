@@ -108,11 +108,8 @@ def drive_many(
 ) -> list[Rollout]:
     """Drive several karts in lockstep, each in a world of its own; a Rollout per world, in order.
 
-    Args:
-        worlds: one per kart.
-        driver: the policy all of them ask (one ``plan_many`` per instant), or an ExpertConfig for the expert.
-        configs: one per kart.
-        progress: called every simulated second with the mean share of the asked laps driven.
+    The policy is asked once per instant (``plan_many``); an ExpertConfig drives as the expert. ``progress`` hears every
+    simulated second the mean share of the asked laps driven.
     """
     karts = [_Kart(world, config, driver) for world, config in zip(worlds, configs, strict=True)]
     step = 0

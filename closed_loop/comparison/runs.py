@@ -87,15 +87,9 @@ def drive_run(
     settings: RunSettings,
     progress: Callable[[float], object] = lambda _share: None,
 ) -> Driven:
-    """Drive and measure one run.
+    """Drive and measure one run: its row (:func:`closed_loop.comparison.table.assemble`) and one array table per drive.
 
-    Args:
-        course_spec: as :func:`course_named` takes it.
-        policy: who drives; None for the expert.
-        progress: called now and then with the share driven.
-
-    Returns:
-        the row (see :func:`closed_loop.comparison.table.assemble`) and one array table per drive.
+    Without a policy the expert drives. ``progress`` hears now and then the share driven.
     """
     road = course_named(course_spec)
     reference = course_named(settings.reference) if settings.reference else None

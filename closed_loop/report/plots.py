@@ -97,11 +97,8 @@ def map_figure(
 ) -> Figure:
     """The course once per variant, the driven lines coloured by signed deviation, off-track places marked.
 
-    Args:
-        drives: variant -> its drives.
-        titles: variant -> panel title; the variant's label by default.
-        reference: the line measured from; None is the road's centreline.
-        columns: panels side by side at most.
+    ``drives`` by variant, and so the panels' ``titles`` (else its label); without ``reference``, deviation is from the
+    centreline.
     """
     columns = max(1, min(columns, len(drives)))
     rows = -(-len(drives) // columns)

@@ -51,13 +51,8 @@ class DriveTermination(DriveGoal):
     ) -> str:
         """Judge one control tick: why the drive ends now, or an empty string.
 
-        Args:
-            steady_s: now.
-            stamp_ns: vehicle time, None before the first odometry.
-            driving: whether this tick follows a plan.
-            odometry_s: steady time of the last odometry, None before the first.
-            frames: how many have arrived.
-            off_track: where the kart is beside the road, None without a road.
+        ``stamp_ns`` (vehicle time) and ``odometry_s`` (steady time of the last odometry) are None before the first
+        odometry.
         """
         waited = steady_s - self.began_s > self.wait_s
         if stamp_ns is None or odometry_s is None:

@@ -41,11 +41,7 @@ from collector.ros.topics import (
 class Publishing:
     """The simulator's publishers, and one message each that is filled anew: publishing copies it.
 
-    Args:
-        node: the node they belong to.
-        camera: mounted on the kart; None for a simulator without one, which then has no camera topics.
-        params: the kart, for its yaw rate.
-        expert: whether ``control_cmd`` is ours to publish.
+    Without a camera there are no camera topics; ``expert`` says whether ``control_cmd`` is ours to publish.
     """
 
     def __init__(self, node: Node, camera: Camera | None, params: VehicleParams, expert: bool) -> None:

@@ -33,8 +33,7 @@ class RecoverConfig:
 def recover_bag(place: Path, show_progress: bool = False) -> list[Repair]:
     """Finish a bag folder (its files, then ``metadata.yaml``) or a single .mcap file; safe on a finished one.
 
-    Returns:
-        What became of each file, in reading order.
+    Returns what became of each file, in reading order.
 
     Raises:
         MonoError: no mcap bag there, it is still being recorded, or the disk has no room for the index.

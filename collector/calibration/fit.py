@@ -133,11 +133,7 @@ def fit_time_offset(
 
 
 def fit_pitch(start_ns: NDArray[np.int64], pitches_rad: FloatArray, limits: FitLimits) -> PitchFit:
-    """The camera's pitch: the median over the frame pairs on straights.
-
-    Args:
-        start_ns, pitches_rad: (N,) stamp of each pair's first frame, and what the pair says by its vanishing point.
-        limits: when to refuse.
+    """The camera's pitch: the median over the frame pairs on straights (N,), by what each says by its vanishing point.
 
     Raises:
         MonoError: too few pairs, or they contradict each other.

@@ -37,13 +37,7 @@ def text_table(
     left: Collection[int] = (0,),
     styles: Sequence[str | None] = (),
 ) -> Table:
-    """A table to print with rich.
-
-    Args:
-        title, headings, rows: above it, a word per column, and the cells as text.
-        left: the columns set to the left; figures stand at the right.
-        styles: rich's style of each row; without any, none has one.
-    """
+    """A table to print with rich; the columns ``left`` are set to the left, ``styles`` are rich's, one per row."""
     from rich import box
     from rich.table import Table
 

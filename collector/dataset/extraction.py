@@ -137,11 +137,8 @@ class Candidate:
 class SampleExtractor:
     """Cuts the samples of one recording; feed it every camera frame in order of arrival.
 
-    Args:
-        recording, config: what is known of the kart, and settings of the build.
-        validation: intervals kept for validation, of all recordings.
-        texts: reasoning texts to curate; None writes our own.
-        lag_ns: what a picture shows was so long before its stamp; poses are taken then.
+    ``validation`` are the intervals of all recordings, ``texts`` reasoning texts to curate (None writes our own). A
+    picture shows what was ``lag_ns`` before its stamp; poses are taken then.
     """
 
     def __init__(

@@ -52,11 +52,7 @@ def gallery_html(
     most_bytes: int = 60_000,
     show_progress: bool = False,
 ) -> tuple[str, int]:
-    """The samples as one HTML fragment with its own style, which needs nothing of the page around it.
-
-    Returns:
-        The fragment, and how many samples have no readable picture.
-    """
+    """The samples as one HTML fragment that needs no page around it, and how many have no readable picture."""
     require("jinja2", "report")
     shown = progress(samples, "draw", "sample", show=show_progress)
     items = [gallery_item(sample, folder, cameras, most_bytes) for sample in shown]

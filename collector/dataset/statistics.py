@@ -165,10 +165,9 @@ def manifest_counts(manifest: Mapping[str, Any]) -> dict[str, int]:
 
 
 def count_rows(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Where every frame went, by the manifest: rows for a page, and whether they add up to the frames seen.
+    """Where every frame went, by the manifest, for a page: ``seen``, ``rows`` and whether these add up (``adds_up``).
 
-    Returns:
-        ``seen``, ``adds_up`` and ``rows`` of ``name, count, share`` (percent) and ``kind`` (kept, quarantined, "").
+    A row has ``name, count, share`` (percent) and ``kind`` (kept, quarantined, "").
     """
     counts = manifest_counts(manifest)
     whole = manifest.get("counts")

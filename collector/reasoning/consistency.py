@@ -56,10 +56,9 @@ def measure_motion(
 ) -> Motion:
     """Measure the first ``window_s`` seconds of a future.
 
-    Args:
-        future: (N, 3) ego poses at dt_s, 2 dt_s, ... (64 for a plan); the origin is put before them. (N, 2) works.
-        dt_s, thresholds: time between poses, and what decides the labels.
-        speed_mps: the true speed at t0 where known; else the path's own mean over its first ``speed_average_s``.
+    ``future``: (N, 3) ego poses at dt_s, 2 dt_s, ... (64 for a plan); the origin is put before them. (N, 2) works.
+    ``speed_mps`` is the true speed at t0 where known; else it is the path's own mean over its first
+    ``speed_average_s``.
 
     Raises:
         MonoError: a wrong shape, too few poses for a speed, or non-finite numbers.

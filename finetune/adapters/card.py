@@ -21,11 +21,7 @@ _PLACES = ("model", "dataset", "out", "cameras", "overwrite", "device", "threads
 def adapter_card(settings: Mapping[str, Any], precision: str, base_folder: Path, metrics: Mapping[str, Any]) -> str:
     """README.md of an adapter or a model: front matter for the Hugging Face hub, then what a person asks first.
 
-    Args:
-        settings: of a ``finetune.lora_finetune.FinetuneConfig``, as plain data.
-        precision: of the weights.
-        base_folder: where its base model is.
-        metrics: of the finished run.
+    ``settings`` are those of a ``finetune.lora_finetune.FinetuneConfig``, ``metrics`` those of the finished run.
     """
     base = model_name(base_folder)
     cameras, whole = settings["cameras"], settings["method"] == "full"
@@ -86,15 +82,9 @@ def adapter_card(settings: Mapping[str, Any], precision: str, base_folder: Path,
 
 
 def add_evaluation(adapter: Path, metrics: Mapping[str, Any], dataset: str) -> bool:
-    """Put the table of an evaluation on an adapter's card, in place of the one before.
+    """Put the table of an evaluation on an adapter's card in place of the one before; whether there is a card of ours.
 
-    Args:
-        adapter: its folder.
-        metrics: of :func:`finetune.evaluation.command.evaluate`.
-        dataset: what was evaluated on, in words.
-
-    Returns:
-        Whether there was a card of ours to write on.
+    ``dataset`` says in words what :func:`finetune.evaluation.command.evaluate` was run on.
     """
     path = adapter / "README.md"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""

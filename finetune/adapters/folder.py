@@ -109,12 +109,7 @@ def adapter_facts(folder: Path | str) -> AdapterFacts:
 
 
 def check_belongs(facts: AdapterFacts, base: Path | None = None, cameras: str | None = None) -> None:
-    """Refuse an adapter of another base or another camera mode.
-
-    Args:
-        facts: of the adapter.
-        base: folder of the model it is to change; None for a model that was never in a folder.
-        cameras: camera mode it is to drive in; None where nobody drives.
+    """Refuse an adapter of another base or camera mode; None where there is no such folder, or where nobody drives.
 
     Raises:
         MonoError: with both names. A base is told by its fingerprint; an adapter saved without one by its name.
@@ -149,14 +144,9 @@ def check_belongs(facts: AdapterFacts, base: Path | None = None, cameras: str | 
 def adapter_layout(
     facts: AdapterFacts, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, tuple[StoredTensor, StoredTensor]], dict[str, StoredTensor]]:
-    """What the adapter's file holds, checked against the model it is to change.
+    """What the adapter's file holds, checked against the model to change (parameter -> shape, constants included).
 
-    Args:
-        facts: of the adapter.
-        shapes: parameter -> shape of the base, constants included.
-
-    Returns:
-        Weight -> its matrices A and B, and parameter -> its new value.
+    Returns weight -> its matrices A and B, and parameter -> its new value.
 
     Raises:
         MonoError: a damaged file; tensors that are missing, surplus, of another rank, or of another model's shape.

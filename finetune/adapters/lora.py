@@ -44,8 +44,7 @@ _PLACES = {
 def add_lora(model: nn.Module, settings: LoraSettings) -> Any:
     """Freeze a base and add LoRA in place: an ``AlpamayoR1`` is itself the adapted model afterwards.
 
-    Returns:
-        The ``PeftModel`` around it; needed for saving.
+    The ``PeftModel`` around it is returned; it is needed for saving.
 
     Raises:
         MonoError: no part chosen, or a chosen part has no trainable parameter.
@@ -162,14 +161,10 @@ def save_adapter(adapted: Any, folder: Path, base: Path, cameras: str) -> None:
 def load_adapter(
     model: AlpamayoR1, folder: Path | str, *, base: Path | None = None, cameras: str | None = None
 ) -> AlpamayoR1:
-    """Put a PEFT adapter into the weights of its base and prove that it is there.
+    """Put a PEFT adapter into the weights of its base, which is changed and returned, and prove that it is there.
 
-    The weights change in place and stay plain ones: serving then costs what the base costs.
-
-    Args:
-        model: the base the adapter was trained on; changed and returned.
-        folder: of the adapter.
-        base, cameras: as :func:`finetune.adapters.folder.check_belongs`.
+    The weights stay plain ones: serving then costs what the base costs. ``base`` and ``cameras`` are as in
+    :func:`finetune.adapters.folder.check_belongs`.
 
     Raises:
         MonoError: not an adapter, damaged, of another base or camera mode; or the weights of a part it names, or the

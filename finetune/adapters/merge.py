@@ -69,12 +69,9 @@ class MergeConfig:
 
 
 def merge(config: MergeConfig) -> dict[str, Any]:
-    """Write the merged checkpoint.
+    """Write the merged checkpoint; its folder appears under its name only when it is complete.
 
-    The folder appears under its name only when it is complete.
-
-    Returns:
-        what is written to ``alpamayo_mono_merge.json``: base, adapter, and how far each part was moved.
+    Returns what is written to ``alpamayo_mono_merge.json``: base, adapter, and how far each part was moved.
 
     Raises:
         MonoError: no model, no adapter, one of another base, a damaged one, one that changes nothing; a folder that is

@@ -26,15 +26,7 @@ MOST_REGRESSION_SAMPLES = 20_000
 
 
 def constant_motion(history: ArrayLike, turning: bool, steps: int = FUTURE_STEPS, dt_s: float = STEP_S) -> FloatArray:
-    """Keep the speed, straight on or with the present yaw rate.
-
-    Args:
-        history: (16, 3) ego poses ending at the origin.
-        turning: keep the yaw rate of the last 0.3 s; otherwise go straight.
-
-    Returns:
-        (steps, 3) ego poses.
-    """
+    """Keep the speed of a history (16, 3), straight on or with the yaw rate of its last 0.3 s: (steps, 3) ego poses."""
     past = np.asarray(history, np.float64)
     span_s = 3 * dt_s
     speed = float(np.linalg.norm(np.diff(past[-4:, :2], axis=0), axis=1).sum()) / span_s

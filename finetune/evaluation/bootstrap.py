@@ -119,11 +119,8 @@ def compare(
 ) -> dict[str, Difference]:
     """Every measure before against after, all with the same draws of groups.
 
-    Args:
-        before, after: measures of the same samples in the same order; only names in both are compared.
-        better: which direction is good, by name.
-        groups: of these samples.
-        resamples, seed: of the bootstrap.
+    The measures are of the same samples in the same order; only names in both are compared. ``better`` is which
+    direction is good.
     """
     names = [name for name in before if name in after]
     columns = []

@@ -178,15 +178,9 @@ def split_samples(folder: Path, split: str) -> list[Sample]:
 
 
 def build_clip(data: Path, clip: str, folder: Path) -> str:
-    """Cut every frame of a clip that has a whole history and future into samples.
+    """Cut every frame of a downloaded clip with a whole history and future into samples; a dataset there is replaced.
 
-    Args:
-        data: what the package physical_ai_av downloaded into.
-        clip: its id.
-        folder: dataset folder to write; one that is there is replaced.
-
-    Returns:
-        The count of frames, for the terminal.
+    Returns the count of frames, for the terminal.
 
     Raises:
         MonoError: the clip is not there (with ids that are near), cannot be read, or gives no sample.

@@ -42,14 +42,7 @@ class ReasoningCheck:
 
 
 def check_reasoning(reasoning: str, plan: ArrayLike, truth: ArrayLike, dt_s: float = STEP_S) -> ReasoningCheck:
-    """Judge one plan.
-
-    Args:
-        reasoning: the generated text.
-        plan: (64, 3) planned ego poses.
-        truth: (64, 3) what was (or should be) driven from the same place.
-        dt_s: spacing of both.
-    """
+    """Judge one plan (64, 3) and its text by what was (or should be) driven from the same place, (64, 3)."""
     planned, true = np.asarray(plan, np.float64), np.asarray(truth, np.float64)
     claim = parse_claim(reasoning)
     motion: Motion = measure_motion(planned, dt_s)

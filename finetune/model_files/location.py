@@ -115,13 +115,10 @@ def model_name(folder: Path) -> str:
 
 
 def base_fingerprint(folder: Path) -> str:
-    """A hash that tells one base from another, whatever its folder is called and however it is cut into shards.
+    """A hash (64 hexadecimal digits) of a base, whatever its folder is called and however it is cut into shards.
 
-    Taken from the configuration, from the name, type and shape of every tensor, and from the first 4 KiB of each:
-    about 5 MB to read of the released 22 GB.
-
-    Returns:
-        64 hexadecimal digits.
+    Taken from the configuration, from the name, type and shape of every tensor, and from the first 4 KiB of each: about
+    5 MB to read of the released 22 GB.
 
     Raises:
         MonoError: no model folder, or damaged weights.

@@ -116,13 +116,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 def write_weights(
     path: Path, tensors: Sequence[tuple[str, str, tuple[int, ...]]], contents: Iterable[NDArray[np.uint8]]
 ) -> None:
-    """Write a safetensors file, tensor after tensor.
-
-    Args:
-        path: of the file; flushed to disk at the end.
-        tensors: name, type and shape of each.
-        contents: their bytes, in the same order; taken one at a time.
-    """
+    """Write and flush a safetensors file of tensors (name, type, shape); their bytes are taken one at a time."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, dtype, shape in tensors:

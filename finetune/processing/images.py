@@ -120,13 +120,10 @@ def resize(image: NDArray[np.uint8], settings: ImageSettings) -> NDArray[np.uint
 
 
 def patchify(image: NDArray[np.uint8], settings: ImageSettings) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
-    """Normalised flat patches of a resized image.
+    """Normalised flat patches of a resized image, (rows * columns, 3 * temporal * patch**2) float32, and their grid.
 
     Patches are ordered merge block by merge block; within one, values run channel, time, row, column. A single frame
     fills both temporal slots.
-
-    Returns:
-        (rows * columns, 3 * temporal * patch * patch) float32 and the grid (1, rows, columns).
     """
     patch, merge = settings.patch_size, settings.merge_size
     rows, columns = image.shape[0] // patch, image.shape[1] // patch
@@ -141,10 +138,7 @@ def patchify(image: NDArray[np.uint8], settings: ImageSettings) -> tuple[NDArray
 def preprocess(
     images: Sequence[NDArray[np.uint8]], settings: ImageSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """All images of one prompt.
-
-    Returns:
-        pixel_values (P, 1536) float32 and grids (n, 3) int64.
+    """All images of one prompt: pixel_values (P, 1536) float32 and grids (n, 3) int64.
 
     Raises:
         MonoError: no image, or something that is not (H, W, 3) uint8.

@@ -49,12 +49,7 @@ class Encoded:
 
 
 class Processor:
-    """Encoder and decoder of one model.
-
-    Args:
-        config: the model's configuration; its ids must agree with the tokenizer's.
-        tokenizer: extended where its words are missing.
-        images: crop and size.
+    """Encoder and decoder of one model; the tokenizer is extended where its words are missing.
 
     Raises:
         MonoError: tokenizer and configuration disagree.
@@ -130,10 +125,9 @@ class Processor:
         reasoning: str | None,
         before_images: Sequence[str] | None = None,
     ) -> tuple[list[int], int]:
-        """Ids of a prompt with the history already inserted; see :func:`prompt_text`.
+        """Ids of a prompt with the history inserted, see :func:`prompt_text`, and how many of the last are learned.
 
-        Returns:
-            The ids and how many of the last ones are to be learned: reasoning, its end, and the trajectory's start.
+        These are the reasoning, its end, and the trajectory's start.
         """
         learned = len(self.tokenizer.encode_plain(reasoning)) + 2 if reasoning else 0
         counts = iter(image_tokens)
@@ -209,11 +203,7 @@ def request(with_reasoning: bool) -> str:
 
 
 def captions(cameras: Sequence[str]) -> list[str]:
-    """Alpamayo 1.5's words before each image: the camera before its first frame, and the frame's number before each.
-
-    Args:
-        cameras: of each image, camera-major, oldest to newest.
-    """
+    """Alpamayo 1.5's words before each image: the camera before its first frame, and the frame's number before each."""
     texts: list[str] = []
     frame = 0
     for camera, previous in zip(cameras, [None, *cameras], strict=False):

@@ -70,11 +70,7 @@ def in_1_5(key: str) -> str:
 
 
 class Tokenizer:
-    """Text to ids and back, with Alpamayo's words present.
-
-    Args:
-        backend: a ``tokenizers.Tokenizer``.
-    """
+    """Text to ids and back, with Alpamayo's words present; ``backend`` is a ``tokenizers.Tokenizer``."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend

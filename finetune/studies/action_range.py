@@ -122,11 +122,7 @@ def study_flow(
 ) -> dict[str, Any]:
     """A model's flow, reasoning texts as trained: where its loss comes from, and the cost of few Euler steps.
 
-    Args:
-        policy: with or without an adapter.
-        samples, folder: of a dataset.
-        batch_size: samples per pass.
-        seed: of noise and times, the same for every model.
+    Noise and times follow from the seed and are the same for every model.
     """
     import torch
 

@@ -81,10 +81,7 @@ class ActionRangeConfig:
 
 
 def action_range(config: ActionRangeConfig) -> dict[str, Any]:
-    """Measure and write ``metrics.json``, ``bins.csv`` and ``action_range.png``.
-
-    Returns:
-        What ``metrics.json`` holds.
+    """Measure and write ``metrics.json`` (returned), ``bins.csv`` and ``action_range.png``.
 
     Raises:
         MonoError: an empty dataset, or an adapter without its model.
@@ -188,12 +185,7 @@ def print_report(metrics: Mapping[str, Any]) -> None:
 
 
 def action_range_figure(metrics: Mapping[str, Any], actions: FloatArray) -> Figure:
-    """Reach, cost of clipping, source of the loss and, with a model, its Euler steps.
-
-    Args:
-        metrics: as :func:`action_range` returns them.
-        actions: (N, 64, 2) normalised actions of the dataset.
-    """
+    """Of normalised actions (N, 64, 2): reach, cost of clipping, source of the loss and a model's Euler steps."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter

@@ -133,8 +133,7 @@ def measure_path(poses: ArrayLike, side: float, text: str) -> dict[str, Any]:
 def summarise_reasonings(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Means per forced reasoning over samples, and how far each moved from the path with the true reasoning.
 
-    Args:
-        rows: as :func:`measure_path` gives them, with ``id`` and ``reasoning``; every sample with every reasoning.
+    The rows are as :func:`measure_path` gives them, with ``id`` and ``reasoning``; every sample with every reasoning.
     """
     true = {row["id"]: row for row in rows if row["reasoning"] == "true"}
     out: dict[str, dict[str, float]] = {}
@@ -158,10 +157,7 @@ def _mean(values: Sequence[Any]) -> float:
 
 
 def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
-    """Plan with every reasoning and write ``metrics.json``, ``table.csv``, ``samples.csv`` and the plot.
-
-    Returns:
-        What ``metrics.json`` holds.
+    """Plan with every reasoning and write ``metrics.json`` (returned), ``table.csv``, ``samples.csv`` and the plot.
 
     Raises:
         MonoError: no sample of the split bends.
@@ -251,13 +247,7 @@ def print_table(metrics: Mapping[str, Any]) -> None:
 
 
 def counterfactual_figure(rows: Sequence[Mapping[str, Any]], paths: Paths, truth: NDArray[np.float64]) -> Figure:
-    """A row per variant: fans of some samples, and a histogram of the lateral places 3 s ahead.
-
-    Args:
-        rows: of ``samples.csv``.
-        paths: planned.
-        truth: (N, 64, 3) what was driven.
-    """
+    """A row per variant: fans of some samples, the truth (N, 64, 3), and a histogram of lateral places after 3 s."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -76,11 +76,7 @@ def training_views(
 ) -> list[StageView]:
     """What training computes for the same samples, side by side in one padded batch.
 
-    Args:
-        loaded: base model with the adapter as training has it, beside the weights and not merged into them.
-        samples, folder, cameras: as trained.
-        driven: whose noise and noisy actions are used again.
-        flow_steps: Euler steps of the driver.
+    The adapter lies beside the weights, not merged into them. Noise and noisy actions are those that were ``driven``.
     """
     model, device = loaded.model, loaded.model.device
     rows = [encode_row(loaded, sample, folder, cameras) for sample in samples]
@@ -208,13 +204,8 @@ def plan_with_reasonings(
 ) -> list[Planned]:
     """Plans of the driving path with these reasoning texts; "" everywhere skips it, as ``reasoning=False`` does.
 
-    A policy's room for reasoning texts is widened for the call where a reasoning needs it.
-
-    Args:
-        policy: that plans.
-        observations: with their frames.
-        reasonings: one of each, all of them empty or none.
-        encoded: prompts of the observations that ask for a reasoning, where they are at hand.
+    A policy's room for reasoning texts is widened for the call where a reasoning needs it. ``encoded`` are the prompts
+    that ask for a reasoning, where they are at hand.
 
     Raises:
         ValueError: some reasoning texts are empty and others are not.

@@ -92,15 +92,10 @@ def read_sizes(words: Sequence[str]) -> tuple[int, ...]:
 
 
 def enough_samples(results: Sequence[Mapping[str, Any]], figure: str) -> int | None:
-    """The smallest size from which on every size comes within ``ENOUGH`` of the best one.
+    """The smallest size from which on every size comes within ``ENOUGH`` of the best one; the base comes first.
 
-    Args:
-        results: the base first, then the trained sizes, growing.
-        figure: one of :data:`FIGURES`.
-
-    Returns:
-        A size; None without sizes, where the figure is missing, where no size is better than the base, or where the
-        largest one is too far from the best.
+    None without sizes, where the figure is missing, where no size is better than the base, or where the largest one is
+    too far from the best.
     """
     base, *values = (_figure_of(result, figure) for result in results)
     if not values or not all(map(math.isfinite, values)) or not min(values) < base < math.inf:
@@ -112,10 +107,7 @@ def enough_samples(results: Sequence[Mapping[str, Any]], figure: str) -> int | N
 def sweep(config: SweepConfig) -> dict[str, Any]:
     """Train and judge every size that is not finished yet.
 
-    Writes ``sweep.json``, ``sweep.csv`` and ``sweep.png`` into the run folder, after each size anew.
-
-    Returns:
-        What ``sweep.json`` holds.
+    Writes ``sweep.json`` (returned), ``sweep.csv`` and ``sweep.png`` into the run folder, after each size anew.
 
     Raises:
         MonoError: fewer training samples than a size, no validation sample, or a finished size of another recipe.

@@ -104,11 +104,7 @@ def _blame(sample: Sample, reason: str) -> Iterator[None]:
 def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool = False) -> EncodedSample:
     """Encode one sample with the processor and action space of a ``finetune.checkpoint.LoadedModel``.
 
-    Args:
-        loaded: the model.
-        sample, folder: a line of ``metadata.jsonl`` and its dataset folder.
-        cameras: camera mode.
-        mirrored: encode what a mirror would show; true to life for a camera on the kart's middle line.
+    ``mirrored``: what a mirror would show; true to life for a camera on the kart's middle line.
 
     Raises:
         SampleError: a frame that cannot be read, or a history, reasoning or path that cannot be encoded.
@@ -187,13 +183,10 @@ def _token_count(grid_thw: Tensor, merge: int = 2) -> int:
 def collate(
     rows: Sequence[EncodedSample], pad_id: int, silent: Sequence[bool] | None = None, multiple: int = 1
 ) -> Batch:
-    """Right-pad rows into a batch.
+    """Right-pad rows (one at least) into a batch.
 
-    Args:
-        rows: at least one row.
-        pad_id: id written after a row's end; masked everywhere.
-        silent: per row, whether to use the prompt that skips the reasoning (no text label then).
-        multiple: pad to a multiple of so many words, for programs compiled per length.
+    A ``silent`` row has the prompt that skips the reasoning and no text label. The length is a multiple of so many
+    words, for programs compiled per length.
     """
     spoken = list(zip(rows, silent or [False] * len(rows), strict=True))
     ids = [row.silent_ids if quiet else row.input_ids for row, quiet in spoken]

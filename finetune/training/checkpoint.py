@@ -28,12 +28,9 @@ _KEPT = 2
 
 
 class MasterWeights:
-    """Trainable parameters in float32: themselves, or copies beside parameters of less precision.
+    """Trainable parameters of a model in float32: themselves, or copies beside parameters of less precision.
 
     In bfloat16 a step of 1e-4 on a weight of 0.05 would be rounded away.
-
-    Args:
-        model: whose parameters with ``requires_grad`` train.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -101,11 +98,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of a run, ``step-000050.safetensors`` and so on; the newest two are kept.
-
-    Args:
-        folder: made with the first one.
-    """
+    """The checkpoints of a run, ``step-000050.safetensors`` and so on, in a folder of theirs; the newest two stay."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

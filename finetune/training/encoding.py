@@ -107,17 +107,10 @@ def encode_dataset(
     frozen_vision: bool,
     device: torch.device,
 ) -> None:
-    """Make a folder of encoded rows; it appears as a whole.
+    """Make a folder of encoded rows for :func:`encoded_rows`; it appears as a whole.
 
-    Args:
-        loaded: ``finetune.checkpoint.LoadedModel``.
-        samples, dataset: of both splits, and where their frames are.
-        folder: for :func:`encoded_rows`.
-        aside: gets the samples that cannot be encoded.
-        cameras: camera mode.
-        mirror: also the mirror image of each training sample.
-        frozen_vision: keep image features in place of pixels.
-        device: where image features are computed.
+    ``aside`` gets the samples that cannot be encoded. ``mirror`` adds the mirror image of each training sample,
+    ``frozen_vision`` keeps image features, computed on ``device``, in place of pixels.
     """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -170,11 +163,7 @@ def _encoded(
 
 
 def write_rows(rows: Iterable[EncodedSample], path: Path) -> None:
-    """Write rows as they come, one in memory at a time.
-
-    Args:
-        rows: any number.
-        path: of the data; the index lies beside it.
+    """Write rows as they come, one in memory at a time; the index lies beside the data.
 
     Raises:
         MonoError: the disk is full or cannot be written.

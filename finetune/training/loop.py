@@ -85,14 +85,7 @@ def on_main(accelerator: Any, work: Callable[[], None]) -> None:
 
 
 class Passes:
-    """Forward passes of one process over its share of a global batch.
-
-    Args:
-        loss: the joint loss.
-        accelerator: see :func:`processes`.
-        settings: ``rows_per_pass`` limits a pass.
-        pad_id: see :func:`finetune.training.batches.collate`.
-    """
+    """Forward passes of one process (see :func:`processes`) over its share of a global batch."""
 
     def __init__(self, loss: JointLoss, accelerator: Any, settings: LoopSettings, pad_id: int) -> None:
         self._loss, self._accelerator, self._settings, self._pad_id = loss, accelerator, settings, pad_id
@@ -106,11 +99,7 @@ class Passes:
     ) -> Tensor:
         """Losses (B, 3) of all rows of a global batch, the same in every process; columns text, flow, xy.
 
-        Args:
-            rows: of all processes.
-            silent: per row, whether its reasoning is skipped.
-            step: whose noise to draw.
-            learn: called with the losses of each pass, while their graph lives.
+        The step decides the noise. ``learn`` gets the losses of each pass, while their graph lives.
         """
         device = self._accelerator.device
         # Drawn for the global batch, so that a row meets the same noise wherever it is computed.

@@ -68,13 +68,7 @@ class JointLoss(nn.Module):
         return losses.text.sum() / losses.speaks.sum().clamp(min=1), losses.flow.mean()
 
     def rows(self, batch: Batch, noise: Tensor, times: Tensor) -> RowLosses:
-        """Losses row by row.
-
-        Args:
-            batch: rows on the model's device.
-            noise: (B, K, 64, 2) standard normal draws.
-            times: (B, K) flow times in [0, 1).
-        """
+        """Losses row by row of a batch on the model's device; noise (B, K, 64, 2) and flow times (B, K) in [0, 1)."""
         vision = batch.vision
         if vision is None:
             vision = self.model.encode_images(batch.pixel_values, batch.grid_thw)

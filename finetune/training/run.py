@@ -28,10 +28,7 @@ _PATHS = ("model", "dataset")
 def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
     """Make the run folder of a training run, or find it unfinished and leave it as it is.
 
-    Args:
-        config: dataclass with ``out``.
-        inputs: files and folders whose contents must be those the run began with.
-        overwrite: forget what the folder holds of a run, and begin again.
+    The contents of ``inputs`` must be those the run began with; ``overwrite`` forgets what the folder holds of a run.
 
     Raises:
         MonoError: the folder holds a finished run, one of other settings or inputs, or files of something else.
@@ -114,9 +111,7 @@ def setting_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 class TrainingLog:
     """``training.jsonl`` and ``tensorboard/`` of a run folder.
 
-    Args:
-        folder: the run folder.
-        done: steps that stay; what was written of later ones is dropped, because they are done again.
+    What was written of steps after ``done`` is dropped, because they are done again.
     """
 
     def __init__(self, folder: Path, done: int = 0) -> None:
