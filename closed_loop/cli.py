@@ -123,9 +123,8 @@ def _run(name: str, words: list[str]) -> int:
     verb = VERBS.get(name)
     if verb is None:
         close = difflib.get_close_matches(name, VERBS, n=1)
-        raise MonoError(
-            f"there is no verb {name!r}", f"{close[0]!r}, perhaps" if close else "", "see alpamayo-mono --help"
-        )
+        found = f"there is no verb {name!r}"
+        raise MonoError(found, f"{close[0]!r}, perhaps" if close else "", "see alpamayo-mono --help")
     module, _, function = verb.target.partition(":")
     try:
         code = getattr(importlib.import_module(module), function or "main")(words)
@@ -133,11 +132,9 @@ def _run(name: str, words: list[str]) -> int:
         missing = (error.name or "").split(".")[0]
         if not missing or missing in _OWN_PACKAGES:
             raise
-        raise MonoError(
-            f"the Python module {missing!r} is missing",
-            "" if not verb.extra else f"the extra [{verb.extra}]",
-            f"pip install 'alpamayo_mono[{verb.extra}]'" if verb.extra else f"pip install {missing}",
-        ) from error
+        found = f"the Python module {missing!r} is missing"
+        do = f"pip install 'alpamayo_mono[{verb.extra}]'" if verb.extra else f"pip install {missing}"
+        raise MonoError(found, "" if not verb.extra else f"the extra [{verb.extra}]", do) from error
     return int(code or 0)
 
 

@@ -56,11 +56,9 @@ def run(config: Arguments, main: Program) -> int:
         MonoError: no ROS in this Python, or a course that nobody knows.
     """
     if importlib.util.find_spec("rclpy") is None:
-        raise MonoError(
-            "rclpy cannot be imported",
-            "a sourced ROS 2, or the ROS wheels",
-            "source /opt/ros/<distribution>/setup.bash, or without any ROS: pip install 'alpamayo_mono[ros]'",
-        )
+        found = "rclpy cannot be imported"
+        do = "source /opt/ros/<distribution>/setup.bash, or without any ROS: pip install 'alpamayo_mono[ros]'"
+        raise MonoError(found, "a sourced ROS 2, or the ROS wheels", do)
     courses = [getattr(config, "course", ""), *getattr(config, "courses", "").split(",")]
     for spec in filter(None, map(str.strip, courses)):
         check_named(spec)

@@ -75,11 +75,9 @@ def load_model(
         if names
     ]
     if problems:
-        raise MonoError(
-            f"the weights in {folder} do not fit its config.json; " + "; ".join(problems),
-            f"the {len(expected)} tensors of this configuration",
-            "download or save the folder again",
-        )
+        found = f"the weights in {folder} do not fit its config.json; " + "; ".join(problems)
+        do = "download or save the folder again"
+        raise MonoError(found, f"the {len(expected)} tensors of this configuration", do)
     # Files of Alpamayo 1.5 hold no constants: they are made again, as rounded as the released weights have them.
     stored = getattr(torch, config.dtype)
     for name, value in _constants(model, config, stored).items():
@@ -128,9 +126,8 @@ def _read_tensors(folder: Path, device: torch.device | str) -> Iterator[tuple[st
                 for name in content.keys():  # noqa: SIM118 (not a mapping)
                     yield name, content.get_tensor(name)
         except SafetensorError as error:
-            raise MonoError(
-                f"{path} is damaged ({error})", "a complete safetensors file", "download it again"
-            ) from error
+            found = f"{path} is damaged ({error})"
+            raise MonoError(found, "a complete safetensors file", "download it again") from error
 
 
 def _constants(model: AlpamayoR1, config: AlpamayoConfig, stored: torch.dtype) -> dict[str, Tensor]:

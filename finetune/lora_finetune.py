@@ -88,19 +88,15 @@ def refuse_early(config: FinetuneConfig) -> None:
     import torch
 
     if (config.model / "adapter_config.json").is_file():
-        raise MonoError(
-            f"{config.model} is an adapter",
-            "a whole model",
-            "give --model the base that the adapter was trained on, or merge the two first",
-        )
+        found = f"{config.model} is an adapter"
+        do = "give --model the base that the adapter was trained on, or merge the two first"
+        raise MonoError(found, "a whole model", do)
     if config.method == "qlora":
         require("bitsandbytes", "gpu")
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise MonoError(
-            "--device cuda, and torch sees no GPU",
-            "an NVIDIA card, its driver, and a torch built for CUDA",
-            "see what nvidia-smi says, or leave --device out to train on the CPU",
-        )
+        found = "--device cuda, and torch sees no GPU"
+        expected = "an NVIDIA card, its driver, and a torch built for CUDA"
+        raise MonoError(found, expected, "see what nvidia-smi says, or leave --device out to train on the CPU")
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:

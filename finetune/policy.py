@@ -68,11 +68,9 @@ class Observation:
 
     def __post_init__(self) -> None:
         if np.shape(self.history) != (HISTORY_STEPS, 3):
-            raise MonoError(
-                f"a history of shape {np.shape(self.history)}",
-                f"({HISTORY_STEPS}, 3) poses at 10 Hz",
-                "cut the history with collector.geometry.poses.to_ego on interpolated poses",
-            )
+            found = f"a history of shape {np.shape(self.history)}"
+            do = "cut the history with collector.geometry.poses.to_ego on interpolated poses"
+            raise MonoError(found, f"({HISTORY_STEPS}, 3) poses at 10 Hz", do)
         if not np.isfinite(self.history).all():
             raise MonoError("a history with non-finite poses", "metres and radians", "drop this frame")
 
@@ -138,11 +136,9 @@ def select_images(observation: Observation, mode: str) -> list[NDArray[np.uint8]
     wanted = mode_of(mode)
     for camera in wanted.cameras:
         if camera not in observation.frames or len(observation.frames[camera]) == 0:
-            raise MonoError(
-                f"an observation without frames of {camera!r} (it has: {sorted(observation.frames)})",
-                f"the cameras of mode {mode!r}: {', '.join(wanted.cameras)}",
-                "choose another --cameras mode or supply that camera",
-            )
+            found = f"an observation without frames of {camera!r} (it has: {sorted(observation.frames)})"
+            expected = f"the cameras of mode {mode!r}: {', '.join(wanted.cameras)}"
+            raise MonoError(found, expected, "choose another --cameras mode or supply that camera")
     black = np.zeros_like(observation.frames[wanted.cameras[0]][-1])
     images: list[NDArray[np.uint8]] = []
     for camera in wanted.shown:

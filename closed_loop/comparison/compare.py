@@ -106,9 +106,8 @@ class CompareConfig:
         if self.adapter is None and any(VARIANTS[name].adapted for name in self.variants):
             raise MonoError("a variant with the adapter, but no adapter", "its folder", "add --adapter FOLDER")
         if self.starts < 1 or self.laps <= 0.0 or not self.courses:
-            raise MonoError(
-                f"{self.starts} starts, {self.laps} laps, {len(self.courses)} courses", "at least one of each"
-            )
+            found = f"{self.starts} starts, {self.laps} laps, {len(self.courses)} courses"
+            raise MonoError(found, "at least one of each")
         if self.reference and len(self.courses) != 1:
             raise MonoError("one reference for several courses", "one course", "compare course by course")
 

@@ -116,11 +116,8 @@ def measure(
     line = reference or road
     times, places = np.asarray(t_s, np.float64), np.asarray(poses, np.float64)
     if times.ndim != 1 or places.shape != (len(times), 3) or len(times) < 2:
-        raise MonoError(
-            f"a drive of {times.shape} times and {places.shape} poses",
-            "(T,) and (T, 3), T at least 2",
-            "check that the drive was recorded",
-        )
+        found = f"a drive of {times.shape} times and {places.shape} poses"
+        raise MonoError(found, "(T,) and (T, 3), T at least 2", "check that the drive was recorded")
     if not np.isfinite(places).all() or (np.diff(times) < 0.0).any():
         raise MonoError("a drive with poses that are not finite, or times that go back", "a time-ordered drive")
     step_m = np.linalg.norm(np.diff(places[:, :2], axis=0, prepend=places[:1, :2]), axis=1)

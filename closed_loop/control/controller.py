@@ -81,9 +81,8 @@ class PlanPath:
     def __init__(self, poses_map: ArrayLike, step_s: float) -> None:
         poses = np.asarray(poses_map, np.float64)
         if poses.ndim != 2 or poses.shape[1] != 3 or len(poses) < 2 or not np.isfinite(poses).all():
-            raise MonoError(
-                f"a plan of shape {poses.shape}", "at least two finite poses (N, 3)", "check Plan.poses before use"
-            )
+            found = f"a plan of shape {poses.shape}"
+            raise MonoError(found, "at least two finite poses (N, 3)", "check Plan.poses before use")
         # The pose at t0 is not part of a plan; the first step taken backwards is where it started.
         self.xy = np.vstack([2.0 * poses[0, :2] - poses[1, :2], poses[:, :2]])
         self.t_s = step_s * np.arange(len(self.xy))

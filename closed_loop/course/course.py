@@ -55,26 +55,18 @@ class Course:
     def __post_init__(self) -> None:
         xy = np.array(self.xy, np.float64)
         if xy.ndim != 2 or xy.shape[1:] != (2,) or len(xy) < 4 or not np.isfinite(xy).all():
-            raise MonoError(
-                f"a course line of shape {xy.shape}",
-                "at least 4 finite points (N, 2) in metres",
-                f"check the source of course {self.name!r}",
-            )
+            found, expected = f"a course line of shape {xy.shape}", "at least 4 finite points (N, 2) in metres"
+            raise MonoError(found, expected, f"check the source of course {self.name!r}")
         steps = np.linalg.norm(np.diff(xy, axis=0, append=xy[:1] if self.closed else xy[-1:] + 1.0), axis=1)
         if steps.min() < 1e-6:
-            raise MonoError(
-                f"course {self.name!r} repeats the point {int(steps.argmin())}",
-                "distinct neighbouring points",
-                "drop repeated points; a closed course does not repeat its first one",
-            )
+            found = f"course {self.name!r} repeats the point {int(steps.argmin())}"
+            expected = "distinct neighbouring points"
+            raise MonoError(found, expected, "drop repeated points; a closed course does not repeat its first one")
         for field in ("width_left_m", "width_right_m"):
             width = np.array(np.broadcast_to(np.asarray(getattr(self, field), np.float64), len(xy)))
             if not (np.isfinite(width).all() and (width > 0.0).all()):
-                raise MonoError(
-                    f"course {self.name!r} has {field} from {width.min():.2f}",
-                    "positive widths in metres",
-                    "check that the line lies between the road's edges",
-                )
+                found = f"course {self.name!r} has {field} from {width.min():.2f}"
+                raise MonoError(found, "positive widths in metres", "check that the line lies between the road's edges")
             width.setflags(write=False)
             object.__setattr__(self, field, width)
         xy.setflags(write=False)

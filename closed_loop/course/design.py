@@ -49,11 +49,9 @@ def check_named(spec: str) -> None:
         MonoError: neither a known name nor an existing file.
     """
     if not _known(spec) and not Path(spec).is_file():
-        raise MonoError(
-            f"course {spec!r}",
-            f"{', '.join(COURSES)}, each also with {MIRROR}, or an existing {' or '.join(READERS)} file",
-            "check the spelling or the path",
-        )
+        found = f"course {spec!r}"
+        expected = f"{', '.join(COURSES)}, each also with {MIRROR}, or an existing {' or '.join(READERS)} file"
+        raise MonoError(found, expected, "check the spelling or the path")
 
 
 def _known(spec: str) -> tuple[Callable[..., Course], tuple[str, ...]] | None:

@@ -122,11 +122,9 @@ def _from_line(path: Path, table: FloatArray, half_width_m: float) -> Course:
 
 def _check_length(path: Path, length_m: float) -> None:
     if length_m < SHORTEST_M:
-        raise MonoError(
-            f"course file {path} describes a line of {length_m:.3g} m",
-            f"map coordinates in metres, {SHORTEST_M:g} m or more",
-            "latitudes and longitudes must be projected first",
-        )
+        found = f"course file {path} describes a line of {length_m:.3g} m"
+        expected = f"map coordinates in metres, {SHORTEST_M:g} m or more"
+        raise MonoError(found, expected, "latitudes and longitudes must be projected first")
 
 
 def _bounds_of_csv(path: Path, header: list[str], rows: list[list[str]]) -> Bounds:
@@ -156,11 +154,8 @@ def _bounds_of_osm(path: Path, text: str) -> Bounds:
         except (KeyError, ValueError):
             continue
     if not places:
-        raise MonoError(
-            f"course file {path} without local_x/local_y tags on its nodes",
-            "metres in the map frame",
-            "export the map with local coordinates (MGRS), as Autoware's map tools do",
-        )
+        found, expected = f"course file {path} without local_x/local_y tags on its nodes", "metres in the map frame"
+        raise MonoError(found, expected, "export the map with local coordinates (MGRS), as Autoware's map tools do")
     ways = {
         way.get("id"): np.array([places[nd.get("ref")] for nd in way.findall("nd") if nd.get("ref") in places])
         for way in root.iter("way")
@@ -187,11 +182,8 @@ def _from_lanes(path: Path, bounds: Bounds) -> Course:
         if left is not None and right is not None:
             lanes.append(oriented(name, left, right))
     if not lanes:
-        raise MonoError(
-            f"course file {path} without lanes",
-            "lanelets of subtype road with a left and a right bound",
-            "check the map",
-        )
+        found = f"course file {path} without lanes"
+        raise MonoError(found, "lanelets of subtype road with a left and a right bound", "check the map")
     loop, closed = main_loop(lanes)
     _check_length(path, sum(lane.length_m for lane in loop))
     xy, left_m, right_m = centreline(loop, closed)

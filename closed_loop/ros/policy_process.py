@@ -111,11 +111,9 @@ class PolicyProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            raise MonoError(
-                f"the policy process could not be started with {python} ({error})",
-                "a Python interpreter with alpamayo_mono and torch",
-                "set the parameter policy_python",
-            ) from error
+            found = f"the policy process could not be started with {python} ({error})"
+            expected = "a Python interpreter with alpamayo_mono and torch"
+            raise MonoError(found, expected, "set the parameter policy_python") from error
         first = {"policy": spec.policy, "options": dict(spec.options)}
         self._threads = [
             threading.Thread(target=target, args=arguments, daemon=True, name=f"policy {target.__name__}")

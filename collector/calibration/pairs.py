@@ -146,9 +146,8 @@ def read_pairs(
             (before[0].stamp_ns, frame.stamp_ns, motion.rotation, motion.pitch_rad, moved.turns_rad, is_straight)
         )
     if intrinsics is None:
-        raise MonoError(
-            f"none of {seen} frames of {topic} in {bag.path} can be decoded", "JPEG, PNG or a raw image", "record again"
-        )
+        found = f"none of {seen} frames of {topic} in {bag.path} can be decoded"
+        raise MonoError(found, "JPEG, PNG or a raw image", "record again")
     starts, ends, rotations, pitches, turns, straight = zip(*rows, strict=True) if rows else [()] * 6
     return Pairs(
         np.array(starts, np.int64),

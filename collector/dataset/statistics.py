@@ -125,9 +125,8 @@ def dataset_statistics(
     """
     metadata = folder / schema.METADATA_FILE
     if not metadata.is_file():
-        raise MonoError(
-            f"no {schema.METADATA_FILE} in {folder}", "a dataset folder", "build one: alpamayo-mono build --help"
-        )
+        what = f"no {schema.METADATA_FILE} in {folder}"
+        raise MonoError(what, "a dataset folder", "build one: alpamayo-mono build --help")
     try:
         manifest, fault = schema.load_manifest(folder), ""
     except MonoError as error:

@@ -64,36 +64,26 @@ def adapter_facts(folder: Path | str) -> AdapterFacts:
     """
     folder = Path(folder)
     if not (folder / ADAPTER_CONFIG).is_file() or not (folder / ADAPTER_WEIGHTS).is_file():
-        raise MonoError(
-            f"{folder} holds no adapter",
-            f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}",
-            "give the adapter folder that `alpamayo-mono finetune` printed last",
-        )
+        found, expected = f"{folder} holds no adapter", f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
+        raise MonoError(found, expected, "give the adapter folder that `alpamayo-mono finetune` printed last")
     config = read_json(folder / ADAPTER_CONFIG, _COPY)
     own = read_json(folder / OWN_FACTS, _COPY) if (folder / OWN_FACTS).is_file() else {}
     strange = [key for key in _UNKNOWN_MATHS if config.get(key)]
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or strange:
         kind = ", ".join(strange) or f"bias {config.get('bias')!r}"
-        raise MonoError(
-            f"the adapter {folder} is a {config.get('peft_type')} adapter with {kind}",
-            "plain LoRA without biases",
-            "train it with `alpamayo-mono finetune`",
-        )
+        found = f"the adapter {folder} is a {config.get('peft_type')} adapter with {kind}"
+        raise MonoError(found, "plain LoRA without biases", "train it with `alpamayo-mono finetune`")
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, (int, float)):
-        raise MonoError(
-            f"{folder / ADAPTER_CONFIG} says rank {rank!r} and alpha {alpha!r}",
-            "two numbers, rank at least 1",
-            "save the adapter again",
-        )
+        found = f"{folder / ADAPTER_CONFIG} says rank {rank!r} and alpha {alpha!r}"
+        raise MonoError(found, "two numbers, rank at least 1", "save the adapter again")
     for key, value in (("rank", rank), ("alpha", alpha)):
         if own.get(key, value) != value:
-            raise MonoError(
+            found = (
                 f"the adapter {folder} was trained with {key} {own[key]} ({OWN_FACTS}), but {ADAPTER_CONFIG} says "
-                f"{key} {value}",
-                "one and the same",
-                "take both files from one training run",
+                f"{key} {value}"
             )
+            raise MonoError(found, "one and the same", "take both files from one training run")
     targets = config.get("target_modules") or ()
     return AdapterFacts(
         folder=folder,
@@ -134,11 +124,8 @@ def check_belongs(facts: AdapterFacts, base: Path | None = None, cameras: str | 
                 f"give --model the folder or id of {facts.base}",
             )
     elif facts.base and Path(facts.base).name != Path(name).name:
-        raise MonoError(
-            f"the adapter {facts.folder} was trained on {facts.base}, and this model is {name}",
-            "the base it was trained on",
-            f"give --model the folder or id of {facts.base}",
-        )
+        what = f"the adapter {facts.folder} was trained on {facts.base}, and this model is {name}"
+        raise MonoError(what, "the base it was trained on", f"give --model the folder or id of {facts.base}")
 
 
 def adapter_layout(
@@ -182,12 +169,11 @@ def adapter_layout(
         down, up = pairs[weight] = pair["A"], pair["B"]
         rows, columns = shapes[weight]
         if {down.shape[0], up.shape[-1]} != {facts.rank}:
-            raise MonoError(
+            found = (
                 f"the adapter {facts.folder} says rank {facts.rank}, and {module} has rank {down.shape[0]} and "
-                f"{up.shape[-1]}",
-                "one and the same",
-                "take both files from one training run",
+                f"{up.shape[-1]}"
             )
+            raise MonoError(found, "one and the same", "take both files from one training run")
         if (up.shape[0], down.shape[-1]) != (rows, columns):
             wrong.append(f"{module} is {up.shape[0]} x {down.shape[-1]} instead of {rows} x {columns}")
     wrong += [
@@ -196,12 +182,11 @@ def adapter_layout(
         if tensor.shape != shapes[name]
     ]
     if wrong:
-        raise MonoError(
+        found = (
             f"the adapter {facts.folder} (trained on {facts.base or 'an unnamed base'}) does not fit this model: "
-            + wrong[0],
-            "the base model it was trained on",
-            "give --model the base the adapter names",
+            + wrong[0]
         )
+        raise MonoError(found, "the base model it was trained on", "give --model the base the adapter names")
     return pairs, full
 
 

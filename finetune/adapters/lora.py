@@ -52,9 +52,8 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> Any:
     peft = require("peft", "model")
     parts = settings.parts()
     if not parts:
-        raise MonoError(
-            "LoRA with every part switched off", "the language model, the action expert, or both", "switch one on"
-        )
+        found = "LoRA with every part switched off"
+        raise MonoError(found, "the language model, the action expert, or both", "switch one on")
     pattern = "(?:" + "|".join(PART_PATTERNS[part] for part in parts) + ")"
     config = peft.LoraConfig(
         r=settings.lora_rank,
@@ -89,16 +88,13 @@ def refuse_parts_without_training(model: nn.Module, settings: LoraSettings) -> N
     """
     counts, parts = trainable_counts(model), _chosen_parts(settings)
     if not parts:
-        raise MonoError(
-            "training with every part switched off", "the language model, the action expert, or both", "switch one on"
-        )
+        found = "training with every part switched off"
+        raise MonoError(found, "the language model, the action expert, or both", "switch one on")
     for part in parts:
         if counts[part][0] == 0:
-            raise MonoError(
-                f"no trainable parameter in the {part}",
-                "some in every chosen part",
-                "check that the model folder is an Alpamayo-R1 (its layer names decide what trains)",
-            )
+            found = f"no trainable parameter in the {part}"
+            do = "check that the model folder is an Alpamayo-R1 (its layer names decide what trains)"
+            raise MonoError(found, "some in every chosen part", do)
 
 
 def _chosen_parts(settings: LoraSettings) -> list[str]:
@@ -184,12 +180,10 @@ def load_adapter(
     changes.proven()
     after = fixed_answer(model)
     if not bool(torch.isfinite(after).all()) or torch.equal(before, after):
-        raise MonoError(
-            f"with the adapter {facts.folder} the model answers a fixed sample "
-            + ("exactly as without it" if torch.equal(before, after) else "with NaN"),
-            "another answer, in finite numbers",
-            "train it longer, or use an earlier checkpoint",
+        found = f"with the adapter {facts.folder} the model answers a fixed sample " + (
+            "exactly as without it" if torch.equal(before, after) else "with NaN"
         )
+        raise MonoError(found, "another answer, in finite numbers", "train it longer, or use an earlier checkpoint")
     return model
 
 

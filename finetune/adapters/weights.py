@@ -58,11 +58,8 @@ class AdapterWeights:
     def _finite(self, name: str, stored: StoredTensor, device: torch.device) -> Tensor:
         values = to_tensor(stored.read(), stored.dtype, stored.shape).to(device).float()
         if not bool(torch.isfinite(values).all()):
-            raise MonoError(
-                f"the adapter {self.facts.folder} holds NaN or infinity for {name}",
-                "finite weights",
-                "use an earlier checkpoint; a training run that stays finite",
-            )
+            found = f"the adapter {self.facts.folder} holds NaN or infinity for {name}"
+            raise MonoError(found, "finite weights", "use an earlier checkpoint; a training run that stays finite")
         return values
 
 
@@ -100,9 +97,7 @@ class PartChanges:
         """
         still = [part for part, norm in self._norms.items() if not norm > 0.0]
         if still or not self._norms:
-            raise MonoError(
-                f"the adapter {self._adapter} changes nothing in: {', '.join(still) or 'the whole model'}",
-                "a change of the weights in each part it names",
-                "train it (an adapter saved before the first step is zero by construction)",
-            )
+            found = f"the adapter {self._adapter} changes nothing in: {', '.join(still) or 'the whole model'}"
+            do = "train it (an adapter saved before the first step is zero by construction)"
+            raise MonoError(found, "a change of the weights in each part it names", do)
         return dict(self._norms)

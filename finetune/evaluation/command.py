@@ -76,11 +76,8 @@ class EvaluateConfig:
         if self.clip is None and self.dataset is None:
             raise MonoError("nothing to evaluate on", "--dataset FOLDER, or --clip ID with --data FOLDER")
         if (self.clip is None) != (self.data is None):
-            raise MonoError(
-                "--clip without --data" if self.clip else "--data without --clip",
-                "both or neither",
-                "name the clip's id and the cache_dir of physical_ai_av",
-            )
+            found = "--clip without --data" if self.clip else "--data without --clip"
+            raise MonoError(found, "both or neither", "name the clip's id and the cache_dir of physical_ai_av")
         for name, least in (("samples", 1), ("batch_size", 1), ("limit", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise MonoError(f"--{name.replace('_', '-')} {getattr(self, name)}", f"at least {least}")

@@ -181,9 +181,8 @@ def identical_samples(variants: Sequence[Scores]) -> Mask:
     )
     if not chosen.any():
         why = set_aside_texts({scores.name: Counter(scores.reasons.values()) for scores in variants})
-        raise MonoError(
-            f"no sample has a plan of every variant: {why}", "at least one", "look at plans.jsonl for the sample ids"
-        )
+        found = f"no sample has a plan of every variant: {why}"
+        raise MonoError(found, "at least one", "look at plans.jsonl for the sample ids")
     return chosen
 
 

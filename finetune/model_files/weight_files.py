@@ -92,11 +92,9 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         except (KeyError, TypeError, ValueError, OverflowError):
             fits = False
         if not fits:
-            raise MonoError(
-                f"{path}: the header's entry for {name} is {entry}",
-                "a type, a shape and the place of its bytes, the type one of " + ", ".join(ITEM_BYTES),
-                "use the unquantised weights, or download them again",
-            )
+            found = f"{path}: the header's entry for {name} is {entry}"
+            expected = "a type, a shape and the place of its bytes, the type one of " + ", ".join(ITEM_BYTES)
+            raise MonoError(found, expected, "use the unquantised weights, or download them again")
         tensors[name] = StoredTensor(dtype, shape, path, 8 + length + start, end - start)
     return tensors
 

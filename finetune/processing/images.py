@@ -46,18 +46,12 @@ class ImageSettings:
 
     def __post_init__(self) -> None:
         if not (min(self.crop_top, self.crop_bottom) >= 0.0 and self.crop_top + self.crop_bottom < 1.0):
-            raise MonoError(
-                f"image crop {self.crop_top} from the top and {self.crop_bottom} from the bottom",
-                "fractions of the height that leave something",
-                f"correct {PREPROCESSOR_FILE}",
-            )
+            found = f"image crop {self.crop_top} from the top and {self.crop_bottom} from the bottom"
+            raise MonoError(found, "fractions of the height that leave something", f"correct {PREPROCESSOR_FILE}")
         fixed = (self.resize_width_px, self.resize_height_px)
         if fixed != (None, None) and any(not side or side % self.factor for side in fixed):
-            raise MonoError(
-                f"image size {fixed}",
-                f"width and height, both multiples of {self.factor}",
-                f"correct {PREPROCESSOR_FILE}",
-            )
+            found = f"image size {fixed}"
+            raise MonoError(found, f"width and height, both multiples of {self.factor}", f"correct {PREPROCESSOR_FILE}")
 
     @property
     def factor(self) -> int:

@@ -147,11 +147,9 @@ class Processor:
         if self.config.model_type != ALPAMAYO_1_5:
             return None
         if cameras is None or len(cameras) != images or not set(cameras) <= set(DISPLAY_NAMES):
-            raise MonoError(
-                f"{images} images for Alpamayo 1.5 from the cameras {cameras if cameras is None else list(cameras)}",
-                "the camera of each image, of " + ", ".join(DISPLAY_NAMES),
-                "pass cameras=camera_of_each_image(mode), since its prompt names them",
-            )
+            found = f"{images} images for Alpamayo 1.5 from the cameras {cameras if cameras is None else list(cameras)}"
+            expected = "the camera of each image, of " + ", ".join(DISPLAY_NAMES)
+            raise MonoError(found, expected, "pass cameras=camera_of_each_image(mode), since its prompt names them")
         return captions(cameras)
 
     def history_ids(self, history: ArrayLike) -> list[int]:
@@ -185,15 +183,11 @@ class Processor:
         }
         for name, (configured, found) in expected.items():
             if configured != found:
-                raise MonoError(
-                    f"config.json says {name} {configured}, the tokenizer {found}",
-                    "one and the same vocabulary",
-                    "use the tokenizer that belongs to this model",
-                )
+                what = f"config.json says {name} {configured}, the tokenizer {found}"
+                raise MonoError(what, "one and the same vocabulary", "use the tokenizer that belongs to this model")
         if len(self.tokenizer) > self.config.vocab_size:
-            raise MonoError(
-                f"a tokenizer of {len(self.tokenizer)} words", f"at most vocab_size {self.config.vocab_size}"
-            )
+            what = f"a tokenizer of {len(self.tokenizer)} words"
+            raise MonoError(what, f"at most vocab_size {self.config.vocab_size}")
 
 
 def request(with_reasoning: bool) -> str:

@@ -169,11 +169,9 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
     found = split_samples(config.dataset, config.split)
     samples = spread(bending(found), config.limit)
     if not samples:
-        raise MonoError(
-            f"none of the {len(found)} samples of split {config.split!r} in {config.dataset} bends",
-            "curves, and texts that name them",
-            "choose another --split or build from drives with curves",
-        )
+        what = f"none of the {len(found)} samples of split {config.split!r} in {config.dataset} bends"
+        expected = "curves, and texts that name them"
+        raise MonoError(what, expected, "choose another --split or build from drives with curves")
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
     metrics: dict[str, Any] = {"definitions": DEFINITIONS, "samples": len(samples), "variants": {}}
     rows: list[dict[str, Any]] = []

@@ -140,12 +140,11 @@ def check_driving(config: CheckDrivingConfig) -> dict[str, Any]:
     config = replace(config, model=resolve_model(config.model))
     found = [sample for sample in read_samples(config.dataset) if sample.split == config.split and sample.reasoning]
     if not found or config.samples < 1:
-        raise MonoError(
+        what = (
             f"{len(found)} samples with a reasoning in split {config.split!r} of {config.dataset}, "
-            f"{config.samples} asked for",
-            "at least one",
-            "choose another --split or --samples",
+            f"{config.samples} asked for"
         )
+        raise MonoError(what, "at least one", "choose another --split or --samples")
     samples = spread(found, config.samples)
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
     policy = AlpamayoPolicy(

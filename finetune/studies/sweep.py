@@ -85,9 +85,8 @@ def read_sizes(words: Sequence[str]) -> tuple[int, ...]:
     parts = [part.strip() for word in words for part in str(word).split(",") if part.strip()]
     wrong = [part for part in parts if not part.isdecimal() or int(part) < 1]
     if wrong or not parts:
-        raise MonoError(
-            f"the sizes {', '.join(wrong) or 'are empty'}", "whole numbers above zero", "write --sizes 50,100,200"
-        )
+        found = f"the sizes {', '.join(wrong) or 'are empty'}"
+        raise MonoError(found, "whole numbers above zero", "write --sizes 50,100,200")
     return tuple(sorted({int(part) for part in parts}))
 
 
@@ -119,11 +118,9 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     validation = split_samples(config.dataset, "val")
     if len(train) < sizes[-1]:
         fitting = ",".join(str(size) for size in sizes if size <= len(train)) or str(len(train))
-        raise MonoError(
-            f"{config.dataset} has {len(train)} training samples, and a size of {sizes[-1]} was asked for",
-            "at least as many samples as the largest size",
-            f"record more, build with a smaller --stride, or use --sizes {fitting}",
-        )
+        found = f"{config.dataset} has {len(train)} training samples, and a size of {sizes[-1]} was asked for"
+        expected = "at least as many samples as the largest size"
+        raise MonoError(found, expected, f"record more, build with a smaller --stride, or use --sizes {fitting}")
     recipe = _recipe(config)
     _refuse_other_recipes(config, sizes, recipe)
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
@@ -191,11 +188,9 @@ def _refuse_other_recipes(config: SweepConfig, sizes: Sequence[int], recipe: Map
         before = json.loads(path.read_text())["recipe"]
         changed = sorted(key for key in {*recipe, *before} if recipe.get(key) != before.get(key))
         if changed:
-            raise MonoError(
-                f"{path.parent} was trained with other settings: {', '.join(changed)}",
-                "one recipe for all sizes",
-                "choose another --out, or --fresh to train all sizes again",
-            )
+            found = f"{path.parent} was trained with other settings: {', '.join(changed)}"
+            expected = "one recipe for all sizes"
+            raise MonoError(found, expected, "choose another --out, or --fresh to train all sizes again")
 
 
 def summarise_sweep(results: list[dict[str, Any]], config: SweepConfig, judged: int) -> dict[str, Any]:

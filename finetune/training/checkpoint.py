@@ -74,9 +74,8 @@ def restore_state(weights: MasterWeights, optimizer: torch.optim.Optimizer, tens
     found = {name.partition("/")[2] for name in tensors}
     if found != set(weights.masters):
         other = min(found ^ set(weights.masters))
-        raise MonoError(
-            f"a checkpoint of other trainable parameters ({other})", "one of the same run", "use --overwrite"
-        )
+        what = f"a checkpoint of other trainable parameters ({other})"
+        raise MonoError(what, "one of the same run", "use --overwrite")
     state: dict[int, dict[str, Tensor]] = {}
     for index, (name, master) in enumerate(weights.masters.items()):
         entries = {key.partition("/")[0]: value for key, value in tensors.items() if key.partition("/")[2] == name}
@@ -114,11 +113,9 @@ class Checkpoints:
             part.replace(path)
             flush_to_disk(self.folder)
         except (OSError, SafetensorError) as error:
-            raise MonoError(
-                f"the checkpoint {path} cannot be written: {error}",
-                "room on the disk",
-                "make room and run the same command again; it goes on from the checkpoint before",
-            ) from error
+            found = f"the checkpoint {path} cannot be written: {error}"
+            do = "make room and run the same command again; it goes on from the checkpoint before"
+            raise MonoError(found, "room on the disk", do) from error
         for old in self._paths()[:-_KEPT]:
             old.unlink()
 

@@ -84,14 +84,10 @@ def usable_samples(dataset: Path, aside: SetAside) -> list[Sample]:
         else:
             aside.add(found.found, "not a valid sample", found)
     if not samples:
-        raise MonoError(
-            f"no {'usable ' if aside.entries else ''}sample in {dataset}"
-            + (
-                f" (first of {len(aside.entries)} refused lines: {aside.entries[0]['sample']})" if aside.entries else ""
-            ),
-            "a dataset with at least one",
-            "run `alpamayo-mono build`",
+        what = f"no {'usable ' if aside.entries else ''}sample in {dataset}" + (
+            f" (first of {len(aside.entries)} refused lines: {aside.entries[0]['sample']})" if aside.entries else ""
         )
+        raise MonoError(what, "a dataset with at least one", "run `alpamayo-mono build`")
     return samples
 
 
@@ -181,11 +177,8 @@ def write_rows(rows: Iterable[EncodedSample], path: Path) -> None:
                 index.append({"sample_id": row.sample_id, "tensors": places})
         write_atomically(path.with_suffix(".json"), json.dumps(index))
     except OSError as error:
-        raise MonoError(
-            f"the encoded samples {path} cannot be written: {error}",
-            "room on the disk",
-            "make room, or choose an --out on another disk",
-        ) from error
+        found = f"the encoded samples {path} cannot be written: {error}"
+        raise MonoError(found, "room on the disk", "make room, or choose an --out on another disk") from error
 
 
 def read_rows(path: Path) -> list[EncodedSample]:

@@ -172,11 +172,8 @@ def train(  # noqa: C901, PLR0915 - the whole of a training, read from top to bo
         raise MonoError("a training set without samples", "at least one", "build more, or lower --val-fraction")
     accelerator = processes(device)
     if settings.batch_size < accelerator.num_processes:
-        raise MonoError(
-            f"--batch_size {settings.batch_size} for {accelerator.num_processes} processes",
-            "at least one row for each (the batch is that of all together)",
-            "raise --batch_size",
-        )
+        what = f"--batch_size {settings.batch_size} for {accelerator.num_processes} processes"
+        raise MonoError(what, "at least one row for each (the batch is that of all together)", "raise --batch_size")
     weights = MasterWeights(model)
     optimizer = torch.optim.AdamW(
         weights.masters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True

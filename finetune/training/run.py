@@ -43,17 +43,11 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
         return
     settings, provenance = folder / "config.yaml", folder / "provenance.json"
     if known and not settings.is_file():
-        raise MonoError(
-            f"{folder} holds {', '.join(known)} but no config.yaml to tell of which run",
-            "an absent or empty folder",
-            "choose another --out, or add --overwrite",
-        )
+        found = f"{folder} holds {', '.join(known)} but no config.yaml to tell of which run"
+        raise MonoError(found, "an absent or empty folder", "choose another --out, or add --overwrite")
     if finished_metrics(config) is not None:
-        raise MonoError(
-            f"{folder} holds a finished run with these settings",
-            "a run to begin or to go on with",
-            "use what it made, choose another --out, or add --overwrite",
-        )
+        found, expected = f"{folder} holds a finished run with these settings", "a run to begin or to go on with"
+        raise MonoError(found, expected, "use what it made, choose another --out, or add --overwrite")
     if not (settings.is_file() and provenance.is_file()):
         # A new run, or one killed between the two files: nothing else can be there yet.
         open_run(folder, config, inputs)
@@ -61,11 +55,8 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
     began = json.loads(provenance.read_text("utf-8"))
     for path, before in zip(inputs, began["inputs"].values(), strict=False):
         if hash_path(path) != before:
-            raise MonoError(
-                f"{path} has changed since the run in {folder} began",
-                "the same contents",
-                "choose another --out, or add --overwrite to begin again",
-            )
+            found = f"{path} has changed since the run in {folder} began"
+            raise MonoError(found, "the same contents", "choose another --out, or add --overwrite to begin again")
     if began["commit"] != git_commit():
         print(f"{folder} was begun by another version of this program ({began['commit']}); its numbers may differ")
 
@@ -81,11 +72,8 @@ def finished_metrics(config: Any) -> dict[str, Any] | None:
         return None
     changes = setting_changes(read_yaml(folder / "config.yaml"), plain(config))
     if changes:
-        raise MonoError(
-            f"{folder} holds a run with other settings: {'; '.join(changes)}",
-            "the settings it began with",
-            "choose another --out, or add --overwrite to begin again",
-        )
+        found = f"{folder} holds a run with other settings: {'; '.join(changes)}"
+        raise MonoError(found, "the settings it began with", "choose another --out, or add --overwrite to begin again")
     path = folder / METRICS
     return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
@@ -132,11 +120,9 @@ class TrainingLog:
             self._lines.write(json.dumps(line) + "\n")
             self._lines.flush()
         except OSError as error:
-            raise MonoError(
-                f"{self._lines.name} cannot be written: {error}",
-                "room on the disk",
-                "make room and run the same command again; it goes on from the last checkpoint",
-            ) from error
+            found = f"{self._lines.name} cannot be written: {error}"
+            do = "make room and run the same command again; it goes on from the last checkpoint"
+            raise MonoError(found, "room on the disk", do) from error
         for key, value in values.items():
             self._events.add_scalar(key, value, step)
 
