@@ -100,11 +100,7 @@ class Policy(Protocol):
 
 
 def mode_of(name: str) -> Mode:
-    """The camera mode of a name.
-
-    Raises:
-        MonoError: there is none.
-    """
+    """The camera mode of a name (MonoError: there is none)."""
     if name not in MODES:
         raise MonoError(f"camera mode {name!r}", "one of " + ", ".join(MODES), "choose one of these")
     return MODES[name]

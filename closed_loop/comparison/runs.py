@@ -186,11 +186,7 @@ class RunStore:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        MonoError: absent, unreadable, or not an object.
-    """
+    """A JSON object from a file (MonoError: absent, unreadable, or not an object)."""
     try:
         values = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
@@ -203,11 +199,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def load_drive(path: Path) -> dict[str, NDArray[Any]]:
-    """A drive as :func:`drive_table` made it.
-
-    Raises:
-        MonoError: no such file, or not one of ours.
-    """
+    """A drive as :func:`drive_table` made it (MonoError: no such file, or not one of ours)."""
     try:
         with np.load(path, allow_pickle=False) as table:
             return {name: table[name] for name in table.files}

@@ -38,11 +38,7 @@ class Projection(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """A road.
-
-    Raises:
-        MonoError: shapes that do not fit, repeated points or widths that are not positive.
-    """
+    """A road (MonoError: shapes that do not fit, repeated points or widths that are not positive)."""
 
     name: str  # what reports call it
     # (N, 2) reference line in the map, metres, about 0.5 m apart; a closed course does not repeat its first point

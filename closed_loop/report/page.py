@@ -133,11 +133,7 @@ def render(values: dict[str, object]) -> str:
 
 
 def write_report(config: ReportConfig) -> Path:
-    """Write the page; returns its path.
-
-    Raises:
-        MonoError: the run folder does not exist, or the page cannot be written.
-    """
+    """Write the page; returns its path (MonoError: the run folder does not exist, or the page cannot be written)."""
     require("matplotlib", "report")
     if not config.run.is_dir():
         raise MonoError(f"no folder {config.run}", "a run folder", "run `alpamayo-mono demo` or `compare` first")

@@ -90,11 +90,7 @@ class PartChanges:
         self._norms[part] = float(np.hypot(self._norms.get(part, 0.0), change))
 
     def proven(self) -> dict[str, float]:
-        """Norm of the change per part.
-
-        Raises:
-            MonoError: a part the adapter names is as it was.
-        """
+        """Norm of the change per part (MonoError: a part the adapter names is as it was)."""
         still = [part for part, norm in self._norms.items() if not norm > 0.0]
         if still or not self._norms:
             found = f"the adapter {self._adapter} changes nothing in: {', '.join(still) or 'the whole model'}"

@@ -163,11 +163,7 @@ def spread(samples: Sequence[Sample], limit: int) -> list[Sample]:
 
 
 def split_samples(folder: Path, split: str) -> list[Sample]:
-    """The samples of one split.
-
-    Raises:
-        MonoError: there is none.
-    """
+    """The samples of one split (MonoError: there is none)."""
     samples = [sample for sample in read_samples(folder) if sample.split == split]
     if not samples:
         raise MonoError(f"no sample of split {split!r} in {folder}", "at least one", "build with --val-fraction 0.2")

@@ -173,11 +173,7 @@ def read_config(folder: Path | str) -> AlpamayoConfig:
 
 
 def read_json(path: Path, do: str = "download or write it again") -> dict[str, Any]:
-    """The object that a JSON file holds.
-
-    Raises:
-        MonoError: the file is absent, no JSON, or holds something else.
-    """
+    """The object that a JSON file holds (MonoError: the file is absent, no JSON, or holds something else)."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

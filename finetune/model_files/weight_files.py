@@ -71,11 +71,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of one file, by name.
-
-    Raises:
-        MonoError: the file is absent, cut off, or no safetensors file.
-    """
+    """The tensors of one file, by name (MonoError: the file is absent, cut off, or no safetensors file)."""
     defect = weights_defect(path)
     if defect:
         raise MonoError(f"in {path.parent}: {defect}", "a complete safetensors file", "download or write it again")

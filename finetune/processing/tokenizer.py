@@ -94,11 +94,7 @@ class Tokenizer:
         return int(self._backend.get_vocab_size(with_added_tokens=True))
 
     def id_of(self, word: str) -> int:
-        """Id of one word of the vocabulary.
-
-        Raises:
-            MonoError: the vocabulary lacks it.
-        """
+        """Id of one word of the vocabulary (MonoError: the vocabulary lacks it)."""
         found = self._backend.token_to_id(word)
         if found is None:
             raise MonoError(f"the tokenizer has no word {word!r}", "the vocabulary of Alpamayo", "see --model")

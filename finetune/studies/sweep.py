@@ -77,11 +77,7 @@ class SweepConfig(FinetuneConfig):
 
 
 def read_sizes(words: Sequence[str]) -> tuple[int, ...]:
-    """Sizes in growing order, each once.
-
-    Raises:
-        MonoError: none, or one that is no whole number above zero.
-    """
+    """Sizes in growing order, each once (MonoError: none, or one that is no whole number above zero)."""
     parts = [part.strip() for word in words for part in str(word).split(",") if part.strip()]
     wrong = [part for part in parts if not part.isdecimal() or int(part) < 1]
     if wrong or not parts:

@@ -66,11 +66,7 @@ def state_tensors(weights: MasterWeights, optimizer: torch.optim.Optimizer) -> d
 
 
 def restore_state(weights: MasterWeights, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of :func:`state_tensors`.
-
-    Raises:
-        MonoError: the tensors are of other parameters.
-    """
+    """The inverse of :func:`state_tensors` (MonoError: the tensors are of other parameters)."""
     found = {name.partition("/")[2] for name in tensors}
     if found != set(weights.masters):
         other = min(found ^ set(weights.masters))

@@ -110,11 +110,7 @@ class TrainingLog:
         self._events = tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1 if done else None)
 
     def write(self, step: int, **values: float) -> None:
-        """One line.
-
-        Raises:
-            MonoError: the disk is full.
-        """
+        """One line (MonoError: the disk is full)."""
         line: dict[str, Any] = {"step": step, **{key: round(value, 6) for key, value in values.items()}}
         try:
             self._lines.write(json.dumps(line) + "\n")
