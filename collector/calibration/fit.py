@@ -34,15 +34,15 @@ _LEAST_OUTLIER_RAD = 0.01
 class FitLimits:
     """When a bag tells enough."""
 
-    max_offset_s: float = 0.4  # offsets searched on both sides of zero
-    min_turn_pairs: int = 100  # pairs of frames the time offset needs
-    min_yaw_rate_radps: float = 0.08  # root mean square of the yaw rate below which a drive holds no turns
-    min_correlation: float = 0.6  # of image and odometry turns at the best time offset
-    max_offset_sd_s: float = 0.01  # a less certain time offset is refused
-    max_ratio_error: float = 0.3  # how far image turns over odometry turns may be from 1 (a wrong focal length)
-    straight_yaw_rate_radps: float = 0.15  # a straight turns more slowly than this over a second
-    min_straight_pairs: int = 30  # pairs of frames on straights the pitch needs
-    max_pitch_sd_rad: float = 0.006  # a less certain pitch is refused
+    max_offset_s: float = 0.4  # offsets searched on both sides of zero.
+    min_turn_pairs: int = 100  # pairs of frames the time offset needs.
+    min_yaw_rate_radps: float = 0.08  # root mean square of the yaw rate below which a drive holds no turns.
+    min_correlation: float = 0.6  # of image and odometry turns at the best time offset.
+    max_offset_sd_s: float = 0.01  # a less certain time offset is refused.
+    max_ratio_error: float = 0.3  # how far image turns over odometry turns may be from 1 (a wrong focal length).
+    straight_yaw_rate_radps: float = 0.15  # a straight turns more slowly than this over a second.
+    min_straight_pairs: int = 30  # pairs of frames on straights the pitch needs.
+    max_pitch_sd_rad: float = 0.006  # a less certain pitch is refused.
 
 
 @dataclass(frozen=True)
