@@ -22,9 +22,8 @@ from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.design import course_named
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
-from collector.common.format import metres, number
 from collector.common.run_folder import plain
-from collector.common.tables import text_table
+from collector.common.tables import metres, number, text_table
 from collector.geometry.constants import FUTURE_STEPS, NS_PER_S
 from collector.geometry.discontinuity import teleports
 from collector.geometry.poses import FloatArray, interpolate_poses, to_map

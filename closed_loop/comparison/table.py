@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from closed_loop.comparison import deviation, reasoning
 from closed_loop.comparison.runs import VARIANTS, Variant, read_json
 from collector.common.files import write_atomically
-from collector.common.format import metres, percent
-from collector.common.tables import text_table, write_csv
+from collector.common.tables import metres, percent, text_table, write_csv
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -24,8 +24,7 @@ from closed_loop.comparison.deviation import reference_curves
 from closed_loop.comparison.runs import VARIANTS
 from closed_loop.control.kart import KART
 from closed_loop.course.course import Course
-from collector.common.plot_style import INK, SIDES, STYLE
-from collector.common.plotting import families
+from collector.common.plotting import INK, SIDES, STYLE, families
 from collector.geometry.poses import FloatArray
 
 Table = Mapping[str, NDArray[Any]]

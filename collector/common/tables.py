@@ -1,4 +1,7 @@
-"""Tables: as CSV, and for a terminal."""
+"""Figures as people read them, and tables of them: as CSV, and for a terminal.
+
+"-" stands for a figure that is not there (None, NaN, infinite).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+def number(value: float | None, digits: int = 2, unit: str = "") -> str:
+    """A figure with so many digits, and a unit after it."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}{unit}"
+
+
+def metres(value: float | None) -> str:
+    """Metres to the centimetre."""
+    return number(value, 2, " m")
+
+
+def percent(value: float | None) -> str:
+    """A share in percent."""
+    return number(None if value is None else 100.0 * value, 0, " %")
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:

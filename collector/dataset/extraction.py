@@ -19,8 +19,7 @@ from collector.geometry.constants import FRAME_STEPS, FUTURE_STEPS, HISTORY_STEP
 from collector.geometry.discontinuity import CLOCK_BACK
 from collector.geometry.poses import to_ego
 from collector.pose_tracks.recording import Recording
-from collector.reasoning.consistency import ClaimCheck, Motion, check_claim, measure_motion
-from collector.reasoning.parser import parse_claim
+from collector.reasoning.consistency import ClaimCheck, Motion, check_claim, measure_motion, parse_claim
 from collector.reasoning.writing import write_reasoning
 from collector.ros.images import FrameError, RawFrame, frame_jpeg
 

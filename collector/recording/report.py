@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.common.format import number
-from collector.common.tables import text_table
+from collector.common.tables import number, text_table
 
 REPORT_FILE = "recording_report.json"
 # Its name in bags of version 0.1.

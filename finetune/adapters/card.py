@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from collector.common.files import write_atomically
-from collector.common.format import metres, percent
 from collector.common.run_folder import git_commit, hash_path
+from collector.common.tables import metres, percent
 from collector.dataset.schema import MANIFEST_FILE, METADATA_FILE
 from finetune.model_files.location import base_fingerprint, model_name
 

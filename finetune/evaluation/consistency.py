@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike
 from collector.geometry.constants import STEP_S
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from collector.reasoning.claims import Claim
-from collector.reasoning.consistency import AxisCheck, ClaimCheck, Motion, check_claim, measure_motion
-from collector.reasoning.parser import parse_claim
+from collector.reasoning.consistency import AxisCheck, ClaimCheck, Motion, check_claim, measure_motion, parse_claim
 
 # "Thinks curve, drives straight": the reasoning names the road's own direction, yet the planned heading after
 # this time is less than this share of the heading the road (or the true future) asks for.

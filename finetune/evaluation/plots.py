@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from collector.common.format import percent
-from collector.common.plot_style import INK, SIDES, STYLE
-from collector.common.plotting import families, is_shown, wrapped
+from collector.common.plotting import INK, SIDES, STYLE, families, is_shown, wrapped
+from collector.common.tables import percent
 from finetune.evaluation.metrics import HORIZONS_S, MAIN_HORIZON_S, MAX_DEVIATION, Mask, Scores, label_masks
 from finetune.policy import FUTURE_STEPS, STEP_S
 

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collector.common.format import metres, number, percent
-from collector.common.tables import text_table, write_csv
+from collector.common.tables import metres, number, percent, text_table, write_csv
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from finetune.evaluation.bootstrap import CONFIDENCE, RESAMPLES, Difference, Groups, Measure, compare
 from finetune.evaluation.consistency import RATES, SYMPTOM_DEFINITION

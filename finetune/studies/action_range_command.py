@@ -12,10 +12,9 @@ import numpy as np
 import tyro
 
 from collector.common.errors import MonoError, require
-from collector.common.format import percent
-from collector.common.plot_style import SIDES, STYLE
+from collector.common.plotting import SIDES, STYLE
 from collector.common.run_folder import command_line, open_run
-from collector.common.tables import text_table, write_csv
+from collector.common.tables import percent, text_table, write_csv
 from collector.dataset.schema import METADATA_FILE, read_samples
 from finetune.evaluation.command import spread
 from finetune.model_files.location import resolve_model

@@ -18,14 +18,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from collector.common.errors import MonoError, require
-from collector.common.format import percent
-from collector.common.plot_style import INK, STYLE
+from collector.common.plotting import INK, STYLE
 from collector.common.run_folder import command_line, open_run, plain
-from collector.common.tables import text_table, write_csv
+from collector.common.tables import percent, text_table, write_csv
 from collector.dataset.schema import METADATA_FILE, Sample
 from collector.geometry.curvature import CurveLabel
-from collector.reasoning.consistency import measure_motion
-from collector.reasoning.parser import language_of, parse_claim
+from collector.reasoning.consistency import language_of, measure_motion, parse_claim
 from collector.reasoning.writing import swap_sides, write_reasoning
 from finetune.evaluation.command import split_samples, spread
 from finetune.model_files.location import resolve_model

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from collector.common.errors import MonoError
-from collector.common.format import number
 from collector.common.run_folder import command_line, open_run
-from collector.common.tables import text_table
+from collector.common.tables import number, text_table
 from collector.dataset.schema import METADATA_FILE, read_samples
 from finetune.adapters.settings import LoraSettings
 from finetune.evaluation.metrics import plan_figures

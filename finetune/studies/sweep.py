@@ -23,10 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from collector.common.errors import MonoError, require
 from collector.common.files import write_atomically
-from collector.common.format import number, percent
-from collector.common.plot_style import SIDES, STYLE
+from collector.common.plotting import SIDES, STYLE
 from collector.common.run_folder import command_line, hash_path, open_run, plain
-from collector.common.tables import text_table, write_csv
+from collector.common.tables import number, percent, text_table, write_csv
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples
 from finetune.evaluation.command import split_samples, spread
 from finetune.evaluation.consistency import SYMPTOM_DEFINITION
