@@ -42,13 +42,10 @@ class LoadedModel:
 def load_model(
     folder: Path | str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> LoadedModel:
-    """Load a model folder.
+    """Load a model folder, or a model of the Hugging Face hub by its id, onto a device.
 
-    Args:
-        folder: ``config.json``, weights, ``tokenizer.json``; ``vlm_config.json`` unless the released model. Or the id
-            of such a model on the Hugging Face hub.
-        dtype: of the weights; None takes the configuration's. Constants keep float32 whatever it is.
-        device: where to put it.
+    A folder has ``config.json``, weights, ``tokenizer.json``, and ``vlm_config.json`` unless it is the released model.
+    The weights' type is ``dtype``, or the configuration's; constants keep float32 whatever it is.
 
     Raises:
         MonoError: an incomplete or foreign folder; missing and surplus tensors are named.

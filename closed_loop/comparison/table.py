@@ -84,10 +84,8 @@ def assemble(
 def table_rows(variants: Iterable[Variant], runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per variant over all its courses.
 
-    Returns:
-        dicts with ``variant, label, role, max_on_curves_m, rms_on_curves_m, off_track_events, recoveries,
-        laps_finished, laps_asked, laps_driven, mean_speed_mps, reasonings`` (pooled, None for the expert) and
-        ``result``.
+    It has ``variant, label, role, max_on_curves_m, rms_on_curves_m, off_track_events, recoveries, laps_finished,
+    laps_asked, laps_driven, mean_speed_mps, reasonings`` (pooled, None for the expert) and ``result``.
     """
     rows = []
     for variant in variants:

@@ -68,11 +68,7 @@ class ControllerConfig:
 
 
 class PlanPath:
-    """A plan as a path: positions and speeds to ask for by time since t0 or by distance along it.
-
-    Args:
-        poses_map: (64, 3) waypoints at t0 + 0.1 ... t0 + 6.4 s.
-        step_s: time between waypoints.
+    """A plan (64, 3), ``step_s`` apart from t0 on, as a path: where to be and how fast, by time or by distance.
 
     Raises:
         MonoError: not (N >= 2, 3), or not finite.

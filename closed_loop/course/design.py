@@ -25,11 +25,9 @@ COURSES: Mapping[str, tuple[str, Callable[..., Course]]] = {
 
 
 def course_named(spec: str) -> Course:
-    """The course a person asked for.
+    """The course a person asked for: a name of :data:`COURSES`, also with ``-mirror`` behind it, or a file.
 
-    Args:
-        spec: a name of :data:`COURSES`, also with ``-mirror`` behind it, or the path of a raceline CSV, MPC CSV,
-            centreline CSV, lane-boundary CSV or Lanelet2 ``.osm``.
+    Files are a raceline CSV, MPC CSV, centreline CSV, lane-boundary CSV or Lanelet2 ``.osm``.
 
     Raises:
         MonoError: neither a known name nor an existing file, or a file that cannot be read as a course.

@@ -37,13 +37,10 @@ KINDS = (
 
 
 def read_course(path: Path, half_width_m: float = DEFAULT_HALF_WIDTH_M) -> Course:
-    """A course from a file.
+    """A course from a file (one of another suffix is told by its content), named after it, closed when its ends meet.
 
-    It is named after the file, in the file's own map coordinates, and closed when its ends meet.
-
-    Args:
-        path: see the module; a file of another suffix is told by its content.
-        half_width_m: distance to either edge where the file has no widths (racelines, MPC lines).
+    It lies in the file's own map coordinates. Where these have no widths (racelines, MPC lines), it takes
+    ``half_width_m``.
 
     Raises:
         MonoError: the file cannot be read, is of no known kind, or its content makes no road; the message names

@@ -109,12 +109,10 @@ class AboveView:
 
 
 def ground_from_above(image_bgr: Image, camera: Pinhole, view: AboveView) -> Image:
-    """The picture laid flat on the ground and seen from above, faded; white where it does not see the ground.
+    """The picture laid flat and seen from above, (H, W, 3) uint8 BGR, faded; white where it does not see the ground.
 
-    With the right pitch and field the road's edges run parallel in it, whatever the path says.
-
-    Returns:
-        (H, W, 3) uint8 BGR, two pixels per drawing unit.
+    With the right pitch and field the road's edges run parallel in it, whatever the path says. A drawing unit is two
+    pixels.
     """
     sharpness = 2.0
     size = (round(_ABOVE_W * sharpness), round(_ABOVE_H * sharpness))

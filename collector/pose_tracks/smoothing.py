@@ -90,13 +90,10 @@ def measure_noise(tracks: Sequence[Track]) -> PoseNoise:
 def clean_poses(
     track: Track, noise: PoseNoise, speeds: Sequence[tuple[SpeedSource, Speeds]] = ()
 ) -> tuple[Track, SpeedSource]:
-    """One track (two poses or more) without its noise, at 50 Hz; the heading follows the motion.
+    """One track (two poses or more) without its noise, at 50 Hz between the same stamps, and whose speed shaped it.
 
-    Of the sources of speed, the best first, one is believed where it covers the track and its distance is that of the
-    positions within a tenth; the last resort is the speed of the positions.
-
-    Returns:
-        The track between the same first and last stamps, and whose speed shaped it.
+    The heading follows the motion. Of the sources of speed, the best first, one is believed where it covers the track
+    and its distance is that of the positions within a tenth; the last resort is the speed of the positions.
     """
     stamps_ns, poses = track
     span_ns = int(stamps_ns[-1] - stamps_ns[0])

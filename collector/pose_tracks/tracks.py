@@ -126,10 +126,9 @@ class PoseTrack:
         return run
 
     def window(self, stamp_ns: int, epoch: int, offsets_ns: NDArray[np.int64]) -> tuple[int, NDArray[np.float64]] | str:
-        """Map poses (K, 3) at ``stamp_ns + offsets_ns`` (rising), all within one segment.
+        """The segment's index and map poses (K, 3) at ``stamp_ns + offsets_ns`` (rising), all within one segment.
 
-        Returns:
-            The index of the segment and the poses, or the reason why there is none or it ends short.
+        Or the reason why there is none or it ends short.
         """
         index = self.segment_at(stamp_ns, epoch)
         if isinstance(index, str):

@@ -93,12 +93,9 @@ def _parse_plain(raw: Mapping[str, Any], name: str, kind: type[_Block], where: s
 def parse_config(
     raw: Mapping[str, Any], vlm: Mapping[str, Any] | None = None, where: str = CONFIG_FILE
 ) -> AlpamayoConfig:
-    """Turn the content of ``config.json`` (and of ``vlm_config.json``) into a configuration.
+    """Turn the content of ``config.json`` (and of ``vlm_config.json``) into a configuration; errors name ``where``.
 
-    Args:
-        raw: the official keys.
-        vlm: sizes of the vision-language model; None looks for ``vlm_config`` in ``raw``, then at the backbone name.
-        where: name used in errors.
+    Without ``vlm``, sizes come from ``vlm_config`` in ``raw``, else from the name of the backbone.
 
     Raises:
         MonoError: another kind of model, a foreign ``_target_``, an unknown or missing key, unknown backbone sizes.

@@ -47,9 +47,8 @@ _DRAWS = 8
 def reach(actions: ArrayLike) -> dict[str, dict[str, float]]:
     """How far normalised actions (N, 64, 2) reach, per axis.
 
-    Returns:
-        ``spread``: their own standard deviation in released ones; ``largest``; ``waypoints_beyond_5`` and
-        ``samples_beyond_5`` and so on: shares.
+    ``spread`` is their own standard deviation in released ones; then ``largest``, and shares: ``waypoints_beyond_5``,
+    ``samples_beyond_5`` and so on.
     """
     size = np.abs(np.asarray(actions, np.float64))
     out = {}

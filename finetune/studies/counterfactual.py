@@ -112,9 +112,8 @@ def bending(samples: Sequence[Sample]) -> list[Sample]:
 def measure_path(poses: ArrayLike, side: float, text: str) -> dict[str, Any]:
     """One planned path (64, 3) against the side its road bends to (+1 left, -1 right) and the text it came from.
 
-    Returns:
-        ``heading_2s_rad``, ``lateral_3s_m`` and so on, positive towards that side; ``direction`` of the path;
-        ``names``: what the text names; ``follows``: whether they agree, None where it names none.
+    Gives ``heading_2s_rad``, ``lateral_3s_m`` and so on, positive towards that side; ``direction`` of the path; what
+    the text ``names``; and whether it ``follows`` it, None where it names none.
     """
     path = np.asarray(poses, np.float64)
     yaw_rad = np.unwrap(np.concatenate([[0.0], path[:, 2]]))[1:]

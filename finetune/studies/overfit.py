@@ -67,10 +67,9 @@ class OverfitConfig:
 
 
 def overfit(config: OverfitConfig) -> dict[str, Any]:
-    """Train, judge, and write ``metrics.json``.
+    """Train, judge, and write ``metrics.json`` (returned).
 
-    Returns:
-        What it holds: per figure the reached value, its threshold and whether it passes; ``passed`` for all.
+    It holds per figure the reached value, its threshold and whether it passes; ``passed`` for all.
 
     Raises:
         MonoError: fewer training samples than asked for.

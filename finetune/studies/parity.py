@@ -122,11 +122,10 @@ def first_difference(differences: Mapping[str, StageGap]) -> str | None:
 
 
 def check_driving(config: CheckDrivingConfig) -> dict[str, Any]:
-    """Compare and write ``metrics.json``.
+    """Compare and write ``metrics.json`` (returned).
 
-    Returns:
-        What it holds: per stage the differences; ``first_difference``, None where all agree; and how far the wheel
-        speed, which driving starts from, is from the speed that training reads off the poses.
+    It holds per stage the differences; ``first_difference``, None where all agree; and how far the wheel speed, which
+    driving starts from, is from the speed that training reads off the poses.
 
     Raises:
         MonoError: no sample of the split, an unusable model or adapter.

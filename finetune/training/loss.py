@@ -45,13 +45,10 @@ class RowLosses:
 
 
 class JointLoss(nn.Module):
-    """Text and trajectory losses of a batch.
+    """Text and trajectory losses of a batch, by an ``AlpamayoR1`` with or without adapters.
 
-    Args:
-        model: an ``AlpamayoR1``, with or without adapters.
-        horizon_s: fading of the flow loss along the path, see :func:`finetune.alpamayo.flow_matching.horizon_weights`.
-        expert_gradient: whether the trajectory losses reach the language model through its keys and values.
-        with_xy: whether to compute the xy term.
+    ``horizon_s`` fades the flow loss along the path, see :func:`finetune.alpamayo.flow_matching.horizon_weights`; with
+    ``expert_gradient`` the trajectory losses reach the language model through its keys and values.
     """
 
     def __init__(self, model: Any, horizon_s: float = 0.0, expert_gradient: bool = True, with_xy: bool = False) -> None:
