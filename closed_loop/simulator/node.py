@@ -23,7 +23,6 @@ from rclpy.node import Node
 
 from closed_loop.control.faults import Faults
 from closed_loop.control.kart import Command
-from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
@@ -63,7 +62,8 @@ class SimulatorNode(Node):
         self._session = session
         self.values = declare_parameters(self, SimulateConfig)
         v = self.values
-        self.world = World(_courses(v), v.seed, world_config(v))
+        courses = [spec.strip() for spec in v.courses.split(",") if spec.strip()] or [v.course]
+        self.world = World([course_named(spec) for spec in courses], v.seed, world_config(v))
         if not v.episode_s:
             self._place_at_start()
         self._experts = ExpertPool(ExpertConfig(max_speed_mps=v.max_speed_mps))
@@ -247,11 +247,6 @@ def world_config(values: SimulateConfig) -> WorldConfig:
             speed_scale=(1.0 + scale * (calm.speed_scale[0] - 1.0), 1.0 + scale * (calm.speed_scale[1] - 1.0)),
         ),
     )
-
-
-def _courses(values: SimulateConfig) -> list[Course]:
-    specs = [spec.strip() for spec in values.courses.split(",") if spec.strip()] or [values.course]
-    return [course_named(spec) for spec in specs]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

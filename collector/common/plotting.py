@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -44,6 +47,15 @@ _JAPANESE_FONTS = (
 # No line may begin with one of these, and none may end with one of those (JIS X 4051, in short).
 _NOT_FIRST = "、。，．・：；？！)）]］}｝」』】〉》ー々ぁぃぅぇぉっゃゅょァィゥェォッャュョ"
 _NOT_LAST = "(（[［{｛「『【〈《"
+
+
+def bars(
+    names: Collection[str], places: NDArray[np.float64], room: float
+) -> Iterator[tuple[str, NDArray[np.float64], float]]:
+    """Where the bars of each name stand, side by side in the ``room`` about their places, and how wide one is."""
+    each = room / max(1, len(names))
+    for number, name in enumerate(names):
+        yield name, places + (number - (len(names) - 1) / 2.0) * each, each
 
 
 def families() -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 from collector.common.errors import MonoError, require
-from collector.common.plotting import SIDES, STYLE
+from collector.common.plotting import SIDES, STYLE, bars
 from collector.common.run_folder import command_line, open_run
 from collector.common.tables import percent, text_table, write_csv
 from collector.dataset.schema import METADATA_FILE, read_samples
@@ -215,10 +215,10 @@ def _draw_bars(
     axes: Axes, places: Sequence[str], values: Mapping[str, Sequence[float]], colours: Sequence[str]
 ) -> None:
     """A group of bars at each place, a bar of it per name."""
-    width = 0.8 / len(values)
-    for index, (name, heights) in enumerate(values.items()):
-        at = np.arange(len(places)) + width * (index - (len(values) - 1) / 2)
-        axes.bar(at, heights, 0.95 * width, label=name, color=colours[index])
+    for (name, at, width), colour in zip(
+        bars(values, np.arange(len(places), dtype=np.float64), 0.8), colours, strict=False
+    ):
+        axes.bar(at, values[name], 0.95 * width, label=name, color=colour)
     axes.set_xticks(range(len(places)), places)
 
 

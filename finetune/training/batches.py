@@ -37,9 +37,8 @@ class EncodedSample:
     label_mask: Tensor  # (L,) true where the text loss applies
     silent_ids: Tensor  # (L2,) the prompt that skips the reasoning, for reasoning dropout
     actions: Tensor  # (64, 2) normalised acceleration and curvature
-    grid_thw: Tensor
-    # pixels, grid_thw: packed patches (see `pack_pixels`) and their grids; pixels go once features exist
-    pixels: Tensor | None = None
+    grid_thw: Tensor  # their grids
+    pixels: Tensor | None = None  # packed patches (see `pack_pixels`); they go once features exist
     vision: VisionFeatures | None = None  # cached image features, or None while the vision tower trains
     history: Tensor | None = None  # (16, 3) poses before t0, for losses in metres
 
@@ -170,14 +169,10 @@ def cache_vision(
         grids = torch.cat([row.grid_thw for row in part])
         with torch.no_grad():
             features = model.encode_images(pixels.to(device), grids.to(device))
-        tokens = [_token_count(row.grid_thw) for row in part]
+        # Four patches merge into one token of the language model.
+        tokens = [int(row.grid_thw.prod(dim=1).sum()) // 4 for row in part]
         for row, cached in zip(part, features.to("cpu").split(tokens), strict=False):
             yield replace(row, pixels=None, vision=cached)
-
-
-def _token_count(grid_thw: Tensor, merge: int = 2) -> int:
-    """Language-model tokens of these images: patches over the merge block."""
-    return int(grid_thw.prod(dim=1).sum()) // merge**2
 
 
 def collate(
