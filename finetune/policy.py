@@ -61,8 +61,7 @@ class Observation:
     """Everything a policy may look at, at one instant t0."""
 
     stamp_ns: int  # t0, the moment the newest front frame shows: its header stamp minus the camera's lag
-    # camera name -> (n, H, W, 3) uint8 RGB, oldest to newest, 10 Hz, the last one at t0
-    frames: Mapping[str, NDArray[np.uint8]]
+    frames: Mapping[str, NDArray[np.uint8]]  # camera -> (n, H, W, 3) uint8 RGB, oldest to newest, 10 Hz, the last at t0
     history: NDArray[np.float64]  # (16, 3) ego poses at t0-1.5 s ... t0, 10 Hz; the last row is the origin.
     speed_mps: float | None = None  # wheel speed at t0 where known
 
@@ -82,8 +81,7 @@ class Plan:
     stamp_ns: int  # t0, the stamp of the observation (never the time of arrival)
     poses: NDArray[np.float64]  # (64, 3) ego poses at t0+0.1 ... t0+6.4 s.
     reasoning: str = ""  # the reasoning as text, empty when skipped
-    # milliseconds per stage, e.g. `{"vision": .., "prefill": .., "decode": .., "action": ..}`.
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    timings_ms: Mapping[str, float] = field(default_factory=dict)  # per stage: vision, prefill, decode, action
 
 
 @runtime_checkable

@@ -44,9 +44,8 @@ class OffTrackEvent:
     """The kart left the road."""
 
     t_s: float  # when the first corner crossed an edge
-    # x_m, y_m: the rear axle then
-    x_m: float
-    y_m: float
+    x_m: float  # of the rear axle then
+    y_m: float  # and in y
     station_m: float  # place along the reference
     side: str  # the edge that was crossed
     curve: int  # number of the curve it happened on, 0 on a straight
@@ -56,12 +55,10 @@ class OffTrackEvent:
 class Deviation:
     """One drive measured, sample by sample; every array has length T."""
 
-    # road, line: whose edges count, and what is measured from
-    road: Course
-    line: Course
-    # t_s, poses: of the drive, (T, 3) in the map
-    t_s: FloatArray
-    poses: FloatArray
+    road: Course  # whose edges count
+    line: Course  # what is measured from
+    t_s: FloatArray  # of the drive
+    poses: FloatArray  # (T, 3) in the map
     station_m: FloatArray  # place along the line, 0 ... length.
     lateral_m: FloatArray  # signed deviation, left positive
     curve: NDArray[np.int64]  # number of the curve, from 1 in driving order; 0 on straights
@@ -71,9 +68,8 @@ class Deviation:
     curves: tuple[CurveSegment, ...]  # the line's curves; number n is `curves[n - 1]`
     events: tuple[OffTrackEvent, ...]
     resets_s: tuple[float, ...]  # times at which the kart was placed on the line again
-    # laps_asked, laps_finished: see `DEFINITIONS`
-    laps_asked: int
-    laps_finished: int
+    laps_asked: int  # see `DEFINITIONS`
+    laps_finished: int  # see `DEFINITIONS`
 
     @property
     def reference(self) -> str:

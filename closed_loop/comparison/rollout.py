@@ -38,23 +38,19 @@ class RolloutConfig:
     """How a drive runs."""
 
     laps: float = 1.0  # the drive ends after so many (an open course ends at its end)
-    # simulated time at which it ends at the latest; None allows twice the time of a crawl
-    max_time_s: float | None = None
-    # of the kart; its number of frames follows from the policy
-    driver: DriverConfig = field(default_factory=DriverConfig)
+    max_time_s: float | None = None  # simulated time at which it ends at the latest; None: twice the time of a crawl
+    driver: DriverConfig = field(default_factory=DriverConfig)  # of the kart; its frames follow from the policy
     faults: Faults = field(default_factory=lambda: Faults(latency_s=0.15))
     # start_s_m, start_lateral_m, start_heading_rad, start_speed_mps: where the drive begins
     start_s_m: float = 0.0
     start_lateral_m: float = 0.0
     start_heading_rad: float = 0.0
     start_speed_mps: float = 0.0
-    # reset_beyond_m, reset_after_s: off the road this far, or this long, the kart is placed on the line again
-    reset_beyond_m: float = 1.0
-    reset_after_s: float = 2.0
+    reset_beyond_m: float = 1.0  # off the road this far, the kart is placed on the line again ...
+    reset_after_s: float = 2.0  # ... or this long
     max_off_track: int = 5  # the drive ends at this many off-track events
-    # stuck_speed_mps, stuck_s: a kart slower than this for so long is placed on the line too
-    stuck_speed_mps: float = 0.2
-    stuck_s: float = 5.0
+    stuck_speed_mps: float = 0.2  # a kart slower than this ...
+    stuck_s: float = 5.0  # ... for so long is placed on the line too
     image_px: tuple[int, int] | None = None  # (width, height) of the pictures; None takes the cameras' own
     record_s: float = 0.05  # time between the samples of the result
 
@@ -63,9 +59,7 @@ class RolloutConfig:
 class RolloutEvent:
     """Something that happened."""
 
-    # `off_track` (a corner crossed the edge), `reset` (placed on the line again), `stuck` (the same, after standing) or
-    # `bad_plan`
-    what: str
+    what: str  # `off_track` (a corner crossed the edge), `reset` (to the line), `stuck` (after standing) or `bad_plan`
     t_s: float
 
 
@@ -84,9 +78,8 @@ class Rollout:
     lateral_m: FloatArray
     beyond_edge_m: FloatArray
     plan_age_s: FloatArray  # (T,) age of the plan in use, NaN without one; always NaN for the expert
-    # plans, events: in order of time; the stamps of plans count from the start of the drive
-    plans: tuple[PlacedPlan, ...]
-    events: tuple[RolloutEvent, ...]
+    plans: tuple[PlacedPlan, ...]  # in order of time; their stamps count from the start of the drive
+    events: tuple[RolloutEvent, ...]  # in order of time
     brakes: Mapping[str, int]  # how often the safety monitor braked, by reason
     laps: float  # laps driven, with fraction. finished: all laps that were asked for.
     finished: bool

@@ -36,23 +36,19 @@ class ControllerConfig:
     """The kart as the controller believes it to be, and how it is driven."""
 
     wheelbase_m: float = KART.wheelbase_m
-    # max_steer_rad, steer_rate_radps: limits of the commanded tyre angle and of its change
-    max_steer_rad: float = KART.max_steer_rad
-    steer_rate_radps: float = 2.0
-    # applied over commanded tyre angle (AWSIM about 0.62: it steers less than it is told)
-    steering_gain: float = KART.steering_gain
+    max_steer_rad: float = KART.max_steer_rad  # limit of the commanded tyre angle ...
+    steer_rate_radps: float = 2.0  # ... and of its change
+    steering_gain: float = KART.steering_gain  # applied over commanded tyre angle (AWSIM about 0.62: it steers less)
     dead_time_s: float = KART.dead_time_s  # a command does nothing for this long
     lag_s: float = KART.lag_s  # first-order lag of the steering after the dead time
     preview_s: float = 0.40  # steering looks this many seconds ahead at the present speed ...
-    # preview_min_m, preview_max_m: ... but never nearer or farther than this.
-    preview_min_m: float = 0.9
-    preview_max_m: float = 4.0
+    preview_min_m: float = 0.9  # ... but never nearer ...
+    preview_max_m: float = 4.0  # ... or farther than this
     speed_preview_s: float = 0.15  # the plan's speed is read this far ahead of now
     speed_window_s: float = 0.6  # the plan's speed and acceleration are a straight-line fit over this long
     speed_gain_1ps: float = 1.5
-    # max_accel_mps2, max_brake_mps2: limits of the acceleration command; braking is negative
-    max_accel_mps2: float = 1.0
-    max_brake_mps2: float = -3.0
+    max_accel_mps2: float = 1.0  # limit of the acceleration command ...
+    max_brake_mps2: float = -3.0  # ... and of braking, which is negative
     stop_mps2: float = -2.0  # deceleration without a usable plan
     max_speed_mps: float | None = None  # the plan's speed is cut here; None follows it freely
     plan_step_s: float = STEP_S

@@ -102,13 +102,10 @@ class OffTrackMonitor:
 class DriveGoal:
     """When a drive has driven what was asked for, or cannot any more: of a rollout and of a drive over ROS 2."""
 
-    # laps, duration_s: what was asked for, in vehicle seconds; 0 for no limit
-    laps: float = 0.0
-    duration_s: float = 0.0
-    # off_track_s, max_off_track: the drive ends when the kart has been off the road for longer, or as often; 0 for no
-    # limit
-    off_track_s: float = 0.0
-    max_off_track: int = 0
+    laps: float = 0.0  # asked for; 0 for no limit
+    duration_s: float = 0.0  # asked for, in vehicle seconds; 0 for no limit
+    off_track_s: float = 0.0  # the drive ends when the kart has been off the road for longer; 0 for no limit
+    max_off_track: int = 0  # or as often; 0 for no limit
     laps_done: float = 0.0  # how many there are, kept by whoever counts them
     goal: str = ""  # what was reached, or why no more can be; empty while the drive goes on
 

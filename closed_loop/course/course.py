@@ -41,12 +41,10 @@ class Course:
     """A road (MonoError: shapes that do not fit, repeated points or widths that are not positive)."""
 
     name: str  # what reports call it
-    # (N, 2) reference line in the map, metres, about 0.5 m apart; a closed course does not repeat its first point
-    xy: FloatArray
+    xy: FloatArray  # (N, 2) reference line in the map, metres, about 0.5 m apart; none is repeated to close it
     closed: bool  # the last point joins the first
-    # width_left_m, width_right_m: (N,) distance from the line to the road's edges, positive
-    width_left_m: FloatArray
-    width_right_m: FloatArray
+    width_left_m: FloatArray  # (N,) distance from the line to the road's left edge, positive
+    width_right_m: FloatArray  # and to the right one
 
     def __post_init__(self) -> None:
         xy = np.array(self.xy, np.float64)

@@ -15,9 +15,7 @@ class Pacer:
     """Holds a stepped simulation back to a multiple of real time."""
 
     time_scale: float = 1.0  # simulated seconds per wall second asked for
-    # lateness that is still made up for by hurrying; what exceeds it is forgotten, so that after a stall time does not
-    # race
-    max_lag_s: float = 0.2
+    max_lag_s: float = 0.2  # lateness made up for by hurrying; more is forgotten: after a stall time must not race
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     forgotten_s: float = 0.0

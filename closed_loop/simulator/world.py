@@ -34,13 +34,11 @@ class WorldConfig:
     physics_hz: float = 100.0
     vehicle: VehicleParams = field(default_factory=VehicleParams)
     episode_s: float | None = None  # None for continuous laps; a time after which the kart is placed anew
-    # start_lateral_m, start_heading_rad: limits of the drawn start errors of an episode
-    start_lateral_m: float = 1.2
-    start_heading_rad: float = 0.3
+    start_lateral_m: float = 1.2  # limit of the drawn start errors of an episode: sideways
+    start_heading_rad: float = 0.3  # and of heading
     start_speed_mps: tuple[float, float] = (0.5, 4.5)  # range of the drawn start speed
     disturbed_share: float = 0.85  # part of the episodes that begin with a disturbed phase
-    # in continuous laps, a disturbed phase begins about this often; None for never
-    disturb_every_s: float | None = None
+    disturb_every_s: float | None = None  # in continuous laps, a disturbed phase begins about so often; None: never
     disturbance: DisturbanceConfig = field(default_factory=lambda: DisturbanceConfig(duration_s=EPISODE_ERROR_S))
 
 

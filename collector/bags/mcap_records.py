@@ -98,14 +98,12 @@ class FileContent(Declarations):
     """The records of a file; ``end`` is that of its data section, 0 where not even a header is there."""
 
     is_finished: bool = False  # the file has its summary; only the declarations and the counts are then filled in
-    # chunks, attachments, metadata: their index records
-    chunks: list[mcap_types.ChunkIndex] = field(default_factory=list)
-    attachments: list[mcap_types.AttachmentIndex] = field(default_factory=list)
-    metadata: list[mcap_types.MetadataIndex] = field(default_factory=list)
+    chunks: list[mcap_types.ChunkIndex] = field(default_factory=list)  # their index records
+    attachments: list[mcap_types.AttachmentIndex] = field(default_factory=list)  # theirs
+    metadata: list[mcap_types.MetadataIndex] = field(default_factory=list)  # theirs
     counts: Counter[int] = field(default_factory=Counter)  # messages per channel id
-    # first_ns, last_ns: times of arrival; None and 0 without messages
-    first_ns: int | None = None
-    last_ns: int = 0
+    first_ns: int | None = None  # time of arrival, None without messages
+    last_ns: int = 0  # and 0 without
     damaged_chunks: int = 0  # whole chunks whose content cannot be read; they are in no index
     newest: ChunkContent | None = None  # content of the newest readable chunk, None without one
     half_chunk: bytes = b""  # the body of a chunk that breaks off at the file's end

@@ -35,9 +35,8 @@ class Motion:
     rotation: FloatArray  # (3,) rotation vector of the scene in optical axes, radians; +y when the camera turns left
     travel: FloatArray  # (3,) unit direction of travel in optical axes at the second frame
     tracks: int  # features that agree with it
-    # before_px, after_px: (N, 2) all features in both frames, pixels of the tracked size
-    before_px: FloatArray
-    after_px: FloatArray
+    before_px: FloatArray  # (N, 2) all features in the first frame, pixels of the tracked size
+    after_px: FloatArray  # and in the second
 
     @property
     def pitch_rad(self) -> float:

@@ -54,9 +54,8 @@ class TimeOffsetFit:
     correlation: float
     ratio: float  # image turns over odometry turns at the time offset
     pairs: int
-    # offsets_s, correlations: (L,) the curve whose peak it is
-    offsets_s: FloatArray
-    correlations: FloatArray
+    offsets_s: FloatArray  # (L,) of the curve whose peak it is
+    correlations: FloatArray  # (L,) of that curve
     used: NDArray[np.bool_]  # (N,) which of the pairs given were used; the rest are outliers
 
 

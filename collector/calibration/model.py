@@ -100,17 +100,14 @@ class Calibration:
     """A camera's time offset (``lag_s``) and pitch, as the module defines them, and where they come from."""
 
     definition: int
-    # lag_s, pitch_rad: None where the bag could not tell; lag_sd_s, pitch_sd_rad: their standard errors
-    lag_s: float | None = None
-    lag_sd_s: float | None = None
-    pitch_rad: float | None = None
-    pitch_sd_rad: float | None = None
+    lag_s: float | None = None  # None where the bag could not tell
+    lag_sd_s: float | None = None  # standard error
+    pitch_rad: float | None = None  # None where the bag could not tell
+    pitch_sd_rad: float | None = None  # standard error
     correlation: float | None = None  # of image and odometry turns at this time offset
-    # how far the image turned against the odometry; off 1 when the focal length is wrong
-    turn_ratio: float | None = None
-    # lag_pairs, pitch_pairs: pairs of frames each rests on, out of the `frames` looked at
-    lag_pairs: int = 0
-    pitch_pairs: int = 0
+    turn_ratio: float | None = None  # how far the image turned against the odometry; off 1 for a wrong focal length
+    lag_pairs: int = 0  # pairs of frames it rests on, out of `frames` looked at
+    pitch_pairs: int = 0  # the same for the pitch
     frames: int = 0
     intrinsics: Intrinsics | None = None  # what pixels were turned into angles with
     bag: str = ""

@@ -74,12 +74,10 @@ class CalibrateConfig:
 class Pairs:
     """What N pairs of neighbouring frames told."""
 
-    # start_ns, end_ns: (N,) header stamps
-    start_ns: NDArray[np.int64]
-    end_ns: NDArray[np.int64]
-    # rotations, pitches_rad: (N, 3) and (N,), as `collector.calibration.ego_motion.Motion` has them
-    rotations: FloatArray
-    pitches_rad: FloatArray
+    start_ns: NDArray[np.int64]  # (N,) header stamp of the first frame
+    end_ns: NDArray[np.int64]  # (N,) of the second
+    rotations: FloatArray  # (N, 3) as `collector.calibration.ego_motion.Motion` has them
+    pitches_rad: FloatArray  # (N,)
     odometry_turn_rad: FloatArray  # (N, L) how far the kart turned left between both stamps minus each offset
     straight: NDArray[np.bool_]  # (N,) on a straight, by the odometry
     shown: tuple[Gray, Motion] | None  # the frame on a straight with the most features and its motion, for the plot

@@ -69,15 +69,13 @@ class StratifiedPick(Generic[Item]):
 class Tally:
     """How the samples of one file are spread."""
 
-    lines: int = 0  # samples read. broken: lines that are none.
-    broken: int = 0
-    missing: int = 0
-    # labels, splits: counts. radius_m: by the lower end of a bin of `RADIUS_FROM_M`.
-    labels: Counter[str] = field(default_factory=Counter)
-    splits: Counter[str] = field(default_factory=Counter)
-    radius_m: Counter[int] = field(default_factory=Counter)
-    # by whole m/s, the last one is that and faster. missing: frames at t0 that are not on the disk.
-    speed_mps: Counter[int] = field(default_factory=Counter)
+    lines: int = 0  # samples read
+    broken: int = 0  # lines that are none
+    missing: int = 0  # frames at t0 that are not on the disk
+    labels: Counter[str] = field(default_factory=Counter)  # how many of each
+    splits: Counter[str] = field(default_factory=Counter)  # how many of each
+    radius_m: Counter[int] = field(default_factory=Counter)  # by the lower end of a bin of `RADIUS_FROM_M`
+    speed_mps: Counter[int] = field(default_factory=Counter)  # by whole m/s, the last one is that and faster
     named: list[str] = field(default_factory=list)  # the first faults, in words
 
     def add(self, sample: Sample, folder: Path) -> None:
@@ -105,12 +103,10 @@ class DatasetStatistics:
 
     manifest: dict[str, Any]  # empty where there is none that can be read, and then `manifest_fault` says why
     manifest_fault: str
-    # kept, quarantined: how each file's samples are spread
-    kept: Tally
-    quarantined: Tally
-    # picked, picked_quarantined: samples to show
-    picked: list[Sample]
-    picked_quarantined: list[QuarantinedSample]
+    kept: Tally  # how the samples of its file are spread
+    quarantined: Tally  # the same
+    picked: list[Sample]  # samples to show
+    picked_quarantined: list[QuarantinedSample]  # the same
 
 
 def dataset_statistics(

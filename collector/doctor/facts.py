@@ -47,14 +47,11 @@ class Endpoint:
 class TopicFacts:
     """What the graph says of a topic, and what was heard on it."""
 
-    # publishers, subscribers: other nodes than the doctor
-    publishers: tuple[Endpoint, ...] = ()
-    subscribers: tuple[Endpoint, ...] = ()
+    publishers: tuple[Endpoint, ...] = ()  # other nodes than the doctor
+    subscribers: tuple[Endpoint, ...] = ()  # the same
     received: int = 0
     mean_bytes: float = 0.0
-    # per simulated second by the messages' stamps where they have any, else by arrival; None with fewer than two
-    # messages
-    rate_hz: float | None = None
+    rate_hz: float | None = None  # per simulated second, by stamps or else by arrival; None for fewer than two
     lost: int = 0  # messages missing between stamps, before they reached this process
     went_back: int = 0  # how often the stamps went back
     newest_ns: int | None = None  # last stamp, None without one
@@ -91,14 +88,11 @@ class RosFacts:
     state: str = ""  # the simulator's last word on `topics.AWSIM_STATE`
     frame: FrameFacts | None = None
     bad_poses: int = 0  # odometry messages with a number that is not finite
-    # has_gnss, has_imu: whether anybody publishes the localisation's inputs; has_admin: AWSIM's own domain
-    has_gnss: bool = False
-    has_imu: bool = False
-    has_admin: bool = False
-    # domains in which a simulator was seen while this one had none; closed_domains: those that could not be joined to
-    # look for one
-    other_domains: tuple[int, ...] = ()
-    closed_domains: tuple[int, ...] = ()
+    has_gnss: bool = False  # somebody publishes this input of the localisation
+    has_imu: bool = False  # or this one
+    has_admin: bool = False  # AWSIM's own domain
+    other_domains: tuple[int, ...] = ()  # in which a simulator was seen while this one had none
+    closed_domains: tuple[int, ...] = ()  # that could not be joined to look for one
     profile: str = ""  # `VARIABLE=file` of the transport profile in use, empty without one
     discovery: str = ""  # a restriction of discovery set in the environment, as `VARIABLE=value`
 
@@ -119,11 +113,9 @@ class Facts:
     """All of it."""
 
     disk: DiskFacts
-    # rmem_max, lo_multicast: the kernel's settings that Cyclone DDS depends on, None where it does not say
-    rmem_max: int | None = None
-    lo_multicast: bool | None = None
-    # on the folders and the interpreter of the driver, which say by themselves what is wrong
-    model_rows: tuple[Row, ...] = ()
+    rmem_max: int | None = None  # the kernel's setting that Cyclone DDS depends on; None where it does not say
+    lo_multicast: bool | None = None  # the same
+    model_rows: tuple[Row, ...] = ()  # folders and interpreter of the driver, which say by themselves what is wrong
     ros: RosFacts | None = None  # None when ROS could not be used; `ros_error` says why, `ros_cure` what to do
     ros_error: str = ""
     ros_cure: str = ""

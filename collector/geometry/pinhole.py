@@ -30,16 +30,14 @@ class Pinhole:
     """
 
     name: str
-    # x_m, y_m, z_m: mount in base_link
-    x_m: float = 0.8
+    x_m: float = 0.8  # mount in base_link
     y_m: float = 0.0
     z_m: float = 0.7
     yaw_rad: float = 0.0  # positive turns the view left. pitch_rad: positive turns it down (REP-103).
     pitch_rad: float = 0.0
     hfov_rad: float = float(np.pi / 2)  # horizontal field of view over the whole width; pixels are square
-    # width_px, height_px: size of the picture
-    width_px: int = 640
-    height_px: int = 360
+    width_px: int = 640  # size of the picture
+    height_px: int = 360  # and its height
     # the nine numbers of a CameraInfo's K for this size, row by row; they take the place of `hfov_rad`
     matrix: tuple[float, ...] | None = None
 

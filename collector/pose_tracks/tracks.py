@@ -59,9 +59,8 @@ class TrackSegment:
     epoch: int  # how often the clock has restarted before it
     stamps_ns: NDArray[np.int64]
     poses: NDArray[np.float64]
-    # begins, ends: why it does not reach further back, or on
-    begins: str
-    ends: str
+    begins: str  # why it does not reach further back
+    ends: str  # or on
     # (N,) forward speed as the odometry tells it, NaN where it does not; empty once poses are cleaned
     speeds_mps: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
@@ -88,9 +87,8 @@ class PoseTrack:
 
     segments: tuple[TrackSegment, ...]
     epoch_received_ns: NDArray[np.int64]  # (E,) time of arrival of the first pose of each epoch
-    # received_ns, stamps_ns: (M,) arrival and header stamp of every pose used, to carry arrival times over
-    received_ns: NDArray[np.int64]
-    stamps_ns: NDArray[np.int64]
+    received_ns: NDArray[np.int64]  # (M,) arrival of every pose used, to carry arrival times over
+    stamps_ns: NDArray[np.int64]  # (M,) and its header stamp
     dropped: dict[str, int] = field(default_factory=dict)  # poses left out, by reason
     report: PoseReport = field(default_factory=PoseReport)
 

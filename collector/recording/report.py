@@ -43,8 +43,7 @@ class TopicReport:
     lost: int
     dropped: int  # received, but not stored: a queue of ours or the disk was full, or a frame could not be compressed
     missing: int  # lost and dropped
-    # over the received span, by header stamps where there are any; None with fewer than two messages
-    rate_hz: float | None
+    rate_hz: float | None  # over the received span, by header stamps where there are any; None for fewer than two
     nominal_hz: float | None  # what the interface promises, where it does
     worst_gap_s: float | None  # longest time between two messages, or of silence at the end
     bytes: int  # stored

@@ -28,8 +28,7 @@ class RawFrame:
     stamp_ns: int
     received_ns: int  # time of arrival by the recorder's clock
     frame_id: str
-    # the compressed bytes of a CompressedImage (JPEG or another format OpenCV reads), else None
-    jpeg: bytes | None = None
+    jpeg: bytes | None = None  # bytes of a CompressedImage (JPEG or another format OpenCV reads), else None
     pixels: NDArray[np.uint8] | None = None  # (H, W, C) uint8 of a raw Image as sent, else None
     encoding: str = ""  # of `pixels`
 

@@ -44,13 +44,11 @@ class AdapterFacts:
     """What an adapter says of itself."""
 
     folder: Path  # where it is
-    # base, base_fingerprint: name and fingerprint of the model it was trained on; empty where nobody wrote them
-    base: str
-    base_fingerprint: str
+    base: str  # name of the model it was trained on; empty where nobody wrote it
+    base_fingerprint: str  # the same model's
     cameras: str  # camera mode it was trained for, empty where nobody wrote it
-    # rank, alpha: of its LoRA matrices
-    rank: int
-    alpha: float
+    rank: int  # of its LoRA matrices
+    alpha: float  # of its LoRA matrices
     scale: float  # factor of the update B A
     targets: str | tuple[str, ...]  # PEFT's target modules, a pattern or the ends of names
     full_modules: tuple[str, ...]  # modules whose weights it replaces

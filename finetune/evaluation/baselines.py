@@ -43,11 +43,10 @@ class EgoRegressor:
 
     samples: int  # how many it was fitted on (each also as its mirror image)
     penalty: float  # of the squared coefficients, chosen by cross-validation between stretches of the training split
-    # centre, scale: (F,) of the features. weights: (F, 192). mean: (192,) of the futures.
-    centre: FloatArray
-    scale: FloatArray
-    weights: FloatArray
-    mean: FloatArray
+    centre: FloatArray  # (F,) of the features
+    scale: FloatArray  # (F,) of the features
+    weights: FloatArray  # (F, 192)
+    mean: FloatArray  # (192,) of the futures
 
     @classmethod
     def fit(cls, samples: Iterable[Sample]) -> EgoRegressor:

@@ -71,12 +71,10 @@ class Measure:
 class Difference:
     """After minus before."""
 
-    # before, after: the two means
-    before: float
-    after: float
-    # low, high: the interval of their difference; None where there is none
-    low: float | None
-    high: float | None
+    before: float  # the mean before
+    after: float  # and after
+    low: float | None  # the interval of the difference; None where there is none
+    high: float | None  # its other end
     verdict: Verdict  # better or worse where the interval leaves zero out
     why: str = ""  # of an undecided row without an interval
 

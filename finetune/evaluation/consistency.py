@@ -36,8 +36,7 @@ class ReasoningCheck:
     true_direction: str  # direction of the true future over the reasoning window
     reasoning_right: bool | None  # the lateral claim names that direction (None without a claim)
     speed_reasoning_right: bool | None  # the claim about speed is true of the true future (None without a claim)
-    # thinks curve, drives straight (None where the true path hardly turns by then: it cannot occur)
-    symptom: bool | None
+    symptom: bool | None  # thinks curve, drives straight (None where the true path hardly turns by then)
 
 
 def check_reasoning(reasoning: str, plan: ArrayLike, truth: ArrayLike, dt_s: float = STEP_S) -> ReasoningCheck:

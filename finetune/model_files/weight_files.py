@@ -34,10 +34,9 @@ class StoredTensor:
 
     dtype: str  # the format's name of the type, such as `"BF16"`
     shape: tuple[int, ...]  # of the tensor
-    # path, start, size: the file, the first byte in it, and how many
-    path: Path
-    start: int
-    size: int
+    path: Path  # the file
+    start: int  # its first byte there
+    size: int  # in bytes
 
     def read(self, limit: int | None = None) -> NDArray[np.uint8]:
         """Its bytes, or the first ``limit`` of them."""

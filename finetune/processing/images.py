@@ -30,19 +30,15 @@ _MAX_ASPECT = 200.0
 class ImageSettings:
     """How an image is cut and scaled."""
 
-    # min_pixels, max_pixels: budget of the official resize
-    min_pixels: int = AlpamayoConfig.min_pixels
-    max_pixels: int = AlpamayoConfig.max_pixels
-    # crop_top, crop_bottom: fractions of the height cut away before resizing
-    crop_top: float = 0.0
-    crop_bottom: float = 0.0
-    # resize_width_px, resize_height_px: fixed size, multiples of 32, aspect ratio free; both or neither
-    resize_width_px: int | None = None
-    resize_height_px: int | None = None
-    # patch_size, merge_size, temporal_patch_size: of the vision tower
-    patch_size: int = 16
-    merge_size: int = 2
-    temporal_patch_size: int = 2
+    min_pixels: int = AlpamayoConfig.min_pixels  # budget of the official resize
+    max_pixels: int = AlpamayoConfig.max_pixels  # its upper end
+    crop_top: float = 0.0  # fraction of the height cut away before resizing
+    crop_bottom: float = 0.0  # the same
+    resize_width_px: int | None = None  # fixed size, a multiple of 32, aspect ratio free; both or neither
+    resize_height_px: int | None = None  # the same
+    patch_size: int = 16  # of the vision tower
+    merge_size: int = 2  # the same
+    temporal_patch_size: int = 2  # the same
 
     def __post_init__(self) -> None:
         if not (min(self.crop_top, self.crop_bottom) >= 0.0 and self.crop_top + self.crop_bottom < 1.0):

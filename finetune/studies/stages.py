@@ -37,8 +37,7 @@ _NUDGE = 1e-6
 class StageView:
     """One sample's way through the model."""
 
-    # name -> values, in the order of computation; see `finetune.studies.parity.STAGES`
-    stages: Mapping[str, NDArray[Any]]
+    stages: Mapping[str, NDArray[Any]]  # in the order of computation; see `finetune.studies.parity.STAGES`
     noise: Tensor  # (64, 2) the flow began from
     x_t: Tensor  # (K, 64, 2) noisy actions at `FLOW_TIMES` at which the velocity was asked for
     # (64, 3) planned; empty where training never makes them
