@@ -13,9 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Mapping, Sequence
 
 from closed_loop.course.design import check_named
 from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
@@ -24,6 +22,7 @@ from collector.common.errors import MonoError
 from collector.common.run_folder import command_line
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, SimulateConfig, parameter_values
+from collector.ros.session import signals_to
 from collector.ros.topics import CONTROL_CMD
 
 _POLL_S = 0.1
@@ -89,7 +88,8 @@ def supervise(
 ) -> int:
     """Run processes until the main one ends; then end the others. See :func:`run` for the exit code."""
     children: dict[str, subprocess.Popen[bytes]] = {}
-    with _signals() as received:
+    received: list[str] = []
+    with signals_to(received.append):
         try:
             # Others first: a simulator needs seconds to its first frame. A session of their own keeps the terminal's
             # Ctrl-C from reaching the children a second time beside the one we pass on.
@@ -107,22 +107,6 @@ def supervise(
             for name in sorted(children, key=lambda name: name != main):
                 _end(children[name], patience)
     return max(_exit_code(child) for child in children.values())
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Note SIGINT and SIGTERM in a list instead of dying of them."""
-    received: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _end(child: subprocess.Popen[bytes], patience: Patience) -> None:

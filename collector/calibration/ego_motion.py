@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.calibration.model import Intrinsics
+from collector.geometry.poses import FloatArray
 from collector.ros.images import FrameError, RawFrame, as_bgr
-
-FloatArray = NDArray[np.float64]
 
 # Wider frames are scaled down: tracking at 640 px costs milliseconds and is fine to 0.1 degrees.
 TRACKED_WIDTH_PX = 640

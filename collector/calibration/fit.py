@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.common.errors import MonoError
-
-FloatArray = NDArray[np.float64]
+from collector.geometry.poses import FloatArray
 
 OFFSET_STEP_S = 0.004
 BLOCK_NS = 2_000_000_000

@@ -18,14 +18,13 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import yaml
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.common.run_folder import check_keys, plain, read_yaml
 from collector.geometry.pinhole import field_matrix, scaled_matrix
-
-FloatArray = NDArray[np.float64]
+from collector.geometry.poses import FloatArray
 
 Settings = TypeVar("Settings", "Intrinsics", "Calibration")
 

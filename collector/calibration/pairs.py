@@ -20,11 +20,11 @@ from collector.calibration.model import Intrinsics, intrinsics_of, undistorted
 from collector.common.errors import MonoError
 from collector.common.progress import progress
 from collector.geometry.constants import NS_PER_S
+from collector.geometry.poses import FloatArray
 from collector.pose_tracks.tracks import PoseTrack, TrackConfig
 from collector.ros.images import FrameError, RawFrame
 from collector.ros.topics import ODOMETRY
 
-FloatArray = NDArray[np.float64]
 Gray = NDArray[np.uint8]
 
 # Frames are looked at in runs: only neighbours tell something.

@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from collector.common.errors import MonoError
-from collector.geometry.poses import distance_along
+from collector.geometry.poses import FloatArray, distance_along
 from collector.geometry.splines import EDGE_M, through_corners
 
-FloatArray = NDArray[np.float64]
 Direction = Literal["left", "right", "straight"]
 PathLabel = Literal["straight", "left", "right", "s"]
 Grade = Literal["gentle", "medium", "sharp"]

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from collector.geometry.pinhole import KART_WIDTH_M, Pinhole, path_borders, path_ribbon, seen_part
+from collector.geometry.poses import FloatArray
 
-FloatArray = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 LEFT_RGB, RIGHT_RGB, PAST_RGB = (41, 121, 255), (255, 23, 68), (134, 142, 150)

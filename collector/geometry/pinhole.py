@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from collector.common.errors import MonoError
-
-FloatArray = NDArray[np.float64]
+from collector.geometry.poses import FloatArray
 
 KART_WIDTH_M = 1.30  # over the bodywork, from the kart's vehicle_info
 # Nearer ground than this in front of the lens fills the picture and tells nothing.

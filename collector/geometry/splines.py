@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from collector.geometry.poses import distance_along
+from collector.geometry.poses import FloatArray, distance_along
 
-FloatArray = NDArray[np.float64]
 # Counting steps on a knife's edge would let rounding, and so a rotation of the map, change the answer.
 EDGE_M = 1e-6
 

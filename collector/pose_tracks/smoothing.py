@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.geometry.constants import NS_PER_S
-from collector.geometry.poses import interpolate_poses, wrap_angle
+from collector.geometry.poses import FloatArray, interpolate_poses, wrap_angle
 
-FloatArray = NDArray[np.float64]
 # A track to be judged or cleaned: (N,) rising stamps in ns and (N, 3) map poses.
 Track = tuple[NDArray[np.int64], FloatArray]
 # Speeds over time: (M,) rising stamps in ns and (M,) m/s along the kart.

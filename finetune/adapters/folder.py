@@ -23,18 +23,9 @@ _KEY = re.compile(r"base_model\.model\.(?P<name>.+)")
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
 # Settings of PEFT that change what the two matrices mean.
 _UNKNOWN_MATHS = (
-    "use_dora",
-    "use_qalora",
-    "use_bdlora",
-    "rank_pattern",
-    "alpha_pattern",
-    "fan_in_fan_out",
-    "lora_bias",
-    "layer_replication",
-    "layers_to_transform",
-    "target_parameters",
-    "trainable_token_indices",
-)
+    "use_dora", "use_qalora", "use_bdlora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "lora_bias",
+    "layer_replication", "layers_to_transform", "target_parameters", "trainable_token_indices",
+)  # fmt: skip
 _NAMED = 3
 _COPY = "copy the adapter folder again"
 

@@ -13,11 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from collector.common.errors import MonoError
 from collector.dataset.schema import Sample
-from collector.geometry.poses import mirror_poses
+from collector.geometry.poses import FloatArray, mirror_poses
 from finetune.evaluation.bootstrap import group_samples
 from finetune.policy import FUTURE_STEPS, STEP_S
-
-FloatArray = NDArray[np.float64]
 
 PENALTIES = tuple(10.0**power for power in range(-4, 4))
 FOLDS = 5

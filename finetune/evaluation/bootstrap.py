@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.geometry.poses import FloatArray
 from finetune.policy import FUTURE_STEPS, STEP_S
 
 if TYPE_CHECKING:
     from collector.dataset.schema import Sample
 
-FloatArray = NDArray[np.float64]
 Better = Literal["lower", "higher"]
 Verdict = Literal["better", "worse", "undecided"]
 

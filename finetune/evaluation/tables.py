@@ -151,9 +151,6 @@ def _interval(row: Mapping[str, Any], scale: float = 1.0, digits: int = 2) -> st
     return f"{change} ({low} to {high})"
 
 
-# -- as text -----------------------------------------------------------------------------------------------------
-
-
 Cells = tuple[str, list[str], list[list[str]]]
 
 
@@ -232,9 +229,6 @@ def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
     for note in metrics["notes"]:
         console.print(note, highlight=False)
     console.print(metrics["definitions"], style="dim", highlight=False)
-
-
-# -- as files ----------------------------------------------------------------------------------------------------
 
 
 def write_tables(metrics: Mapping[str, Any], folder: Path) -> list[Path]:

@@ -23,16 +23,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from collector.common.progress import progress
+from collector.geometry.poses import FloatArray
 from finetune.policy import STEP_S
 
 if TYPE_CHECKING:
     from collector.dataset.schema import Sample
     from finetune.alpamayo_policy import AlpamayoPolicy
 
-FloatArray = NDArray[np.float64]
 AXES = ("acceleration", "curvature")
 LIMITS = (3.0, 5.0, 8.0)
 # Waypoints are grouped by how many standard deviations their curvature is off.

@@ -16,6 +16,7 @@ from collector.common.plotting import SIDES, STYLE, bars
 from collector.common.run_folder import command_line, open_run
 from collector.common.tables import percent, text_table, write_csv
 from collector.dataset.schema import METADATA_FILE, read_samples
+from collector.geometry.poses import FloatArray
 from finetune.evaluation.command import spread
 from finetune.model_files.location import resolve_model
 from finetune.policy import CameraMode, PolicySettings
@@ -170,7 +171,7 @@ def print_report(metrics: Mapping[str, Any]) -> None:
     )
 
 
-def action_range_figure(metrics: Mapping[str, Any], actions: study.FloatArray) -> Figure:
+def action_range_figure(metrics: Mapping[str, Any], actions: FloatArray) -> Figure:
     """Of normalised actions (N, 64, 2): reach, cost of clipping, source of the loss and a model's Euler steps."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
