@@ -18,7 +18,7 @@ from collector.dataset.statistics import radius_m
 from collector.geometry.path_drawing import AboveView, Image, above_svg, draw_seen, ground_from_above
 from collector.ros.images import encode_jpeg
 
-_TEMPLATES = Path(__file__).resolve().parent / "templates"
+TEMPLATES = Path(__file__).resolve().parent / "templates"
 # Width and JPEG quality to try, until a picture fits the bytes a sample may have.
 _SIZES = ((480, 82), (480, 70), (400, 62), (320, 55), (240, 45))
 
@@ -56,14 +56,16 @@ def gallery_html(
     require("jinja2", "report")
     shown = progress(samples, "draw", "sample", show=show_progress)
     items = [gallery_item(sample, folder, cameras, most_bytes) for sample in shown]
-    return rendered("gallery.html.j2", items=items), sum(1 for item in items if item.fault)
+    return rendered(TEMPLATES / "gallery.html.j2", items=items), sum(1 for item in items if item.fault)
 
 
-def rendered(template: str, **values: object) -> str:
-    """A page or a part of one from a template in ``templates/``."""
+def rendered(template: Path, **values: object) -> str:
+    """A page or a part of one; what a template asks of a value that is not there is empty."""
     jinja2 = require("jinja2", "report")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return str(environment.from_string((_TEMPLATES / template).read_text("utf-8")).render(**values))
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined
+    )
+    return str(environment.from_string(template.read_text("utf-8")).render(**values))
 
 
 def _pictures(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int) -> tuple[str, str]:
