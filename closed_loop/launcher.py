@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from closed_loop.course.design import check_named
 from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
@@ -27,25 +28,17 @@ from collector.ros.topics import CONTROL_CMD
 
 _POLL_S = 0.1
 Patience = tuple[tuple[signal.Signals, float], ...]
-
-
 # How a node is asked to end, and how long it may take (a recorder closes its bag after the first); then it is killed.
 PATIENCE_S = ((signal.SIGINT, 20.0), (signal.SIGTERM, 5.0))
 
 
-def main_record(argv: list[str]) -> int:
-    """Verb ``record``."""
-    return run(command_line(RecordConfig, argv, "alpamayo-mono record"), RECORD_NODE)
+def _main(name: str, config: type[Arguments], node: Program, argv: list[str]) -> int:
+    return run(command_line(config, argv, f"alpamayo-mono {name}"), node)
 
 
-def main_drive(argv: list[str]) -> int:
-    """Verb ``drive``."""
-    return run(command_line(DriveConfig, argv, "alpamayo-mono drive"), DRIVE_NODE)
-
-
-def main_simulate(argv: list[str]) -> int:
-    """Verb ``simulate``."""
-    return run(command_line(SimulateConfig, argv, "alpamayo-mono simulate"), SIMULATE_NODE)
+main_record = partial(_main, "record", RecordConfig, RECORD_NODE)
+main_drive = partial(_main, "drive", DriveConfig, DRIVE_NODE)
+main_simulate = partial(_main, "simulate", SimulateConfig, SIMULATE_NODE)
 
 
 def run(config: Arguments, main: Program) -> int:

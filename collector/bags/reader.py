@@ -61,16 +61,13 @@ def typestore() -> Typestore:
 class BagReader:
     """A bag opened for reading; made by :func:`open_bag`.
 
-    Attributes:
-        topics, counts: message type and number of messages by topic, as the bag's index says.
-        breaks_off: why not all of it can be read, empty while nothing is wrong. Whatever lies before is delivered, so
-            look here after reading.
+    Look at ``breaks_off`` after reading: why not all could be read, empty where nothing is wrong.
     """
 
     def __init__(self, path: Path, reader: AnyReader | TruncatedReader, breaks_off: str = "") -> None:
         self.path, self._reader, self.breaks_off = path, reader, breaks_off
         self.topics: dict[str, str] = {c.topic: c.msgtype for c in reader.connections}
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, int] = {}  # messages by topic, as the bag's index says
         for connection in reader.connections:
             self.counts[connection.topic] = self.counts.get(connection.topic, 0) + connection.msgcount
 

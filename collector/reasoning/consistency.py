@@ -7,8 +7,7 @@ English and Japanese, telling them apart by their letters; each language has its
 both. It must read every sentence of :mod:`collector.reasoning.writing` exactly, and does its best on a driving model's
 own words.
 
-:func:`measure_motion` looks at the next ``window_s`` seconds of a path; :func:`check_claim` compares that with a claim
-on both axes. The same two functions curate datasets, score a model's consistency and judge what the kart drove.
+The same functions curate datasets, score a model's consistency and judge what the kart drove.
 """
 
 from __future__ import annotations

@@ -120,13 +120,14 @@ def answers(check: ReasoningCheck) -> dict[str, bool | None]:
 def summarise(checks: Iterable[ReasoningCheck]) -> Consistency:
     """Rates of many checks; a rate over nothing is NaN, never 1."""
     all_answers = [answers(check) for check in checks]
-
-    def share(rate: str) -> float:
-        values = [given for row in all_answers if (given := row[rate]) is not None]
-        return float(np.mean(values)) if values else float("nan")
-
     return Consistency(
         plans=len(all_answers),
         curve_plans=sum(row["thinks_curve_drives_straight"] is not None for row in all_answers),
-        **{rate: share(rate) for rate in RATES},
+        **{rate: mean_of([given for row in all_answers if (given := row[rate]) is not None]) for rate in RATES},
     )
+
+
+def mean_of(values: ArrayLike) -> float:
+    """The mean; NaN over nothing."""
+    array = np.asarray(values, np.float64)
+    return float(array.mean()) if array.size else float("nan")

@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike
 
 from collector.common.progress import progress
 from collector.geometry.poses import FloatArray
+from finetune.evaluation.consistency import mean_of
 from finetune.policy import STEP_S
 
 if TYPE_CHECKING:
@@ -137,14 +138,14 @@ def study_flow(
     def halves(values: FloatArray) -> dict[str, float]:
         """Mean over the half of the samples that bends less within 3 s, and over the half that bends more."""
         sharp = bend > np.median(bend)
-        return {"gentle": _mean(values[~sharp]), "sharp": _mean(values[sharp])}
+        return {"gentle": mean_of(values[~sharp]), "sharp": mean_of(values[sharp])}
 
     out: dict[str, Any] = {
         "samples": len(samples),
         "flow_loss": float(loss.mean()),
         "loss_share": bin_shares(true_actions, loss),
         "loss_per_waypoint": [
-            _mean(loss[(curvature >= low) & (curvature < high)]) for low, high in pairwise(BIN_EDGES)
+            mean_of(loss[(curvature >= low) & (curvature < high)]) for low, high in pairwise(BIN_EDGES)
         ],
         "euler": {},
         "mean_curvature_3s_sigma": halves(bend),
@@ -205,7 +206,3 @@ def _flow_figures(
                 )
     joined = {key: torch.cat(parts).double().cpu().numpy() for key, parts in ends.items()}
     return torch.cat(errors).double().cpu().numpy(), joined
-
-
-def _mean(values: FloatArray) -> float:
-    return float(values.mean()) if len(values) else float("nan")

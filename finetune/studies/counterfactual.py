@@ -26,6 +26,7 @@ from collector.geometry.curvature import CurveLabel
 from collector.reasoning.consistency import language_of, measure_motion, parse_claim
 from collector.reasoning.writing import swap_sides, write_reasoning
 from finetune.evaluation.command import split_samples, spread
+from finetune.evaluation.consistency import mean_of
 from finetune.model_files.location import resolve_model
 from finetune.policy import STEP_S, CameraMode, Observation, PolicySettings
 
@@ -141,16 +142,12 @@ def summarise_reasonings(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[st
         follows = [row["follows"] for row in mine if row["follows"] is not None]
         out[reasoning] = {
             "samples": len(mine),
-            "follows": _mean(follows),
-            "to_true_side": _mean([row["direction"] == true[row["id"]]["true_direction"] for row in mine]),
-            **{key: _mean([row[key] for row in mine]) for key in _KEYS},
-            **{f"moved_{key}": _mean([true[row["id"]][key] - row[key] for row in mine]) for key in _KEYS},
+            "follows": mean_of(follows),
+            "to_true_side": mean_of([row["direction"] == true[row["id"]]["true_direction"] for row in mine]),
+            **{key: mean_of([row[key] for row in mine]) for key in _KEYS},
+            **{f"moved_{key}": mean_of([true[row["id"]][key] - row[key] for row in mine]) for key in _KEYS},
         }
     return out
-
-
-def _mean(values: Sequence[Any]) -> float:
-    return float(np.mean(values)) if values else float("nan")
 
 
 def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:

@@ -137,22 +137,18 @@ def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored
     )
 
 
-# Values per patch of one frame: three colours of 16 x 16 pixels.
-_COLOURS = 3
-
-
 def pack_pixels(pixel_values: Tensor) -> Tensor:
     """Patches (P, 3 * 2 * 256) in [-1, 1] as the bytes they were made from, an eighth of the memory and nothing lost.
 
     A single frame fills both temporal slots and came from 8-bit pixels, so one slot in bytes says it all.
     """
-    still = pixel_values.reshape(len(pixel_values), _COLOURS, 2, -1)[:, :, 0]
+    still = pixel_values.reshape(len(pixel_values), 3, 2, -1)[:, :, 0]
     return ((still + 1.0) * 127.5).round().to(torch.uint8).flatten(1)
 
 
 def unpack_pixels(packed: Tensor) -> Tensor:
     """The patches of :func:`pack_pixels`, (P, 3 * 2 * 256) float32, on the device of the bytes."""
-    still = packed.view(len(packed), _COLOURS, 1, -1).float() * (1.0 / 127.5) - 1.0
+    still = packed.view(len(packed), 3, 1, -1).float() * (1.0 / 127.5) - 1.0
     return still.expand(-1, -1, 2, -1).flatten(1)
 
 

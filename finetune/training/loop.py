@@ -27,8 +27,6 @@ from finetune.training.loss import JointLoss, RowLosses, draws
 from finetune.training.run import CHECKPOINTS, TrainingLog
 from finetune.training.settings import LoopSettings, learning_rate_factor
 
-__all__ = ["JointLoss", "LoopSettings", "batch_to", "draws", "learning_rate_factor", "row_order", "train"]
-
 # Noise of validation batches: far from that of any training step.
 _VALIDATION_STEP = 10_000_000
 # Encoding and saving are the main process's; the others wait for it that long.
