@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from closed_loop.course.design import check_named
 from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
@@ -32,13 +31,19 @@ Patience = tuple[tuple[signal.Signals, float], ...]
 PATIENCE_S = ((signal.SIGINT, 20.0), (signal.SIGTERM, 5.0))
 
 
-def _main(name: str, config: type[Arguments], node: Program, argv: list[str]) -> int:
-    return run(command_line(config, argv, f"alpamayo-mono {name}"), node)
+def main_record(argv: list[str]) -> int:
+    """Verb ``record``."""
+    return run(command_line(RecordConfig, argv, "alpamayo-mono record"), RECORD_NODE)
 
 
-main_record = partial(_main, "record", RecordConfig, RECORD_NODE)
-main_drive = partial(_main, "drive", DriveConfig, DRIVE_NODE)
-main_simulate = partial(_main, "simulate", SimulateConfig, SIMULATE_NODE)
+def main_drive(argv: list[str]) -> int:
+    """Verb ``drive``."""
+    return run(command_line(DriveConfig, argv, "alpamayo-mono drive"), DRIVE_NODE)
+
+
+def main_simulate(argv: list[str]) -> int:
+    """Verb ``simulate``."""
+    return run(command_line(SimulateConfig, argv, "alpamayo-mono simulate"), SIMULATE_NODE)
 
 
 def run(config: Arguments, main: Program) -> int:

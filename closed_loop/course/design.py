@@ -88,11 +88,11 @@ def _numbers(path: Path, header: list[str], rows: list[list[str]], names: tuple[
         except (ValueError, IndexError):
             table[index] = np.nan
         if not np.isfinite(table[index]).all():
-            raise MonoError(
-                f"course file {path}, data row {index + 1}: {','.join(row)[:80]!r} holds what is not a finite number",
-                f"numbers in the columns {', '.join(names)}",
-                "correct or remove the row",
+            expected = f"numbers in the columns {', '.join(names)}"
+            found = (
+                f"course file {path}, data row {index + 1}: {','.join(row)[:80]!r} holds what is not a finite number"
             )
+            raise MonoError(found, expected, "correct or remove the row")
     return table
 
 

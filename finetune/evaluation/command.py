@@ -183,11 +183,9 @@ def build_clip(data: Path, clip: str, folder: Path) -> str:
     source = PhysicalAiData(data)
     if not source.has(clip):
         held = source.clips()
-        raise MonoError(
-            f"no clip {clip!r} among the {len(held)} downloaded into {data}",
-            "one of these: " + ", ".join(near_matches(clip, held)) if held else "a downloaded clip",
-            "check the id, or download it with the package physical_ai_av (build-physical-ai --help says how)",
-        )
+        expected = "one of these: " + ", ".join(near_matches(clip, held)) if held else "a downloaded clip"
+        do = "check the id, or download it with the package physical_ai_av (build-physical-ai --help says how)"
+        raise MonoError(f"no clip {clip!r} among the {len(held)} downloaded into {data}", expected, do)
     report, left_out = build_physical_ai(
         PhysicalAiConfig(data, folder, clips=(clip,), val_fraction=0.0, straights=True, overwrite=True)
     )

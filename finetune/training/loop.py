@@ -295,11 +295,9 @@ def _step(
 
 
 def _not_finite(what: str, step: int, sample_ids: Sequence[str]) -> MonoError:
-    return MonoError(
-        f"a {what} that is not finite at step {step + 1}; samples: {', '.join(sample_ids)}",
-        "finite losses and gradients",
-        "look at these samples, or lower --learning_rate; the last checkpoint is as it was",
-    )
+    found = f"a {what} that is not finite at step {step + 1}; samples: {', '.join(sample_ids)}"
+    do = "look at these samples, or lower --learning_rate; the last checkpoint is as it was"
+    return MonoError(found, "finite losses and gradients", do)
 
 
 def peak_memory_gib(device: torch.device) -> float:
