@@ -76,8 +76,8 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["collector*", "finetune*", "closed_loop*"], exclude=["launch*", "tests*"]),
     package_data={
-        "collector": ["msg/*/msg/*.msg", "dataset/templates/*"],
-        "finetune": ["tiny_base/*"],
+        "collector": ["msg/*/msg/*.msg", "dataset/templates/*", "ros/*.xml"],
+        "finetune": ["tiny_base/*", "adapters/*.md"],
         "closed_loop": ["report/templates/*"],
     },
     data_files=[

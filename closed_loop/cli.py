@@ -18,17 +18,12 @@ _OWN_PACKAGES = ("collector", "finetune", "closed_loop")
 
 @dataclass(frozen=True)
 class Verb:
-    """One job of the command line.
-
-    Attributes:
-        target: ``"module"`` or ``"module:function"``; the function, else ``main``, takes the remaining words.
-        extra: the extra of this package that carries what the job imports, empty for none.
-    """
+    """One job of the command line."""
 
     name: str
-    target: str
+    target: str  # `"module"` or `"module:function"`; the function, else `main`, takes the remaining words
     help: str
-    extra: str = ""
+    extra: str = ""  # the extra of this package that carries what the job imports, empty for none
 
 
 STAGES: dict[str, tuple[Verb, ...]] = {
@@ -102,11 +97,7 @@ def help_text() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb.
-
-    Returns:
-        The verb's exit code; 2 with one sentence on stderr for what the user can mend; 130 after Ctrl-C.
-    """
+    """Run a verb; its exit code, 2 with one sentence on stderr for what the user can mend, or 130 after Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(help_text())
@@ -132,9 +123,8 @@ def _run(name: str, words: list[str]) -> int:
     verb = VERBS.get(name)
     if verb is None:
         close = difflib.get_close_matches(name, VERBS, n=1)
-        raise MonoError(
-            f"there is no verb {name!r}", f"{close[0]!r}, perhaps" if close else "", "see alpamayo-mono --help"
-        )
+        found = f"there is no verb {name!r}"
+        raise MonoError(found, f"{close[0]!r}, perhaps" if close else "", "see alpamayo-mono --help")
     module, _, function = verb.target.partition(":")
     try:
         code = getattr(importlib.import_module(module), function or "main")(words)
@@ -142,11 +132,9 @@ def _run(name: str, words: list[str]) -> int:
         missing = (error.name or "").split(".")[0]
         if not missing or missing in _OWN_PACKAGES:
             raise
-        raise MonoError(
-            f"the Python module {missing!r} is missing",
-            "" if not verb.extra else f"the extra [{verb.extra}]",
-            f"pip install 'alpamayo_mono[{verb.extra}]'" if verb.extra else f"pip install {missing}",
-        ) from error
+        found = f"the Python module {missing!r} is missing"
+        do = f"pip install 'alpamayo_mono[{verb.extra}]'" if verb.extra else f"pip install {missing}"
+        raise MonoError(found, "" if not verb.extra else f"the extra [{verb.extra}]", do) from error
     return int(code or 0)
 
 

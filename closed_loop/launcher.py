@@ -13,9 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Mapping, Sequence
 
 from closed_loop.course.design import check_named
 from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
@@ -24,12 +22,11 @@ from collector.common.errors import MonoError
 from collector.common.run_folder import command_line
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, SimulateConfig, parameter_values
+from collector.ros.session import signals_to
 from collector.ros.topics import CONTROL_CMD
 
 _POLL_S = 0.1
 Patience = tuple[tuple[signal.Signals, float], ...]
-
-
 # How a node is asked to end, and how long it may take (a recorder closes its bag after the first); then it is killed.
 PATIENCE_S = ((signal.SIGINT, 20.0), (signal.SIGTERM, 5.0))
 
@@ -50,20 +47,15 @@ def main_simulate(argv: list[str]) -> int:
 
 
 def run(config: Arguments, main: Program) -> int:
-    """Start a verb's nodes and wait for their end.
-
-    Returns:
-        0 when every node ended well, else the worst exit code (128 + number for a death by signal).
+    """Start a verb's nodes and wait: 0 when all ended well, else the worst exit code (128 + number for a signal).
 
     Raises:
         MonoError: no ROS in this Python, or a course that nobody knows.
     """
     if importlib.util.find_spec("rclpy") is None:
-        raise MonoError(
-            "rclpy cannot be imported",
-            "a sourced ROS 2, or the ROS wheels",
-            "source /opt/ros/<distribution>/setup.bash, or without any ROS: pip install 'alpamayo_mono[ros]'",
-        )
+        found = "rclpy cannot be imported"
+        do = "source /opt/ros/<distribution>/setup.bash, or without any ROS: pip install 'alpamayo_mono[ros]'"
+        raise MonoError(found, "a sourced ROS 2, or the ROS wheels", do)
     courses = [getattr(config, "course", ""), *getattr(config, "courses", "").split(",")]
     for spec in filter(None, map(str.strip, courses)):
         check_named(spec)
@@ -94,7 +86,8 @@ def supervise(
 ) -> int:
     """Run processes until the main one ends; then end the others. See :func:`run` for the exit code."""
     children: dict[str, subprocess.Popen[bytes]] = {}
-    with _signals() as received:
+    received: list[str] = []
+    with signals_to(received.append):
         try:
             # Others first: a simulator needs seconds to its first frame. A session of their own keeps the terminal's
             # Ctrl-C from reaching the children a second time beside the one we pass on.
@@ -112,22 +105,6 @@ def supervise(
             for name in sorted(children, key=lambda name: name != main):
                 _end(children[name], patience)
     return max(_exit_code(child) for child in children.values())
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Note SIGINT and SIGTERM in a list instead of dying of them."""
-    received: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _end(child: subprocess.Popen[bytes], patience: Patience) -> None:

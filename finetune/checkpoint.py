@@ -42,13 +42,10 @@ class LoadedModel:
 def load_model(
     folder: Path | str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> LoadedModel:
-    """Load a model folder.
+    """Load a model folder, or a model of the Hugging Face hub by its id, onto a device.
 
-    Args:
-        folder: ``config.json``, weights, ``tokenizer.json``; ``vlm_config.json`` unless the released model. Or the id
-            of such a model on the Hugging Face hub.
-        dtype: of the weights; None takes the configuration's. Constants keep float32 whatever it is.
-        device: where to put it.
+    A folder has ``config.json``, weights, ``tokenizer.json``, and ``vlm_config.json`` unless it is the released model.
+    The weights' type is ``dtype``, or the configuration's; constants keep float32 whatever it is.
 
     Raises:
         MonoError: an incomplete or foreign folder; missing and surplus tensors are named.
@@ -75,11 +72,9 @@ def load_model(
         if names
     ]
     if problems:
-        raise MonoError(
-            f"the weights in {folder} do not fit its config.json; " + "; ".join(problems),
-            f"the {len(expected)} tensors of this configuration",
-            "download or save the folder again",
-        )
+        found = f"the weights in {folder} do not fit its config.json; " + "; ".join(problems)
+        do = "download or save the folder again"
+        raise MonoError(found, f"the {len(expected)} tensors of this configuration", do)
     # Files of Alpamayo 1.5 hold no constants: they are made again, as rounded as the released weights have them.
     stored = getattr(torch, config.dtype)
     for name, value in _constants(model, config, stored).items():
@@ -93,12 +88,7 @@ def load_model(
 
 
 def save_model(loaded: LoadedModel, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:
-    """Write a model folder: configuration, one weights file, tokenizer, image settings.
-
-    Args:
-        loaded: the model; adapters must be merged first.
-        folder: created where absent.
-        dtype: of the stored weights; None keeps theirs.
+    """Write a model folder: configuration, one weights file (``dtype`` None keeps its type), tokenizer, image settings.
 
     Raises:
         MonoError: adapters are still in place.
@@ -133,9 +123,8 @@ def _read_tensors(folder: Path, device: torch.device | str) -> Iterator[tuple[st
                 for name in content.keys():  # noqa: SIM118 (not a mapping)
                     yield name, content.get_tensor(name)
         except SafetensorError as error:
-            raise MonoError(
-                f"{path} is damaged ({error})", "a complete safetensors file", "download it again"
-            ) from error
+            found = f"{path} is damaged ({error})"
+            raise MonoError(found, "a complete safetensors file", "download it again") from error
 
 
 def _constants(model: AlpamayoR1, config: AlpamayoConfig, stored: torch.dtype) -> dict[str, Tensor]:

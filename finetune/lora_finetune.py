@@ -88,26 +88,19 @@ def refuse_early(config: FinetuneConfig) -> None:
     import torch
 
     if (config.model / "adapter_config.json").is_file():
-        raise MonoError(
-            f"{config.model} is an adapter",
-            "a whole model",
-            "give --model the base that the adapter was trained on, or merge the two first",
-        )
+        found = f"{config.model} is an adapter"
+        do = "give --model the base that the adapter was trained on, or merge the two first"
+        raise MonoError(found, "a whole model", do)
     if config.method == "qlora":
         require("bitsandbytes", "gpu")
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise MonoError(
-            "--device cuda, and torch sees no GPU",
-            "an NVIDIA card, its driver, and a torch built for CUDA",
-            "see what nvidia-smi says, or leave --device out to train on the CPU",
-        )
+        found = "--device cuda, and torch sees no GPU"
+        expected = "an NVIDIA card, its driver, and a torch built for CUDA"
+        raise MonoError(found, expected, "see what nvidia-smi says, or leave --device out to train on the CPU")
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
-    """Train, and save an adapter or a model; goes on with an unfinished run of the same settings.
-
-    Returns:
-        The metrics written to ``OUT/metrics.json``.
+    """Train, and save an adapter or a model; goes on with an unfinished run of the same settings. Returns its metrics.
 
     Raises:
         MonoError: an empty dataset, a folder that is no model, a part without trainable parameters, a run folder
@@ -179,11 +172,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
 
 def prepare(model: Any, config: FinetuneConfig, device: Any) -> Any:
-    """Put a model where it trains and mark what trains.
-
-    Returns:
-        The ``PeftModel`` around it; None where all weights train.
-    """
+    """Put a model where it trains and mark what trains: the ``PeftModel`` around it, None where all weights train."""
     from finetune.adapters.fused import fuse_lora
     from finetune.adapters.lora import add_lora, train_in_full
     from finetune.training.memory import place_for_training, quantise_language_model

@@ -23,17 +23,11 @@ HISTORY_STEPS, FUTURE_STEPS, STEP_S = constants.HISTORY_STEPS, constants.FUTURE_
 
 @dataclass(frozen=True)
 class Mode:
-    """What the model is shown of an observation.
+    """What the model is shown of an observation."""
 
-    Attributes:
-        cameras: read from the observation.
-        shown: cameras of the model's images, in its order; those that are not read are black.
-        frames: of each camera, at 10 Hz, the last one at t0.
-    """
-
-    cameras: tuple[str, ...]
-    shown: tuple[str, ...]
-    frames: int = FRAMES_PER_CAMERA
+    cameras: tuple[str, ...]  # read from the observation
+    shown: tuple[str, ...]  # cameras of the model's images, in its order; those that are not read are black
+    frames: int = FRAMES_PER_CAMERA  # of each camera, at 10 Hz, the last one at t0
 
 
 # Every camera mode, whatever asks for one.
@@ -64,46 +58,30 @@ class PolicySettings:
 
 @dataclass(frozen=True)
 class Observation:
-    """Everything a policy may look at, at one instant t0.
+    """Everything a policy may look at, at one instant t0."""
 
-    Attributes:
-        stamp_ns: t0, the moment the newest front frame shows: its header stamp minus the camera's lag.
-        frames: camera name -> (n, H, W, 3) uint8 RGB, oldest to newest, 10 Hz, the last one at t0.
-        history: (16, 3) ego poses at t0-1.5 s ... t0, 10 Hz; the last row is the origin.
-        speed_mps: wheel speed at t0 where known.
-    """
-
-    stamp_ns: int
-    frames: Mapping[str, NDArray[np.uint8]]
-    history: NDArray[np.float64]
-    speed_mps: float | None = None
+    stamp_ns: int  # t0, the moment the newest front frame shows: its header stamp minus the camera's lag
+    frames: Mapping[str, NDArray[np.uint8]]  # camera -> (n, H, W, 3) uint8 RGB, oldest to newest, 10 Hz, the last at t0
+    history: NDArray[np.float64]  # (16, 3) ego poses at t0-1.5 s ... t0, 10 Hz; the last row is the origin.
+    speed_mps: float | None = None  # wheel speed at t0 where known
 
     def __post_init__(self) -> None:
         if np.shape(self.history) != (HISTORY_STEPS, 3):
-            raise MonoError(
-                f"a history of shape {np.shape(self.history)}",
-                f"({HISTORY_STEPS}, 3) poses at 10 Hz",
-                "cut the history with collector.geometry.poses.to_ego on interpolated poses",
-            )
+            found = f"a history of shape {np.shape(self.history)}"
+            do = "cut the history with collector.geometry.poses.to_ego on interpolated poses"
+            raise MonoError(found, f"({HISTORY_STEPS}, 3) poses at 10 Hz", do)
         if not np.isfinite(self.history).all():
             raise MonoError("a history with non-finite poses", "metres and radians", "drop this frame")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where to be over the next 6.4 s, and why.
+    """Where to be over the next 6.4 s, and why."""
 
-    Attributes:
-        stamp_ns: t0, the stamp of the observation (never the time of arrival).
-        poses: (64, 3) ego poses at t0+0.1 ... t0+6.4 s.
-        reasoning: the reasoning as text, empty when skipped.
-        timings_ms: milliseconds per stage, e.g. ``{"vision": .., "prefill": .., "decode": .., "action": ..}``.
-    """
-
-    stamp_ns: int
-    poses: NDArray[np.float64]
-    reasoning: str = ""
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    stamp_ns: int  # t0, the stamp of the observation (never the time of arrival)
+    poses: NDArray[np.float64]  # (64, 3) ego poses at t0+0.1 ... t0+6.4 s.
+    reasoning: str = ""  # the reasoning as text, empty when skipped
+    timings_ms: Mapping[str, float] = field(default_factory=dict)  # per stage: vision, prefill, decode, action
 
 
 @runtime_checkable
@@ -120,11 +98,7 @@ class Policy(Protocol):
 
 
 def mode_of(name: str) -> Mode:
-    """The camera mode of a name.
-
-    Raises:
-        MonoError: there is none.
-    """
+    """The camera mode of a name (MonoError: there is none)."""
     if name not in MODES:
         raise MonoError(f"camera mode {name!r}", "one of " + ", ".join(MODES), "choose one of these")
     return MODES[name]
@@ -156,11 +130,9 @@ def select_images(observation: Observation, mode: str) -> list[NDArray[np.uint8]
     wanted = mode_of(mode)
     for camera in wanted.cameras:
         if camera not in observation.frames or len(observation.frames[camera]) == 0:
-            raise MonoError(
-                f"an observation without frames of {camera!r} (it has: {sorted(observation.frames)})",
-                f"the cameras of mode {mode!r}: {', '.join(wanted.cameras)}",
-                "choose another --cameras mode or supply that camera",
-            )
+            found = f"an observation without frames of {camera!r} (it has: {sorted(observation.frames)})"
+            expected = f"the cameras of mode {mode!r}: {', '.join(wanted.cameras)}"
+            raise MonoError(found, expected, "choose another --cameras mode or supply that camera")
     black = np.zeros_like(observation.frames[wanted.cameras[0]][-1])
     images: list[NDArray[np.uint8]] = []
     for camera in wanted.shown:

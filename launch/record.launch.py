@@ -2,8 +2,7 @@
 
 from launch import LaunchDescription
 
-from collector.ros.launching import describe
-from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, SimulatorParameters
+from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, SimulatorParameters, describe
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -106,9 +106,8 @@ class CompareConfig:
         if self.adapter is None and any(VARIANTS[name].adapted for name in self.variants):
             raise MonoError("a variant with the adapter, but no adapter", "its folder", "add --adapter FOLDER")
         if self.starts < 1 or self.laps <= 0.0 or not self.courses:
-            raise MonoError(
-                f"{self.starts} starts, {self.laps} laps, {len(self.courses)} courses", "at least one of each"
-            )
+            found = f"{self.starts} starts, {self.laps} laps, {len(self.courses)} courses"
+            raise MonoError(found, "at least one of each")
         if self.reference and len(self.courses) != 1:
             raise MonoError("one reference for several courses", "one course", "compare course by course")
 
@@ -174,13 +173,10 @@ class _Job:
 
 
 def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str, Any]:
-    """Run the experiment and write ``metrics.json``, ``table.csv``, ``table.txt`` and the drives.
+    """Run the experiment; writes ``metrics.json``, ``table.csv``, ``table.txt`` and the drives.
 
-    Args:
-        policies: makes the driver of a variant; a picklable function when several jobs run.
-
-    Returns:
-        ``metrics.json``, see :func:`closed_loop.comparison.table.assemble`.
+    Returns what :func:`closed_loop.comparison.table.assemble` does. ``policies`` makes the driver of a variant; a
+    picklable function when several jobs run.
 
     Raises:
         MonoError: unknown course, unusable model or adapter.

@@ -41,57 +41,35 @@ DEFINITIONS = (
 
 @dataclass(frozen=True)
 class OffTrackEvent:
-    """The kart left the road.
+    """The kart left the road."""
 
-    Attributes:
-        t_s: when the first corner crossed an edge.
-        x_m, y_m: the rear axle then.
-        station_m: place along the reference.
-        side: the edge that was crossed.
-        curve: number of the curve it happened on, 0 on a straight.
-    """
-
-    t_s: float
-    x_m: float
-    y_m: float
-    station_m: float
-    side: str
-    curve: int
+    t_s: float  # when the first corner crossed an edge
+    x_m: float  # of the rear axle then
+    y_m: float  # and in y
+    station_m: float  # place along the reference
+    side: str  # the edge that was crossed
+    curve: int  # number of the curve it happened on, 0 on a straight
 
 
 @dataclass(frozen=True, eq=False)
 class Deviation:
-    """One drive measured, sample by sample; every array has length T.
+    """One drive measured, sample by sample; every array has length T."""
 
-    Attributes:
-        road, line: whose edges count, and what is measured from.
-        t_s, poses: of the drive, (T, 3) in the map.
-        station_m: place along the line, 0 ... length.
-        lateral_m: signed deviation, left positive.
-        curve: number of the curve, from 1 in driving order; 0 on straights.
-        off_track: a corner of the kart is beyond an edge.
-        step_m: distance driven to this sample: its weight.
-        progress_m: distance gained along the road since the start, laps added up.
-        curves: the line's curves; number n is ``curves[n - 1]``.
-        resets_s: times at which the kart was placed on the line again.
-        laps_asked, laps_finished: see :data:`DEFINITIONS`.
-    """
-
-    road: Course
-    line: Course
-    t_s: FloatArray
-    poses: FloatArray
-    station_m: FloatArray
-    lateral_m: FloatArray
-    curve: NDArray[np.int64]
-    off_track: NDArray[np.bool_]
-    step_m: FloatArray
-    progress_m: FloatArray
-    curves: tuple[CurveSegment, ...]
+    road: Course  # whose edges count
+    line: Course  # what is measured from
+    t_s: FloatArray  # of the drive
+    poses: FloatArray  # (T, 3) in the map
+    station_m: FloatArray  # place along the line, 0 ... length.
+    lateral_m: FloatArray  # signed deviation, left positive
+    curve: NDArray[np.int64]  # number of the curve, from 1 in driving order; 0 on straights
+    off_track: NDArray[np.bool_]  # a corner of the kart is beyond an edge
+    step_m: FloatArray  # distance driven to this sample: its weight
+    progress_m: FloatArray  # distance gained along the road since the start, laps added up
+    curves: tuple[CurveSegment, ...]  # the line's curves; number n is `curves[n - 1]`
     events: tuple[OffTrackEvent, ...]
-    resets_s: tuple[float, ...]
-    laps_asked: int
-    laps_finished: int
+    resets_s: tuple[float, ...]  # times at which the kart was placed on the line again
+    laps_asked: int  # see `DEFINITIONS`
+    laps_finished: int  # see `DEFINITIONS`
 
     @property
     def reference(self) -> str:
@@ -123,15 +101,10 @@ def measure(
     resets_s: Sequence[float] = (),
     laps_asked: int = 1,
 ) -> Deviation:
-    """Measure a drive.
+    """Measure a drive, increasing times (T,) and the rear axle's poses (T, 3) in the map, against the road's edges.
 
-    Args:
-        t_s: (T,) increasing times.
-        poses: (T, 3) poses of the rear axle in the map.
-        road: whose edges count.
-        reference: the line to measure from; None takes the road's own centreline.
-        resets_s: times at which the kart was placed on the line again; the jump is no driving.
-        laps_asked: laps the drive was meant to do.
+    ``reference`` is the line to measure from; None takes the road's own centreline. At ``resets_s`` the kart was placed
+    on the line again; the jump is no driving.
 
     Raises:
         MonoError: fewer than two samples, shapes that do not fit, non-finite poses, or times that go back.
@@ -139,11 +112,8 @@ def measure(
     line = reference or road
     times, places = np.asarray(t_s, np.float64), np.asarray(poses, np.float64)
     if times.ndim != 1 or places.shape != (len(times), 3) or len(times) < 2:
-        raise MonoError(
-            f"a drive of {times.shape} times and {places.shape} poses",
-            "(T,) and (T, 3), T at least 2",
-            "check that the drive was recorded",
-        )
+        found = f"a drive of {times.shape} times and {places.shape} poses"
+        raise MonoError(found, "(T,) and (T, 3), T at least 2", "check that the drive was recorded")
     if not np.isfinite(places).all() or (np.diff(times) < 0.0).any():
         raise MonoError("a drive with poses that are not finite, or times that go back", "a time-ordered drive")
     step_m = np.linalg.norm(np.diff(places[:, :2], axis=0, prepend=places[:1, :2]), axis=1)

@@ -22,9 +22,8 @@ from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.design import course_named
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
-from collector.common.format import metres, number
 from collector.common.run_folder import plain
-from collector.common.tables import text_table
+from collector.common.tables import metres, number, text_table
 from collector.geometry.constants import FUTURE_STEPS, NS_PER_S
 from collector.geometry.discontinuity import teleports
 from collector.geometry.poses import FloatArray, interpolate_poses, to_map
@@ -33,28 +32,19 @@ from finetune.policy import Plan
 
 @dataclass(frozen=True, eq=False)
 class MeasuredDrive:
-    """A drive folder, measured.
+    """A drive folder, measured."""
 
-    Attributes:
-        metrics: its own ``metrics.json``: control rate, plan age, timings, parameters.
-        measured: sample by sample.
-        summary: as :func:`closed_loop.comparison.deviation.summarise`.
-        reasonings: as :func:`closed_loop.comparison.reasoning.summarise_checks`, None without plans.
-    """
-
-    metrics: Mapping[str, Any]
-    measured: Deviation
-    summary: Mapping[str, Any]
-    reasonings: Mapping[str, Any] | None
+    metrics: Mapping[str, Any]  # its own `metrics.json`: control rate, plan age, timings, parameters
+    measured: Deviation  # sample by sample
+    summary: Mapping[str, Any]  # as `closed_loop.comparison.deviation.summarise`
+    reasonings: Mapping[str, Any] | None  # as `closed_loop.comparison.reasoning.summarise_checks`, None without plans
 
 
 def measure_drive(folder: Path, course: str = "", reference: str = "") -> MeasuredDrive:
-    """Measure a drive folder.
+    """Measure what ``alpamayo-mono drive out:=FOLDER`` wrote.
 
-    Args:
-        folder: what ``alpamayo-mono drive out:=FOLDER`` wrote.
-        course: overrides the course named in its ``metrics.json``.
-        reference: overrides the reference named there; empty is the course's own centreline.
+    ``course`` and ``reference`` override those named in its ``metrics.json``; without any reference it is the
+    centreline.
 
     Raises:
         MonoError: no drive there, one that never moved, or an unknown course.

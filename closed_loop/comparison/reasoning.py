@@ -36,28 +36,20 @@ DEFINITIONS = (
 
 @dataclass(frozen=True)
 class LapCheck:
-    """One plan judged against the road and against what was driven.
+    """One plan judged against the road and against what was driven."""
 
-    Attributes:
-        reasoning: the text against the plan, with the road as the truth.
-        path_matches_lap: the driven 3 s turn the way the plan did; None where they were not driven (the drive
-            ended, or the kart was placed on the line again).
-        reasoning_matches_lap: the driven 3 s turn the way the text claims; None without a claim or those 3 s.
-    """
-
-    reasoning: ReasoningCheck
+    reasoning: ReasoningCheck  # the text against the plan, with the road as the truth
+    # the driven 3 s turn the way the plan did; None where they were not driven (the drive ended, or the kart was placed
+    # on the line again)
     path_matches_lap: bool | None
-    reasoning_matches_lap: bool | None
+    reasoning_matches_lap: bool | None  # the driven 3 s turn the way the text claims; None without a claim or those 3 s
 
 
 def road_ahead(road: Course, pose_map: ArrayLike, plan: ArrayLike, hint_s_m: float | None = None) -> FloatArray:
     """The road walked at a plan's pace: poses (64, 3) in the frame of the road beside the kart.
 
-    Args:
-        road: its centreline is followed.
-        pose_map: (3,) the kart.
-        plan: (64, 3) ego poses; only the distances they cover are used.
-        hint_s_m: station near which to look.
+    The centreline is followed from the kart's pose (3,), near station ``hint_s_m``; of the plan (64, 3) only the
+    distances it covers are used.
     """
     steps_m = np.linalg.norm(np.diff(np.asarray(plan, np.float64)[:, :2], axis=0, prepend=np.zeros((1, 2))), axis=1)
     station_m = float(road.project(np.asarray(pose_map, np.float64)[:2], hint_s_m).s_m)
@@ -65,12 +57,9 @@ def road_ahead(road: Course, pose_map: ArrayLike, plan: ArrayLike, hint_s_m: flo
 
 
 def check_plans(plans: Iterable[PlacedPlan], deviation: Deviation, road: Course) -> list[LapCheck]:
-    """Judge the plans of a drive.
+    """Judge the plans of a drive, stamped on its clock; no 3 s window reaches across a reset.
 
-    Args:
-        plans: their stamps on the clock of the drive. Those made off the road are left out: they say nothing about the
-            driver any more.
-        deviation: the drive, measured; no 3 s window reaches across a reset.
+    Plans made off the road are left out: they say nothing about the driver any more.
     """
     keep = np.append(np.diff(deviation.t_s) > 0.0, True)  # two samples at the moment of a reset: the later one counts
     times, places, good = deviation.t_s[keep], deviation.poses[keep], ~deviation.off_track[keep]
@@ -102,10 +91,9 @@ def check_plans(plans: Iterable[PlacedPlan], deviation: Deviation, road: Course)
 def summarise_checks(checks: Sequence[LapCheck]) -> dict[str, Any] | None:
     """Rates of many plans, None without any; a rate over nothing is None.
 
-    Returns:
-        the keys of :class:`finetune.evaluation.consistency.Consistency`, and ``lap_plans`` (plans whose 3 s were
-        driven), ``lap_claims`` (those with a claim), ``path_matches_lap`` (share of the former),
-        ``reasoning_matches_lap`` and ``reasoning_path_lap`` (shares of the latter).
+    The keys of :class:`finetune.evaluation.consistency.Consistency`, and ``lap_plans`` (plans whose 3 s were driven),
+    ``lap_claims`` (those with a claim), ``path_matches_lap`` (share of the former), ``reasoning_matches_lap`` and
+    ``reasoning_path_lap`` (shares of the latter).
     """
     if not checks:
         return None

@@ -35,81 +35,55 @@ _CRAWL_MPS, _PATIENCE_S = 0.75, 30.0
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """How a drive runs.
+    """How a drive runs."""
 
-    Attributes:
-        laps: the drive ends after so many (an open course ends at its end).
-        max_time_s: simulated time at which it ends at the latest; None allows twice the time of a crawl.
-        driver: of the kart; its number of frames follows from the policy.
-        start_s_m, start_lateral_m, start_heading_rad, start_speed_mps: where the drive begins.
-        reset_beyond_m, reset_after_s: off the road this far, or this long, the kart is placed on the line again.
-        max_off_track: the drive ends at this many off-track events.
-        stuck_speed_mps, stuck_s: a kart slower than this for so long is placed on the line too.
-        image_px: (width, height) of the pictures; None takes the cameras' own.
-        record_s: time between the samples of the result.
-    """
-
-    laps: float = 1.0
-    max_time_s: float | None = None
-    driver: DriverConfig = field(default_factory=DriverConfig)
+    laps: float = 1.0  # the drive ends after so many (an open course ends at its end)
+    max_time_s: float | None = None  # simulated time at which it ends at the latest; None: twice the time of a crawl
+    driver: DriverConfig = field(default_factory=DriverConfig)  # of the kart; its frames follow from the policy
     faults: Faults = field(default_factory=lambda: Faults(latency_s=0.15))
+    # start_s_m, start_lateral_m, start_heading_rad, start_speed_mps: where the drive begins
     start_s_m: float = 0.0
     start_lateral_m: float = 0.0
     start_heading_rad: float = 0.0
     start_speed_mps: float = 0.0
-    reset_beyond_m: float = 1.0
-    reset_after_s: float = 2.0
-    max_off_track: int = 5
-    stuck_speed_mps: float = 0.2
-    stuck_s: float = 5.0
-    image_px: tuple[int, int] | None = None
-    record_s: float = 0.05
+    reset_beyond_m: float = 1.0  # off the road this far, the kart is placed on the line again ...
+    reset_after_s: float = 2.0  # ... or this long
+    max_off_track: int = 5  # the drive ends at this many off-track events
+    stuck_speed_mps: float = 0.2  # a kart slower than this ...
+    stuck_s: float = 5.0  # ... for so long is placed on the line too
+    image_px: tuple[int, int] | None = None  # (width, height) of the pictures; None takes the cameras' own
+    record_s: float = 0.05  # time between the samples of the result
 
 
 @dataclass(frozen=True)
 class RolloutEvent:
-    """Something that happened.
+    """Something that happened."""
 
-    Attributes:
-        what: ``off_track`` (a corner crossed the edge), ``reset`` (placed on the line again), ``stuck`` (the same,
-            after standing) or ``bad_plan``.
-    """
-
-    what: str
+    what: str  # `off_track` (a corner crossed the edge), `reset` (to the line), `stuck` (after standing) or `bad_plan`
     t_s: float
 
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """One drive, sampled every ``record_s``.
+    """One drive, sampled every ``record_s``."""
 
-    Attributes:
-        course: where it lay.
-        poses: (T, 3) base_link in the map.
-        t_s, speed_mps, steer_rad, accel_mps2, lateral_m, beyond_edge_m: (T,) time, speed, the two commands, place
-            beside the reference line, and how far the outline reaches over the edge (negative: on the road).
-        plan_age_s: (T,) age of the plan in use, NaN without one; always NaN for the expert.
-        plans, events: in order of time; the stamps of plans count from the start of the drive.
-        brakes: how often the safety monitor braked, by reason.
-        laps: laps driven, with fraction. finished: all laps that were asked for.
-        end: why it ended, in words.
-    """
-
-    course: Course
-    poses: FloatArray
+    course: Course  # where it lay
+    poses: FloatArray  # (T, 3) base_link in the map
+    # t_s, speed_mps, steer_rad, accel_mps2, lateral_m, beyond_edge_m: (T,) time, speed, the two commands, place beside
+    # the reference line, and how far the outline reaches over the edge (negative: on the road)
     t_s: FloatArray
     speed_mps: FloatArray
     steer_rad: FloatArray
     accel_mps2: FloatArray
     lateral_m: FloatArray
     beyond_edge_m: FloatArray
-    plan_age_s: FloatArray
-    plans: tuple[PlacedPlan, ...]
-    events: tuple[RolloutEvent, ...]
-    brakes: Mapping[str, int]
-    laps: float
+    plan_age_s: FloatArray  # (T,) age of the plan in use, NaN without one; always NaN for the expert
+    plans: tuple[PlacedPlan, ...]  # in order of time; their stamps count from the start of the drive
+    events: tuple[RolloutEvent, ...]  # in order of time
+    brakes: Mapping[str, int]  # how often the safety monitor braked, by reason
+    laps: float  # laps driven, with fraction. finished: all laps that were asked for.
     finished: bool
-    end: str
+    end: str  # why it ended, in words
 
     @property
     def resets_s(self) -> tuple[float, ...]:
@@ -127,11 +101,8 @@ def drive_many(
 ) -> list[Rollout]:
     """Drive several karts in lockstep, each in a world of its own; a Rollout per world, in order.
 
-    Args:
-        worlds: one per kart.
-        driver: the policy all of them ask (one ``plan_many`` per instant), or an ExpertConfig for the expert.
-        configs: one per kart.
-        progress: called every simulated second with the mean share of the asked laps driven.
+    The policy is asked once per instant (``plan_many``); an ExpertConfig drives as the expert. ``progress`` hears every
+    simulated second the mean share of the asked laps driven.
     """
     karts = [_Kart(world, config, driver) for world, config in zip(worlds, configs, strict=True)]
     step = 0

@@ -35,23 +35,14 @@ Driven = tuple[dict[str, Any], list[dict[str, NDArray[Any]]]]
 
 @dataclass(frozen=True)
 class Variant:
-    """Who drives.
+    """Who drives."""
 
-    Attributes:
-        name: on the command line and in files.
-        colour: in plots.
-        label: in tables and plots.
-        role: control, before, after or expert.
-        cameras: camera mode; empty for the expert.
-        adapted: with the adapter.
-    """
-
-    name: str
-    colour: str
-    label: str
-    role: str
-    cameras: str = ""
-    adapted: bool = False
+    name: str  # on the command line and in files
+    colour: str  # in plots
+    label: str  # in tables and plots
+    role: str  # control, before, after or expert
+    cameras: str = ""  # camera mode; empty for the expert
+    adapted: bool = False  # with the adapter
 
 
 # Rows of one camera, without and with the adapter: what the comparison is about.
@@ -73,19 +64,12 @@ VARIANTS: Mapping[str, Variant] = {
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything besides the policy and the course that decides what a run measures.
+    """Everything besides the policy and the course that decides what a run measures."""
 
-    Attributes:
-        starts: drives per course, evenly spread over the lap.
-        reference: the line the deviation is measured from; empty for the course's own.
-        seed: of scenery and noise.
-        rollout: how a drive runs; its start is that of each drive.
-    """
-
-    starts: int = 3
-    reference: str = ""
-    seed: int = 0
-    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    starts: int = 3  # drives per course, evenly spread over the lap
+    reference: str = ""  # the line the deviation is measured from; empty for the course's own
+    seed: int = 0  # of scenery and noise
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)  # how a drive runs; its start is that of each drive
     expert: ExpertConfig = field(default_factory=ExpertConfig)
 
 
@@ -103,15 +87,9 @@ def drive_run(
     settings: RunSettings,
     progress: Callable[[float], object] = lambda _share: None,
 ) -> Driven:
-    """Drive and measure one run.
+    """Drive and measure one run: its row (:func:`closed_loop.comparison.table.assemble`) and one array table per drive.
 
-    Args:
-        course_spec: as :func:`course_named` takes it.
-        policy: who drives; None for the expert.
-        progress: called now and then with the share driven.
-
-    Returns:
-        the row (see :func:`closed_loop.comparison.table.assemble`) and one array table per drive.
+    Without a policy the expert drives. ``progress`` hears now and then the share driven.
     """
     road = course_named(course_spec)
     reference = course_named(settings.reference) if settings.reference else None
@@ -208,11 +186,7 @@ class RunStore:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        MonoError: absent, unreadable, or not an object.
-    """
+    """A JSON object from a file (MonoError: absent, unreadable, or not an object)."""
     try:
         values = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
@@ -225,11 +199,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def load_drive(path: Path) -> dict[str, NDArray[Any]]:
-    """A drive as :func:`drive_table` made it.
-
-    Raises:
-        MonoError: no such file, or not one of ours.
-    """
+    """A drive as :func:`drive_table` made it (MonoError: no such file, or not one of ours)."""
     try:
         with np.load(path, allow_pickle=False) as table:
             return {name: table[name] for name in table.files}

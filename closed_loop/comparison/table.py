@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from closed_loop.comparison import deviation, reasoning
 from closed_loop.comparison.runs import VARIANTS, Variant, read_json
 from collector.common.files import write_atomically
-from collector.common.format import metres, percent
-from collector.common.tables import text_table, write_csv
+from collector.common.tables import metres, percent, text_table, write_csv
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,10 +84,8 @@ def assemble(
 def table_rows(variants: Iterable[Variant], runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per variant over all its courses.
 
-    Returns:
-        dicts with ``variant, label, role, max_on_curves_m, rms_on_curves_m, off_track_events, recoveries,
-        laps_finished, laps_asked, laps_driven, mean_speed_mps, reasonings`` (pooled, None for the expert) and
-        ``result``.
+    It has ``variant, label, role, max_on_curves_m, rms_on_curves_m, off_track_events, recoveries, laps_finished,
+    laps_asked, laps_driven, mean_speed_mps, reasonings`` (pooled, None for the expert) and ``result``.
     """
     rows = []
     for variant in variants:

@@ -38,12 +38,10 @@ class PoseBuffer:
         return len(self._rows)
 
     def add(self, stamp_ns: int, pose_map: Pose, speed_mps: float) -> bool:
-        """Append one odometry message.
+        """Append one odometry message; True when the vehicle or its clock jumped.
 
-        Returns:
-            True when the vehicle or its clock jumped (reset, teleport, a stamp far in the past, a long gap):
-            everything remembered before it has been dropped, and plans made before it mean nothing.
-            A repeated or slightly late message is ignored.
+        After a reset, a teleport, a stamp far in the past or a long gap everything remembered has been dropped, and
+        plans made before mean nothing. A repeated or slightly late message is ignored.
         """
         why = ""
         if self._rows:
@@ -106,15 +104,10 @@ class PoseBuffer:
 
 @dataclass(frozen=True)
 class CameraFrame:
-    """What the cameras show at one instant.
+    """What the cameras show at one instant."""
 
-    Attributes:
-        stamp_ns: the moment shown: header stamp minus the camera's time offset.
-        images: camera name -> (H, W, 3) uint8 RGB; only looked into when a plan is asked for.
-    """
-
-    stamp_ns: int
-    images: Images
+    stamp_ns: int  # the moment shown: header stamp minus the camera's time offset
+    images: Images  # camera name -> (H, W, 3) uint8 RGB; only looked into when a plan is asked for
 
 
 class FrameBuffer:

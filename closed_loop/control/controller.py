@@ -33,38 +33,24 @@ _SEARCH_S = 1.5
 
 @dataclass(frozen=True)
 class ControllerConfig:
-    """The kart as the controller believes it to be, and how it is driven.
-
-    Attributes:
-        max_steer_rad, steer_rate_radps: limits of the commanded tyre angle and of its change.
-        steering_gain: applied over commanded tyre angle (AWSIM about 0.62: it steers less than it is told).
-        dead_time_s: a command does nothing for this long.
-        lag_s: first-order lag of the steering after the dead time.
-        preview_s: steering looks this many seconds ahead at the present speed ...
-        preview_min_m, preview_max_m: ... but never nearer or farther than this.
-        speed_preview_s: the plan's speed is read this far ahead of now.
-        speed_window_s: the plan's speed and acceleration are a straight-line fit over this long.
-        max_accel_mps2, max_brake_mps2: limits of the acceleration command; braking is negative.
-        stop_mps2: deceleration without a usable plan.
-        max_speed_mps: the plan's speed is cut here; None follows it freely.
-    """
+    """The kart as the controller believes it to be, and how it is driven."""
 
     wheelbase_m: float = KART.wheelbase_m
-    max_steer_rad: float = KART.max_steer_rad
-    steer_rate_radps: float = 2.0
-    steering_gain: float = KART.steering_gain
-    dead_time_s: float = KART.dead_time_s
-    lag_s: float = KART.lag_s
-    preview_s: float = 0.40
-    preview_min_m: float = 0.9
-    preview_max_m: float = 4.0
-    speed_preview_s: float = 0.15
-    speed_window_s: float = 0.6
+    max_steer_rad: float = KART.max_steer_rad  # limit of the commanded tyre angle ...
+    steer_rate_radps: float = 2.0  # ... and of its change
+    steering_gain: float = KART.steering_gain  # applied over commanded tyre angle (AWSIM about 0.62: it steers less)
+    dead_time_s: float = KART.dead_time_s  # a command does nothing for this long
+    lag_s: float = KART.lag_s  # first-order lag of the steering after the dead time
+    preview_s: float = 0.40  # steering looks this many seconds ahead at the present speed ...
+    preview_min_m: float = 0.9  # ... but never nearer ...
+    preview_max_m: float = 4.0  # ... or farther than this
+    speed_preview_s: float = 0.15  # the plan's speed is read this far ahead of now
+    speed_window_s: float = 0.6  # the plan's speed and acceleration are a straight-line fit over this long
     speed_gain_1ps: float = 1.5
-    max_accel_mps2: float = 1.0
-    max_brake_mps2: float = -3.0
-    stop_mps2: float = -2.0
-    max_speed_mps: float | None = None
+    max_accel_mps2: float = 1.0  # limit of the acceleration command ...
+    max_brake_mps2: float = -3.0  # ... and of braking, which is negative
+    stop_mps2: float = -2.0  # deceleration without a usable plan
+    max_speed_mps: float | None = None  # the plan's speed is cut here; None follows it freely
     plan_step_s: float = STEP_S
 
     def __post_init__(self) -> None:
@@ -78,11 +64,7 @@ class ControllerConfig:
 
 
 class PlanPath:
-    """A plan as a path: positions and speeds to ask for by time since t0 or by distance along it.
-
-    Args:
-        poses_map: (64, 3) waypoints at t0 + 0.1 ... t0 + 6.4 s.
-        step_s: time between waypoints.
+    """A plan (64, 3), ``step_s`` apart from t0 on, as a path: where to be and how fast, by time or by distance.
 
     Raises:
         MonoError: not (N >= 2, 3), or not finite.
@@ -91,9 +73,8 @@ class PlanPath:
     def __init__(self, poses_map: ArrayLike, step_s: float) -> None:
         poses = np.asarray(poses_map, np.float64)
         if poses.ndim != 2 or poses.shape[1] != 3 or len(poses) < 2 or not np.isfinite(poses).all():
-            raise MonoError(
-                f"a plan of shape {poses.shape}", "at least two finite poses (N, 3)", "check Plan.poses before use"
-            )
+            found = f"a plan of shape {poses.shape}"
+            raise MonoError(found, "at least two finite poses (N, 3)", "check Plan.poses before use")
         # The pose at t0 is not part of a plan; the first step taken backwards is where it started.
         self.xy = np.vstack([2.0 * poses[0, :2] - poses[1, :2], poses[:, :2]])
         self.t_s = step_s * np.arange(len(self.xy))

@@ -29,54 +29,37 @@ STEER_ON = ("camera frame stale", "plan stale", "plan not sane", "policy process
 
 @dataclass(frozen=True)
 class DriverConfig:
-    """How to drive.
+    """How to drive."""
 
-    Attributes:
-        replan_s: vehicle seconds between the frames handed to the policy.
-        frames: how many of the camera the policy looks at.
-        rolling_start_mps: below this speed the policy is shown the history of a kart that rolls straight at this
-            speed: models that learned from moving karts only see no reason to move off. 0 shows what was measured.
-        camera_lag_s: a picture shows what was so long before its stamp (:mod:`collector.calibration.model`).
-    """
-
-    replan_s: float = 0.2
-    frames: int = FRAMES_PER_CAMERA
+    replan_s: float = 0.2  # vehicle seconds between the frames handed to the policy
+    frames: int = FRAMES_PER_CAMERA  # how many of the camera the policy looks at
+    # below this speed the policy is shown the history of a kart that rolls straight at this speed: models that learned
+    # from moving karts only see no reason to move off. 0 shows what was measured.
     rolling_start_mps: float = 1.5
     limits: SafetyLimits = DEFAULT_LIMITS
     controller: ControllerConfig = field(default_factory=ControllerConfig)
-    camera_lag_s: float = 0.0
+    camera_lag_s: float = 0.0  # a picture shows what was so long before its stamp (`collector.calibration.model`)
 
 
 @dataclass(frozen=True, eq=False)
 class PlacedPlan:
-    """A plan laid on the map by the pose at its t0.
-
-    Attributes:
-        pose_map: (3,) that pose.
-        poses_map: (64, 3) the plan in the map.
-        taken_ns: vehicle time from which it was used.
-    """
+    """A plan laid on the map by the pose at its t0."""
 
     plan: Plan
-    pose_map: FloatArray
-    poses_map: FloatArray
-    taken_ns: int
+    pose_map: FloatArray  # (3,) that pose
+    poses_map: FloatArray  # (64, 3) the plan in the map
+    taken_ns: int  # vehicle time from which it was used
 
 
 @dataclass(frozen=True)
 class Tick:
-    """What one control tick decided.
-
-    Attributes:
-        stamp_ns: vehicle time of the decision; None before the first odometry.
-        plan_age_s: since t0 of the plan in use, None without a plan.
-    """
+    """What one control tick decided."""
 
     command: Command
     decision: Decision
-    stamp_ns: int | None
+    stamp_ns: int | None  # vehicle time of the decision; None before the first odometry
     speed_mps: float
-    plan_age_s: float | None
+    plan_age_s: float | None  # since t0 of the plan in use, None without a plan
 
 
 class Driver:

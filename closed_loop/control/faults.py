@@ -14,26 +14,18 @@ from finetune.policy import FUTURE_STEPS, STEP_S
 
 @dataclass(frozen=True)
 class Faults:
-    """Nothing goes wrong by default.
+    """Nothing goes wrong by default."""
 
-    Attributes:
-        latency_s: vehicle seconds from a frame to the earliest use of its plan.
-        drop_share: share of the camera frames that get lost.
-        black_share: share of the camera frames that arrive black.
-        camera_fail_after_s: simulated seconds after which the camera goes silent; 0 never.
-        position_noise_m, yaw_noise_rad, speed_noise_mps: standard deviation of white noise on x and y, on the yaw and
-            on the speed of each odometry message.
-        fault_seed: seed of what is drawn.
-    """
-
-    latency_s: float = 0.0
-    drop_share: float = 0.0
-    black_share: float = 0.0
-    camera_fail_after_s: float = 0.0
+    latency_s: float = 0.0  # vehicle seconds from a frame to the earliest use of its plan
+    drop_share: float = 0.0  # share of the camera frames that get lost
+    black_share: float = 0.0  # share of the camera frames that arrive black
+    camera_fail_after_s: float = 0.0  # simulated seconds after which the camera goes silent; 0 never
+    # position_noise_m, yaw_noise_rad, speed_noise_mps: standard deviation of white noise on x and y, on the yaw and on
+    # the speed of each odometry message
     position_noise_m: float = 0.0
     yaw_noise_rad: float = 0.0
     speed_noise_mps: float = 0.0
-    fault_seed: int = 0
+    fault_seed: int = 0  # seed of what is drawn
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.latency_s < FUTURE_STEPS * STEP_S:

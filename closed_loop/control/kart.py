@@ -23,28 +23,20 @@ class Command:
 
 @dataclass(frozen=True)
 class VehicleParams:
-    """The racing kart of the Automotive AI Challenge.
-
-    Attributes:
-        steering_gain: applied over commanded tyre angle; teams identified 0.61 to 0.67.
-        dead_time_s, lag_s: from a steering command to its effect: transport, then first order.
-        steer_rate_radps: fastest change of the applied angle.
-        accel_lag_s: first-order lag of the acceleration.
-        front_m, rear_m: from the rear axle to the bumpers (2.064 m in all); width_m over the bodywork.
-    """
+    """The racing kart of the Automotive AI Challenge."""
 
     wheelbase_m: float = 1.087
     max_steer_rad: float = 0.64
-    steering_gain: float = 0.62
-    dead_time_s: float = 0.10
-    lag_s: float = 0.10
-    steer_rate_radps: float = 0.8
+    steering_gain: float = 0.62  # applied over commanded tyre angle; teams identified 0.61 to 0.67
+    dead_time_s: float = 0.10  # from a steering command to its effect: transport ...
+    lag_s: float = 0.10  # ... then first order
+    steer_rate_radps: float = 0.8  # fastest change of the applied angle
     max_accel_mps2: float = 1.5
     max_decel_mps2: float = 3.0
-    accel_lag_s: float = 0.12
-    front_m: float = 1.554
-    rear_m: float = 0.510
-    width_m: float = 1.30
+    accel_lag_s: float = 0.12  # first-order lag of the acceleration
+    front_m: float = 1.554  # from the rear axle to the front bumper (2.064 m in all)
+    rear_m: float = 0.510  # and to the rear bumper
+    width_m: float = 1.30  # over the bodywork
 
 
 KART = VehicleParams()

@@ -54,19 +54,13 @@ class OffTrackEvents:
 
 @dataclass
 class OffTrackMonitor:
-    """Follows one kart.
-
-    Attributes:
-        beyond_m: how far the outline reached over an edge at the last pose, negative on the road.
-        off_s: seconds since a corner crossed the edge; 0 on the road, and before the kart was ever on it.
-        events: how often it has left the road.
-    """
+    """Follows one kart."""
 
     road: Course
     vehicle: VehicleParams = KART
-    beyond_m: float = -math.inf
-    off_s: float = 0.0
-    events: int = 0
+    beyond_m: float = -math.inf  # how far the outline reached over an edge at the last pose, negative on the road
+    off_s: float = 0.0  # seconds since a corner crossed the edge; 0 on the road, and before the kart was ever on it
+    events: int = 0  # how often it has left the road
     _events: OffTrackEvents = field(default_factory=OffTrackEvents)
     _station_m: float | None = None
     _seen_on_road: bool = False
@@ -106,22 +100,14 @@ class OffTrackMonitor:
 
 @dataclass
 class DriveGoal:
-    """When a drive has driven what was asked for, or cannot any more: of a rollout and of a drive over ROS 2.
+    """When a drive has driven what was asked for, or cannot any more: of a rollout and of a drive over ROS 2."""
 
-    Attributes:
-        laps, duration_s: what was asked for, in vehicle seconds; 0 for no limit.
-        off_track_s, max_off_track: the drive ends when the kart has been off the road for longer, or as often; 0 for no
-            limit.
-        laps_done: how many there are, kept by whoever counts them.
-        goal: what was reached, or why no more can be; empty while the drive goes on.
-    """
-
-    laps: float = 0.0
-    duration_s: float = 0.0
-    off_track_s: float = 0.0
-    max_off_track: int = 0
-    laps_done: float = 0.0
-    goal: str = ""
+    laps: float = 0.0  # asked for; 0 for no limit
+    duration_s: float = 0.0  # asked for, in vehicle seconds; 0 for no limit
+    off_track_s: float = 0.0  # the drive ends when the kart has been off the road for longer; 0 for no limit
+    max_off_track: int = 0  # or as often; 0 for no limit
+    laps_done: float = 0.0  # how many there are, kept by whoever counts them
+    goal: str = ""  # what was reached, or why no more can be; empty while the drive goes on
 
     @property
     def complete(self) -> bool:

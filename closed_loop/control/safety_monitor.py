@@ -19,26 +19,17 @@ from finetune.policy import FUTURE_STEPS, STEP_S
 
 @dataclass(frozen=True)
 class SafetyLimits:
-    """When to brake. Times are seconds of the vehicle's time, see :meth:`SafetyMonitor.check`.
+    """When to brake. Times are seconds of the vehicle's time, see :meth:`SafetyMonitor.check`."""
 
-    Attributes:
-        frame_age_s: newest camera frame older than this (arrival, steady clock).
-        odometry_age_s: newest odometry older than this (arrival, steady clock).
-        plan_age_s: plan in use seen longer ago than this (image stamp t0 to now: inference time counts,
-            and so does a policy that hangs or a camera that repeats an old image).
-        plan_start_m: the first waypoint, 0.1 s after t0, farther than this from the vehicle.
-        plan_step_m: two neighbouring waypoints farther apart than this (2 m in 0.1 s is 20 m/s).
-        plan_turn_rad: heading change between neighbouring waypoints.
-        plan_offset_m: the vehicle farther than this from every waypoint of the plan it follows (a teleport).
-    """
-
-    frame_age_s: float = 0.5
-    odometry_age_s: float = 0.5
+    frame_age_s: float = 0.5  # newest camera frame older than this (arrival, steady clock)
+    odometry_age_s: float = 0.5  # newest odometry older than this (arrival, steady clock)
+    # plan in use seen longer ago than this (image stamp t0 to now: inference time counts, and so does a policy that
+    # hangs or a camera that repeats an old image)
     plan_age_s: float = 1.5
-    plan_start_m: float = 1.5
-    plan_step_m: float = 2.0
-    plan_turn_rad: float = 1.0
-    plan_offset_m: float = 4.0
+    plan_start_m: float = 1.5  # the first waypoint, 0.1 s after t0, farther than this from the vehicle
+    plan_step_m: float = 2.0  # two neighbouring waypoints farther apart than this (2 m in 0.1 s is 20 m/s)
+    plan_turn_rad: float = 1.0  # heading change between neighbouring waypoints
+    plan_offset_m: float = 4.0  # the vehicle farther than this from every waypoint of the plan it follows (a teleport)
 
 
 DEFAULT_LIMITS = SafetyLimits()
@@ -46,17 +37,11 @@ DEFAULT_LIMITS = SafetyLimits()
 
 @dataclass(frozen=True)
 class Decision:
-    """The answer of one check.
+    """The answer of one check."""
 
-    Attributes:
-        drive: follow the plan; False means brake.
-        reason: empty while driving, otherwise one of the named reasons, e.g. ``"camera frame stale"``.
-        detail: the measured value beside its limit.
-    """
-
-    drive: bool
-    reason: str = ""
-    detail: str = ""
+    drive: bool  # follow the plan; False means brake
+    reason: str = ""  # empty while driving, otherwise one of the named reasons, e.g. `"camera frame stale"`.
+    detail: str = ""  # the measured value beside its limit
 
 
 def plan_defect(poses_ego: FloatArray, limits: SafetyLimits = DEFAULT_LIMITS) -> str:

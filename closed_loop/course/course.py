@@ -38,48 +38,29 @@ class Projection(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """A road.
+    """A road (MonoError: shapes that do not fit, repeated points or widths that are not positive)."""
 
-    Attributes:
-        name: what reports call it.
-        xy: (N, 2) reference line in the map, metres, about 0.5 m apart; a closed course does not repeat its
-            first point.
-        closed: the last point joins the first.
-        width_left_m, width_right_m: (N,) distance from the line to the road's edges, positive.
-
-    Raises:
-        MonoError: shapes that do not fit, repeated points or widths that are not positive.
-    """
-
-    name: str
-    xy: FloatArray
-    closed: bool
-    width_left_m: FloatArray
-    width_right_m: FloatArray
+    name: str  # what reports call it
+    xy: FloatArray  # (N, 2) reference line in the map, metres, about 0.5 m apart; none is repeated to close it
+    closed: bool  # the last point joins the first
+    width_left_m: FloatArray  # (N,) distance from the line to the road's left edge, positive
+    width_right_m: FloatArray  # and to the right one
 
     def __post_init__(self) -> None:
         xy = np.array(self.xy, np.float64)
         if xy.ndim != 2 or xy.shape[1:] != (2,) or len(xy) < 4 or not np.isfinite(xy).all():
-            raise MonoError(
-                f"a course line of shape {xy.shape}",
-                "at least 4 finite points (N, 2) in metres",
-                f"check the source of course {self.name!r}",
-            )
+            found, expected = f"a course line of shape {xy.shape}", "at least 4 finite points (N, 2) in metres"
+            raise MonoError(found, expected, f"check the source of course {self.name!r}")
         steps = np.linalg.norm(np.diff(xy, axis=0, append=xy[:1] if self.closed else xy[-1:] + 1.0), axis=1)
         if steps.min() < 1e-6:
-            raise MonoError(
-                f"course {self.name!r} repeats the point {int(steps.argmin())}",
-                "distinct neighbouring points",
-                "drop repeated points; a closed course does not repeat its first one",
-            )
+            found = f"course {self.name!r} repeats the point {int(steps.argmin())}"
+            expected = "distinct neighbouring points"
+            raise MonoError(found, expected, "drop repeated points; a closed course does not repeat its first one")
         for field in ("width_left_m", "width_right_m"):
             width = np.array(np.broadcast_to(np.asarray(getattr(self, field), np.float64), len(xy)))
             if not (np.isfinite(width).all() and (width > 0.0).all()):
-                raise MonoError(
-                    f"course {self.name!r} has {field} from {width.min():.2f}",
-                    "positive widths in metres",
-                    "check that the line lies between the road's edges",
-                )
+                found = f"course {self.name!r} has {field} from {width.min():.2f}"
+                raise MonoError(found, "positive widths in metres", "check that the line lies between the road's edges")
             width.setflags(write=False)
             object.__setattr__(self, field, width)
         xy.setflags(write=False)

@@ -82,7 +82,7 @@ def _grow_cells(rng: np.random.Generator, count: int) -> set[tuple[int, int]]:
     straight = rng.uniform(0.5, 6.0)
     while len(cells) < count:
         free = []
-        for x, y in sorted(_sides(cells)):
+        for x, y in sorted({side for cell in cells for side in _neighbours(*cell)} - cells):
             touching = [side for side in _neighbours(x, y) if side in cells]
             if len(touching) != 1:
                 continue
@@ -99,10 +99,6 @@ def _grow_cells(rng: np.random.Generator, count: int) -> set[tuple[int, int]]:
 
 def _neighbours(x: int, y: int) -> Iterator[tuple[int, int]]:
     yield from ((x + 1, y), (x - 1, y), (x, y + 1), (x, y - 1))
-
-
-def _sides(cells: set[tuple[int, int]]) -> set[tuple[int, int]]:
-    return {side for cell in cells for side in _neighbours(*cell)} - cells
 
 
 def _outline(cells: set[tuple[int, int]]) -> FloatArray:

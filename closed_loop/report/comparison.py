@@ -18,8 +18,8 @@ from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.report import plots
 from collector.common.errors import MonoError
-from collector.common.format import metres, number, percent
 from collector.common.run_folder import read_yaml
+from collector.common.tables import metres, number, percent
 from finetune.policy import PolicySettings
 
 AIM_M = 1.0

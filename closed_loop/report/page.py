@@ -125,23 +125,14 @@ def _stages(run: Path) -> list[tuple[str, float]]:
         return []
 
 
-def render(values: dict[str, object]) -> str:
-    """The page as text."""
-    jinja2 = require("jinja2", "report")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.ChainableUndefined)
-    return str(environment.from_string(TEMPLATE.read_text("utf-8")).render(**values))
-
-
 def write_report(config: ReportConfig) -> Path:
-    """Write the page; returns its path.
-
-    Raises:
-        MonoError: the run folder does not exist, or the page cannot be written.
-    """
+    """Write the page; returns its path (MonoError: the run folder does not exist, or the page cannot be written)."""
     require("matplotlib", "report")
     if not config.run.is_dir():
         raise MonoError(f"no folder {config.run}", "a run folder", "run `alpamayo-mono demo` or `compare` first")
-    text = render(context(config))
+    from collector.dataset.gallery import rendered
+
+    text = rendered(TEMPLATE, **context(config))
     page = config.out or config.run / "report.html"
     try:
         page.parent.mkdir(parents=True, exist_ok=True)

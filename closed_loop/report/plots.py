@@ -24,8 +24,7 @@ from closed_loop.comparison.deviation import reference_curves
 from closed_loop.comparison.runs import VARIANTS
 from closed_loop.control.kart import KART
 from closed_loop.course.course import Course
-from collector.common.plot_style import INK, SIDES, STYLE
-from collector.common.plotting import families
+from collector.common.plotting import INK, SIDES, STYLE, bars, families
 from collector.geometry.poses import FloatArray
 
 Table = Mapping[str, NDArray[Any]]
@@ -97,11 +96,8 @@ def map_figure(
 ) -> Figure:
     """The course once per variant, the driven lines coloured by signed deviation, off-track places marked.
 
-    Args:
-        drives: variant -> its drives.
-        titles: variant -> panel title; the variant's label by default.
-        reference: the line measured from; None is the road's centreline.
-        columns: panels side by side at most.
+    ``drives`` by variant, and so the panels' ``titles`` (else its label); without ``reference``, deviation is from the
+    centreline.
     """
     columns = max(1, min(columns, len(drives)))
     rows = -(-len(drives) // columns)
@@ -234,28 +230,21 @@ def along_figure(road: Course, drives: Mapping[str, Sequence[Table]], reference:
     return figure
 
 
-def _side_by_side(count: int, place: int, groups: int, room: float) -> tuple[FloatArray, float]:
-    """Where the bars of one of ``groups`` stand about 0, 1, .. ``count`` - 1, and how wide they are."""
-    width = room / max(1, groups)
-    return np.arange(count, dtype=np.float64) + (place - (groups - 1) / 2.0) * width, width
-
-
 @mpl.rc_context(STYLED)
 def curves_figure(rows: Mapping[str, Sequence[Mapping[str, Any]]], course: str) -> Figure:
     """Largest deviation on each curve, variants side by side; ``rows`` are the ``curves`` of their summaries."""
     figure, (axes,) = _figure(3.5)
     top = max((row["max_m"] or 0.0 for part in rows.values() for row in part), default=1.0)
     missed: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 6.5}
-    for place, (variant, part) in enumerate(rows.items()):
-        at, width = _side_by_side(len(part), place, len(rows), 0.82)
-        colour = colour_of(variant)
+    first = next(iter(rows.values()))
+    for variant, at, width in bars(rows, np.arange(len(first), dtype=np.float64), 0.82):
+        part, colour = rows[variant], colour_of(variant)
         axes.bar(at, [row["max_m"] or 0.0 for row in part], 0.92 * width, color=colour, label=label_of(variant))
         for x, row in zip(at, part, strict=True):
             if row["max_m"] is None:
                 axes.text(x, 0.02 * top, "not reached", color=colour, **missed)
             elif row["off_track_events"]:
                 _crosses(axes, x, row["max_m"] + 0.045 * top, size=6.5)
-    first = next(iter(rows.values()))
     names = [f"{row['number']} {row['direction'][0].upper()}\nR {row['min_radius_m']:.1f} m" for row in first]
     axes.set_xticks(range(len(first)), names)
     axes.tick_params(axis="x", length=0)
@@ -275,8 +264,8 @@ def latency_figure(timings_ms: Mapping[str, Mapping[str, Mapping[str, float]]]) 
     """
     stages = list(dict.fromkeys(stage for part in timings_ms.values() for stage in part))
     figure, (axes,) = _figure(0.9 + 0.24 * len(stages) * max(1, len(timings_ms)))
-    for place, (name, part) in enumerate(timings_ms.items()):
-        at, height = _side_by_side(len(stages), place, len(timings_ms), 0.8)
+    for name, at, height in bars(timings_ms, np.arange(len(stages), dtype=np.float64), 0.8):
+        part = timings_ms[name]
         p50, p95 = (np.array([part.get(stage, {}).get(rank, np.nan) for stage in stages]) for rank in ("p50", "p95"))
         axes.barh(at, p50, 0.9 * height, color=colour_of(name), label=label_of(name))
         axes.hlines(at, p50, p95, color=INK, linewidth=1.1)

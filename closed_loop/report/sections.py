@@ -21,7 +21,7 @@ from closed_loop.report import plots
 from closed_loop.report.comparison import image, named
 from collector.calibration.intrinsics import cameras_of
 from collector.common.errors import MonoError
-from collector.common.format import metres, number, percent
+from collector.common.tables import metres, number, percent
 from collector.dataset.gallery import gallery_html
 from collector.dataset.schema import load_manifest
 from collector.dataset.statistics import count_rows, dataset_statistics

@@ -12,20 +12,13 @@ from closed_loop.control.driver import DriverConfig
 from closed_loop.control.safety_monitor import SafetyLimits
 from closed_loop.ros.policy_process import DEFAULT_POLICY
 from collector.common.arguments import argument
-from collector.ros.parameters import (
-    Program,
-    RoadParameters,
-    RunParameters,
-    SimulateConfig,
-    SimulatorBeside,
-    SimulatorParameters,
-)
+from collector.ros import parameters
 from collector.ros.topics import CONTROL_HZ
 from finetune.policy import FrontMode, PolicySettings
 
 
 @dataclass(frozen=True)
-class DriveParameters(RoadParameters, RunParameters):
+class DriveParameters(parameters.RoadParameters, parameters.RunParameters):
     """Parameters of the driving node."""
 
     model: str = argument(
@@ -101,7 +94,7 @@ class DriveParameters(RoadParameters, RunParameters):
 
 
 @dataclass(frozen=True)
-class DriveConfig(SimulatorParameters, DriveParameters, SimulatorBeside):
+class DriveConfig(parameters.SimulatorParameters, DriveParameters, parameters.SimulatorBeside):
     """Drive the kart closed-loop with one camera.
 
     Plans from the model, control_cmd at control_hz, brakes when frames, odometry or plans are missing. Writes a log and
@@ -118,7 +111,7 @@ class DriveConfig(SimulatorParameters, DriveParameters, SimulatorBeside):
     expert: bool = argument(False, "the simulator's built-in driver publishes control_cmd; two drivers would quarrel")
 
 
-DRIVE_NODE = Program("drive_node", "closed_loop.ros.drive_node", DriveParameters)
-SIMULATE_NODE = Program("simulator", "closed_loop.simulator.node", SimulateConfig)
+DRIVE_NODE = parameters.Program("drive_node", "closed_loop.ros.drive_node", DriveParameters)
+SIMULATE_NODE = parameters.Program("simulator", "closed_loop.simulator.node", parameters.SimulateConfig)
 # Beside another node it is not told when to end: the recorder counts its seconds from the first frame.
-SIMULATOR_BESIDE = Program(SIMULATE_NODE.name, SIMULATE_NODE.module, SimulatorParameters)
+SIMULATOR_BESIDE = parameters.Program(SIMULATE_NODE.name, SIMULATE_NODE.module, parameters.SimulatorParameters)

@@ -31,17 +31,11 @@ FOREIGN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """Which policy to run where.
+    """Which policy to run where."""
 
-    Attributes:
-        policy: ``"module:Class"`` of a :class:`finetune.policy.Policy`.
-        options: keyword arguments of that class (JSON values).
-        python: interpreter of the child, empty for the running one.
-    """
-
-    policy: str = DEFAULT_POLICY
-    options: Mapping[str, Any] = field(default_factory=dict)
-    python: str = ""
+    policy: str = DEFAULT_POLICY  # `"module:Class"` of a `finetune.policy.Policy`
+    options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of that class (JSON values)
+    python: str = ""  # interpreter of the child, empty for the running one
 
 
 @dataclass(frozen=True)
@@ -117,11 +111,9 @@ class PolicyProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            raise MonoError(
-                f"the policy process could not be started with {python} ({error})",
-                "a Python interpreter with alpamayo_mono and torch",
-                "set the parameter policy_python",
-            ) from error
+            found = f"the policy process could not be started with {python} ({error})"
+            expected = "a Python interpreter with alpamayo_mono and torch"
+            raise MonoError(found, expected, "set the parameter policy_python") from error
         first = {"policy": spec.policy, "options": dict(spec.options)}
         self._threads = [
             threading.Thread(target=target, args=arguments, daemon=True, name=f"policy {target.__name__}")

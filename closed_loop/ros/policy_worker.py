@@ -29,11 +29,9 @@ def build_policy(target: str, options: dict[str, Any]) -> Policy:
     try:
         factory = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise MonoError(
-            f"the policy {target!r} cannot be imported in {sys.executable} ({error})",
-            "'module:Class'",
-            "install alpamayo_mono with its extra [gpu] there, or name another policy_python",
-        ) from error
+        found = f"the policy {target!r} cannot be imported in {sys.executable} ({error})"
+        do = "install alpamayo_mono with its extra [gpu] there, or name another policy_python"
+        raise MonoError(found, "'module:Class'", do) from error
     policy: Policy = factory(**options)
     if not callable(getattr(policy, "plan", None)):
         raise MonoError(f"{target!r} has no method plan", "a class like finetune.policy.Policy", "add plan()")

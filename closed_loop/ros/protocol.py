@@ -98,8 +98,5 @@ def unpack_plan(header: Header, arrays: Arrays) -> Plan:
 
 
 def _not_a_message(found: str) -> MonoError:
-    return MonoError(
-        f"{found} on the pipe to the policy process",
-        "a message of closed_loop.ros.protocol",
-        "check that both ends run the same version of alpamayo_mono, and that nothing else writes to this pipe",
-    )
+    do = "check that both ends run the same version of alpamayo_mono, and that nothing else writes to this pipe"
+    return MonoError(f"{found} on the pipe to the policy process", "a message of closed_loop.ros.protocol", do)

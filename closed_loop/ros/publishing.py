@@ -11,20 +11,9 @@ from rclpy.node import Node
 from closed_loop.control.driver import PlacedPlan
 from closed_loop.control.kart import Command
 from collector.geometry.constants import STEP_NS
+from collector.ros import topics
 from collector.ros.conversions import set_pose, set_stamp
 from collector.ros.message_packages import message_class
-from collector.ros.topics import (
-    CONTROL_CMD,
-    CONTROL_MODE_REQUEST,
-    DRIVE_STATUS,
-    GEAR_CMD,
-    GEAR_DRIVE,
-    MAP_FRAME,
-    PLANNED_PATH,
-    REASONING,
-    Topic,
-    qos_profile,
-)
 
 RosMessage: TypeAlias = Any  # rclpy's messages carry no types
 
@@ -33,51 +22,58 @@ class DrivePublishing:
     """The driver's publishers; methods may be called from several threads."""
 
     def __init__(self, node: Node) -> None:
-        topics = (CONTROL_CMD, GEAR_CMD, CONTROL_MODE_REQUEST, PLANNED_PATH, REASONING, DRIVE_STATUS)
+        spoken = (
+            topics.CONTROL_CMD,
+            topics.GEAR_CMD,
+            topics.CONTROL_MODE_REQUEST,
+            topics.PLANNED_PATH,
+            topics.REASONING,
+            topics.DRIVE_STATUS,
+        )
         self._clock = node.get_clock()
-        self._types = {topic: message_class(topic.type) for topic in topics}
+        self._types = {topic: message_class(topic.type) for topic in spoken}
         self._pose_stamped = message_class("geometry_msgs/msg/PoseStamped")
         self._publishers = {
-            topic: node.create_publisher(self._types[topic], topic.name, qos_profile(topic)) for topic in topics
+            topic: node.create_publisher(self._types[topic], topic.name, topics.qos_profile(topic)) for topic in spoken
         }
 
     def command(self, command: Command, speed_mps: float) -> None:
         """Steering and acceleration; the speed is for information, the simulator ignores it."""
-        message = self._types[CONTROL_CMD]()
+        message = self._types[topics.CONTROL_CMD]()
         now_ns = self._clock.now().nanoseconds
         for stamp in (message.stamp, message.lateral.stamp, message.longitudinal.stamp):
             set_stamp(stamp, now_ns)
         message.lateral.steering_tire_angle = float(command.steer_rad)
         message.longitudinal.acceleration = float(command.accel_mps2)
         message.longitudinal.speed = float(max(0.0, speed_mps))
-        self._send(CONTROL_CMD, message)
+        self._send(topics.CONTROL_CMD, message)
 
     def plan(self, placed: PlacedPlan) -> None:
         """The planned path in the map, each pose with the time it is meant for, and its reasoning."""
         stamp_ns = placed.plan.stamp_ns
-        path = self._types[PLANNED_PATH]()
-        path.header.frame_id = MAP_FRAME
+        path = self._types[topics.PLANNED_PATH]()
+        path.header.frame_id = topics.MAP_FRAME
         set_stamp(path.header.stamp, stamp_ns)
         for index, pose_map in enumerate(placed.poses_map, start=1):
             pose = self._pose_stamped()
-            pose.header.frame_id = MAP_FRAME
+            pose.header.frame_id = topics.MAP_FRAME
             set_stamp(pose.header.stamp, stamp_ns + index * STEP_NS)
             set_pose(pose.pose, pose_map)
             path.poses.append(pose)
-        self._send(PLANNED_PATH, path)
-        self._send(REASONING, self._types[REASONING](data=placed.plan.reasoning))
+        self._send(topics.PLANNED_PATH, path)
+        self._send(topics.REASONING, self._types[topics.REASONING](data=placed.plan.reasoning))
 
     def status(self, fields: Mapping[str, Any]) -> None:
         """One JSON object."""
-        self._send(DRIVE_STATUS, self._types[DRIVE_STATUS](data=json.dumps(fields)))
+        self._send(topics.DRIVE_STATUS, self._types[topics.DRIVE_STATUS](data=json.dumps(fields)))
 
     def engage(self) -> None:
         """Ask for gear and autonomous mode, as the stack's orchestrator does."""
-        gear = self._types[GEAR_CMD]()
+        gear = self._types[topics.GEAR_CMD]()
         set_stamp(gear.stamp, self._clock.now().nanoseconds)
-        gear.command = GEAR_DRIVE
-        self._send(GEAR_CMD, gear)
-        self._send(CONTROL_MODE_REQUEST, self._types[CONTROL_MODE_REQUEST](data=True))
+        gear.command = topics.GEAR_DRIVE
+        self._send(topics.GEAR_CMD, gear)
+        self._send(topics.CONTROL_MODE_REQUEST, self._types[topics.CONTROL_MODE_REQUEST](data=True))
 
-    def _send(self, topic: Topic, message: RosMessage) -> None:
+    def _send(self, topic: topics.Topic, message: RosMessage) -> None:
         self._publishers[topic].publish(message)

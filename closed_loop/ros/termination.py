@@ -19,17 +19,11 @@ STANDING_MPS = 0.05
 
 @dataclass
 class DriveTermination(DriveGoal):
-    """Follows one drive over ROS 2; see :class:`closed_loop.control.off_track.DriveGoal` for the goal.
+    """Follows one drive over ROS 2; see :class:`closed_loop.control.off_track.DriveGoal` for the goal."""
 
-    Attributes:
-        wait_s: wall seconds to wait for the first odometry and the first frame.
-        began_s: steady time of the start.
-        failed: why nothing could be driven, as a sentence.
-    """
-
-    wait_s: float = math.inf
-    began_s: float = 0.0
-    failed: str = ""
+    wait_s: float = math.inf  # wall seconds to wait for the first odometry and the first frame
+    began_s: float = 0.0  # steady time of the start
+    failed: str = ""  # why nothing could be driven, as a sentence
     _lap: int | None = None
     _started_ns: int | None = None
     _goal_s: float | None = None
@@ -57,13 +51,8 @@ class DriveTermination(DriveGoal):
     ) -> str:
         """Judge one control tick: why the drive ends now, or an empty string.
 
-        Args:
-            steady_s: now.
-            stamp_ns: vehicle time, None before the first odometry.
-            driving: whether this tick follows a plan.
-            odometry_s: steady time of the last odometry, None before the first.
-            frames: how many have arrived.
-            off_track: where the kart is beside the road, None without a road.
+        ``stamp_ns`` (vehicle time) and ``odometry_s`` (steady time of the last odometry) are None before the first
+        odometry.
         """
         waited = steady_s - self.began_s > self.wait_s
         if stamp_ns is None or odometry_s is None:

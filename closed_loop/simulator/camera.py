@@ -10,11 +10,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from collector.geometry.pinhole import Pinhole
-
-FloatArray = NDArray[np.float64]
+from collector.geometry.poses import FloatArray
 
 
 class Band(NamedTuple):

@@ -127,12 +127,9 @@ class Expert:
         self._station_m = None
 
     def command(self, state: VehicleState, t_s: float, disturbance: Disturbance | None = None) -> Command:
-        """What to do now.
+        """What to do now, by the applied tyre angle in ``state``; ``disturbance`` is an error to make on purpose.
 
-        Args:
-            state: where the kart is; ``state.steer_rad`` is the applied tyre angle.
-            t_s: a clock that never goes back between resets.
-            disturbance: an error to make on purpose, None to drive well.
+        ``t_s`` is a clock that never goes back between resets.
         """
         c, wrong = self.config, disturbance or Disturbance()
         station = self._locate(state)

@@ -29,21 +29,13 @@ EDGE_MAP_STEP = 4
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """A texture of the plane.
+    """A texture of the plane."""
 
-    Attributes:
-        levels: RGB pictures, each half the size of the one before; row 0 is the smallest y of the map.
-        px_m: metres per pixel of the first level.
-        origin_xy: (2,) map position of the first level's first pixel centre.
-        beyond_rgb: colour of everything outside.
-        edge_map: (h, w) float32, metres outside the road (0 on it), every ``EDGE_MAP_STEP`` pixels.
-    """
-
-    levels: tuple[Image, ...]
-    px_m: float
-    origin_xy: FloatArray
-    beyond_rgb: tuple[float, float, float]
-    edge_map: NDArray[np.float32]
+    levels: tuple[Image, ...]  # RGB pictures, each half the size of the one before; row 0 is the smallest y of the map
+    px_m: float  # metres per pixel of the first level
+    origin_xy: FloatArray  # (2,) map position of the first level's first pixel centre
+    beyond_rgb: tuple[float, float, float]  # colour of everything outside
+    edge_map: NDArray[np.float32]  # (h, w) float32, metres outside the road (0 on it), every `EDGE_MAP_STEP` pixels
 
     def pixel_from_map(self, level: int) -> FloatArray:
         """(3, 3) from (x, y, 1) relative to ``origin_xy`` to pixels of a level."""

@@ -23,7 +23,6 @@ from rclpy.node import Node
 
 from closed_loop.control.faults import Faults
 from closed_loop.control.kart import Command
-from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
@@ -32,21 +31,10 @@ from closed_loop.simulator.publishing import Publishing
 from closed_loop.simulator.sensors import Sensors
 from closed_loop.simulator.world import World, WorldConfig
 from collector.common.errors import MonoError
+from collector.ros import topics
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import SimulateConfig, declare_parameters
 from collector.ros.session import Session, node_main
-from collector.ros.topics import (
-    AWSIM_RESET,
-    AWSIM_STATUS,
-    CLOCK,
-    CONTROL_CMD,
-    CONTROL_HZ,
-    CONTROL_MODE_REQUEST,
-    GEAR_CMD,
-    GEAR_DRIVE,
-    VELOCITY_STATUS,
-    qos_profile,
-)
 
 GEAR_DRIVE_LAST = 19
 MODE_AUTONOMOUS, MODE_MANUAL = 1, 4
@@ -61,7 +49,7 @@ class Heard:
     """What the subscribers wrote down last; each field is replaced as a whole, so reading needs no lock."""
 
     command: Command | None = None
-    gear: int = GEAR_DRIVE
+    gear: int = topics.GEAR_DRIVE
     autonomous: bool = False
     reset: bool = False
 
@@ -74,7 +62,8 @@ class SimulatorNode(Node):
         self._session = session
         self.values = declare_parameters(self, SimulateConfig)
         v = self.values
-        self.world = World(_courses(v), v.seed, world_config(v))
+        courses = [spec.strip() for spec in v.courses.split(",") if spec.strip()] or [v.course]
+        self.world = World([course_named(spec) for spec in courses], v.seed, world_config(v))
         if not v.episode_s:
             self._place_at_start()
         self._experts = ExpertPool(ExpertConfig(max_speed_mps=v.max_speed_mps))
@@ -88,13 +77,13 @@ class SimulatorNode(Node):
         self._lap = (self.world.episode, 0), 0.0  # which lap it is, and when it began
         self._track: list[tuple[float, ...]] = []
         for topic, callback in (
-            (CONTROL_CMD, self._on_command),
-            (GEAR_CMD, self._on_gear),
-            (CONTROL_MODE_REQUEST, self._on_mode),
-            (AWSIM_RESET, self._on_reset),
+            (topics.CONTROL_CMD, self._on_command),
+            (topics.GEAR_CMD, self._on_gear),
+            (topics.CONTROL_MODE_REQUEST, self._on_mode),
+            (topics.AWSIM_RESET, self._on_reset),
         ):
-            if topic is not CONTROL_CMD or not v.expert:
-                self.create_subscription(message_class(topic.type), topic.name, callback, qos_profile(topic))
+            if topic is not topics.CONTROL_CMD or not v.expert:
+                self.create_subscription(message_class(topic.type), topic.name, callback, topics.qos_profile(topic))
 
     # Messages in, in the callback thread.
 
@@ -156,10 +145,10 @@ class SimulatorNode(Node):
         def due(rate_hz: float | None) -> bool:
             return is_due(step, rate_hz or physics_hz, physics_hz)
 
-        if due(CLOCK.rate_hz):
+        if due(topics.CLOCK.rate_hz):
             say.clock(stamp_ns)
         if self.values.expert:
-            if due(CONTROL_HZ):
+            if due(topics.CONTROL_HZ):
                 expert = self._experts.for_course(world.course)
                 self._command = expert.command(state, world.time_s, world.disturbance)
                 say.command(stamp_ns, self._command, state)
@@ -167,10 +156,10 @@ class SimulatorNode(Node):
             self._command = obeyed(heard)
         if (believed := self._sensors.odometry(step)) is not None:
             say.odometry(stamp_ns, believed)
-        if due(VELOCITY_STATUS.rate_hz):
+        if due(topics.VELOCITY_STATUS.rate_hz):
             autonomous = self.values.expert or heard.autonomous
             say.vehicle(stamp_ns, state, heard.gear, MODE_AUTONOMOUS if autonomous else MODE_MANUAL)
-        if due(AWSIM_STATUS.rate_hz):
+        if due(topics.AWSIM_STATUS.rate_hz):
             say.status(self._status())
         if (images := self._sensors.frame(step)) is not None:
             say.frame(stamp_ns, images[FRONT.name])
@@ -235,7 +224,7 @@ def obeyed(heard: Heard) -> Command:
     """What the kart does with what it heard: nothing before autonomous mode, no driving force out of gear."""
     if heard.command is None or not heard.autonomous:
         return STANDSTILL
-    if GEAR_DRIVE <= heard.gear <= GEAR_DRIVE_LAST:
+    if topics.GEAR_DRIVE <= heard.gear <= GEAR_DRIVE_LAST:
         return heard.command
     return Command(heard.command.steer_rad, min(heard.command.accel_mps2, 0.0))
 
@@ -258,11 +247,6 @@ def world_config(values: SimulateConfig) -> WorldConfig:
             speed_scale=(1.0 + scale * (calm.speed_scale[0] - 1.0), 1.0 + scale * (calm.speed_scale[1] - 1.0)),
         ),
     )
-
-
-def _courses(values: SimulateConfig) -> list[Course]:
-    specs = [spec.strip() for spec in values.courses.split(",") if spec.strip()] or [values.course]
-    return [course_named(spec) for spec in specs]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

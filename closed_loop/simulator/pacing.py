@@ -12,16 +12,10 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Pacer:
-    """Holds a stepped simulation back to a multiple of real time.
+    """Holds a stepped simulation back to a multiple of real time."""
 
-    Attributes:
-        time_scale: simulated seconds per wall second asked for.
-        max_lag_s: lateness that is still made up for by hurrying; what exceeds it is forgotten, so that after a
-            stall time does not race.
-    """
-
-    time_scale: float = 1.0
-    max_lag_s: float = 0.2
+    time_scale: float = 1.0  # simulated seconds per wall second asked for
+    max_lag_s: float = 0.2  # lateness made up for by hurrying; more is forgotten: after a stall time must not race
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     forgotten_s: float = 0.0

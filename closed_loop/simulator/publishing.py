@@ -15,126 +15,106 @@ from rclpy.node import Node
 from closed_loop.control.kart import Command, VehicleParams
 from closed_loop.simulator.camera import Camera
 from closed_loop.simulator.vehicle import VehicleState, yaw_rate_radps
+from collector.ros import topics
 from collector.ros.conversions import fill_image, set_pose, set_stamp
 from collector.ros.message_packages import message_class
-from collector.ros.topics import (
-    AWSIM_STATE,
-    AWSIM_STATUS,
-    BASE_FRAME,
-    CAMERA_FRAME,
-    CAMERA_IMAGE,
-    CAMERA_INFO,
-    CLOCK,
-    CONTROL_CMD,
-    CONTROL_MODE,
-    FROM_SIMULATOR,
-    GEAR_STATUS,
-    ODOMETRY,
-    STEERING_STATUS,
-    TF_STATIC,
-    VELOCITY_STATUS,
-    Topic,
-    qos_profile,
-)
 
 
 class Publishing:
     """The simulator's publishers, and one message each that is filled anew: publishing copies it.
 
-    Args:
-        node: the node they belong to.
-        camera: mounted on the kart; None for a simulator without one, which then has no camera topics.
-        params: the kart, for its yaw rate.
-        expert: whether ``control_cmd`` is ours to publish.
+    Without a camera there are no camera topics; ``expert`` says whether ``control_cmd`` is ours to publish.
     """
 
     def __init__(self, node: Node, camera: Camera | None, params: VehicleParams, expert: bool) -> None:
         self._params = params
-        topics = [topic for topic in FROM_SIMULATOR if camera or topic not in (CAMERA_IMAGE, CAMERA_INFO)]
+        spoken = [
+            topic for topic in topics.FROM_SIMULATOR if camera or topic not in (topics.CAMERA_IMAGE, topics.CAMERA_INFO)
+        ]
         if expert:
-            topics.append(CONTROL_CMD)
-        self._messages: dict[Topic, Any] = {topic: message_class(topic.type)() for topic in topics}
+            spoken.append(topics.CONTROL_CMD)
+        self._messages: dict[topics.Topic, Any] = {topic: message_class(topic.type)() for topic in spoken}
         self._publishers = {
-            topic: node.create_publisher(type(message), topic.name, qos_profile(topic))
+            topic: node.create_publisher(type(message), topic.name, topics.qos_profile(topic))
             for topic, message in self._messages.items()
         }
         for topic, message in self._messages.items():
             if topic.frame_id:
                 message.header.frame_id = topic.frame_id
-        self._messages[ODOMETRY].child_frame_id = BASE_FRAME
+        self._messages[topics.ODOMETRY].child_frame_id = topics.BASE_FRAME
         if camera:
             self._mount(camera)
-        self._send(TF_STATIC)
+        self._send(topics.TF_STATIC)
 
     def clock(self, stamp_ns: int) -> None:
         """Simulated time."""
-        set_stamp(self._messages[CLOCK].clock, stamp_ns)
-        self._send(CLOCK)
+        set_stamp(self._messages[topics.CLOCK].clock, stamp_ns)
+        self._send(topics.CLOCK)
 
     def odometry(self, stamp_ns: int, state: VehicleState) -> None:
         """The true pose of the rear axle, where a localisation would say its estimate."""
-        message = self._messages[ODOMETRY]
+        message = self._messages[topics.ODOMETRY]
         set_pose(message.pose.pose, state.pose)
         message.twist.twist.linear.x = float(state.speed_mps)
         message.twist.twist.angular.z = yaw_rate_radps(state, self._params)
-        self._send(ODOMETRY, message.header.stamp, stamp_ns)
+        self._send(topics.ODOMETRY, message.header.stamp, stamp_ns)
 
     def vehicle(self, stamp_ns: int, state: VehicleState, gear: int, mode: int) -> None:
         """Speed, applied tyre angle, gear and control mode."""
-        velocity = self._messages[VELOCITY_STATUS]
+        velocity = self._messages[topics.VELOCITY_STATUS]
         velocity.longitudinal_velocity = float(state.speed_mps)
         velocity.heading_rate = yaw_rate_radps(state, self._params)
-        self._send(VELOCITY_STATUS, velocity.header.stamp, stamp_ns)
-        self._messages[STEERING_STATUS].steering_tire_angle = float(state.steer_rad)
-        self._messages[GEAR_STATUS].report = gear
-        self._messages[CONTROL_MODE].mode = mode
-        for topic in (STEERING_STATUS, GEAR_STATUS, CONTROL_MODE):
+        self._send(topics.VELOCITY_STATUS, velocity.header.stamp, stamp_ns)
+        self._messages[topics.STEERING_STATUS].steering_tire_angle = float(state.steer_rad)
+        self._messages[topics.GEAR_STATUS].report = gear
+        self._messages[topics.CONTROL_MODE].mode = mode
+        for topic in (topics.STEERING_STATUS, topics.GEAR_STATUS, topics.CONTROL_MODE):
             self._send(topic, self._messages[topic].stamp, stamp_ns)
 
     def command(self, stamp_ns: int, command: Command, state: VehicleState) -> None:
         """The expert's command, as a team's controller would publish it."""
-        message = self._messages[CONTROL_CMD]
+        message = self._messages[topics.CONTROL_CMD]
         for part in (message.lateral, message.longitudinal):
             set_stamp(part.stamp, stamp_ns)
         message.lateral.steering_tire_angle = float(command.steer_rad)
         message.longitudinal.acceleration = float(command.accel_mps2)
         message.longitudinal.speed = float(state.speed_mps)
-        self._send(CONTROL_CMD, message.stamp, stamp_ns)
+        self._send(topics.CONTROL_CMD, message.stamp, stamp_ns)
 
     def frame(self, stamp_ns: int, image_rgb: NDArray[np.uint8]) -> None:
         """A camera image and its camera info, both with the stamp of the instant they show."""
-        fill_image(self._messages[CAMERA_IMAGE], image_rgb)
-        for topic in (CAMERA_IMAGE, CAMERA_INFO):
+        fill_image(self._messages[topics.CAMERA_IMAGE], image_rgb)
+        for topic in (topics.CAMERA_IMAGE, topics.CAMERA_INFO):
             self._send(topic, self._messages[topic].header.stamp, stamp_ns)
 
     def status(self, fields: Sequence[float]) -> None:
         """The seven numbers of ``/awsim/status``, see :data:`collector.ros.topics.AWSIM_STATUS_FIELDS`."""
-        self._messages[AWSIM_STATUS].data = [float(value) for value in fields]
-        self._send(AWSIM_STATUS)
+        self._messages[topics.AWSIM_STATUS].data = [float(value) for value in fields]
+        self._send(topics.AWSIM_STATUS)
 
     def state(self, name: str) -> None:
         """The session's state, latched."""
-        self._messages[AWSIM_STATE].data = name
-        self._send(AWSIM_STATE)
+        self._messages[topics.AWSIM_STATE].data = name
+        self._send(topics.AWSIM_STATE)
 
-    def _send(self, topic: Topic, stamp: Any = None, stamp_ns: int = 0) -> None:  # noqa: ANN401 - a ROS message's Time
+    def _send(self, topic: topics.Topic, stamp: Any = None, stamp_ns: int = 0) -> None:  # noqa: ANN401 - a ROS message's Time
         if stamp is not None:
             set_stamp(stamp, stamp_ns)
         self._publishers[topic].publish(self._messages[topic])
 
     def _mount(self, camera: Camera) -> None:
         """What does not change of the camera: its matrix, and where it sits (its optical axes look along z)."""
-        info = self._messages[CAMERA_INFO]
+        info = self._messages[topics.CAMERA_INFO]
         info.height, info.width = camera.height_px, camera.width_px
         info.distortion_model, info.d = "plumb_bob", [0.0] * 5
         info.k, info.r = camera.K.ravel().tolist(), np.eye(3).ravel().tolist()
         info.p = np.hstack([camera.K, np.zeros((3, 1))]).ravel().tolist()
         transform = message_class("geometry_msgs/msg/TransformStamped")()
-        transform.header.frame_id, transform.child_frame_id = BASE_FRAME, CAMERA_FRAME
+        transform.header.frame_id, transform.child_frame_id = topics.BASE_FRAME, topics.CAMERA_FRAME
         place, turn = transform.transform.translation, transform.transform.rotation
         place.x, place.y, place.z = float(camera.x_m), float(camera.y_m), float(camera.z_m)
         turn.x, turn.y, turn.z, turn.w = quaternion_of(camera.rotation)
-        self._messages[TF_STATIC].transforms.append(transform)
+        self._messages[topics.TF_STATIC].transforms.append(transform)
 
 
 def quaternion_of(matrix: NDArray[np.float64]) -> tuple[float, float, float, float]:

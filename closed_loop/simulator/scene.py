@@ -22,12 +22,9 @@ HAZE_FROM_M, HAZE_FULL_M = 30.0, 220.0
 
 
 class Scene:
-    """A course to look at.
+    """A course to look at, in its own map; the seed is the day: colours, light, wear, what stands beside the road.
 
-    Args:
-        course: where the road lies; poses given to ``render`` are in its map.
-        seed: the day: colours, light, wear, what stands beside the road.
-        props: False leaves out everything upright (faster, plainer).
+    Without ``props`` nothing stands upright (faster, plainer).
     """
 
     def __init__(self, course: Course, seed: int, props: bool = True) -> None:

@@ -29,40 +29,23 @@ EPISODE_ERROR_S = (1.4, 2.8)
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """How the world runs.
-
-    Attributes:
-        episode_s: None for continuous laps; a time after which the kart is placed anew.
-        start_lateral_m, start_heading_rad: limits of the drawn start errors of an episode.
-        start_speed_mps: range of the drawn start speed.
-        disturbed_share: part of the episodes that begin with a disturbed phase.
-        disturb_every_s: in continuous laps, a disturbed phase begins about this often; None for never.
-    """
+    """How the world runs."""
 
     physics_hz: float = 100.0
     vehicle: VehicleParams = field(default_factory=VehicleParams)
-    episode_s: float | None = None
-    start_lateral_m: float = 1.2
-    start_heading_rad: float = 0.3
-    start_speed_mps: tuple[float, float] = (0.5, 4.5)
-    disturbed_share: float = 0.85
-    disturb_every_s: float | None = None
+    episode_s: float | None = None  # None for continuous laps; a time after which the kart is placed anew
+    start_lateral_m: float = 1.2  # limit of the drawn start errors of an episode: sideways
+    start_heading_rad: float = 0.3  # and of heading
+    start_speed_mps: tuple[float, float] = (0.5, 4.5)  # range of the drawn start speed
+    disturbed_share: float = 0.85  # part of the episodes that begin with a disturbed phase
+    disturb_every_s: float | None = None  # in continuous laps, a disturbed phase begins about so often; None: never
     disturbance: DisturbanceConfig = field(default_factory=lambda: DisturbanceConfig(duration_s=EPISODE_ERROR_S))
 
 
 class World:
-    """One kart, one or more courses, deterministic by seed.
+    """One kart, one or more courses, deterministic by seed: it decides looks, drawn starts and disturbances.
 
-    Args:
-        courses: a course, or several; course i is moved by i x 1000 m along x in the map.
-        seed: decides looks, drawn starts and disturbances.
-
-    Attributes:
-        courses: the courses, where they lie in the map.
-        episode: how often the kart has been placed on a next course.
-        station_m: where along the course the kart is.
-        lateral_m: signed distance from the reference line, positive left of it.
-        progress_m: metres driven along the course since the kart was placed (backwards counts negative).
+    Course i is moved by i x 1000 m along x in the map.
 
     Raises:
         MonoError: no course at all.
@@ -75,11 +58,11 @@ class World:
         self.config = config or WorldConfig()
         self.seed = seed
         moved = [course.shifted((COURSE_SPACING_M * index, 0.0)) for index, course in enumerate(given) if index]
-        self.courses = (given[0], *moved)
+        self.courses = (given[0], *moved)  # where they lie in the map
         self.vehicle = Vehicle(self.config.vehicle)
         self._scene: Scene | None = None
         self._rng = np.random.default_rng([11, seed])
-        self._steps = self.episode = 0
+        self._steps = self.episode = 0  # the latter counts how often the kart was placed on a next course
         self._phase: DisturbedPhase | None = None
         self._next_phase_s, self._place_time_s = float("inf"), 0.0
         if self.config.episode_s is None:
@@ -135,7 +118,7 @@ class World:
     def reset(self, s_m: float = 0.0, lateral_m: float = 0.0, heading_rad: float = 0.0, speed_mps: float = 0.0) -> None:
         """Place the kart at a station, beside the line and askew; laps and progress start again."""
         self._place(s_m, lateral_m, heading_rad, speed_mps)
-        self.progress_m = 0.0
+        self.progress_m = 0.0  # along the course since then; backwards counts negative
         self._place_time_s = self.time_s
         self._phase = None
         every = self.config.disturb_every_s
@@ -152,6 +135,7 @@ class World:
         curvature = float(self.course.at(s_m, self.course.curvature_1pm))
         wheels = float(np.arctan(curvature * self.config.vehicle.wheelbase_m))
         self.vehicle.place(pose, speed_mps, wheels if speed_mps > 0.0 else 0.0)
+        # Place along the course, and signed distance from its line, positive to the left.
         self.station_m, self.lateral_m = float(self.course.wrap_s(s_m)), lateral_m
 
     def _start_episode(self) -> None:
@@ -184,8 +168,6 @@ class World:
             self._phase = draw_phase(self._rng, self.time_s, self.course, c.vehicle, c.disturbance)
             self._next_phase_s = self._phase.end_s + self._rng.uniform(0.5, 1.5) * c.disturb_every_s
         return self.vehicle.state
-
-    # ------------------------------------------------------------ what is seen
 
     @property
     def scene(self) -> Scene:

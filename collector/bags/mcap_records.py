@@ -95,28 +95,18 @@ class ChunkContent(Declarations):
 
 @dataclass
 class FileContent(Declarations):
-    """The records of a file; ``end`` is that of its data section, 0 where not even a header is there.
+    """The records of a file; ``end`` is that of its data section, 0 where not even a header is there."""
 
-    Attributes:
-        is_finished: the file has its summary; only the declarations and the counts are then filled in.
-        chunks, attachments, metadata: their index records.
-        counts: messages per channel id.
-        first_ns, last_ns: times of arrival; None and 0 without messages.
-        damaged_chunks: whole chunks whose content cannot be read; they are in no index.
-        newest: content of the newest readable chunk, None without one.
-        half_chunk: the body of a chunk that breaks off at the file's end.
-    """
-
-    is_finished: bool = False
-    chunks: list[mcap_types.ChunkIndex] = field(default_factory=list)
-    attachments: list[mcap_types.AttachmentIndex] = field(default_factory=list)
-    metadata: list[mcap_types.MetadataIndex] = field(default_factory=list)
-    counts: Counter[int] = field(default_factory=Counter)
-    first_ns: int | None = None
-    last_ns: int = 0
-    damaged_chunks: int = 0
-    newest: ChunkContent | None = None
-    half_chunk: bytes = b""
+    is_finished: bool = False  # the file has its summary; only the declarations and the counts are then filled in
+    chunks: list[mcap_types.ChunkIndex] = field(default_factory=list)  # their index records
+    attachments: list[mcap_types.AttachmentIndex] = field(default_factory=list)  # theirs
+    metadata: list[mcap_types.MetadataIndex] = field(default_factory=list)  # theirs
+    counts: Counter[int] = field(default_factory=Counter)  # messages per channel id
+    first_ns: int | None = None  # time of arrival, None without messages
+    last_ns: int = 0  # and 0 without
+    damaged_chunks: int = 0  # whole chunks whose content cannot be read; they are in no index
+    newest: ChunkContent | None = None  # content of the newest readable chunk, None without one
+    half_chunk: bytes = b""  # the body of a chunk that breaks off at the file's end
 
     def add_chunk(self, start: int, body: bytes) -> None:
         """Note a whole chunk record that begins at byte ``start``.

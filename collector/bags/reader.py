@@ -61,16 +61,13 @@ def typestore() -> Typestore:
 class BagReader:
     """A bag opened for reading; made by :func:`open_bag`.
 
-    Attributes:
-        topics, counts: message type and number of messages by topic, as the bag's index says.
-        breaks_off: why not all of it can be read, empty while nothing is wrong. Whatever lies before is delivered, so
-            look here after reading.
+    Look at ``breaks_off`` after reading: why not all could be read, empty where nothing is wrong.
     """
 
     def __init__(self, path: Path, reader: AnyReader | TruncatedReader, breaks_off: str = "") -> None:
         self.path, self._reader, self.breaks_off = path, reader, breaks_off
         self.topics: dict[str, str] = {c.topic: c.msgtype for c in reader.connections}
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, int] = {}  # messages by topic, as the bag's index says
         for connection in reader.connections:
             self.counts[connection.topic] = self.counts.get(connection.topic, 0) + connection.msgcount
 
@@ -86,11 +83,9 @@ class BagReader:
             raise MonoError(found, " or ".join(types), f"choose another {option}")
         held = sorted(topic for topic, count in self.counts.items() if count)
         others = [topic for topic in held if self.topics[topic] in types]
-        raise MonoError(
-            f"the bag {self.path} holds no messages of {name} ({purpose}); it holds {', '.join(held) or 'nothing'}",
-            f"{name} of the type {' or '.join(types)}",
-            f"use {option} {others[0]}" if others else cure,
-        )
+        found = f"the bag {self.path} holds no messages of {name} ({purpose}); it holds {', '.join(held) or 'nothing'}"
+        expected = f"{name} of the type {' or '.join(types)}"
+        raise MonoError(found, expected, f"use {option} {others[0]}" if others else cure)
 
     def image_topic(self, wanted: str | None = None) -> str:
         """The camera topic: the one wanted, else our JPEG topic, else the raw one.
@@ -182,11 +177,9 @@ def open_bag(path: Path | str) -> Iterator[BagReader]:
     except Exception as error:
         reader = TruncatedReader(place)
         if not reader.connections:
-            raise MonoError(
-                f"{place} cannot be opened as a bag, and no message can be read from it: {error}",
-                "a bag folder with its files, or an .mcap or .db3 file",
-                "check the path and that something was recorded; a file that ends in .zstd is read after zstd -d",
-            ) from error
+            found = f"{place} cannot be opened as a bag, and no message can be read from it: {error}"
+            do = "check the path and that something was recorded; a file that ends in .zstd is read after zstd -d"
+            raise MonoError(found, "a bag folder with its files, or an .mcap or .db3 file", do) from error
         breaks_off = reader.breaks_off or str(error)
         if place.is_dir() and not (place / METADATA_FILE).exists():
             breaks_off += f"; the recording was never finished (for other programs: alpamayo-mono recover {place})"

@@ -33,8 +33,7 @@ class RecoverConfig:
 def recover_bag(place: Path, show_progress: bool = False) -> list[Repair]:
     """Finish a bag folder (its files, then ``metadata.yaml``) or a single .mcap file; safe on a finished one.
 
-    Returns:
-        What became of each file, in reading order.
+    Returns what became of each file, in reading order.
 
     Raises:
         MonoError: no mcap bag there, it is still being recorded, or the disk has no room for the index.
@@ -59,11 +58,9 @@ def recover_bag(place: Path, show_progress: bool = False) -> list[Repair]:
                 topics.setdefault(topic.name, topic)
             write_metadata(place, [repair.file for repair in repairs], list(topics.values()))
     except OSError as error:
-        raise MonoError(
-            f"{place} cannot be finished: {error.strerror or error}",
-            "a few megabytes of free space, and the right to write there",
-            "make room and call recover again; nothing has been lost",
-        ) from error
+        found = f"{place} cannot be finished: {error.strerror or error}"
+        expected = "a few megabytes of free space, and the right to write there"
+        raise MonoError(found, expected, "make room and call recover again; nothing has been lost") from error
     return repairs
 
 
@@ -118,8 +115,7 @@ def _refuse_if_recording(path: Path) -> None:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise MonoError(
-                f"{path} is being recorded", "a recording that has ended", "stop the recorder first"
-            ) from None
+            found = f"{path} is being recorded"
+            raise MonoError(found, "a recording that has ended", "stop the recorder first") from None
         except OSError:
             return  # a file system without locks

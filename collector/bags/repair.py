@@ -27,23 +27,15 @@ from collector.bags.metadata import StoredFile, StoredTopic
 
 @dataclass(frozen=True)
 class Repair:
-    """What became of a file and its topics.
-
-    Attributes:
-        was_finished: nothing had to be done.
-        salvaged: messages taken out of a half chunk.
-        damaged_chunks: chunks that cannot be read and are in no index.
-        bytes_cut: bytes cut off the end, of a half chunk or an index that broke off.
-        aside: the file that keeps them, None where none were kept.
-    """
+    """What became of a file and its topics."""
 
     file: StoredFile
     topics: tuple[StoredTopic, ...]
-    was_finished: bool = False
-    salvaged: int = 0
-    damaged_chunks: int = 0
-    bytes_cut: int = 0
-    aside: Path | None = None
+    was_finished: bool = False  # nothing had to be done
+    salvaged: int = 0  # messages taken out of a half chunk
+    damaged_chunks: int = 0  # chunks that cannot be read and are in no index
+    bytes_cut: int = 0  # bytes cut off the end, of a half chunk or an index that broke off
+    aside: Path | None = None  # the file that keeps them, None where none were kept
 
 
 def repair_mcap(path: Path, keep_aside: bool = True, show_progress: bool = False) -> Repair:

@@ -42,9 +42,7 @@ class TruncatedConnection(NamedTuple):
 class TruncatedReader:
     """Reads the bag files of a folder (in the order of their numbers), or one file; yields what lies before a break.
 
-    Attributes:
-        connections: topics that have messages; none where nothing can be read.
-        breaks_off: where and why the reading ended, per file; empty where every file is whole after all.
+    Its ``connections`` are the topics that have messages; none where nothing can be read.
     """
 
     def __init__(self, place: Path) -> None:
@@ -55,7 +53,7 @@ class TruncatedReader:
 
     @property
     def breaks_off(self) -> str:
-        """Where and why the reading ended."""
+        """Where and why the reading ended, per file; empty where every file is whole after all."""
         return "; ".join(f"{file.name}: {why}" for file, why in self._breaks.items())
 
     def messages(self, connections: Collection[Any]) -> Iterator[tuple[TruncatedConnection, int, bytes]]:

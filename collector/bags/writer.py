@@ -52,15 +52,11 @@ def qos_text(topic: Topic) -> str:
 
 
 class BagWriter:
-    """Writes an mcap bag (metadata version 8), definitions embedded in each of its files.
+    """Writes a new mcap bag (metadata version 8), definitions embedded in each of its files.
 
     Not thread safe: one thread owns it. When a method raises OSError the disk took no more: call :meth:`close`, which
-    finishes the bag with what was written.
-
-    Args:
-        folder, topics: the bag, which must not exist, and what it will hold.
-        split_bytes, split_ns: begin a new file after so many bytes, or so much time of arrival; 0 never does.
-        reserve_bytes: room kept on the disk for the index.
+    finishes the bag with what was written; ``reserve_bytes`` are kept on the disk for its index. A new file begins
+    after ``split_bytes``, or ``split_ns`` of arrival; 0 never does.
 
     Raises:
         MonoError: the folder exists, cannot be made, or a type is unknown.

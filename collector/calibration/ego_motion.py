@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.calibration.model import Intrinsics
+from collector.geometry.poses import FloatArray
 from collector.ros.images import FrameError, RawFrame, as_bgr
-
-FloatArray = NDArray[np.float64]
 
 # Wider frames are scaled down: tracking at 640 px costs milliseconds and is fine to 0.1 degrees.
 TRACKED_WIDTH_PX = 640
@@ -30,20 +29,13 @@ _INLIER_PX = 2.0
 
 @dataclass(frozen=True)
 class Motion:
-    """What two frames tell about the motion between them.
+    """What two frames tell about the motion between them."""
 
-    Attributes:
-        rotation: (3,) rotation vector of the scene in optical axes, radians; +y when the camera turns left.
-        travel: (3,) unit direction of travel in optical axes at the second frame.
-        tracks: features that agree with it.
-        before_px, after_px: (N, 2) all features in both frames, pixels of the tracked size.
-    """
-
-    rotation: FloatArray
-    travel: FloatArray
-    tracks: int
-    before_px: FloatArray
-    after_px: FloatArray
+    rotation: FloatArray  # (3,) rotation vector of the scene in optical axes, radians; +y when the camera turns left
+    travel: FloatArray  # (3,) unit direction of travel in optical axes at the second frame
+    tracks: int  # features that agree with it
+    before_px: FloatArray  # (N, 2) all features in the first frame, pixels of the tracked size
+    after_px: FloatArray  # and in the second
 
     @property
     def pitch_rad(self) -> float:

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.common.errors import MonoError
-
-FloatArray = NDArray[np.float64]
+from collector.geometry.poses import FloatArray
 
 OFFSET_STEP_S = 0.004
 BLOCK_NS = 2_000_000_000
@@ -32,49 +31,31 @@ _LEAST_OUTLIER_RAD = 0.01
 
 @dataclass(frozen=True)
 class FitLimits:
-    """When a bag tells enough.
+    """When a bag tells enough."""
 
-    Attributes:
-        max_offset_s: offsets searched on both sides of zero.
-        min_turn_pairs: pairs of frames the time offset needs.
-        min_yaw_rate_radps: root mean square of the yaw rate below which a drive holds no turns.
-        min_correlation: of image and odometry turns at the best time offset.
-        max_offset_sd_s: a less certain time offset is refused.
-        max_ratio_error: how far image turns over odometry turns may be from 1 (a wrong focal length).
-        straight_yaw_rate_radps: a straight turns more slowly than this over a second.
-        min_straight_pairs: pairs of frames on straights the pitch needs.
-        max_pitch_sd_rad: a less certain pitch is refused.
-    """
-
-    max_offset_s: float = 0.4
-    min_turn_pairs: int = 100
-    min_yaw_rate_radps: float = 0.08
-    min_correlation: float = 0.6
-    max_offset_sd_s: float = 0.01
-    max_ratio_error: float = 0.3
-    straight_yaw_rate_radps: float = 0.15
-    min_straight_pairs: int = 30
-    max_pitch_sd_rad: float = 0.006
+    max_offset_s: float = 0.4  # offsets searched on both sides of zero.
+    min_turn_pairs: int = 100  # pairs of frames the time offset needs.
+    min_yaw_rate_radps: float = 0.08  # root mean square of the yaw rate below which a drive holds no turns.
+    min_correlation: float = 0.6  # of image and odometry turns at the best time offset.
+    max_offset_sd_s: float = 0.01  # a less certain time offset is refused.
+    max_ratio_error: float = 0.3  # how far image turns over odometry turns may be from 1 (a wrong focal length).
+    straight_yaw_rate_radps: float = 0.15  # a straight turns more slowly than this over a second.
+    min_straight_pairs: int = 30  # pairs of frames on straights the pitch needs.
+    max_pitch_sd_rad: float = 0.006  # a less certain pitch is refused.
 
 
 @dataclass(frozen=True)
 class TimeOffsetFit:
-    """The time offset of best correlation (positive: pictures show the past) and its standard error.
-
-    Attributes:
-        ratio: image turns over odometry turns at the time offset.
-        offsets_s, correlations: (L,) the curve whose peak it is.
-        used: (N,) which of the pairs given were used; the rest are outliers.
-    """
+    """The time offset of best correlation (positive: pictures show the past) and its standard error."""
 
     offset_s: float
     sd_s: float
     correlation: float
-    ratio: float
+    ratio: float  # image turns over odometry turns at the time offset
     pairs: int
-    offsets_s: FloatArray
-    correlations: FloatArray
-    used: NDArray[np.bool_]
+    offsets_s: FloatArray  # (L,) of the curve whose peak it is
+    correlations: FloatArray  # (L,) of that curve
+    used: NDArray[np.bool_]  # (N,) which of the pairs given were used; the rest are outliers
 
 
 @dataclass(frozen=True)
@@ -150,11 +131,7 @@ def fit_time_offset(
 
 
 def fit_pitch(start_ns: NDArray[np.int64], pitches_rad: FloatArray, limits: FitLimits) -> PitchFit:
-    """The camera's pitch: the median over the frame pairs on straights.
-
-    Args:
-        start_ns, pitches_rad: (N,) stamp of each pair's first frame, and what the pair says by its vanishing point.
-        limits: when to refuse.
+    """The camera's pitch: the median over the frame pairs on straights (N,), by what each says by its vanishing point.
 
     Raises:
         MonoError: too few pairs, or they contradict each other.

@@ -18,14 +18,13 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import yaml
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.common.run_folder import check_keys, plain, read_yaml
 from collector.geometry.pinhole import field_matrix, scaled_matrix
-
-FloatArray = NDArray[np.float64]
+from collector.geometry.poses import FloatArray
 
 Settings = TypeVar("Settings", "Intrinsics", "Calibration")
 
@@ -42,22 +41,17 @@ _HEADER = """\
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """A pinhole camera with the lens distortion OpenCV knows as plumb_bob or rational_polynomial.
+    """A pinhole camera with the lens distortion OpenCV knows as plumb_bob or rational_polynomial."""
 
-    Attributes:
-        source: where the numbers come from: a CameraInfo topic or a field of view.
-        fx_px, fy_px, cx_px, cy_px: focal lengths and principal point; pixel centres lie at whole numbers.
-        distortion: coefficients in OpenCV's order, empty for none.
-    """
-
-    source: str
+    source: str  # where the numbers come from: a CameraInfo topic or a field of view
     width_px: int
     height_px: int
+    # fx_px, fy_px, cx_px, cy_px: focal lengths and principal point; pixel centres lie at whole numbers
     fx_px: float
     fy_px: float
     cx_px: float
     cy_px: float
-    distortion: tuple[float, ...] = ()
+    distortion: tuple[float, ...] = ()  # coefficients in OpenCV's order, empty for none
 
     def __post_init__(self) -> None:
         numbers = (self.fx_px, self.fy_px, self.cx_px, self.cy_px, *self.distortion)
@@ -102,27 +96,19 @@ def undistorted(hfov_deg: float, source: str, width_px: int, height_px: int) -> 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A camera's time offset (``lag_s``) and pitch, as the module defines them, and where they come from.
-
-    Attributes:
-        lag_s, pitch_rad: None where the bag could not tell; lag_sd_s, pitch_sd_rad: their standard errors.
-        correlation: of image and odometry turns at this time offset.
-        turn_ratio: how far the image turned against the odometry; off 1 when the focal length is wrong.
-        lag_pairs, pitch_pairs: pairs of frames each rests on, out of the ``frames`` looked at.
-        intrinsics: what pixels were turned into angles with.
-    """
+    """A camera's time offset (``lag_s``) and pitch, as the module defines them, and where they come from."""
 
     definition: int
-    lag_s: float | None = None
-    lag_sd_s: float | None = None
-    pitch_rad: float | None = None
-    pitch_sd_rad: float | None = None
-    correlation: float | None = None
-    turn_ratio: float | None = None
-    lag_pairs: int = 0
-    pitch_pairs: int = 0
+    lag_s: float | None = None  # None where the bag could not tell
+    lag_sd_s: float | None = None  # standard error
+    pitch_rad: float | None = None  # None where the bag could not tell
+    pitch_sd_rad: float | None = None  # standard error
+    correlation: float | None = None  # of image and odometry turns at this time offset
+    turn_ratio: float | None = None  # how far the image turned against the odometry; off 1 for a wrong focal length
+    lag_pairs: int = 0  # pairs of frames it rests on, out of `frames` looked at
+    pitch_pairs: int = 0  # the same for the pitch
     frames: int = 0
-    intrinsics: Intrinsics | None = None
+    intrinsics: Intrinsics | None = None  # what pixels were turned into angles with
     bag: str = ""
     bag_sha256: str = ""
 

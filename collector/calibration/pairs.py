@@ -20,11 +20,11 @@ from collector.calibration.model import Intrinsics, intrinsics_of, undistorted
 from collector.common.errors import MonoError
 from collector.common.progress import progress
 from collector.geometry.constants import NS_PER_S
+from collector.geometry.poses import FloatArray
 from collector.pose_tracks.tracks import PoseTrack, TrackConfig
 from collector.ros.images import FrameError, RawFrame
 from collector.ros.topics import ODOMETRY
 
-FloatArray = NDArray[np.float64]
 Gray = NDArray[np.uint8]
 
 # Frames are looked at in runs: only neighbours tell something.
@@ -72,26 +72,17 @@ class CalibrateConfig:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """What N pairs of neighbouring frames told.
+    """What N pairs of neighbouring frames told."""
 
-    Attributes:
-        start_ns, end_ns: (N,) header stamps.
-        rotations, pitches_rad: (N, 3) and (N,), as :class:`collector.calibration.ego_motion.Motion` has them.
-        odometry_turn_rad: (N, L) how far the kart turned left between both stamps minus each offset.
-        straight: (N,) on a straight, by the odometry.
-        shown: the frame on a straight with the most features and its motion, for the plot.
-        passed_over: of the ``frames`` looked at, how many gave no pair with the frame before, by reason.
-    """
-
-    start_ns: NDArray[np.int64]
-    end_ns: NDArray[np.int64]
-    rotations: FloatArray
-    pitches_rad: FloatArray
-    odometry_turn_rad: FloatArray
-    straight: NDArray[np.bool_]
-    shown: tuple[Gray, Motion] | None
+    start_ns: NDArray[np.int64]  # (N,) header stamp of the first frame
+    end_ns: NDArray[np.int64]  # (N,) of the second
+    rotations: FloatArray  # (N, 3) as `collector.calibration.ego_motion.Motion` has them
+    pitches_rad: FloatArray  # (N,)
+    odometry_turn_rad: FloatArray  # (N, L) how far the kart turned left between both stamps minus each offset
+    straight: NDArray[np.bool_]  # (N,) on a straight, by the odometry
+    shown: tuple[Gray, Motion] | None  # the frame on a straight with the most features and its motion, for the plot
     frames: int
-    passed_over: dict[str, int]
+    passed_over: dict[str, int]  # of the `frames` looked at, how many gave no pair with the frame before, by reason
     intrinsics: Intrinsics
 
     @property
@@ -153,9 +144,8 @@ def read_pairs(
             (before[0].stamp_ns, frame.stamp_ns, motion.rotation, motion.pitch_rad, moved.turns_rad, is_straight)
         )
     if intrinsics is None:
-        raise MonoError(
-            f"none of {seen} frames of {topic} in {bag.path} can be decoded", "JPEG, PNG or a raw image", "record again"
-        )
+        found = f"none of {seen} frames of {topic} in {bag.path} can be decoded"
+        raise MonoError(found, "JPEG, PNG or a raw image", "record again")
     starts, ends, rotations, pitches, turns, straight = zip(*rows, strict=True) if rows else [()] * 6
     return Pairs(
         np.array(starts, np.int64),

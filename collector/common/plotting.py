@@ -1,7 +1,7 @@
-"""Text in plots: a font with Japanese letters where one is installed, and lines broken where Japanese may be broken.
+"""Plots: one style, a font with Japanese letters where one is installed, lines broken where Japanese may be broken.
 
-A page in a browser needs none of this; what no font of a plot can show belongs there. matplotlib is imported when a
-plot is made.
+A page in a browser needs none of the latter; what no font of a plot can show belongs there. matplotlib is imported when
+a plot is made.
 """
 # ruff: noqa: RUF001 - Japanese punctuation is meant
 
@@ -9,6 +9,34 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelcolor": "#333a44",
+    "axes.edgecolor": "#9aa3ad",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e8ec",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#4a525c",
+    "ytick.color": "#4a525c",
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+}
+INK = "#20262e"
+SIDES: Mapping[str, str] = {"before": "#d1432f", "after": "#1d8a4e"}
+
 
 # By how common they are on Linux, macOS and Windows; the last ones have more letters than beauty.
 _JAPANESE_FONTS = (
@@ -19,6 +47,15 @@ _JAPANESE_FONTS = (
 # No line may begin with one of these, and none may end with one of those (JIS X 4051, in short).
 _NOT_FIRST = "、。，．・：；？！)）]］}｝」』】〉》ー々ぁぃぅぇぉっゃゅょァィゥェォッャュョ"
 _NOT_LAST = "(（[［{｛「『【〈《"
+
+
+def bars(
+    names: Collection[str], places: NDArray[np.float64], room: float
+) -> Iterator[tuple[str, NDArray[np.float64], float]]:
+    """Where the bars of each name stand, side by side in the ``room`` about their places, and how wide one is."""
+    each = room / max(1, len(names))
+    for number, name in enumerate(names):
+        yield name, places + (number - (len(names) - 1) / 2.0) * each, each
 
 
 def families() -> list[str]:

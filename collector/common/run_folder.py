@@ -60,9 +60,8 @@ def open_run(folder: Path | str, config: object, inputs: Iterable[Path | str] = 
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MonoError(
-            f"the run folder {place} cannot be made: {error}", "a writable place", "name another folder with --out"
-        ) from error
+        found = f"the run folder {place} cannot be made: {error}"
+        raise MonoError(found, "a writable place", "name another folder with --out") from error
     write_atomically(place / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
     write_atomically(place / "provenance.json", json.dumps(provenance(inputs), indent=2) + "\n")
     return RunFolder(place)

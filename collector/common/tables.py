@@ -1,4 +1,7 @@
-"""Tables: as CSV, and for a terminal."""
+"""Figures as people read them, and tables of them: as CSV, and for a terminal.
+
+"-" stands for a figure that is not there (None, NaN, infinite).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+def number(value: float | None, digits: int = 2, unit: str = "") -> str:
+    """A figure with so many digits, and a unit after it."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}{unit}"
+
+
+def metres(value: float | None) -> str:
+    """Metres to the centimetre."""
+    return number(value, 2, " m")
+
+
+def percent(value: float | None) -> str:
+    """A share in percent."""
+    return number(None if value is None else 100.0 * value, 0, " %")
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
@@ -37,13 +55,7 @@ def text_table(
     left: Collection[int] = (0,),
     styles: Sequence[str | None] = (),
 ) -> Table:
-    """A table to print with rich.
-
-    Args:
-        title, headings, rows: above it, a word per column, and the cells as text.
-        left: the columns set to the left; figures stand at the right.
-        styles: rich's style of each row; without any, none has one.
-    """
+    """A table to print with rich; the columns ``left`` are set to the left, ``styles`` are rich's, one per row."""
     from rich import box
     from rich.table import Table
 

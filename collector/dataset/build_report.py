@@ -9,23 +9,15 @@ from typing import Any
 
 @dataclass
 class BuildReport:
-    """Where every frame went.
+    """Where every frame went."""
 
-    Attributes:
-        seen: camera messages in the bags.
-        kept, quarantined: samples in ``metadata.jsonl``, and those whose text and path disagree.
-        rejected: the rest, by reason.
-        labels, splits: of the kept samples.
-        breaks: why a bag could not be read to its end, by bag; what lies before is used.
-    """
-
-    seen: int = 0
-    kept: int = 0
-    quarantined: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    labels: Counter[str] = field(default_factory=Counter)
-    splits: Counter[str] = field(default_factory=Counter)
-    breaks: dict[str, str] = field(default_factory=dict)
+    seen: int = 0  # camera messages in the bags
+    kept: int = 0  # samples in `metadata.jsonl`
+    quarantined: int = 0  # those whose text and path disagree
+    rejected: Counter[str] = field(default_factory=Counter)  # the rest, by reason
+    labels: Counter[str] = field(default_factory=Counter)  # of the kept samples
+    splits: Counter[str] = field(default_factory=Counter)  # of the kept samples
+    breaks: dict[str, str] = field(default_factory=dict)  # bag -> why it breaks off; what lies before is used
 
     def keep(self, label: str, split: str) -> None:
         """Count one frame in."""

@@ -19,8 +19,7 @@ from collector.geometry.constants import FRAME_STEPS, FUTURE_STEPS, HISTORY_STEP
 from collector.geometry.discontinuity import CLOCK_BACK
 from collector.geometry.poses import to_ego
 from collector.pose_tracks.recording import Recording
-from collector.reasoning.consistency import ClaimCheck, Motion, check_claim, measure_motion
-from collector.reasoning.parser import parse_claim
+from collector.reasoning.consistency import ClaimCheck, Motion, check_claim, measure_motion, parse_claim
 from collector.reasoning.writing import write_reasoning
 from collector.ros.images import FrameError, RawFrame, frame_jpeg
 
@@ -137,11 +136,8 @@ class Candidate:
 class SampleExtractor:
     """Cuts the samples of one recording; feed it every camera frame in order of arrival.
 
-    Args:
-        recording, config: what is known of the kart, and settings of the build.
-        validation: intervals kept for validation, of all recordings.
-        texts: reasoning texts to curate; None writes our own.
-        lag_ns: what a picture shows was so long before its stamp; poses are taken then.
+    ``validation`` are the intervals of all recordings, ``texts`` reasoning texts to curate (None writes our own). A
+    picture shows what was ``lag_ns`` before its stamp; poses are taken then.
     """
 
     def __init__(

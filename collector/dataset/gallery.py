@@ -18,25 +18,20 @@ from collector.dataset.statistics import radius_m
 from collector.geometry.path_drawing import AboveView, Image, above_svg, draw_seen, ground_from_above
 from collector.ros.images import encode_jpeg
 
-_TEMPLATES = Path(__file__).resolve().parent / "templates"
+TEMPLATES = Path(__file__).resolve().parent / "templates"
 # Width and JPEG quality to try, until a picture fits the bytes a sample may have.
 _SIZES = ((480, 82), (480, 70), (400, 62), (320, 55), (240, 45))
 
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """What a page shows of a sample (the words are the template's).
-
-    Attributes:
-        image: JPEG as a data URI, empty where the frame cannot be read, and then ``fault`` says why.
-        above: the path from above, SVG.
-    """
+    """What a page shows of a sample (the words are the template's)."""
 
     sample: Sample
     radius_m: float
-    image: str
+    image: str  # JPEG as a data URI, empty where the frame cannot be read, and then `fault` says why
     fault: str
-    above: str
+    above: str  # the path from above, SVG
 
 
 def gallery_item(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int = 60_000) -> GalleryItem:
@@ -57,22 +52,20 @@ def gallery_html(
     most_bytes: int = 60_000,
     show_progress: bool = False,
 ) -> tuple[str, int]:
-    """The samples as one HTML fragment with its own style, which needs nothing of the page around it.
-
-    Returns:
-        The fragment, and how many samples have no readable picture.
-    """
+    """The samples as one HTML fragment that needs no page around it, and how many have no readable picture."""
     require("jinja2", "report")
     shown = progress(samples, "draw", "sample", show=show_progress)
     items = [gallery_item(sample, folder, cameras, most_bytes) for sample in shown]
-    return rendered("gallery.html.j2", items=items), sum(1 for item in items if item.fault)
+    return rendered(TEMPLATES / "gallery.html.j2", items=items), sum(1 for item in items if item.fault)
 
 
-def rendered(template: str, **values: object) -> str:
-    """A page or a part of one from a template in ``templates/``."""
+def rendered(template: Path, **values: object) -> str:
+    """A page or a part of one; what a template asks of a value that is not there is empty."""
     jinja2 = require("jinja2", "report")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return str(environment.from_string((_TEMPLATES / template).read_text("utf-8")).render(**values))
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined
+    )
+    return str(environment.from_string(template.read_text("utf-8")).render(**values))
 
 
 def _pictures(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int) -> tuple[str, str]:

@@ -75,39 +75,25 @@ class TextClaim(_Strict):
 
 
 class Sample(_Strict):
-    """One line of ``metadata.jsonl``; poses are in the ego frame at t0, metres and radians.
+    """One line of ``metadata.jsonl``; poses are in the ego frame at t0, metres and radians."""
 
-    Attributes:
-        file_name: the front frame at t0, relative to the dataset folder.
-        frames: the last four front frames at 10 Hz, oldest first; the last one is ``file_name``.
-        id: unique within the dataset.
-        bag: name of the recording.
-        lap: lap count at t0, 0 where not recorded.
-        stamp_ns: header stamp of the frame at t0; t0 is earlier by the lag of the manifest's calibration.
-        reasoning: the reasoning.
-        history: 16 poses [x, y, yaw] at t0-1.5 s ... t0, the last one the origin.
-        future: 64 poses at t0+0.1 ... t0+6.4 s.
-        dt_s: time between poses.
-        speed_mps: wheel speed at t0 where recorded, else from the poses.
-        curve: label of the path within the reasoning's window.
-        claim: what the reasoning claims.
-        split: train or val.
-    """
-
-    file_name: str = Field(min_length=1)
+    file_name: str = Field(min_length=1)  # the front frame at t0, relative to the dataset folder
+    # the last four front frames at 10 Hz, oldest first; the last one is `file_name`
     frames: Annotated[tuple[str, ...], Field(min_length=FRAME_STEPS, max_length=FRAME_STEPS)]
-    id: str = Field(min_length=1)
-    bag: str
-    lap: int
-    stamp_ns: int
-    reasoning: str
+    id: str = Field(min_length=1)  # unique within the dataset
+    bag: str  # name of the recording
+    lap: int  # lap count at t0, 0 where not recorded
+    stamp_ns: int  # header stamp of the frame at t0; t0 is earlier by the lag of the manifest's calibration
+    reasoning: str  # the reasoning
+    # 16 poses [x, y, yaw] at t0-1.5 s ... t0, the last one the origin.
     history: Annotated[tuple[PoseRow, ...], Field(min_length=HISTORY_STEPS, max_length=HISTORY_STEPS)]
+    # 64 poses at t0+0.1 ... t0+6.4 s.
     future: Annotated[tuple[PoseRow, ...], Field(min_length=FUTURE_STEPS, max_length=FUTURE_STEPS)]
-    dt_s: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = STEP_S
-    speed_mps: Finite
-    curve: Curve
-    claim: TextClaim
-    split: Split = "train"
+    dt_s: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = STEP_S  # time between poses
+    speed_mps: Finite  # wheel speed at t0 where recorded, else from the poses
+    curve: Curve  # label of the path within the reasoning's window
+    claim: TextClaim  # what the reasoning claims
+    split: Split = "train"  # train or val
 
     def history_array(self) -> NDArray[np.float64]:
         """The history as (16, 3)."""

@@ -18,16 +18,11 @@ from collector.pose_tracks.recording import Recording
 
 @dataclass(frozen=True)
 class Interval:
-    """Uninterrupted driving within one lap (0 where not recorded), between two stamps that have a whole sample.
-
-    Attributes:
-        piece: index of the pose track's segment, under the name it has in manifests.
-        run: of that segment (:meth:`collector.pose_tracks.tracks.PoseTrack.run_at`); within one, stamps only rise.
-    """
+    """Uninterrupted driving within one lap (0 where not recorded), between two stamps that have a whole sample."""
 
     bag: str
-    piece: int
-    run: int
+    piece: int  # index of the pose track's segment, under the name it has in manifests
+    run: int  # of that segment (`collector.pose_tracks.tracks.PoseTrack.run_at`); within one, stamps only rise
     lap: int
     start_ns: int
     end_ns: int

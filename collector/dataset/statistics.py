@@ -67,23 +67,16 @@ class StratifiedPick(Generic[Item]):
 
 @dataclass
 class Tally:
-    """How the samples of one file are spread.
+    """How the samples of one file are spread."""
 
-    Attributes:
-        lines: samples read. broken: lines that are none.
-        labels, splits: counts. radius_m: by the lower end of a bin of :data:`RADIUS_FROM_M`.
-        speed_mps: by whole m/s, the last one is that and faster. missing: frames at t0 that are not on the disk.
-        named: the first faults, in words.
-    """
-
-    lines: int = 0
-    broken: int = 0
-    missing: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
-    splits: Counter[str] = field(default_factory=Counter)
-    radius_m: Counter[int] = field(default_factory=Counter)
-    speed_mps: Counter[int] = field(default_factory=Counter)
-    named: list[str] = field(default_factory=list)
+    lines: int = 0  # samples read
+    broken: int = 0  # lines that are none
+    missing: int = 0  # frames at t0 that are not on the disk
+    labels: Counter[str] = field(default_factory=Counter)  # how many of each
+    splits: Counter[str] = field(default_factory=Counter)  # how many of each
+    radius_m: Counter[int] = field(default_factory=Counter)  # by the lower end of a bin of `RADIUS_FROM_M`
+    speed_mps: Counter[int] = field(default_factory=Counter)  # by whole m/s, the last one is that and faster
+    named: list[str] = field(default_factory=list)  # the first faults, in words
 
     def add(self, sample: Sample, folder: Path) -> None:
         """Count one sample."""
@@ -106,20 +99,14 @@ class Tally:
 
 @dataclass
 class DatasetStatistics:
-    """What :func:`dataset_statistics` found.
+    """What :func:`dataset_statistics` found."""
 
-    Attributes:
-        manifest: empty where there is none that can be read, and then ``manifest_fault`` says why.
-        kept, quarantined: how each file's samples are spread.
-        picked, picked_quarantined: samples to show.
-    """
-
-    manifest: dict[str, Any]
+    manifest: dict[str, Any]  # empty where there is none that can be read, and then `manifest_fault` says why
     manifest_fault: str
-    kept: Tally
-    quarantined: Tally
-    picked: list[Sample]
-    picked_quarantined: list[QuarantinedSample]
+    kept: Tally  # how the samples of its file are spread
+    quarantined: Tally  # the same
+    picked: list[Sample]  # samples to show
+    picked_quarantined: list[QuarantinedSample]  # the same
 
 
 def dataset_statistics(
@@ -134,9 +121,8 @@ def dataset_statistics(
     """
     metadata = folder / schema.METADATA_FILE
     if not metadata.is_file():
-        raise MonoError(
-            f"no {schema.METADATA_FILE} in {folder}", "a dataset folder", "build one: alpamayo-mono build --help"
-        )
+        what = f"no {schema.METADATA_FILE} in {folder}"
+        raise MonoError(what, "a dataset folder", "build one: alpamayo-mono build --help")
     try:
         manifest, fault = schema.load_manifest(folder), ""
     except MonoError as error:
@@ -174,10 +160,9 @@ def manifest_counts(manifest: Mapping[str, Any]) -> dict[str, int]:
 
 
 def count_rows(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Where every frame went, by the manifest: rows for a page, and whether they add up to the frames seen.
+    """Where every frame went, by the manifest, for a page: ``seen``, ``rows`` and whether these add up (``adds_up``).
 
-    Returns:
-        ``seen``, ``adds_up`` and ``rows`` of ``name, count, share`` (percent) and ``kind`` (kept, quarantined, "").
+    A row has ``name, count, share`` (percent) and ``kind`` (kept, quarantined, "").
     """
     counts = manifest_counts(manifest)
     whole = manifest.get("counts")

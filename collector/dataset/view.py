@@ -73,7 +73,7 @@ def write_view(config: ViewConfig, show_progress: bool = True) -> Path:
         MonoError: no dataset there, a camera that is none, jinja2 missing, or the page cannot be written.
     """
     jinja2 = require("jinja2", "report")
-    from collector.dataset.gallery import gallery_html, rendered
+    from collector.dataset.gallery import TEMPLATES, gallery_html, rendered
 
     statistics = spread.dataset_statistics(
         config.dataset, config.samples, config.quarantined, config.seed, show_progress
@@ -83,7 +83,7 @@ def write_view(config: ViewConfig, show_progress: bool = True) -> Path:
     most_bytes = PICTURE_BYTES // max(1, len(chosen))
     gallery, unreadable = gallery_html(chosen, config.dataset, cameras, most_bytes, show_progress)
     cards = {"gallery": jinja2.utils.markupsafe.Markup(gallery), "shown": len(chosen), "unreadable": unreadable}
-    text = rendered("view.html.j2", **_context(config, statistics, cameras), **cards)
+    text = rendered(TEMPLATES / "view.html.j2", **_context(config, statistics, cameras), **cards)
     try:
         config.page.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(config.page, text)

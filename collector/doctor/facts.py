@@ -20,21 +20,13 @@ State = Literal["ok", "warning", "failed"]
 
 @dataclass(frozen=True)
 class Row:
-    """One check.
+    """One check."""
 
-    Attributes:
-        name: what was looked at, in a word or two.
-        state: ``"failed"`` makes a run useless, a ``"warning"`` costs something.
-        found: what there is.
-        cure: what to do about it, empty for a good row.
-        topic: ROS topic it is about, empty for other checks.
-    """
-
-    name: str
-    state: State
-    found: str
-    cure: str = ""
-    topic: str = ""
+    name: str  # what was looked at, in a word or two
+    state: State  # `"failed"` makes a run useless, a `"warning"` costs something
+    found: str  # what there is
+    cure: str = ""  # what to do about it, empty for a good row
+    topic: str = ""  # ROS topic it is about, empty for other checks
 
     def but(self, state: State, found: str, cure: str) -> Row:
         """The same row with another outcome."""
@@ -53,25 +45,16 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class TopicFacts:
-    """What the graph says of a topic, and what was heard on it.
+    """What the graph says of a topic, and what was heard on it."""
 
-    Attributes:
-        publishers, subscribers: other nodes than the doctor.
-        rate_hz: per simulated second by the messages' stamps where they have any, else by arrival; None with fewer
-            than two messages.
-        lost: messages missing between stamps, before they reached this process.
-        went_back: how often the stamps went back.
-        newest_ns: last stamp, None without one.
-    """
-
-    publishers: tuple[Endpoint, ...] = ()
-    subscribers: tuple[Endpoint, ...] = ()
+    publishers: tuple[Endpoint, ...] = ()  # other nodes than the doctor
+    subscribers: tuple[Endpoint, ...] = ()  # the same
     received: int = 0
     mean_bytes: float = 0.0
-    rate_hz: float | None = None
-    lost: int = 0
-    went_back: int = 0
-    newest_ns: int | None = None
+    rate_hz: float | None = None  # per simulated second, by stamps or else by arrival; None for fewer than two
+    lost: int = 0  # messages missing between stamps, before they reached this process
+    went_back: int = 0  # how often the stamps went back
+    newest_ns: int | None = None  # last stamp, None without one
 
 
 @dataclass(frozen=True)
@@ -91,42 +74,27 @@ class FrameFacts:
 
 @dataclass(frozen=True)
 class RosFacts:
-    """A short listening in one ROS domain.
-
-    Attributes:
-        topics: by name; a topic whose message type could not be loaded has its graph only.
-        packages: message packages and where each was found: a folder, and whether it is our own build.
-        type_errors: message types that could not be loaded, and why.
-        listened_s: wall seconds of the window in which messages were counted.
-        time_scale: clock seconds per wall second, None when fewer than two clock messages came.
-        announced_scale: what the simulator says of itself, None without its status.
-        state: the simulator's last word on ``topics.AWSIM_STATE``.
-        bad_poses: odometry messages with a number that is not finite.
-        has_gnss, has_imu: whether anybody publishes the localisation's inputs; has_admin: AWSIM's own domain.
-        other_domains: domains in which a simulator was seen while this one had none; closed_domains: those that could
-            not be joined to look for one.
-        profile: ``VARIABLE=file`` of the transport profile in use, empty without one.
-        discovery: a restriction of discovery set in the environment, as ``VARIABLE=value``.
-    """
+    """A short listening in one ROS domain."""
 
     rmw: str
     domain: int
-    topics: Mapping[str, TopicFacts]
+    topics: Mapping[str, TopicFacts]  # by name; a topic whose message type could not be loaded has its graph only
+    # message packages and where each was found: a folder, and whether it is our own build
     packages: Mapping[str, tuple[Path | None, bool]] = field(default_factory=dict)
-    type_errors: Mapping[str, str] = field(default_factory=dict)
-    listened_s: float = 0.0
-    time_scale: float | None = None
-    announced_scale: float | None = None
-    state: str = ""
+    type_errors: Mapping[str, str] = field(default_factory=dict)  # message types that could not be loaded, and why
+    listened_s: float = 0.0  # wall seconds of the window in which messages were counted
+    time_scale: float | None = None  # clock seconds per wall second, None when fewer than two clock messages came
+    announced_scale: float | None = None  # what the simulator says of itself, None without its status
+    state: str = ""  # the simulator's last word on `topics.AWSIM_STATE`
     frame: FrameFacts | None = None
-    bad_poses: int = 0
-    has_gnss: bool = False
-    has_imu: bool = False
-    has_admin: bool = False
-    other_domains: tuple[int, ...] = ()
-    closed_domains: tuple[int, ...] = ()
-    profile: str = ""
-    discovery: str = ""
+    bad_poses: int = 0  # odometry messages with a number that is not finite
+    has_gnss: bool = False  # somebody publishes this input of the localisation
+    has_imu: bool = False  # or this one
+    has_admin: bool = False  # AWSIM's own domain
+    other_domains: tuple[int, ...] = ()  # in which a simulator was seen while this one had none
+    closed_domains: tuple[int, ...] = ()  # that could not be joined to look for one
+    profile: str = ""  # `VARIABLE=file` of the transport profile in use, empty without one
+    discovery: str = ""  # a restriction of discovery set in the environment, as `VARIABLE=value`
 
 
 @dataclass(frozen=True)
@@ -142,19 +110,13 @@ class DiskFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """All of it.
-
-    Attributes:
-        rmem_max, lo_multicast: the kernel's settings that Cyclone DDS depends on, None where it does not say.
-        model_rows: on the folders and the interpreter of the driver, which say by themselves what is wrong.
-        ros: None when ROS could not be used; ``ros_error`` says why, ``ros_cure`` what to do.
-    """
+    """All of it."""
 
     disk: DiskFacts
-    rmem_max: int | None = None
-    lo_multicast: bool | None = None
-    model_rows: tuple[Row, ...] = ()
-    ros: RosFacts | None = None
+    rmem_max: int | None = None  # the kernel's setting that Cyclone DDS depends on; None where it does not say
+    lo_multicast: bool | None = None  # the same
+    model_rows: tuple[Row, ...] = ()  # folders and interpreter of the driver, which say by themselves what is wrong
+    ros: RosFacts | None = None  # None when ROS could not be used; `ros_error` says why, `ros_cure` what to do
     ros_error: str = ""
     ros_cure: str = ""
 

@@ -32,12 +32,8 @@ def heard_row(  # noqa: C901, PLR0911 - one return for each thing that may be wr
 ) -> Row:
     """The row of a topic that a run will subscribe to, by the first thing that is wrong: the rest follows from that.
 
-    Args:
-        name, topic, ros: of the row, and what was heard.
-        bad: what a missing topic makes of the row.
-        absent: cure where nobody publishes it.
-        silent: cure where it is published and nothing comes; ``absent`` by default.
-        slow: share of the nominal rate below which there is a warning.
+    A missing topic makes it ``bad``. ``absent`` is the cure where nobody publishes it, ``silent`` where nothing comes
+    all the same; below the share ``slow`` of the nominal rate there is a warning.
     """
     facts = ros.topics[topic.name]
     right = [offer for offer in facts.publishers if offer.type == topic.type]

@@ -190,16 +190,16 @@ def listen(session: Session, config: DoctorConfig) -> RosFacts:
             facts = node.listen(config.seconds, config.jpeg_quality)
             if has_simulator(facts):
                 return facts
-            found = tuple(domain for domain, other in others.items() if other is not None and _is_simulated(other))
+            own_names = [topic.name for topic in SIMULATORS_OWN]
+            found = tuple(
+                domain
+                for domain, other in others.items()
+                if other is not None and any(map(other.count_publishers, own_names))
+            )
             closed = tuple(domain for domain, other in others.items() if other is None)
             return replace(facts, other_domains=found, closed_domains=closed)
     finally:
         node.destroy_node()
-
-
-def _is_simulated(node: Node) -> bool:
-    """Whether a simulator is in a node's domain."""
-    return any(node.count_publishers(topic.name) for topic in SIMULATORS_OWN)
 
 
 @contextmanager

@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from collector.common.errors import MonoError
-from collector.geometry.poses import distance_along
+from collector.geometry.poses import FloatArray, distance_along
 from collector.geometry.splines import EDGE_M, through_corners
 
-FloatArray = NDArray[np.float64]
 Direction = Literal["left", "right", "straight"]
 PathLabel = Literal["straight", "left", "right", "s"]
 Grade = Literal["gentle", "medium", "sharp"]
@@ -96,23 +95,14 @@ class CurveSegment:
 
 @dataclass(frozen=True)
 class CurveLabel:
-    """What a path does.
+    """What a path does."""
 
-    Attributes:
-        label: straight, left, right, or s when it has curves both ways.
-        max_abs_curvature_1pm: largest curvature anywhere on the path.
-        entry_m: distance to the first curve, 0 when the path begins inside it, None when straight.
-        turn_rad: signed turn of the first curve; of the whole path when straight.
-        direction: direction of the first curve, or straight.
-        curves: all curves in order.
-    """
-
-    label: PathLabel
-    max_abs_curvature_1pm: float
-    entry_m: float | None
-    turn_rad: float
-    direction: Direction
-    curves: tuple[CurveSegment, ...] = ()
+    label: PathLabel  # straight, left, right, or s when it has curves both ways
+    max_abs_curvature_1pm: float  # largest curvature anywhere on the path
+    entry_m: float | None  # distance to the first curve, 0 when the path begins inside it, None when straight
+    turn_rad: float  # signed turn of the first curve; of the whole path when straight
+    direction: Direction  # direction of the first curve, or straight
+    curves: tuple[CurveSegment, ...] = ()  # all curves in order
 
 
 def curvature_profile(

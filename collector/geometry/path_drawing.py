@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from collector.geometry.pinhole import KART_WIDTH_M, Pinhole, path_borders, path_ribbon, seen_part
+from collector.geometry.poses import FloatArray
 
-FloatArray = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 LEFT_RGB, RIGHT_RGB, PAST_RGB = (41, 121, 255), (255, 23, 68), (134, 142, 150)
@@ -78,13 +78,9 @@ def draw_seen(image_bgr: Image, future: ArrayLike, camera: Pinhole) -> Image:
 
 @dataclass(frozen=True)
 class AboveView:
-    """The window of a drawing from above: forward is up, left is left.
+    """The window of a drawing from above: forward is up, left is left."""
 
-    Attributes:
-        middle: (x, y) of base_link in its centre, metres. per_m: drawing units per metre.
-    """
-
-    middle: tuple[float, float]
+    middle: tuple[float, float]  # (x, y) of base_link in its centre, metres. per_m: drawing units per metre.
     per_m: float
 
     @classmethod
@@ -113,12 +109,10 @@ class AboveView:
 
 
 def ground_from_above(image_bgr: Image, camera: Pinhole, view: AboveView) -> Image:
-    """The picture laid flat on the ground and seen from above, faded; white where it does not see the ground.
+    """The picture laid flat and seen from above, (H, W, 3) uint8 BGR, faded; white where it does not see the ground.
 
-    With the right pitch and field the road's edges run parallel in it, whatever the path says.
-
-    Returns:
-        (H, W, 3) uint8 BGR, two pixels per drawing unit.
+    With the right pitch and field the road's edges run parallel in it, whatever the path says. A drawing unit is two
+    pixels.
     """
     sharpness = 2.0
     size = (round(_ABOVE_W * sharpness), round(_ABOVE_H * sharpness))

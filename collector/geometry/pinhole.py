@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from collector.common.errors import MonoError
-
-FloatArray = NDArray[np.float64]
+from collector.geometry.poses import FloatArray
 
 KART_WIDTH_M = 1.30  # over the bodywork, from the kart's vehicle_info
 # Nearer ground than this in front of the lens fills the picture and tells nothing.
@@ -25,26 +24,20 @@ _NEAREST_M = 0.5
 class Pinhole:
     """Where a camera sits on the kart and what it sees; the defaults are those of the kart's description.
 
-    Attributes:
-        x_m, y_m, z_m: mount in base_link.
-        yaw_rad: positive turns the view left. pitch_rad: positive turns it down (REP-103).
-        hfov_rad: horizontal field of view over the whole width; pixels are square.
-        width_px, height_px: size of the picture.
-        matrix: the nine numbers of a CameraInfo's K for this size, row by row; they take the place of ``hfov_rad``.
-
     Raises:
         MonoError: a size, field of view or matrix no pinhole has.
     """
 
     name: str
-    x_m: float = 0.8
+    x_m: float = 0.8  # mount in base_link
     y_m: float = 0.0
     z_m: float = 0.7
-    yaw_rad: float = 0.0
+    yaw_rad: float = 0.0  # positive turns the view left. pitch_rad: positive turns it down (REP-103).
     pitch_rad: float = 0.0
-    hfov_rad: float = float(np.pi / 2)
-    width_px: int = 640
-    height_px: int = 360
+    hfov_rad: float = float(np.pi / 2)  # horizontal field of view over the whole width; pixels are square
+    width_px: int = 640  # size of the picture
+    height_px: int = 360  # and its height
+    # the nine numbers of a CameraInfo's K for this size, row by row; they take the place of `hfov_rad`
     matrix: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:

@@ -43,11 +43,7 @@ def to_map(poses_ego: ArrayLike, origin_map: ArrayLike) -> FloatArray:
 
 
 def interpolate_poses(stamps_ns: ArrayLike, poses: ArrayLike, query_ns: ArrayLike) -> FloatArray:
-    """Poses (M, 3) at the query stamps (M,): position linearly, yaw along the shorter arc.
-
-    Args:
-        stamps_ns, poses: (N,) strictly increasing int64 nanoseconds, and (N, 3) poses at them.
-        query_ns: (M,) stamps within ``[stamps_ns[0], stamps_ns[-1]]``.
+    """Poses (M, 3) at query stamps (M,) within (N,) rising stamps: position linearly, yaw along the shorter arc.
 
     Raises:
         ValueError: fewer than two poses, stamps not increasing, or a query outside the range.

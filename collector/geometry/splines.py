@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from collector.geometry.poses import distance_along
+from collector.geometry.poses import FloatArray, distance_along
 
-FloatArray = NDArray[np.float64]
 # Counting steps on a knife's edge would let rounding, and so a rotation of the map, change the answer.
 EDGE_M = 1e-6
 
@@ -19,10 +18,8 @@ EDGE_M = 1e-6
 def resample(xy: ArrayLike, step_m: float, closed: bool) -> FloatArray:
     """Points (M, 2), evenly about ``step_m`` apart, on a cubic spline through the given ones (arc-length parameter).
 
-    Args:
-        xy: (N, 2), N >= 3, no repeated neighbours; a closed line does not repeat its first point.
-        step_m: wanted spacing; the nearest one that divides the length is used.
-        closed: spline without a seam, first point not repeated.
+    They are (N, 2), N >= 3, without repeated neighbours; the nearest spacing that divides the length is used. A closed
+    line has no seam, and neither repeats its first point.
     """
     points = np.asarray(xy, np.float64)
     origin = points.mean(axis=0)  # map coordinates of 1e5 m would cost digits
@@ -45,11 +42,9 @@ def resample(xy: ArrayLike, step_m: float, closed: bool) -> FloatArray:
 def through_corners(points: FloatArray, step_m: float, closed: bool) -> FloatArray:
     """Points at most ``step_m`` apart on a cubic curve through the given ones that does not swing beyond corners.
 
-    Args:
-        points: (N, 2), N >= 2 (closed: 3), no repeated neighbours; their headings are averaged where they meet
-            (non-uniform Catmull-Rom), so a distant point changes nothing here.
-        step_m: largest spacing.
-        closed: whether the last point joins the first; the first is then repeated at the end.
+    These are (N, 2), N >= 2 (closed: 3), without repeated neighbours; their headings are averaged where they meet
+    (non-uniform Catmull-Rom), so a distant point changes nothing here. The first point of a closed line is repeated at
+    its end.
     """
     ring = np.concatenate([points, points[:1]]) if closed else points
     gap = np.linalg.norm(np.diff(ring, axis=0), axis=1)

@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.geometry.constants import NS_PER_S
-from collector.geometry.poses import interpolate_poses, wrap_angle
+from collector.geometry.poses import FloatArray, interpolate_poses, wrap_angle
 
-FloatArray = NDArray[np.float64]
 # A track to be judged or cleaned: (N,) rising stamps in ns and (N, 3) map poses.
 Track = tuple[NDArray[np.int64], FloatArray]
 # Speeds over time: (M,) rising stamps in ns and (M,) m/s along the kart.
@@ -90,13 +89,10 @@ def measure_noise(tracks: Sequence[Track]) -> PoseNoise:
 def clean_poses(
     track: Track, noise: PoseNoise, speeds: Sequence[tuple[SpeedSource, Speeds]] = ()
 ) -> tuple[Track, SpeedSource]:
-    """One track (two poses or more) without its noise, at 50 Hz; the heading follows the motion.
+    """One track (two poses or more) without its noise, at 50 Hz between the same stamps, and whose speed shaped it.
 
-    Of the sources of speed, the best first, one is believed where it covers the track and its distance is that of the
-    positions within a tenth; the last resort is the speed of the positions.
-
-    Returns:
-        The track between the same first and last stamps, and whose speed shaped it.
+    The heading follows the motion. Of the sources of speed, the best first, one is believed where it covers the track
+    and its distance is that of the positions within a tenth; the last resort is the speed of the positions.
     """
     stamps_ns, poses = track
     span_ns = int(stamps_ns[-1] - stamps_ns[0])

@@ -54,34 +54,25 @@ class TrackConfig:
 
 @dataclass(frozen=True)
 class TrackSegment:
-    """One continuous motion: (N,) strictly rising header stamps and (N, 3) map poses without jumps.
+    """One continuous motion: (N,) strictly rising header stamps and (N, 3) map poses without jumps."""
 
-    Attributes:
-        epoch: how often the clock has restarted before it.
-        begins, ends: why it does not reach further back, or on.
-        speeds_mps: (N,) forward speed as the odometry tells it, NaN where it does not; empty once poses are cleaned.
-    """
-
-    epoch: int
+    epoch: int  # how often the clock has restarted before it
     stamps_ns: NDArray[np.int64]
     poses: NDArray[np.float64]
-    begins: str
-    ends: str
+    begins: str  # why it does not reach further back
+    ends: str  # or on
+    # (N,) forward speed as the odometry tells it, NaN where it does not; empty once poses are cleaned
     speeds_mps: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True)
 class PoseReport:
-    """What was measured of a recording's poses and what was done about it; goes into the manifest.
-
-    Attributes:
-        yaw: whose heading the samples have.
-        speed_pieces: by whose speed the segments were cleaned: wheel, odometry, or that of the positions.
-    """
+    """What was measured of a recording's poses and what was done about it; goes into the manifest."""
 
     noise: PoseNoise = field(default_factory=PoseNoise)
     smoothed: bool = False
-    yaw: Literal["recorded", "motion"] = "recorded"
+    yaw: Literal["recorded", "motion"] = "recorded"  # whose heading the samples have
+    # by whose speed the segments were cleaned: wheel, odometry, or that of the positions
     speed_pieces: dict[SpeedSource, int] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
@@ -92,19 +83,13 @@ class PoseReport:
 
 @dataclass(frozen=True)
 class PoseTrack:
-    """All segments of a recording, in order.
-
-    Attributes:
-        epoch_received_ns: (E,) time of arrival of the first pose of each epoch.
-        received_ns, stamps_ns: (M,) arrival and header stamp of every pose used, to carry arrival times over.
-        dropped: poses left out, by reason.
-    """
+    """All segments of a recording, in order."""
 
     segments: tuple[TrackSegment, ...]
-    epoch_received_ns: NDArray[np.int64]
-    received_ns: NDArray[np.int64]
-    stamps_ns: NDArray[np.int64]
-    dropped: dict[str, int] = field(default_factory=dict)
+    epoch_received_ns: NDArray[np.int64]  # (E,) time of arrival of the first pose of each epoch
+    received_ns: NDArray[np.int64]  # (M,) arrival of every pose used, to carry arrival times over
+    stamps_ns: NDArray[np.int64]  # (M,) and its header stamp
+    dropped: dict[str, int] = field(default_factory=dict)  # poses left out, by reason
     report: PoseReport = field(default_factory=PoseReport)
 
     def epoch_at(self, received_ns: int) -> int:
@@ -139,10 +124,9 @@ class PoseTrack:
         return run
 
     def window(self, stamp_ns: int, epoch: int, offsets_ns: NDArray[np.int64]) -> tuple[int, NDArray[np.float64]] | str:
-        """Map poses (K, 3) at ``stamp_ns + offsets_ns`` (rising), all within one segment.
+        """The segment's index and map poses (K, 3) at ``stamp_ns + offsets_ns`` (rising), all within one segment.
 
-        Returns:
-            The index of the segment and the poses, or the reason why there is none or it ends short.
+        Or the reason why there is none or it ends short.
         """
         index = self.segment_at(stamp_ns, epoch)
         if isinstance(index, str):

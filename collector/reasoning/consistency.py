@@ -1,12 +1,18 @@
-"""What a path really does, and whether a reasoning is consistent with it.
+"""What a reasoning claims, what a path really does, and whether the two are consistent.
 
-:func:`measure_motion` looks at the next ``window_s`` seconds of a path; :func:`check_claim` compares that with a
-claim on both axes. The same two functions curate datasets, score a model's consistency and judge what the
-kart drove.
+The reader of claims is deterministic, knows negation ("do not turn left"), leaves out what is said of other road users
+("the car ahead turns left"), and answers ``none`` where nothing is claimed: no claim is never agreement. It reads
+English and Japanese, telling them apart by their letters; each language has its own module
+(:mod:`collector.reasoning.english`, :mod:`collector.reasoning.japanese`), and what counts first is decided here for
+both. It must read every sentence of :mod:`collector.reasoning.writing` exactly, and does its best on a driving model's
+own words.
+
+The same functions curate datasets, score a model's consistency and judge what the kart drove.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +22,8 @@ from numpy.typing import ArrayLike
 from collector.common.errors import MonoError
 from collector.geometry.constants import STEP_S
 from collector.geometry.curvature import DEFAULT_THRESHOLDS, CurveLabel, CurveThresholds, Direction, label_path
-from collector.reasoning.claims import Claim
+from collector.reasoning import english, japanese
+from collector.reasoning.claims import Claim, Language, LongitudinalClaim
 
 SpeedChange = Literal["accelerate", "decelerate", "keep", "stop"]
 AxisCheck = Literal["agree", "contradict", "no_claim"]
@@ -56,10 +63,9 @@ def measure_motion(
 ) -> Motion:
     """Measure the first ``window_s`` seconds of a future.
 
-    Args:
-        future: (N, 3) ego poses at dt_s, 2 dt_s, ... (64 for a plan); the origin is put before them. (N, 2) works.
-        dt_s, thresholds: time between poses, and what decides the labels.
-        speed_mps: the true speed at t0 where known; else the path's own mean over its first ``speed_average_s``.
+    ``future``: (N, 3) ego poses at dt_s, 2 dt_s, ... (64 for a plan); the origin is put before them. (N, 2) works.
+    ``speed_mps`` is the true speed at t0 where known; else it is the path's own mean over its first
+    ``speed_average_s``.
 
     Raises:
         MonoError: a wrong shape, too few poses for a speed, or non-finite numbers.
@@ -112,3 +118,27 @@ def check_claim(claim: Claim, motion: Motion) -> ClaimCheck:
             f"{motion.speed_end_mps:.1f} m/s ({motion.longitudinal})"
         )
     return ClaimCheck(lateral, longitudinal, not reasons, "; ".join(reasons) or "text and path agree")
+
+
+_JAPANESE = re.compile("[\u3041-\u30ff\u4e00-\u9fff]")
+_LATIN = re.compile("[A-Za-z]")
+
+
+def parse_claim(text: str) -> Claim:
+    """Read the claims of an English or Japanese reasoning; anything unreadable claims nothing.
+
+    What the driver does ("steer right") outranks what the road does ("the lane bends right"); among equals the first
+    one counts, so an S-bend claims its first direction. A stop outranks the slowing down that leads to it.
+    """
+    room = japanese if language_of(text) == "ja" else english
+    ours, roads, speeds = room.read(text)
+    speed: LongitudinalClaim = speeds[0] if speeds else "none"
+    # "Accelerate, then stop at the line" speaks of now first; "slow down and stop" of one manoeuvre.
+    if "stop" in speeds and speed != "accelerate":
+        speed = "stop"
+    return Claim((*ours, *roads, "none")[0], speed)
+
+
+def language_of(text: str) -> Language:
+    """The language most of a text is written in; a Japanese letter says about as much as two Latin ones."""
+    return "ja" if 2 * len(_JAPANESE.findall(text)) > len(_LATIN.findall(text)) else "en"

@@ -1,4 +1,4 @@
-"""The English half of :mod:`collector.reasoning.parser`: who does what to direction and speed, clause by clause."""
+"""Claims read from English, for :mod:`collector.reasoning.consistency`: who does what, clause by clause."""
 
 from __future__ import annotations
 

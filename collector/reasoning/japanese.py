@@ -1,4 +1,4 @@
-"""The Japanese half of :mod:`collector.reasoning.parser`: who does what to direction and speed.
+"""The Japanese half of :mod:`collector.reasoning.consistency`: who does what to direction and speed.
 
 Japanese names the actor first, the verb last and the negation after the verb, and says nothing of an actor that is
 understood. So a text is cut where one statement ends, what others do is taken out of each piece, and every act found

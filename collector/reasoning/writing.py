@@ -1,8 +1,9 @@
 """Reasoning texts written from geometry: one English or Japanese sentence naming cause and action on both axes.
 
-The grammar is small on purpose: a tiny model must learn its words, and :func:`collector.reasoning.parser.parse_claim`
-must read every sentence back to exactly the motion it was written from. Bends are graded (gentle, medium,
-sharp) and placed (here or ahead); an S-bend names both directions in driving order.
+The grammar is small on purpose: a tiny model must learn its words, and
+:func:`collector.reasoning.consistency.parse_claim` must read every sentence back to exactly the motion it was written
+from. Bends are graded (gentle, medium, sharp) and placed (here or ahead); an S-bend names both directions in driving
+order.
 """
 
 from __future__ import annotations

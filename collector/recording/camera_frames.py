@@ -11,12 +11,9 @@ from collector.ros.topics import CAMERA_INFO, CAMERA_JPEG, Message
 
 
 def compressed_image_cdr(frame: RawFrame, quality: int, scale: float = 1.0) -> memoryview:
-    """A raw camera frame as a serialised sensor_msgs/CompressedImage with its header.
+    """A raw camera frame as a serialised sensor_msgs/CompressedImage with its header; JPEG quality 1 to 100.
 
-    Args:
-        frame: with its pixels.
-        quality: of the JPEG, 1 to 100.
-        scale: size of the stored picture over the camera's, averaged over areas, so that thin lines survive.
+    ``scale`` is the stored size over the camera's, averaged over areas, so that thin lines survive.
 
     Raises:
         FrameError: no pixels, an unknown encoding, or a picture that OpenCV cannot compress.

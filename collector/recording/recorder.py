@@ -44,15 +44,12 @@ class _Item(NamedTuple):
 
 
 class BagRecorder:
-    """Records topics into a new bag folder; thread safe.
+    """Records topics into a new bag folder (frames as ``topics.CAMERA_JPEG``); thread safe.
 
-    Args:
-        folder, topics: the bag to create, and what it will hold (frames as ``topics.CAMERA_JPEG``).
-        jpeg_quality: 1 to 100.
-        queue_frames: raw frames that may wait for compression; more are dropped and counted.
-        jpeg_workers: compression threads (OpenCV releases the interpreter while it works).
-        image_scale: stored size of a frame over the camera's; CameraInfo is rewritten to fit, nothing else changes.
-        split_bytes, split_ns: begin a new file of the bag after so much; 0 never does.
+    Frames are compressed by ``jpeg_workers`` threads, for OpenCV releases the interpreter while it works; beyond
+    ``queue_frames`` that wait, they are dropped and counted. ``image_scale`` is the stored size over the camera's;
+    CameraInfo is rewritten to fit, nothing else changes. Files are split as in
+    :class:`collector.bags.writer.BagWriter`.
 
     Raises:
         MonoError: the folder exists, a message type is unknown, or a setting is out of range.

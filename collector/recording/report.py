@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.common.format import number
-from collector.common.tables import text_table
+from collector.common.tables import number, text_table
 
 REPORT_FILE = "recording_report.json"
 # Its name in bags of version 0.1.
@@ -33,34 +32,22 @@ _ENDING_NS, _SILENT_PERIODS = 2_000_000_000, 5
 
 @dataclass(frozen=True)
 class TopicReport:
-    """One topic of a recording, as it lies in the bag.
-
-    Attributes:
-        expected: received plus lost.
-        received: messages that reached the recorder.
-        lost: messages that never reached us: those missing between the first and the last header stamp, and those
-            a topic owes that fell silent while others went on.
-        dropped: received, but not stored: a queue of ours or the disk was full, or a frame could not be compressed.
-        missing: lost and dropped.
-        rate_hz: over the received span, by header stamps where there are any; None with fewer than two messages.
-        nominal_hz: what the interface promises, where it does.
-        worst_gap_s: longest time between two messages, or of silence at the end.
-        bytes: stored.
-        clock_resets: how often the header stamps went back.
-    """
+    """One topic of a recording, as it lies in the bag."""
 
     name: str
     type: str
-    expected: int
-    received: int
+    expected: int  # received plus lost
+    received: int  # messages that reached the recorder
+    # messages that never reached us: those missing between the first and the last header stamp, and those a topic owes
+    # that fell silent while others went on
     lost: int
-    dropped: int
-    missing: int
-    rate_hz: float | None
-    nominal_hz: float | None
-    worst_gap_s: float | None
-    bytes: int
-    clock_resets: int = 0
+    dropped: int  # received, but not stored: a queue of ours or the disk was full, or a frame could not be compressed
+    missing: int  # lost and dropped
+    rate_hz: float | None  # over the received span, by header stamps where there are any; None for fewer than two
+    nominal_hz: float | None  # what the interface promises, where it does
+    worst_gap_s: float | None  # longest time between two messages, or of silence at the end
+    bytes: int  # stored
+    clock_resets: int = 0  # how often the header stamps went back
 
     @property
     def missing_share(self) -> float:
@@ -70,23 +57,15 @@ class TopicReport:
 
 @dataclass(frozen=True)
 class RecordingReport:
-    """The report of a recording.
-
-    Attributes:
-        duration_s: from the first to the last arrival.
-        jpeg_queue_high_water: most frames that ever waited for compression.
-        jpeg_queue_frames: how many could have waited before one was dropped.
-        error: why the recording ended early, empty when it did not.
-        frame_error: why the first frame that could not be compressed could not, empty when all could.
-    """
+    """The report of a recording."""
 
     folder: str
     topics: tuple[TopicReport, ...]
-    duration_s: float
-    jpeg_queue_high_water: int = 0
-    jpeg_queue_frames: int = 0
-    error: str = ""
-    frame_error: str = ""
+    duration_s: float  # from the first to the last arrival
+    jpeg_queue_high_water: int = 0  # most frames that ever waited for compression
+    jpeg_queue_frames: int = 0  # how many could have waited before one was dropped
+    error: str = ""  # why the recording ended early, empty when it did not
+    frame_error: str = ""  # why the first frame that could not be compressed could not, empty when all could
 
     @property
     def missing(self) -> int:

@@ -23,21 +23,14 @@ class FrameError(MonoError):
 
 @dataclass(frozen=True)
 class RawFrame:
-    """A camera message as recorded, with the stamp and the frame of its header.
-
-    Attributes:
-        received_ns: time of arrival by the recorder's clock.
-        jpeg: the compressed bytes of a CompressedImage (JPEG or another format OpenCV reads), else None.
-        pixels: (H, W, C) uint8 of a raw Image as sent, else None.
-        encoding: of ``pixels``.
-    """
+    """A camera message as recorded, with the stamp and the frame of its header."""
 
     stamp_ns: int
-    received_ns: int
+    received_ns: int  # time of arrival by the recorder's clock
     frame_id: str
-    jpeg: bytes | None = None
-    pixels: NDArray[np.uint8] | None = None
-    encoding: str = ""
+    jpeg: bytes | None = None  # bytes of a CompressedImage (JPEG or another format OpenCV reads), else None
+    pixels: NDArray[np.uint8] | None = None  # (H, W, C) uint8 of a raw Image as sent, else None
+    encoding: str = ""  # of `pixels`
 
 
 def as_bgr(pixels: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:

@@ -1,13 +1,15 @@
 """Settings of the nodes and of the verbs that start them, each with its name, default, range and help once.
 
-The launch files, ``alpamayo-mono record`` and the nodes (their ROS parameters) read these dataclasses. Only the
-standard library is needed. What drives the kart is described in :mod:`closed_loop.ros.config`.
+The launch files (:func:`describe`), ``alpamayo-mono record`` and the nodes (their ROS parameters) read these
+dataclasses. Only the standard library is needed; ``launch`` and ``launch_ros`` come with a ROS installation, and
+without one the verbs start the same processes. What drives the kart is described in :mod:`closed_loop.ros.config`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +17,8 @@ from collector.common.arguments import Arguments, Value, argument, arguments_of
 from collector.common.errors import MonoError
 
 if TYPE_CHECKING:
+    from launch import LaunchDescription
+    from launch_ros import actions
     from rclpy.node import Node
 
 Parameters = TypeVar("Parameters", bound=Arguments)
@@ -217,3 +221,43 @@ def declare_parameters(node: Node, parameters: type[Parameters]) -> Parameters:
             found = f"parameter {each.name} of {node.get_name()} is out of range"
             raise MonoError(found, f"{each.minimum:g} to {each.maximum:g}", each.help) from error
     return parameters(**values)
+
+
+def describe(config: type[Arguments], main: Program, simulator: Program) -> LaunchDescription:
+    """The main node, whose end ends the launch, and the embedded simulator beside it on ``simulator:=true``.
+
+    Each of the verb's settings (``config``) becomes a launch argument.
+    """
+    from launch import LaunchDescription
+    from launch.actions import DeclareLaunchArgument, Shutdown
+    from launch.conditions import IfCondition
+    from launch.substitutions import LaunchConfiguration
+
+    declared = []
+    for each in arguments_of(config):
+        default, choices = each.default_text, list(each.choices) or None
+        declared.append(DeclareLaunchArgument(each.name, default_value=default, description=each.help, choices=choices))
+    nodes = [
+        _node(config, main, on_exit=Shutdown(reason=f"{main.name} has ended")),
+        _node(config, simulator, condition=IfCondition(LaunchConfiguration("simulator"))),
+    ]
+    return LaunchDescription([*declared, *nodes])
+
+
+def _node(config: type[Arguments], program: Program, **options: object) -> actions.Node:
+    from launch.substitutions import LaunchConfiguration
+    from launch_ros.actions import Node
+    from launch_ros.parameter_descriptions import ParameterValue
+
+    wanted = {field.name for field in dataclasses.fields(program.parameters)}
+    parameters = {
+        # Without value_type launch would make `duration_s:=5` an integer and `out:=2026` a number.
+        each.name: ParameterValue(LaunchConfiguration(each.name), value_type=each.type)
+        for each in arguments_of(config)
+        if each.name in wanted
+    }
+    # By module, not by package and executable: pip puts no scripts into lib/<package>, and this way the nodes run in
+    # the Python that reads this file, under colcon and pip alike.
+    words = ["-m", program.module]
+    shown: dict[str, object] = {"output": "screen", "emulate_tty": True}
+    return Node(executable=sys.executable, arguments=words, parameters=[parameters], **shown, **options)

@@ -25,16 +25,11 @@ SomeNode = TypeVar("SomeNode", bound="Node")
 
 
 class Session:
-    """One process's ROS life.
-
-    Attributes:
-        stop: set when the process should end; nodes wait on it and set it themselves when done.
-        why: what asked for the end, for the last line a person reads.
-    """
+    """One process's ROS life."""
 
     def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.why = ""
+        self.stop = threading.Event()  # the process should end; nodes wait on it and set it themselves when done
+        self.why = ""  # what asked for the end, for the last line a person reads
 
     def end(self, why: str) -> None:
         """Ask for a clean end; the first reason is kept."""
@@ -67,6 +62,21 @@ class Session:
 
 
 @contextmanager
+def signals_to(handle: Callable[[str], object]) -> Iterator[None]:
+    """Hand over the names of SIGINT and SIGTERM instead of dying of them."""
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        handle(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def ros_session(arguments: Sequence[str] | None = None) -> Iterator[Session]:
     """Initialise rclpy with our own signal handling, and take it down afterwards; MonoError where it is not installed.
 
@@ -78,20 +88,14 @@ def ros_session(arguments: Sequence[str] | None = None) -> Iterator[Session]:
     from rclpy.signals import SignalHandlerOptions
 
     session = Session()
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        # A second signal while files are being finished changes nothing; SIGKILL remains.
-        session.end(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    rclpy.init(args=None if arguments is None else list(arguments), signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        yield session
-    finally:
-        session.end("done")
-        rclpy.try_shutdown()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    # A second signal while files are being finished changes nothing; SIGKILL remains.
+    with signals_to(session.end):
+        rclpy.init(args=None if arguments is None else list(arguments), signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            yield session
+        finally:
+            session.end("done")
+            rclpy.try_shutdown()
 
 
 def node_main(

@@ -27,24 +27,15 @@ GEAR_DRIVE = 2  # of GearCommand and GearReport
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic of the interface, as its publisher offers it.
-
-    Attributes:
-        type: message type as ``"package/msg/Name"``.
-        reliability: what the publisher offers; a subscriber may ask for the same or less.
-        durability: ``"transient_local"`` for latched topics.
-        depth: queue length of the publisher; a recorder asks for a deeper one (:func:`qos_profile`).
-        rate_hz: nominal rate, None for events and for topics whose rate the sender chooses.
-        frame_id: ``header.frame_id`` of the message, empty where it has no header.
-    """
+    """One topic of the interface, as its publisher offers it."""
 
     name: str
-    type: str
-    reliability: Reliability = "reliable"
-    durability: Durability = "volatile"
-    depth: int = 1
-    rate_hz: float | None = None
-    frame_id: str = ""
+    type: str  # message type as `"package/msg/Name"`
+    reliability: Reliability = "reliable"  # what the publisher offers; a subscriber may ask for the same or less
+    durability: Durability = "volatile"  # `"transient_local"` for latched topics
+    depth: int = 1  # queue length of the publisher; a recorder asks for a deeper one (`qos_profile`)
+    rate_hz: float | None = None  # nominal rate, None for events and for topics whose rate the sender chooses
+    frame_id: str = ""  # `header.frame_id` of the message, empty where it has no header
 
 
 _VEHICLE = "autoware_auto_vehicle_msgs/msg/"

@@ -28,34 +28,7 @@ _SEGMENT_BYTES = 64 * 2**20  # ten raw 1920x1080 frames, or ninety of 640x360
 _MESSAGE_BYTES = 16 * 2**20
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only its size is asked for
 
-_PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
-<!-- Shared memory for image publishers, UDP for everything else; written by alpamayo_mono. -->
-<dds xmlns="http://www.eprosima.com">
-  <profiles>
-    <transport_descriptors>
-      <transport_descriptor>
-        <transport_id>images_by_shared_memory</transport_id>
-        <type>SHM</type>
-        <segment_size>{segment_bytes}</segment_size>
-        <maxMessageSize>{message_bytes}</maxMessageSize>
-      </transport_descriptor>
-      <transport_descriptor>
-        <transport_id>all_by_udp</transport_id>
-        <type>UDPv4</type>
-      </transport_descriptor>
-    </transport_descriptors>
-    <participant profile_name="image_publisher" is_default_profile="true">
-      <rtps>
-        <useBuiltinTransports>false</useBuiltinTransports>
-        <userTransports>
-          <transport_id>images_by_shared_memory</transport_id>
-          <transport_id>all_by_udp</transport_id>
-        </userTransports>
-      </rtps>
-    </participant>
-  </profiles>
-</dds>
-"""
+_PROFILE = Path(__file__).with_name("fastdds_images.xml")
 
 
 def prepare_publisher() -> Path | None:
@@ -72,7 +45,8 @@ def prepare_publisher() -> Path | None:
     segment_bytes = _segment_bytes()
     # The size in the name: a container and its host may share the cache but not /dev/shm.
     path = cache_root() / f"fastdds_images_{segment_bytes // 2**20}mb.xml"
-    _write(path, _PROFILE.format(segment_bytes=segment_bytes, message_bytes=min(_MESSAGE_BYTES, segment_bytes)))
+    sizes = {"segment_bytes": segment_bytes, "message_bytes": min(_MESSAGE_BYTES, segment_bytes)}
+    _write(path, _PROFILE.read_text(encoding="utf-8").format(**sizes))
     os.environ[_profile_variable()] = str(path)
     return path
 

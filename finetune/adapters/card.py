@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from collector.common.files import write_atomically
-from collector.common.format import metres, percent
 from collector.common.run_folder import git_commit, hash_path
+from collector.common.tables import metres, percent
 from collector.dataset.schema import MANIFEST_FILE, METADATA_FILE
 from finetune.model_files.location import base_fingerprint, model_name
 
-EVALUATION = "## Evaluation"
+CARD = Path(__file__).with_name("card.md")
+EVALUATION = "## Evaluation"  # as in the card
 # Settings that tell where and on what, not how.
 _PLACES = ("model", "dataset", "out", "cameras", "overwrite", "device", "threads", "checkpoint_every")
 
@@ -21,80 +22,34 @@ _PLACES = ("model", "dataset", "out", "cameras", "overwrite", "device", "threads
 def adapter_card(settings: Mapping[str, Any], precision: str, base_folder: Path, metrics: Mapping[str, Any]) -> str:
     """README.md of an adapter or a model: front matter for the Hugging Face hub, then what a person asks first.
 
-    Args:
-        settings: of a ``finetune.lora_finetune.FinetuneConfig``, as plain data.
-        precision: of the weights.
-        base_folder: where its base model is.
-        metrics: of the finished run.
+    ``settings`` are those of a ``finetune.lora_finetune.FinetuneConfig``, ``metrics`` those of the finished run.
     """
     base = model_name(base_folder)
     cameras, whole = settings["cameras"], settings["method"] == "full"
-    what = "All weights of the chosen parts" if whole else "A PEFT adapter (LoRA)"
-    parts = ", ".join(part for part, count in metrics["trainable_parameters"].items() if count)
-    option = "--model MODEL" if whole else f"--model {base} --adapter ADAPTER"
-    lines = [
-        "---",
-        f"base_model: {json.dumps(base)}",
-        f"library_name: {'transformers' if whole else 'peft'}",
-        "pipeline_tag: robotics",
-        "tags: [alpamayo, autonomous-driving, vision-language-action]",
-        "---",
-        "",
-        f"# {base}, finetuned for camera mode {cameras}",
-        "",
-        f"{what} for the vision-language-action model {base}, trained by alpamayo_mono on: {parts}.",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| base | {base} (fingerprint {base_fingerprint(base_folder)}) |",
-        f"| cameras | {cameras} |",
-        f"| method | {settings['method']}, {precision} |",
-        f"| code | commit {git_commit() or 'unknown'} |",
-        f"| trainable parameters | {sum(metrics['trainable_parameters'].values()):,} |",
-        "",
-        "## Load",
-        "",
-        "```",
-        f"alpamayo-mono drive simulator:=true model:={'MODEL' if whole else base + ' adapter:=ADAPTER'}",
-        f"alpamayo-mono evaluate {option} --dataset DATASET --out runs/evaluate",
-        "```",
-        "",
-        "It was trained for this camera mode alone. The licence of the base's weights applies to it as well.",
-        "",
-        "## Data",
-        "",
-        *_data(Path(settings["dataset"]), metrics),
-        "",
-        "## Losses",
-        "",
-        *_losses(metrics),
-        "",
-        "Text: cross-entropy of the reasoning's tokens. Flow: mean squared error of the velocity field in the",
-        "normalised action space, no error in metres; for those evaluate it as above.",
-        "",
-        EVALUATION,
-        "",
-        "None yet: `alpamayo-mono evaluate` with this adapter writes its table here.",
-        "",
-        "## Settings",
-        "",
-        "| setting | value |",
-        "|---|---|",
-        *(f"| {name} | {value} |" for name, value in settings.items() if name not in _PLACES),
-    ]
-    return "\n".join(lines) + "\n"
+    return CARD.read_text(encoding="utf-8").format(
+        quoted=json.dumps(base),
+        base=base,
+        cameras=cameras,
+        library="transformers" if whole else "peft",
+        what="All weights of the chosen parts" if whole else "A PEFT adapter (LoRA)",
+        parts=", ".join(part for part, count in metrics["trainable_parameters"].items() if count),
+        fingerprint=base_fingerprint(base_folder),
+        method=settings["method"],
+        precision=precision,
+        commit=git_commit() or "unknown",
+        trainable=sum(metrics["trainable_parameters"].values()),
+        driven="MODEL" if whole else base + " adapter:=ADAPTER",
+        option="--model MODEL" if whole else f"--model {base} --adapter ADAPTER",
+        data="\n".join(_data(Path(settings["dataset"]), metrics)),
+        losses="\n".join(_losses(metrics)),
+        settings="\n".join(f"| {name} | {value} |" for name, value in settings.items() if name not in _PLACES),
+    )
 
 
 def add_evaluation(adapter: Path, metrics: Mapping[str, Any], dataset: str) -> bool:
-    """Put the table of an evaluation on an adapter's card, in place of the one before.
+    """Put the table of an evaluation on an adapter's card in place of the one before; whether there is a card of ours.
 
-    Args:
-        adapter: its folder.
-        metrics: of :func:`finetune.evaluation.command.evaluate`.
-        dataset: what was evaluated on, in words.
-
-    Returns:
-        Whether there was a card of ours to write on.
+    ``dataset`` says in words what :func:`finetune.evaluation.command.evaluate` was run on.
     """
     path = adapter / "README.md"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""

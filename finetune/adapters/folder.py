@@ -23,45 +23,26 @@ _KEY = re.compile(r"base_model\.model\.(?P<name>.+)")
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
 # Settings of PEFT that change what the two matrices mean.
 _UNKNOWN_MATHS = (
-    "use_dora",
-    "use_qalora",
-    "use_bdlora",
-    "rank_pattern",
-    "alpha_pattern",
-    "fan_in_fan_out",
-    "lora_bias",
-    "layer_replication",
-    "layers_to_transform",
-    "target_parameters",
-    "trainable_token_indices",
-)
+    "use_dora", "use_qalora", "use_bdlora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "lora_bias",
+    "layer_replication", "layers_to_transform", "target_parameters", "trainable_token_indices",
+)  # fmt: skip
 _NAMED = 3
 _COPY = "copy the adapter folder again"
 
 
 @dataclass(frozen=True)
 class AdapterFacts:
-    """What an adapter says of itself.
+    """What an adapter says of itself."""
 
-    Attributes:
-        folder: where it is.
-        base, base_fingerprint: name and fingerprint of the model it was trained on; empty where nobody wrote them.
-        cameras: camera mode it was trained for, empty where nobody wrote it.
-        rank, alpha: of its LoRA matrices.
-        scale: factor of the update B A.
-        targets: PEFT's target modules, a pattern or the ends of names.
-        full_modules: modules whose weights it replaces.
-    """
-
-    folder: Path
-    base: str
-    base_fingerprint: str
-    cameras: str
-    rank: int
-    alpha: float
-    scale: float
-    targets: str | tuple[str, ...]
-    full_modules: tuple[str, ...]
+    folder: Path  # where it is
+    base: str  # name of the model it was trained on; empty where nobody wrote it
+    base_fingerprint: str  # the same model's
+    cameras: str  # camera mode it was trained for, empty where nobody wrote it
+    rank: int  # of its LoRA matrices
+    alpha: float  # of its LoRA matrices
+    scale: float  # factor of the update B A
+    targets: str | tuple[str, ...]  # PEFT's target modules, a pattern or the ends of names
+    full_modules: tuple[str, ...]  # modules whose weights it replaces
 
 
 def adapter_facts(folder: Path | str) -> AdapterFacts:
@@ -72,36 +53,26 @@ def adapter_facts(folder: Path | str) -> AdapterFacts:
     """
     folder = Path(folder)
     if not (folder / ADAPTER_CONFIG).is_file() or not (folder / ADAPTER_WEIGHTS).is_file():
-        raise MonoError(
-            f"{folder} holds no adapter",
-            f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}",
-            "give the adapter folder that `alpamayo-mono finetune` printed last",
-        )
+        found, expected = f"{folder} holds no adapter", f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
+        raise MonoError(found, expected, "give the adapter folder that `alpamayo-mono finetune` printed last")
     config = read_json(folder / ADAPTER_CONFIG, _COPY)
     own = read_json(folder / OWN_FACTS, _COPY) if (folder / OWN_FACTS).is_file() else {}
     strange = [key for key in _UNKNOWN_MATHS if config.get(key)]
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or strange:
         kind = ", ".join(strange) or f"bias {config.get('bias')!r}"
-        raise MonoError(
-            f"the adapter {folder} is a {config.get('peft_type')} adapter with {kind}",
-            "plain LoRA without biases",
-            "train it with `alpamayo-mono finetune`",
-        )
+        found = f"the adapter {folder} is a {config.get('peft_type')} adapter with {kind}"
+        raise MonoError(found, "plain LoRA without biases", "train it with `alpamayo-mono finetune`")
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, (int, float)):
-        raise MonoError(
-            f"{folder / ADAPTER_CONFIG} says rank {rank!r} and alpha {alpha!r}",
-            "two numbers, rank at least 1",
-            "save the adapter again",
-        )
+        found = f"{folder / ADAPTER_CONFIG} says rank {rank!r} and alpha {alpha!r}"
+        raise MonoError(found, "two numbers, rank at least 1", "save the adapter again")
     for key, value in (("rank", rank), ("alpha", alpha)):
         if own.get(key, value) != value:
-            raise MonoError(
+            found = (
                 f"the adapter {folder} was trained with {key} {own[key]} ({OWN_FACTS}), but {ADAPTER_CONFIG} says "
-                f"{key} {value}",
-                "one and the same",
-                "take both files from one training run",
+                f"{key} {value}"
             )
+            raise MonoError(found, "one and the same", "take both files from one training run")
     targets = config.get("target_modules") or ()
     return AdapterFacts(
         folder=folder,
@@ -117,12 +88,7 @@ def adapter_facts(folder: Path | str) -> AdapterFacts:
 
 
 def check_belongs(facts: AdapterFacts, base: Path | None = None, cameras: str | None = None) -> None:
-    """Refuse an adapter of another base or another camera mode.
-
-    Args:
-        facts: of the adapter.
-        base: folder of the model it is to change; None for a model that was never in a folder.
-        cameras: camera mode it is to drive in; None where nobody drives.
+    """Refuse an adapter of another base or camera mode; None where there is no such folder, or where nobody drives.
 
     Raises:
         MonoError: with both names. A base is told by its fingerprint; an adapter saved without one by its name.
@@ -147,24 +113,16 @@ def check_belongs(facts: AdapterFacts, base: Path | None = None, cameras: str | 
                 f"give --model the folder or id of {facts.base}",
             )
     elif facts.base and Path(facts.base).name != Path(name).name:
-        raise MonoError(
-            f"the adapter {facts.folder} was trained on {facts.base}, and this model is {name}",
-            "the base it was trained on",
-            f"give --model the folder or id of {facts.base}",
-        )
+        what = f"the adapter {facts.folder} was trained on {facts.base}, and this model is {name}"
+        raise MonoError(what, "the base it was trained on", f"give --model the folder or id of {facts.base}")
 
 
 def adapter_layout(
     facts: AdapterFacts, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, tuple[StoredTensor, StoredTensor]], dict[str, StoredTensor]]:
-    """What the adapter's file holds, checked against the model it is to change.
+    """What the adapter's file holds, checked against the model to change (parameter -> shape, constants included).
 
-    Args:
-        facts: of the adapter.
-        shapes: parameter -> shape of the base, constants included.
-
-    Returns:
-        Weight -> its matrices A and B, and parameter -> its new value.
+    Returns weight -> its matrices A and B, and parameter -> its new value.
 
     Raises:
         MonoError: a damaged file; tensors that are missing, surplus, of another rank, or of another model's shape.
@@ -200,12 +158,11 @@ def adapter_layout(
         down, up = pairs[weight] = pair["A"], pair["B"]
         rows, columns = shapes[weight]
         if {down.shape[0], up.shape[-1]} != {facts.rank}:
-            raise MonoError(
+            found = (
                 f"the adapter {facts.folder} says rank {facts.rank}, and {module} has rank {down.shape[0]} and "
-                f"{up.shape[-1]}",
-                "one and the same",
-                "take both files from one training run",
+                f"{up.shape[-1]}"
             )
+            raise MonoError(found, "one and the same", "take both files from one training run")
         if (up.shape[0], down.shape[-1]) != (rows, columns):
             wrong.append(f"{module} is {up.shape[0]} x {down.shape[-1]} instead of {rows} x {columns}")
     wrong += [
@@ -214,12 +171,11 @@ def adapter_layout(
         if tensor.shape != shapes[name]
     ]
     if wrong:
-        raise MonoError(
+        found = (
             f"the adapter {facts.folder} (trained on {facts.base or 'an unnamed base'}) does not fit this model: "
-            + wrong[0],
-            "the base model it was trained on",
-            "give --model the base the adapter names",
+            + wrong[0]
         )
+        raise MonoError(found, "the base model it was trained on", "give --model the base the adapter names")
     return pairs, full
 
 

@@ -75,12 +75,9 @@ class LoraLinear(torch.autograd.Function):
 
 
 def fuse_lora(model: nn.Module) -> int:
-    """Let every plain LoRA layer of a model run as :class:`LoraLinear`.
+    """Let every plain LoRA layer of a model run as :class:`LoraLinear`; how many layers were swapped.
 
     Left to PEFT are layers with dropout, several adapters or a variant such as DoRA.
-
-    Returns:
-        How many layers were swapped.
     """
     swapped = 0
     layer: Any

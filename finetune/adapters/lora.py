@@ -44,8 +44,7 @@ _PLACES = {
 def add_lora(model: nn.Module, settings: LoraSettings) -> Any:
     """Freeze a base and add LoRA in place: an ``AlpamayoR1`` is itself the adapted model afterwards.
 
-    Returns:
-        The ``PeftModel`` around it; needed for saving.
+    The ``PeftModel`` around it is returned; it is needed for saving.
 
     Raises:
         MonoError: no part chosen, or a chosen part has no trainable parameter.
@@ -53,9 +52,8 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> Any:
     peft = require("peft", "model")
     parts = settings.parts()
     if not parts:
-        raise MonoError(
-            "LoRA with every part switched off", "the language model, the action expert, or both", "switch one on"
-        )
+        found = "LoRA with every part switched off"
+        raise MonoError(found, "the language model, the action expert, or both", "switch one on")
     pattern = "(?:" + "|".join(PART_PATTERNS[part] for part in parts) + ")"
     config = peft.LoraConfig(
         r=settings.lora_rank,
@@ -90,16 +88,13 @@ def refuse_parts_without_training(model: nn.Module, settings: LoraSettings) -> N
     """
     counts, parts = trainable_counts(model), _chosen_parts(settings)
     if not parts:
-        raise MonoError(
-            "training with every part switched off", "the language model, the action expert, or both", "switch one on"
-        )
+        found = "training with every part switched off"
+        raise MonoError(found, "the language model, the action expert, or both", "switch one on")
     for part in parts:
         if counts[part][0] == 0:
-            raise MonoError(
-                f"no trainable parameter in the {part}",
-                "some in every chosen part",
-                "check that the model folder is an Alpamayo-R1 (its layer names decide what trains)",
-            )
+            found = f"no trainable parameter in the {part}"
+            do = "check that the model folder is an Alpamayo-R1 (its layer names decide what trains)"
+            raise MonoError(found, "some in every chosen part", do)
 
 
 def _chosen_parts(settings: LoraSettings) -> list[str]:
@@ -162,14 +157,10 @@ def save_adapter(adapted: Any, folder: Path, base: Path, cameras: str) -> None:
 def load_adapter(
     model: AlpamayoR1, folder: Path | str, *, base: Path | None = None, cameras: str | None = None
 ) -> AlpamayoR1:
-    """Put a PEFT adapter into the weights of its base and prove that it is there.
+    """Put a PEFT adapter into the weights of its base, which is changed and returned, and prove that it is there.
 
-    The weights change in place and stay plain ones: serving then costs what the base costs.
-
-    Args:
-        model: the base the adapter was trained on; changed and returned.
-        folder: of the adapter.
-        base, cameras: as :func:`finetune.adapters.folder.check_belongs`.
+    The weights stay plain ones: serving then costs what the base costs. ``base`` and ``cameras`` are as in
+    :func:`finetune.adapters.folder.check_belongs`.
 
     Raises:
         MonoError: not an adapter, damaged, of another base or camera mode; or the weights of a part it names, or the
@@ -189,12 +180,10 @@ def load_adapter(
     changes.proven()
     after = fixed_answer(model)
     if not bool(torch.isfinite(after).all()) or torch.equal(before, after):
-        raise MonoError(
-            f"with the adapter {facts.folder} the model answers a fixed sample "
-            + ("exactly as without it" if torch.equal(before, after) else "with NaN"),
-            "another answer, in finite numbers",
-            "train it longer, or use an earlier checkpoint",
+        found = f"with the adapter {facts.folder} the model answers a fixed sample " + (
+            "exactly as without it" if torch.equal(before, after) else "with NaN"
         )
+        raise MonoError(found, "another answer, in finite numbers", "train it longer, or use an earlier checkpoint")
     return model
 
 

@@ -69,12 +69,9 @@ class MergeConfig:
 
 
 def merge(config: MergeConfig) -> dict[str, Any]:
-    """Write the merged checkpoint.
+    """Write the merged checkpoint; its folder appears under its name only when it is complete.
 
-    The folder appears under its name only when it is complete.
-
-    Returns:
-        what is written to ``alpamayo_mono_merge.json``: base, adapter, and how far each part was moved.
+    Returns what is written to ``alpamayo_mono_merge.json``: base, adapter, and how far each part was moved.
 
     Raises:
         MonoError: no model, no adapter, one of another base, a damaged one, one that changes nothing; a folder that is
@@ -93,11 +90,8 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(parent).free
     if free < total:
-        raise MonoError(
-            f"{free / _GIB:.1f} GiB are free in {parent}",
-            f"{total / _GIB:.1f} GiB for the merged weights",
-            "free some, or choose another --out",
-        )
+        found = f"{free / _GIB:.1f} GiB are free in {parent}"
+        raise MonoError(found, f"{total / _GIB:.1f} GiB for the merged weights", "free some, or choose another --out")
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".part", dir=parent))
     try:
         part.chmod(0o755)  # mkdtemp keeps others out

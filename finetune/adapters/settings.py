@@ -31,11 +31,8 @@ class LoraSettings:
 
     def __post_init__(self) -> None:
         if self.lora_rank < 1 or self.lora_alpha < 1:
-            raise MonoError(
-                f"LoRA rank {self.lora_rank} and alpha {self.lora_alpha}",
-                "both at least 1",
-                "use --lora_rank 16 --lora_alpha 32",
-            )
+            found = f"LoRA rank {self.lora_rank} and alpha {self.lora_alpha}"
+            raise MonoError(found, "both at least 1", "use --lora_rank 16 --lora_alpha 32")
         if not 0.0 <= self.lora_dropout < 1.0:
             raise MonoError(f"LoRA dropout {self.lora_dropout}", "0 <= dropout < 1", "leave it at 0")
 

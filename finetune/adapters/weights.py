@@ -15,17 +15,9 @@ from finetune.adapters.folder import AdapterFacts, adapter_layout
 from finetune.model_files.weight_files import StoredTensor
 
 TORCH_TYPES: Mapping[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
 
 
 class AdapterWeights:
@@ -58,11 +50,8 @@ class AdapterWeights:
     def _finite(self, name: str, stored: StoredTensor, device: torch.device) -> Tensor:
         values = to_tensor(stored.read(), stored.dtype, stored.shape).to(device).float()
         if not bool(torch.isfinite(values).all()):
-            raise MonoError(
-                f"the adapter {self.facts.folder} holds NaN or infinity for {name}",
-                "finite weights",
-                "use an earlier checkpoint; a training run that stays finite",
-            )
+            found = f"the adapter {self.facts.folder} holds NaN or infinity for {name}"
+            raise MonoError(found, "finite weights", "use an earlier checkpoint; a training run that stays finite")
         return values
 
 
@@ -93,16 +82,10 @@ class PartChanges:
         self._norms[part] = float(np.hypot(self._norms.get(part, 0.0), change))
 
     def proven(self) -> dict[str, float]:
-        """Norm of the change per part.
-
-        Raises:
-            MonoError: a part the adapter names is as it was.
-        """
+        """Norm of the change per part (MonoError: a part the adapter names is as it was)."""
         still = [part for part, norm in self._norms.items() if not norm > 0.0]
         if still or not self._norms:
-            raise MonoError(
-                f"the adapter {self._adapter} changes nothing in: {', '.join(still) or 'the whole model'}",
-                "a change of the weights in each part it names",
-                "train it (an adapter saved before the first step is zero by construction)",
-            )
+            found = f"the adapter {self._adapter} changes nothing in: {', '.join(still) or 'the whole model'}"
+            do = "train it (an adapter saved before the first step is zero by construction)"
+            raise MonoError(found, "a change of the weights in each part it names", do)
         return dict(self._norms)

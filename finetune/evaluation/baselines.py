@@ -13,11 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from collector.common.errors import MonoError
 from collector.dataset.schema import Sample
-from collector.geometry.poses import mirror_poses
+from collector.geometry.poses import FloatArray, mirror_poses
 from finetune.evaluation.bootstrap import group_samples
 from finetune.policy import FUTURE_STEPS, STEP_S
-
-FloatArray = NDArray[np.float64]
 
 PENALTIES = tuple(10.0**power for power in range(-4, 4))
 FOLDS = 5
@@ -26,15 +24,7 @@ MOST_REGRESSION_SAMPLES = 20_000
 
 
 def constant_motion(history: ArrayLike, turning: bool, steps: int = FUTURE_STEPS, dt_s: float = STEP_S) -> FloatArray:
-    """Keep the speed, straight on or with the present yaw rate.
-
-    Args:
-        history: (16, 3) ego poses ending at the origin.
-        turning: keep the yaw rate of the last 0.3 s; otherwise go straight.
-
-    Returns:
-        (steps, 3) ego poses.
-    """
+    """Keep the speed of a history (16, 3), straight on or with the yaw rate of its last 0.3 s: (steps, 3) ego poses."""
     past = np.asarray(history, np.float64)
     span_s = 3 * dt_s
     speed = float(np.linalg.norm(np.diff(past[-4:, :2], axis=0), axis=1).sum()) / span_s
@@ -47,20 +37,14 @@ def constant_motion(history: ArrayLike, turning: bool, steps: int = FUTURE_STEPS
 
 @dataclass(frozen=True, eq=False)
 class EgoRegressor:
-    """Ridge regression from history poses and speed to the future, fitted on a training split.
+    """Ridge regression from history poses and speed to the future, fitted on a training split."""
 
-    Attributes:
-        samples: how many it was fitted on (each also as its mirror image).
-        penalty: of the squared coefficients, chosen by cross-validation between stretches of the training split.
-        centre, scale: (F,) of the features. weights: (F, 192). mean: (192,) of the futures.
-    """
-
-    samples: int
-    penalty: float
-    centre: FloatArray
-    scale: FloatArray
-    weights: FloatArray
-    mean: FloatArray
+    samples: int  # how many it was fitted on (each also as its mirror image)
+    penalty: float  # of the squared coefficients, chosen by cross-validation between stretches of the training split
+    centre: FloatArray  # (F,) of the features
+    scale: FloatArray  # (F,) of the features
+    weights: FloatArray  # (F, 192)
+    mean: FloatArray  # (192,) of the futures
 
     @classmethod
     def fit(cls, samples: Iterable[Sample]) -> EgoRegressor:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.geometry.poses import FloatArray
 from finetune.policy import FUTURE_STEPS, STEP_S
 
 if TYPE_CHECKING:
     from collector.dataset.schema import Sample
 
-FloatArray = NDArray[np.float64]
 Better = Literal["lower", "higher"]
 Verdict = Literal["better", "worse", "undecided"]
 
@@ -69,21 +69,14 @@ class Measure:
 
 @dataclass(frozen=True)
 class Difference:
-    """After minus before.
+    """After minus before."""
 
-    Attributes:
-        before, after: the two means.
-        low, high: the interval of their difference; None where there is none.
-        verdict: better or worse where the interval leaves zero out.
-        why: of an undecided row without an interval.
-    """
-
-    before: float
-    after: float
-    low: float | None
-    high: float | None
-    verdict: Verdict
-    why: str = ""
+    before: float  # the mean before
+    after: float  # and after
+    low: float | None  # the interval of the difference; None where there is none
+    high: float | None  # its other end
+    verdict: Verdict  # better or worse where the interval leaves zero out
+    why: str = ""  # of an undecided row without an interval
 
     @property
     def change(self) -> float:
@@ -124,11 +117,8 @@ def compare(
 ) -> dict[str, Difference]:
     """Every measure before against after, all with the same draws of groups.
 
-    Args:
-        before, after: measures of the same samples in the same order; only names in both are compared.
-        better: which direction is good, by name.
-        groups: of these samples.
-        resamples, seed: of the bootstrap.
+    The measures are of the same samples in the same order; only names in both are compared. ``better`` is which
+    direction is good.
     """
     names = [name for name in before if name in after]
     columns = []

@@ -76,11 +76,8 @@ class EvaluateConfig:
         if self.clip is None and self.dataset is None:
             raise MonoError("nothing to evaluate on", "--dataset FOLDER, or --clip ID with --data FOLDER")
         if (self.clip is None) != (self.data is None):
-            raise MonoError(
-                "--clip without --data" if self.clip else "--data without --clip",
-                "both or neither",
-                "name the clip's id and the cache_dir of physical_ai_av",
-            )
+            found = "--clip without --data" if self.clip else "--data without --clip"
+            raise MonoError(found, "both or neither", "name the clip's id and the cache_dir of physical_ai_av")
         for name, least in (("samples", 1), ("batch_size", 1), ("limit", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise MonoError(f"--{name.replace('_', '-')} {getattr(self, name)}", f"at least {least}")
@@ -166,11 +163,7 @@ def spread(samples: Sequence[Sample], limit: int) -> list[Sample]:
 
 
 def split_samples(folder: Path, split: str) -> list[Sample]:
-    """The samples of one split.
-
-    Raises:
-        MonoError: there is none.
-    """
+    """The samples of one split (MonoError: there is none)."""
     samples = [sample for sample in read_samples(folder) if sample.split == split]
     if not samples:
         raise MonoError(f"no sample of split {split!r} in {folder}", "at least one", "build with --val-fraction 0.2")
@@ -178,15 +171,9 @@ def split_samples(folder: Path, split: str) -> list[Sample]:
 
 
 def build_clip(data: Path, clip: str, folder: Path) -> str:
-    """Cut every frame of a clip that has a whole history and future into samples.
+    """Cut every frame of a downloaded clip with a whole history and future into samples; a dataset there is replaced.
 
-    Args:
-        data: what the package physical_ai_av downloaded into.
-        clip: its id.
-        folder: dataset folder to write; one that is there is replaced.
-
-    Returns:
-        The count of frames, for the terminal.
+    Returns the count of frames, for the terminal.
 
     Raises:
         MonoError: the clip is not there (with ids that are near), cannot be read, or gives no sample.
@@ -196,11 +183,9 @@ def build_clip(data: Path, clip: str, folder: Path) -> str:
     source = PhysicalAiData(data)
     if not source.has(clip):
         held = source.clips()
-        raise MonoError(
-            f"no clip {clip!r} among the {len(held)} downloaded into {data}",
-            "one of these: " + ", ".join(near_matches(clip, held)) if held else "a downloaded clip",
-            "check the id, or download it with the package physical_ai_av (build-physical-ai --help says how)",
-        )
+        expected = "one of these: " + ", ".join(near_matches(clip, held)) if held else "a downloaded clip"
+        do = "check the id, or download it with the package physical_ai_av (build-physical-ai --help says how)"
+        raise MonoError(f"no clip {clip!r} among the {len(held)} downloaded into {data}", expected, do)
     report, left_out = build_physical_ai(
         PhysicalAiConfig(data, folder, clips=(clip,), val_fraction=0.0, straights=True, overwrite=True)
     )

@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike
 from collector.geometry.constants import STEP_S
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from collector.reasoning.claims import Claim
-from collector.reasoning.consistency import AxisCheck, ClaimCheck, Motion, check_claim, measure_motion
-from collector.reasoning.parser import parse_claim
+from collector.reasoning.consistency import AxisCheck, ClaimCheck, Motion, check_claim, measure_motion, parse_claim
 
 # "Thinks curve, drives straight": the reasoning names the road's own direction, yet the planned heading after
 # this time is less than this share of the heading the road (or the true future) asks for.
@@ -30,34 +29,18 @@ SYMPTOM_DEFINITION = (
 
 @dataclass(frozen=True)
 class ReasoningCheck:
-    """One plan judged.
+    """One plan judged."""
 
-    Attributes:
-        claim: what the text claims.
-        agreement: the claim against the plan's own motion.
-        true_direction: direction of the true future over the reasoning window.
-        reasoning_right: the lateral claim names that direction (None without a claim).
-        speed_reasoning_right: the claim about speed is true of the true future (None without a claim).
-        symptom: thinks curve, drives straight (None where the true path hardly turns by then: it cannot occur).
-    """
-
-    claim: Claim
-    agreement: ClaimCheck
-    true_direction: str
-    reasoning_right: bool | None
-    speed_reasoning_right: bool | None
-    symptom: bool | None
+    claim: Claim  # what the text claims
+    agreement: ClaimCheck  # the claim against the plan's own motion
+    true_direction: str  # direction of the true future over the reasoning window
+    reasoning_right: bool | None  # the lateral claim names that direction (None without a claim)
+    speed_reasoning_right: bool | None  # the claim about speed is true of the true future (None without a claim)
+    symptom: bool | None  # thinks curve, drives straight (None where the true path hardly turns by then)
 
 
 def check_reasoning(reasoning: str, plan: ArrayLike, truth: ArrayLike, dt_s: float = STEP_S) -> ReasoningCheck:
-    """Judge one plan.
-
-    Args:
-        reasoning: the generated text.
-        plan: (64, 3) planned ego poses.
-        truth: (64, 3) what was (or should be) driven from the same place.
-        dt_s: spacing of both.
-    """
+    """Judge one plan (64, 3) and its text by what was (or should be) driven from the same place, (64, 3)."""
     planned, true = np.asarray(plan, np.float64), np.asarray(truth, np.float64)
     claim = parse_claim(reasoning)
     motion: Motion = measure_motion(planned, dt_s)
@@ -88,14 +71,9 @@ def _agrees(verdict: AxisCheck) -> bool | None:
 
 @dataclass(frozen=True)
 class Consistency:
-    """Rates over many plans, in words in :data:`RATES`; each stands beside the number it is a share of.
+    """Rates over many plans, in words in :data:`RATES`; each stands beside the number it is a share of."""
 
-    Attributes:
-        plans: plans judged.
-        curve_plans: those on curves, of which ``thinks_curve_drives_straight`` is a share.
-    """
-
-    plans: int
+    plans: int  # plans judged
     coverage: float
     consistent: float
     longitudinal_coverage: float
@@ -104,7 +82,7 @@ class Consistency:
     both_consistent: float
     reasoning_right: float
     speed_reasoning_right: float
-    curve_plans: int
+    curve_plans: int  # those on curves, of which `thinks_curve_drives_straight` is a share
     thinks_curve_drives_straight: float
 
 
@@ -142,13 +120,14 @@ def answers(check: ReasoningCheck) -> dict[str, bool | None]:
 def summarise(checks: Iterable[ReasoningCheck]) -> Consistency:
     """Rates of many checks; a rate over nothing is NaN, never 1."""
     all_answers = [answers(check) for check in checks]
-
-    def share(rate: str) -> float:
-        values = [given for row in all_answers if (given := row[rate]) is not None]
-        return float(np.mean(values)) if values else float("nan")
-
     return Consistency(
         plans=len(all_answers),
         curve_plans=sum(row["thinks_curve_drives_straight"] is not None for row in all_answers),
-        **{rate: share(rate) for rate in RATES},
+        **{rate: mean_of([given for row in all_answers if (given := row[rate]) is not None]) for rate in RATES},
     )
+
+
+def mean_of(values: ArrayLike) -> float:
+    """The mean; NaN over nothing."""
+    array = np.asarray(values, np.float64)
+    return float(array.mean()) if array.size else float("nan")

@@ -36,11 +36,7 @@ MAX_DEVIATION = f"max_deviation_{MAIN_HORIZON_S:g}s_m"
 
 
 def path_errors(plan: ArrayLike, truth: ArrayLike, dt_s: float = STEP_S) -> dict[str, float]:
-    """ADE, FDE, the largest deviation and the largest lateral deviation up to each horizon, metres.
-
-    Args:
-        plan, truth: (64, 2 or 3) ego positions at dt_s, ... 64 dt_s.
-    """
+    """ADE, FDE, largest deviation and lateral deviation up to each horizon, metres, of positions (64, 2 or 3)."""
     distance = np.linalg.norm(np.asarray(plan)[:, :2] - np.asarray(truth)[:, :2], axis=1)
     lateral = distance_from_line(plan, truth)
     errors: dict[str, float] = {}
@@ -72,12 +68,7 @@ def distance_from_line(plan: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]
 
 
 def best_of_draws(draws: ArrayLike, truth: ArrayLike, dt_s: float = STEP_S) -> NDArray[np.float64]:
-    """MinADE of the first k draws, for every k: (K, horizons), never rising with k, metres.
-
-    Args:
-        draws: (K, 64, 2 or 3) plans for one observation.
-        truth: (64, 2 or 3) what was driven.
-    """
+    """MinADE of the first k of the draws (K, 64, 2 or 3), for every k: (K, horizons), never rising with k, metres."""
     distance = np.linalg.norm(np.asarray(draws)[..., :2] - np.asarray(truth)[:, :2], axis=-1)
     each = np.stack([distance[:, : round(horizon / dt_s)].mean(axis=1) for horizon in HORIZONS_S], axis=1)
     best: NDArray[np.float64] = np.minimum.accumulate(each, axis=0)
@@ -92,11 +83,7 @@ def better_of(measure: str) -> Better:
 class Scores:
     """One variant on all samples; fill it with :meth:`add` and :meth:`set_aside`.
 
-    Args:
-        name: of the variant.
-        samples: all of them, in the order of the indices below.
-        draws: how many plans minADE is taken over; 1 is the one plan itself.
-        thinks: whether its plans come with a reasoning.
+    Of ``draws`` plans minADE is taken; 1 is the one plan itself. ``thinks``: its plans come with a reasoning.
     """
 
     def __init__(self, name: str, samples: Sequence[Sample], draws: int = 1, thinks: bool = True) -> None:
@@ -194,9 +181,8 @@ def identical_samples(variants: Sequence[Scores]) -> Mask:
     )
     if not chosen.any():
         why = set_aside_texts({scores.name: Counter(scores.reasons.values()) for scores in variants})
-        raise MonoError(
-            f"no sample has a plan of every variant: {why}", "at least one", "look at plans.jsonl for the sample ids"
-        )
+        found = f"no sample has a plan of every variant: {why}"
+        raise MonoError(found, "at least one", "look at plans.jsonl for the sample ids")
     return chosen
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from collector.common.format import percent
-from collector.common.plot_style import INK, SIDES, STYLE
-from collector.common.plotting import families, is_shown, wrapped
+from collector.common.plotting import INK, SIDES, STYLE, bars, families, is_shown, wrapped
+from collector.common.tables import percent
 from finetune.evaluation.metrics import HORIZONS_S, MAIN_HORIZON_S, MAX_DEVIATION, Mask, Scores, label_masks
 from finetune.policy import FUTURE_STEPS, STEP_S
 
@@ -134,7 +133,7 @@ def consistency_figure(variants: Mapping[str, Any]) -> Figure:
         (left, coverage, "Plans whose text claims something on", 150.0),
         (right, rates, "Of these plans (red: of all plans into a curve)", 128.0),
     ):
-        for name, at, height in _bars(variants, np.arange(len(rows), dtype=np.float64), 0.8):
+        for name, at, height in bars(variants, np.arange(len(rows), dtype=np.float64), 0.8):
             said = variants[name]["consistency"]
             shares = [0.0 if np.isnan(said[key]) else 100.0 * said[key] for key, *_ in rows]
             axes.barh(at, shares, height * 0.92, color=COLOURS[name], label=name)
@@ -154,15 +153,6 @@ def consistency_figure(variants: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _bars(
-    names: Collection[str], places: NDArray[np.float64], width: float
-) -> Iterator[tuple[str, NDArray[np.float64], float]]:
-    """Where the bars of each name stand, side by side at their places, and how wide one is."""
-    each = width / len(names)
-    for number, name in enumerate(names):
-        yield name, places + (number - (len(names) - 1) / 2.0) * each, each
-
-
 @mpl.rc_context(STYLE)
 def curve_figure(variants: Mapping[str, Any]) -> Figure:
     """Max deviation by curve label and radius bin, every variant."""
@@ -172,7 +162,7 @@ def curve_figure(variants: Mapping[str, Any]) -> Figure:
     axes: Axes = figure.subplots()
     # A gap between labels and bins: the bins divide the same samples again.
     places = np.array([place + (0.7 if place >= labels else 0.0) for place in range(len(first))])
-    for name, at, width in _bars(parts, places, 0.84):
+    for name, at, width in bars(parts, places, 0.84):
         heights = [parts[name][part][MAX_DEVIATION] for part in first]
         axes.bar(at, heights, width * 0.94, color=COLOURS.get(name, INK), label=name)
     axes.set_xticks(places, [part.replace(" ", "\n") + f"\n({of['samples']})" for part, of in first.items()])

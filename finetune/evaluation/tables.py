@@ -7,8 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collector.common.format import metres, number, percent
-from collector.common.tables import text_table, write_csv
+from collector.common.tables import metres, number, percent, text_table, write_csv
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from finetune.evaluation.bootstrap import CONFIDENCE, RESAMPLES, Difference, Groups, Measure, compare
 from finetune.evaluation.consistency import RATES, SYMPTOM_DEFINITION
@@ -152,9 +151,6 @@ def _interval(row: Mapping[str, Any], scale: float = 1.0, digits: int = 2) -> st
     return f"{change} ({low} to {high})"
 
 
-# -- as text -----------------------------------------------------------------------------------------------------
-
-
 Cells = tuple[str, list[str], list[list[str]]]
 
 
@@ -233,9 +229,6 @@ def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
     for note in metrics["notes"]:
         console.print(note, highlight=False)
     console.print(metrics["definitions"], style="dim", highlight=False)
-
-
-# -- as files ----------------------------------------------------------------------------------------------------
 
 
 def write_tables(metrics: Mapping[str, Any], folder: Path) -> list[Path]:

@@ -60,11 +60,8 @@ def _checked_target(block: Mapping[str, Any], name: str, target: str, where: str
     allowed = [target] if target == LINEAR else [f"{prefix}.{target}" for prefix in MODEL_TYPES]
     found = block.get("_target_")
     if found not in allowed:
-        raise MonoError(
-            f"{where}: {name} has _target_ {found!r}",
-            "one of " + ", ".join(allowed),
-            "use a config.json of Alpamayo 1 or 1.5; other classes are never imported",
-        )
+        what, expected = f"{where}: {name} has _target_ {found!r}", "one of " + ", ".join(allowed)
+        raise MonoError(what, expected, "use a config.json of Alpamayo 1 or 1.5; other classes are never imported")
 
 
 def _parse_block(raw: Mapping[str, Any], name: str, target: str, kind: type[_Block], where: str) -> _Block:
@@ -96,28 +93,22 @@ def _parse_plain(raw: Mapping[str, Any], name: str, kind: type[_Block], where: s
 def parse_config(
     raw: Mapping[str, Any], vlm: Mapping[str, Any] | None = None, where: str = CONFIG_FILE
 ) -> AlpamayoConfig:
-    """Turn the content of ``config.json`` (and of ``vlm_config.json``) into a configuration.
+    """Turn the content of ``config.json`` (and of ``vlm_config.json``) into a configuration; errors name ``where``.
 
-    Args:
-        raw: the official keys.
-        vlm: sizes of the vision-language model; None looks for ``vlm_config`` in ``raw``, then at the backbone name.
-        where: name used in errors.
+    Without ``vlm``, sizes come from ``vlm_config`` in ``raw``, else from the name of the backbone.
 
     Raises:
         MonoError: another kind of model, a foreign ``_target_``, an unknown or missing key, unknown backbone sizes.
     """
     if raw.get("model_type") == STAGE_1:
-        raise MonoError(
-            f"{where} is that of a stage-1 checkpoint ({STAGE_1}), which has no action expert",
-            "a whole model: " + " or ".join(MODEL_TYPES),
-            "train stage 2 first, or choose another --model",
-        )
+        what = f"{where} is that of a stage-1 checkpoint ({STAGE_1}), which has no action expert"
+        expected = "a whole model: " + " or ".join(MODEL_TYPES)
+        raise MonoError(what, expected, "train stage 2 first, or choose another --model")
     dtype = str(raw.get("dtype") or raw.get("model_dtype") or "bfloat16").replace("torch.", "")
     for key, found, known in (("model_type", raw.get("model_type"), MODEL_TYPES), ("dtype", dtype, DTYPES)):
         if found not in known:
-            raise MonoError(
-                f"{where}: {key} is {found!r}", "one of " + ", ".join(known), "choose a folder of Alpamayo 1 or 1.5"
-            )
+            what = f"{where}: {key} is {found!r}"
+            raise MonoError(what, "one of " + ", ".join(known), "choose a folder of Alpamayo 1 or 1.5")
     if "action_out_proj_cfg" in raw:
         _checked_target(raw["action_out_proj_cfg"], "action_out_proj_cfg", LINEAR, where)
     missing = [key for key in NUMBERS if not isinstance(raw.get(key), int)]
@@ -156,11 +147,9 @@ def parse_config(
 def _vlm_sizes(raw: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """Sizes of the vision-language model that ``config.json`` holds or whose backbone it names."""
     if raw.get("vlm_config") is None and raw.get("vlm_name_or_path") not in RELEASED_BACKBONES:
-        raise MonoError(
-            f"{where}: the sizes of backbone {raw.get('vlm_name_or_path')!r} are unknown",
-            f"a {VLM_CONFIG_FILE} beside it, a vlm_config key, or one of " + ", ".join(RELEASED_BACKBONES),
-            f"put the backbone's config.json there as {VLM_CONFIG_FILE}",
-        )
+        found = f"{where}: the sizes of backbone {raw.get('vlm_name_or_path')!r} are unknown"
+        expected = f"a {VLM_CONFIG_FILE} beside it, a vlm_config key, or one of " + ", ".join(RELEASED_BACKBONES)
+        raise MonoError(found, expected, f"put the backbone's config.json there as {VLM_CONFIG_FILE}")
     sizes: Mapping[str, Any] = raw.get("vlm_config") or RELEASED_VLM
     return sizes
 
@@ -173,22 +162,15 @@ def read_config(folder: Path | str) -> AlpamayoConfig:
     """
     folder = Path(folder)
     if not (folder / CONFIG_FILE).is_file() and (folder / "adapter_config.json").is_file():
-        raise MonoError(
-            f"{folder} is an adapter, not a model",
-            "the base it was trained on",
-            "give the base as --model and this folder as --adapter",
-        )
+        found = f"{folder} is an adapter, not a model"
+        raise MonoError(found, "the base it was trained on", "give the base as --model and this folder as --adapter")
     raw = read_json(folder / CONFIG_FILE)
     vlm_file = folder / VLM_CONFIG_FILE
     return parse_config(raw, read_json(vlm_file) if vlm_file.exists() else None, str(folder / CONFIG_FILE))
 
 
 def read_json(path: Path, do: str = "download or write it again") -> dict[str, Any]:
-    """The object that a JSON file holds.
-
-    Raises:
-        MonoError: the file is absent, no JSON, or holds something else.
-    """
+    """The object that a JSON file holds (MonoError: the file is absent, no JSON, or holds something else)."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -40,9 +40,8 @@ def resolve_model(name: Path | str) -> Path:
         raise MonoError(f"{folder} is a file", "a model folder, or an id like nvidia/Alpamayo-R1-10B", "check --model")
     text = folder.as_posix()
     if not _HUB_ID.fullmatch(text):
-        raise MonoError(
-            f"there is no folder {folder}", "a model folder, or an id like nvidia/Alpamayo-R1-10B", "check --model"
-        )
+        found = f"there is no folder {folder}"
+        raise MonoError(found, "a model folder, or an id like nvidia/Alpamayo-R1-10B", "check --model")
     return _from_hub(text, None)
 
 
@@ -55,26 +54,20 @@ def _from_hub(repository: str, file: str | None) -> Path:
             return Path(hub.hf_hub_download(repository, file))
         return Path(hub.snapshot_download(repository, allow_patterns=_HUB_FILES))
     except errors.GatedRepoError as error:
-        raise MonoError(
-            f"{repository} is given only to accounts that accepted its terms",
-            "a login that may read it",
-            f"accept them at https://huggingface.co/{repository}, then run `hf auth login`",
-        ) from error
+        found = f"{repository} is given only to accounts that accepted its terms"
+        do = f"accept them at https://huggingface.co/{repository}, then run `hf auth login`"
+        raise MonoError(found, "a login that may read it", do) from error
     except errors.RepositoryNotFoundError as error:
-        raise MonoError(
-            f"there is no folder {repository}, and the hub shows no model of that name",
-            "a folder, or the id of a model that is public or yours",
-            "check the spelling; for a private model run `hf auth login`",
-        ) from error
+        found = f"there is no folder {repository}, and the hub shows no model of that name"
+        expected = "a folder, or the id of a model that is public or yours"
+        raise MonoError(found, expected, "check the spelling; for a private model run `hf auth login`") from error
     except Exception as error:  # failures of the connection come as exceptions of whichever HTTP library is below
         unreached = isinstance(error, (errors.LocalEntryNotFoundError, ConnectionError))
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         why = "the hub cannot be reached" if unreached else f"the hub's client says: {said}"
-        raise MonoError(
-            f"there is no folder {repository}, no complete copy of that model in the local cache, and {why}",
-            "a folder, or a model that was downloaded before",
-            f"run `hf download {repository}` once with a connection (unset HF_HUB_OFFLINE), or give a folder",
-        ) from error
+        found = f"there is no folder {repository}, no complete copy of that model in the local cache, and {why}"
+        do = f"run `hf download {repository}` once with a connection (unset HF_HUB_OFFLINE), or give a folder"
+        raise MonoError(found, "a folder, or a model that was downloaded before", do) from error
 
 
 def tokenizer_file(folder: Path, backbone: str) -> Path:
@@ -87,11 +80,8 @@ def tokenizer_file(folder: Path, backbone: str) -> Path:
     if own.is_file():
         return own
     if backbone not in RELEASED_BACKBONES:
-        raise MonoError(
-            f"no {TOKENIZER_FILE} in {folder}",
-            "the tokenizer of the model or of its Qwen3-VL backbone",
-            f"put the backbone's {TOKENIZER_FILE} there",
-        )
+        found, expected = f"no {TOKENIZER_FILE} in {folder}", "the tokenizer of the model or of its Qwen3-VL backbone"
+        raise MonoError(found, expected, f"put the backbone's {TOKENIZER_FILE} there")
     # The released backbones share one vocabulary; the open one serves where the other wants a login.
     failures: list[MonoError] = []
     for repository in dict.fromkeys((backbone, *RELEASED_BACKBONES)):
@@ -99,11 +89,9 @@ def tokenizer_file(folder: Path, backbone: str) -> Path:
             return _from_hub(repository, TOKENIZER_FILE)
         except MonoError as error:
             failures.append(error)
-    raise MonoError(
-        f"no {TOKENIZER_FILE} in {folder}, and {failures[-1].found}",
-        "the tokenizer of the model or of its Qwen3-VL backbone",
-        f"put the backbone's {TOKENIZER_FILE} there, or run `hf download {RELEASED_BACKBONES[0]} {TOKENIZER_FILE}`",
-    ) from failures[-1]
+    found = f"no {TOKENIZER_FILE} in {folder}, and {failures[-1].found}"
+    do = f"put the backbone's {TOKENIZER_FILE} there, or run `hf download {RELEASED_BACKBONES[0]} {TOKENIZER_FILE}`"
+    raise MonoError(found, "the tokenizer of the model or of its Qwen3-VL backbone", do) from failures[-1]
 
 
 def model_name(folder: Path) -> str:
@@ -115,13 +103,10 @@ def model_name(folder: Path) -> str:
 
 
 def base_fingerprint(folder: Path) -> str:
-    """A hash that tells one base from another, whatever its folder is called and however it is cut into shards.
+    """A hash (64 hexadecimal digits) of a base, whatever its folder is called and however it is cut into shards.
 
-    Taken from the configuration, from the name, type and shape of every tensor, and from the first 4 KiB of each:
-    about 5 MB to read of the released 22 GB.
-
-    Returns:
-        64 hexadecimal digits.
+    Taken from the configuration, from the name, type and shape of every tensor, and from the first 4 KiB of each: about
+    5 MB to read of the released 22 GB.
 
     Raises:
         MonoError: no model folder, or damaged weights.

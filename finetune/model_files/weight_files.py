@@ -30,19 +30,13 @@ _UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a file.
+    """A tensor in a file."""
 
-    Attributes:
-        dtype: the format's name of the type, such as ``"BF16"``.
-        shape: of the tensor.
-        path, start, size: the file, the first byte in it, and how many.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    path: Path
-    start: int
-    size: int
+    dtype: str  # the format's name of the type, such as `"BF16"`
+    shape: tuple[int, ...]  # of the tensor
+    path: Path  # the file
+    start: int  # its first byte there
+    size: int  # in bytes
 
     def read(self, limit: int | None = None) -> NDArray[np.uint8]:
         """Its bytes, or the first ``limit`` of them."""
@@ -76,11 +70,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of one file, by name.
-
-    Raises:
-        MonoError: the file is absent, cut off, or no safetensors file.
-    """
+    """The tensors of one file, by name (MonoError: the file is absent, cut off, or no safetensors file)."""
     defect = weights_defect(path)
     if defect:
         raise MonoError(f"in {path.parent}: {defect}", "a complete safetensors file", "download or write it again")
@@ -97,11 +87,9 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         except (KeyError, TypeError, ValueError, OverflowError):
             fits = False
         if not fits:
-            raise MonoError(
-                f"{path}: the header's entry for {name} is {entry}",
-                "a type, a shape and the place of its bytes, the type one of " + ", ".join(ITEM_BYTES),
-                "use the unquantised weights, or download them again",
-            )
+            found = f"{path}: the header's entry for {name} is {entry}"
+            expected = "a type, a shape and the place of its bytes, the type one of " + ", ".join(ITEM_BYTES)
+            raise MonoError(found, expected, "use the unquantised weights, or download them again")
         tensors[name] = StoredTensor(dtype, shape, path, 8 + length + start, end - start)
     return tensors
 
@@ -121,13 +109,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 def write_weights(
     path: Path, tensors: Sequence[tuple[str, str, tuple[int, ...]]], contents: Iterable[NDArray[np.uint8]]
 ) -> None:
-    """Write a safetensors file, tensor after tensor.
-
-    Args:
-        path: of the file; flushed to disk at the end.
-        tensors: name, type and shape of each.
-        contents: their bytes, in the same order; taken one at a time.
-    """
+    """Write and flush a safetensors file of tensors (name, type, shape); their bytes are taken one at a time."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, dtype, shape in tensors:

@@ -28,39 +28,26 @@ _MAX_ASPECT = 200.0
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """How an image is cut and scaled.
+    """How an image is cut and scaled."""
 
-    Attributes:
-        min_pixels, max_pixels: budget of the official resize.
-        crop_top, crop_bottom: fractions of the height cut away before resizing.
-        resize_width_px, resize_height_px: fixed size, multiples of 32, aspect ratio free; both or neither.
-        patch_size, merge_size, temporal_patch_size: of the vision tower.
-    """
-
-    min_pixels: int = AlpamayoConfig.min_pixels
-    max_pixels: int = AlpamayoConfig.max_pixels
-    crop_top: float = 0.0
-    crop_bottom: float = 0.0
-    resize_width_px: int | None = None
-    resize_height_px: int | None = None
-    patch_size: int = 16
-    merge_size: int = 2
-    temporal_patch_size: int = 2
+    min_pixels: int = AlpamayoConfig.min_pixels  # budget of the official resize
+    max_pixels: int = AlpamayoConfig.max_pixels  # its upper end
+    crop_top: float = 0.0  # fraction of the height cut away before resizing
+    crop_bottom: float = 0.0  # the same
+    resize_width_px: int | None = None  # fixed size, a multiple of 32, aspect ratio free; both or neither
+    resize_height_px: int | None = None  # the same
+    patch_size: int = 16  # of the vision tower
+    merge_size: int = 2  # the same
+    temporal_patch_size: int = 2  # the same
 
     def __post_init__(self) -> None:
         if not (min(self.crop_top, self.crop_bottom) >= 0.0 and self.crop_top + self.crop_bottom < 1.0):
-            raise MonoError(
-                f"image crop {self.crop_top} from the top and {self.crop_bottom} from the bottom",
-                "fractions of the height that leave something",
-                f"correct {PREPROCESSOR_FILE}",
-            )
+            found = f"image crop {self.crop_top} from the top and {self.crop_bottom} from the bottom"
+            raise MonoError(found, "fractions of the height that leave something", f"correct {PREPROCESSOR_FILE}")
         fixed = (self.resize_width_px, self.resize_height_px)
         if fixed != (None, None) and any(not side or side % self.factor for side in fixed):
-            raise MonoError(
-                f"image size {fixed}",
-                f"width and height, both multiples of {self.factor}",
-                f"correct {PREPROCESSOR_FILE}",
-            )
+            found = f"image size {fixed}"
+            raise MonoError(found, f"width and height, both multiples of {self.factor}", f"correct {PREPROCESSOR_FILE}")
 
     @property
     def factor(self) -> int:
@@ -123,13 +110,10 @@ def resize(image: NDArray[np.uint8], settings: ImageSettings) -> NDArray[np.uint
 
 
 def patchify(image: NDArray[np.uint8], settings: ImageSettings) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
-    """Normalised flat patches of a resized image.
+    """Normalised flat patches of a resized image, (rows * columns, 3 * temporal * patch**2) float32, and their grid.
 
     Patches are ordered merge block by merge block; within one, values run channel, time, row, column. A single frame
     fills both temporal slots.
-
-    Returns:
-        (rows * columns, 3 * temporal * patch * patch) float32 and the grid (1, rows, columns).
     """
     patch, merge = settings.patch_size, settings.merge_size
     rows, columns = image.shape[0] // patch, image.shape[1] // patch
@@ -144,10 +128,7 @@ def patchify(image: NDArray[np.uint8], settings: ImageSettings) -> tuple[NDArray
 def preprocess(
     images: Sequence[NDArray[np.uint8]], settings: ImageSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """All images of one prompt.
-
-    Returns:
-        pixel_values (P, 1536) float32 and grids (n, 3) int64.
+    """All images of one prompt: pixel_values (P, 1536) float32 and grids (n, 3) int64.
 
     Raises:
         MonoError: no image, or something that is not (H, W, 3) uint8.

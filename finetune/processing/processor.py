@@ -40,28 +40,16 @@ DISPLAY_NAMES = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """One prompt.
+    """One prompt."""
 
-    Attributes:
-        input_ids: (L,) int64, history bins inserted.
-        label_mask: (L,) bool, true on reasoning, its end and the trajectory's start.
-        pixel_values: (P, 1536) float32 patches of all images.
-        grid_thw: (n, 3) int64 patch grids.
-    """
-
-    input_ids: Tensor
-    label_mask: Tensor
-    pixel_values: Tensor
-    grid_thw: Tensor
+    input_ids: Tensor  # (L,) int64, history bins inserted
+    label_mask: Tensor  # (L,) bool, true on reasoning, its end and the trajectory's start
+    pixel_values: Tensor  # (P, 1536) float32 patches of all images
+    grid_thw: Tensor  # (n, 3) int64 patch grids
 
 
 class Processor:
-    """Encoder and decoder of one model.
-
-    Args:
-        config: the model's configuration; its ids must agree with the tokenizer's.
-        tokenizer: extended where its words are missing.
-        images: crop and size.
+    """Encoder and decoder of one model; the tokenizer is extended where its words are missing.
 
     Raises:
         MonoError: tokenizer and configuration disagree.
@@ -137,10 +125,9 @@ class Processor:
         reasoning: str | None,
         before_images: Sequence[str] | None = None,
     ) -> tuple[list[int], int]:
-        """Ids of a prompt with the history already inserted; see :func:`prompt_text`.
+        """Ids of a prompt with the history inserted, see :func:`prompt_text`, and how many of the last are learned.
 
-        Returns:
-            The ids and how many of the last ones are to be learned: reasoning, its end, and the trajectory's start.
+        These are the reasoning, its end, and the trajectory's start.
         """
         learned = len(self.tokenizer.encode_plain(reasoning)) + 2 if reasoning else 0
         counts = iter(image_tokens)
@@ -160,11 +147,9 @@ class Processor:
         if self.config.model_type != ALPAMAYO_1_5:
             return None
         if cameras is None or len(cameras) != images or not set(cameras) <= set(DISPLAY_NAMES):
-            raise MonoError(
-                f"{images} images for Alpamayo 1.5 from the cameras {cameras if cameras is None else list(cameras)}",
-                "the camera of each image, of " + ", ".join(DISPLAY_NAMES),
-                "pass cameras=camera_of_each_image(mode), since its prompt names them",
-            )
+            found = f"{images} images for Alpamayo 1.5 from the cameras {cameras if cameras is None else list(cameras)}"
+            expected = "the camera of each image, of " + ", ".join(DISPLAY_NAMES)
+            raise MonoError(found, expected, "pass cameras=camera_of_each_image(mode), since its prompt names them")
         return captions(cameras)
 
     def history_ids(self, history: ArrayLike) -> list[int]:
@@ -198,15 +183,11 @@ class Processor:
         }
         for name, (configured, found) in expected.items():
             if configured != found:
-                raise MonoError(
-                    f"config.json says {name} {configured}, the tokenizer {found}",
-                    "one and the same vocabulary",
-                    "use the tokenizer that belongs to this model",
-                )
+                what = f"config.json says {name} {configured}, the tokenizer {found}"
+                raise MonoError(what, "one and the same vocabulary", "use the tokenizer that belongs to this model")
         if len(self.tokenizer) > self.config.vocab_size:
-            raise MonoError(
-                f"a tokenizer of {len(self.tokenizer)} words", f"at most vocab_size {self.config.vocab_size}"
-            )
+            what = f"a tokenizer of {len(self.tokenizer)} words"
+            raise MonoError(what, f"at most vocab_size {self.config.vocab_size}")
 
 
 def request(with_reasoning: bool) -> str:
@@ -216,11 +197,7 @@ def request(with_reasoning: bool) -> str:
 
 
 def captions(cameras: Sequence[str]) -> list[str]:
-    """Alpamayo 1.5's words before each image: the camera before its first frame, and the frame's number before each.
-
-    Args:
-        cameras: of each image, camera-major, oldest to newest.
-    """
+    """Alpamayo 1.5's words before each image: the camera before its first frame, and the frame's number before each."""
     texts: list[str] = []
     frame = 0
     for camera, previous in zip(cameras, [None, *cameras], strict=False):

@@ -15,48 +15,17 @@ from finetune.model_files.location import TOKENIZER_FILE, tokenizer_file
 
 # In the order in which the released vocabulary appends them; image_pad is Qwen's own word and keeps its id.
 SPECIAL_KEYS = (
-    "prompt_start",
-    "prompt_end",
-    "image_start",
-    "image_pre_tkn",
-    "image_end",
-    "traj_history_start",
-    "traj_history_pre_tkn",
-    "traj_history_end",
-    "cot_start",
-    "cot_end",
-    "meta_action_start",
-    "meta_action_end",
-    "traj_future_start",
-    "traj_future_pre_tkn",
-    "traj_future_end",
-    "traj_history",
-    "traj_future",
-    "image_pad",
-    "vectorized_wm",
-    "vectorized_wm_start",
-    "vectorized_wm_end",
-    "vectorized_wm_pre_tkn",
-    "route_start",
-    "route_pad",
-    "route_end",
-    "question_start",
-    "question_end",
-    "answer_start",
-    "answer_end",
-)
+    "prompt_start", "prompt_end", "image_start", "image_pre_tkn", "image_end", "traj_history_start",
+    "traj_history_pre_tkn", "traj_history_end", "cot_start", "cot_end", "meta_action_start", "meta_action_end",
+    "traj_future_start", "traj_future_pre_tkn", "traj_future_end", "traj_history", "traj_future", "image_pad",
+    "vectorized_wm", "vectorized_wm_start", "vectorized_wm_end", "vectorized_wm_pre_tkn", "route_start",
+    "route_pad", "route_end", "question_start", "question_end", "answer_start", "answer_end",
+)  # fmt: skip
 # Words that no released prompt uses; Alpamayo 1.5 calls them <|_padding_0|> to <|_padding_8|>, ids unchanged.
 RENAMED_IN_1_5 = (
-    "image_pre_tkn",
-    "traj_history_pre_tkn",
-    "meta_action_start",
-    "meta_action_end",
-    "traj_future_pre_tkn",
-    "vectorized_wm",
-    "vectorized_wm_start",
-    "vectorized_wm_end",
-    "vectorized_wm_pre_tkn",
-)
+    "image_pre_tkn", "traj_history_pre_tkn", "meta_action_start", "meta_action_end", "traj_future_pre_tkn",
+    "vectorized_wm", "vectorized_wm_start", "vectorized_wm_end", "vectorized_wm_pre_tkn",
+)  # fmt: skip
 
 
 def special(key: str) -> str:
@@ -70,11 +39,7 @@ def in_1_5(key: str) -> str:
 
 
 class Tokenizer:
-    """Text to ids and back, with Alpamayo's words present.
-
-    Args:
-        backend: a ``tokenizers.Tokenizer``.
-    """
+    """Text to ids and back, with Alpamayo's words present; ``backend`` is a ``tokenizers.Tokenizer``."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
@@ -98,11 +63,7 @@ class Tokenizer:
         return int(self._backend.get_vocab_size(with_added_tokens=True))
 
     def id_of(self, word: str) -> int:
-        """Id of one word of the vocabulary.
-
-        Raises:
-            MonoError: the vocabulary lacks it.
-        """
+        """Id of one word of the vocabulary (MonoError: the vocabulary lacks it)."""
         found = self._backend.token_to_id(word)
         if found is None:
             raise MonoError(f"the tokenizer has no word {word!r}", "the vocabulary of Alpamayo", "see --model")

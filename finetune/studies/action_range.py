@@ -23,16 +23,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from collector.common.progress import progress
+from collector.geometry.poses import FloatArray
+from finetune.evaluation.consistency import mean_of
 from finetune.policy import STEP_S
 
 if TYPE_CHECKING:
     from collector.dataset.schema import Sample
     from finetune.alpamayo_policy import AlpamayoPolicy
 
-FloatArray = NDArray[np.float64]
 AXES = ("acceleration", "curvature")
 LIMITS = (3.0, 5.0, 8.0)
 # Waypoints are grouped by how many standard deviations their curvature is off.
@@ -47,9 +48,8 @@ _DRAWS = 8
 def reach(actions: ArrayLike) -> dict[str, dict[str, float]]:
     """How far normalised actions (N, 64, 2) reach, per axis.
 
-    Returns:
-        ``spread``: their own standard deviation in released ones; ``largest``; ``waypoints_beyond_5`` and
-        ``samples_beyond_5`` and so on: shares.
+    ``spread`` is their own standard deviation in released ones; then ``largest``, and shares: ``waypoints_beyond_5``,
+    ``samples_beyond_5`` and so on.
     """
     size = np.abs(np.asarray(actions, np.float64))
     out = {}
@@ -122,11 +122,7 @@ def study_flow(
 ) -> dict[str, Any]:
     """A model's flow, reasoning texts as trained: where its loss comes from, and the cost of few Euler steps.
 
-    Args:
-        policy: with or without an adapter.
-        samples, folder: of a dataset.
-        batch_size: samples per pass.
-        seed: of noise and times, the same for every model.
+    Noise and times follow from the seed and are the same for every model.
     """
     import torch
 
@@ -142,14 +138,14 @@ def study_flow(
     def halves(values: FloatArray) -> dict[str, float]:
         """Mean over the half of the samples that bends less within 3 s, and over the half that bends more."""
         sharp = bend > np.median(bend)
-        return {"gentle": _mean(values[~sharp]), "sharp": _mean(values[sharp])}
+        return {"gentle": mean_of(values[~sharp]), "sharp": mean_of(values[sharp])}
 
     out: dict[str, Any] = {
         "samples": len(samples),
         "flow_loss": float(loss.mean()),
         "loss_share": bin_shares(true_actions, loss),
         "loss_per_waypoint": [
-            _mean(loss[(curvature >= low) & (curvature < high)]) for low, high in pairwise(BIN_EDGES)
+            mean_of(loss[(curvature >= low) & (curvature < high)]) for low, high in pairwise(BIN_EDGES)
         ],
         "euler": {},
         "mean_curvature_3s_sigma": halves(bend),
@@ -210,7 +206,3 @@ def _flow_figures(
                 )
     joined = {key: torch.cat(parts).double().cpu().numpy() for key, parts in ends.items()}
     return torch.cat(errors).double().cpu().numpy(), joined
-
-
-def _mean(values: FloatArray) -> float:
-    return float(values.mean()) if len(values) else float("nan")

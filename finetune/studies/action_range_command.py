@@ -12,28 +12,15 @@ import numpy as np
 import tyro
 
 from collector.common.errors import MonoError, require
-from collector.common.format import percent
-from collector.common.plot_style import SIDES, STYLE
+from collector.common.plotting import SIDES, STYLE, bars
 from collector.common.run_folder import command_line, open_run
-from collector.common.tables import text_table, write_csv
+from collector.common.tables import percent, text_table, write_csv
 from collector.dataset.schema import METADATA_FILE, read_samples
+from collector.geometry.poses import FloatArray
 from finetune.evaluation.command import spread
 from finetune.model_files.location import resolve_model
 from finetune.policy import CameraMode, PolicySettings
-from finetune.studies.action_range import (
-    AXES,
-    BIN_EDGES,
-    BIN_NAMES,
-    EULER_STEPS,
-    LIMITS,
-    REFERENCE_STEPS,
-    FloatArray,
-    actions_and_clips,
-    bin_shares,
-    ignorant_loss,
-    reach,
-    study_flow,
-)
+from finetune.studies import action_range as study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,10 +68,7 @@ class ActionRangeConfig:
 
 
 def action_range(config: ActionRangeConfig) -> dict[str, Any]:
-    """Measure and write ``metrics.json``, ``bins.csv`` and ``action_range.png``.
-
-    Returns:
-        What ``metrics.json`` holds.
+    """Measure and write ``metrics.json`` (returned), ``bins.csv`` and ``action_range.png``.
 
     Raises:
         MonoError: an empty dataset, or an adapter without its model.
@@ -98,16 +82,16 @@ def action_range(config: ActionRangeConfig) -> dict[str, Any]:
     if not samples:
         raise MonoError(f"no sample in {config.dataset}", "a dataset with at least one", "run `alpamayo-mono build`")
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE])
-    actions, outside, clips = actions_and_clips(samples)
+    actions, outside, clips = study.actions_and_clips(samples)
     metrics: dict[str, Any] = {
         "samples": len(samples),
-        "reach": reach(actions),
+        "reach": study.reach(actions),
         "samples_outside_released_bounds": outside,
         "clip": clips,
-        "bin_edges": list(BIN_EDGES),
+        "bin_edges": list(study.BIN_EDGES),
         "bins": {
-            "waypoints": bin_shares(actions),
-            "loss of an ignorant model": bin_shares(actions, ignorant_loss(actions)),
+            "waypoints": study.bin_shares(actions),
+            "loss of an ignorant model": study.bin_shares(actions, study.ignorant_loss(actions)),
         },
         "models": {},
     }
@@ -116,10 +100,10 @@ def action_range(config: ActionRangeConfig) -> dict[str, Any]:
         from finetune.evaluation.inference import policies
 
         for variant, policy in policies(config.model, config.adapter, config.cameras, config.device):
-            found = study_flow(policy, judged, config.dataset, config.batch_size, config.seed)
+            found = study.study_flow(policy, judged, config.dataset, config.batch_size, config.seed)
             metrics["models"][variant], metrics["bins"][f"flow loss {variant}"] = found, found["loss_share"]
     run.write_metrics(metrics)
-    bins = [{"share of": name, **dict(zip(BIN_NAMES, of, strict=True))} for name, of in metrics["bins"].items()]
+    bins = [{"share of": name, **dict(zip(study.BIN_NAMES, of, strict=True))} for name, of in metrics["bins"].items()]
     write_csv(config.out / "bins.csv", bins)
     action_range_figure(metrics, actions).savefig(config.out / "action_range.png", dpi=130)
     return metrics
@@ -127,7 +111,7 @@ def action_range(config: ActionRangeConfig) -> dict[str, Any]:
 
 def _beyond(of: Mapping[str, float]) -> list[str]:
     """Shares of waypoints (of samples) beyond each limit."""
-    pairs = [(of[f"waypoints_beyond_{limit:g}"], of[f"samples_beyond_{limit:g}"]) for limit in LIMITS]
+    pairs = [(of[f"waypoints_beyond_{limit:g}"], of[f"samples_beyond_{limit:g}"]) for limit in study.LIMITS]
     return [f"{waypoints:.1%} ({samples:.0%})" for waypoints, samples in pairs]
 
 
@@ -142,7 +126,7 @@ def print_report(metrics: Mapping[str, Any]) -> None:
 
     show(
         f"Reach of {metrics['samples']} samples, in released standard deviations; shares of waypoints (of samples)",
-        ["", "spread", "largest", *(f"beyond {limit:g}" for limit in LIMITS)],
+        ["", "spread", "largest", *(f"beyond {limit:g}" for limit in study.LIMITS)],
         [[axis, f"{of['spread']:.2f}", f"{of['largest']:.1f}", *_beyond(of)] for axis, of in metrics["reach"].items()],
     )
     console.print(
@@ -165,15 +149,15 @@ def print_report(metrics: Mapping[str, Any]) -> None:
     )
     show(
         "Which waypoints the loss comes from, by standard deviations of their curvature",
-        ["share of", *BIN_NAMES],
+        ["share of", *study.BIN_NAMES],
         [[name, *map(percent, shares)] for name, shares in metrics["bins"].items()],
     )
     gaps = ("curvature_gap_sigma", "path_gap_3s_m", "ade_3s_m")
     for variant, of in metrics["models"].items():
         bend = of["mean_curvature_3s_sigma"]
         show(
-            f"Euler on the model, {variant}, against {REFERENCE_STEPS} steps: the half of {of['samples']} samples "
-            f"that bends less | more within 3 s (mean curvature {bend['gentle']:.1f} | {bend['sharp']:.1f})",
+            f"Euler on the model, {variant}, against {study.REFERENCE_STEPS} steps: the half of {of['samples']} "
+            f"samples that bends less | more within 3 s (mean curvature {bend['gentle']:.1f} | {bend['sharp']:.1f})",
             ["noise, steps", "curvature off by", "path off at 3 s, m", "ADE at 3 s, m"],
             [
                 [name, *(f"{of[key]['gentle']:.2f} | {of[key]['sharp']:.2f}" for key in gaps)]
@@ -188,12 +172,7 @@ def print_report(metrics: Mapping[str, Any]) -> None:
 
 
 def action_range_figure(metrics: Mapping[str, Any], actions: FloatArray) -> Figure:
-    """Reach, cost of clipping, source of the loss and, with a model, its Euler steps.
-
-    Args:
-        metrics: as :func:`action_range` returns them.
-        actions: (N, 64, 2) normalised actions of the dataset.
-    """
+    """Of normalised actions (N, 64, 2): reach, cost of clipping, source of the loss and a model's Euler steps."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
@@ -203,10 +182,10 @@ def action_range_figure(metrics: Mapping[str, Any], actions: FloatArray) -> Figu
         reached, clip, loss, euler = figure.subplots(2, 2).flat
         edge = max(9.0, float(np.abs(actions).max()))
         edges = np.linspace(-edge, edge, 81).tolist()
-        for index, axis in enumerate(AXES):
+        for index, axis in enumerate(study.AXES):
             values = actions[..., index].ravel()
             reached.hist(values, edges, histtype="step", linewidth=1.6, color=_COLOURS[index], label=axis)
-        for limit, sign in product(LIMITS, (-1.0, 1.0)):
+        for limit, sign in product(study.LIMITS, (-1.0, 1.0)):
             reached.axvline(sign * limit, color="#9aa3ad", linewidth=0.8, linestyle=":")
         reached.set(yscale="log", xlabel="released standard deviations (left positive)", ylabel="waypoints")
         rows = metrics["clip"][1:]
@@ -216,15 +195,15 @@ def action_range_figure(metrics: Mapping[str, Any], actions: FloatArray) -> Figu
         }
         _draw_bars(clip, [f"{row['limit']:g} ({row['samples_moved']:.0%} of samples)" for row in rows], costs, _COLOURS)
         clip.set(xlabel="clip at, standard deviations", ylabel="path moved, m")
-        _draw_bars(loss, BIN_NAMES, metrics["bins"], ("#b8bec6", "#20262e", SIDES["before"], SIDES["after"]))
+        _draw_bars(loss, study.BIN_NAMES, metrics["bins"], ("#b8bec6", "#20262e", SIDES["before"], SIDES["after"]))
         loss.yaxis.set_major_formatter(PercentFormatter(1.0))
         loss.set(xlabel="curvature of the waypoint, standard deviations", ylabel="share")
         for variant, of in metrics["models"].items():
             for part, style in (("gentle", "--"), ("sharp", "-")):
-                gaps = [of["euler"][f"zero, {steps}"]["curvature_gap_sigma"][part] for steps in EULER_STEPS]
-                euler.plot(EULER_STEPS, gaps, "s" + style, color=SIDES[variant], label=f"{variant}, {part} half")
+                gaps = [of["euler"][f"zero, {steps}"]["curvature_gap_sigma"][part] for steps in study.EULER_STEPS]
+                euler.plot(study.EULER_STEPS, gaps, "s" + style, color=SIDES[variant], label=f"{variant}, {part} half")
         euler.set(xscale="log", yscale="log", xlabel="Euler steps", ylabel="end point off by, sigma of curvature")
-        euler.set_xticks(EULER_STEPS, [str(steps) for steps in EULER_STEPS])
+        euler.set_xticks(study.EULER_STEPS, [str(steps) for steps in study.EULER_STEPS])
         euler.minorticks_off()
         euler.set_visible(bool(metrics["models"]))
         for axes in (reached, clip, loss, *([euler] if metrics["models"] else [])):
@@ -237,10 +216,10 @@ def _draw_bars(
     axes: Axes, places: Sequence[str], values: Mapping[str, Sequence[float]], colours: Sequence[str]
 ) -> None:
     """A group of bars at each place, a bar of it per name."""
-    width = 0.8 / len(values)
-    for index, (name, heights) in enumerate(values.items()):
-        at = np.arange(len(places)) + width * (index - (len(values) - 1) / 2)
-        axes.bar(at, heights, 0.95 * width, label=name, color=colours[index])
+    for (name, at, width), colour in zip(
+        bars(values, np.arange(len(places), dtype=np.float64), 0.8), colours, strict=False
+    ):
+        axes.bar(at, values[name], 0.95 * width, label=name, color=colour)
     axes.set_xticks(range(len(places)), places)
 
 

@@ -18,16 +18,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from collector.common.errors import MonoError, require
-from collector.common.format import percent
-from collector.common.plot_style import INK, STYLE
+from collector.common.plotting import INK, STYLE
 from collector.common.run_folder import command_line, open_run, plain
-from collector.common.tables import text_table, write_csv
+from collector.common.tables import percent, text_table, write_csv
 from collector.dataset.schema import METADATA_FILE, Sample
 from collector.geometry.curvature import CurveLabel
-from collector.reasoning.consistency import measure_motion
-from collector.reasoning.parser import language_of, parse_claim
+from collector.reasoning.consistency import language_of, measure_motion, parse_claim
 from collector.reasoning.writing import swap_sides, write_reasoning
 from finetune.evaluation.command import split_samples, spread
+from finetune.evaluation.consistency import mean_of
 from finetune.model_files.location import resolve_model
 from finetune.policy import STEP_S, CameraMode, Observation, PolicySettings
 
@@ -114,9 +113,8 @@ def bending(samples: Sequence[Sample]) -> list[Sample]:
 def measure_path(poses: ArrayLike, side: float, text: str) -> dict[str, Any]:
     """One planned path (64, 3) against the side its road bends to (+1 left, -1 right) and the text it came from.
 
-    Returns:
-        ``heading_2s_rad``, ``lateral_3s_m`` and so on, positive towards that side; ``direction`` of the path;
-        ``names``: what the text names; ``follows``: whether they agree, None where it names none.
+    Gives ``heading_2s_rad``, ``lateral_3s_m`` and so on, positive towards that side; ``direction`` of the path; what
+    the text ``names``; and whether it ``follows`` it, None where it names none.
     """
     path = np.asarray(poses, np.float64)
     yaw_rad = np.unwrap(np.concatenate([[0.0], path[:, 2]]))[1:]
@@ -133,8 +131,7 @@ def measure_path(poses: ArrayLike, side: float, text: str) -> dict[str, Any]:
 def summarise_reasonings(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Means per forced reasoning over samples, and how far each moved from the path with the true reasoning.
 
-    Args:
-        rows: as :func:`measure_path` gives them, with ``id`` and ``reasoning``; every sample with every reasoning.
+    The rows are as :func:`measure_path` gives them, with ``id`` and ``reasoning``; every sample with every reasoning.
     """
     true = {row["id"]: row for row in rows if row["reasoning"] == "true"}
     out: dict[str, dict[str, float]] = {}
@@ -145,23 +142,16 @@ def summarise_reasonings(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[st
         follows = [row["follows"] for row in mine if row["follows"] is not None]
         out[reasoning] = {
             "samples": len(mine),
-            "follows": _mean(follows),
-            "to_true_side": _mean([row["direction"] == true[row["id"]]["true_direction"] for row in mine]),
-            **{key: _mean([row[key] for row in mine]) for key in _KEYS},
-            **{f"moved_{key}": _mean([true[row["id"]][key] - row[key] for row in mine]) for key in _KEYS},
+            "follows": mean_of(follows),
+            "to_true_side": mean_of([row["direction"] == true[row["id"]]["true_direction"] for row in mine]),
+            **{key: mean_of([row[key] for row in mine]) for key in _KEYS},
+            **{f"moved_{key}": mean_of([true[row["id"]][key] - row[key] for row in mine]) for key in _KEYS},
         }
     return out
 
 
-def _mean(values: Sequence[Any]) -> float:
-    return float(np.mean(values)) if values else float("nan")
-
-
 def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
-    """Plan with every reasoning and write ``metrics.json``, ``table.csv``, ``samples.csv`` and the plot.
-
-    Returns:
-        What ``metrics.json`` holds.
+    """Plan with every reasoning and write ``metrics.json`` (returned), ``table.csv``, ``samples.csv`` and the plot.
 
     Raises:
         MonoError: no sample of the split bends.
@@ -173,11 +163,9 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
     found = split_samples(config.dataset, config.split)
     samples = spread(bending(found), config.limit)
     if not samples:
-        raise MonoError(
-            f"none of the {len(found)} samples of split {config.split!r} in {config.dataset} bends",
-            "curves, and texts that name them",
-            "choose another --split or build from drives with curves",
-        )
+        what = f"none of the {len(found)} samples of split {config.split!r} in {config.dataset} bends"
+        expected = "curves, and texts that name them"
+        raise MonoError(what, expected, "choose another --split or build from drives with curves")
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
     metrics: dict[str, Any] = {"definitions": DEFINITIONS, "samples": len(samples), "variants": {}}
     rows: list[dict[str, Any]] = []
@@ -251,13 +239,7 @@ def print_table(metrics: Mapping[str, Any]) -> None:
 
 
 def counterfactual_figure(rows: Sequence[Mapping[str, Any]], paths: Paths, truth: NDArray[np.float64]) -> Figure:
-    """A row per variant: fans of some samples, and a histogram of the lateral places 3 s ahead.
-
-    Args:
-        rows: of ``samples.csv``.
-        paths: planned.
-        truth: (N, 64, 3) what was driven.
-    """
+    """A row per variant: fans of some samples, the truth (N, 64, 3), and a histogram of lateral places after 3 s."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

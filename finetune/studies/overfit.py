@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from collector.common.errors import MonoError
-from collector.common.format import number
 from collector.common.run_folder import command_line, open_run
-from collector.common.tables import text_table
+from collector.common.tables import number, text_table
 from collector.dataset.schema import METADATA_FILE, read_samples
 from finetune.adapters.settings import LoraSettings
 from finetune.evaluation.metrics import plan_figures
@@ -68,10 +67,9 @@ class OverfitConfig:
 
 
 def overfit(config: OverfitConfig) -> dict[str, Any]:
-    """Train, judge, and write ``metrics.json``.
+    """Train, judge, and write ``metrics.json`` (returned).
 
-    Returns:
-        What it holds: per figure the reached value, its threshold and whether it passes; ``passed`` for all.
+    It holds per figure the reached value, its threshold and whether it passes; ``passed`` for all.
 
     Raises:
         MonoError: fewer training samples than asked for.
@@ -82,11 +80,8 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
     config = replace(config, model=resolve_model(config.model))
     found = [sample for sample in read_samples(config.dataset, "train") if sample.reasoning]
     if not 1 <= config.samples <= len(found):
-        raise MonoError(
-            f"{config.samples} samples of the {len(found)} training samples in {config.dataset}",
-            "at least one, and no more than there are",
-            "choose another --samples",
-        )
+        what = f"{config.samples} samples of the {len(found)} training samples in {config.dataset}"
+        raise MonoError(what, "at least one, and no more than there are", "choose another --samples")
     samples = [found[index] for index in nested_order(found, config.seed)[: config.samples]]
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
     subset, training = config.out / "samples", config.out / "training"
@@ -134,11 +129,8 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
 def _clear(subset: Path, training: Path) -> None:
     """Remove what an earlier overfit left, and nothing else."""
     if (subset.exists() or training.exists()) and not is_subset(subset):
-        raise MonoError(
-            f"{subset.parent} holds {subset.name} or {training.name} of something else",
-            "a folder of its own",
-            "choose another --out",
-        )
+        found = f"{subset.parent} holds {subset.name} or {training.name} of something else"
+        raise MonoError(found, "a folder of its own", "choose another --out")
     for folder in (subset, training):
         shutil.rmtree(folder, ignore_errors=True)
 

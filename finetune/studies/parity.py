@@ -78,21 +78,13 @@ class CheckDrivingConfig:
 
 @dataclass(frozen=True)
 class StageGap:
-    """One stage compared.
+    """One stage compared."""
 
-    Attributes:
-        largest: largest absolute difference over samples; infinite where shapes differ or a value is not finite.
-        relative: the same as a share of the largest value training saw.
-        allowed: the largest share that agrees; whole numbers must be equal.
-        sample_id: where it is largest.
-        agrees: whether it is allowed.
-    """
-
-    largest: float
-    relative: float
-    allowed: float
-    sample_id: str
-    agrees: bool
+    largest: float  # largest absolute difference over samples; infinite where shapes differ or a value is not finite
+    relative: float  # the same as a share of the largest value training saw
+    allowed: float  # the largest share that agrees; whole numbers must be equal
+    sample_id: str  # where it is largest
+    agrees: bool  # whether it is allowed
 
 
 def compare_stage(
@@ -130,11 +122,10 @@ def first_difference(differences: Mapping[str, StageGap]) -> str | None:
 
 
 def check_driving(config: CheckDrivingConfig) -> dict[str, Any]:
-    """Compare and write ``metrics.json``.
+    """Compare and write ``metrics.json`` (returned).
 
-    Returns:
-        What it holds: per stage the differences; ``first_difference``, None where all agree; and how far the wheel
-        speed, which driving starts from, is from the speed that training reads off the poses.
+    It holds per stage the differences; ``first_difference``, None where all agree; and how far the wheel speed, which
+    driving starts from, is from the speed that training reads off the poses.
 
     Raises:
         MonoError: no sample of the split, an unusable model or adapter.
@@ -148,12 +139,11 @@ def check_driving(config: CheckDrivingConfig) -> dict[str, Any]:
     config = replace(config, model=resolve_model(config.model))
     found = [sample for sample in read_samples(config.dataset) if sample.split == config.split and sample.reasoning]
     if not found or config.samples < 1:
-        raise MonoError(
+        what = (
             f"{len(found)} samples with a reasoning in split {config.split!r} of {config.dataset}, "
-            f"{config.samples} asked for",
-            "at least one",
-            "choose another --split or --samples",
+            f"{config.samples} asked for"
         )
+        raise MonoError(what, "at least one", "choose another --split or --samples")
     samples = spread(found, config.samples)
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
     policy = AlpamayoPolicy(

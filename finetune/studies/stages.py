@@ -35,23 +35,16 @@ _NUDGE = 1e-6
 
 @dataclass(frozen=True)
 class StageView:
-    """One sample's way through the model.
+    """One sample's way through the model."""
 
-    Attributes:
-        stages: name -> values, in the order of computation; see :data:`finetune.studies.parity.STAGES`.
-        noise: (64, 2) the flow began from.
-        x_t: (K, 64, 2) noisy actions at :data:`FLOW_TIMES` at which the velocity was asked for.
-        poses: (64, 3) planned; empty where training never makes them.
-        reasoning: as decoded.
-        rounding: what a millionth on the noise changes at the actions, as a share of their largest value. Rounding
-            grows like this along the Euler steps: the expert reads actions through waves of up to 100 periods a sigma.
-    """
-
-    stages: Mapping[str, NDArray[Any]]
-    noise: Tensor
-    x_t: Tensor
+    stages: Mapping[str, NDArray[Any]]  # in the order of computation; see `finetune.studies.parity.STAGES`
+    noise: Tensor  # (64, 2) the flow began from
+    x_t: Tensor  # (K, 64, 2) noisy actions at `FLOW_TIMES` at which the velocity was asked for
+    # (64, 3) planned; empty where training never makes them
     poses: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))
-    reasoning: str = ""
+    reasoning: str = ""  # as decoded
+    # what a millionth on the noise changes at the actions, as a share of their largest value. Rounding grows like this
+    # along the Euler steps: the expert reads actions through waves of up to 100 periods a sigma.
     rounding: float = 0.0
 
 
@@ -82,11 +75,7 @@ def training_views(
 ) -> list[StageView]:
     """What training computes for the same samples, side by side in one padded batch.
 
-    Args:
-        loaded: base model with the adapter as training has it, beside the weights and not merged into them.
-        samples, folder, cameras: as trained.
-        driven: whose noise and noisy actions are used again.
-        flow_steps: Euler steps of the driver.
+    The adapter lies beside the weights, not merged into them. Noise and noisy actions are those that were ``driven``.
     """
     model, device = loaded.model, loaded.model.device
     rows = [encode_row(loaded, sample, folder, cameras) for sample in samples]
@@ -214,13 +203,8 @@ def plan_with_reasonings(
 ) -> list[Planned]:
     """Plans of the driving path with these reasoning texts; "" everywhere skips it, as ``reasoning=False`` does.
 
-    A policy's room for reasoning texts is widened for the call where a reasoning needs it.
-
-    Args:
-        policy: that plans.
-        observations: with their frames.
-        reasonings: one of each, all of them empty or none.
-        encoded: prompts of the observations that ask for a reasoning, where they are at hand.
+    A policy's room for reasoning texts is widened for the call where a reasoning needs it. ``encoded`` are the prompts
+    that ask for a reasoning, where they are at hand.
 
     Raises:
         ValueError: some reasoning texts are empty and others are not.

@@ -15,13 +15,10 @@ from collector.geometry.curvature import DEFAULT_THRESHOLDS
 
 
 def nested_order(samples: Sequence[Sample], seed: int) -> list[int]:
-    """An order of which every beginning is a random subset with the whole's mix of curves.
+    """Indices of all samples, of which every beginning is a random subset with the whole's mix of curves.
 
     Within a bin of label and radius the order is drawn; the bins are then dealt out evenly, so that the first N samples
     hold each bin in its share to within one sample, and N samples are part of any larger N.
-
-    Returns:
-        indices into ``samples``, all of them.
     """
 
     def draw(index: int) -> bytes:
@@ -44,13 +41,9 @@ def is_subset(folder: Path) -> bool:
 
 
 def write_subset(dataset: Path, out: Path, train: Sequence[Sample], validation: Sequence[Sample], note: str) -> None:
-    """Write a dataset folder of chosen samples whose pictures are those of the dataset they came from.
+    """Write a dataset of chosen samples, whatever split they had; a link leads to the pictures where they came from.
 
-    Args:
-        dataset: where the samples come from.
-        out: a new folder; its pictures are a link.
-        train, validation: the samples, whatever split they had before.
-        note: why this subset exists, for its manifest.
+    ``note`` says in its manifest why this subset exists.
 
     Raises:
         MonoError: a dataset without a manifest, or a folder that cannot be written.

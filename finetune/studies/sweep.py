@@ -23,10 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from collector.common.errors import MonoError, require
 from collector.common.files import write_atomically
-from collector.common.format import number, percent
-from collector.common.plot_style import SIDES, STYLE
+from collector.common.plotting import SIDES, STYLE
 from collector.common.run_folder import command_line, hash_path, open_run, plain
-from collector.common.tables import text_table, write_csv
+from collector.common.tables import number, percent, text_table, write_csv
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples
 from finetune.evaluation.command import split_samples, spread
 from finetune.evaluation.consistency import SYMPTOM_DEFINITION
@@ -77,30 +76,20 @@ class SweepConfig(FinetuneConfig):
 
 
 def read_sizes(words: Sequence[str]) -> tuple[int, ...]:
-    """Sizes in growing order, each once.
-
-    Raises:
-        MonoError: none, or one that is no whole number above zero.
-    """
+    """Sizes in growing order, each once (MonoError: none, or one that is no whole number above zero)."""
     parts = [part.strip() for word in words for part in str(word).split(",") if part.strip()]
     wrong = [part for part in parts if not part.isdecimal() or int(part) < 1]
     if wrong or not parts:
-        raise MonoError(
-            f"the sizes {', '.join(wrong) or 'are empty'}", "whole numbers above zero", "write --sizes 50,100,200"
-        )
+        found = f"the sizes {', '.join(wrong) or 'are empty'}"
+        raise MonoError(found, "whole numbers above zero", "write --sizes 50,100,200")
     return tuple(sorted({int(part) for part in parts}))
 
 
 def enough_samples(results: Sequence[Mapping[str, Any]], figure: str) -> int | None:
-    """The smallest size from which on every size comes within ``ENOUGH`` of the best one.
+    """The smallest size from which on every size comes within ``ENOUGH`` of the best one; the base comes first.
 
-    Args:
-        results: the base first, then the trained sizes, growing.
-        figure: one of :data:`FIGURES`.
-
-    Returns:
-        A size; None without sizes, where the figure is missing, where no size is better than the base, or where the
-        largest one is too far from the best.
+    None without sizes, where the figure is missing, where no size is better than the base, or where the largest one is
+    too far from the best.
     """
     base, *values = (_figure_of(result, figure) for result in results)
     if not values or not all(map(math.isfinite, values)) or not min(values) < base < math.inf:
@@ -112,10 +101,7 @@ def enough_samples(results: Sequence[Mapping[str, Any]], figure: str) -> int | N
 def sweep(config: SweepConfig) -> dict[str, Any]:
     """Train and judge every size that is not finished yet.
 
-    Writes ``sweep.json``, ``sweep.csv`` and ``sweep.png`` into the run folder, after each size anew.
-
-    Returns:
-        What ``sweep.json`` holds.
+    Writes ``sweep.json`` (returned), ``sweep.csv`` and ``sweep.png`` into the run folder, after each size anew.
 
     Raises:
         MonoError: fewer training samples than a size, no validation sample, or a finished size of another recipe.
@@ -127,11 +113,9 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     validation = split_samples(config.dataset, "val")
     if len(train) < sizes[-1]:
         fitting = ",".join(str(size) for size in sizes if size <= len(train)) or str(len(train))
-        raise MonoError(
-            f"{config.dataset} has {len(train)} training samples, and a size of {sizes[-1]} was asked for",
-            "at least as many samples as the largest size",
-            f"record more, build with a smaller --stride, or use --sizes {fitting}",
-        )
+        found = f"{config.dataset} has {len(train)} training samples, and a size of {sizes[-1]} was asked for"
+        expected = "at least as many samples as the largest size"
+        raise MonoError(found, expected, f"record more, build with a smaller --stride, or use --sizes {fitting}")
     recipe = _recipe(config)
     _refuse_other_recipes(config, sizes, recipe)
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
@@ -199,11 +183,9 @@ def _refuse_other_recipes(config: SweepConfig, sizes: Sequence[int], recipe: Map
         before = json.loads(path.read_text())["recipe"]
         changed = sorted(key for key in {*recipe, *before} if recipe.get(key) != before.get(key))
         if changed:
-            raise MonoError(
-                f"{path.parent} was trained with other settings: {', '.join(changed)}",
-                "one recipe for all sizes",
-                "choose another --out, or --fresh to train all sizes again",
-            )
+            found = f"{path.parent} was trained with other settings: {', '.join(changed)}"
+            expected = "one recipe for all sizes"
+            raise MonoError(found, expected, "choose another --out, or --fresh to train all sizes again")
 
 
 def summarise_sweep(results: list[dict[str, Any]], config: SweepConfig, judged: int) -> dict[str, Any]:

@@ -30,28 +30,17 @@ from finetune.processing.processor import pad_right
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """One encoded sample.
+    """One encoded sample."""
 
-    Attributes:
-        sample_id: for messages that must name a sample.
-        input_ids: (L,) prompt, reasoning and ``<|traj_future_start|>``.
-        label_mask: (L,) true where the text loss applies.
-        silent_ids: (L2,) the prompt that skips the reasoning, for reasoning dropout.
-        actions: (64, 2) normalised acceleration and curvature.
-        pixels, grid_thw: packed patches (see :func:`pack_pixels`) and their grids; pixels go once features exist.
-        vision: cached image features, or None while the vision tower trains.
-        history: (16, 3) poses before t0, for losses in metres.
-    """
-
-    sample_id: str
-    input_ids: Tensor
-    label_mask: Tensor
-    silent_ids: Tensor
-    actions: Tensor
-    grid_thw: Tensor
-    pixels: Tensor | None = None
-    vision: VisionFeatures | None = None
-    history: Tensor | None = None
+    sample_id: str  # for messages that must name a sample
+    input_ids: Tensor  # (L,) prompt, reasoning and `<|traj_future_start|>`
+    label_mask: Tensor  # (L,) true where the text loss applies
+    silent_ids: Tensor  # (L2,) the prompt that skips the reasoning, for reasoning dropout
+    actions: Tensor  # (64, 2) normalised acceleration and curvature
+    grid_thw: Tensor  # their grids
+    pixels: Tensor | None = None  # packed patches (see `pack_pixels`); they go once features exist
+    vision: VisionFeatures | None = None  # cached image features, or None while the vision tower trains
+    history: Tensor | None = None  # (16, 3) poses before t0, for losses in metres
 
 
 @dataclass(frozen=True)
@@ -114,11 +103,7 @@ def _blame(sample: Sample, reason: str) -> Iterator[None]:
 def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool = False) -> EncodedSample:
     """Encode one sample with the processor and action space of a ``finetune.checkpoint.LoadedModel``.
 
-    Args:
-        loaded: the model.
-        sample, folder: a line of ``metadata.jsonl`` and its dataset folder.
-        cameras: camera mode.
-        mirrored: encode what a mirror would show; true to life for a camera on the kart's middle line.
+    ``mirrored``: what a mirror would show; true to life for a camera on the kart's middle line.
 
     Raises:
         SampleError: a frame that cannot be read, or a history, reasoning or path that cannot be encoded.
@@ -152,22 +137,18 @@ def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored
     )
 
 
-# Values per patch of one frame: three colours of 16 x 16 pixels.
-_COLOURS = 3
-
-
 def pack_pixels(pixel_values: Tensor) -> Tensor:
     """Patches (P, 3 * 2 * 256) in [-1, 1] as the bytes they were made from, an eighth of the memory and nothing lost.
 
     A single frame fills both temporal slots and came from 8-bit pixels, so one slot in bytes says it all.
     """
-    still = pixel_values.reshape(len(pixel_values), _COLOURS, 2, -1)[:, :, 0]
+    still = pixel_values.reshape(len(pixel_values), 3, 2, -1)[:, :, 0]
     return ((still + 1.0) * 127.5).round().to(torch.uint8).flatten(1)
 
 
 def unpack_pixels(packed: Tensor) -> Tensor:
     """The patches of :func:`pack_pixels`, (P, 3 * 2 * 256) float32, on the device of the bytes."""
-    still = packed.view(len(packed), _COLOURS, 1, -1).float() * (1.0 / 127.5) - 1.0
+    still = packed.view(len(packed), 3, 1, -1).float() * (1.0 / 127.5) - 1.0
     return still.expand(-1, -1, 2, -1).flatten(1)
 
 
@@ -184,26 +165,19 @@ def cache_vision(
         grids = torch.cat([row.grid_thw for row in part])
         with torch.no_grad():
             features = model.encode_images(pixels.to(device), grids.to(device))
-        tokens = [_token_count(row.grid_thw) for row in part]
+        # Four patches merge into one token of the language model.
+        tokens = [int(row.grid_thw.prod(dim=1).sum()) // 4 for row in part]
         for row, cached in zip(part, features.to("cpu").split(tokens), strict=False):
             yield replace(row, pixels=None, vision=cached)
-
-
-def _token_count(grid_thw: Tensor, merge: int = 2) -> int:
-    """Language-model tokens of these images: patches over the merge block."""
-    return int(grid_thw.prod(dim=1).sum()) // merge**2
 
 
 def collate(
     rows: Sequence[EncodedSample], pad_id: int, silent: Sequence[bool] | None = None, multiple: int = 1
 ) -> Batch:
-    """Right-pad rows into a batch.
+    """Right-pad rows (one at least) into a batch.
 
-    Args:
-        rows: at least one row.
-        pad_id: id written after a row's end; masked everywhere.
-        silent: per row, whether to use the prompt that skips the reasoning (no text label then).
-        multiple: pad to a multiple of so many words, for programs compiled per length.
+    A ``silent`` row has the prompt that skips the reasoning and no text label. The length is a multiple of so many
+    words, for programs compiled per length.
     """
     spoken = list(zip(rows, silent or [False] * len(rows), strict=True))
     ids = [row.silent_ids if quiet else row.input_ids for row, quiet in spoken]

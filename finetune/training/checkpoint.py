@@ -28,12 +28,9 @@ _KEPT = 2
 
 
 class MasterWeights:
-    """Trainable parameters in float32: themselves, or copies beside parameters of less precision.
+    """Trainable parameters of a model in float32: themselves, or copies beside parameters of less precision.
 
     In bfloat16 a step of 1e-4 on a weight of 0.05 would be rounded away.
-
-    Args:
-        model: whose parameters with ``requires_grad`` train.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -69,17 +66,12 @@ def state_tensors(weights: MasterWeights, optimizer: torch.optim.Optimizer) -> d
 
 
 def restore_state(weights: MasterWeights, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of :func:`state_tensors`.
-
-    Raises:
-        MonoError: the tensors are of other parameters.
-    """
+    """The inverse of :func:`state_tensors` (MonoError: the tensors are of other parameters)."""
     found = {name.partition("/")[2] for name in tensors}
     if found != set(weights.masters):
         other = min(found ^ set(weights.masters))
-        raise MonoError(
-            f"a checkpoint of other trainable parameters ({other})", "one of the same run", "use --overwrite"
-        )
+        what = f"a checkpoint of other trainable parameters ({other})"
+        raise MonoError(what, "one of the same run", "use --overwrite")
     state: dict[int, dict[str, Tensor]] = {}
     for index, (name, master) in enumerate(weights.masters.items()):
         entries = {key.partition("/")[0]: value for key, value in tensors.items() if key.partition("/")[2] == name}
@@ -93,25 +85,15 @@ def restore_state(weights: MasterWeights, optimizer: torch.optim.Optimizer, tens
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint.
+    """One checkpoint."""
 
-    Attributes:
-        step: optimiser steps done.
-        tensors: of :func:`state_tensors`.
-        facts: what else must survive, plain data.
-    """
-
-    step: int
-    tensors: dict[str, Tensor]
-    facts: dict[str, Any]
+    step: int  # optimiser steps done
+    tensors: dict[str, Tensor]  # of `state_tensors`
+    facts: dict[str, Any]  # what else must survive, plain data
 
 
 class Checkpoints:
-    """The checkpoints of a run, ``step-000050.safetensors`` and so on; the newest two are kept.
-
-    Args:
-        folder: made with the first one.
-    """
+    """The checkpoints of a run, ``step-000050.safetensors`` and so on, in a folder of theirs; the newest two stay."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -127,11 +109,9 @@ class Checkpoints:
             part.replace(path)
             flush_to_disk(self.folder)
         except (OSError, SafetensorError) as error:
-            raise MonoError(
-                f"the checkpoint {path} cannot be written: {error}",
-                "room on the disk",
-                "make room and run the same command again; it goes on from the checkpoint before",
-            ) from error
+            found = f"the checkpoint {path} cannot be written: {error}"
+            do = "make room and run the same command again; it goes on from the checkpoint before"
+            raise MonoError(found, "room on the disk", do) from error
         for old in self._paths()[:-_KEPT]:
             old.unlink()
 

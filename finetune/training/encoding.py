@@ -39,12 +39,9 @@ _ALIGNMENT = 64
 
 @dataclass
 class SetAside:
-    """Samples that do not train, and why.
+    """Samples that do not train, and why."""
 
-    Attributes:
-        entries: ``sample`` (or line), ``reason`` and ``error`` (a sentence) of each.
-    """
-
+    # `sample` (or line), `reason` and `error` (a sentence) of each
     entries: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, name: str, reason: str, error: Exception) -> None:
@@ -87,14 +84,10 @@ def usable_samples(dataset: Path, aside: SetAside) -> list[Sample]:
         else:
             aside.add(found.found, "not a valid sample", found)
     if not samples:
-        raise MonoError(
-            f"no {'usable ' if aside.entries else ''}sample in {dataset}"
-            + (
-                f" (first of {len(aside.entries)} refused lines: {aside.entries[0]['sample']})" if aside.entries else ""
-            ),
-            "a dataset with at least one",
-            "run `alpamayo-mono build`",
+        what = f"no {'usable ' if aside.entries else ''}sample in {dataset}" + (
+            f" (first of {len(aside.entries)} refused lines: {aside.entries[0]['sample']})" if aside.entries else ""
         )
+        raise MonoError(what, "a dataset with at least one", "run `alpamayo-mono build`")
     return samples
 
 
@@ -110,17 +103,10 @@ def encode_dataset(
     frozen_vision: bool,
     device: torch.device,
 ) -> None:
-    """Make a folder of encoded rows; it appears as a whole.
+    """Make a folder of encoded rows for :func:`encoded_rows`; it appears as a whole.
 
-    Args:
-        loaded: ``finetune.checkpoint.LoadedModel``.
-        samples, dataset: of both splits, and where their frames are.
-        folder: for :func:`encoded_rows`.
-        aside: gets the samples that cannot be encoded.
-        cameras: camera mode.
-        mirror: also the mirror image of each training sample.
-        frozen_vision: keep image features in place of pixels.
-        device: where image features are computed.
+    ``aside`` gets the samples that cannot be encoded. ``mirror`` adds the mirror image of each training sample,
+    ``frozen_vision`` keeps image features, computed on ``device``, in place of pixels.
     """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -173,11 +159,7 @@ def _encoded(
 
 
 def write_rows(rows: Iterable[EncodedSample], path: Path) -> None:
-    """Write rows as they come, one in memory at a time.
-
-    Args:
-        rows: any number.
-        path: of the data; the index lies beside it.
+    """Write rows as they come, one in memory at a time; the index lies beside the data.
 
     Raises:
         MonoError: the disk is full or cannot be written.
@@ -195,11 +177,8 @@ def write_rows(rows: Iterable[EncodedSample], path: Path) -> None:
                 index.append({"sample_id": row.sample_id, "tensors": places})
         write_atomically(path.with_suffix(".json"), json.dumps(index))
     except OSError as error:
-        raise MonoError(
-            f"the encoded samples {path} cannot be written: {error}",
-            "room on the disk",
-            "make room, or choose an --out on another disk",
-        ) from error
+        found = f"the encoded samples {path} cannot be written: {error}"
+        raise MonoError(found, "room on the disk", "make room, or choose an --out on another disk") from error
 
 
 def read_rows(path: Path) -> list[EncodedSample]:

@@ -27,8 +27,6 @@ from finetune.training.loss import JointLoss, RowLosses, draws
 from finetune.training.run import CHECKPOINTS, TrainingLog
 from finetune.training.settings import LoopSettings, learning_rate_factor
 
-__all__ = ["JointLoss", "LoopSettings", "batch_to", "draws", "learning_rate_factor", "row_order", "train"]
-
 # Noise of validation batches: far from that of any training step.
 _VALIDATION_STEP = 10_000_000
 # Encoding and saving are the main process's; the others wait for it that long.
@@ -85,14 +83,7 @@ def on_main(accelerator: Any, work: Callable[[], None]) -> None:
 
 
 class Passes:
-    """Forward passes of one process over its share of a global batch.
-
-    Args:
-        loss: the joint loss.
-        accelerator: see :func:`processes`.
-        settings: ``rows_per_pass`` limits a pass.
-        pad_id: see :func:`finetune.training.batches.collate`.
-    """
+    """Forward passes of one process (see :func:`processes`) over its share of a global batch."""
 
     def __init__(self, loss: JointLoss, accelerator: Any, settings: LoopSettings, pad_id: int) -> None:
         self._loss, self._accelerator, self._settings, self._pad_id = loss, accelerator, settings, pad_id
@@ -106,11 +97,7 @@ class Passes:
     ) -> Tensor:
         """Losses (B, 3) of all rows of a global batch, the same in every process; columns text, flow, xy.
 
-        Args:
-            rows: of all processes.
-            silent: per row, whether its reasoning is skipped.
-            step: whose noise to draw.
-            learn: called with the losses of each pass, while their graph lives.
+        The step decides the noise. ``learn`` gets the losses of each pass, while their graph lives.
         """
         device = self._accelerator.device
         # Drawn for the global batch, so that a row meets the same noise wherever it is computed.
@@ -183,11 +170,8 @@ def train(  # noqa: C901, PLR0915 - the whole of a training, read from top to bo
         raise MonoError("a training set without samples", "at least one", "build more, or lower --val-fraction")
     accelerator = processes(device)
     if settings.batch_size < accelerator.num_processes:
-        raise MonoError(
-            f"--batch_size {settings.batch_size} for {accelerator.num_processes} processes",
-            "at least one row for each (the batch is that of all together)",
-            "raise --batch_size",
-        )
+        what = f"--batch_size {settings.batch_size} for {accelerator.num_processes} processes"
+        raise MonoError(what, "at least one row for each (the batch is that of all together)", "raise --batch_size")
     weights = MasterWeights(model)
     optimizer = torch.optim.AdamW(
         weights.masters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
@@ -311,11 +295,9 @@ def _step(
 
 
 def _not_finite(what: str, step: int, sample_ids: Sequence[str]) -> MonoError:
-    return MonoError(
-        f"a {what} that is not finite at step {step + 1}; samples: {', '.join(sample_ids)}",
-        "finite losses and gradients",
-        "look at these samples, or lower --learning_rate; the last checkpoint is as it was",
-    )
+    found = f"a {what} that is not finite at step {step + 1}; samples: {', '.join(sample_ids)}"
+    do = "look at these samples, or lower --learning_rate; the last checkpoint is as it was"
+    return MonoError(found, "finite losses and gradients", do)
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -32,17 +32,12 @@ from finetune.training.settings import LoopSettings
 
 @dataclass(frozen=True)
 class RowLosses:
-    """Losses of each row of a batch.
+    """Losses of each row of a batch."""
 
-    Attributes:
-        text: (B,), zero for a silent row; flow: (B,); xy: (B,) in m^2, zero where it was not asked for.
-        speaks: (B,) bool, whether the row has text to learn.
-    """
-
-    text: Tensor
+    text: Tensor  # (B,), zero for a silent row; flow: (B,); xy: (B,) in m^2, zero where it was not asked for
     flow: Tensor
     xy: Tensor
-    speaks: Tensor
+    speaks: Tensor  # (B,) bool, whether the row has text to learn
 
     def table(self) -> Tensor:
         """(B, 3): text, flow, xy."""
@@ -50,13 +45,10 @@ class RowLosses:
 
 
 class JointLoss(nn.Module):
-    """Text and trajectory losses of a batch.
+    """Text and trajectory losses of a batch, by an ``AlpamayoR1`` with or without adapters.
 
-    Args:
-        model: an ``AlpamayoR1``, with or without adapters.
-        horizon_s: fading of the flow loss along the path, see :func:`finetune.alpamayo.flow_matching.horizon_weights`.
-        expert_gradient: whether the trajectory losses reach the language model through its keys and values.
-        with_xy: whether to compute the xy term.
+    ``horizon_s`` fades the flow loss along the path, see :func:`finetune.alpamayo.flow_matching.horizon_weights`; with
+    ``expert_gradient`` the trajectory losses reach the language model through its keys and values.
     """
 
     def __init__(self, model: Any, horizon_s: float = 0.0, expert_gradient: bool = True, with_xy: bool = False) -> None:
@@ -73,13 +65,7 @@ class JointLoss(nn.Module):
         return losses.text.sum() / losses.speaks.sum().clamp(min=1), losses.flow.mean()
 
     def rows(self, batch: Batch, noise: Tensor, times: Tensor) -> RowLosses:
-        """Losses row by row.
-
-        Args:
-            batch: rows on the model's device.
-            noise: (B, K, 64, 2) standard normal draws.
-            times: (B, K) flow times in [0, 1).
-        """
+        """Losses row by row of a batch on the model's device; noise (B, K, 64, 2) and flow times (B, K) in [0, 1)."""
         vision = batch.vision
         if vision is None:
             vision = self.model.encode_images(batch.pixel_values, batch.grid_thw)

@@ -18,12 +18,7 @@ from collector.common.errors import MonoError, require
 
 
 class HostEmbedding(nn.Module):
-    """A frozen embedding whose rows stay in the computer's memory; those looked up travel to the card.
-
-    Args:
-        embedding: the layer it stands for; its weight is moved.
-        device: where looked-up rows go.
-    """
+    """A frozen embedding whose rows stay in the computer's memory; those looked up travel to the card."""
 
     def __init__(self, embedding: nn.Embedding, device: torch.device) -> None:
         super().__init__()
@@ -47,15 +42,9 @@ def place_for_training(
 ) -> None:
     """Bring to the card what a training step computes with, and leave the rest in the computer's memory.
 
-    A model loaded to the CPU never needs more of the card than it trains with: a card of 12 GB takes the released
-    model in four bits, which would not fit together with its vision tower and vocabulary.
-
-    Args:
-        model: an ``AlpamayoR1`` without adapters, on the CPU or the card; changed in place. Image features must exist
-            already unless ``vision_on_card``.
-        device: the card.
-        four_bits: pack the language model, see :func:`quantise_language_model`.
-        vision_on_card: the vision tower trains too.
+    A model loaded to the CPU never needs more of the card than it trains with: a card of 12 GB takes the released model
+    in four bits, which would not fit together with its vision tower and vocabulary. It is an ``AlpamayoR1`` without
+    adapters, changed in place. Image features must exist already unless ``vision_on_card``.
     """
     language = model.vlm.model.language_model
     if isinstance(language.embed_tokens, nn.Embedding):
@@ -79,14 +68,9 @@ def place_for_training(
 
 
 def quantise_language_model(model: Any, device: torch.device | str = "cuda") -> int:
-    """Pack the language model's linear layers, one after the other, on their way to the card.
+    """Pack the language model's linear layers, one after the other, on their way to the card; how many were packed.
 
-    Args:
-        model: an ``AlpamayoR1`` without adapters, on the CPU or the card; changed in place.
-        device: where packed weights live; everything else stays where it is.
-
-    Returns:
-        How many layers were packed.
+    The model has no adapters yet and is changed in place; what is not packed stays where it is.
 
     Raises:
         MonoError: bitsandbytes is missing, or adapters are already in place.

@@ -28,10 +28,7 @@ _PATHS = ("model", "dataset")
 def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
     """Make the run folder of a training run, or find it unfinished and leave it as it is.
 
-    Args:
-        config: dataclass with ``out``.
-        inputs: files and folders whose contents must be those the run began with.
-        overwrite: forget what the folder holds of a run, and begin again.
+    The contents of ``inputs`` must be those the run began with; ``overwrite`` forgets what the folder holds of a run.
 
     Raises:
         MonoError: the folder holds a finished run, one of other settings or inputs, or files of something else.
@@ -46,17 +43,11 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
         return
     settings, provenance = folder / "config.yaml", folder / "provenance.json"
     if known and not settings.is_file():
-        raise MonoError(
-            f"{folder} holds {', '.join(known)} but no config.yaml to tell of which run",
-            "an absent or empty folder",
-            "choose another --out, or add --overwrite",
-        )
+        found = f"{folder} holds {', '.join(known)} but no config.yaml to tell of which run"
+        raise MonoError(found, "an absent or empty folder", "choose another --out, or add --overwrite")
     if finished_metrics(config) is not None:
-        raise MonoError(
-            f"{folder} holds a finished run with these settings",
-            "a run to begin or to go on with",
-            "use what it made, choose another --out, or add --overwrite",
-        )
+        found, expected = f"{folder} holds a finished run with these settings", "a run to begin or to go on with"
+        raise MonoError(found, expected, "use what it made, choose another --out, or add --overwrite")
     if not (settings.is_file() and provenance.is_file()):
         # A new run, or one killed between the two files: nothing else can be there yet.
         open_run(folder, config, inputs)
@@ -64,11 +55,8 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
     began = json.loads(provenance.read_text("utf-8"))
     for path, before in zip(inputs, began["inputs"].values(), strict=False):
         if hash_path(path) != before:
-            raise MonoError(
-                f"{path} has changed since the run in {folder} began",
-                "the same contents",
-                "choose another --out, or add --overwrite to begin again",
-            )
+            found = f"{path} has changed since the run in {folder} began"
+            raise MonoError(found, "the same contents", "choose another --out, or add --overwrite to begin again")
     if began["commit"] != git_commit():
         print(f"{folder} was begun by another version of this program ({began['commit']}); its numbers may differ")
 
@@ -84,11 +72,8 @@ def finished_metrics(config: Any) -> dict[str, Any] | None:
         return None
     changes = setting_changes(read_yaml(folder / "config.yaml"), plain(config))
     if changes:
-        raise MonoError(
-            f"{folder} holds a run with other settings: {'; '.join(changes)}",
-            "the settings it began with",
-            "choose another --out, or add --overwrite to begin again",
-        )
+        found = f"{folder} holds a run with other settings: {'; '.join(changes)}"
+        raise MonoError(found, "the settings it began with", "choose another --out, or add --overwrite to begin again")
     path = folder / METRICS
     return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
@@ -114,9 +99,7 @@ def setting_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 class TrainingLog:
     """``training.jsonl`` and ``tensorboard/`` of a run folder.
 
-    Args:
-        folder: the run folder.
-        done: steps that stay; what was written of later ones is dropped, because they are done again.
+    What was written of steps after ``done`` is dropped, because they are done again.
     """
 
     def __init__(self, folder: Path, done: int = 0) -> None:
@@ -127,21 +110,15 @@ class TrainingLog:
         self._events = tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1 if done else None)
 
     def write(self, step: int, **values: float) -> None:
-        """One line.
-
-        Raises:
-            MonoError: the disk is full.
-        """
+        """One line (MonoError: the disk is full)."""
         line: dict[str, Any] = {"step": step, **{key: round(value, 6) for key, value in values.items()}}
         try:
             self._lines.write(json.dumps(line) + "\n")
             self._lines.flush()
         except OSError as error:
-            raise MonoError(
-                f"{self._lines.name} cannot be written: {error}",
-                "room on the disk",
-                "make room and run the same command again; it goes on from the last checkpoint",
-            ) from error
+            found = f"{self._lines.name} cannot be written: {error}"
+            do = "make room and run the same command again; it goes on from the last checkpoint"
+            raise MonoError(found, "room on the disk", do) from error
         for key, value in values.items():
             self._events.add_scalar(key, value, step)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from collector.dataset.schema import Curve, DatasetWriter, Sample, TextClaim
-from collector.reasoning.consistency import measure_motion
-from collector.reasoning.parser import parse_claim
+from collector.reasoning.consistency import measure_motion, parse_claim
 from collector.reasoning.writing import write_reasoning
 from collector.ros.images import encode_jpeg
 

@@ -49,7 +49,6 @@ PURE = (
     "collector.ros.parameters",
     "collector.reasoning.claims",
     "collector.reasoning.english",
-    "collector.reasoning.parser",
     "collector.reasoning.japanese",
     "collector.geometry.curvature",
     "collector.doctor.checks",

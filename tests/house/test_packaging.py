@@ -81,14 +81,16 @@ def test_data_files_are_installed(prefix: Path) -> None:
     site = next(prefix.rglob("collector/__init__.py")).parents[1]
     patterns = (
         ("collector", "msg/*/msg/*.msg"),
-        ("collector", "templates/*"),
+        ("collector", "dataset/templates/*"),
+        ("collector", "ros/*.xml"),
         ("finetune", "tiny_base/*"),
-        ("closed_loop", "templates/*"),
+        ("finetune", "adapters/*.md"),
+        ("closed_loop", "report/templates/*"),
     )
     for package, pattern in patterns:
         expected = {path.relative_to(ROOT) for path in (ROOT / package).glob(pattern) if path.is_file()}
         missing = {str(path) for path in expected if not (site / path).is_file()}
-        assert not missing
+        assert expected and not missing
     assert len(list((site / "collector").glob("msg/*/msg/*.msg"))) >= 11
     modules = {path.relative_to(ROOT) for name in LAUNCH_FILES for path in (ROOT / name).rglob("*.py")}
     assert not {str(path) for path in modules if not (site / path).is_file()}

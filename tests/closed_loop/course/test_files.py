@@ -8,8 +8,7 @@ import pytest
 
 from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.course.course import Course
-from closed_loop.course.design import course_named
-from closed_loop.course.files import DEFAULT_HALF_WIDTH_M, read_course
+from closed_loop.course.design import DEFAULT_HALF_WIDTH_M, course_named, read_course
 from closed_loop.simulator.expert import ExpertConfig
 from collector.common.errors import MonoError
 from tests.helpers.rollouts import drive

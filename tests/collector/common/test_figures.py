@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from collector.common.cpu import core_count
-from collector.common.format import metres, number, percent
-from collector.common.tables import write_csv
+from collector.common.tables import metres, number, percent, write_csv
 
 
 @pytest.mark.parametrize("nothing", [None, math.nan, math.inf])

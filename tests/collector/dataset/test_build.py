@@ -20,8 +20,7 @@ from collector.dataset.config import BuildConfig
 from collector.dataset.schema import Sample, SchemaError, load_manifest, read_samples
 from collector.pose_tracks import tracks
 from collector.pose_tracks.tracks import TrackConfig
-from collector.reasoning.consistency import check_claim, measure_motion
-from collector.reasoning.parser import parse_claim
+from collector.reasoning.consistency import check_claim, measure_motion, parse_claim
 from collector.ros.topics import AWSIM_STATUS, CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY, VELOCITY_STATUS
 from tests.helpers.building import HORIZON_NS, build
 from tests.helpers.synthetic_bag import camera_stamps, drive_course, image_cdr, jpeg, write_bag

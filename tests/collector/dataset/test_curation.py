@@ -19,8 +19,7 @@ from collector.dataset.build_report import BuildReport
 from collector.dataset.builder import build_dataset
 from collector.dataset.config import BuildConfig
 from collector.dataset.schema import Sample, load_manifest, read_samples
-from collector.reasoning.consistency import Motion, measure_motion
-from collector.reasoning.parser import language_of
+from collector.reasoning.consistency import Motion, language_of, measure_motion
 from collector.reasoning.writing import write_reasoning
 from tests.helpers.synthetic_bag import drive_course, write_bag
 

@@ -30,8 +30,7 @@ from collector.dataset.physical_ai import (  # noqa: E402
     build_physical_ai,
 )
 from collector.dataset.schema import load_manifest, read_samples  # noqa: E402
-from collector.reasoning.consistency import check_claim, measure_motion  # noqa: E402
-from collector.reasoning.parser import parse_claim  # noqa: E402
+from collector.reasoning.consistency import check_claim, measure_motion, parse_claim  # noqa: E402
 from tests.helpers.physical_ai_data import CAMERA, FPS, LEFT, data, no_network, parquet  # noqa: E402, F401 - fixtures
 from tests.helpers.synthetic_bag import drive_course  # noqa: E402
 

@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collector.reasoning.claims import LateralClaim, LongitudinalClaim
-from collector.reasoning.parser import language_of, parse_claim
+from collector.reasoning.consistency import language_of, parse_claim
 from collector.reasoning.writing import swap_sides
 from tests.helpers.paths import DATA
 

@@ -14,8 +14,7 @@ from collector.common.errors import MonoError
 from collector.geometry.curvature import DEFAULT_THRESHOLDS, CurveLabel
 from collector.geometry.poses import mirror_poses
 from collector.reasoning.claims import Claim, Language
-from collector.reasoning.consistency import Motion, check_claim, measure_motion
-from collector.reasoning.parser import language_of, parse_claim
+from collector.reasoning.consistency import Motion, check_claim, language_of, measure_motion, parse_claim
 from collector.reasoning.writing import swap_sides, write_reasoning
 
 CURVATURES = st.sampled_from([0.0, 0.03, 0.05, 0.1, 0.2, 0.25])

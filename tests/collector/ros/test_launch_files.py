@@ -14,8 +14,7 @@ import pytest
 
 from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
 from collector.common.arguments import Arguments, arguments_of
-from collector.ros.launching import describe
-from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, parameter_values
+from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, describe, parameter_values
 from tests.helpers.paths import ROOT
 
 VERBS: dict[str, tuple[type[Arguments], Program]] = {
@@ -96,7 +95,7 @@ def test_launch_file_describes_its_verb(file: str, written_down: None) -> None:
 
 def test_recording_is_described_without_the_packages_above_it() -> None:
     program = (
-        "import sys, collector.ros.launching, collector.ros.parameters as parameters; parameters.RecordConfig()\n"
+        "import sys, collector.ros.parameters as parameters; parameters.RecordConfig()\n"
         "print(sorted({'closed_loop', 'finetune', 'tyro', 'pydantic', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from collector.reasoning.parser import parse_claim
+from collector.reasoning.consistency import parse_claim
 from finetune.policy import Observation
 from finetune.studies.action_range import BIN_EDGES, bin_shares, ignorant_loss, path_cost, reach
 from finetune.studies.counterfactual import forced_text, measure_path, summarise_reasonings

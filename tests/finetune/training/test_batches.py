@@ -15,7 +15,7 @@ from collector.common.errors import MonoError  # noqa: E402
 from collector.dataset.builder import main as build  # noqa: E402
 from collector.dataset.schema import Sample, read_samples  # noqa: E402
 from collector.geometry.poses import mirror_poses  # noqa: E402
-from collector.reasoning.parser import parse_claim  # noqa: E402
+from collector.reasoning.consistency import parse_claim  # noqa: E402
 from collector.reasoning.writing import swap_sides  # noqa: E402
 from finetune.alpamayo.configuration import ALPAMAYO_1_5  # noqa: E402
 from finetune.processing.processor import DISPLAY_NAMES, Processor  # noqa: E402
