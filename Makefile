@@ -22,31 +22,33 @@ BIN := $(VENV)/bin
 comma := ,
 # The PyPI ROS wheels never go beside a sourced ROS.
 ROS_SOURCED := $(shell [ -n "$$ROS_DISTRO" ] && $(PYTHON) -c 'import rclpy' >/dev/null 2>&1 && echo yes)
-EXTRAS := model,report,dev$(if $(ROS_SOURCED),,$(comma)ros)
+EXTRAS := model,report$(if $(ROS_SOURCED),,$(comma)ros)
 INSTALLED := $(VENV)/.installed
+# What tests and checks need besides is half a gigabyte, and a minute of a first demo.
+TOOLS := $(VENV)/.tools
 
 .PHONY: demo test test-transformers lint types messages install preflight clean
 
 demo: messages
 	$(BIN)/alpamayo-mono demo $(ARGS)
 
-test: messages
+test: messages $(TOOLS)
 	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
-test-transformers: $(INSTALLED)
+test-transformers: $(TOOLS)
 	$(BIN)/python benchmarks/golden_transformers.py $(or $(ARGS),5.17.0 5.24.0)
 
-lint: $(INSTALLED)
+lint: $(TOOLS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(INSTALLED)
+types: $(TOOLS)
 	$(BIN)/mypy
 
 messages: $(INSTALLED)
 	$(BIN)/alpamayo-mono messages
 
-install: $(INSTALLED)
+install: $(TOOLS)
 
 $(INSTALLED): setup.py pyproject.toml
 	@$(MAKE) --no-print-directory preflight
@@ -57,6 +59,10 @@ $(INSTALLED): setup.py pyproject.toml
 	    $(TORCH_INDEX)/torch/ 2>/dev/null; then index="--extra-index-url $(TORCH_INDEX)"; fi; \
 	  set -x; $(BIN)/python -m pip install $(PIP_ARGS) $$index "$(TORCH)"
 	$(BIN)/python -m pip install $(PIP_ARGS) --editable ".[$(EXTRAS)]"
+	@touch $@
+
+$(TOOLS): $(INSTALLED)
+	$(BIN)/python -m pip install $(PIP_ARGS) --editable ".[$(EXTRAS),dev]"
 	@touch $@
 
 # What the package manager must bring, said before anything is downloaded.

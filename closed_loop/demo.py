@@ -74,7 +74,7 @@ class Stage:
 # Seeds of the courses recorded for finetuning: apart from the base's (0 ...) and from the held-out 9001.
 RECORD_SEED = 5000
 # Long enough to see where a kart goes that has lost the road.
-DRIVE_BEFORE_S = 30.0
+DRIVE_BEFORE_S = 20.0
 # What the estimate trusts the expected seconds with before this machine has shown its own speed.
 PRIOR_S = 60.0
 HELD_OUT = ("city", "city-mirror", "random:9001")
@@ -117,7 +117,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
         ),
         Stage(
             "finetune",
-            "LoRA on language model, action expert and vision tower, one camera",
+            "LoRA on language model and action expert, one camera",
             (
                 "finetune",
                 *model,
@@ -138,9 +138,13 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 "--horizon_s",
                 "1.5",
                 "--mirror",
-                "--adapt_vision",
+                # Validation and checkpoints now and then: each costs as much as a dozen steps.
+                "--validate_every",
+                "250",
+                "--checkpoint_every",
+                "250",
             ),
-            25.0 + 0.4 * config.steps,
+            20.0 + 0.18 * config.steps,
             "finetune",
         ),
         Stage(
@@ -189,7 +193,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 "--out",
                 str(out / "compare"),
             ),
-            50.0 * config.starts,
+            35.0 * config.starts,
         ),
         Stage("report", "one page", ("report", "--run", str(out), "--out", str(out / "report.html")), 6.0),
     )
