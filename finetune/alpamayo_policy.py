@@ -38,32 +38,24 @@ class AlpamayoPolicy:
     The reasoning is decoded greedily. Noise is drawn per observation from its stamp and the seed, so a plan does not
     depend on which others were planned beside it.
 
-    Args:
-        model_folder: official layout, or the id of one on the Hugging Face hub; or a model already loaded.
-        adapter: PEFT adapter folder, merged on loading.
-        cameras: camera mode, see :data:`finetune.policy.MODES`.
-        flow_steps: Euler steps of the action expert.
-        noise_temperature: scale of the initial noise; 0 gives the most typical path, 1 samples.
-        seed: of the noise.
-        reasoning: think before driving; without, the prompt asks for the trajectory alone.
-        device: "cpu" or "cuda"; on a CPU weights are float32, elsewhere as stored.
-        max_reasoning_tokens: room for the reasoning; a longer one is cut off and the plan made from it. None takes
-            ``max_new_tokens`` of the folder's ``generation_config.json``, 128 without one.
-
     Raises:
         MonoError: unusable folder, adapter, camera mode or settings.
     """
 
     def __init__(
         self,
+        # Official layout, or the id of one on the Hugging Face hub; or a model already loaded.
         model_folder: Path | str | LoadedModel,
-        adapter: Path | str | None = None,
-        cameras: str = PolicySettings.cameras,
-        flow_steps: int = PolicySettings.flow_steps,
+        adapter: Path | str | None = None,  # PEFT adapter folder, merged on loading
+        cameras: str = PolicySettings.cameras,  # camera mode, see finetune.policy.MODES
+        flow_steps: int = PolicySettings.flow_steps,  # Euler steps of the action expert
+        # Scale of the initial noise; 0 gives the most typical path, 1 samples.
         noise_temperature: float = PolicySettings.noise_temperature,
-        seed: int = 0,
-        reasoning: bool = PolicySettings.reasoning,
-        device: str = PolicySettings.device,
+        seed: int = 0,  # of the noise
+        reasoning: bool = PolicySettings.reasoning,  # think before driving; without, the prompt asks for the path alone
+        device: str = PolicySettings.device,  # "cpu" or "cuda"; on a CPU weights are float32, elsewhere as stored
+        # Room for the reasoning; a longer one is cut off and the plan made from it. None takes ``max_new_tokens`` of
+        # the folder's ``generation_config.json``, 128 without one.
         max_reasoning_tokens: int | None = None,
     ) -> None:
         cameras_of(cameras)
@@ -116,13 +108,8 @@ class AlpamayoPolicy:
     ) -> list[tuple[Plan, np.ndarray]]:
         """Plans as :meth:`plan_many` makes them and, from the same reasoning texts, plans drawn at noise temperature 1.
 
-        Args:
-            observations: of one pass.
-            draws: how many to draw for each; a draw depends on seed, stamp and its number alone.
-            encoded: their prompts from :meth:`encode`, where they are at hand; frames are not looked at then.
-
-        Returns:
-            per observation its plan and the poses (draws, 64, 3) of the draws.
+        Per observation its plan and the poses (draws, 64, 3) of the draws; a draw depends on seed, stamp and its number
+        alone. With the prompts of :meth:`encode` given (``encoded``), frames are not looked at.
 
         Raises:
             MonoError: an observation lacks a camera of the mode.

@@ -26,24 +26,17 @@ Method = Literal["lora", "qlora", "full"]
 
 @dataclass(frozen=True)
 class Place:
-    """What to train on what.
+    """What to train on what."""
 
-    Attributes:
-        model: an Alpamayo-R1 or 1.5, a folder in the official layout or its id on the Hugging Face hub.
-        dataset: dataset folder made by `alpamayo-mono build`.
-        out: run folder; the adapter lands in OUT/adapter, a full model in OUT/model.
-        cameras: what the kart will have when it drives; mono is the newest frame of its front camera.
-        method: lora; qlora, LoRA with the frozen language model in four bits (needs the extra [gpu]); or full, which
-            trains all weights of the chosen parts and writes a whole model instead of an adapter.
-        overwrite: forget the run that OUT holds, finished or not, and begin again.
-    """
-
-    model: Path
-    dataset: Path
-    out: Path = Path("runs/finetune")
+    model: Path  # an Alpamayo-R1 or 1.5, a folder in the official layout or its id on the Hugging Face hub.
+    dataset: Path  # dataset folder made by `alpamayo-mono build`.
+    out: Path = Path("runs/finetune")  # run folder; the adapter lands in OUT/adapter, a full model in OUT/model.
+    # what the kart will have when it drives; mono is the newest frame of its front camera.
     cameras: FrontMode = PolicySettings.cameras
+    # lora; qlora, LoRA with the frozen language model in four bits (needs the extra [gpu]); or full, which trains all
+    # weights of the chosen parts and writes a whole model instead of an adapter.
     method: Method = "lora"
-    overwrite: bool = False
+    overwrite: bool = False  # forget the run that OUT holds, finished or not, and begin again.
 
 
 @dataclass(frozen=True)
@@ -52,21 +45,16 @@ class FinetuneConfig(LoopSettings, LoraSettings, Place):
 
     A killed run goes on where it was: type the same command again. For several processes put
     `torchrun --nproc_per_node N -m closed_loop.cli finetune` in place of `alpamayo-mono finetune`.
-
-    Attributes:
-        mirror: train on the mirror image of every sample too; for a camera on the kart's middle line.
-        recompute_layers: layers of each half that are computed again in the backward pass instead of remembered; less
-            memory for more time. -1 means all on a card and none on a CPU.
-        device: cpu or cuda.
-        dtype: of the weights; auto means bfloat16 on a card and float32 on a CPU. What trains is kept in float32.
-        threads: torch threads on a CPU; 0 leaves torch's choice.
     """
 
-    mirror: bool = False
+    mirror: bool = False  # train on the mirror image of every sample too; for a camera on the kart's middle line.
+    # layers of each half that are computed again in the backward pass instead of remembered; less memory for more
+    # time. -1 means all on a card and none on a CPU.
     recompute_layers: int = -1
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"  # cpu or cuda.
+    # of the weights; auto means bfloat16 on a card and float32 on a CPU. What trains is kept in float32.
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: int = 0
+    threads: int = 0  # torch threads on a CPU; 0 leaves torch's choice.
 
     def __post_init__(self) -> None:
         LoopSettings.__post_init__(self)

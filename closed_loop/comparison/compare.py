@@ -50,54 +50,38 @@ DEFAULTS = RunSettings()
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Drive base, adapter and expert on courses nobody trained on, and say how far each strays on curves.
+    """Drive base, adapter and expert on courses nobody trained on, and say how far each strays on curves."""
 
-    Attributes:
-        model: base model, a folder in the official layout or its id on the Hugging Face hub.
-        adapter: adapter folder (what finetune wrote to OUT/adapter).
-        courses: by name, such as city, city-mirror or random:9001, or course files; never ones that were trained on.
-        starts: starts per course, evenly spread over the lap.
-        laps: continuous laps from each start.
-        variants: rows of the table, such as base-mono and adapter-mono (a wrong one lists them all); none given:
-            base-four, base-padded, base-mono, expert, and with an adapter the base and the adapter with the cameras it
-            was trained for.
-        out: run folder; finished runs in it are not driven again.
-        reference: line the deviation is measured from (a raceline or centreline file); empty is each course's own
-            centreline. A file fits one course only.
-        device: torch device.
-        jobs: runs driven side by side; 0 takes one per CPU core (one on a GPU).
-        replan_s: simulated seconds between plans.
-        latency_s: simulated seconds from a frame to the use of its plan.
-        flow_steps: Euler steps of the action expert.
-        noise_temperature: scale of the flow noise; 0 drives the most typical path.
-        reasoning: think before driving.
-        max_speed_mps: the driver is held to this speed, and the expert drives no faster; 0 leaves the model free.
-        max_off_track: a drive ends at this many off-track events; the lap stays unfinished in the table.
-        steering_gain: applied over commanded tyre angle, as the controller believes it.
-        seed: of scenery, noise and everything drawn; the same for all variants.
-        fresh: drive finished runs again.
-    """
-
-    model: Path = TINY_BASE
-    adapter: Path | None = None
+    model: Path = TINY_BASE  # base model, a folder in the official layout or its id on the Hugging Face hub.
+    adapter: Path | None = None  # adapter folder (what finetune wrote to OUT/adapter).
+    # by name, such as city, city-mirror or random:9001, or course files; never ones that were trained on.
     courses: tuple[str, ...] = ("city", "city-mirror", "random:9001")
-    starts: int = DEFAULTS.starts
-    laps: float = RolloutConfig.laps
+    starts: int = DEFAULTS.starts  # starts per course, evenly spread over the lap.
+    laps: float = RolloutConfig.laps  # continuous laps from each start.
+    # rows of the table, such as base-mono and adapter-mono (a wrong one lists them all); none given: base-four,
+    # base-padded, base-mono, expert, and with an adapter the base and the adapter with the cameras it was trained for.
     variants: tuple[str, ...] = ()
+    # run folder; finished runs in it are not driven again.
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/compare")
+    # line the deviation is measured from (a raceline or centreline file); empty is each course's own centreline. A file
+    # fits one course only.
     reference: str = ""
-    device: str = PolicySettings.device
-    jobs: int = 0
-    replan_s: float = DriverConfig.replan_s
-    latency_s: float = DEFAULTS.rollout.faults.latency_s
-    flow_steps: int = PolicySettings.flow_steps
+    device: str = PolicySettings.device  # torch device.
+    jobs: int = 0  # runs driven side by side; 0 takes one per CPU core (one on a GPU).
+    replan_s: float = DriverConfig.replan_s  # simulated seconds between plans.
+    latency_s: float = DEFAULTS.rollout.faults.latency_s  # simulated seconds from a frame to the use of its plan.
+    flow_steps: int = PolicySettings.flow_steps  # Euler steps of the action expert.
+    # scale of the flow noise; 0 drives the most typical path.
     noise_temperature: float = PolicySettings.noise_temperature
-    reasoning: bool = PolicySettings.reasoning
+    reasoning: bool = PolicySettings.reasoning  # think before driving.
+    # the driver is held to this speed, and the expert drives no faster; 0 leaves the model free.
     max_speed_mps: float = 0.0
+    # a drive ends at this many off-track events; the lap stays unfinished in the table.
     max_off_track: int = RolloutConfig.max_off_track
+    # applied over commanded tyre angle, as the controller believes it.
     steering_gain: float = ControllerConfig.steering_gain
-    seed: int = DEFAULTS.seed
-    fresh: bool = False
+    seed: int = DEFAULTS.seed  # of scenery, noise and everything drawn; the same for all variants.
+    fresh: bool = False  # drive finished runs again.
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.variants if name not in VARIANTS]

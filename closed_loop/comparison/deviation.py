@@ -236,11 +236,9 @@ def _rates(drives: Sequence[Deviation], masks: Sequence[NDArray[np.bool_]]) -> d
 def summarise(drives: Sequence[Deviation]) -> dict[str, Any]:
     """Totals and the per-curve table of one or more drives on one course against one reference, ready for JSON.
 
-    Returns:
-        ``reference``, ``road``, ``drives``, ``duration_s``, ``mean_speed_mps``, ``on_curves`` and ``all`` (each
-        ``distance_m, max_m, rms_m, p95_m, mean_signed_m``), ``off_track_events``, ``recoveries``, ``laps_asked``,
-        ``laps_finished``, ``laps_driven`` (with fractions, unfinished ones too), ``curves`` (a row per curve) and
-        ``events``.
+    ``reference``, ``road``, ``drives``, ``duration_s``, ``mean_speed_mps``, ``on_curves`` and ``all`` (each
+    ``distance_m, max_m, rms_m, p95_m, mean_signed_m``), ``off_track_events``, ``recoveries``, ``laps_asked``,
+    ``laps_finished``, ``laps_driven`` (with fractions, unfinished ones too), ``curves`` (a row each), ``events``.
 
     Raises:
         MonoError: no drive, or drives measured against different lines.

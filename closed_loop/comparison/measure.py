@@ -92,17 +92,12 @@ def _sane_plans(path: Path, t_s: FloatArray, poses: FloatArray) -> Iterator[Plac
 
 @dataclass(frozen=True)
 class MeasureConfig:
-    """Lateral deviation on curves, off-track events and reasoning-path consistency of drives over ROS 2.
+    """Lateral deviation on curves, off-track events and reasoning-path consistency of drives over ROS 2."""
 
-    Attributes:
-        drives: folders that `alpamayo-mono drive` wrote; each gets a deviation.json.
-        course: the course, where the drive does not name it.
-        reference: the line to measure from: a raceline or centreline file; empty is the course's centreline.
-    """
-
+    # folders that `alpamayo-mono drive` wrote; each gets a deviation.json.
     drives: tyro.conf.Positional[tuple[Path, ...]]
-    course: str = ""
-    reference: str = ""
+    course: str = ""  # the course, where the drive does not name it.
+    reference: str = ""  # the line to measure from: a raceline or centreline file; empty is the course's centreline.
 
 
 def main(argv: Sequence[str] | None = None) -> int:

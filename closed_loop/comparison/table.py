@@ -46,11 +46,7 @@ def current_words(values: Any) -> Any:  # noqa: ANN401 -- raw JSON in, raw JSON 
 
 
 def read_comparison(folder: Path) -> dict[str, Any]:
-    """``metrics.json`` of a comparison's run folder, also of one that version 0.1 drove.
-
-    Raises:
-        MonoError: absent, unreadable, or not an object.
-    """
+    """``metrics.json`` of a run folder, also of version 0.1's (MonoError: absent, unreadable, or not an object)."""
     metrics: dict[str, Any] = current_words(read_json(folder / "metrics.json"))
     return metrics
 
@@ -60,13 +56,11 @@ def assemble(
 ) -> dict[str, Any]:
     """``metrics.json`` from finished runs.
 
-    Returns:
-        ``kind`` ("comparison"), ``definitions``, ``disclaimer``, ``variants`` (name, label, role, cameras, adapted),
-        ``courses``, ``starts``, ``laps``, ``runs`` (one per variant and course: ``variant, course, starts_m,
-        deviation, reasonings, timings_ms, bad_plans, brakes, ends, drives, simulated_s, wall_s``; ``deviation`` as
-        :func:`closed_loop.comparison.deviation.summarise`, ``reasonings`` as
-        :func:`closed_loop.comparison.reasoning.summarise_checks`) and
-        ``table`` (one row per variant over all courses, see :func:`table_rows`).
+    ``kind`` ("comparison"), ``definitions``, ``disclaimer``, ``variants`` (name, label, role, cameras, adapted),
+    ``courses``, ``starts``, ``laps``, ``runs`` (one per variant and course: ``variant, course, starts_m, deviation,
+    reasonings, timings_ms, bad_plans, brakes, ends, drives, simulated_s, wall_s``; ``deviation`` as
+    :func:`closed_loop.comparison.deviation.summarise`, ``reasonings`` as
+    :func:`closed_loop.comparison.reasoning.summarise_checks`) and ``table`` (a row per variant, :func:`table_rows`).
     """
     return {
         "kind": "comparison",

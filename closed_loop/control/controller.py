@@ -147,11 +147,8 @@ class TrackingController:
     ) -> Command:
         """The command for this instant, within the limits. Without a plan for this instant the kart brakes.
 
-        Args:
-            plan_poses_map: (64, 3) waypoints in the map, or None. Pass the same array until a new plan arrives.
-            plan_stamp_s: t0 of the plan, on the clock of ``now_s``.
-            pose_map: (3,) pose of the rear axle now.
-            speed_mps: forward speed now.
+        ``plan_poses_map`` are (64, 3) waypoints in the map, or None: the same array until a new plan arrives.
+        ``plan_stamp_s`` is their t0 on the clock of ``now_s``, ``pose_map`` (3,) that of the rear axle now.
 
         Raises:
             MonoError: a plan of the wrong shape, or with poses that are not finite.

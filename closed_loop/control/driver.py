@@ -65,9 +65,8 @@ class Tick:
 class Driver:
     """Holds what is known, asks the policy, and steers.
 
-    Args:
-        submit: hands an observation to the policy and returns at once.
-        latency_s: a fault on purpose: plans are taken no earlier than so many vehicle seconds after their frame.
+    ``submit`` hands an observation to the policy and returns at once. ``latency_s`` is a fault on purpose: plans are
+    taken no earlier than so many vehicle seconds after their frame.
     """
 
     def __init__(self, config: DriverConfig, submit: Callable[[Observation], None], latency_s: float = 0.0) -> None:

@@ -121,11 +121,9 @@ class SafetyMonitor:
     ) -> Decision:
         """Judge the present moment.
 
-        Args:
-            plan_age_s: vehicle time since the image the plan was made from, None without a plan.
-            plan_offset_m: distance of the vehicle from the nearest waypoint of the plan in use.
-            time_rate: seconds of vehicle time per steady second. A simulation at four times real time goes
-                stale four times sooner. The real kart and AWSIM have 1.
+        ``plan_age_s`` is vehicle time since the plan's image, None without a plan; ``plan_offset_m`` the distance of
+        the vehicle from the plan's nearest waypoint; ``time_rate`` seconds of vehicle time per steady second: 1 for the
+        real kart and AWSIM, while a simulation at four times real time goes stale four times sooner.
         """
         reasons = chain(self._input_reasons(steady_s, time_rate), self._plan_reasons(plan_age_s, plan_offset_m))
         reason, detail = next(reasons, ("", ""))

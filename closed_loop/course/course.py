@@ -134,12 +134,10 @@ class Course:
         return np.append(yaw, yaw[-1] + wrap_angle(yaw[0] - yaw[-1])) if self.closed else yaw
 
     def project(self, xy: ArrayLike, hint_s_m: ArrayLike | None = None) -> Projection:
-        """The nearest point of the line for each query.
+        """The nearest point of the line for each query (..., 2) in the map.
 
-        Args:
-            xy: (..., 2) points in the map.
-            hint_s_m: (...) station near which to look (20 m each way); keeps a kart on its own stretch where
-                the road comes close to itself. Without it the whole course is searched.
+        Near the station ``hint_s_m`` (...), 20 m each way, which keeps a kart on its own stretch where the road comes
+        close to itself; without it the whole course is searched.
         """
         points = np.asarray(xy, np.float64)
         shape = points.shape[:-1]

@@ -26,28 +26,19 @@ TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html.j2"
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Write one HTML page from the runs: table, maps, curves, losses, samples, ROS 2 drives, provenance.
+    """Write one HTML page from the runs: table, maps, curves, losses, samples, ROS 2 drives, provenance."""
 
-    Attributes:
-        run: a folder made by `alpamayo-mono demo` (parts in compare, finetune, evaluate, dataset, drive_*), or the
-            run folder of a comparison.
-        out: the page to write; empty is report.html in the run folder.
-        compare: run folder of compare, where it is not RUN/compare.
-        training: run folder of finetune, where it is not RUN/finetune.
-        evaluation: run folder of evaluate, where it is not RUN/evaluate.
-        dataset: dataset folder, where it is not RUN/dataset.
-        drives: folders of drives over ROS 2, where they are not RUN/drive*.
-        title: headline of the page.
-    """
-
+    # a folder made by `alpamayo-mono demo` (parts in compare, finetune, evaluate, dataset, drive_*), or the run folder
+    # of a comparison.
     run: Path
+    # the page to write; empty is report.html in the run folder.
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    compare: Path | None = None
-    training: Path | None = None
-    evaluation: Path | None = None
-    dataset: Path | None = None
-    drives: tuple[Path, ...] = ()
-    title: str = "One camera: before and after"
+    compare: Path | None = None  # run folder of compare, where it is not RUN/compare.
+    training: Path | None = None  # run folder of finetune, where it is not RUN/finetune.
+    evaluation: Path | None = None  # run folder of evaluate, where it is not RUN/evaluate.
+    dataset: Path | None = None  # dataset folder, where it is not RUN/dataset.
+    drives: tuple[Path, ...] = ()  # folders of drives over ROS 2, where they are not RUN/drive*.
+    title: str = "One camera: before and after"  # headline of the page.
 
     @property
     def folders(self) -> dict[str, Path]:

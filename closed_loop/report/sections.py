@@ -100,8 +100,7 @@ def training(folder: Path) -> dict[str, object]:
 def read_losses(path: Path) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Curves of a ``training.jsonl``: name -> (steps, values); lines that cannot be read are passed over.
 
-    Expected keys per line: ``step`` and any of ``text_loss, flow_loss, validation_text_loss,
-    validation_flow_loss``.
+    Expected keys per line: ``step`` and any of ``text_loss, flow_loss, validation_text_loss, validation_flow_loss``.
     """
     found: dict[str, list[tuple[float, float]]] = {}
     with path.open(encoding="utf-8", errors="replace") as lines:

@@ -70,12 +70,6 @@ def child_environment(python: str, environment: Mapping[str, str]) -> dict[str, 
 class PolicyProcess:
     """Runs one policy in a child process; one request is in flight at a time and only the newest waits.
 
-    Args:
-        on_ready: called with the seconds that loading took.
-        on_plan: called with each :class:`PlanReply`.
-        on_error: called with the text of a request that failed; the process goes on.
-        on_death: called once with the reason when the process ended without being asked to.
-
     The callbacks run in this object's reader thread: they must be short and take their own locks.
 
     Raises:
@@ -85,10 +79,10 @@ class PolicyProcess:
     def __init__(
         self,
         spec: PolicySpec,
-        on_ready: Callable[[float], None],
+        on_ready: Callable[[float], None],  # called with the seconds that loading took
         on_plan: Callable[[PlanReply], None],
-        on_error: Callable[[str], None],
-        on_death: Callable[[str], None],
+        on_error: Callable[[str], None],  # called with the text of a request that failed; the process goes on
+        on_death: Callable[[str], None],  # called once with the reason when the process ended without being asked to
         log: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
     ) -> None:
         self._on_ready, self._on_plan, self._on_error = on_ready, on_plan, on_error

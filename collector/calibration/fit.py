@@ -74,20 +74,13 @@ def offset_grid(limits: FitLimits) -> FloatArray:
 
 
 def fit_time_offset(
-    start_ns: NDArray[np.int64],
-    seconds: FloatArray,
-    image_turn_rad: FloatArray,
-    odometry_turn_rad: FloatArray,
-    limits: FitLimits,
+    start_ns: NDArray[np.int64],  # (N,) stamp of the first frame of each pair, for the blocks
+    seconds: FloatArray,  # (N,) between the frames
+    image_turn_rad: FloatArray,  # (N,) how far the camera turned left from frame to frame
+    odometry_turn_rad: FloatArray,  # (N, L) how far the kart turned between the two stamps minus each of `offset_grid`
+    limits: FitLimits,  # when to refuse
 ) -> TimeOffsetFit:
     """The time offset at which the kart's turns fit the camera's.
-
-    Args:
-        start_ns: (N,) stamp of the first frame of each pair, for the blocks.
-        seconds: (N,) between the frames.
-        image_turn_rad: (N,) how far the camera turned left from frame to frame.
-        odometry_turn_rad: (N, L) how far the kart turned between the two stamps minus each of :func:`offset_grid`.
-        limits: when to refuse.
 
     Raises:
         MonoError: too few pairs, no turns, no clear peak, or a turn ratio that contradicts the focal length.

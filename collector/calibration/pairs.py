@@ -38,32 +38,23 @@ _LENSES = ("", "plumb_bob", "rational_polynomial")
 
 @dataclass(frozen=True)
 class CalibrateConfig:
-    """Estimate the camera's time offset and pitch from a recorded bag; see the plot before you trust it.
+    """Estimate the camera's time offset and pitch from a recorded bag; see the plot before you trust it."""
 
-    Attributes:
-        bag: bag folder (metadata.yaml inside) or single .mcap / .db3 file.
-        out: folder for calibration.yaml and calibration.png; existing ones are replaced.
-        image_topic: camera topic; by default our JPEG topic, else the raw one.
-        odometry_topic: nav_msgs/Odometry with the pose of base_link in the map.
-        camera_info_topic: CameraInfo with the intrinsics, used where --hfov-deg is not given; by default camera_info
-            beside the camera topic, where the bag has it.
-        hfov_deg: horizontal field of view of an undistorted camera, in place of CameraInfo; 90 where neither is there.
-        max_frames: of a longer bag, so many frames spread over its whole length are looked at.
-        min_speed_mps: slower frames are passed over.
-        track: what counts as one continuous motion; noise in the yaw, which hides when a turn began, is cleaned away.
-        limits: when the bag tells enough.
-    """
-
-    bag: tyro.conf.Positional[Path]
+    bag: tyro.conf.Positional[Path]  # bag folder (metadata.yaml inside) or single .mcap / .db3 file.
+    # folder for calibration.yaml and calibration.png; existing ones are replaced.
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    image_topic: str | None = None
-    odometry_topic: str = ODOMETRY.name
+    image_topic: str | None = None  # camera topic; by default our JPEG topic, else the raw one.
+    odometry_topic: str = ODOMETRY.name  # nav_msgs/Odometry with the pose of base_link in the map.
+    # CameraInfo with the intrinsics, used where --hfov-deg is not given; by default camera_info beside the camera
+    # topic, where the bag has it.
     camera_info_topic: str | None = None
+    # horizontal field of view of an undistorted camera, in place of CameraInfo; 90 where neither is there.
     hfov_deg: float | None = None
-    max_frames: int = 3000
-    min_speed_mps: float = 1.0
+    max_frames: int = 3000  # of a longer bag, so many frames spread over its whole length are looked at.
+    min_speed_mps: float = 1.0  # slower frames are passed over.
+    # what counts as one continuous motion; noise in the yaw, which hides when a turn began, is cleaned away.
     track: TrackConfig = field(default_factory=TrackConfig)
-    limits: FitLimits = field(default_factory=FitLimits)
+    limits: FitLimits = field(default_factory=FitLimits)  # when the bag tells enough.
 
     def __post_init__(self) -> None:
         if self.max_frames < 2 * RUN_FRAMES:

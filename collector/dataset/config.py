@@ -18,41 +18,31 @@ from collector.ros.topics import AWSIM_STATUS, ODOMETRY, VELOCITY_STATUS
 
 @dataclass(frozen=True)
 class CurationConfig:
-    """How samples are cut, labelled and chosen, whatever they come from.
+    """How samples are cut, labelled and chosen, whatever they come from."""
 
-    Attributes:
-        stride: use every n-th frame; 10 Hz frames with stride 5 give two samples a second.
-        val_fraction: share of the driving kept for validation: laps with a guard band around them, or whole clips.
-        seed: of the split and of the phrasing of the reasoning texts.
-        reasoning: JSONL of texts to curate instead of writing our own: {"stamp_ns": .., "reasoning": "..",
-            "bag": ".."} (bag is optional, and the id of a clip); frames without a text are rejected.
-        reasoning_language: of the reasoning texts we write: en, as the released model speaks, or ja.
-        min_speed_mps: a frame whose kart is on average slower than this over the reasoning's window stands still.
-        frame_tolerance_s: how far an older frame may lie from its ideal time.
-        jpeg_quality: for frames recorded raw or as video; recorded JPEG is kept byte for byte.
-        track: what counts as one continuous motion, and smoothing of noisy poses.
-        thresholds: of the curve labels and of the contradiction filter. Roads bend less than kart courses:
-            curve-curvature-1pm 0.01 takes bends of 100 m radius too.
-        balance: level the training split by label and radius, by seed: straights and the commonest bends are thinned.
-        balance_ratio: a bin keeps at most this many times what the smallest bin has.
-        balance_rare_share: a bin with a smaller share of the training samples is kept whole and levels no other.
-        overwrite: replace a dataset that is there already.
-    """
-
-    stride: int = 1
+    stride: int = 1  # use every n-th frame; 10 Hz frames with stride 5 give two samples a second.
+    # share of the driving kept for validation: laps with a guard band around them, or whole clips.
     val_fraction: float = 0.1
-    seed: int = 0
+    seed: int = 0  # of the split and of the phrasing of the reasoning texts.
+    # JSONL of texts to curate instead of writing our own: {"stamp_ns": .., "reasoning": "..", "bag": ".."} (bag is
+    # optional, and the id of a clip); frames without a text are rejected.
     reasoning: Path | None = None
-    reasoning_language: Language = "en"
+    reasoning_language: Language = "en"  # of the reasoning texts we write: en, as the released model speaks, or ja.
+    # a frame whose kart is on average slower than this over the reasoning's window stands still.
     min_speed_mps: float = 0.5
-    frame_tolerance_s: float = 0.06
-    jpeg_quality: int = 95
+    frame_tolerance_s: float = 0.06  # how far an older frame may lie from its ideal time.
+    jpeg_quality: int = 95  # for frames recorded raw or as video; recorded JPEG is kept byte for byte.
+    # what counts as one continuous motion, and smoothing of noisy poses.
     track: TrackConfig = field(default_factory=TrackConfig)
+    # of the curve labels and of the contradiction filter. Roads bend less than kart courses: curve-curvature-1pm 0.01
+    # takes bends of 100 m radius too.
     thresholds: CurveThresholds = field(default_factory=CurveThresholds)
+    # level the training split by label and radius, by seed: straights and the commonest bends are thinned.
     balance: bool = False
-    balance_ratio: float = 2.0
+    balance_ratio: float = 2.0  # a bin keeps at most this many times what the smallest bin has.
+    # a bin with a smaller share of the training samples is kept whole and levels no other.
     balance_rare_share: float = 0.05
-    overwrite: bool = False
+    overwrite: bool = False  # replace a dataset that is there already.
 
     def __post_init__(self) -> None:
         if self.stride < 1:
@@ -68,37 +58,25 @@ class CurationConfig:
 
 @dataclass(frozen=True)
 class _Bags:
-    """What every build of bags names; a base class of its own, so that it comes first.
+    """What every build of bags names; a base class of its own, so that it comes first."""
 
-    Attributes:
-        bags: bag folders (metadata.yaml inside) or single .mcap / .db3 files.
-        out: dataset folder to write.
-    """
-
-    bags: tuple[Path, ...]
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    bags: tuple[Path, ...]  # bag folders (metadata.yaml inside) or single .mcap / .db3 files.
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]  # dataset folder to write.
 
 
 @dataclass(frozen=True)
 class BuildConfig(CurationConfig, _Bags):
-    """Cut recorded bags into samples of one front image, a reasoning and a path that agree.
+    """Cut recorded bags into samples of one front image, a reasoning and a path that agree."""
 
-    Attributes:
-        calibration: YAML of `alpamayo-mono calibrate`; poses are then taken at each stamp minus its lag, the moment
-            that the picture shows. Without one a picture is taken to show its stamp.
-        image_topic: camera topic; by default our JPEG topic, else the raw one.
-        odometry_topic: the pose of base_link in the map: nav_msgs/Odometry, or geometry_msgs/PoseStamped or
-            PoseWithCovarianceStamped.
-        velocity_topic: VelocityReport, used where the bag has it.
-        status_topic: the simulator's status with the lap count, used where the bag has it.
-        workers: threads that compress raw frames and check recorded ones; the dataset is the same for any number.
-    """
-
+    # YAML of `alpamayo-mono calibrate`; poses are then taken at each stamp minus its lag, the moment that the picture
+    # shows. Without one a picture is taken to show its stamp.
     calibration: Path | None = None
-    image_topic: str | None = None
+    image_topic: str | None = None  # camera topic; by default our JPEG topic, else the raw one.
+    # the pose of base_link in the map: nav_msgs/Odometry, or geometry_msgs/PoseStamped or PoseWithCovarianceStamped.
     odometry_topic: str = ODOMETRY.name
-    velocity_topic: str = VELOCITY_STATUS.name
-    status_topic: str = AWSIM_STATUS.name
+    velocity_topic: str = VELOCITY_STATUS.name  # VelocityReport, used where the bag has it.
+    status_topic: str = AWSIM_STATUS.name  # the simulator's status with the lap count, used where the bag has it.
+    # threads that compress raw frames and check recorded ones; the dataset is the same for any number.
     workers: int = field(default_factory=default_workers)
 
     def __post_init__(self) -> None:

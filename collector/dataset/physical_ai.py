@@ -48,17 +48,11 @@ _BATCH = 12
 
 @dataclass(frozen=True)
 class _Clips:
-    """What every build of clips names; a base class of its own, so that it comes first.
+    """What every build of clips names; a base class of its own, so that it comes first."""
 
-    Attributes:
-        data: the cache_dir that the package downloaded into.
-        out: dataset folder to write.
-        clips: clip ids; by default all that are downloaded.
-    """
-
-    data: Path
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    clips: tuple[str, ...] = ()
+    data: Path  # the cache_dir that the package downloaded into.
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]  # dataset folder to write.
+    clips: tuple[str, ...] = ()  # clip ids; by default all that are downloaded.
 
 
 @dataclass(frozen=True)
@@ -68,12 +62,9 @@ class PhysicalAiConfig(CurationConfig, _Clips):
     Download clips first, with the package itself:
     physical_ai_av.PhysicalAIAVDatasetInterface(cache_dir=DIR).download_clip_features(CLIPS, [the features
     camera_front_wide_120fov and egomotion]).
-
-    Attributes:
-        straights: keep frames without a curve ahead, too.
     """
 
-    straights: bool = False
+    straights: bool = False  # keep frames without a curve ahead, too.
 
 
 class PhysicalAiData:

@@ -32,26 +32,17 @@ class ViewConfig:
 
     Wrong pitch: the dashed horizon misses the picture's, and the ribbon leaves the road. Swapped sign: the ribbon bends
     against the road. The page loads nothing from the network.
-
-    Attributes:
-        dataset: dataset folder, as build wrote it.
-        out: the page to write; by default beside the folder, DATASET-view.html.
-        samples: how many kept samples to show, drawn by seed, evenly over the curve labels.
-        quarantined: how many quarantined ones, drawn likewise.
-        seed: of the draw.
-        pitch_deg: the camera's pitch, positive looks down; by default what the manifest says.
-        hfov_deg: the camera's horizontal field of view; by default the recorded intrinsics.
-        camera_height_m: the lens over the road; by default what the manifest says.
     """
 
-    dataset: tyro.conf.Positional[Path]
+    dataset: tyro.conf.Positional[Path]  # dataset folder, as build wrote it.
+    # the page to write; by default beside the folder, DATASET-view.html.
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    samples: int = 120
-    quarantined: int = 48
-    seed: int = 0
-    pitch_deg: float | None = None
-    hfov_deg: float | None = None
-    camera_height_m: float | None = None
+    samples: int = 120  # how many kept samples to show, drawn by seed, evenly over the curve labels.
+    quarantined: int = 48  # how many quarantined ones, drawn likewise.
+    seed: int = 0  # of the draw.
+    pitch_deg: float | None = None  # the camera's pitch, positive looks down; by default what the manifest says.
+    hfov_deg: float | None = None  # the camera's horizontal field of view; by default the recorded intrinsics.
+    camera_height_m: float | None = None  # the lens over the road; by default what the manifest says.
 
     def __post_init__(self) -> None:
         if self.samples < 0 or self.quarantined < 0 or not 0 < self.samples + self.quarantined <= MOST_SAMPLES:

@@ -21,36 +21,25 @@ class DoctorConfig:
 
     The exit code is 0 when nothing stands in the way, 1 when a run would be useless. Warnings do not fail. Run it with
     the same environment (ROS_DOMAIN_ID, RMW_IMPLEMENTATION) as the run itself.
-
-    Attributes:
-        purpose: the run that is planned; it decides which rows may fail.
-        seconds: wall seconds to listen, counted from the first message.
-        minutes: planned length of the recording in simulated minutes, for the disk.
-        out: folder the recording will be written to; by default one below runs/.
-        jpeg_quality: of the recording, for the disk.
-        use_sim_time: --no-use-sim-time for a real vehicle, which has no /clock.
-        model: model folder of the drive, or its id on the hub; by default the tiny one, which needs no check.
-        adapter: PEFT adapter folder of the drive.
-        policy_python: interpreter of the policy process; by default this one.
-        device: torch device of the drive.
-        own_policy: the driver is a team's own (policy:=module:Class): do not ask for a model and torch.
-        domains: other ROS domains to look for a simulator in when there is none in this one.
-        json: print the rows as JSON instead of a table.
     """
 
+    # the run that is planned; it decides which rows may fail.
     purpose: Annotated[Purpose, tyro.conf.arg(name="for", aliases=["--purpose"])] = "record"
-    seconds: float = 3.0
-    minutes: float = 10.0
+    seconds: float = 3.0  # wall seconds to listen, counted from the first message.
+    minutes: float = 10.0  # planned length of the recording in simulated minutes, for the disk.
+    # folder the recording will be written to; by default one below runs/.
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    jpeg_quality: int = RecordParameters.jpeg_quality
-    use_sim_time: bool = True
+    jpeg_quality: int = RecordParameters.jpeg_quality  # of the recording, for the disk.
+    use_sim_time: bool = True  # --no-use-sim-time for a real vehicle, which has no /clock.
+    # model folder of the drive, or its id on the hub; by default the tiny one, which needs no check.
     model: Path | None = None
-    adapter: Path | None = None
-    policy_python: str = ""
-    device: str = "cpu"
-    own_policy: bool = False
+    adapter: Path | None = None  # PEFT adapter folder of the drive.
+    policy_python: str = ""  # interpreter of the policy process; by default this one.
+    device: str = "cpu"  # torch device of the drive.
+    own_policy: bool = False  # the driver is a team's own (policy:=module:Class): do not ask for a model and torch.
+    # other ROS domains to look for a simulator in when there is none in this one.
     domains: tuple[int, ...] = (0, 1, 2, 3, 4)
-    json: bool = False
+    json: bool = False  # print the rows as JSON instead of a table.
 
     def __post_init__(self) -> None:
         for name, value, low, high in (

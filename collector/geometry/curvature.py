@@ -27,37 +27,21 @@ Grade = Literal["gentle", "medium", "sharp"]
 
 @dataclass(frozen=True)
 class CurveThresholds:
-    """Every number that decides a label; printed in every manifest.
+    """Every number that decides a label; printed in every manifest."""
 
-    Attributes:
-        window_s: how far ahead a reasoning speaks.
-        resample_m: spacing of the curvature profile.
-        smooth_m: chord length of the curvature measurement; bends shorter than this are blurred.
-        curve_curvature_1pm: at least this much is a curve (0.04 = radius 25 m).
-        min_turn_rad: a curve that turns less within the window is ignored.
-        merge_gap_m: curves of one direction closer than this are one curve.
-        min_path_m: a path that gets less far than this has no direction.
-        gentle_curvature_1pm: below, a bend is called gentle (0.08 = radius 12.5 m).
-        sharp_curvature_1pm: above, a bend is called sharp (0.16 = radius 6.25 m).
-        now_m: a curve that begins nearer than this is "now", else "ahead".
-        speed_change_mps: over the window, a smaller change of speed is "keep".
-        stop_speed_mps: a window that ends slower than this is "stop".
-        speed_average_s: speeds at the window's ends are averaged over this long.
-    """
-
-    window_s: float = 3.0
-    resample_m: float = 0.5
-    smooth_m: float = 1.5
-    curve_curvature_1pm: float = 0.04
-    min_turn_rad: float = 0.2
-    merge_gap_m: float = 2.0
-    min_path_m: float = 2.0
-    gentle_curvature_1pm: float = 0.08
-    sharp_curvature_1pm: float = 0.16
-    now_m: float = 3.0
-    speed_change_mps: float = 0.5
-    stop_speed_mps: float = 0.3
-    speed_average_s: float = 0.5
+    window_s: float = 3.0  # how far ahead a reasoning speaks.
+    resample_m: float = 0.5  # spacing of the curvature profile.
+    smooth_m: float = 1.5  # chord length of the curvature measurement; bends shorter than this are blurred.
+    curve_curvature_1pm: float = 0.04  # at least this much is a curve (0.04 = radius 25 m).
+    min_turn_rad: float = 0.2  # a curve that turns less within the window is ignored.
+    merge_gap_m: float = 2.0  # curves of one direction closer than this are one curve.
+    min_path_m: float = 2.0  # a path that gets less far than this has no direction.
+    gentle_curvature_1pm: float = 0.08  # below, a bend is called gentle (0.08 = radius 12.5 m).
+    sharp_curvature_1pm: float = 0.16  # above, a bend is called sharp (0.16 = radius 6.25 m).
+    now_m: float = 3.0  # a curve that begins nearer than this is "now", else "ahead".
+    speed_change_mps: float = 0.5  # over the window, a smaller change of speed is "keep".
+    stop_speed_mps: float = 0.3  # a window that ends slower than this is "stop".
+    speed_average_s: float = 0.5  # speeds at the window's ends are averaged over this long.
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -110,13 +94,10 @@ def curvature_profile(
 ) -> tuple[FloatArray, FloatArray]:
     """Signed curvature along a line, evenly sampled by ``resample_m`` and ``smooth_m`` of the thresholds.
 
-    Args:
-        xy: (N, 2) points in metres, any spacing (points metres apart are joined by cubic curves).
-        closed: whether the last point joins the first; a repeated first point at the end is dropped.
-
-    Returns:
-        ``s_m`` (M,) from 0 in equal steps (a closed line stops one step before its length) and the curvature
-        (M,) in 1/m, left positive. Near the ends of an open line the nearest measurable value is held.
+    Points (N, 2) in metres have any spacing (metres apart, they are joined by cubic curves); a closed line may repeat
+    its first point at the end. Returns ``s_m`` (M,) from 0 in equal steps (a closed line stops one step before its
+    length) and the curvature (M,) in 1/m, left positive; near the ends of an open line the nearest measurable value is
+    held.
 
     Raises:
         MonoError: not (N, 2), or non-finite points.
@@ -156,8 +137,7 @@ def find_curves(
     limit = thresholds.curve_curvature_1pm
     origin_m = 0.0
     if closed:
-        # Cut the loop at its straightest point: no curve then runs through the cut (a circle has none: any
-        # will do).
+        # Cut the loop at its straightest point: no curve then runs through the cut (a circle has none: any will do).
         cut = int(np.argmin(np.abs(kappa)))
         origin_m = float(s[cut])
         kappa = np.concatenate([np.roll(kappa, -cut), kappa[cut : cut + 1]])
@@ -182,11 +162,7 @@ def find_curves(
 
 
 def label_path(xy: ArrayLike, thresholds: CurveThresholds = DEFAULT_THRESHOLDS) -> CurveLabel:
-    """Label a path (N, 2) in metres; one too short to have a direction is straight.
-
-    Raises:
-        MonoError: not (N, 2), or non-finite points.
-    """
+    """Label a path (N, 2) in metres, straight if too short for a direction (MonoError: not (N, 2), or not finite)."""
     points = _checked(xy)
     reach_m = float(np.max(np.linalg.norm(points - points[:1], axis=1))) if len(points) else 0.0
     if reach_m < thresholds.min_path_m:

@@ -25,25 +25,19 @@ _RESET_NS = NS_PER_S
 
 
 def discontinuity(
-    step_ns: int,
-    moved_m: float,
-    speeds_mps: Sequence[float] = (),
+    step_ns: int,  # from the stamp of the first to that of the second
+    moved_m: float,  # the distance between them
+    speeds_mps: Sequence[
+        float
+    ] = (),  # forward speed at both as their source tells it; NaN or nothing where it does not
     *,
-    max_gap_s: float = 0.2,
-    slack_m: float = TELEPORT_SLACK_M,
+    max_gap_s: float = 0.2,  # a longer silence is a gap
+    slack_m: float = TELEPORT_SLACK_M,  # they may lie this much farther apart than twice the speed explains
 ) -> str:
     """Why two poses in a row are not of one motion, empty when they are.
 
-    Args:
-        step_ns: from the stamp of the first to that of the second.
-        moved_m: the distance between them.
-        speeds_mps: forward speed at both as their source tells it; NaN or nothing where it does not.
-        max_gap_s: a longer silence is a gap.
-        slack_m: they may lie this much farther apart than twice the speed explains.
-
-    Returns:
-        :data:`CLOCK_BACK`, :data:`GAP` or :data:`TELEPORT`; :data:`LATE` for a repeated or late message, which is to be
-        passed over.
+    :data:`CLOCK_BACK`, :data:`GAP` or :data:`TELEPORT`; :data:`LATE` for a repeated or late message, which is to be
+    passed over.
     """
     if step_ns <= 0:
         return CLOCK_BACK if step_ns <= -_RESET_NS else LATE

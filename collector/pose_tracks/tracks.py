@@ -29,22 +29,16 @@ HORIZON_CUT = "horizon cut off"
 
 @dataclass(frozen=True)
 class TrackConfig:
-    """What counts as one continuous motion, and which poses are too noisy to be used as recorded.
+    """What counts as one continuous motion, and which poses are too noisy to be used as recorded."""
 
-    Attributes:
-        max_pose_gap_s: a longer silence of the odometry cuts the track.
-        teleport_slack_m: two poses in a row may lie this much farther apart than twice the speed explains.
-        smooth: auto cleans the poses of a recording whose measured noise is above the two limits below, or whose
-            heading is not that of its motion; never leaves all poses as recorded.
-        clean_position_m: noise of x and y up to which poses count as clean.
-        clean_yaw_rad: the same of the heading.
-    """
-
-    max_pose_gap_s: float = 0.2
+    max_pose_gap_s: float = 0.2  # a longer silence of the odometry cuts the track.
+    # two poses in a row may lie this much farther apart than twice the speed explains.
     teleport_slack_m: float = TELEPORT_SLACK_M
+    # auto cleans the poses of a recording whose measured noise is above the two limits below, or whose heading is not
+    # that of its motion; never leaves all poses as recorded.
     smooth: Literal["auto", "never"] = "auto"
-    clean_position_m: float = 0.003
-    clean_yaw_rad: float = 0.003
+    clean_position_m: float = 0.003  # noise of x and y up to which poses count as clean.
+    clean_yaw_rad: float = 0.003  # the same of the heading.
 
     def __post_init__(self) -> None:
         limits = (self.max_pose_gap_s, self.teleport_slack_m, self.clean_position_m, self.clean_yaw_rad)

@@ -44,9 +44,8 @@ class Motion:
 class ClaimCheck:
     """The comparison of a claim and a motion, axis by axis.
 
-    ``keep`` is whether a sample with this text may train: nothing contradicts, and a curve is not passed over
-    in silence. ``no_claim`` is never agreement: count it apart, as coverage. ``reason`` is a sentence for the
-    audit.
+    ``keep`` is whether a sample with this text may train: nothing contradicts, and a curve is not passed over in
+    silence. ``no_claim`` is never agreement: count it apart, as coverage. ``reason`` is a sentence for the audit.
     """
 
     lateral: AxisCheck

@@ -99,11 +99,9 @@ def write_reasoning(
     """Write the reasoning of a motion.
 
     The seed chooses among equivalent phrasings: the same motion and seed give the same text, and a mirrored motion
-    gives the same text with left and right exchanged. English is as the released model speaks.
-
-    Returns:
-        A sentence of at most 22 words, such as "The lane bends right ahead, so slow down and steer right to
-        keep the lane.", or "車線がこの先右に曲がるので、右に操舵して車線を維持しながら減速する。"
+    gives the same text with left and right exchanged. English is as the released model speaks: a sentence of at most
+    22 words, such as "The lane bends right ahead, so slow down and steer right to keep the lane.", or
+    "車線がこの先右に曲がるので、右に操舵して車線を維持しながら減速する。"
     """
     words, draw = _WORDS[language], random.Random(seed)
     speed = draw.choice(words.speed[motion.longitudinal])

@@ -60,11 +60,7 @@ def encode_jpeg(bgr: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def frame_jpeg(frame: RawFrame, quality: int = 95) -> bytes:
-    """A frame as JPEG: the bag's own bytes where it holds JPEG, else compressed once.
-
-    Raises:
-        FrameError: the frame cannot be decoded.
-    """
+    """A frame as JPEG: the bag's own bytes where it holds JPEG, else compressed once (FrameError: no decoding it)."""
     import cv2
 
     if frame.pixels is not None:

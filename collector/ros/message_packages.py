@@ -74,12 +74,9 @@ class MessagesConfig:
     """Say where the ROS message packages of the Challenge's interface come from, and build those that are missing.
 
     Building needs gcc, g++ and Python's headers, and takes 10 to 30 s, once per Python and ROS.
-
-    Attributes:
-        rebuild: build again even if the cache has them.
     """
 
-    rebuild: bool = False
+    rebuild: bool = False  # build again even if the cache has them.
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -46,11 +46,7 @@ class AdapterFacts:
 
 
 def adapter_facts(folder: Path | str) -> AdapterFacts:
-    """Read what an adapter folder says of itself.
-
-    Raises:
-        MonoError: not an adapter folder, or one of a kind that is not known here.
-    """
+    """Read what an adapter folder says of itself (MonoError: it is none, or of a kind that is not known here)."""
     folder = Path(folder)
     if not (folder / ADAPTER_CONFIG).is_file() or not (folder / ADAPTER_WEIGHTS).is_file():
         found, expected = f"{folder} holds no adapter", f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"

@@ -46,22 +46,15 @@ _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
 
 @dataclass(frozen=True)
 class MergeConfig:
-    """Write base and adapter as one full checkpoint in the official layout.
+    """Write base and adapter as one full checkpoint in the official layout."""
 
-    Attributes:
-        model: base model, a folder in the official layout or its id on the Hugging Face hub.
-        adapter: adapter folder (what finetune wrote to OUT/adapter).
-        out: folder to make; one that holds anything is refused.
-        dtype: of the written weights; "base" keeps each tensor's own type. Weights in bfloat16 are rounded once more
-            than those of base and adapter driven in float32, as on a CPU; float32 gives the very same plans.
-        shard_gib: weights beyond this size are cut into shards with an index.
-    """
-
-    model: Path
-    adapter: Path
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    model: Path  # base model, a folder in the official layout or its id on the Hugging Face hub.
+    adapter: Path  # adapter folder (what finetune wrote to OUT/adapter).
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]  # folder to make; one that holds anything is refused.
+    # of the written weights; "base" keeps each tensor's own type. Weights in bfloat16 are rounded once more than those
+    # of base and adapter driven in float32, as on a CPU; float32 gives the very same plans.
     dtype: Literal["base", "float32", "bfloat16", "float16"] = "base"
-    shard_gib: float = 5.0
+    shard_gib: float = 5.0  # weights beyond this size are cut into shards with an index.
 
     def __post_init__(self) -> None:
         if self.shard_gib <= 0.0:

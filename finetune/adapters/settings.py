@@ -9,25 +9,16 @@ from collector.common.errors import MonoError
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """What to adapt.
+    """What to adapt."""
 
-    Attributes:
-        lora_rank: rank of the LoRA matrices.
-        lora_alpha: the LoRA update is scaled by alpha / rank.
-        lora_dropout: dropout in front of the LoRA matrices.
-        adapt_language: adapt the language model.
-        adapt_expert: adapt the action expert.
-        adapt_vision: adapt the vision tower; without it image features are computed once, which is much faster.
-        train_projections: train the two action projections in full.
-    """
-
-    lora_rank: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
-    adapt_language: bool = True
-    adapt_expert: bool = True
+    lora_rank: int = 16  # rank of the LoRA matrices.
+    lora_alpha: int = 32  # the LoRA update is scaled by alpha / rank.
+    lora_dropout: float = 0.0  # dropout in front of the LoRA matrices.
+    adapt_language: bool = True  # adapt the language model.
+    adapt_expert: bool = True  # adapt the action expert.
+    # adapt the vision tower; without it image features are computed once, which is much faster.
     adapt_vision: bool = False
-    train_projections: bool = True
+    train_projections: bool = True  # train the two action projections in full.
 
     def __post_init__(self) -> None:
         if self.lora_rank < 1 or self.lora_alpha < 1:

@@ -38,39 +38,26 @@ class EvaluateConfig:
     Plans every sample of a split (or of one clip) as in driving and compares with what was really driven: errors by
     horizon and curve, whether reasoning and path agree, three drivers without a camera beside them, and for each figure
     whether the adapter made it better, worse, or whether that is undecided.
-
-    Attributes:
-        model: a folder in the official layout, or its id on the Hugging Face hub.
-        dataset: dataset folder; its validation split is evaluated. The ego-only regressor is fitted on its training
-            split.
-        out: folder for metrics.json, the tables, the plots and plans.jsonl.
-        adapter: adapter folder; with it the tables show before and after, and its card gets the result.
-        clip: id of a clip of NVIDIA's PhysicalAI-AV to evaluate instead of a split.
-        data: with --clip, the cache_dir that the package physical_ai_av downloaded into.
-        cameras: what the kart has when it drives; mono is the newest frame of its front camera.
-        split: which split to judge: val or train.
-        limit: at most so many samples, evenly spread; 0 for all.
-        samples: k of minADE_k: above 1, so many plans more are drawn per sample with seeded noise.
-        seed: of that noise and of the bootstrap.
-        batch_size: samples per forward pass.
-        plots: draw plots (needs the extra [report]).
-        device: torch device.
     """
 
-    model: Path
+    model: Path  # a folder in the official layout, or its id on the Hugging Face hub.
+    # dataset folder; its validation split is evaluated. The ego-only regressor is fitted on its training split.
     dataset: Path | None = None
+    # folder for metrics.json, the tables, the plots and plans.jsonl.
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/evaluate")
+    # adapter folder; with it the tables show before and after, and its card gets the result.
     adapter: Path | None = None
-    clip: str | None = None
-    data: Path | None = None
+    clip: str | None = None  # id of a clip of NVIDIA's PhysicalAI-AV to evaluate instead of a split.
+    data: Path | None = None  # with --clip, the cache_dir that the package physical_ai_av downloaded into.
+    # what the kart has when it drives; mono is the newest frame of its front camera.
     cameras: CameraMode = PolicySettings.cameras
-    split: str = "val"
-    limit: int = 0
-    samples: int = 1
-    seed: int = 0
-    batch_size: int = 8
-    plots: bool = True
-    device: str = PolicySettings.device
+    split: str = "val"  # which split to judge: val or train.
+    limit: int = 0  # at most so many samples, evenly spread; 0 for all.
+    samples: int = 1  # k of minADE_k: above 1, so many plans more are drawn per sample with seeded noise.
+    seed: int = 0  # of that noise and of the bootstrap.
+    batch_size: int = 8  # samples per forward pass.
+    plots: bool = True  # draw plots (needs the extra [report]).
+    device: str = PolicySettings.device  # torch device.
 
     def __post_init__(self) -> None:
         if self.clip is None and self.dataset is None:

@@ -44,12 +44,9 @@ def policies(
 
 
 class SamplePrompts:
-    """Prompts of samples, encoded on first use and kept packed as long as there is room.
+    """Prompts of samples of a dataset folder, encoded on first use; ``room_bytes`` of packed pictures are kept.
 
-    Args:
-        samples, folder: of a dataset.
-        cameras: camera mode.
-        room_bytes: for packed pictures; the frames of a kept prompt are let go.
+    The frames of a kept prompt are let go.
     """
 
     def __init__(self, samples: Sequence[Sample], folder: Path, cameras: str, room_bytes: int = 0) -> None:
@@ -83,24 +80,12 @@ class SamplePrompts:
 def plan_samples(
     policy: AlpamayoPolicy,
     prompts: SamplePrompts,
-    batch_size: int,
-    title: str,
-    draws: int = 0,
-    plan: PlanBatch | None = None,
+    batch_size: int,  # samples per pass
+    title: str,  # of the progress bar
+    draws: int = 0,  # plans to draw for each sample beside its plan
+    plan: PlanBatch | None = None,  # plans a batch instead of the policy
 ) -> Iterator[list[tuple[int, Planned | FrameError]]]:
-    """Plan every sample, a batch at a time.
-
-    Args:
-        policy: that encodes the prompts.
-        prompts: of the samples.
-        batch_size: samples per pass.
-        title: of the progress bar.
-        draws: plans to draw for each sample beside its plan.
-        plan: plans a batch instead of the policy.
-
-    Yields:
-        per batch, for each sample its index and plan, or its index and the picture that cannot be read.
-    """
+    """Plan every sample; per batch, for each sample its index and plan, or its index and the unreadable picture."""
     starts = range(0, len(prompts.samples), batch_size)
     for start in progress(starts, title, "batch"):
         done: list[tuple[int, Planned | FrameError]] = []
@@ -126,11 +111,7 @@ def plan_all(
     title: str,
     plan: PlanBatch | None = None,
 ) -> list[Plan]:
-    """The plan of each sample, all of them or an error; ``plan`` replaces the policy's own.
-
-    Raises:
-        FrameError: a picture cannot be read.
-    """
+    """The plan of each sample; ``plan`` replaces the policy's own (FrameError: a picture cannot be read)."""
     prompts = SamplePrompts(samples, folder, policy.cameras)
     plans = []
     for batch in plan_samples(policy, prompts, batch_size, title, plan=plan):

@@ -171,11 +171,7 @@ def plan_figures(samples: Sequence[Sample], plans: Sequence[Plan]) -> dict[str, 
 
 
 def identical_samples(variants: Sequence[Scores]) -> Mask:
-    """The samples (N,) for which every variant has a plan.
-
-    Raises:
-        MonoError: none is left.
-    """
+    """The samples (N,) for which every variant has a plan (MonoError: none is left)."""
     chosen = np.array(
         [not any(index in scores.reasons for scores in variants) for index in range(len(variants[0].samples))]
     )

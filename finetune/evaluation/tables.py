@@ -83,14 +83,10 @@ def measure_name(key: str, draws: int) -> str:
 def compare_before_after(
     before: Scores, after: Scores, chosen: Mask, groups: Groups, draws: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Every row of before against after.
+    """Every row of before against after, on the chosen samples; ``groups`` are those of all samples.
 
-    Args:
-        chosen: the samples to compare on. groups: of all samples.
-
-    Returns:
-        dicts with ``curves`` (all, a label or a bin), ``measure`` (key), ``name``, ``samples`` (that count before, and
-        after), ``before``, ``after``, ``low``, ``high``, ``verdict``, ``why``.
+    Dicts with ``curves`` (all, a label or a bin), ``measure`` (key), ``name``, ``samples`` (that count before, and
+    after), ``before``, ``after``, ``low``, ``high``, ``verdict``, ``why``.
     """
     curves = {**label_masks(before.samples), **radius_masks(before.samples)}
     # By kind first, then by horizon.

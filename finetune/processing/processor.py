@@ -81,19 +81,14 @@ class Processor:
 
     def encode(
         self,
-        images: Sequence[NDArray[np.uint8]],
-        history: ArrayLike,
-        reasoning: str | None = None,
+        images: Sequence[NDArray[np.uint8]],  # (H, W, 3) uint8 RGB, camera-major, oldest to newest
+        history: ArrayLike,  # (16, 3) poses [x_m, y_m, yaw_rad] ending at the origin
+        reasoning: str | None = None,  # see prompt_text
+        # Camera of each image, see finetune.policy.camera_of_each_image. Alpamayo 1.5 names them in its prompt and
+        # needs them; Alpamayo 1 does not look at them.
         cameras: Sequence[str] | None = None,
     ) -> Encoded:
         """One prompt.
-
-        Args:
-            images: (H, W, 3) uint8 RGB, camera-major, oldest to newest.
-            history: (16, 3) poses [x_m, y_m, yaw_rad] ending at the origin.
-            reasoning: see :func:`prompt_text`.
-            cameras: camera of each image, see :func:`finetune.policy.camera_of_each_image`. Alpamayo 1.5 names them in
-                its prompt and needs them; Alpamayo 1 does not look at them.
 
         Raises:
             MonoError: unusable images, history, text or cameras.
@@ -207,20 +202,14 @@ def captions(cameras: Sequence[str]) -> list[str]:
 
 
 def prompt_text(
-    image_tokens: Sequence[int],
-    history_tokens: int = 48,
+    image_tokens: Sequence[int],  # language-model tokens of each image
+    history_tokens: int = 48,  # placeholders of the history
+    # None ends at ``<|cot_start|>``; "" asks for the trajectory alone and ends at ``<|traj_future_start|>``; a text is
+    # written out, followed by ``<|cot_end|><|traj_future_start|>``.
     reasoning: str | None = None,
-    before_images: Sequence[str] | None = None,
+    before_images: Sequence[str] | None = None,  # the words before each image, see `captions`; None writes none
 ) -> str:
-    """The prompt as one string, placeholders included.
-
-    Args:
-        image_tokens: language-model tokens of each image.
-        history_tokens: placeholders of the history.
-        reasoning: None ends at ``<|cot_start|>``; "" asks for the trajectory alone and ends at
-            ``<|traj_future_start|>``; a text is written out, followed by ``<|cot_end|><|traj_future_start|>``.
-        before_images: the words before each image, see :func:`captions`; None writes none.
-    """
+    """The prompt as one string, placeholders included."""
     images = "".join(
         f"{words}<|vision_start|>{'<|image_pad|>' * count}<|vision_end|>"
         for words, count in zip(before_images or [""] * len(image_tokens), image_tokens, strict=False)

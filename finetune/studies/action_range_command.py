@@ -41,30 +41,18 @@ class ActionRangeConfig:
 
     Nothing is clipped and the released normalisation is kept by the finetuning; this shows why. With --model it also
     measures which waypoints that model's flow loss comes from and how many Euler steps its paths need.
-
-    Attributes:
-        dataset: dataset folder made by `alpamayo-mono build`.
-        out: folder for metrics.json, bins.csv and action_range.png.
-        model: model folder in the official layout, or its id on the Hugging Face hub.
-        adapter: adapter folder; with it the model is measured before and after.
-        cameras: what the kart has when it drives.
-        split: the split the model is measured on.
-        limit: at most so many samples for the model, evenly spread; 0 for all.
-        batch_size: samples per forward pass.
-        seed: of noise and flow times.
-        device: torch device.
     """
 
-    dataset: tyro.conf.Positional[Path]
-    out: Path = Path("runs/action_range")
-    model: Path | None = None
-    adapter: Path | None = None
-    cameras: CameraMode = PolicySettings.cameras
-    split: str = "val"
-    limit: int = 64
-    batch_size: int = 16
-    seed: int = 0
-    device: str = PolicySettings.device
+    dataset: tyro.conf.Positional[Path]  # dataset folder made by `alpamayo-mono build`.
+    out: Path = Path("runs/action_range")  # folder for metrics.json, bins.csv and action_range.png.
+    model: Path | None = None  # model folder in the official layout, or its id on the Hugging Face hub.
+    adapter: Path | None = None  # adapter folder; with it the model is measured before and after.
+    cameras: CameraMode = PolicySettings.cameras  # what the kart has when it drives.
+    split: str = "val"  # the split the model is measured on.
+    limit: int = 64  # at most so many samples for the model, evenly spread; 0 for all.
+    batch_size: int = 16  # samples per forward pass.
+    seed: int = 0  # of noise and flow times.
+    device: str = PolicySettings.device  # torch device.
 
 
 def action_range(config: ActionRangeConfig) -> dict[str, Any]:

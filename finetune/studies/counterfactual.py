@@ -62,29 +62,18 @@ DEFINITIONS = (
 
 @dataclass(frozen=True)
 class CounterfactualConfig:
-    """Force the opposite reasoning through the driving path and measure how far the planned path moves.
+    """Force the opposite reasoning through the driving path and measure how far the planned path moves."""
 
-    Attributes:
-        model: model folder in the official layout, or its id on the Hugging Face hub.
-        dataset: dataset folder made by `alpamayo-mono build`; the samples that bend are taken.
-        out: folder for metrics.json, table.csv, samples.csv, paths.json and counterfactual.png.
-        adapter: adapter folder; with it the table shows before and after.
-        cameras: what the kart has when it drives.
-        split: train or val.
-        limit: at most so many samples, evenly spread; 0 for all.
-        batch_size: plans per forward pass.
-        device: torch device.
-    """
-
-    model: Path
-    dataset: Path
+    model: Path  # model folder in the official layout, or its id on the Hugging Face hub.
+    dataset: Path  # dataset folder made by `alpamayo-mono build`; the samples that bend are taken.
+    # folder for metrics.json, table.csv, samples.csv, paths.json and counterfactual.png.
     out: Path = Path("runs/counterfactual")
-    adapter: Path | None = None
-    cameras: CameraMode = PolicySettings.cameras
-    split: str = "val"
-    limit: int = 0
-    batch_size: int = 8
-    device: str = PolicySettings.device
+    adapter: Path | None = None  # adapter folder; with it the table shows before and after.
+    cameras: CameraMode = PolicySettings.cameras  # what the kart has when it drives.
+    split: str = "val"  # train or val.
+    limit: int = 0  # at most so many samples, evenly spread; 0 for all.
+    batch_size: int = 8  # plans per forward pass.
+    device: str = PolicySettings.device  # torch device.
 
 
 def forced_text(sample: Sample, reasoning: str) -> str:

@@ -29,41 +29,25 @@ class OverfitConfig:
     """Overfit a few samples to near zero loss through the real finetuning, and say whether that worked.
 
     Ends with exit code 1 where a figure misses its threshold.
-
-    Attributes:
-        model: model folder in the official layout, or its id on the Hugging Face hub.
-        dataset: dataset folder made by `alpamayo-mono build`.
-        out: run folder; the training is in OUT/training, its samples in OUT/samples.
-        samples: how many; drawn with the seed, in the dataset's mix of curves.
-        steps: optimiser steps.
-        learning_rate: peak learning rate. 2e-3 suits the tiny model, 1e-4 the 10B weights.
-        lora_rank: rank of the LoRA matrices.
-        lora_alpha: the LoRA update is scaled by alpha / rank.
-        cameras: what the kart has when it drives.
-        most_text_loss: largest text loss that passes, nats per token.
-        most_flow_loss: largest flow loss that passes, in squared standard deviations; a model that knows nothing of
-            the sample cannot get below 1.
-        most_ade_3s_m: largest mean distance within 3 s that passes.
-        seed: of everything drawn.
-        device: cpu or cuda.
-        threads: torch threads on a CPU; 0 leaves torch's choice.
     """
 
-    model: Path
-    dataset: Path
-    out: Path = Path("runs/overfit")
-    samples: int = 4
-    steps: int = 200
-    learning_rate: float = 2e-3
-    lora_rank: int = LoraSettings.lora_rank
-    lora_alpha: int = LoraSettings.lora_alpha
-    cameras: CameraMode = PolicySettings.cameras
-    most_text_loss: float = 0.05
+    model: Path  # model folder in the official layout, or its id on the Hugging Face hub.
+    dataset: Path  # dataset folder made by `alpamayo-mono build`.
+    out: Path = Path("runs/overfit")  # run folder; the training is in OUT/training, its samples in OUT/samples.
+    samples: int = 4  # how many; drawn with the seed, in the dataset's mix of curves.
+    steps: int = 200  # optimiser steps.
+    learning_rate: float = 2e-3  # peak learning rate. 2e-3 suits the tiny model, 1e-4 the 10B weights.
+    lora_rank: int = LoraSettings.lora_rank  # rank of the LoRA matrices.
+    lora_alpha: int = LoraSettings.lora_alpha  # the LoRA update is scaled by alpha / rank.
+    cameras: CameraMode = PolicySettings.cameras  # what the kart has when it drives.
+    most_text_loss: float = 0.05  # largest text loss that passes, nats per token.
+    # largest flow loss that passes, in squared standard deviations; a model that knows nothing of the sample cannot get
+    # below 1.
     most_flow_loss: float = 0.1
-    most_ade_3s_m: float = 0.2
-    seed: int = 0
-    device: str = PolicySettings.device
-    threads: int = 0
+    most_ade_3s_m: float = 0.2  # largest mean distance within 3 s that passes.
+    seed: int = 0  # of everything drawn.
+    device: str = PolicySettings.device  # cpu or cuda.
+    threads: int = 0  # torch threads on a CPU; 0 leaves torch's choice.
 
 
 def overfit(config: OverfitConfig) -> dict[str, Any]:

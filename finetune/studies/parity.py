@@ -49,31 +49,20 @@ class CheckDrivingConfig:
     """Run training samples through the driving path and compare every stage with what training computed.
 
     Ends with exit code 1 and the first stage that differs, if one does.
-
-    Attributes:
-        model: model folder in the official layout, or its id on the Hugging Face hub.
-        dataset: dataset folder made by `alpamayo-mono build`.
-        out: folder for metrics.json.
-        adapter: adapter folder; merged for driving, beside the weights for training.
-        cameras: what the kart has when it drives.
-        split: train or val.
-        samples: so many samples, evenly spread.
-        flow_steps: Euler steps of the driver.
-        tolerance: largest difference allowed, as a share of a stage's largest value; 0 takes 1e-4 for float32 (a CPU),
-            else 0.05. The actions are allowed what rounding grows to over the Euler steps, which is measured.
-        device: torch device.
     """
 
-    model: Path
-    dataset: Path
-    out: Path = Path("runs/check_driving")
-    adapter: Path | None = None
-    cameras: CameraMode = PolicySettings.cameras
-    split: str = "train"
-    samples: int = 8
-    flow_steps: int = PolicySettings.flow_steps
+    model: Path  # model folder in the official layout, or its id on the Hugging Face hub.
+    dataset: Path  # dataset folder made by `alpamayo-mono build`.
+    out: Path = Path("runs/check_driving")  # folder for metrics.json.
+    adapter: Path | None = None  # adapter folder; merged for driving, beside the weights for training.
+    cameras: CameraMode = PolicySettings.cameras  # what the kart has when it drives.
+    split: str = "train"  # train or val.
+    samples: int = 8  # so many samples, evenly spread.
+    flow_steps: int = PolicySettings.flow_steps  # Euler steps of the driver.
+    # largest difference allowed, as a share of a stage's largest value; 0 takes 1e-4 for float32 (a CPU), else 0.05.
+    # The actions are allowed what rounding grows to over the Euler steps, which is measured.
     tolerance: float = 0.0
-    device: str = PolicySettings.device
+    device: str = PolicySettings.device  # torch device.
 
 
 @dataclass(frozen=True)

@@ -154,8 +154,7 @@ def adapted_as_in_training(loaded: LoadedModel, adapter: Path | None) -> LoadedM
 def watched(policy: AlpamayoPolicy, reasonings: Sequence[str]) -> Iterator[Calls]:
     """Let a policy write one given reasoning per row, and remember what passes through its model.
 
-    Yields:
-        the calls of ``encode_images`` and ``sample_actions`` of the model and of ``write`` of the policy, as they come.
+    Yields the calls of ``encode_images`` and ``sample_actions`` of the model and of ``write`` of the policy.
     """
     calls: Calls = {}
     own_write = policy.write

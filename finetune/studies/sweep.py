@@ -60,19 +60,15 @@ class SweepConfig(FinetuneConfig):
 
     All settings of `alpamayo-mono finetune` apply to every size alike, --steps included. A size that is finished in
     OUT is not trained again. Needs the extra [report] for the plot.
-
-    Attributes:
-        sizes: training samples of each run, as 50,100,200 or 50 100 200.
-        limit: judge at most so many validation samples with the driving path, evenly spread; 0 for all.
-        eval_batch_size: plans per forward pass when judging.
-        fresh: forget finished sizes and begin again.
     """
 
+    # run folder; the adapter lands in OUT/adapter, a full model in OUT/model.
     out: Path = Path("runs/sweep")
+    # training samples of each run, as 50,100,200 or 50 100 200.
     sizes: tuple[str, ...] = ("50", "100", "200", "500", "1000")
-    limit: int = 0
-    eval_batch_size: int = 8
-    fresh: bool = False
+    limit: int = 0  # judge at most so many validation samples with the driving path, evenly spread; 0 for all.
+    eval_batch_size: int = 8  # plans per forward pass when judging.
+    fresh: bool = False  # forget finished sizes and begin again.
 
 
 def read_sizes(words: Sequence[str]) -> tuple[int, ...]:

@@ -10,49 +10,36 @@ from collector.common.errors import MonoError
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How to train.
+    """How to train."""
 
-    Attributes:
-        steps: optimiser steps.
-        batch_size: samples per step, of all processes together.
-        rows_per_pass: samples per forward pass of one process; 0 takes its whole share of the batch at once. Less
-            memory for more time, and the same step.
-        learning_rate: peak of a cosine schedule with linear warm-up, decaying to a hundredth. 1e-4 suits LoRA on the
-            10B weights, 2e-3 on the tiny model; full training wants a tenth of it.
-        warmup_steps: linear warm-up.
-        weight_decay: of AdamW.
-        text_weight: weight of the chain-of-causation cross-entropy.
-        flow_weight: weight of the flow-matching loss.
-        xy_weight: weight of the mean squared xy error, in square metres, of the path decoded from a one-step estimate.
-        expert_gradient: let the expert's losses reach the language model through the keys and values it reads.
-        horizon_s: let the flow loss fade along the path with this time constant; 0 weighs all 6.4 s alike, as released.
-        noise_draws: flow noises per sample and step; the prefix is the expensive part, so several draws are cheap.
-        reasoning_dropout: share of samples trained without their reasoning, so that the path also follows the image.
-        gradient_clip: largest gradient norm.
-        validate_every: steps between validation losses.
-        compile: compile the layers first: about a minute for 1.6 times the speed of a card that waits for launches.
-        checkpoint_every: steps between checkpoints, from which a killed run goes on.
-        seed: of everything drawn.
-    """
-
-    steps: int = 300
-    batch_size: int = 16
+    steps: int = 300  # optimiser steps.
+    batch_size: int = 16  # samples per step, of all processes together.
+    # samples per forward pass of one process; 0 takes its whole share of the batch at once. Less memory for more time,
+    # and the same step.
     rows_per_pass: int = 0
+    # peak of a cosine schedule with linear warm-up, decaying to a hundredth. 1e-4 suits LoRA on the 10B weights, 2e-3
+    # on the tiny model; full training wants a tenth of it.
     learning_rate: float = 1e-4
-    warmup_steps: int = 20
-    weight_decay: float = 0.0
-    text_weight: float = 1.0
-    flow_weight: float = 1.0
+    warmup_steps: int = 20  # linear warm-up.
+    weight_decay: float = 0.0  # of AdamW.
+    text_weight: float = 1.0  # weight of the chain-of-causation cross-entropy.
+    flow_weight: float = 1.0  # weight of the flow-matching loss.
+    # weight of the mean squared xy error, in square metres, of the path decoded from a one-step estimate.
     xy_weight: float = 0.0
+    # let the expert's losses reach the language model through the keys and values it reads.
     expert_gradient: bool = True
+    # let the flow loss fade along the path with this time constant; 0 weighs all 6.4 s alike, as released.
     horizon_s: float = 0.0
+    # flow noises per sample and step; the prefix is the expensive part, so several draws are cheap.
     noise_draws: int = 2
+    # share of samples trained without their reasoning, so that the path also follows the image.
     reasoning_dropout: float = 0.1
-    gradient_clip: float = 1.0
-    validate_every: int = 50
+    gradient_clip: float = 1.0  # largest gradient norm.
+    validate_every: int = 50  # steps between validation losses.
+    # compile the layers first: about a minute for 1.6 times the speed of a card that waits for launches.
     compile: bool = False
-    checkpoint_every: int = 50
-    seed: int = 0
+    checkpoint_every: int = 50  # steps between checkpoints, from which a killed run goes on.
+    seed: int = 0  # of everything drawn.
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "noise_draws", "validate_every", "checkpoint_every"):

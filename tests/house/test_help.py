@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,8 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     assert code == 0
     output = capsys.readouterr().out
     assert verb in output and len(output.splitlines()) > 5
+    words = " ".join(output.replace("│", " ").split())
+    assert not re.findall(r"--[\w-]+(?: [A-Z{][^ ]*)? \(default", words), "flags without help: fields without a comment"
 
 
 @pytest.mark.parametrize(
