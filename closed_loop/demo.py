@@ -44,7 +44,7 @@ class DemoConfig:
     courses: int = 40
     episode_s: float = 15.0
     time_scale: float = 10.0
-    steps: int = 1200
+    steps: int = 1000
     laps: int = 1
     drive_timeout_s: float = 120.0
     starts: int = 3
@@ -136,7 +136,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 "--learning_rate",
                 "2e-3",
                 "--horizon_s",
-                "1.5",
+                "3",
                 "--mirror",
                 # Validation and checkpoints now and then: each costs as much as a dozen steps.
                 "--validate_every",
@@ -144,7 +144,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 "--checkpoint_every",
                 "250",
             ),
-            20.0 + 0.18 * config.steps,
+            35.0 + 0.2 * config.steps,
             "finetune",
         ),
         Stage(
