@@ -74,7 +74,7 @@ class Stage:
 # Seeds of the courses recorded for finetuning: apart from the base's (0 ...) and from the held-out 9001.
 RECORD_SEED = 5000
 # Long enough to see where a kart goes that has lost the road.
-DRIVE_BEFORE_S = 20.0
+DRIVE_BEFORE_S = 15.0
 # What the estimate trusts the expected seconds with before this machine has shown its own speed.
 PRIOR_S = 60.0
 HELD_OUT = ("city", "city-mirror", "random:9001")

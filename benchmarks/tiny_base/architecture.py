@@ -73,12 +73,12 @@ PROMPT_WORDS = f"system\nuser\nassistant\n{SYSTEM}\n{ASK_REASONING}, then {ASK_F
 
 
 def build_tokenizer(corpus: Iterable[str], merges: int = 600) -> Tokenizer:
-    """A byte-level BPE over the reasoning corpus and the prompt, extended like the released one.
+    """A byte-level BPE over a corpus, extended like the released one.
 
     Ids: 256 bytes and the merges, Qwen's special words, ``<i0>`` ... ``<i3999>``, Alpamayo's special words.
 
     Args:
-        corpus: texts whose words should become single tokens, as those of the prompt do.
+        corpus: texts whose words should become single tokens, such as reasonings and :data:`PROMPT_WORDS`.
         merges: merged tokens beyond the bytes, at most; fewer words make fewer.
     """
     import tokenizers
@@ -92,7 +92,7 @@ def build_tokenizer(corpus: Iterable[str], merges: int = 600) -> Tokenizer:
         show_progress=False,
         special_tokens=[],
     )
-    backend.train_from_iterator([*corpus, PROMPT_WORDS], trainer)
+    backend.train_from_iterator(corpus, trainer)
     specials = [tokenizers.AddedToken(word, normalized=False, special=True) for word in QWEN_SPECIALS]
     backend.add_special_tokens(specials)
     return Tokenizer(backend).extend()

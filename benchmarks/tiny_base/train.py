@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.tiny_base.architecture import IMAGES, build_tokenizer, tiny_config
+from benchmarks.tiny_base.architecture import IMAGES, PROMPT_WORDS, build_tokenizer, tiny_config
 from benchmarks.tiny_base.new_model import new_model
 from benchmarks.tiny_base.shards import Shards, load_shards, patchify
 from collector.common.run_folder import command_line
@@ -356,7 +356,7 @@ def train_base(config: BaseConfig) -> dict[str, Any]:
     # Process-wide, and needed only where kernels race: on a CPU it stays as it is.
     torch.use_deterministic_algorithms(device.type == "cuda")
     shards = load_shards(config.data, device, config.seed)
-    tokenizer = build_tokenizer(shards.reasoning)
+    tokenizer = build_tokenizer([*shards.reasoning, PROMPT_WORDS])
     loaded = new_model(tiny_config(tokenizer), tokenizer, images=IMAGES, seed=config.seed, device=device)
     model = loaded.model
     if config.init is not None:

@@ -127,7 +127,7 @@ def headline_notes(metrics: Row) -> list[dict[str, str]]:
         what = "After is no cure yet" if fails(after) else f"The aim of {AIM_M:.1f} m on curves is missed"
         say(
             f"{what}: {_worst_place(metrics, after['variant'])} Levers known to help: more and more varied curves in "
-            "the recording, recovery drives, more steps, LoRA on the vision tower."
+            "the recording, recovery drives, more steps."
         )
     return notes
 

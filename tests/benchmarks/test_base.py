@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from benchmarks.tiny_base.architecture import IMAGES, build_tokenizer, tiny_config  # noqa: E402
+from benchmarks.tiny_base.architecture import IMAGES, PROMPT_WORDS, build_tokenizer, tiny_config  # noqa: E402
 from benchmarks.tiny_base.new_model import new_model  # noqa: E402
 from benchmarks.tiny_base.render import main as render_base  # noqa: E402
 from benchmarks.tiny_base.shards import load_shards  # noqa: E402
@@ -83,7 +83,7 @@ def test_the_seed_gives_the_weights_and_training_goes_on(shards: Path, tmp_path:
 
 
 def test_a_base_that_spelled_its_prompt_goes_on_in_words() -> None:
-    spelled, words = (build_tokenizer(["The road."] * 2, merges=count) for count in (0, 600))
+    spelled, words = (build_tokenizer(["The road."] * 2 + [PROMPT_WORDS], merges=count) for count in (0, 600))
     old, young = (
         new_model(tiny_config(each), each, images=IMAGES, seed=seed) for seed, each in enumerate((spelled, words))
     )

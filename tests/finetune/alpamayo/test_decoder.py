@@ -28,6 +28,8 @@ from tests.helpers.small_model import prompt_batch, small_model, small_rows  # n
 
 # Random weights of a thousandth leave the layers almost the identity; these make every term count.
 SPREAD = 0.3
+# Rounding alone makes up to 6e-5 with weights this wild; a norm wrong by a hundredth is found.
+WRONG = 1e-3
 
 
 def gap(a: Any, b: Any) -> float:
@@ -72,10 +74,10 @@ def test_reading_equals_transformers(loaded: LoadedModel) -> None:
     assert theirs.hidden is not None and ours.hidden is not None
     assert float(theirs.hidden.detach().abs().mean()) > 0.1
     places = theirs.filled
-    assert gap(ours.hidden[places], theirs.hidden[places]) < 1e-4
+    assert gap(ours.hidden[places], theirs.hidden[places]) < WRONG
     for (keys, values), (their_keys, their_values) in zip(ours.columns, theirs.columns, strict=True):
-        assert gap(keys.transpose(1, 2)[places], their_keys.transpose(1, 2)[places]) < 1e-4
-        assert gap(values.transpose(1, 2)[places], their_values.transpose(1, 2)[places]) < 1e-4
+        assert gap(keys.transpose(1, 2)[places], their_keys.transpose(1, 2)[places]) < WRONG
+        assert gap(values.transpose(1, 2)[places], their_values.transpose(1, 2)[places]) < WRONG
 
 
 @pytest.mark.parametrize("draws", [1, 3])
@@ -87,7 +89,7 @@ def test_driving_equals_transformers(loaded: LoadedModel, draws: int) -> None:
         ours = model.sample_actions(prefix, noise, 2)
         theirs = integrate(lambda x, t: model.velocity(prefix, x, t), noise, 2)
     assert gap(theirs, noise) > 0.1
-    assert gap(ours, theirs) < 1e-4
+    assert gap(ours, theirs) < WRONG
 
 
 def test_writing_equals_transformers(loaded: LoadedModel) -> None:
@@ -111,7 +113,7 @@ def test_writing_equals_transformers(loaded: LoadedModel) -> None:
         assert logits.argmax(-1).tolist() == words[1 : len(words) - 2]
         filled = answer.prefix.filled[row]
         for (keys, _), (new_keys, _) in zip(answer.prefix.columns, columns, strict=True):
-            assert gap(keys[row][:, filled][:, length:], new_keys[0]) < 1e-4
+            assert gap(keys[row][:, filled][:, length:], new_keys[0]) < WRONG
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -134,7 +136,7 @@ def test_heads_that_share_keys_equal_transformers(causal: bool) -> None:
         mask = additive_mask(visible, hidden.dtype)
         assert (mask is None) == causal
         store, rotary = Columns(past, 7), ours.rotary(positions, hidden)
-        assert gap(ours.run(hidden, rotary, store.open(7), mask=mask, causal=causal), theirs) < 1e-4
+        assert gap(ours.run(hidden, rotary, store.open(7), mask=mask, causal=causal), theirs) < WRONG
 
 
 def test_packed_weights_stay_the_models_own() -> None:
