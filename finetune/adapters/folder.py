@@ -106,7 +106,10 @@ def check_belongs(facts: AdapterFacts, base: Path | None = None, cameras: str | 
                 f"the adapter {facts.folder} was trained on {facts.base} ({facts.base_fingerprint[:12]}), and this "
                 f"model is {name} ({found[:12]})",
                 "the very weights it was trained on",
-                f"give --model the folder or id of {facts.base}",
+                # The shipped base changes between versions under one name.
+                f"give --model the {facts.base} of the version that trained it, or train again on this one"
+                if Path(facts.base).name == Path(name).name
+                else f"give --model the folder or id of {facts.base}",
             )
     elif facts.base and Path(facts.base).name != Path(name).name:
         what = f"the adapter {facts.folder} was trained on {facts.base}, and this model is {name}"
