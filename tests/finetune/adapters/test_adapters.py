@@ -15,6 +15,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 from collector.common.errors import MonoError  # noqa: E402
+from finetune import TINY_BASE  # noqa: E402
+from finetune.adapters.folder import AdapterFacts, check_belongs  # noqa: E402
 from finetune.adapters.lora import (  # noqa: E402
     LoraSettings,
     add_lora,
@@ -275,3 +277,12 @@ def test_weights_that_change_without_an_answer_that_does_are_no_proof(base: Path
         mute.model.vlm.lm_head.weight.zero_()
     with pytest.raises(MonoError, match="exactly as without it"):
         load_adapter(mute.model, tmp_path / "silent")
+
+
+@pytest.mark.parametrize(
+    ("base", "advice"), [("tiny_base", "of the version that trained it"), ("other", "id of other")]
+)
+def test_the_advice_for_another_base_is_not_the_one_already_followed(base: str, advice: str) -> None:
+    facts = AdapterFacts(Path("adapter"), base, "deadbeef", "mono", 4, 8.0, 2.0, (), ())
+    with pytest.raises(MonoError, match=advice):
+        check_belongs(facts, TINY_BASE)
