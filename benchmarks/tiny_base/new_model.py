@@ -1,4 +1,4 @@
-"""A model with random weights, to begin a training with."""
+"""A model to begin a training with: random weights, or those of an earlier base."""
 
 from __future__ import annotations
 
@@ -45,6 +45,20 @@ def new_model(
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return LoadedModel(model.to(device).eval(), processor, config)
+
+
+def adopt_weights(young: LoadedModel, old: LoadedModel) -> None:
+    """Take over the weights of a base of another vocabulary: a word that it spelled gets the mean of its pieces."""
+    state = old.model.state_dict()
+    words, pieces = young.processor.tokenizer, old.processor.tokenizer
+    for name in ("vlm.model.language_model.embed_tokens.weight", "vlm.lm_head.weight"):
+        table = young.model.state_dict()[name].clone()
+        for index in range(len(words)):
+            # The first 256 are single bytes, which both vocabularies number alike and which are no text by themselves.
+            ids = [index] if index < 256 else pieces.encode(words.decode([index], keep_special=True))
+            table[index] = state[name][ids].mean(0)
+        state[name] = table
+    young.model.load_state_dict(state)
 
 
 def fit_vocabulary(config: AlpamayoConfig, tokenizer: Tokenizer) -> AlpamayoConfig:

@@ -8,10 +8,9 @@ t0 of each sample, whose three predecessors are the frames at 10 Hz before it; `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +27,32 @@ from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA
 # Which camera stands in each place when left and right are exchanged.
 MIRRORED_CAMERAS = [CAMERA_ORDER.index(name) for name in ("cross_right", "front", "cross_left", "front_tele")]
 SHARD_KEYS = ("frames", "frame_index", "history", "future")
+
+
+class Rig(NamedTuple):
+    """Cameras in the order of CAMERA_ORDER, and the newest frames of each that are shown."""
+
+    cameras: tuple[str, ...]
+    frames: int = FRAMES_PER_CAMERA
+
+    @property
+    def images(self) -> int:
+        """Images of one sample."""
+        return len(self.cameras) * self.frames
+
+
+# The released model was trained on several sensor configurations. Ours are these; a camera's place in the prompt is
+# all that names it, so every rig keeps the order of CAMERA_ORDER, and none is the front camera alone.
+FULL_RIG = Rig(CAMERA_ORDER)
+SMALL_RIGS = tuple(
+    Rig(cameras, frames)
+    for cameras in (
+        ("cross_left", "front", "front_tele"),
+        ("front", "cross_right", "front_tele"),
+        ("front", "front_tele"),
+    )
+    for frames in (1, FRAMES_PER_CAMERA)
+)
 
 
 def patchify(images: Tensor, patch: int = 16, merge: int = 2, temporal: int = 2) -> Tensor:
@@ -76,15 +101,15 @@ class Shards:
     def __len__(self) -> int:
         return len(self.reasoning)
 
-    def images(self, chosen: Tensor, cameras: Sequence[str] = CAMERA_ORDER, count: int = FRAMES_PER_CAMERA) -> Tensor:
-        """(B * cameras * count, H, W, 3) newest frames of samples, camera-major, oldest to newest."""
-        offsets = torch.arange(1 - count, 1, device=self.frames.device)
+    def images(self, chosen: Tensor, rig: Rig = FULL_RIG) -> Tensor:
+        """(B * rig.images, H, W, 3) frames of samples as a rig shows them, camera-major, oldest to newest."""
+        offsets = torch.arange(1 - rig.frames, 1, device=self.frames.device)
         index = self.frame_index[chosen][:, None] + offsets
         frames = self.frames[index]  # (B, times, 4 cameras, H, W, 3)
         flip = self.mirrored[chosen]
         frames[flip] = frames[flip][:, :, MIRRORED_CAMERAS].flip(-2)
-        if tuple(cameras) != CAMERA_ORDER:
-            frames = frames[:, :, [CAMERA_ORDER.index(name) for name in cameras]]
+        if rig.cameras != CAMERA_ORDER:
+            frames = frames[:, :, [CAMERA_ORDER.index(name) for name in rig.cameras]]
         return frames.transpose(1, 2).reshape(-1, *self.frames.shape[2:])
 
 

@@ -1,12 +1,6 @@
-r"""Train the tiny base on rigs of two to four cameras: the experiment's stand-in for NVIDIA's pre-training.
+"""Train the tiny base on rigs of two to four cameras: the experiment's stand-in for NVIDIA's pre-training.
 
-A maintainer's job on a GPU; its result lies in ``finetune/tiny_base``, whose README names the commands and the seeds:
-
-    python -m benchmarks.tiny_base.render --out DATA --courses 416 --episodes 3
-    python -m benchmarks.tiny_base.train --data DATA --out FIRST --steps 5462
-    python -m benchmarks.tiny_base.train --data DATA --out MODEL --init FIRST --steps 3600 \
-        --learning-rate 6e-4 --small-rigs 0.7
-
+A maintainer's job on a GPU; its result lies in ``finetune/tiny_base``, whose README names the commands and the seeds.
 The schedule counts steps and every draw follows from the seed, so on one kind of machine the command gives the same
 weights again: ``training.jsonl`` holds their SHA-256 on the way.
 """
@@ -21,7 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +24,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.tiny_base.architecture import IMAGES, PROMPT_WORDS, build_tokenizer, tiny_config
-from benchmarks.tiny_base.new_model import new_model
-from benchmarks.tiny_base.shards import Shards, load_shards, patchify
+from benchmarks.tiny_base.new_model import adopt_weights, new_model
+from benchmarks.tiny_base.prompts import encode_prompts
+from benchmarks.tiny_base.shards import FULL_RIG, SMALL_RIGS, Rig, Shards, load_shards, patchify
 from collector.common.run_folder import command_line
 from finetune.alpamayo.flow_matching import horizon_weights, interpolate, sample_times
 from finetune.alpamayo.generation import generate
@@ -39,39 +34,12 @@ from finetune.alpamayo.model import AlpamayoR1, VisionFeatures
 from finetune.checkpoint import LoadedModel, load_model, save_model
 from finetune.evaluation.consistency import check_reasoning, summarise
 from finetune.evaluation.metrics import path_errors
-from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA
 from finetune.processing.processor import Processor
 from finetune.training.loop import row_order
 from finetune.training.loss import draws
 from finetune.training.settings import LoopSettings, learning_rate_factor
 
 VALIDATION_SAMPLES, LOG_EVERY = 512, 250
-
-
-class Rig(NamedTuple):
-    """Cameras in the order of CAMERA_ORDER, and the newest frames of each that are shown."""
-
-    cameras: tuple[str, ...]
-    frames: int = FRAMES_PER_CAMERA
-
-    @property
-    def images(self) -> int:
-        """Images of one sample."""
-        return len(self.cameras) * self.frames
-
-
-# The released model was trained on several sensor configurations. Ours are these; a camera's place in the prompt is
-# all that names it, so every rig keeps the order of CAMERA_ORDER, and none is the front camera alone.
-FULL_RIG = Rig(CAMERA_ORDER)
-SMALL_RIGS = tuple(
-    Rig(cameras, frames)
-    for cameras in (
-        ("cross_left", "front", "front_tele"),
-        ("front", "cross_right", "front_tele"),
-        ("front", "front_tele"),
-    )
-    for frames in (1, FRAMES_PER_CAMERA)
-)
 
 
 @dataclass(frozen=True)
@@ -124,66 +92,6 @@ class BaseConfig:
         )
 
 
-@dataclass(frozen=True)
-class Prompts:
-    """Every sample's prompt for the full rig as padded ids, with reasoning and silent; on the device.
-
-    Attributes:
-        ids, lengths, labels: (N, L), (N,), (N, L) with the reasoning; labels mark what is to be learned.
-        silent_ids, silent_lengths: (N, L2), (N,) without.
-        images_at: column of the first image. image_length: columns of one image, its marks included.
-    """
-
-    ids: Tensor
-    lengths: Tensor
-    labels: Tensor
-    silent_ids: Tensor
-    silent_lengths: Tensor
-    images_at: int
-    image_length: int
-
-    def batch(self, chosen: Tensor, silent: bool, images: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids, mask and labels (B, L) of samples shown only so many images: fewer placeholders, that is all."""
-        spare = (FULL_RIG.images - images) * self.image_length
-
-        def shortened(table: Tensor) -> Tensor:
-            return torch.cat([table[:, : self.images_at], table[:, self.images_at + spare : length + spare]], dim=1)
-
-        lengths = (self.silent_lengths if silent else self.lengths)[chosen] - spare
-        length = int(lengths.max())
-        ids = shortened((self.silent_ids if silent else self.ids)[chosen].long())
-        mask = torch.arange(length, device=ids.device) < lengths[:, None]
-        labels = torch.zeros_like(mask) if silent else shortened(self.labels[chosen])
-        return ids, mask, labels
-
-
-def encode_prompts(shards: Shards, processor: Processor, tokens_per_image: int, device: torch.device) -> Prompts:
-    """Prompts of all samples through the processor's own builder; the images add only their placeholders."""
-    rows, learned, silent = [], [], []
-    counts = [tokens_per_image] * FULL_RIG.images
-    for history, text in zip(tqdm(shards.history, desc="prompts", unit="sample"), shards.reasoning, strict=True):
-        words = processor.history_ids(history)
-        row, count = processor.prompt_ids(counts, words, text)
-        rows.append(row)
-        learned.append(count)
-        silent.append(processor.prompt_ids(counts, words, "")[0])
-
-    def padded(values: list[list[int]]) -> tuple[Tensor, Tensor]:
-        lengths = np.array([len(value) for value in values])
-        out = np.full((len(values), lengths.max()), processor.pad_id, np.int32)
-        for row, value in zip(out, values, strict=True):
-            row[: len(value)] = value
-        return torch.from_numpy(out).to(device), torch.from_numpy(lengths).to(device)
-
-    ids, lengths = padded(rows)
-    column = torch.arange(ids.shape[1], device=device)
-    first = lengths - torch.tensor(learned, device=device)
-    labels = (column >= first[:, None]) & (column < lengths[:, None])
-    silent_ids, silent_lengths = padded(silent)
-    images_at = rows[0].index(processor.tokenizer.id_of("<|vision_start|>"))
-    return Prompts(ids, lengths, labels, silent_ids, silent_lengths, images_at, tokens_per_image + 2)
-
-
 def pretrain_projection(model: AlpamayoR1, actions: Tensor, config: BaseConfig) -> float:
     """Teach ``action_in_proj`` to keep x_t readable before anything else trains.
 
@@ -217,20 +125,6 @@ def pretrain_projection(model: AlpamayoR1, actions: Tensor, config: BaseConfig) 
     return float(error.detach())
 
 
-def adopt_weights(young: LoadedModel, old: LoadedModel) -> None:
-    """Take over the weights of a base of another vocabulary: a word that it spelled gets the mean of its pieces."""
-    state = old.model.state_dict()
-    words, pieces = young.processor.tokenizer, old.processor.tokenizer
-    for name in ("vlm.model.language_model.embed_tokens.weight", "vlm.lm_head.weight"):
-        table = young.model.state_dict()[name].clone()
-        for index in range(len(words)):
-            # The first 256 are single bytes, which both vocabularies number alike and which are no text by themselves.
-            ids = [index] if index < 256 else pieces.encode(words.decode([index], keep_special=True))
-            table[index] = state[name][ids].mean(0)
-        state[name] = table
-    young.model.load_state_dict(state)
-
-
 class BaseTrainer:
     """Samples of the shards through the model: images to patches on the device, losses, and plans to judge."""
 
@@ -249,7 +143,7 @@ class BaseTrainer:
 
     def see(self, chosen: Tensor, rig: Rig) -> tuple[VisionFeatures, Tensor]:
         """Image features of samples as one rig sees them, and the grids of all images."""
-        images = self.shards.images(chosen, rig.cameras, rig.frames)
+        images = self.shards.images(chosen, rig)
         grids = self.grid.expand(len(images), 3)
         return self.model.encode_images(patchify(images), grids), grids
 

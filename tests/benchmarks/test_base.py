@@ -11,10 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from benchmarks.tiny_base.architecture import IMAGES, PROMPT_WORDS, build_tokenizer, tiny_config  # noqa: E402
-from benchmarks.tiny_base.new_model import new_model  # noqa: E402
+from benchmarks.tiny_base.new_model import adopt_weights, new_model  # noqa: E402
+from benchmarks.tiny_base.prompts import encode_prompts  # noqa: E402
 from benchmarks.tiny_base.render import main as render_base  # noqa: E402
-from benchmarks.tiny_base.shards import load_shards  # noqa: E402
-from benchmarks.tiny_base.train import FULL_RIG, SMALL_RIGS, adopt_weights, encode_prompts  # noqa: E402
+from benchmarks.tiny_base.shards import FULL_RIG, SMALL_RIGS, load_shards  # noqa: E402
 from benchmarks.tiny_base.train import main as train_base  # noqa: E402
 from finetune import TINY_BASE  # noqa: E402
 from finetune.checkpoint import load_model  # noqa: E402
@@ -38,7 +38,7 @@ def test_a_rig_shows_its_cameras_in_their_order(shards: Path) -> None:
     full = data.images(chosen).unflatten(0, (2, len(CAMERA_ORDER), FRAMES_PER_CAMERA))
     for rig in SMALL_RIGS:
         assert "front" in rig.cameras and "front_tele" in rig.cameras
-        seen = data.images(chosen, rig.cameras, rig.frames).unflatten(0, (2, len(rig.cameras), rig.frames))
+        seen = data.images(chosen, rig).unflatten(0, (2, len(rig.cameras), rig.frames))
         places = [CAMERA_ORDER.index(name) for name in rig.cameras]
         assert torch.equal(seen, full[:, places, -rig.frames :])
     plain = data.images(torch.tensor([len(data) // 2 - 1])).unflatten(0, (1, 4, FRAMES_PER_CAMERA))
