@@ -95,16 +95,8 @@ class Transformers(Ours):
                 use_cache=True,
             ).last_hidden_state[:, 0]
             position, done = position + ~done, done | (token == end)
-        return type(prefix)(
-            keys=tuple(layer.keys for layer in cache.layers),
-            values=tuple(layer.values for layer in cache.layers),
-            filled=filled,
-            visible=filled,
-            next_position=position,
-            expert_position=position,
-            hidden=None,
-            input_ids=ids,
-        )
+        keys, values = (tuple(getattr(layer, kind) for layer in cache.layers) for kind in ("keys", "values"))
+        return prefix.with_words(keys, values, filled, position, ids)
 
     def action(self, prefix: Any, noise: Any) -> Any:
         cache, model = self._cache(prefix), self.model

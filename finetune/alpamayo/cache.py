@@ -71,6 +71,22 @@ class PrefixCache:
         """Keys and values per layer."""
         return list(zip(self.keys, self.values, strict=True))
 
+    def with_words(
+        self, keys: tuple[Tensor, ...], values: tuple[Tensor, ...], filled: Tensor, position: Tensor, input_ids: Tensor
+    ) -> PrefixCache:
+        """The prefix after the reasoning was written behind it: the expert sees all of it and drives on from there."""
+        return replace(
+            self,
+            keys=keys,
+            values=values,
+            filled=filled,
+            visible=filled,
+            next_position=position,
+            expert_position=position,
+            hidden=None,
+            input_ids=input_ids,
+        )
+
     def detach(self) -> PrefixCache:
         """The same prefix through which no gradient flows (the expert alone learns)."""
         return replace(

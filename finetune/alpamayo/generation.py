@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -94,16 +94,5 @@ def generate(
     filled = torch.arange(len(written), device=device) < lengths[:, None]
     tokens = torch.stack(written, dim=1).masked_fill(~filled, 0)
     filled, position = torch.cat([prefix.filled, filled], dim=1), position + lengths
-    keys, values = store.tensors()
-    grown = replace(
-        prefix,
-        keys=keys,
-        values=values,
-        filled=filled,
-        visible=filled,
-        next_position=position,
-        expert_position=position,
-        hidden=None,
-        input_ids=torch.cat([prefix.input_ids, tokens], dim=1),
-    )
-    return Generation(lists, grown)
+    ids = torch.cat([prefix.input_ids, tokens], dim=1)
+    return Generation(lists, prefix.with_words(*store.tensors(), filled, position, ids))

@@ -34,9 +34,9 @@ from finetune.training.settings import LoopSettings
 class RowLosses:
     """Losses of each row of a batch."""
 
-    text: Tensor  # (B,), zero for a silent row; flow: (B,); xy: (B,) in m^2, zero where it was not asked for
-    flow: Tensor
-    xy: Tensor
+    text: Tensor  # (B,), zero for a silent row
+    flow: Tensor  # (B,)
+    xy: Tensor  # (B,) in m^2, zero where it was not asked for
     speaks: Tensor  # (B,) bool, whether the row has text to learn
 
     def table(self) -> Tensor:
