@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from finetune.alpamayo.configuration import ActionInProjConfig
-from finetune.alpamayo.decoder import RMSNorm
 
 _NORM_EPS = 1e-5
 
@@ -59,12 +58,8 @@ class WaypointTrunk(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., width_in) to (..., width_out)."""
-        for layer in self.trunk:
-            if isinstance(layer, nn.RMSNorm) and not torch.is_grad_enabled():
-                features = RMSNorm(layer.weight, _NORM_EPS)(features)
-            else:
-                features = layer(features)
-        return features
+        out: Tensor = self.trunk(features)
+        return out
 
 
 class ActionInProjection(nn.Module):
