@@ -41,8 +41,8 @@ class DemoConfig:
     """
 
     out: Path = Path("runs/demo")
-    courses: int = 40
-    episode_s: float = 15.0
+    courses: int = 50
+    episode_s: float = 12.0
     time_scale: float = 10.0
     steps: int = 1000
     laps: int = 1

@@ -56,8 +56,8 @@ class BaseConfig:
         batch_size: samples per step.
         learning_rate: peak of the cosine schedule.
         projection_steps: steps of the pre-training of action_in_proj as a reader of noisy actions.
-        small_rigs: share of steps on a rig of two or three cameras, the front camera and the tele always among them,
-            with four frames of each or the newest alone.
+        small_rigs: share of steps on a rig of two or three cameras, the front camera always among them and the tele
+            nearly always, with four frames of each or the newest alone.
         average: decay of the weight average that is saved.
         seed: of weights, order and noise.
         device: torch device.

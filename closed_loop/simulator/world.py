@@ -23,8 +23,9 @@ from collector.geometry.poses import FloatArray, wrap_angle
 
 # Courses lie side by side in the map, so that a pose belongs to exactly one of them.
 COURSE_SPACING_M = 1000.0
-# An error that ends before a sample's history (1.5 s) is full teaches nothing: the recovery must come after it.
-EPISODE_ERROR_S = (1.4, 2.8)
+# The first sample of an episode has its history after 1.5 s. An error that is long over by then leaves no recovery to
+# learn from, and one that goes on after it is learned itself.
+EPISODE_ERROR_S = (1.2, 2.0)
 
 
 @dataclass(frozen=True)

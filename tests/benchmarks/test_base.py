@@ -36,8 +36,8 @@ def test_a_rig_shows_its_cameras_in_their_order(shards: Path) -> None:
     assert len(data) == 2 * 2 * 4 and bool(data.mirrored[-1]) and not bool(data.mirrored[0])
     chosen = torch.tensor([0, len(data) - 1])  # the last one is seen in a mirror
     full = data.images(chosen).unflatten(0, (2, len(CAMERA_ORDER), FRAMES_PER_CAMERA))
-    for rig in SMALL_RIGS:
-        assert "front" in rig.cameras and "front_tele" in rig.cameras
+    for rig in set(SMALL_RIGS):
+        assert "front" in rig.cameras and len(rig.cameras) > 1
         seen = data.images(chosen, rig).unflatten(0, (2, len(rig.cameras), rig.frames))
         places = [CAMERA_ORDER.index(name) for name in rig.cameras]
         assert torch.equal(seen, full[:, places, -rig.frames :])
@@ -50,7 +50,7 @@ def test_the_prompt_of_a_rig_is_the_one_the_builder_writes(shards: Path) -> None
     processor = load_model(TINY_BASE).processor
     prompts = encode_prompts(data, processor, TOKENS, torch.device("cpu"))
     chosen = torch.arange(0, len(data), 3)
-    for rig in (FULL_RIG, *SMALL_RIGS):
+    for rig in (FULL_RIG, *sorted(set(SMALL_RIGS))):
         counts = [TOKENS] * rig.images
         for silent in (False, True):
             ids, mask, labels = prompts.batch(chosen, silent, len(counts))
