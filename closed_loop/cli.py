@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from collector.common.cpu import share_cores
 from collector.common.errors import EXIT_USAGE, MonoError
+from collector.common.files import sentence_of
 
 _EXIT_INTERRUPTED = 130
 _OWN_PACKAGES = ("collector", "finetune", "closed_loop")
@@ -111,8 +113,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     share_cores()
     try:
         return _run(words[0], words[1:])
-    except MonoError as error:
-        print(f"alpamayo-mono {words[0]}: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        # Whoever read our output has left (`| head`); what Python would still flush at its end has no reader either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_USAGE
+    except (MonoError, OSError) as error:
+        print(f"alpamayo-mono {words[0]}: {sentence_of(error)}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

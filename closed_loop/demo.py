@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -17,8 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from closed_loop.demo_folder import OWNER, STAGES_FILE, clear, end_left_over, finished_unnoted, take_folder
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
+from collector.common.output_folder import OutputFolder
 from collector.common.run_folder import command_line
 from collector.ros.transport import without_our_libraries
 from finetune import TINY_BASE
@@ -60,6 +61,7 @@ class Stage:
         arguments: of ``alpamayo-mono``.
         expected_s: wall seconds on two cores, from which the time that is left is estimated.
         folder: what it makes below the run folder; emptied before an unfinished stage is run again.
+        resumes: its command goes on where a kill stopped it, so nothing of it is removed.
         may_fail: its failure is a result (a kart that leaves the road), not an end of the demo.
     """
 
@@ -69,6 +71,7 @@ class Stage:
     expected_s: float
     folder: str = ""
     may_fail: bool = False
+    resumes: bool = False
 
 
 # Seeds of the courses recorded for finetuning: apart from the base's (0 ...) and from the held-out 9001.
@@ -146,6 +149,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
             ),
             35.0 + 0.2 * config.steps,
             "finetune",
+            resumes=True,
         ),
         Stage(
             "evaluate",
@@ -199,16 +203,16 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
     )
 
 
-def _environment() -> dict[str, str]:
+def _environment(out: Path) -> dict[str, str]:
     """For a stage's processes: a ROS domain of this demo's own, lest it hears another simulator on this machine.
 
-    1 to 101 keep every port below Linux's ephemeral ones.
+    1 to 101 keep every port below Linux's ephemeral ones. And whose they are, for the next call to find them.
     """
-    return {"ROS_DOMAIN_ID": str(1 + os.getpid() % 101), **without_our_libraries()}
+    return {"ROS_DOMAIN_ID": str(1 + os.getpid() % 101), **without_our_libraries(), OWNER: str(out)}
 
 
-def run_stage(stage: Stage, logs: Path) -> float:
-    """Run one stage as a child process, its output both shown and kept.
+def run_stage(stage: Stage, logs: Path, out: Path) -> float:
+    """Run one stage of the demo in ``out`` as a child process, its output both shown and kept.
 
     Returns:
         Wall seconds.
@@ -222,7 +226,7 @@ def run_stage(stage: Stage, logs: Path) -> float:
     log_path = logs / f"{stage.name}.log"
     with (
         log_path.open("wb") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_environment()) as process,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_environment(out)) as process,
     ):
         while process.stdout is not None and (chunk := os.read(process.stdout.fileno(), 65536)):
             log.write(chunk)
@@ -247,30 +251,38 @@ def remaining_s(every: Sequence[Stage], times: Mapping[str, float]) -> float:
 
 
 def demo(config: DemoConfig) -> Path:
-    """Run all stages that have not finished yet.
+    """Run all stages that have not finished yet, after ending what an earlier, killed call left running.
 
     Returns:
         The report page.
+
+    Raises:
+        MonoError: a stage failed; the folder is in use, or holds another demo or things that no demo made.
     """
-    logs = config.out / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    times_path = config.out / "stages.json"
-    times: dict[str, float] = {}
-    if times_path.is_file() and not config.fresh:
-        times = json.loads(times_path.read_text())
-    times.pop("report", None)
-    every = stages(config)
-    for number, stage in enumerate(every, start=1):
-        place = f"\n== stage {number} of {len(every)}, {stage.name}"
-        if stage.name in times:
-            print(f"{place}: finished before ({times[stage.name]:.0f} s)", flush=True)
-            continue
-        if stage.folder:
-            shutil.rmtree(config.out / stage.folder, ignore_errors=True)
-        left = remaining_s(every, times)
-        print(f"{place}: {stage.purpose} (about {max(1, round(left / 60.0))} min left)", flush=True)
-        times[stage.name] = round(run_stage(stage, logs), 1)
-        write_atomically(times_path, json.dumps(times, indent=2) + "\n")
+    with OutputFolder(config.out) as out:
+        every, logs = stages(config), config.out / "logs"
+        times = take_folder(out, config, [stage.name for stage in every], config.fresh)
+        times.pop("report", None)
+        end_left_over(out.path)
+        logs.mkdir(exist_ok=True)
+        if config.fresh:
+            for stage in filter(lambda stage: stage.folder, every):
+                clear(config.out / stage.folder, logs / f"{stage.name}.log")
+        rebuilt = False
+        for number, stage in enumerate(every, start=1):
+            place = f"\n== stage {number} of {len(every)}, {stage.name}"
+            if stage.name not in times and stage.resumes and not rebuilt:
+                times |= finished_unnoted(config.out / stage.folder, stage.name)
+            if stage.name in times:
+                print(f"{place}: finished before ({times[stage.name]:.0f} s)", flush=True)
+                continue
+            if stage.folder and (not stage.resumes or rebuilt):
+                clear(config.out / stage.folder, logs / f"{stage.name}.log")
+            rebuilt = rebuilt or stage.name == "build"
+            left = remaining_s(every, times)
+            print(f"{place}: {stage.purpose} (about {max(1, round(left / 60.0))} min left)", flush=True)
+            times[stage.name] = round(run_stage(stage, logs, out.path), 1)
+            write_atomically(config.out / STAGES_FILE, json.dumps(times, indent=2) + "\n")
     return config.out / "report.html"
 
 

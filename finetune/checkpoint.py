@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from collector.common.errors import MonoError
+from collector.common.files import give_usual_mode
 from finetune.alpamayo.action_projection import FourierEncoder, fourier_frequencies
 from finetune.alpamayo.action_space import ActionSpace
 from finetune.alpamayo.configuration import ALPAMAYO_1_5, CONFIG_FILE, VLM_CONFIG_FILE, AlpamayoConfig
@@ -105,6 +106,7 @@ def save_model(loaded: LoadedModel, folder: Path | str, *, dtype: torch.dtype | 
     stored = dtype or loaded.model.vlm.lm_head.weight.dtype
     tensors = {name: tensor.detach().to("cpu", stored).contiguous().clone() for name, tensor in state.items()}
     save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
+    give_usual_mode(folder / WEIGHTS_FILE)
     name = str(stored).replace("torch.", "")
     raw = {**loaded.config.raw, "dtype": name, "model_dtype": name}
     for file, content in ((CONFIG_FILE, raw), (VLM_CONFIG_FILE, official_vlm(loaded.config))):

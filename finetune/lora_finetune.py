@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from collector.common.cpu import share_cores
 from collector.common.errors import MonoError, require
+from collector.common.output_folder import alone_in_out
 from collector.common.run_folder import RunFolder, command_line, plain
 from collector.dataset.schema import METADATA_FILE
 from finetune.adapters.settings import LoraSettings
@@ -87,6 +88,7 @@ def refuse_early(config: FinetuneConfig) -> None:
         raise MonoError(found, expected, "see what nvidia-smi says, or leave --device out to train on the CPU")
 
 
+@alone_in_out("finetune")
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """Train, and save an adapter or a model; goes on with an unfinished run of the same settings. Returns its metrics.
 
@@ -193,17 +195,17 @@ def save(loaded: Any, adapted: Any, config: FinetuneConfig, base: Path, metrics:
     from finetune.adapters.card import adapter_card
     from finetune.adapters.lora import save_adapter
     from finetune.checkpoint import save_model
-    from finetune.training.checkpoint import publish
+    from finetune.training.checkpoint import part_of, publish
 
     folder = config.out / ("model" if adapted is None else "adapter")
-    part = folder.with_name(folder.name + ".part")
+    part = part_of(folder)
     if adapted is None:
         save_model(loaded, part)
     else:
         save_adapter(adapted, part, base, config.cameras)
     card = adapter_card(plain(config), config.precision, base, metrics)
     (part / "README.md").write_text(card, encoding="utf-8")
-    publish(part, folder)
+    publish(folder)
     return folder
 
 

@@ -39,6 +39,7 @@ from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import ExpertConfig
 from collector.common.cpu import core_count
 from collector.common.errors import MonoError
+from collector.common.output_folder import alone_in_out
 from collector.common.run_folder import command_line, hash_path, hash_sources, open_run
 from finetune import TINY_BASE
 from finetune.adapters.folder import adapter_facts, check_belongs
@@ -156,6 +157,7 @@ class _Job:
     share: float = 0.0
 
 
+@alone_in_out("compare")
 def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str, Any]:
     """Run the experiment; writes ``metrics.json``, ``table.csv``, ``table.txt`` and the drives.
 
@@ -171,7 +173,8 @@ def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str
     for variant in config.chosen:
         if variant.adapted and config.adapter is not None:
             check_belongs(adapter_facts(config.adapter), config.model, variant.cameras)
-    run = open_run(config.out, config, inputs=[config.model, *([config.adapter] if config.adapter else [])])
+    inputs = [config.model, *([config.adapter] if config.adapter else [])]
+    run = open_run(config.out, config, inputs, "compare")
     store, settings = RunStore(run.folder), settings_of(config)
     code, model = hash_sources(), hash_path(config.model)
     adapter = hash_path(config.adapter) if config.adapter else None

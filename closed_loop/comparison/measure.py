@@ -17,12 +17,12 @@ import tyro
 from closed_loop.comparison import deviation, reasoning
 from closed_loop.comparison.deviation import Deviation, measure, result_text, summarise
 from closed_loop.comparison.reasoning import check_plans, summarise_checks
-from closed_loop.comparison.runs import load_drive, read_json
+from closed_loop.comparison.runs import load_drive
 from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.design import course_named
 from collector.common.errors import MonoError
-from collector.common.files import write_atomically
-from collector.common.run_folder import plain
+from collector.common.files import read_json, write_atomically
+from collector.common.run_folder import command_line, plain
 from collector.common.tables import metres, number, text_table
 from collector.geometry.constants import FUTURE_STEPS, NS_PER_S
 from collector.geometry.discontinuity import teleports
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """``alpamayo-mono measure``: the deviation of drive folders."""
     from rich.console import Console
 
-    config = tyro.cli(MeasureConfig, args=argv, prog="alpamayo-mono measure")
+    config = command_line(MeasureConfig, argv, "alpamayo-mono measure")
     if not config.drives:
         raise MonoError("no drive folder named", "at least one", "alpamayo-mono measure runs/...-drive")
     console = Console()

@@ -25,7 +25,7 @@ from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import ExpertConfig
 from closed_loop.simulator.world import World
 from collector.common.errors import MonoError
-from collector.common.files import write_atomically
+from collector.common.files import read_json, write_atomically
 from collector.common.run_folder import plain
 from finetune.policy import FUTURE_STEPS, Policy
 
@@ -183,19 +183,6 @@ class RunStore:
         row = {**plain(row), "drives": names, "key": key}
         write_atomically(self.folder / "runs" / f"{stem}.json", json.dumps(row, indent=2, allow_nan=False) + "\n")
         return row
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file (MonoError: absent, unreadable, or not an object)."""
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise MonoError(f"no {path.name} in {path.parent}", "the folder of a finished run") from error
-    except (OSError, ValueError) as error:
-        raise MonoError(f"{path} cannot be read: {error}", "JSON", "run that step again") from error
-    if not isinstance(values, dict):
-        raise MonoError(f"{path} holds a {type(values).__name__}", "a JSON object", "run that step again")
-    return values
 
 
 def load_drive(path: Path) -> dict[str, NDArray[Any]]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from closed_loop.comparison import deviation, reasoning
-from closed_loop.comparison.runs import VARIANTS, Variant, read_json
-from collector.common.files import write_atomically
+from closed_loop.comparison.runs import VARIANTS, Variant
+from collector.common.files import read_json, write_atomically
 from collector.common.tables import metres, percent, text_table, write_csv
 
 if TYPE_CHECKING:

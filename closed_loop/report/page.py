@@ -15,11 +15,10 @@ from typing import Annotated
 
 import tyro
 
-from closed_loop.comparison.runs import read_json
 from closed_loop.comparison.table import DISCLAIMER
 from collector.common.errors import MonoError, require
-from collector.common.files import write_atomically
-from collector.common.run_folder import git_commit
+from collector.common.files import read_json, write_atomically
+from collector.common.run_folder import command_line, git_commit
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html.j2"
 
@@ -121,12 +120,12 @@ def write_report(config: ReportConfig) -> Path:
     require("matplotlib", "report")
     if not config.run.is_dir():
         raise MonoError(f"no folder {config.run}", "a run folder", "run `alpamayo-mono demo` or `compare` first")
-    from collector.dataset.gallery import rendered
+    from collector.dataset.gallery import check_page_place, rendered
 
-    text = rendered(TEMPLATE, **context(config))
     page = config.out or config.run / "report.html"
+    check_page_place(page)
+    text = rendered(TEMPLATE, **context(config))
     try:
-        page.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(page, text)
     except OSError as error:
         raise MonoError(f"{page} cannot be written: {error}", "a writable place", "choose --out") from error
@@ -135,7 +134,7 @@ def write_report(config: ReportConfig) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``alpamayo-mono report``."""
-    config = tyro.cli(ReportConfig, args=argv, prog="alpamayo-mono report")
+    config = command_line(ReportConfig, argv, "alpamayo-mono report")
     page = write_report(config)
     print(f"report: {page.resolve()} ({page.stat().st_size / 1e6:.1f} MB)")
     return 0

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from closed_loop.comparison.deviation import result_text
 from closed_loop.comparison.measure import MeasuredDrive, measure_drive
-from closed_loop.comparison.runs import VARIANTS, read_json
+from closed_loop.comparison.runs import VARIANTS
 from closed_loop.comparison.table import consistency, symptom
 from closed_loop.report import plots
 from closed_loop.report.comparison import image, named
 from collector.calibration.intrinsics import cameras_of
 from collector.common.errors import MonoError
+from collector.common.files import read_json
 from collector.common.tables import metres, number, percent
 from collector.dataset.gallery import gallery_html
 from collector.dataset.schema import load_manifest

@@ -82,7 +82,7 @@ class DriveNode(Node):
         )
         spec = self._policy_spec()
         inputs = [find_model(Path(path)) for path in (spec.options["model_folder"], v.adapter, v.calibration) if path]
-        open_run(self._out, {"parameters": v, "driver": self.driver.config}, inputs)
+        open_run(self._out, {"parameters": v, "driver": self.driver.config}, inputs, "drive")
         self.termination = DriveTermination(v.laps, v.duration_s, v.off_road_s, wait_s=v.wait_s, began_s=clock())
         self._odometry_ns: int | None = None
         self._odometry_s: float | None = None

@@ -20,8 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 from closed_loop.control.driver import Tick
 from closed_loop.ros.policy_process import PlanReply
 from collector.common.errors import MonoError
+from collector.common.output_folder import OutputFolder
 from collector.common.run_folder import RunFolder
 from collector.geometry.discontinuity import teleports
+
+PLANS_FILE = "plans.jsonl"
 
 
 class DriveLog:
@@ -41,11 +44,12 @@ class DriveLog:
         self._arrival_ages_s: list[float] = []
         self._events: list[dict[str, Any]] = []
         self._braked_s: defaultdict[str, float] = defaultdict(float)
+        self._folder = OutputFolder(out)
+        if (out / PLANS_FILE).exists():
+            raise MonoError(f"{out} already holds a drive", "a new folder", "choose another out:=")
+        self._folder.require_empty()
         try:
-            out.mkdir(parents=True, exist_ok=True)
-            self._plans_file = (out / "plans.jsonl").open("x", encoding="utf-8")
-        except FileExistsError as error:
-            raise MonoError(f"{out} already holds a drive", "a new folder", "choose another out:=") from error
+            self._plans_file = (out / PLANS_FILE).open("x", encoding="utf-8")
         except OSError as error:
             raise MonoError(f"{out}: {error.strerror}", "a folder of yours", "choose another out:=") from error
 
@@ -115,6 +119,7 @@ class DriveLog:
             driving=ticks[:, 4] > 0,
         )
         RunFolder(self.out).write_metrics(metrics)
+        self._folder.close()
         return metrics
 
     def _metrics(self, ticks: NDArray[np.float64], odometry: NDArray[np.float64]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from closed_loop.simulator.publishing import Publishing
 from closed_loop.simulator.sensors import Sensors
 from closed_loop.simulator.world import World, WorldConfig
 from collector.common.errors import MonoError
+from collector.common.files import check_file_place
 from collector.ros import topics
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import SimulateConfig, declare_parameters
@@ -62,6 +63,8 @@ class SimulatorNode(Node):
         self._session = session
         self.values = declare_parameters(self, SimulateConfig)
         v = self.values
+        if v.log:
+            check_file_place(Path(v.log))
         courses = [spec.strip() for spec in v.courses.split(",") if spec.strip()] or [v.course]
         self.world = World([course_named(spec) for spec in courses], v.seed, world_config(v))
         if not v.episode_s:

@@ -16,6 +16,7 @@ from collector.bags.mcap_records import reading_order
 from collector.bags.metadata import METADATA_FILE, RESERVE_FILE, StoredTopic, write_metadata
 from collector.bags.repair import Repair, repair_mcap
 from collector.common.errors import MonoError
+from collector.common.run_folder import command_line
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         MonoError: a bag could not be finished; the others have been.
     """
-    config = tyro.cli(RecoverConfig, args=argv, prog="alpamayo-mono recover")
+    config = command_line(RecoverConfig, argv, "alpamayo-mono recover")
     if not config.bags:
         raise MonoError("no bag was named", "alpamayo-mono recover BAG ...", "name the folder that record left")
     failed: list[MonoError] = []

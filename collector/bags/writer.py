@@ -26,6 +26,8 @@ from collector.bags.metadata import RESERVE_FILE, StoredFile, StoredTopic, write
 from collector.bags.reader import typestore
 from collector.bags.repair import repair_mcap
 from collector.common.errors import MonoError
+from collector.common.files import real_place
+from collector.common.output_folder import lock_folder
 from collector.ros.topics import Topic
 
 FLUSH_S = 0.4
@@ -75,7 +77,9 @@ class BagWriter:
         if unknown := sorted({topic.type for topic in topics} - set(store.fielddefs)):
             known, do = "a type of ROS 2 Humble or of collector/msg", "add its .msg text to collector/msg/<package>/msg"
             raise MonoError(f"no definition of {', '.join(unknown)}", known, do)
-        if self.folder.exists():
+        if real_place(self.folder).exists():
+            if self.folder.is_dir():
+                os.close(lock_folder(self.folder))  # says who is writing it, if somebody is
             raise MonoError(f"{self.folder} exists", "a bag folder to create", "choose another name")
         self._topics = tuple(StoredTopic(t.name, t.type, "cdr", qos_text(t), store.hash_rihs01(t.type)) for t in topics)
         types = dict.fromkeys(topic.type for topic in topics)
@@ -95,12 +99,14 @@ class BagWriter:
         self._syncs: deque[Future[None]] = deque()
         is_ours = False
         try:
-            self.folder.mkdir(parents=True)
+            real_place(self.folder).mkdir(parents=True)
+            self._lock = lock_folder(self.folder)
             is_ours = True
             _reserve(self.folder / RESERVE_FILE, reserve_bytes)
             self._open_file()
         except OSError as error:
             if is_ours:
+                os.close(self._lock)
                 shutil.rmtree(self.folder, ignore_errors=True)
             found = f"the bag {self.folder} cannot be begun: {error.strerror or error}"
             do = "make room, or name another place"
@@ -167,7 +173,10 @@ class BagWriter:
                 self._stream.close()
             if self._path.exists():
                 self._files.append(repair_mcap(self._path, keep_aside=False).file)
-        write_metadata(self.folder, self._files, self._topics)
+        try:
+            write_metadata(self.folder, self._files, self._topics)
+        finally:
+            os.close(self._lock)
         if failure is not None:
             raise failure
 

@@ -16,9 +16,11 @@ import numpy as np
 
 from collector.bags.reader import open_bag
 from collector.calibration.fit import OFFSET_STEP_S, PitchFit, TimeOffsetFit, fit_pitch, fit_time_offset
-from collector.calibration.model import DEFINITION, Calibration, describe, write_calibration
+from collector.calibration.model import DEFINITION, Calibration, describe, read_calibration, write_calibration
 from collector.calibration.pairs import CalibrateConfig, Pairs, read_pairs
 from collector.common.errors import MonoError, require
+from collector.common.files import check_file_place
+from collector.common.output_folder import OutputFolder
 from collector.common.plotting import families, is_shown, wrapped
 from collector.common.run_folder import command_line, hash_path
 from collector.geometry.constants import NS_PER_S
@@ -185,10 +187,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; 1 when only one of the two could be told."""
     config = command_line(CalibrateConfig, argv, "alpamayo-mono calibrate")
     require("matplotlib", "report")
-    findings = calibrate_bag(config)
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_plot(config.out / PLOT_FILE, findings)
-    write_calibration(config.out / CALIBRATION_FILE, findings.calibration)
+    plot, written = config.out / PLOT_FILE, config.out / CALIBRATION_FILE
+    with OutputFolder(config.out):
+        if written.exists() or plot.exists():
+            read_calibration(written)  # says so where these are no files of ours
+        for path in (plot, written):
+            check_file_place(path)
+        findings = calibrate_bag(config)
+        write_calibration(written, findings.calibration)  # first: it tells whose the plot is
+        write_plot(plot, findings)
     print(f"{describe(findings.calibration)}; lens: {findings.pairs.intrinsics.source}")
     print(f"calibration: {config.out / CALIBRATION_FILE}; what was fitted: {config.out / PLOT_FILE}")
     for why in findings.refused:

@@ -1,19 +1,143 @@
-"""Where this project lies, and files that are whole or absent."""
+"""Where this project lies, files that are whole or absent, and look-ups that end in a sentence."""
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from collector.common.errors import MonoError
 
 # The folder that holds the three packages: a checkout or site-packages.
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+PART = ".part"  # what a file is called until it is whole
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+_CURES = {
+    errno.EACCES: "ask its owner (ls -ld shows who that is) for the right, or name another place",
+    errno.EPERM: "ask its owner (ls -ld shows who that is) for the right, or name another place",
+    errno.ELOOP: "mend the link that leads back to itself, or name another place",
+    errno.ENAMETOOLONG: "name a shorter path",
+    errno.ENOSPC: "make room on that disk, or name another one",
+    errno.EDQUOT: "make room in your quota, or name another disk",
+    errno.EROFS: "name a place that is not read-only",
+    errno.EISDIR: "name a file, not a folder",
+    errno.ENOTDIR: "name a folder, not a file",
+    errno.EEXIST: "name another place, or move away what is there",
+}
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never half of it."""
-    part = path.with_name(path.name + ".part")
+    """Write a text file so that a reader sees the old one or the new one, never half of it; a link stays a link."""
+    place = real_place(path)
+    part = place.with_name(place.name + PART)
     with part.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
-    part.replace(path)
+    part.replace(place)
+
+
+def read_json(path: Path, expected: str = "a JSON object", do: str = "run the step that wrote it again") -> Any:  # noqa: ANN401
+    """The object that a JSON file holds (MonoError: absent, torn by a kill, unreadable, or not an object)."""
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise MonoError(f"no {path.name} in {path.parent}", expected, do) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise MonoError(f"{path} cannot be read: {error}", expected, do) from error
+    if not isinstance(values, dict):
+        raise MonoError(f"{path} holds a {type(values).__name__}", expected, do)
+    return values
+
+
+def real_place(path: Path | str) -> Path:
+    """The absolute path behind all links, whether or not something is there.
+
+    Raises:
+        MonoError: it cannot be looked up: a loop of links, a name too long, a folder that keeps us out.
+    """
+    try:
+        place = Path(os.path.realpath(path))
+        place.stat()
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise path_error(error, path) from error
+    except ValueError as error:  # a zero byte
+        raise MonoError(f"the path {str(path)!r}: {error}", "the path of a file or folder", "correct it") from error
+    return place
+
+
+def path_error(error: OSError, path: Path | str | None = None) -> MonoError:
+    """The sentence for a look-up, a reading or a writing that the system refused."""
+    place = path if path is not None else error.filename
+    found = f"{place}: {error.strerror or error}" if place is not None else str(error.strerror or error)
+    cure = _CURES.get(error.errno or 0, "check the path")
+    return MonoError(found, "a path that can be used", cure)
+
+
+def sentence_of(error: MonoError | OSError) -> str:
+    """What a command says at its end; an OSError that a library raised without a number of the system is raised on."""
+    if isinstance(error, MonoError):
+        return str(error)
+    if error.errno is None:
+        raise error
+    return str(path_error(error))
+
+
+def check_paths(settings: object) -> None:
+    """Look up every path among a command's settings before any work starts (MonoError: see :func:`real_place`)."""
+    for path in _paths(settings):
+        real_place(path)
+
+
+def _paths(value: object) -> Iterator[Path]:
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _paths(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from _paths(getattr(value, field.name))
+
+
+def with_home(path: Path | str) -> Path:
+    """A path whose ``~`` is replaced (MonoError: no home folder, as for a user without a passwd entry and HOME)."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        do = "set HOME to a folder of yours, or XDG_CACHE_HOME for the cache alone"
+        raise MonoError(f"no home folder to find {path} in", "a user with a home folder, or HOME set", do) from error
+
+
+def check_file_place(path: Path) -> None:
+    """Refuse before the work a file that could not be written after it; makes the folder it goes into.
+
+    Raises:
+        MonoError: a folder is there, or its own folder cannot be made or written to.
+    """
+    place = real_place(path)
+    if place.is_dir():
+        raise MonoError(f"{path} is a folder", "the name of a file to write", f"name one in it: {path / 'NAME'}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = place.with_name(place.name + PART)
+        part.open("ab").close()
+        part.unlink()
+    except OSError as error:
+        raise MonoError(
+            f"{path} cannot be written: {error.strerror}", "a writable place", "name another one"
+        ) from error
+
+
+def give_usual_mode(path: Path) -> None:
+    """Give a file the mode that a new one here gets: some libraries write through a file that only its owner reads."""
+    probe = path.with_name(path.name + ".mode")
+    probe.open("wb").close()  # asked of the system: the umask itself cannot be read without changing it
+    shutil.copymode(probe, path)
+    probe.unlink()

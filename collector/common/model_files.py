@@ -6,13 +6,15 @@ import json
 import os
 from pathlib import Path
 
+from collector.common.files import with_home
+
 
 def find_model(name: Path) -> Path:
     """A model folder, or for an id ``owner/name`` the folder in which the Hugging Face cache keeps that model."""
     if name.is_dir() or name.is_absolute() or len(name.parts) != 2:
         return name
     home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    cache = with_home(os.environ.get("HF_HUB_CACHE") or home / "hub")
     place = cache / ("models--" + "--".join(name.parts))
     try:
         return place / "snapshots" / (place / "refs" / "main").read_text(encoding="utf-8").strip()

@@ -27,7 +27,8 @@ import yaml
 
 from collector.common.arguments import arguments_of, nearest_name
 from collector.common.errors import MonoError
-from collector.common.files import PROJECT_ROOT, write_atomically
+from collector.common.files import PROJECT_ROOT, check_paths, write_atomically
+from collector.common.output_folder import PROVENANCE_FILE
 
 Config = TypeVar("Config")
 _PACKAGES = ("alpamayo_mono", "numpy", "opencv-python-headless", "rosbags", "torch", "transformers", "peft", "rclpy")
@@ -50,8 +51,8 @@ class RunFolder:
         return path
 
 
-def open_run(folder: Path | str, config: object, inputs: Iterable[Path | str] = ()) -> RunFolder:
-    """Make a run folder, which may exist, and write what it ran with: a dataclass, and the hashes of ``inputs``.
+def open_run(folder: Path | str, config: object, inputs: Iterable[Path | str] = (), verb: str = "") -> RunFolder:
+    """Make a run folder, which may exist, and write what ran with what: a verb, a dataclass, and hashes of ``inputs``.
 
     Raises:
         MonoError: the folder cannot be made.
@@ -59,11 +60,12 @@ def open_run(folder: Path | str, config: object, inputs: Iterable[Path | str] = 
     place = Path(folder)
     try:
         place.mkdir(parents=True, exist_ok=True)
+        # First of all: it tells whose the folder is.
+        write_atomically(place / PROVENANCE_FILE, json.dumps({"verb": verb, **provenance(inputs)}, indent=2) + "\n")
+        write_atomically(place / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
     except OSError as error:
         found = f"the run folder {place} cannot be made: {error}"
         raise MonoError(found, "a writable place", "name another folder with --out") from error
-    write_atomically(place / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
-    write_atomically(place / "provenance.json", json.dumps(provenance(inputs), indent=2) + "\n")
     return RunFolder(place)
 
 
@@ -197,11 +199,12 @@ def command_line(cls: type[Config], argv: Sequence[str] | None, prog: str) -> Co
     try:
         with contextlib.redirect_stderr(said):
             config: Config = tyro.cli(cls, args=words, prog=prog, **given)
-            return config
     except SystemExit as end:
         if not end.code:
             raise
         raise _one_sentence(cls, said.getvalue(), prog) from None
+    check_paths(config)
+    return config
 
 
 def check_keys(cls: type, values: Mapping[str, Any], source: Path | str, prefix: str = "") -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from collector.dataset.build_report import BuildReport
 from collector.dataset.config import CurationConfig
-from collector.dataset.schema import IMAGE_FOLDER, METADATA_FILE, QUARANTINE_FILE, Sample, parse_sample, read_samples
+from collector.dataset.schema import IMAGE_FOLDER, METADATA_FILE, QUARANTINE_FILE, Sample, parse_sample, stream_samples
 
 BALANCED = "left out to balance the curves"
 _NO_LIMIT = 2**62
@@ -35,7 +35,7 @@ def balance_folder(folder: Path, config: CurationConfig, report: BuildReport) ->
         return config.thresholds.radius_bin(sample.curve.label, sample.curve.max_abs_curvature_1pm)
 
     draws: dict[str, array[int]] = {}
-    for sample in read_samples(folder, "train"):
+    for sample in stream_samples(folder / METADATA_FILE, "train"):
         draws.setdefault(bin_of(sample), array("Q")).append(_digest(f"{config.seed}/{sample.id}"))
     before = {name: len(values) for name, values in sorted(draws.items())}
     limit = bin_limit(before, config.balance_ratio, config.balance_rare_share)

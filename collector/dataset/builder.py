@@ -20,13 +20,14 @@ from collector.calibration.intrinsics import camera_block, read_intrinsics
 from collector.calibration.model import read_calibration
 from collector.common.cpu import compressing, keep_freed_memory
 from collector.common.errors import MonoError
+from collector.common.output_folder import refuse_within
 from collector.common.progress import progress
 from collector.common.run_folder import command_line, git_commit, hash_path, plain
 from collector.dataset.balance import balance_folder
 from collector.dataset.build_report import BuildReport
 from collector.dataset.config import BuildConfig, CurationConfig
 from collector.dataset.extraction import GUARD_NS, HISTORY_NS, HORIZON_NS, Candidate, SampleExtractor
-from collector.dataset.schema import DatasetWriter, Sample, SchemaError
+from collector.dataset.schema import OWN_NAMES, DatasetWriter, Sample, SchemaError
 from collector.dataset.splits import choose_validation, intervals_of
 from collector.pose_tracks.recording import Recording, read_recording
 from collector.ros.images import RawFrame
@@ -45,19 +46,21 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
     keep_freed_memory()
     names = bag_names(config.bags)
     refuse_repeated(config.bags)
+    read = [*config.bags, *filter(None, (config.reasoning, config.calibration))]
+    refuse_within([config.out / name for name in OWN_NAMES], read)
     report = BuildReport()
     recordings: list[Recording] = []
     intrinsics: dict[str, dict[str, Any] | None] = {}
     topics = config.odometry_topic, config.velocity_topic, config.status_topic
-    for path, name in zip(config.bags, names, strict=True):
-        with open_bag(path) as bag:
-            # Every bag is asked before the first one is cut: a missing topic should not surface after an hour.
-            intrinsics[name] = read_intrinsics(bag, bag.image_topic(config.image_topic))
-            recordings.append(read_recording(bag, name, *topics, config.track))
-            report.note_break(name, bag.breaks_off)
-    intervals = [each for one in recordings for each in intervals_of(one, HISTORY_NS, HORIZON_NS)]
-    validation = choose_validation(intervals, config.val_fraction, config.seed, GUARD_NS)
     with DatasetWriter(config.out, config.overwrite) as writer, compressing(config.workers) as pool:
+        for path, name in zip(config.bags, names, strict=True):
+            with open_bag(path) as bag:
+                # Every bag is asked before the first one is cut: a missing topic should not surface after an hour.
+                intrinsics[name] = read_intrinsics(bag, bag.image_topic(config.image_topic))
+                recordings.append(read_recording(bag, name, *topics, config.track))
+                report.note_break(name, bag.breaks_off)
+        intervals = [each for one in recordings for each in intervals_of(one, HISTORY_NS, HORIZON_NS)]
+        validation = choose_validation(intervals, config.val_fraction, config.seed, GUARD_NS)
         for path, recording in zip(config.bags, recordings, strict=True):
             with open_bag(path) as bag:
                 topic = bag.image_topic(config.image_topic)
@@ -93,6 +96,10 @@ def finish_dataset(
     if config.balance:
         facts = facts | {"balance": balance_folder(writer.written(), config, report)}
     report.check_sum()
+    if writer.replaces and not report.kept:
+        why = ", ".join(f"{reason}: {count}" for reason, count in sorted(report.rejected.items()))
+        found = f"none of the {report.seen} frames became a sample ({why}); the dataset that was there stays"
+        raise MonoError(found, "at least one sample", "mend the cause, or build into another --out")
     settings = {name: value for name, value in plain(config).items() if name not in private}
     ours = {"commit": git_commit(), "config": settings, "counts": report.counts()}
     writer.finish({**ours, "frames": "the last four at 10 Hz, oldest first", **facts})

@@ -12,6 +12,7 @@ import numpy as np
 
 from collector.calibration.intrinsics import DatasetCameras
 from collector.common.errors import MonoError, require
+from collector.common.files import check_file_place
 from collector.common.progress import progress
 from collector.dataset.schema import Sample
 from collector.dataset.statistics import radius_m
@@ -19,6 +20,8 @@ from collector.geometry.path_drawing import AboveView, Image, above_svg, draw_se
 from collector.ros.images import encode_jpeg
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
+# In the head of every page of ours: what ours say since 0.3, and a colour of the pages before.
+_PAGE_MARKS, _HEAD_BYTES = (b'content="alpamayo-mono"', b"--ink: #20262e"), 2048
 # Width and JPEG quality to try, until a picture fits the bytes a sample may have.
 _SIZES = ((480, 82), (480, 70), (400, 62), (320, 55), (240, 45))
 
@@ -57,6 +60,16 @@ def gallery_html(
     shown = progress(samples, "draw", "sample", show=show_progress)
     items = [gallery_item(sample, folder, cameras, most_bytes) for sample in shown]
     return rendered(TEMPLATES / "gallery.html.j2", items=items), sum(1 for item in items if item.fault)
+
+
+def check_page_place(page: Path) -> None:
+    """Refuse before the work a place where no page can be written, or where somebody else's file is (MonoError)."""
+    check_file_place(page)
+    if page.is_file():
+        with page.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+        if head and not any(mark in head for mark in _PAGE_MARKS):
+            raise MonoError(f"{page} is no page of ours", "a new file, or a page made before", "choose another --out")
 
 
 def rendered(template: Path, **values: object) -> str:

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from collector.bags.reader import OdometryRow
 from collector.common.errors import MonoError, require
+from collector.common.output_folder import refuse_within
 from collector.common.progress import progress
 from collector.common.run_folder import command_line
 from collector.dataset.build_report import BuildReport
 from collector.dataset.builder import FramePipeline, finish_dataset, load_texts, print_report
 from collector.dataset.config import CurationConfig
 from collector.dataset.extraction import SampleExtractor
-from collector.dataset.schema import DatasetWriter, Sample
+from collector.dataset.schema import OWN_NAMES, DatasetWriter, Sample
 from collector.dataset.splits import Interval
 from collector.geometry.constants import FUTURE_STEPS, STEP_NS, STEP_S
 from collector.geometry.curvature import CurveThresholds
@@ -169,6 +170,8 @@ def build_physical_ai(config: PhysicalAiConfig, show_progress: bool = True) -> t
     if not clips:
         found = f"no clip with camera and motion in {config.data}"
         raise MonoError(found, "at least one", "download some with physical_ai_av")
+    read = [config.data, *filter(None, [config.reasoning])]
+    refuse_within([config.out / name for name in OWN_NAMES], read)
     for_validation = _draw_clips(clips, config.val_fraction, config.seed)
     report, left_out = BuildReport(), {}
     quality: dict[str, Any] = {}

@@ -2,14 +2,14 @@
 
 A folder holds ``metadata.jsonl`` (a line per sample; Hugging Face's imagefolder convention), ``images/``,
 ``quarantine.jsonl`` (what was refused for its text, with the reason) and ``manifest.json``. It appears as a whole when
-a build has finished; a folder without a manifest is unfinished.
+a build has finished; a folder without a manifest is unfinished, and nothing trains on it.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +22,8 @@ from typing_extensions import Self
 
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
+from collector.common.output_folder import OutputFolder, named
+from collector.common.replacement import UNFINISHED, Replacement, settle
 from collector.geometry.constants import FRAME_STEPS, FUTURE_STEPS, HISTORY_STEPS, STEP_S
 from collector.geometry.curvature import PathLabel
 from collector.reasoning.claims import LateralClaim, LongitudinalClaim
@@ -31,7 +33,8 @@ METADATA_FILE = "metadata.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
 MANIFEST_FILE = "manifest.json"
 IMAGE_FOLDER = "images"
-_PART_FOLDER = ".unfinished"
+OWN_NAMES = (METADATA_FILE, QUARANTINE_FILE, MANIFEST_FILE, IMAGE_FOLDER)
+_MADE_BY = "alpamayo_mono"  # how `made_by` of a manifest of ours begins, in every version
 
 # Hugging Face takes a file name with one of these words in it for a split of its own, and then loads the pictures
 # without the metadata: a bag called "test" would cost all texts.
@@ -39,6 +42,7 @@ _SPLIT_WORD = re.compile(
     r"(?<![^-._ 0-9/])(train|training|validation|valid|dev|val|test|testing|eval|evaluation)(?![^-._ 0-9])"
 )
 _MARKED = r"\1~"
+_IMAGE_NAME = re.compile(r".+_-?\d+\.jpg", re.DOTALL)
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PoseRow = tuple[Finite, Finite, Finite]
@@ -134,22 +138,24 @@ def read_samples(folder: Path | str, split: Split | None = None) -> Iterator[Sam
     """Stream the samples of a dataset folder, or of one split, one line in memory at a time.
 
     Raises:
-        MonoError: no ``metadata.jsonl`` there.
+        MonoError: no ``metadata.jsonl`` there, or no manifest: a build, or a copy, that did not finish.
         SchemaError: a line does not fit; it names file, line and field.
     """
     file = Path(folder) / METADATA_FILE
     if not file.is_file():
         do = "build one: alpamayo-mono build --help"
         raise MonoError(f"no {METADATA_FILE} in {Path(folder)}", "a dataset folder", do)
+    load_manifest(folder)
+    return stream_samples(file, split)
 
-    def stream() -> Iterator[Sample]:
-        for sample in scan_samples(file, Sample):
-            if isinstance(sample, SchemaError):
-                raise sample
-            if split is None or sample.split == split:
-                yield sample
 
-    return stream()
+def stream_samples(file: Path, split: Split | None = None) -> Iterator[Sample]:
+    """The samples of a file, or those of one split (SchemaError: a line does not fit)."""
+    for sample in scan_samples(file, Sample):
+        if isinstance(sample, SchemaError):
+            raise sample
+        if split is None or sample.split == split:
+            yield sample
 
 
 def scan_samples(file: Path, kind: type[AnySample]) -> Iterator[AnySample | SchemaError]:
@@ -175,10 +181,11 @@ def load_manifest(folder: Path | str) -> dict[str, Any]:
         MonoError: there is none (the build did not finish), or it is not JSON, or of a newer schema.
     """
     file = Path(folder) / MANIFEST_FILE
+    settle(Path(folder))
     try:
         manifest = json.loads(file.read_text("utf-8"))
     except FileNotFoundError as error:
-        do = "build it again with --overwrite"
+        do = "build it again, into a new folder where this one is not empty"
         raise MonoError(f"no {MANIFEST_FILE} in {Path(folder)}", "a finished dataset folder", do) from error
     except (ValueError, OSError) as error:
         raise MonoError(f"{file} cannot be read: {error}", "JSON", "build the dataset again") from error
@@ -192,30 +199,32 @@ def load_manifest(folder: Path | str) -> dict[str, Any]:
 class DatasetWriter:
     """Writes a dataset folder; use it as a context manager and end with :meth:`finish`.
 
-    Until then everything lies in a hidden folder inside: a build that fails or is interrupted leaves what was there
-    before, and one that is killed leaves that hidden folder, which the next one empties.
+    Until then all of it lies aside, and then it takes its place in one step: whenever a build fails, is interrupted or
+    killed, the folder holds what it held before, or the whole new dataset. One process at a time writes to a folder.
 
-    The folder must be absent or empty, unless a dataset in it may be overwritten (only what a dataset consists of).
+    The folder must be absent or empty, unless a dataset in it may be overwritten: only one of ours, and only what a
+    dataset consists of.
 
     Raises:
-        MonoError: the folder is not empty or cannot be written, here and later.
+        MonoError: the folder is not empty, is being written by another process, holds no dataset of ours to overwrite,
+            or cannot be written, here and later.
     """
 
     def __init__(self, folder: Path | str, overwrite: bool = False) -> None:
         self.folder = Path(folder)
-        self._part = self.folder / _PART_FOLDER
-        if self.folder.exists() and not self.folder.is_dir():
-            raise MonoError(f"{self.folder} is a file", "a folder to write to", "choose another --out")
-        self._is_new = not self.folder.exists()
-        if not overwrite and not self._is_new and any(entry != self._part for entry in self.folder.iterdir()):
-            do = "choose another --out or add --overwrite"
-            raise MonoError(f"{self.folder} is not empty", "an absent or empty folder", do)
-        with self._writing():
-            if self._part.exists():
-                shutil.rmtree(self._part)
-            (self._part / IMAGE_FOLDER).mkdir(parents=True)
-            self._metadata = (self._part / METADATA_FILE).open("w", encoding="utf-8")
-            self._quarantine = (self._part / QUARANTINE_FILE).open("w", encoding="utf-8")
+        self._out = OutputFolder(folder)
+        try:
+            settle(self._out.path, is_held=True)
+            self.replaces = _replaced(self._out, overwrite)  # names of the old dataset that go when this one is whole
+            with self._writing():
+                self._replacement = Replacement(self._out, OWN_NAMES)
+                self._part = self._replacement.new
+                (self._part / IMAGE_FOLDER).mkdir()
+                self._metadata = (self._part / METADATA_FILE).open("w", encoding="utf-8")
+                self._quarantine = (self._part / QUARANTINE_FILE).open("w", encoding="utf-8")
+        except BaseException:
+            self._out.close()
+            raise
 
     def add_image(self, bag: str, stamp_ns: int, jpeg: bytes) -> str:
         """Store one camera frame once; returns its name relative to the folder."""
@@ -245,18 +254,13 @@ class DatasetWriter:
         return self._part
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
-        """Put the dataset in its place, in a few renames; the manifest goes first and comes last."""
+        """Put the dataset in its place, in one step."""
         text = json.dumps({"schema_version": SCHEMA_VERSION, **manifest}, indent=2, ensure_ascii=False, allow_nan=False)
         with self._writing():
             self._metadata.close()
             self._quarantine.close()
             write_atomically(self._part / MANIFEST_FILE, text + "\n")
-            (self.folder / MANIFEST_FILE).unlink(missing_ok=True)
-            if (self.folder / IMAGE_FOLDER).exists():
-                (self.folder / IMAGE_FOLDER).rename(self._part / "replaced")
-            for name in (IMAGE_FOLDER, QUARANTINE_FILE, METADATA_FILE, MANIFEST_FILE):
-                (self._part / name).replace(self.folder / name)
-            shutil.rmtree(self._part)
+            self._replacement.swap()
 
     def close(self) -> None:
         """Throw away what was not finished."""
@@ -264,11 +268,9 @@ class DatasetWriter:
             # On a full disk even closing fails.
             with suppress(OSError):
                 lines.close()
-        shutil.rmtree(self._part, ignore_errors=True)
-        if self._is_new:
-            # Refuses unless it is empty.
-            with suppress(OSError):
-                self.folder.rmdir()
+        with suppress(OSError):
+            self._replacement.discard()
+        self._out.close()
 
     def __enter__(self) -> Self:
         return self
@@ -283,6 +285,33 @@ class DatasetWriter:
         except OSError as error:
             found, do = f"{self.folder} cannot be written: {error}", "see to it, or choose another --out"
             raise MonoError(found, "room and the right to write", do) from error
+
+
+def _replaced(out: OutputFolder, overwrite: bool) -> list[str]:
+    """What a new dataset replaces, said aloud (MonoError: a folder in use that is no dataset of ours to overwrite)."""
+    entries = [entry for entry in out.entries() if entry.name != UNFINISHED]
+    if not entries:
+        return []
+    found, do = f"{out.path} is not empty: it holds {named(entries)}", "choose another --out"
+    if not overwrite:
+        raise MonoError(found, "an absent or empty folder", f"{do} or add --overwrite")
+    replaced = [entry for entry in entries if entry.name in OWN_NAMES]
+    if not replaced:
+        return []
+    try:
+        made_by = str(load_manifest(out.path).get("made_by"))
+    except MonoError as error:
+        what = f"{named(replaced)} in {out.path} are of no dataset of ours: {error.found}"
+        raise MonoError(what, "an absent or empty folder, or a dataset", do) from error
+    if not made_by.startswith(_MADE_BY):
+        raise MonoError(f"{out.path} holds a dataset made by {made_by}", f"one made by {_MADE_BY}", do)
+    pictures = out.path / IMAGE_FOLDER
+    inside = [] if pictures.is_symlink() or not pictures.is_dir() else sorted(pictures.iterdir())
+    if strange := [entry for entry in inside if not _IMAGE_NAME.fullmatch(entry.name)]:
+        expected = "nothing but pictures of the dataset"
+        raise MonoError(f"{pictures} holds {named(strange)}", expected, f"move them away, or {do}")
+    print(f"replacing, once the new one is whole: the dataset in {out.path} ({named(replaced)})", file=sys.stderr)
+    return [entry.name for entry in replaced]
 
 
 def image_name(bag: str, stamp_ns: int) -> str:

@@ -18,6 +18,7 @@ import tyro
 from collector.calibration.intrinsics import DatasetCameras, cameras_of
 from collector.common.errors import MonoError, require
 from collector.common.files import write_atomically
+from collector.common.run_folder import command_line
 from collector.dataset import statistics as spread
 from collector.dataset.schema import QUARANTINE_FILE, Sample
 
@@ -64,8 +65,9 @@ def write_view(config: ViewConfig, show_progress: bool = True) -> Path:
         MonoError: no dataset there, a camera that is none, jinja2 missing, or the page cannot be written.
     """
     jinja2 = require("jinja2", "report")
-    from collector.dataset.gallery import TEMPLATES, gallery_html, rendered
+    from collector.dataset.gallery import TEMPLATES, check_page_place, gallery_html, rendered
 
+    check_page_place(config.page)
     statistics = spread.dataset_statistics(
         config.dataset, config.samples, config.quarantined, config.seed, show_progress
     )
@@ -76,7 +78,6 @@ def write_view(config: ViewConfig, show_progress: bool = True) -> Path:
     cards = {"gallery": jinja2.utils.markupsafe.Markup(gallery), "shown": len(chosen), "unreadable": unreadable}
     text = rendered(TEMPLATES / "view.html.j2", **_context(config, statistics, cameras), **cards)
     try:
-        config.page.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(config.page, text)
     except OSError as error:
         raise MonoError(f"{config.page} cannot be written: {error}", "a writable place", "choose --out") from error
@@ -145,6 +146,6 @@ def _bars(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``alpamayo-mono view``."""
-    page = write_view(tyro.cli(ViewConfig, args=argv, prog="alpamayo-mono view"))
+    page = write_view(command_line(ViewConfig, argv, "alpamayo-mono view"))
     print(f"view: {page.resolve()} ({page.stat().st_size / 1e6:.1f} MB)")
     return 0

@@ -8,16 +8,21 @@ and thread. It records whichever simulator speaks the Challenge's interface.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rclpy.node import Node
 
+from collector.common.cpu import core_count
 from collector.common.errors import MonoError
 from collector.recording.recorder import BagRecorder
+from collector.recording.report import loss_cause
 from collector.ros.conversions import stamp_ns_of
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import RecordParameters, declare_parameters
@@ -50,6 +55,7 @@ class RecordNode(Node):
         self._first_frame_ns: int | None = None
         self._newest_frame_ns = 0
         self._failed = ""
+        self._simulators = 0  # most publishers of poses at once
         for topic in RECORDED:
             if topic is CAMERA_JPEG:
                 continue
@@ -101,6 +107,7 @@ class RecordNode(Node):
             if now_s >= next_s:
                 next_s += PROGRESS_S
                 print(self._progress(now_s), flush=True)
+                self._simulators = max(self._simulators, self.count_publishers(ODOMETRY.name))
             ending = self._ending(now_s)
             if ending:
                 self._session.end(ending)
@@ -157,6 +164,10 @@ class RecordNode(Node):
             self._session.end("an error")
             watch.join(5.0)
             report = self._recorder.close()
+        if report.missing:
+            report = replace(report, loss_cause=loss_cause(report, self._simulators, os.getloadavg()[0], core_count()))
+            with suppress(OSError):
+                report.write(self._out)
         print(report.table())
         print(f"recording ended: {self._session.why}; bag {self._out}", flush=True)
         if report.error:
@@ -170,7 +181,7 @@ class RecordNode(Node):
         max_loss = self.values.max_loss
         if too_much := report.excess(max_loss):
             do = "give the recorder more of the machine, or less to do (image_scale:=0.5)"
-            do = f"mend the frames: {report.frame_error}" if report.frame_error else do
+            do = f"mend the frames: {report.frame_error}" if report.frame_error else f"{do}; {report.loss_cause}"
             raise MonoError(too_much, f"at most {max_loss:.1%} missing (max_loss:=)", do)
         return 0
 

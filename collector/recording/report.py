@@ -66,6 +66,7 @@ class RecordingReport:
     jpeg_queue_frames: int = 0  # how many could have waited before one was dropped
     error: str = ""  # why the recording ended early, empty when it did not
     frame_error: str = ""  # why the first frame that could not be compressed could not, empty when all could
+    loss_cause: str = ""  # the likeliest cause of missing messages, empty when none are missing
 
     @property
     def missing(self) -> int:
@@ -109,11 +110,28 @@ class RecordingReport:
         if self.jpeg_queue_high_water:
             waited = f"{self.jpeg_queue_high_water} of {self.jpeg_queue_frames}"
             lines.append(f"at most {waited} frames waited for JPEG compression")
+        if self.loss_cause:
+            lines.append(f"why messages are missing: {self.loss_cause}")
         if self.frame_error:
             lines.append(f"frames that could not be compressed were dropped: {self.frame_error}")
         if self.error:
             lines.append(f"the recording ended early: {self.error}")
         return "\n".join(lines)
+
+
+def loss_cause(report: RecordingReport, simulators: int, load: float, cores: int) -> str:
+    """The likeliest cause of missing messages: publishers of poses seen at once, the machine's load, a full queue."""
+    if not report.missing:
+        return ""
+    causes = []
+    if simulators > 1:
+        causes.append(f"{simulators} simulators publish in this ROS domain: end the other one, or set ROS_DOMAIN_ID")
+    if load > cores:
+        causes.append(f"the machine was busy: a load of {load:.1f} on {cores} cores")
+    if any(topic.dropped for topic in report.topics):
+        most = report.jpeg_queue_high_water
+        causes.append(f"messages came faster than they could be written ({most} frames waited for compression)")
+    return "; ".join(causes) or "they never arrived here: the sender skipped them, or the transport lost them"
 
 
 def read_report(bag: Path | str) -> RecordingReport:

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from collector.common.errors import MonoError
-from collector.common.files import PROJECT_ROOT
+from collector.common.files import PROJECT_ROOT, with_home
 
 DEFINITIONS = PROJECT_ROOT / "collector" / "msg"
 # Raise it when the way of building changes, so that caches of older versions are not used.
@@ -54,7 +54,7 @@ def package_names(definitions: Path = DEFINITIONS) -> tuple[str, ...]:
 def cache_root() -> Path:
     """``$XDG_CACHE_HOME/alpamayo_mono`` or ``~/.cache/alpamayo_mono``."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "alpamayo_mono"
+    return (base if base.is_absolute() else with_home("~/.cache")) / "alpamayo_mono"
 
 
 def messages_folder(definitions: Path = DEFINITIONS) -> Path:

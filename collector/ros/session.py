@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
 from collector.common.errors import EXIT_USAGE, MonoError, require
+from collector.common.files import sentence_of
 from collector.ros.transport import prepare_publisher
 
 if TYPE_CHECKING:
@@ -118,6 +119,6 @@ def run_node(run: Callable[[Session], int], arguments: Sequence[str] | None = No
     try:
         with ros_session(arguments) as session:
             return run(session)
-    except MonoError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (MonoError, OSError) as error:
+        print(f"error: {sentence_of(error)}", file=sys.stderr)
         return EXIT_USAGE

@@ -11,11 +11,11 @@ import importlib.metadata
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from collector.common.errors import MonoError
+from collector.common.files import PART
 from collector.ros.message_builder import cache_root
 
 # The same setting under its name since Kilted (FastDDS 3) and before.
@@ -93,9 +93,9 @@ def _write(path: Path, text: str) -> None:
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
-            file.write(text)
-        Path(file.name).replace(path)
+        part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
     except OSError as error:
         found = f"the transport profile {path} cannot be written ({error.strerror})"
         raise MonoError(found, "a folder of yours", "set XDG_CACHE_HOME to a folder you may write to") from error

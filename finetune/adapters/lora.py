@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from collector.common.errors import MonoError, require
-from finetune.adapters.folder import ADAPTER_CONFIG, OWN_FACTS, adapter_facts, check_belongs
+from collector.common.files import give_usual_mode
+from finetune.adapters.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, OWN_FACTS, adapter_facts, check_belongs
 from finetune.adapters.settings import LoraSettings
 from finetune.adapters.weights import AdapterWeights, PartChanges
 from finetune.alpamayo.model import AlpamayoR1
@@ -142,6 +143,7 @@ def save_adapter(adapted: Any, folder: Path, base: Path, cameras: str) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     adapted.save_pretrained(str(folder), safe_serialization=True)
+    give_usual_mode(folder / ADAPTER_WEIGHTS)
     path = folder / ADAPTER_CONFIG
     config = json.loads(path.read_text())
     name = model_name(base)

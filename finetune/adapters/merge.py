@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from collector.common.errors import MonoError
+from collector.common.output_folder import OutputFolder
+from collector.common.replacement import Replacement, settle
 from collector.common.run_folder import command_line
 from finetune.adapters.folder import AdapterFacts, adapter_facts, check_belongs
 from finetune.alpamayo.configuration import CONFIG_FILE
@@ -70,24 +71,27 @@ def merge(config: MergeConfig) -> dict[str, Any]:
         MonoError: no model, no adapter, one of another base, a damaged one, one that changes nothing; a folder that is
             in use, or a disk that is too small.
     """
-    base, out = resolve_model(config.model), config.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise MonoError(f"{out} is there and not empty", "a new folder", "choose another --out; nothing was changed")
+    base = resolve_model(config.model)
+    with OutputFolder(config.out) as out:
+        settle(out.path, is_held=True)
+        out.require_empty("a new folder", "choose another --out; nothing was changed")
+        return _merge(config, base, out)
+
+
+def _merge(config: MergeConfig, base: Path, out: OutputFolder) -> dict[str, Any]:
     read_config(base)
     facts = adapter_facts(config.adapter)
     check_belongs(facts, base)
     stored = stored_tensors(base)
     tensors = {name: (_type_in(tensor, config.dtype), tensor.shape) for name, tensor in stored.items()}
     total = sum(tensor_bytes(*tensor) for tensor in tensors.values())
-    parent = out.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(parent).free
+    free = shutil.disk_usage(out.path).free
     if free < total:
-        found = f"{free / _GIB:.1f} GiB are free in {parent}"
+        found = f"{free / _GIB:.1f} GiB are free in {out.path}"
         raise MonoError(found, f"{total / _GIB:.1f} GiB for the merged weights", "free some, or choose another --out")
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".part", dir=parent))
+    replacement = Replacement(out, ())
+    part = replacement.new
     try:
-        part.chmod(0o755)  # mkdtemp keeps others out
         moved = _write_weights(part, stored, tensors, facts, int(config.shard_gib * _GIB))
         _write_rest(part, base, config.dtype)
         record = {
@@ -101,9 +105,9 @@ def merge(config: MergeConfig) -> dict[str, Any]:
             "weight_change": moved,
         }
         (part / MERGE_FACTS).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        part.replace(out)
+        replacement.swap()
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
+        replacement.discard()
         raise
     return record
 

@@ -15,6 +15,7 @@ import tyro
 from numpy.typing import ArrayLike
 
 from collector.common.errors import MonoError, require
+from collector.common.output_folder import alone_in_out
 from collector.common.run_folder import command_line, open_run, plain
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples
 from finetune.adapters.card import add_evaluation
@@ -72,6 +73,7 @@ class EvaluateConfig:
             raise MonoError(f"split {self.split!r}", "val or train")
 
 
+@alone_in_out("evaluate")
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Run the evaluation and write everything into the run folder.
 
@@ -92,7 +94,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         found = split_samples(folder, config.split)
     samples = spread(found, config.limit)
     lines = dict.fromkeys(place / METADATA_FILE for place in (folder, config.dataset) if place is not None)
-    run = open_run(config.out, config, [config.model, *lines, *filter(None, [config.adapter])])
+    run = open_run(config.out, config, [config.model, *lines, *filter(None, [config.adapter])], "evaluate")
     plans = run.folder / PLANS_FILE
     if plans.exists():
         plans.replace(plans.with_suffix(".previous.jsonl"))  # perhaps all that a run that broke off left

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from collector.common.errors import MonoError, require
+from collector.common.files import with_home
 from finetune.alpamayo.configuration import CONFIG_FILE, RELEASED_BACKBONES
 from finetune.model_files.configuration_files import read_json
 from finetune.model_files.weight_files import stored_tensors
@@ -33,7 +34,7 @@ def resolve_model(name: Path | str) -> Path:
     Raises:
         MonoError: neither; or the hub is out of reach, does not know it, or wants a login.
     """
-    folder = Path(name).expanduser()
+    folder = with_home(name)
     if folder.is_dir():
         return folder
     if folder.exists():

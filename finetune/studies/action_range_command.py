@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 
 from collector.common.errors import MonoError, require
+from collector.common.output_folder import alone_in_out
 from collector.common.plotting import SIDES, STYLE, bars
 from collector.common.run_folder import command_line, open_run
 from collector.common.tables import percent, text_table, write_csv
@@ -55,6 +56,7 @@ class ActionRangeConfig:
     device: str = PolicySettings.device  # torch device.
 
 
+@alone_in_out("action-range")
 def action_range(config: ActionRangeConfig) -> dict[str, Any]:
     """Measure and write ``metrics.json`` (returned), ``bins.csv`` and ``action_range.png``.
 
@@ -69,7 +71,7 @@ def action_range(config: ActionRangeConfig) -> dict[str, Any]:
     samples = list(read_samples(config.dataset))
     if not samples:
         raise MonoError(f"no sample in {config.dataset}", "a dataset with at least one", "run `alpamayo-mono build`")
-    run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE])
+    run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE], verb="action-range")
     actions, outside, clips = study.actions_and_clips(samples)
     metrics: dict[str, Any] = {
         "samples": len(samples),

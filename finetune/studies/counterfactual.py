@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from collector.common.errors import MonoError, require
+from collector.common.output_folder import alone_in_out
 from collector.common.plotting import INK, STYLE
 from collector.common.run_folder import command_line, open_run, plain
 from collector.common.tables import percent, text_table, write_csv
@@ -139,6 +140,7 @@ def summarise_reasonings(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[st
     return out
 
 
+@alone_in_out("counterfactual")
 def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
     """Plan with every reasoning and write ``metrics.json`` (returned), ``table.csv``, ``samples.csv`` and the plot.
 
@@ -155,7 +157,7 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
         what = f"none of the {len(found)} samples of split {config.split!r} in {config.dataset} bends"
         expected = "curves, and texts that name them"
         raise MonoError(what, expected, "choose another --split or build from drives with curves")
-    run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
+    run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model], verb="counterfactual")
     metrics: dict[str, Any] = {"definitions": DEFINITIONS, "samples": len(samples), "variants": {}}
     rows: list[dict[str, Any]] = []
     paths: Paths = {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from collector.common.errors import MonoError
+from collector.common.output_folder import alone_in_out
 from collector.common.run_folder import command_line, open_run
 from collector.common.tables import number, text_table
 from collector.dataset.schema import METADATA_FILE, read_samples
@@ -50,6 +51,7 @@ class OverfitConfig:
     threads: int = 0  # torch threads on a CPU; 0 leaves torch's choice.
 
 
+@alone_in_out("overfit")
 def overfit(config: OverfitConfig) -> dict[str, Any]:
     """Train, judge, and write ``metrics.json`` (returned).
 
@@ -67,7 +69,7 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
         what = f"{config.samples} samples of the {len(found)} training samples in {config.dataset}"
         raise MonoError(what, "at least one, and no more than there are", "choose another --samples")
     samples = [found[index] for index in nested_order(found, config.seed)[: config.samples]]
-    run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
+    run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model], verb="overfit")
     subset, training = config.out / "samples", config.out / "training"
     _clear(subset, training)
     write_subset(config.dataset, subset, samples, samples, f"{len(samples)} samples to overfit")
@@ -116,7 +118,9 @@ def _clear(subset: Path, training: Path) -> None:
         found = f"{subset.parent} holds {subset.name} or {training.name} of something else"
         raise MonoError(found, "a folder of its own", "choose another --out")
     for folder in (subset, training):
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_dir():
+            print(f"removing {folder} of an earlier overfit", flush=True)
+            shutil.rmtree(folder)
 
 
 def print_report(metrics: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.common.errors import MonoError
+from collector.common.output_folder import alone_in_out
 from collector.common.progress import progress
 from collector.common.run_folder import command_line, open_run
 from collector.common.tables import text_table
@@ -110,6 +111,7 @@ def first_difference(differences: Mapping[str, StageGap]) -> str | None:
     return next((stage for stage in STAGES if not differences[stage].agrees), None)
 
 
+@alone_in_out("check-driving")
 def check_driving(config: CheckDrivingConfig) -> dict[str, Any]:
     """Compare and write ``metrics.json`` (returned).
 
@@ -134,7 +136,7 @@ def check_driving(config: CheckDrivingConfig) -> dict[str, Any]:
         )
         raise MonoError(what, "at least one", "choose another --split or --samples")
     samples = spread(found, config.samples)
-    run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
+    run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model], verb="check-driving")
     policy = AlpamayoPolicy(
         config.model,
         adapter=config.adapter,

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collector.common.errors import MonoError, require
-from collector.common.files import write_atomically
+from collector.common.files import read_json, write_atomically
+from collector.common.output_folder import alone_in_out
 from collector.common.plotting import SIDES, STYLE
 from collector.common.run_folder import command_line, hash_path, open_run, plain
 from collector.common.tables import number, percent, text_table, write_csv
@@ -94,6 +95,7 @@ def enough_samples(results: Sequence[Mapping[str, Any]], figure: str) -> int | N
     return next((result["samples"] for index, result in enumerate(results[1:]) if all(good[index:])), None)
 
 
+@alone_in_out("sweep")
 def sweep(config: SweepConfig) -> dict[str, Any]:
     """Train and judge every size that is not finished yet.
 
@@ -114,7 +116,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
         raise MonoError(found, expected, f"record more, build with a smaller --stride, or use --sizes {fitting}")
     recipe = _recipe(config)
     _refuse_other_recipes(config, sizes, recipe)
-    run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model])
+    run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model], verb="sweep")
     order = nested_order(train, config.seed)
     judged = spread(validation, config.limit)
     results: list[dict[str, Any]] = []
@@ -122,7 +124,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
         folder = config.out / f"size_{size:05d}"
         name = f"size {size}" if size else "the base"
         if (folder / "result.json").is_file():
-            known = json.loads((folder / "result.json").read_text())["result"]
+            known = read_json(folder / "result.json")["result"]
             print(f"== {name}: finished before", flush=True)
         else:
             print(f"== {name} ({place} of {len(sizes)} sizes)", flush=True)
@@ -172,11 +174,12 @@ def _recipe(config: SweepConfig) -> dict[str, Any]:
 def _refuse_other_recipes(config: SweepConfig, sizes: Sequence[int], recipe: Mapping[str, Any]) -> None:
     for size in (0, *sizes):
         path = config.out / f"size_{size:05d}" / "result.json"
-        if config.fresh:
-            shutil.rmtree(path.parent, ignore_errors=True)
+        if config.fresh and path.parent.is_dir():
+            print(f"removing {path.parent}, to train it again", flush=True)
+            shutil.rmtree(path.parent)
         if not path.is_file():
             continue
-        before = json.loads(path.read_text())["recipe"]
+        before = read_json(path).get("recipe") or {}
         changed = sorted(key for key in {*recipe, *before} if recipe.get(key) != before.get(key))
         if changed:
             found = f"{path.parent} was trained with other settings: {', '.join(changed)}"

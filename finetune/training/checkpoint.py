@@ -21,6 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from collector.common.errors import MonoError
+from collector.common.files import PART, give_usual_mode, real_place
+from collector.common.replacement import exchanged
 
 _NAME = re.compile(r"step-(\d+)\.safetensors")
 # The one before the newest is for a disk that lost the newest with the power.
@@ -100,11 +102,12 @@ class Checkpoints:
 
     def save(self, step: int, tensors: dict[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write a checkpoint so that a kill or a power cut leaves it whole or absent."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        real_place(self.folder).mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:06d}.safetensors"
         part = path.with_suffix(".part")
         try:
             save_file(tensors, str(part), metadata={"facts": json.dumps(facts)})
+            give_usual_mode(part)
             flush_to_disk(part)
             part.replace(path)
             flush_to_disk(self.folder)
@@ -148,10 +151,20 @@ def flush_to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def publish(part: Path, folder: Path) -> None:
-    """Give a folder that was written under another name its own, once all of it is on the disk."""
+def part_of(folder: Path) -> Path:
+    """Where a folder is written until :func:`publish`: beside its place, behind a link that leads to a larger disk."""
+    place = real_place(folder)
+    return place.with_name(place.name + PART)
+
+
+def publish(folder: Path) -> None:
+    """Give what was written to :func:`part_of` its name, in one step, once all of it is on the disk."""
+    place, part = real_place(folder), part_of(folder)
     for path in [*part.rglob("*"), part]:
         flush_to_disk(path)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
-    flush_to_disk(folder.parent)
+    if place.is_dir() and exchanged(part, place):
+        shutil.rmtree(part)
+    else:
+        shutil.rmtree(place, ignore_errors=True)
+        part.rename(place)
+    flush_to_disk(place.parent)

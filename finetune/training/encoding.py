@@ -28,7 +28,7 @@ from collector.common.files import write_atomically
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples, scan_samples
 from finetune.alpamayo.cache import VisionFeatures
 from finetune.training.batches import EncodedSample, SampleError, cache_vision, encode_row
-from finetune.training.checkpoint import publish
+from finetune.training.checkpoint import part_of, publish
 
 ASIDE_FILE = "set_aside.jsonl"
 _ENCODED_AT_ONCE = 32
@@ -76,7 +76,7 @@ def usable_samples(dataset: Path, aside: SetAside) -> list[Sample]:
     Raises:
         MonoError: no dataset, or no usable sample in it.
     """
-    read_samples(dataset)  # says what is wrong with a folder that is no dataset
+    read_samples(dataset)  # says what is wrong with a folder that is no dataset, or an unfinished one
     samples = []
     for found in scan_samples(dataset / METADATA_FILE, Sample):
         if isinstance(found, Sample):
@@ -108,7 +108,7 @@ def encode_dataset(
     ``aside`` gets the samples that cannot be encoded. ``mirror`` adds the mirror image of each training sample,
     ``frozen_vision`` keeps image features, computed on ``device``, in place of pixels.
     """
-    part = folder.with_name(folder.name + ".part")
+    part = part_of(folder)
     shutil.rmtree(part, ignore_errors=True)
     for split in ("train", "val"):
         chosen = [sample for sample in samples if sample.split == split]
@@ -120,7 +120,7 @@ def encode_dataset(
         write_rows(rows, part / f"{split}.bin")
         bar.close()
     aside.write(part / ASIDE_FILE)
-    publish(part, folder)
+    publish(folder)
 
 
 def encoded_rows(folder: Path) -> tuple[list[EncodedSample], list[EncodedSample], SetAside]:

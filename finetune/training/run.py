@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from collector.common.errors import MonoError, require
-from collector.common.files import write_atomically
+from collector.common.files import read_json, write_atomically
+from collector.common.output_folder import PROVENANCE_FILE, refuse_within
 from collector.common.run_folder import git_commit, hash_path, open_run, plain, read_yaml
 
 # What a training run writes beside config.yaml and provenance.json; metrics.json comes last of all.
 METRICS = "metrics.json"
 ROWS, CHECKPOINTS = "rows", "checkpoints"
+_VERB = "finetune"
 _OWN = (METRICS, "adapter", "model", CHECKPOINTS, ROWS, "tensorboard", "training.jsonl", "set_aside.jsonl")
 # Settings that change where, or how safely, but not what.
 _FREE = ("out", "overwrite", "checkpoint_every", "threads")
@@ -34,25 +36,23 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
         MonoError: the folder holds a finished run, one of other settings or inputs, or files of something else.
     """
     folder = Path(config.out)
-    known = [name for name in _OWN if (folder / name).exists()]
+    settings, provenance = folder / "config.yaml", folder / PROVENANCE_FILE
+    known = [name for name in _OWN if os.path.lexists(folder / name)]
+    if known and not (settings.is_file() and provenance.is_file()):
+        found = f"{folder} holds {', '.join(known)} but no config.yaml and {PROVENANCE_FILE} to tell of which run"
+        raise MonoError(found, "an absent or empty folder", "choose another --out")
     if overwrite:
-        for name in known:
-            place = folder / name
-            shutil.rmtree(place) if place.is_dir() else place.unlink()
-        open_run(folder, config, inputs)
+        _forget(folder, known, config, inputs)
+        open_run(folder, config, inputs, _VERB)
         return
-    settings, provenance = folder / "config.yaml", folder / "provenance.json"
-    if known and not settings.is_file():
-        found = f"{folder} holds {', '.join(known)} but no config.yaml to tell of which run"
-        raise MonoError(found, "an absent or empty folder", "choose another --out, or add --overwrite")
     if finished_metrics(config) is not None:
         found, expected = f"{folder} holds a finished run with these settings", "a run to begin or to go on with"
         raise MonoError(found, expected, "use what it made, choose another --out, or add --overwrite")
     if not (settings.is_file() and provenance.is_file()):
         # A new run, or one killed between the two files: nothing else can be there yet.
-        open_run(folder, config, inputs)
+        open_run(folder, config, inputs, _VERB)
         return
-    began = json.loads(provenance.read_text("utf-8"))
+    began = read_json(provenance)
     for path, before in zip(inputs, began["inputs"].values(), strict=False):
         if hash_path(path) != before:
             found = f"{path} has changed since the run in {folder} began"
@@ -75,7 +75,28 @@ def finished_metrics(config: Any) -> dict[str, Any] | None:
         found = f"{folder} holds a run with other settings: {'; '.join(changes)}"
         raise MonoError(found, "the settings it began with", "choose another --out, or add --overwrite to begin again")
     path = folder / METRICS
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
+
+
+def _forget(folder: Path, known: list[str], config: Any, inputs: list[Path]) -> None:
+    """Remove what a run left, and say so; a model beside the adapter of a run is somebody else's (MonoError)."""
+    before = read_yaml(folder / "config.yaml")
+    strange = {"adapter", "model"} - {product_of(before.get("method"))}
+    product = product_of(getattr(config, "method", None))
+    if product in strange and product in known:
+        found = f"{folder / product} was not made by the run in {folder}"
+        raise MonoError(found, "nothing under that name", "choose another --out, or move it away")
+    ours = [folder / name for name in known if name not in strange]
+    refuse_within(ours, inputs)
+    if ours:
+        print(f"removing from {folder}, to begin again: {', '.join(path.name for path in ours)}", flush=True)
+    for place in ours:
+        shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
+
+
+def product_of(method: str | None) -> str:
+    """The folder in OUT that a run makes."""
+    return "model" if method == "full" else "adapter"
 
 
 def remove_intermediate(folder: Path) -> None:

@@ -147,7 +147,7 @@ def test_a_full_disk_is_an_error_a_person_can_read(tmp_path: Path, monkeypatch: 
 def test_interrupted_and_killed_builds(tmp_path: Path) -> None:
     """Real processes: Ctrl-C leaves nothing, kill -9 a hidden rest that the next build clears away."""
     bag = raw_bag(tmp_path / "raw", (720, 960))
-    out = tmp_path / "out"
+    out, rest = tmp_path / "out", tmp_path / ".out.unfinished"
     command = [sys.executable, "-m", "closed_loop.cli", "build", "--bags", str(bag), "--out", str(out)]
     for sent, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         process = subprocess.Popen(
@@ -160,18 +160,18 @@ def test_interrupted_and_killed_builds(tmp_path: Path) -> None:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no lock is taken
         )
         deadline = time.monotonic() + 60
-        while len(list(out.glob(".unfinished/images/*"))) < 5:
+        while len(list(rest.glob("new/images/*"))) < 5:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
         process.send_signal(sent)
         _, said = process.communicate(timeout=60)
         assert process.returncode == code and "Traceback" not in said
         if sent == signal.SIGINT:
-            assert f"{out} is as it was before" in said and not out.exists()
-    assert [file.name for file in out.iterdir()] == [".unfinished"]
+            assert f"{out} is as it was before" in said and not out.exists() and not rest.exists()
+    assert rest.is_dir() and not list(out.iterdir())
     with pytest.raises(MonoError, match=r"no metadata\.jsonl"):
         read_samples(out)
     report = build_dataset(BuildConfig((bag,), out, val_fraction=0.0), show_progress=False)
-    assert load_manifest(out)["counts"]["kept"] == report.kept > 0 and not (out / ".unfinished").exists()
+    assert load_manifest(out)["counts"]["kept"] == report.kept > 0 and not rest.exists()
     image = cv2.imread(str(out / next(iter(read_samples(out))).file_name))
     assert image.shape == (720, 960, 3)

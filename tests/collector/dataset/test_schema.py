@@ -16,6 +16,9 @@ FUTURE = [[0.5 * n, 0.0, 0.0] for n in range(1, 65)]
 HISTORY = [[0.5 * n, 0.0, 0.0] for n in range(-15, 1)]
 
 
+MANIFEST = '{"schema_version": 1}'
+
+
 def values(**changes: Any) -> dict[str, Any]:
     sample: dict[str, Any] = {
         "file_name": "images/bag_4.jpg",
@@ -88,6 +91,7 @@ def test_a_sample_survives_the_file(tmp_path: Path) -> None:
 def test_a_wrong_field_is_named_with_its_line(tmp_path: Path, changes: dict[str, Any], field: str) -> None:
     lines = [json.dumps(values()), "", json.dumps(values(**changes)), json.dumps(values())]
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    (tmp_path / "manifest.json").write_text(MANIFEST)
     with pytest.raises(SchemaError) as caught:
         list(read_samples(tmp_path))
     assert f"metadata.jsonl, line 3, field {field}:" in str(caught.value)
@@ -108,6 +112,9 @@ def test_a_missing_field_broken_text_and_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(MonoError, match=r"no metadata\.jsonl"):
         read_samples(tmp_path)
     (tmp_path / "metadata.jsonl").write_bytes(b"\xff\xfe\x00bad")
+    with pytest.raises(MonoError, match=r"no manifest\.json"):
+        read_samples(tmp_path)
+    (tmp_path / "manifest.json").write_text(MANIFEST)
     with pytest.raises(SchemaError, match="line 1"):
         list(read_samples(tmp_path))
     (tmp_path / "manifest.json").write_text("{")

@@ -1,0 +1,75 @@
+"""Files come whole, get the usual mode, go where links lead; what cannot be looked up gets a sentence."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from collector.common.errors import MonoError
+from collector.common.files import check_file_place, give_usual_mode, read_json, real_place, with_home, write_atomically
+from tests.helpers.broken_paths import broken_path, unprivileged
+
+
+def test_a_file_is_written_where_its_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "page.html"
+    link.symlink_to(tmp_path / "disk" / "page.html")  # nothing there yet
+    for text in ("first", "second"):
+        write_atomically(link, text)
+        assert link.is_symlink() and (tmp_path / "disk" / "page.html").read_text() == text
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["page.html"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002, 0o027])
+def test_a_private_file_gets_the_mode_that_a_new_one_has(tmp_path: Path, mask: int) -> None:
+    file = tmp_path / "weights.safetensors"
+    before = os.umask(mask)
+    try:
+        os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
+        give_usual_mode(file)
+        (tmp_path / "other").touch()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask == stat.S_IMODE((tmp_path / "other").stat().st_mode)
+    assert {path.name for path in tmp_path.iterdir()} == {file.name, "other"}
+
+
+@pytest.mark.parametrize("name", ["loop", "long", "deep", "zero", "behind", "through"])
+def test_a_path_that_cannot_be_looked_up_is_a_sentence(name: str) -> None:
+    with broken_path(name) as path, unprivileged(), pytest.raises(MonoError, match=r"Expected: .+ Do: "):
+        real_place(path)
+
+
+@pytest.mark.parametrize("name", ["below", "dangling", "device"])
+def test_a_path_with_nothing_there_is_one(name: str) -> None:
+    with broken_path(name) as path:
+        assert real_place(path).is_absolute()
+
+
+def test_a_place_for_a_file_is_tried_before_the_work(tmp_path: Path) -> None:
+    check_file_place(tmp_path / "new" / "page.html")
+    assert not list((tmp_path / "new").iterdir())
+    (tmp_path / "file").write_text("mine")
+    check_file_place(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+    for place in (tmp_path, tmp_path / "file" / "page.html", Path("/proc/page.html")):
+        with pytest.raises(MonoError, match="Do: "):
+            check_file_place(place)
+
+
+def test_torn_json_is_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "stages.json"
+    for text in ('{"record": 3', "", "[1]", "\x00", "[" * 100_000):
+        file.write_text(text)
+        with pytest.raises(MonoError, match=r"stages\.json"):
+            read_json(file)
+
+
+def test_no_home_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MonoError, match="set HOME"):
+        with_home("~no-such-user-here/models")
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert with_home("~/models") == Path("/somewhere/models")
