@@ -19,7 +19,6 @@ from closed_loop.course.design import check_named
 from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
 from collector.common.arguments import Arguments, Value
 from collector.common.errors import MonoError
-from collector.common.files import real_place
 from collector.common.output_folder import OutputFolder
 from collector.common.run_folder import command_line
 from collector.ros.message_packages import message_class
@@ -28,7 +27,6 @@ from collector.ros.session import signals_to
 from collector.ros.topics import CONTROL_CMD
 
 _POLL_S = 0.1
-_PATHS = ("out", "log", "model", "adapter", "calibration", "policy_python")
 Patience = tuple[tuple[signal.Signals, float], ...]
 # How a node is asked to end, and how long it may take (a recorder closes its bag after the first); then it is killed.
 PATIENCE_S = ((signal.SIGINT, 20.0), (signal.SIGTERM, 5.0))
@@ -62,9 +60,6 @@ def run(config: Arguments, main: Program) -> int:
     courses = [getattr(config, "course", ""), *getattr(config, "courses", "").split(",")]
     for spec in filter(None, map(str.strip, courses)):
         check_named(spec)
-    for name in _PATHS:
-        if value := getattr(config, name, ""):
-            real_place(value)
     if out := getattr(config, "out", ""):
         with OutputFolder(out) as folder:  # before any node starts; the node takes it for good
             folder.require_empty(do="choose another out:=")

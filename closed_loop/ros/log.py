@@ -24,8 +24,6 @@ from collector.common.output_folder import OutputFolder
 from collector.common.run_folder import RunFolder
 from collector.geometry.discontinuity import teleports
 
-PLANS_FILE = "plans.jsonl"
-
 
 class DriveLog:
     """Collects one drive in a run folder, which is made if absent. Methods may be called from several threads.
@@ -45,11 +43,12 @@ class DriveLog:
         self._events: list[dict[str, Any]] = []
         self._braked_s: defaultdict[str, float] = defaultdict(float)
         self._folder = OutputFolder(out)
-        if (out / PLANS_FILE).exists():
+        plans = out / "plans.jsonl"
+        if plans.exists():
             raise MonoError(f"{out} already holds a drive", "a new folder", "choose another out:=")
         self._folder.require_empty()
         try:
-            self._plans_file = (out / PLANS_FILE).open("x", encoding="utf-8")
+            self._plans_file = plans.open("x", encoding="utf-8")
         except OSError as error:
             raise MonoError(f"{out}: {error.strerror}", "a folder of yours", "choose another out:=") from error
 

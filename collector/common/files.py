@@ -16,6 +16,9 @@ from collector.common.errors import MonoError
 # The folder that holds the three packages: a checkout or site-packages.
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 PART = ".part"  # what a file is called until it is whole
+# Settings that are ROS parameters and so hold a path as text.
+PATH_TEXTS = ("out", "log", "model", "adapter", "calibration", "policy_python")
+_SHOWN = 200  # letters of a path in a sentence
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _CURES = {
     errno.EACCES: "ask its owner (ls -ld shows who that is) for the right, or name another place",
@@ -33,7 +36,7 @@ _CURES = {
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never half of it; a link stays a link."""
-    place = real_place(path)
+    place = _file_place(path)
     part = place.with_name(place.name + PART)
     with part.open("w", encoding="utf-8") as stream:
         stream.write(text)
@@ -74,8 +77,10 @@ def real_place(path: Path | str) -> Path:
 
 def path_error(error: OSError, path: Path | str | None = None) -> MonoError:
     """The sentence for a look-up, a reading or a writing that the system refused."""
-    place = path if path is not None else error.filename
-    found = f"{place}: {error.strerror or error}" if place is not None else str(error.strerror or error)
+    place = str(path if path is not None else error.filename or "")
+    if len(place) > _SHOWN:
+        place = f"{place[: _SHOWN // 2]}...{place[-_SHOWN // 2 :]}"
+    found = ": ".join(filter(None, [place, error.strerror or str(error)]))
     cure = _CURES.get(error.errno or 0, "check the path")
     return MonoError(found, "a path that can be used", cure)
 
@@ -90,9 +95,16 @@ def sentence_of(error: MonoError | OSError) -> str:
 
 
 def check_paths(settings: object) -> None:
-    """Look up every path among a command's settings before any work starts (MonoError: see :func:`real_place`)."""
+    """Look up every path among a command's settings before any work starts.
+
+    Raises:
+        MonoError: see :func:`real_place`; or what is there may not be read, which even a place of results must.
+    """
     for path in _paths(settings):
-        real_place(path)
+        place = real_place(path)
+        rights = os.R_OK | (os.X_OK if place.is_dir() else 0)
+        if place.exists() and not os.access(place, rights, effective_ids=True):
+            raise path_error(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), path)
 
 
 def _paths(value: object) -> Iterator[Path]:
@@ -103,7 +115,8 @@ def _paths(value: object) -> Iterator[Path]:
             yield from _paths(item)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
-            yield from _paths(getattr(value, field.name))
+            held = getattr(value, field.name)
+            yield from _paths(Path(held) if held and isinstance(held, str) and field.name in PATH_TEXTS else held)
 
 
 def with_home(path: Path | str) -> Path:
@@ -121,9 +134,7 @@ def check_file_place(path: Path) -> None:
     Raises:
         MonoError: a folder is there, or its own folder cannot be made or written to.
     """
-    place = real_place(path)
-    if place.is_dir():
-        raise MonoError(f"{path} is a folder", "the name of a file to write", f"name one in it: {path / 'NAME'}")
+    place = _file_place(path)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         part = place.with_name(place.name + PART)
@@ -133,6 +144,16 @@ def check_file_place(path: Path) -> None:
         raise MonoError(
             f"{path} cannot be written: {error.strerror}", "a writable place", "name another one"
         ) from error
+
+
+def _file_place(path: Path) -> Path:
+    """Where a file may be written (MonoError: a folder is there, or a device, which a file must not replace)."""
+    place = real_place(path)
+    if place.is_dir():
+        raise MonoError(f"{path} is a folder", "the name of a file to write", f"name one in it: {path / 'NAME'}")
+    if place.exists() and not place.is_file():
+        raise MonoError(f"{path} is no file", "the name of a file to write", "name another one")
+    return place
 
 
 def give_usual_mode(path: Path) -> None:

@@ -42,7 +42,7 @@ class OutputFolder:
             self._lock = self._locked()
         except OSError as error:
             raise path_error(error, folder) from error
-        if not os.access(self.path, os.W_OK | os.X_OK):
+        if not os.access(self.path, os.W_OK | os.X_OK, effective_ids=True):
             self.close()
             raise MonoError(f"{folder} cannot be written to", "a folder of yours", "choose another --out")
 

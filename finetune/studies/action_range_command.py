@@ -18,6 +18,7 @@ from collector.common.run_folder import command_line, open_run
 from collector.common.tables import percent, text_table, write_csv
 from collector.dataset.schema import METADATA_FILE, read_samples
 from collector.geometry.poses import FloatArray
+from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.evaluation.command import spread
 from finetune.model_files.location import resolve_model
 from finetune.policy import CameraMode, PolicySettings
@@ -71,6 +72,8 @@ def action_range(config: ActionRangeConfig) -> dict[str, Any]:
     samples = list(read_samples(config.dataset))
     if not samples:
         raise MonoError(f"no sample in {config.dataset}", "a dataset with at least one", "run `alpamayo-mono build`")
+    if config.adapter is not None and config.model is not None:
+        check_belongs(adapter_facts(config.adapter), config.model, config.cameras)
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE], verb="action-range")
     actions, outside, clips = study.actions_and_clips(samples)
     metrics: dict[str, Any] = {

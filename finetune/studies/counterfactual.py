@@ -26,6 +26,7 @@ from collector.dataset.schema import METADATA_FILE, Sample
 from collector.geometry.curvature import CurveLabel
 from collector.reasoning.consistency import language_of, measure_motion, parse_claim
 from collector.reasoning.writing import swap_sides, write_reasoning
+from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.evaluation.command import split_samples, spread
 from finetune.evaluation.consistency import mean_of
 from finetune.model_files.location import resolve_model
@@ -157,6 +158,8 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
         what = f"none of the {len(found)} samples of split {config.split!r} in {config.dataset} bends"
         expected = "curves, and texts that name them"
         raise MonoError(what, expected, "choose another --split or build from drives with curves")
+    if config.adapter is not None:  # rather now than after a pass of the base
+        check_belongs(adapter_facts(config.adapter), config.model, config.cameras)
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model], verb="counterfactual")
     metrics: dict[str, Any] = {"definitions": DEFINITIONS, "samples": len(samples), "variants": {}}
     rows: list[dict[str, Any]] = []

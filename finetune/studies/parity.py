@@ -22,6 +22,7 @@ from collector.common.progress import progress
 from collector.common.run_folder import command_line, open_run
 from collector.common.tables import text_table
 from collector.dataset.schema import METADATA_FILE, read_samples
+from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.evaluation.command import spread
 from finetune.model_files.location import resolve_model
 from finetune.policy import CameraMode, PolicySettings
@@ -136,6 +137,8 @@ def check_driving(config: CheckDrivingConfig) -> dict[str, Any]:
         )
         raise MonoError(what, "at least one", "choose another --split or --samples")
     samples = spread(found, config.samples)
+    if config.adapter is not None:  # rather now than after a pass of the base
+        check_belongs(adapter_facts(config.adapter), config.model, config.cameras)
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model], verb="check-driving")
     policy = AlpamayoPolicy(
         config.model,

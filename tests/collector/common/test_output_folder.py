@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,26 +13,13 @@ from collector.common.errors import MonoError
 from collector.common.output_folder import OutputFolder, alone_in_out, refuse_within
 from collector.common.run_folder import open_run
 from tests.helpers.broken_paths import broken_path, unprivileged
-from tests.helpers.paths import ROOT
+from tests.helpers.other_process import held_elsewhere
 
 
 @dataclass(frozen=True)
 class Settings:
     out: Path
     steps: int = 3
-
-
-@contextmanager
-def held_elsewhere(folder: Path) -> Iterator[int]:
-    """Another process that writes to a folder."""
-    code = "import sys; from collector.common.output_folder import OutputFolder as O\n"
-    code += "with O(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        yield other.pid
 
 
 def test_the_second_is_refused_at_once_and_told_who_was_first(tmp_path: Path) -> None:

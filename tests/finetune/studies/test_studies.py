@@ -230,7 +230,7 @@ def test_overfitting_says_whether_it_worked(
         overfit(_words(places, tmp_path, "--samples", "12"))
     mine = tmp_path / "mine" / "training"
     mine.mkdir(parents=True)
-    with pytest.raises(MonoError, match="of something else"):
+    with pytest.raises(MonoError, match="not empty: it holds training"):
         overfit(_words(places, mine.parent, "--samples", "2"))
     assert mine.is_dir()
 
