@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from collector.common.cpu import share_cores
 from collector.common.errors import MonoError, require
+from collector.common.files import sentence_of
 from collector.common.output_folder import alone_in_out
 from collector.common.run_folder import RunFolder, command_line, plain
 from collector.dataset.schema import METADATA_FILE
@@ -218,6 +219,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except MonoError as error:
-        print(f"alpamayo-mono finetune: {error}", file=sys.stderr)
+    except (MonoError, OSError) as error:
+        print(f"alpamayo-mono finetune: {sentence_of(error)}", file=sys.stderr)
         sys.exit(2)

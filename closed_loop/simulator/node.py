@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from rclpy.node import Node
@@ -63,8 +64,7 @@ class SimulatorNode(Node):
         self._session = session
         self.values = declare_parameters(self, SimulateConfig)
         v = self.values
-        if v.log:
-            check_file_place(Path(v.log))
+        self._log = log_place(Path(v.log)) if v.log else None
         courses = [spec.strip() for spec in v.courses.split(",") if spec.strip()] or [v.course]
         self.world = World([course_named(spec) for spec in courses], v.seed, world_config(v))
         if not v.episode_s:
@@ -205,14 +205,12 @@ class SimulatorNode(Node):
         )
 
     def _write_log(self) -> None:
-        if not self.values.log:
+        if self._log is None:
             return
-        path = Path(self.values.log)
         track = np.array(self._track, np.float64).reshape(-1, 8)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             np.savez_compressed(
-                path,
+                self._log,
                 t_s=track[:, 0],
                 poses_map=track[:, 1:4],
                 speed_mps=track[:, 4],
@@ -220,7 +218,26 @@ class SimulatorNode(Node):
                 laps=track[:, 7].astype(np.int64),
             )
         except OSError as error:
-            raise MonoError(f"the log {path}: {error.strerror}", "a folder of yours", "give another log:=") from error
+            raise MonoError(
+                f"the log {self._log}: {error.strerror}", "a folder of yours", "give another log:="
+            ) from error
+
+
+def log_place(path: Path) -> Path:
+    """Where the simulator's record goes, ``.npz`` added (MonoError: no file can be written, or somebody's is there)."""
+    place = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+    check_file_place(place)
+    if place.is_file():
+        try:
+            with np.load(place, allow_pickle=False) as table:
+                ours = {"poses_map", "commands", "laps"} <= {*table.files}
+        except (OSError, ValueError, EOFError, AttributeError, BadZipFile):
+            ours = False
+        if not ours:
+            raise MonoError(
+                f"{place} is no record of the simulator", "a new file, or such a record", "give another log:="
+            )
+    return place
 
 
 def obeyed(heard: Heard) -> Command:

@@ -37,7 +37,7 @@ _CURES = {
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never half of it; a link stays a link."""
     place = _file_place(path)
-    part = place.with_name(place.name + PART)
+    part = _part_of(place)
     with part.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
@@ -66,12 +66,15 @@ def real_place(path: Path | str) -> Path:
     """
     try:
         place = Path(os.path.realpath(path))
+    except OSError as error:  # a working folder that was deleted
+        raise path_error(error, Path(path)) from error
+    except ValueError as error:  # a zero byte
+        raise MonoError(f"the path {str(path)!r}: {error}", "the path of a file or folder", "correct it") from error
+    try:
         place.stat()
     except OSError as error:
         if error.errno not in _ABSENT:
             raise path_error(error, path) from error
-    except ValueError as error:  # a zero byte
-        raise MonoError(f"the path {str(path)!r}: {error}", "the path of a file or folder", "correct it") from error
     return place
 
 
@@ -137,7 +140,7 @@ def check_file_place(path: Path) -> None:
     place = _file_place(path)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(place.name + PART)
+        part = _part_of(place)
         part.open("ab").close()
         part.unlink()
     except OSError as error:
@@ -154,6 +157,10 @@ def _file_place(path: Path) -> Path:
     if place.exists() and not place.is_file():
         raise MonoError(f"{path} is no file", "the name of a file to write", "name another one")
     return place
+
+
+def _part_of(place: Path) -> Path:
+    return place.with_name(f"{place.name}.{os.getpid()}{PART}")  # two processes must not write into one
 
 
 def give_usual_mode(path: Path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from collector.common.errors import MonoError
-from collector.common.files import PART
+from collector.common.files import write_atomically
 from collector.ros.message_builder import cache_root
 
 # The same setting under its name since Kilted (FastDDS 3) and before.
@@ -93,9 +93,7 @@ def _write(path: Path, text: str) -> None:
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_atomically(path, text)
     except OSError as error:
         found = f"the transport profile {path} cannot be written ({error.strerror})"
         raise MonoError(found, "a folder of yours", "set XDG_CACHE_HOME to a folder you may write to") from error

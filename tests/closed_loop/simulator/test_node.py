@@ -20,8 +20,9 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy  # noqa: E402
 
 from closed_loop.control.kart import Command  # noqa: E402
-from closed_loop.simulator.node import STANDSTILL, Heard, obeyed, world_config  # noqa: E402
+from closed_loop.simulator.node import STANDSTILL, Heard, log_place, obeyed, world_config  # noqa: E402
 from closed_loop.simulator.publishing import quaternion_of  # noqa: E402
+from collector.common.errors import MonoError  # noqa: E402
 from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of  # noqa: E402
 from collector.ros.message_packages import message_class  # noqa: E402
 from collector.ros.parameters import SimulateConfig  # noqa: E402
@@ -177,3 +178,18 @@ def test_quaternions_turn_as_their_matrices() -> None:
         x, y, z, w = quaternion_of(matrix)
         skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
         np.testing.assert_allclose(np.eye(3) + 2 * w * skew + 2 * skew @ skew, matrix, atol=1e-9)
+
+
+def test_the_record_goes_only_over_one_of_its_own(tmp_path: Path) -> None:
+    assert log_place(tmp_path / "new" / "drive") == tmp_path / "new" / "drive.npz"
+    empty = np.zeros(0)
+    np.savez(tmp_path / "ours.npz", t_s=empty, poses_map=empty, speed_mps=empty, commands=empty, laps=empty)
+    assert log_place(tmp_path / "ours.npz") == tmp_path / "ours.npz"
+    np.savez(tmp_path / "theirs.npz", weights=empty)
+    (tmp_path / "torn.npz").write_bytes((tmp_path / "ours.npz").read_bytes()[:40])
+    (tmp_path / "text.npz").write_text("mine")
+    for name in ("theirs", "torn", "text"):
+        with pytest.raises(MonoError, match="no record of the simulator"):
+            log_place(tmp_path / name)
+    with pytest.raises(MonoError, match="Do: "):
+        log_place(tmp_path / "text.npz" / "inside")

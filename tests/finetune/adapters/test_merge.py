@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from finetune.adapters.lora import LoraSettings, add_lora, fixed_answer, load_ad
 from finetune.adapters.merge import MERGE_FACTS, MergeConfig, merge, shards  # noqa: E402
 from finetune.checkpoint import load_model  # noqa: E402
 from finetune.model_files.weight_files import stored_tensors, write_weights  # noqa: E402
+from tests.helpers.other_process import held_elsewhere  # noqa: E402
 from tests.helpers.paths import TINY  # noqa: E402
 
 CONSTANTS = 7
@@ -187,3 +189,21 @@ def test_the_writer_refuses_what_it_did_not_announce(tmp_path: Path) -> None:
     for contents in ([eight[:4]], []):
         with pytest.raises(ValueError, match=r"argument|bytes"):
             write_weights(path, [("a", "F32", (2,))], contents)
+
+
+def test_a_model_is_merged_into_the_folder_that_a_link_names(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", "r1")
+    adapter = make_adapter(tmp_path / "adapter", base)
+    (tmp_path / "disk").mkdir()
+    for name, target in (("empty", tmp_path / "disk" / "empty"), ("absent", tmp_path / "disk" / "absent")):
+        if name == "empty":
+            target.mkdir()
+        (tmp_path / name).symlink_to(target)
+        merge(MergeConfig(base, adapter, tmp_path / name))
+        assert (tmp_path / name).is_symlink() and (target / MERGE_FACTS).is_file()
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in target.iterdir()}
+        (tmp_path / "plain").touch()
+        assert set(modes.values()) == {stat.S_IMODE((tmp_path / "plain").stat().st_mode)}
+    assert {path.name for path in (tmp_path / "disk").iterdir()} == {"empty", "absent"}
+    with held_elsewhere(tmp_path / "other"), pytest.raises(MonoError, match="is being written by process"):
+        merge(MergeConfig(base, adapter, tmp_path / "other"))
