@@ -49,7 +49,7 @@ def read_times(out: Path, names: Sequence[str]) -> dict[str, float]:
     if not path.is_file():
         return {}
     do = "delete it and run the demo again: finished stages are then repeated; or begin again in another --out"
-    times = read_json(path, "seconds of each finished stage", do)
+    times: dict[str, float] = read_json(path, "seconds of each finished stage", do)
     if not all(name in names and type(seconds) in (int, float) for name, seconds in times.items()):
         raise MonoError(f"{path} was not written by a demo", "seconds of each finished stage", do)
     return times

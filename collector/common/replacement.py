@@ -78,7 +78,8 @@ class Replacement:
                 self._drop_others()
                 self.new.rename(folder / READY)
                 settle(folder, is_held=True)
-            self.discard()
+            with suppress(OSError):  # the new is in its place; what is left of the old goes with the next one
+                self.discard()
         finally:
             os.close(handle)
 

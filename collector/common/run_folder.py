@@ -166,7 +166,8 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MonoError(f"{path} cannot be read: {error}", "a YAML file", "check the path and the text") from error
+        why = " ".join(str(error).split())  # YAML's own words are a drawing of several lines
+        raise MonoError(f"{path} cannot be read: {why}", "a YAML file", "check the path and the text") from error
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -142,6 +142,7 @@ def read_samples(folder: Path | str, split: Split | None = None) -> Iterator[Sam
         SchemaError: a line does not fit; it names file, line and field.
     """
     file = Path(folder) / METADATA_FILE
+    settle(Path(folder))
     if not file.is_file():
         do = "build one: alpamayo-mono build --help"
         raise MonoError(f"no {METADATA_FILE} in {Path(folder)}", "a dataset folder", do)
