@@ -21,7 +21,7 @@ from closed_loop.comparison.runs import load_drive
 from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.design import course_named
 from collector.common.errors import MonoError
-from collector.common.files import read_json, write_atomically
+from collector.common.files import check_file_place, read_json, write_atomically
 from collector.common.run_folder import command_line, plain
 from collector.common.tables import metres, number, text_table
 from collector.geometry.constants import FUTURE_STEPS, NS_PER_S
@@ -109,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise MonoError("no drive folder named", "at least one", "alpamayo-mono measure runs/...-drive")
     console = Console()
     for folder in config.drives:
+        if folder.is_dir():
+            check_file_place(folder / "deviation.json")
         drive = measure_drive(folder, config.course, config.reference)
         definitions = {"deviation": deviation.DEFINITIONS, "reasonings": reasoning.DEFINITIONS}
         found = {"definitions": definitions, "deviation": drive.summary, "reasonings": drive.reasonings}

@@ -129,8 +129,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     written = [run.write_metrics(metrics), *write_tables(metrics, run.folder), plans]
     if config.adapter is not None:
         judged = f"clip {config.clip}" if config.clip else f"split {config.split} of {folder.resolve().name}"
-        if add_evaluation(config.adapter, metrics, judged):
-            metrics["notes"].append(f"The table is on the adapter's card too: {config.adapter / 'README.md'}")
+        metrics["notes"] += _put_on_card(config.adapter, metrics, judged)
     if config.plots:
         try:
             require("matplotlib", "report")
@@ -142,6 +141,15 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             written += write_plots(metrics, variants, chosen, run.folder)
     metrics["files"] = written
     return metrics
+
+
+def _put_on_card(adapter: Path, metrics: dict[str, Any], judged: str) -> list[str]:
+    """Put the table on the adapter's card; says where, or why not."""
+    card = adapter / "README.md"
+    try:
+        return [f"The table is on the adapter's card too: {card}"] if add_evaluation(adapter, metrics, judged) else []
+    except OSError as error:  # an adapter that is not ours to write to
+        return [f"The table is not on the adapter's card: {card} cannot be written ({error})"]
 
 
 def spread(samples: Sequence[Sample], limit: int) -> list[Sample]:
