@@ -17,39 +17,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from closed_loop.demo_folder import OWNER, STAGES_FILE, clear, end_left_over, finished_unnoted, take_folder
+from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.common.output_folder import OutputFolder
 from collector.common.run_folder import command_line
+from collector.ros.parameters import LONGEST_S
 from collector.ros.transport import without_our_libraries
 from finetune import TINY_BASE
 
 
 @dataclass(frozen=True)
-class DemoConfig:
-    """Run the whole loop on this machine: no ROS installation, no GPU and no weights needed.
+class DemoConfig(Arguments):
+    """Run the whole loop on this machine: no ROS installation, no GPU and no weights needed."""
 
-    Attributes:
-        out: folder of the run; a finished stage in it is not repeated.
-        courses: seeded random courses driven while recording (never the ones driven in the comparison).
-        episode_s: simulated seconds on each of them.
-        time_scale: simulated seconds per second while recording.
-        steps: finetuning steps.
-        laps: laps of the ROS drive before and after.
-        drive_timeout_s: simulated seconds after which an unfinished drive ends.
-        starts: starts per course in the comparison.
-        fresh: forget finished stages and begin again.
-    """
-
-    out: Path = Path("runs/demo")
-    courses: int = 50
-    episode_s: float = 12.0
-    time_scale: float = 10.0
-    steps: int = 1000
-    laps: int = 1
-    drive_timeout_s: float = 120.0
-    starts: int = 3
-    fresh: bool = False
+    out: Path = Path("runs/demo")  # folder of the run; a finished stage in it is not repeated.
+    courses: int = argument(
+        50, "seeded random courses driven while recording (never the ones driven in the comparison)", 1, 10_000
+    )
+    episode_s: float = argument(12.0, "simulated seconds on each of them", 1.0, LONGEST_S)
+    time_scale: float = argument(10.0, "simulated seconds per second while recording", 0.05, 20.0)
+    steps: int = argument(1000, "finetuning steps", 1, 10_000_000)
+    laps: int = argument(1, "laps of the ROS drive before and after", 1, 1000)
+    drive_timeout_s: float = argument(120.0, "simulated seconds after which an unfinished drive ends", 1.0, LONGEST_S)
+    starts: int = argument(3, "starts per course in the comparison", 1, 10_000)
+    fresh: bool = False  # forget finished stages and begin again.
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from collector.common.arguments import argument
 from collector.common.cpu import share_cores
 from collector.common.errors import MonoError, require
 from collector.common.files import sentence_of
@@ -50,17 +51,17 @@ class FinetuneConfig(LoopSettings, LoraSettings, Place):
     """
 
     mirror: bool = False  # train on the mirror image of every sample too; for a camera on the kart's middle line.
-    # layers of each half that are computed again in the backward pass instead of remembered; less memory for more
-    # time. -1 means all on a card and none on a CPU.
-    recompute_layers: int = -1
+    recompute_layers: int = argument(
+        -1,
+        "layers of each half that are computed again in the backward pass instead of remembered; less memory "
+        "for more time. -1 means all on a card and none on a CPU",
+        -1,
+        1000,
+    )
     device: Literal["cpu", "cuda"] = "cpu"  # cpu or cuda.
     # of the weights; auto means bfloat16 on a card and float32 on a CPU. What trains is kept in float32.
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: int = 0  # torch threads on a CPU; 0 leaves torch's choice.
-
-    def __post_init__(self) -> None:
-        LoopSettings.__post_init__(self)
-        LoraSettings.__post_init__(self)
+    threads: int = argument(0, "torch threads on a CPU; 0 leaves torch's choice", 0, 1024)
 
     @property
     def precision(self) -> str:

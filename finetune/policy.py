@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkabl
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError
 from collector.geometry import constants
 
@@ -46,12 +47,18 @@ else:
 
 
 @dataclass(frozen=True)
-class PolicySettings:
+class PolicySettings(Arguments):
     """How Alpamayo plans unless told otherwise; see :class:`finetune.alpamayo_policy.AlpamayoPolicy`."""
 
     cameras: FrontMode = "mono"
-    flow_steps: int = 10
-    noise_temperature: float = 0.0
+    flow_steps: int = argument(10, "Euler steps of the action expert", 1, 100)
+    noise_temperature: float = argument(
+        0.0,
+        "spread of the noise the trajectory is drawn from: 0 always gives the same plan for the same frame, 1 is the "
+        "trained spread",
+        0.0,
+        2.0,
+    )
     reasoning: bool = True
     device: str = "cpu"
 

@@ -37,6 +37,7 @@ from closed_loop.control.driver import DriverConfig
 from closed_loop.control.faults import Faults
 from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import ExpertConfig
+from collector.common.arguments import MOST_SEED, Arguments, argument, same_as
 from collector.common.cpu import core_count
 from collector.common.errors import MonoError
 from collector.common.output_folder import alone_in_out
@@ -50,15 +51,15 @@ DEFAULTS = RunSettings()
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(Arguments):
     """Drive base, adapter and expert on courses nobody trained on, and say how far each strays on curves."""
 
     model: Path = TINY_BASE  # base model, a folder in the official layout or its id on the Hugging Face hub.
     adapter: Path | None = None  # adapter folder (what finetune wrote to OUT/adapter).
     # by name, such as city, city-mirror or random:9001, or course files; never ones that were trained on.
     courses: tuple[str, ...] = ("city", "city-mirror", "random:9001")
-    starts: int = DEFAULTS.starts  # starts per course, evenly spread over the lap.
-    laps: float = RolloutConfig.laps  # continuous laps from each start.
+    starts: int = argument(DEFAULTS.starts, "starts per course, evenly spread over the lap", 1, 10_000)
+    laps: float = argument(RolloutConfig.laps, "continuous laps from each start", 0.001, 1000.0)
     # rows of the table, such as base-mono and adapter-mono (a wrong one lists them all); none given: base-four,
     # base-padded, base-mono, expert, and with an adapter the base and the adapter with the cameras it was trained for.
     variants: tuple[str, ...] = ()
@@ -68,31 +69,38 @@ class CompareConfig:
     # fits one course only.
     reference: str = ""
     device: str = PolicySettings.device  # torch device.
-    jobs: int = 0  # runs driven side by side; 0 takes one per CPU core (one on a GPU).
-    replan_s: float = DriverConfig.replan_s  # simulated seconds between plans.
-    latency_s: float = DEFAULTS.rollout.faults.latency_s  # simulated seconds from a frame to the use of its plan.
-    flow_steps: int = PolicySettings.flow_steps  # Euler steps of the action expert.
-    # scale of the flow noise; 0 drives the most typical path.
-    noise_temperature: float = PolicySettings.noise_temperature
+    jobs: int = argument(0, "runs driven side by side; 0 takes one per CPU core (one on a GPU)", 0, 1024)
+    replan_s: float = same_as(DriverConfig, "replan_s")
+    latency_s: float = argument(
+        DEFAULTS.rollout.faults.latency_s, "simulated seconds from a frame to the use of its plan", 0.0, 6.3
+    )
+    flow_steps: int = same_as(PolicySettings, "flow_steps")
+    noise_temperature: float = same_as(PolicySettings, "noise_temperature")
     reasoning: bool = PolicySettings.reasoning  # think before driving.
-    # the driver is held to this speed, and the expert drives no faster; 0 leaves the model free.
-    max_speed_mps: float = 0.0
-    # a drive ends at this many off-track events; the lap stays unfinished in the table.
-    max_off_track: int = RolloutConfig.max_off_track
-    # applied over commanded tyre angle, as the controller believes it.
-    steering_gain: float = ControllerConfig.steering_gain
-    seed: int = DEFAULTS.seed  # of scenery, noise and everything drawn; the same for all variants.
+    max_speed_mps: float = argument(
+        0.0, "the driver is held to this speed, and the expert drives no faster; 0 leaves the model free", 0.0, 20.0
+    )
+    max_off_track: int = argument(
+        RolloutConfig.max_off_track,
+        "a drive ends at this many off-track events; the lap stays unfinished in the table",
+        1,
+        1_000_000,
+    )
+    steering_gain: float = same_as(ControllerConfig, "steering_gain")
+    seed: int = argument(
+        DEFAULTS.seed, "of scenery, noise and everything drawn; the same for all variants", 0, MOST_SEED
+    )
     fresh: bool = False  # drive finished runs again.
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         unknown = [name for name in self.variants if name not in VARIANTS]
         if unknown:
             raise MonoError(f"variants {', '.join(unknown)}", "some of " + ", ".join(VARIANTS), "check the spelling")
         if self.adapter is None and any(VARIANTS[name].adapted for name in self.variants):
             raise MonoError("a variant with the adapter, but no adapter", "its folder", "add --adapter FOLDER")
-        if self.starts < 1 or self.laps <= 0.0 or not self.courses:
-            found = f"{self.starts} starts, {self.laps} laps, {len(self.courses)} courses"
-            raise MonoError(found, "at least one of each")
+        if not self.courses:
+            raise MonoError("no course to drive", "at least one", "name one with --courses")
         if self.reference and len(self.courses) != 1:
             raise MonoError("one reference for several courses", "one course", "compare course by course")
 

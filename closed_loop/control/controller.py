@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from closed_loop.control.kart import KART, Command
+from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError
 from collector.geometry.poses import FloatArray, distance_along
 from finetune.policy import STEP_S
@@ -32,13 +33,18 @@ _SEARCH_S = 1.5
 
 
 @dataclass(frozen=True)
-class ControllerConfig:
+class ControllerConfig(Arguments):
     """The kart as the controller believes it to be, and how it is driven."""
 
     wheelbase_m: float = KART.wheelbase_m
     max_steer_rad: float = KART.max_steer_rad  # limit of the commanded tyre angle ...
     steer_rate_radps: float = 2.0  # ... and of its change
-    steering_gain: float = KART.steering_gain  # applied over commanded tyre angle (AWSIM about 0.62: it steers less)
+    steering_gain: float = argument(
+        KART.steering_gain,
+        "applied over commanded tyre angle of this kart; commands are divided by it (AWSIM: about 0.61 to 0.67)",
+        0.2,
+        1.5,
+    )
     dead_time_s: float = KART.dead_time_s  # a command does nothing for this long
     lag_s: float = KART.lag_s  # first-order lag of the steering after the dead time
     preview_s: float = 0.40  # steering looks this many seconds ahead at the present speed ...
@@ -54,6 +60,7 @@ class ControllerConfig:
     plan_step_s: float = STEP_S
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         positive = "wheelbase_m steering_gain max_steer_rad steer_rate_radps preview_min_m plan_step_s speed_window_s"
         for name in (*positive.split(), "max_accel_mps2"):
             if not getattr(self, name) > 0.0:

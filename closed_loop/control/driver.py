@@ -18,6 +18,7 @@ from closed_loop.control.buffers import CameraFrame, FrameBuffer, Images, Pose, 
 from closed_loop.control.controller import ControllerConfig, TrackingController
 from closed_loop.control.kart import Command
 from closed_loop.control.safety_monitor import DEFAULT_LIMITS, Decision, SafetyLimits, SafetyMonitor
+from collector.common.arguments import Arguments, argument
 from collector.geometry.poses import FloatArray, to_map
 from finetune.policy import FRAMES_PER_CAMERA, FUTURE_STEPS, STEP_S, Observation, Plan
 
@@ -28,14 +29,18 @@ STEER_ON = ("camera frame stale", "plan stale", "plan not sane", "policy process
 
 
 @dataclass(frozen=True)
-class DriverConfig:
+class DriverConfig(Arguments):
     """How to drive."""
 
-    replan_s: float = 0.2  # vehicle seconds between the frames handed to the policy
+    replan_s: float = argument(0.2, "vehicle seconds between plans", 0.05, 2.0)
     frames: int = FRAMES_PER_CAMERA  # how many of the camera the policy looks at
-    # below this speed the policy is shown the history of a kart that rolls straight at this speed: models that learned
-    # from moving karts only see no reason to move off. 0 shows what was measured.
-    rolling_start_mps: float = 1.5
+    rolling_start_mps: float = argument(
+        1.5,
+        "below this speed the model is shown the history of a kart rolling straight at it, since one that learned from "
+        "moving karts does not move off from standstill; 0 shows the true history",
+        0.0,
+        5.0,
+    )
     limits: SafetyLimits = DEFAULT_LIMITS
     controller: ControllerConfig = field(default_factory=ControllerConfig)
     camera_lag_s: float = 0.0  # a picture shows what was so long before its stamp (`collector.calibration.model`)

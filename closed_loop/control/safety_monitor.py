@@ -13,19 +13,21 @@ from itertools import chain
 
 import numpy as np
 
+from collector.common.arguments import Arguments, argument
 from collector.geometry.poses import FloatArray, wrap_angle
 from finetune.policy import FUTURE_STEPS, STEP_S
 
 
 @dataclass(frozen=True)
-class SafetyLimits:
+class SafetyLimits(Arguments):
     """When to brake. Times are seconds of the vehicle's time, see :meth:`SafetyMonitor.check`."""
 
-    frame_age_s: float = 0.5  # newest camera frame older than this (arrival, steady clock)
-    odometry_age_s: float = 0.5  # newest odometry older than this (arrival, steady clock)
+    # ages of the newest camera frame and odometry are those of their arrival, on a steady clock
+    frame_age_s: float = argument(0.5, "vehicle seconds without a frame before the kart is braked", 0.05, 10.0)
+    odometry_age_s: float = argument(0.5, "vehicle seconds without odometry before the kart is braked", 0.05, 10.0)
     # plan in use seen longer ago than this (image stamp t0 to now: inference time counts, and so does a policy that
     # hangs or a camera that repeats an old image)
-    plan_age_s: float = 1.5
+    plan_age_s: float = argument(1.5, "age of the plan's image, vehicle seconds, before the kart is braked", 0.05, 30.0)
     plan_start_m: float = 1.5  # the first waypoint, 0.1 s after t0, farther than this from the vehicle
     plan_step_m: float = 2.0  # two neighbouring waypoints farther apart than this (2 m in 0.1 s is 20 m/s)
     plan_turn_rad: float = 1.0  # heading change between neighbouring waypoints

@@ -11,7 +11,7 @@ from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import DriverConfig
 from closed_loop.control.safety_monitor import SafetyLimits
 from closed_loop.ros.policy_process import DEFAULT_POLICY
-from collector.common.arguments import argument
+from collector.common.arguments import argument, same_as
 from collector.ros import parameters
 from collector.ros.topics import CONTROL_HZ
 from finetune.policy import FrontMode, PolicySettings
@@ -41,53 +41,30 @@ class DriveParameters(parameters.RoadParameters, parameters.RunParameters):
         0.0,
         600.0,
     )
-    replan_s: float = argument(DriverConfig.replan_s, "simulated seconds between plans", 0.05, 2.0)
+    replan_s: float = same_as(DriverConfig, "replan_s")
     control_hz: float = argument(CONTROL_HZ, "rate of control_cmd, Hz", 10.0, 100.0)
-    rolling_start_mps: float = argument(
-        DriverConfig.rolling_start_mps,
-        "below this speed the model is shown the history of a kart rolling at it, since one that learned from moving "
-        "karts does not move off from standstill; 0 shows the true history",
-        0.0,
-        5.0,
-    )
+    rolling_start_mps: float = same_as(DriverConfig, "rolling_start_mps")
     reference: str = argument(
         "",
         "line the lateral deviation is measured from: centreline CSV, raceline CSV or a course name; empty is the "
         "centreline of course",
     )
-    noise_temperature: float = argument(
-        PolicySettings.noise_temperature,
-        "spread of the noise the trajectory is drawn from: 0 always gives the same plan for the same frame, 1 is the "
-        "trained spread",
-        0.0,
-        2.0,
-    )
+    noise_temperature: float = same_as(PolicySettings, "noise_temperature")
     policy: str = argument(
         DEFAULT_POLICY, "who drives, as module:Class with a plan() method; a team's own driver goes here"
     )
     policy_python: str = argument(
         "", "Python interpreter of the policy process, e.g. of a newer environment with torch; empty takes this one"
     )
-    flow_steps: int = argument(PolicySettings.flow_steps, "Euler steps of the action expert", 1, 100)
+    flow_steps: int = same_as(PolicySettings, "flow_steps")
     reasoning: bool = argument(
         PolicySettings.reasoning, "false skips the reasoning and answers with the trajectory alone"
     )
     device: str = argument(PolicySettings.device, "torch device of the model: cpu, cuda, cuda:1")
-    steering_gain: float = argument(
-        ControllerConfig.steering_gain,
-        "applied over commanded tyre angle of this kart; commands are divided by it (AWSIM: about 0.61 to 0.67)",
-        0.2,
-        1.5,
-    )
-    frame_timeout_s: float = argument(
-        SafetyLimits.frame_age_s, "vehicle seconds without a frame before the kart is braked", 0.05, 10.0
-    )
-    odometry_timeout_s: float = argument(
-        SafetyLimits.odometry_age_s, "vehicle seconds without odometry before the kart is braked", 0.05, 10.0
-    )
-    plan_timeout_s: float = argument(
-        SafetyLimits.plan_age_s, "age of the plan's image, vehicle seconds, before the kart is braked", 0.05, 30.0
-    )
+    steering_gain: float = same_as(ControllerConfig, "steering_gain")
+    frame_timeout_s: float = same_as(SafetyLimits, "frame_age_s")
+    odometry_timeout_s: float = same_as(SafetyLimits, "odometry_age_s")
+    plan_timeout_s: float = same_as(SafetyLimits, "plan_age_s")
     latency_s: float = argument(
         0.0, "a fault on purpose: plans are used no earlier than so many vehicle seconds after their frame", 0.0, 6.3
     )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError
 from collector.geometry.poses import FloatArray
 
@@ -30,18 +31,22 @@ _LEAST_OUTLIER_RAD = 0.01
 
 
 @dataclass(frozen=True)
-class FitLimits:
+class FitLimits(Arguments):
     """When a bag tells enough."""
 
-    max_offset_s: float = 0.4  # offsets searched on both sides of zero.
-    min_turn_pairs: int = 100  # pairs of frames the time offset needs.
-    min_yaw_rate_radps: float = 0.08  # root mean square of the yaw rate below which a drive holds no turns.
-    min_correlation: float = 0.6  # of image and odometry turns at the best time offset.
-    max_offset_sd_s: float = 0.01  # a less certain time offset is refused.
-    max_ratio_error: float = 0.3  # how far image turns over odometry turns may be from 1 (a wrong focal length).
-    straight_yaw_rate_radps: float = 0.15  # a straight turns more slowly than this over a second.
-    min_straight_pairs: int = 30  # pairs of frames on straights the pitch needs.
-    max_pitch_sd_rad: float = 0.006  # a less certain pitch is refused.
+    max_offset_s: float = argument(0.4, "offsets searched on both sides of zero", 0.1, 5.0)
+    min_turn_pairs: int = argument(100, "pairs of frames the time offset needs", 1, 10_000_000)
+    min_yaw_rate_radps: float = argument(
+        0.08, "root mean square of the yaw rate below which a drive holds no turns", 0.0, 10.0
+    )
+    min_correlation: float = argument(0.6, "of image and odometry turns at the best time offset", 0.0, 1.0)
+    max_offset_sd_s: float = argument(0.01, "a less certain time offset is refused", 0.0, 10.0)
+    max_ratio_error: float = argument(
+        0.3, "how far image turns over odometry turns may be from 1 (a wrong focal length)", 0.0, 10.0
+    )
+    straight_yaw_rate_radps: float = argument(0.15, "a straight turns more slowly than this over a second", 0.0, 10.0)
+    min_straight_pairs: int = argument(30, "pairs of frames on straights the pitch needs", 1, 10_000_000)
+    max_pitch_sd_rad: float = argument(0.006, "a less certain pitch is refused", 0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from collector.calibration.ego_motion import Motion, gray_image, motion_between
 from collector.calibration.fit import FitLimits, offset_grid
 from collector.calibration.intrinsics import read_intrinsics
 from collector.calibration.model import Intrinsics, intrinsics_of, undistorted
+from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError
 from collector.common.progress import progress
 from collector.geometry.constants import NS_PER_S
@@ -37,7 +38,7 @@ _LENSES = ("", "plumb_bob", "rational_polynomial")
 
 
 @dataclass(frozen=True)
-class CalibrateConfig:
+class CalibrateConfig(Arguments):
     """Estimate the camera's time offset and pitch from a recorded bag; see the plot before you trust it."""
 
     bag: tyro.conf.Positional[Path]  # bag folder (metadata.yaml inside) or single .mcap / .db3 file.
@@ -48,17 +49,19 @@ class CalibrateConfig:
     # CameraInfo with the intrinsics, used where --hfov-deg is not given; by default camera_info beside the camera
     # topic, where the bag has it.
     camera_info_topic: str | None = None
-    # horizontal field of view of an undistorted camera, in place of CameraInfo; 90 where neither is there.
-    hfov_deg: float | None = None
-    max_frames: int = 3000  # of a longer bag, so many frames spread over its whole length are looked at.
-    min_speed_mps: float = 1.0  # slower frames are passed over.
+    hfov_deg: float | None = argument(
+        None,
+        "horizontal field of view of an undistorted camera, in place of CameraInfo; 90 where neither is there",
+        1.0,
+        179.0,
+    )
+    max_frames: int = argument(
+        3000, "of a longer bag, so many frames spread over its whole length are looked at", 2 * RUN_FRAMES, 10_000_000
+    )
+    min_speed_mps: float = argument(1.0, "slower frames are passed over", 0.0, 100.0)
     # what counts as one continuous motion; noise in the yaw, which hides when a turn began, is cleaned away.
     track: TrackConfig = field(default_factory=TrackConfig)
     limits: FitLimits = field(default_factory=FitLimits)  # when the bag tells enough.
-
-    def __post_init__(self) -> None:
-        if self.max_frames < 2 * RUN_FRAMES:
-            raise MonoError(f"max_frames = {self.max_frames}", f"at least {2 * RUN_FRAMES}", "raise it")
 
 
 @dataclass(frozen=True, eq=False)

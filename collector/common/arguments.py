@@ -12,12 +12,15 @@ import math
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from collector.common.errors import MonoError
 
 Value = bool | int | float | str
-Default = TypeVar("Default", bound=Value)
+Setting = Value | tuple[Value, ...] | None
+Default = TypeVar("Default", bound=Setting)
+MOST_SEED = 2**31 - 1  # what every generator takes
+_LARGEST_WHOLE = 1 << 1000  # beyond it a whole number is no float
 
 # Words of version 0.1 in names of settings, and what they are called since.
 _RENAMED = {
@@ -33,11 +36,18 @@ _RENAMED = {
 def argument(default: Default, text: str, minimum: float = -math.inf, maximum: float = math.inf) -> Default:
     """A field of a settings dataclass; numbers from ``minimum`` to ``maximum`` are allowed, both included.
 
-    ``text`` is one sentence with the unit and the meaning of zero or empty.
+    Every number of a command has both. ``text`` is one sentence with the unit and the meaning of zero or empty. A
+    ``default`` of None means that None is allowed; of a tuple each item is held to the limits.
     """
     limits = _limits(minimum, maximum)
     metadata = {"help": f"{text} ({limits})" if limits else text, "range": (minimum, maximum)}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def same_as(cls: type, name: str) -> Any:  # noqa: ANN401 - of the type of that field
+    """A field with default, help and range of another settings dataclass's field of this name."""
+    field = next(field for field in dataclasses.fields(cls) if field.name == name)
+    return dataclasses.field(default=field.default, metadata=field.metadata)
 
 
 def _limits(minimum: float, maximum: float) -> str:
@@ -52,7 +62,7 @@ class Argument:
 
     name: str
     type: type[Value]
-    default: Value
+    default: Setting
     help: str
     choices: tuple[str, ...]
     minimum: float
@@ -80,39 +90,58 @@ class Argument:
         """The range in words, empty for none."""
         return _limits(self.minimum, self.maximum)
 
-    def fitted(self, value: object) -> Value:
+    def fitted(self, value: object) -> Setting:
         """The value in the type of the field; a whole number serves as a float.
 
         Raises:
             MonoError: of another type, not one of the choices, or out of range.
         """
+        if value is None and self.default is None:
+            return None
+        if isinstance(self.default, tuple) and isinstance(value, (tuple, list)):
+            return tuple(self._fitted_item(item) for item in value)
+        return self._fitted_item(value)
+
+    def _fitted_item(self, value: object) -> Value:
         if self.type is float and type(value) is int:
-            value = float(value)
+            value = float(value) if abs(value) <= _LARGEST_WHOLE else math.inf
         # Compared exactly: for isinstance a bool would also be an int.
         fits = type(value) is self.type and (not self.choices or value in self.choices)
         if isinstance(value, (int, float)):
-            fits = fits and math.isfinite(value) and self.minimum <= value <= self.maximum
+            fits = fits and self.minimum <= value <= self.maximum and (isinstance(value, int) or math.isfinite(value))
         if not fits or not isinstance(value, (bool, int, float, str)):
-            raise MonoError(f"{self.name}:={value!r}", self.expected, self.text)
+            raise MonoError(f"{self.name}:={value!r}", self.expected, f"set {self.name}: {self.text}")
         return value
 
 
+_KNOWN: dict[type, tuple[Argument, ...]] = {}  # settings are made often, and resolving their types takes a while
+
+
 def arguments_of(cls: type) -> tuple[Argument, ...]:
-    """The fields of a settings dataclass, in their order."""
-    hints = typing.get_type_hints(cls)
-    found = []
-    for field in dataclasses.fields(cls):
-        if "range" in field.metadata and isinstance(field.default, (bool, int, float, str)):
-            hint = hints[field.name]
-            choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
-            kind, (low, high) = type(field.default), field.metadata["range"]
-            found.append(Argument(field.name, kind, field.default, field.metadata["help"], choices, low, high))
-    return tuple(found)
+    """The fields of a settings dataclass made with :func:`argument`, in their order."""
+    if cls not in _KNOWN:
+        hints = typing.get_type_hints(cls)
+        _KNOWN[cls] = tuple(
+            _argument_of(field, hints[field.name]) for field in dataclasses.fields(cls) if "range" in field.metadata
+        )
+    return _KNOWN[cls]
+
+
+def _argument_of(field: dataclasses.Field[Any], hint: object) -> Argument:
+    choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+    # Of `float | None` and `tuple[int, ...]` the number's type.
+    kinds = [] if choices else [kind for kind in typing.get_args(hint) if kind in (int, float)]
+    kind: type[Any] = kinds[0] if kinds else type(field.default)
+    minimum, maximum = field.metadata["range"]
+    return Argument(field.name, kind, field.default, field.metadata["help"], choices, minimum, maximum)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Base of settings dataclasses whose fields are made with :func:`argument`: each value is checked."""
+    """Base of settings dataclasses: each value of a field made with :func:`argument` is checked.
+
+    A subclass with checks of its own (``__post_init__``) calls this one first.
+    """
 
     def __post_init__(self) -> None:
         for each in arguments_of(type(self)):

@@ -301,5 +301,5 @@ def _one_sentence(cls: type, box: str, prog: str) -> MonoError:
     flag = re.search(r"--([\w.-]+)", message)
     for each in arguments_of(cls) if flag else ():
         if flag and each.name == flag[1].replace("-", "_"):
-            return MonoError(message.partition(". ")[0], each.expected, each.text)
+            return MonoError(message.partition(". ")[0], each.expected, f"set {each.name}: {each.text}")
     return MonoError(message, "", help_of)

@@ -16,6 +16,7 @@ import numpy as np
 import tyro
 
 from collector.calibration.intrinsics import DatasetCameras, cameras_of
+from collector.common.arguments import MOST_SEED, Arguments, argument
 from collector.common.errors import MonoError, require
 from collector.common.files import write_atomically
 from collector.common.run_folder import command_line
@@ -28,7 +29,7 @@ MOST_SAMPLES = 500
 
 
 @dataclass(frozen=True)
-class ViewConfig:
+class ViewConfig(Arguments):
     """Write one HTML page of a dataset: counts, histograms, and samples with the future path drawn on the road.
 
     Wrong pitch: the dashed horizon misses the picture's, and the ribbon leaves the road. Swapped sign: the ribbon bends
@@ -38,15 +39,24 @@ class ViewConfig:
     dataset: tyro.conf.Positional[Path]  # dataset folder, as build wrote it.
     # the page to write; by default beside the folder, DATASET-view.html.
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    samples: int = 120  # how many kept samples to show, drawn by seed, evenly over the curve labels.
-    quarantined: int = 48  # how many quarantined ones, drawn likewise.
-    seed: int = 0  # of the draw.
-    pitch_deg: float | None = None  # the camera's pitch, positive looks down; by default what the manifest says.
-    hfov_deg: float | None = None  # the camera's horizontal field of view; by default the recorded intrinsics.
-    camera_height_m: float | None = None  # the lens over the road; by default what the manifest says.
+    samples: int = argument(
+        120, "how many kept samples to show, drawn by seed, evenly over the curve labels", 0, MOST_SAMPLES
+    )
+    quarantined: int = argument(48, "how many quarantined ones, drawn likewise", 0, MOST_SAMPLES)
+    seed: int = argument(0, "of the draw", 0, MOST_SEED)
+    pitch_deg: float | None = argument(
+        None, "the camera's pitch, positive looks down; by default what the manifest says", -89.0, 89.0
+    )
+    hfov_deg: float | None = argument(
+        None, "the camera's horizontal field of view; by default the recorded intrinsics", 1.0, 179.0
+    )
+    camera_height_m: float | None = argument(
+        None, "the lens over the road; by default what the manifest says", 0.01, 100.0
+    )
 
     def __post_init__(self) -> None:
-        if self.samples < 0 or self.quarantined < 0 or not 0 < self.samples + self.quarantined <= MOST_SAMPLES:
+        super().__post_init__()
+        if not 0 < self.samples + self.quarantined <= MOST_SAMPLES:
             found = f"{self.samples} samples and {self.quarantined} quarantined ones to show"
             do = "a page shows a draw: choose another --seed to see others"
             raise MonoError(found, f"together 1 to {MOST_SAMPLES}", do)

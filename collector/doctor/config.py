@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from collector.common.errors import MonoError
+from collector.common.arguments import Arguments, argument, same_as
 from collector.ros.parameters import RecordParameters
 
 Purpose = Literal["record", "drive"]
@@ -16,7 +16,7 @@ _LAST_DOMAIN = 232  # its ports are the last that exist; beyond it a middleware 
 
 
 @dataclass(frozen=True)
-class DoctorConfig:
+class DoctorConfig(Arguments):
     """Listen for a few seconds and say whether a run would be worth starting: one table, a cure per row.
 
     The exit code is 0 when nothing stands in the way, 1 when a run would be useless. Warnings do not fail. Run it with
@@ -25,11 +25,11 @@ class DoctorConfig:
 
     # the run that is planned; it decides which rows may fail.
     purpose: Annotated[Purpose, tyro.conf.arg(name="for", aliases=["--purpose"])] = "record"
-    seconds: float = 3.0  # wall seconds to listen, counted from the first message.
-    minutes: float = 10.0  # planned length of the recording in simulated minutes, for the disk.
+    seconds: float = argument(3.0, "wall seconds to listen, counted from the first message", 0.5, 120.0)
+    minutes: float = argument(10.0, "planned length of the recording in simulated minutes, for the disk", 0.0, 10000.0)
     # folder the recording will be written to; by default one below runs/.
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    jpeg_quality: int = RecordParameters.jpeg_quality  # of the recording, for the disk.
+    jpeg_quality: int = same_as(RecordParameters, "jpeg_quality")
     use_sim_time: bool = True  # --no-use-sim-time for a real vehicle, which has no /clock.
     # model folder of the drive, or its id on the hub; by default the tiny one, which needs no check.
     model: Path | None = None
@@ -37,18 +37,7 @@ class DoctorConfig:
     policy_python: str = ""  # interpreter of the policy process; by default this one.
     device: str = "cpu"  # torch device of the drive.
     own_policy: bool = False  # the driver is a team's own (policy:=module:Class): do not ask for a model and torch.
-    # other ROS domains to look for a simulator in when there is none in this one.
-    domains: tuple[int, ...] = (0, 1, 2, 3, 4)
+    domains: tuple[int, ...] = argument(
+        (0, 1, 2, 3, 4), "other ROS domains to look for a simulator in when there is none in this one", 0, _LAST_DOMAIN
+    )
     json: bool = False  # print the rows as JSON instead of a table.
-
-    def __post_init__(self) -> None:
-        for name, value, low, high in (
-            ("seconds", self.seconds, 0.5, 120.0),
-            ("minutes", self.minutes, 0.0, 10_000.0),
-            ("jpeg-quality", self.jpeg_quality, 1, 100),
-        ):
-            if not low <= value <= high:
-                raise MonoError(f"--{name} {value:g}", f"{low:g} to {high:g}", "see alpamayo-mono doctor --help")
-        strange = [domain for domain in self.domains if not 0 <= domain <= _LAST_DOMAIN]
-        if strange:
-            raise MonoError(f"--domains {strange[0]}", f"0 to {_LAST_DOMAIN}", "see alpamayo-mono doctor --help")

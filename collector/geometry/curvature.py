@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError
 from collector.geometry.poses import FloatArray, distance_along
 from collector.geometry.splines import EDGE_M, through_corners
@@ -26,27 +27,24 @@ Grade = Literal["gentle", "medium", "sharp"]
 
 
 @dataclass(frozen=True)
-class CurveThresholds:
+class CurveThresholds(Arguments):
     """Every number that decides a label; printed in every manifest."""
 
-    window_s: float = 3.0  # how far ahead a reasoning speaks.
-    resample_m: float = 0.5  # spacing of the curvature profile.
-    smooth_m: float = 1.5  # chord length of the curvature measurement; bends shorter than this are blurred.
-    curve_curvature_1pm: float = 0.04  # at least this much is a curve (0.04 = radius 25 m).
-    min_turn_rad: float = 0.2  # a curve that turns less within the window is ignored.
-    merge_gap_m: float = 2.0  # curves of one direction closer than this are one curve.
-    min_path_m: float = 2.0  # a path that gets less far than this has no direction.
-    gentle_curvature_1pm: float = 0.08  # below, a bend is called gentle (0.08 = radius 12.5 m).
-    sharp_curvature_1pm: float = 0.16  # above, a bend is called sharp (0.16 = radius 6.25 m).
-    now_m: float = 3.0  # a curve that begins nearer than this is "now", else "ahead".
-    speed_change_mps: float = 0.5  # over the window, a smaller change of speed is "keep".
-    stop_speed_mps: float = 0.3  # a window that ends slower than this is "stop".
-    speed_average_s: float = 0.5  # speeds at the window's ends are averaged over this long.
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not (np.isfinite(value) and value > 0.0):
-                raise MonoError(f"the threshold {name} = {value!r}", "a positive number", f"set {name} above zero")
+    window_s: float = argument(3.0, "how far ahead a reasoning speaks", 0.1, 1000.0)
+    resample_m: float = argument(0.5, "spacing of the curvature profile", 0.01, 100.0)
+    smooth_m: float = argument(
+        1.5, "chord length of the curvature measurement; bends shorter than this are blurred", 0.01, 1000.0
+    )
+    curve_curvature_1pm: float = argument(0.04, "at least this much is a curve (0.04 = radius 25 m)", 1e-06, 100.0)
+    min_turn_rad: float = argument(0.2, "a curve that turns less within the window is ignored", 1e-06, 10.0)
+    merge_gap_m: float = argument(2.0, "curves of one direction closer than this are one curve", 1e-06, 1000.0)
+    min_path_m: float = argument(2.0, "a path that gets less far than this has no direction", 1e-06, 1000.0)
+    gentle_curvature_1pm: float = argument(0.08, "below, a bend is called gentle (0.08 = radius 12.5 m)", 1e-06, 100.0)
+    sharp_curvature_1pm: float = argument(0.16, "above, a bend is called sharp (0.16 = radius 6.25 m)", 1e-06, 100.0)
+    now_m: float = argument(3.0, 'a curve that begins nearer than this is "now", else "ahead"', 1e-06, 1000.0)
+    speed_change_mps: float = argument(0.5, 'over the window, a smaller change of speed is "keep"', 1e-06, 100.0)
+    stop_speed_mps: float = argument(0.3, 'a window that ends slower than this is "stop"', 1e-06, 100.0)
+    speed_average_s: float = argument(0.5, "speeds at the window's ends are averaged over this long", 0.001, 1000.0)
 
     def grade(self, max_abs_curvature_1pm: float) -> Grade:
         """How tight a curve is."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.bags.reader import OdometryRow
-from collector.common.errors import MonoError
+from collector.common.arguments import Arguments, argument
 from collector.geometry.discontinuity import CLOCK_BACK, GAP, LATE, TELEPORT, TELEPORT_SLACK_M, discontinuity
 from collector.geometry.poses import interpolate_poses
 from collector.pose_tracks.smoothing import PoseNoise, Speeds, SpeedSource, clean_poses, measure_noise
@@ -28,22 +28,21 @@ HORIZON_CUT = "horizon cut off"
 
 
 @dataclass(frozen=True)
-class TrackConfig:
+class TrackConfig(Arguments):
     """What counts as one continuous motion, and which poses are too noisy to be used as recorded."""
 
-    max_pose_gap_s: float = 0.2  # a longer silence of the odometry cuts the track.
-    # two poses in a row may lie this much farther apart than twice the speed explains.
-    teleport_slack_m: float = TELEPORT_SLACK_M
+    max_pose_gap_s: float = argument(0.2, "a longer silence of the odometry cuts the track", 0.001, 1000.0)
+    teleport_slack_m: float = argument(
+        TELEPORT_SLACK_M,
+        "two poses in a row may lie this much farther apart than twice the speed explains",
+        1e-06,
+        1000.0,
+    )
     # auto cleans the poses of a recording whose measured noise is above the two limits below, or whose heading is not
     # that of its motion; never leaves all poses as recorded.
     smooth: Literal["auto", "never"] = "auto"
-    clean_position_m: float = 0.003  # noise of x and y up to which poses count as clean.
-    clean_yaw_rad: float = 0.003  # the same of the heading.
-
-    def __post_init__(self) -> None:
-        limits = (self.max_pose_gap_s, self.teleport_slack_m, self.clean_position_m, self.clean_yaw_rad)
-        if not min(limits) > 0.0:
-            raise MonoError(f"track limits {self}", "positive limits", "set them above zero")
+    clean_position_m: float = argument(0.003, "noise of x and y up to which poses count as clean", 1e-06, 1000.0)
+    clean_yaw_rad: float = argument(0.003, "the same of the heading", 1e-06, 10.0)
 
 
 @dataclass(frozen=True)

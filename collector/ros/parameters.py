@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from collector.common.arguments import Arguments, Value, argument, arguments_of
+from collector.common.arguments import MOST_SEED, Arguments, Value, argument, arguments_of
 from collector.common.errors import MonoError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from launch_ros import actions
     from rclpy.node import Node
 
+LONGEST_S = 1e7  # of whatever runs for a while: four months
 Parameters = TypeVar("Parameters", bound=Arguments)
 
 
@@ -51,6 +52,7 @@ class Duration(Arguments):
         "stop after this many seconds of simulated time; 0 runs until Ctrl-C (record, simulate) or the last lap "
         "(drive)",
         0.0,
+        LONGEST_S,
     )
 
 
@@ -68,6 +70,7 @@ class RunParameters(Duration):
         "give up with a sentence when no first frame (record) or no first state (drive) came after this many seconds "
         "of wall time",
         0.1,
+        LONGEST_S,
     )
 
 
@@ -117,9 +120,12 @@ class SimulatorParameters(RoadParameters):
     """Parameters of the embedded simulator that every verb offers; how long it runs, the verb's main node says."""
 
     courses: str = argument("", "comma-separated courses, the next one at each episode; empty stays on course")
-    seed: int = argument(0, "seed of starts, disturbances and scenery", 0, 2**31 - 1)
+    seed: int = argument(0, "seed of starts, disturbances and scenery", 0, MOST_SEED)
     episode_s: float = argument(
-        0.0, "simulated seconds after which the kart is put back with a new offset and heading; 0 never does", 0.0
+        0.0,
+        "simulated seconds after which the kart is put back with a new offset and heading; 0 never does",
+        0.0,
+        LONGEST_S,
     )
     disturbance: float = argument(
         1.0,
@@ -131,7 +137,7 @@ class SimulatorParameters(RoadParameters):
     time_scale: float = argument(1.0, "simulated seconds per second of wall time", 0.05, 20.0)
     image_width: int = argument(640, "width of the rendered frames, pixels", 64, 1920)
     image_height: int = argument(360, "height of the rendered frames, pixels", 36, 1080)
-    start_s_m: float = argument(0.0, "arc length of the first start on the course, metres", 0.0)
+    start_s_m: float = argument(0.0, "arc length of the first start on the course, metres", 0.0, 1e6)
     start_lateral_m: float = argument(
         0.0, "offset of the first start from the centreline, left positive, metres", -5.0, 5.0
     )
@@ -141,7 +147,7 @@ class SimulatorParameters(RoadParameters):
     start_speed_mps: float = argument(0.0, "speed of the first start, m/s", 0.0, 10.0)
     camera: bool = argument(True, "false renders no frames, as AWSIM does with --camera off")
     camera_fail_after_s: float = argument(
-        0.0, "simulated seconds after which the camera goes silent, a fault on purpose; 0 never", 0.0
+        0.0, "simulated seconds after which the camera goes silent, a fault on purpose; 0 never", 0.0, LONGEST_S
     )
     drop_share: float = argument(0.0, "share of the camera frames that get lost, a fault on purpose", 0.0, 1.0)
     black_share: float = argument(0.0, "share of the camera frames that arrive black, a fault on purpose", 0.0, 1.0)

@@ -19,6 +19,7 @@ import tyro
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError
 from collector.common.output_folder import OutputFolder
 from collector.common.replacement import Replacement, settle
@@ -46,7 +47,7 @@ _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
 
 
 @dataclass(frozen=True)
-class MergeConfig:
+class MergeConfig(Arguments):
     """Write base and adapter as one full checkpoint in the official layout."""
 
     model: Path  # base model, a folder in the official layout or its id on the Hugging Face hub.
@@ -55,11 +56,7 @@ class MergeConfig:
     # of the written weights; "base" keeps each tensor's own type. Weights in bfloat16 are rounded once more than those
     # of base and adapter driven in float32, as on a CPU; float32 gives the very same plans.
     dtype: Literal["base", "float32", "bfloat16", "float16"] = "base"
-    shard_gib: float = 5.0  # weights beyond this size are cut into shards with an index.
-
-    def __post_init__(self) -> None:
-        if self.shard_gib <= 0.0:
-            raise MonoError(f"shards of {self.shard_gib} GiB", "more than 0", "use --shard_gib 5")
+    shard_gib: float = argument(5.0, "weights beyond this size are cut into shards with an index", 1e-06, 10000.0)
 
 
 def merge(config: MergeConfig) -> dict[str, Any]:

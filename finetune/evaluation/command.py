@@ -14,6 +14,7 @@ import numpy as np
 import tyro
 from numpy.typing import ArrayLike
 
+from collector.common.arguments import MOST_SEED, Arguments, argument
 from collector.common.errors import MonoError, require
 from collector.common.output_folder import alone_in_out
 from collector.common.run_folder import command_line, open_run, plain
@@ -33,7 +34,7 @@ NO_PICTURE = "picture that cannot be read"
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(Arguments):
     """Open-loop evaluation of a base model, or of base and adapter side by side.
 
     Plans every sample of a split (or of one clip) as in driving and compares with what was really driven: errors by
@@ -53,22 +54,22 @@ class EvaluateConfig:
     # what the kart has when it drives; mono is the newest frame of its front camera.
     cameras: CameraMode = PolicySettings.cameras
     split: str = "val"  # which split to judge: val or train.
-    limit: int = 0  # at most so many samples, evenly spread; 0 for all.
-    samples: int = 1  # k of minADE_k: above 1, so many plans more are drawn per sample with seeded noise.
-    seed: int = 0  # of that noise and of the bootstrap.
-    batch_size: int = 8  # samples per forward pass.
+    limit: int = argument(0, "at most so many samples, evenly spread; 0 for all", 0, 10_000_000)
+    samples: int = argument(
+        1, "k of minADE_k: above 1, so many plans more are drawn per sample with seeded noise", 1, 1000
+    )
+    seed: int = argument(0, "of that noise and of the bootstrap", 0, MOST_SEED)
+    batch_size: int = argument(8, "samples per forward pass", 1, 65_536)
     plots: bool = True  # draw plots (needs the extra [report]).
     device: str = PolicySettings.device  # torch device.
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.clip is None and self.dataset is None:
             raise MonoError("nothing to evaluate on", "--dataset FOLDER, or --clip ID with --data FOLDER")
         if (self.clip is None) != (self.data is None):
             found = "--clip without --data" if self.clip else "--data without --clip"
             raise MonoError(found, "both or neither", "name the clip's id and the cache_dir of physical_ai_av")
-        for name, least in (("samples", 1), ("batch_size", 1), ("limit", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise MonoError(f"--{name.replace('_', '-')} {getattr(self, name)}", f"at least {least}")
         if self.split not in ("train", "val"):
             raise MonoError(f"split {self.split!r}", "val or train")
 

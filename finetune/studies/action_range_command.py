@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tyro
 
+from collector.common.arguments import MOST_SEED, Arguments, argument
 from collector.common.errors import MonoError, require
 from collector.common.output_folder import alone_in_out
 from collector.common.plotting import SIDES, STYLE, bars
@@ -38,7 +39,7 @@ _COLOURS = ("#3567b0", "#d1432f", "#1d8a4e", "#8a5bb5")
 
 
 @dataclass(frozen=True)
-class ActionRangeConfig:
+class ActionRangeConfig(Arguments):
     """A dataset's accelerations and curvatures in standard deviations of the released model, and what follows.
 
     Nothing is clipped and the released normalisation is kept by the finetuning; this shows why. With --model it also
@@ -51,9 +52,9 @@ class ActionRangeConfig:
     adapter: Path | None = None  # adapter folder; with it the model is measured before and after.
     cameras: CameraMode = PolicySettings.cameras  # what the kart has when it drives.
     split: str = "val"  # the split the model is measured on.
-    limit: int = 64  # at most so many samples for the model, evenly spread; 0 for all.
-    batch_size: int = 16  # samples per forward pass.
-    seed: int = 0  # of noise and flow times.
+    limit: int = argument(64, "at most so many samples for the model, evenly spread; 0 for all", 0, 10_000_000)
+    batch_size: int = argument(16, "samples per forward pass", 1, 65_536)
+    seed: int = argument(0, "of noise and flow times", 0, MOST_SEED)
     device: str = PolicySettings.device  # torch device.
 
 

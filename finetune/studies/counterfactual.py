@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError, require
 from collector.common.output_folder import alone_in_out
 from collector.common.plotting import INK, STYLE
@@ -63,7 +64,7 @@ DEFINITIONS = (
 
 
 @dataclass(frozen=True)
-class CounterfactualConfig:
+class CounterfactualConfig(Arguments):
     """Force the opposite reasoning through the driving path and measure how far the planned path moves."""
 
     model: Path  # model folder in the official layout, or its id on the Hugging Face hub.
@@ -73,8 +74,8 @@ class CounterfactualConfig:
     adapter: Path | None = None  # adapter folder; with it the table shows before and after.
     cameras: CameraMode = PolicySettings.cameras  # what the kart has when it drives.
     split: str = "val"  # train or val.
-    limit: int = 0  # at most so many samples, evenly spread; 0 for all.
-    batch_size: int = 8  # plans per forward pass.
+    limit: int = argument(0, "at most so many samples, evenly spread; 0 for all", 0, 10_000_000)
+    batch_size: int = argument(8, "plans per forward pass", 1, 65_536)
     device: str = PolicySettings.device  # torch device.
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from collector.common.arguments import MOST_SEED, Arguments, argument, same_as
 from collector.common.errors import MonoError
 from collector.common.output_folder import alone_in_out
 from collector.common.run_folder import command_line, open_run
@@ -26,7 +27,7 @@ from finetune.studies.subsets import is_subset, nested_order, validation_losses,
 
 
 @dataclass(frozen=True)
-class OverfitConfig:
+class OverfitConfig(Arguments):
     """Overfit a few samples to near zero loss through the real finetuning, and say whether that worked.
 
     Ends with exit code 1 where a figure misses its threshold.
@@ -35,20 +36,26 @@ class OverfitConfig:
     model: Path  # model folder in the official layout, or its id on the Hugging Face hub.
     dataset: Path  # dataset folder made by `alpamayo-mono build`.
     out: Path = Path("runs/overfit")  # run folder; the training is in OUT/training, its samples in OUT/samples.
-    samples: int = 4  # how many; drawn with the seed, in the dataset's mix of curves.
-    steps: int = 200  # optimiser steps.
-    learning_rate: float = 2e-3  # peak learning rate. 2e-3 suits the tiny model, 1e-4 the 10B weights.
-    lora_rank: int = LoraSettings.lora_rank  # rank of the LoRA matrices.
-    lora_alpha: int = LoraSettings.lora_alpha  # the LoRA update is scaled by alpha / rank.
+    samples: int = argument(4, "how many; drawn with the seed, in the dataset's mix of curves", 1, 10_000)
+    steps: int = argument(200, "optimiser steps", 1, 10_000_000)
+    learning_rate: float = argument(
+        2e-3, "peak learning rate. 2e-3 suits the tiny model, 1e-4 the 10B weights", 1e-9, 1.0
+    )
+    lora_rank: int = same_as(LoraSettings, "lora_rank")
+    lora_alpha: int = same_as(LoraSettings, "lora_alpha")
     cameras: CameraMode = PolicySettings.cameras  # what the kart has when it drives.
-    most_text_loss: float = 0.05  # largest text loss that passes, nats per token.
-    # largest flow loss that passes, in squared standard deviations; a model that knows nothing of the sample cannot get
-    # below 1.
-    most_flow_loss: float = 0.1
-    most_ade_3s_m: float = 0.2  # largest mean distance within 3 s that passes.
-    seed: int = 0  # of everything drawn.
+    most_text_loss: float = argument(0.05, "largest text loss that passes, nats per token", 0.0, 1000.0)
+    most_flow_loss: float = argument(
+        0.1,
+        "largest flow loss that passes, in squared standard deviations; a model that knows nothing of the "
+        "sample cannot get below 1",
+        0.0,
+        1000.0,
+    )
+    most_ade_3s_m: float = argument(0.2, "largest mean distance within 3 s that passes", 0.0, 1000.0)
+    seed: int = argument(0, "of everything drawn", 0, MOST_SEED)
     device: str = PolicySettings.device  # cpu or cuda.
-    threads: int = 0  # torch threads on a CPU; 0 leaves torch's choice.
+    threads: int = same_as(FinetuneConfig, "threads")
 
 
 @alone_in_out("overfit")

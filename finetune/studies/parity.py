@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.common.arguments import Arguments, argument, same_as
 from collector.common.errors import MonoError
 from collector.common.output_folder import alone_in_out
 from collector.common.progress import progress
@@ -47,7 +48,7 @@ _GROWTH = 10.0
 
 
 @dataclass(frozen=True)
-class CheckDrivingConfig:
+class CheckDrivingConfig(Arguments):
     """Run training samples through the driving path and compare every stage with what training computed.
 
     Ends with exit code 1 and the first stage that differs, if one does.
@@ -59,11 +60,15 @@ class CheckDrivingConfig:
     adapter: Path | None = None  # adapter folder; merged for driving, beside the weights for training.
     cameras: CameraMode = PolicySettings.cameras  # what the kart has when it drives.
     split: str = "train"  # train or val.
-    samples: int = 8  # so many samples, evenly spread.
-    flow_steps: int = PolicySettings.flow_steps  # Euler steps of the driver.
-    # largest difference allowed, as a share of a stage's largest value; 0 takes 1e-4 for float32 (a CPU), else 0.05.
-    # The actions are allowed what rounding grows to over the Euler steps, which is measured.
-    tolerance: float = 0.0
+    samples: int = argument(8, "so many samples, evenly spread", 1, 10_000)
+    flow_steps: int = same_as(PolicySettings, "flow_steps")
+    tolerance: float = argument(
+        0.0,
+        "largest difference allowed, as a share of a stage's largest value; 0 takes 1e-4 for float32 (a CPU),"
+        " else 0.05. The actions are allowed what rounding grows to over the Euler steps, which is measured",
+        0.0,
+        1.0,
+    )
     device: str = PolicySettings.device  # torch device.
 
 

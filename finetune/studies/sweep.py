@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from collector.common.arguments import argument
 from collector.common.errors import MonoError, require
 from collector.common.files import read_json, write_atomically
 from collector.common.output_folder import alone_in_out
@@ -67,8 +68,10 @@ class SweepConfig(FinetuneConfig):
     out: Path = Path("runs/sweep")
     # training samples of each run, as 50,100,200 or 50 100 200.
     sizes: tuple[str, ...] = ("50", "100", "200", "500", "1000")
-    limit: int = 0  # judge at most so many validation samples with the driving path, evenly spread; 0 for all.
-    eval_batch_size: int = 8  # plans per forward pass when judging.
+    limit: int = argument(
+        0, "judge at most so many validation samples with the driving path, evenly spread; 0 for all", 0, 10_000_000
+    )
+    eval_batch_size: int = argument(8, "plans per forward pass when judging", 1, 65_536)
     fresh: bool = False  # forget finished sizes and begin again.
 
 

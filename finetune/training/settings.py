@@ -5,46 +5,67 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from collector.common.arguments import MOST_SEED, Arguments, argument
 from collector.common.errors import MonoError
 
 
 @dataclass(frozen=True)
-class LoopSettings:
+class LoopSettings(Arguments):
     """How to train."""
 
-    steps: int = 300  # optimiser steps.
-    batch_size: int = 16  # samples per step, of all processes together.
-    # samples per forward pass of one process; 0 takes its whole share of the batch at once. Less memory for more time,
-    # and the same step.
-    rows_per_pass: int = 0
-    # peak of a cosine schedule with linear warm-up, decaying to a hundredth. 1e-4 suits LoRA on the 10B weights, 2e-3
-    # on the tiny model; full training wants a tenth of it.
-    learning_rate: float = 1e-4
-    warmup_steps: int = 20  # linear warm-up.
-    weight_decay: float = 0.0  # of AdamW.
-    text_weight: float = 1.0  # weight of the chain-of-causation cross-entropy.
-    flow_weight: float = 1.0  # weight of the flow-matching loss.
-    # weight of the mean squared xy error, in square metres, of the path decoded from a one-step estimate.
-    xy_weight: float = 0.0
+    steps: int = argument(300, "optimiser steps", 1, 10_000_000)
+    batch_size: int = argument(16, "samples per step, of all processes together", 1, 65_536)
+    rows_per_pass: int = argument(
+        0,
+        "samples per forward pass of one process; 0 takes its whole share of the batch at once. Less memory "
+        "for more time, and the same step",
+        0,
+        65_536,
+    )
+    learning_rate: float = argument(
+        1e-4,
+        "peak of a cosine schedule with linear warm-up, decaying to a hundredth. 1e-4 suits LoRA on the 10B "
+        "weights, 2e-3 on the tiny model; full training wants a tenth of it",
+        1e-09,
+        1.0,
+    )
+    warmup_steps: int = argument(20, "linear warm-up", 0, 10_000_000)
+    weight_decay: float = argument(0.0, "of AdamW", 0.0, 1.0)
+    text_weight: float = argument(1.0, "weight of the chain-of-causation cross-entropy", 0.0, 1000.0)
+    flow_weight: float = argument(1.0, "weight of the flow-matching loss", 0.0, 1000.0)
+    xy_weight: float = argument(
+        0.0,
+        "weight of the mean squared xy error, in square metres, of the path decoded from a one-step estimate",
+        0.0,
+        1000.0,
+    )
     # let the expert's losses reach the language model through the keys and values it reads.
     expert_gradient: bool = True
-    # let the flow loss fade along the path with this time constant; 0 weighs all 6.4 s alike, as released.
-    horizon_s: float = 0.0
-    # flow noises per sample and step; the prefix is the expensive part, so several draws are cheap.
-    noise_draws: int = 2
-    # share of samples trained without their reasoning, so that the path also follows the image.
-    reasoning_dropout: float = 0.1
-    gradient_clip: float = 1.0  # largest gradient norm.
-    validate_every: int = 50  # steps between validation losses.
+    horizon_s: float = argument(
+        0.0,
+        "let the flow loss fade along the path with this time constant; 0 weighs all 6.4 s alike, as released",
+        0.0,
+        1000.0,
+    )
+    noise_draws: int = argument(
+        2, "flow noises per sample and step; the prefix is the expensive part, so several draws are cheap", 1, 1024
+    )
+    reasoning_dropout: float = argument(
+        0.1, "share of samples trained without their reasoning, so that the path also follows the image", 0.0, 1.0
+    )
+    gradient_clip: float = argument(1.0, "largest gradient norm", 1e-06, 1000000.0)
+    validate_every: int = argument(50, "steps between validation losses", 1, 10_000_000)
     # compile the layers first: about a minute for 1.6 times the speed of a card that waits for launches.
     compile: bool = False
-    checkpoint_every: int = 50  # steps between checkpoints, from which a killed run goes on.
-    seed: int = 0  # of everything drawn.
+    checkpoint_every: int = argument(50, "steps between checkpoints, from which a killed run goes on", 1, 10_000_000)
+    seed: int = argument(0, "of everything drawn", 0, MOST_SEED)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "noise_draws", "validate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise MonoError(f"--{name} {getattr(self, name)}", "at least 1", f"leave --{name} out for its default")
+        super().__post_init__()
+        if not self.text_weight + self.flow_weight + self.xy_weight > 0.0:
+            raise MonoError(
+                "text_weight, flow_weight and xy_weight are all 0", "a loss to train on", "leave one above 0"
+            )
 
 
 def learning_rate_factor(step: int, settings: LoopSettings) -> float:

@@ -206,7 +206,7 @@ def test_an_empty_dataset_and_none_at_all(tmp_path: Path, capsys: pytest.Capture
     page = tmp_path / "set-view.html"  # beside the folder: the folder's hash stays
     assert str(page) in capsys.readouterr().out and "No sample to show" in page.read_text()
     with pytest.raises(MonoError, match="together 1 to"):
-        ViewConfig(tmp_path, samples=100_000)
+        ViewConfig(tmp_path, samples=500, quarantined=1)
 
 
 def test_pictures_shrink_until_they_fit(dataset: Path, tmp_path: Path) -> None:

@@ -367,7 +367,7 @@ def test_without_a_simulator_one_row_says_so_and_the_others_point_to_it() -> Non
 
 def test_a_domain_that_would_end_the_process_is_refused() -> None:
     assert DoctorConfig(domains=(0, 232)).domains == (0, 232)
-    with pytest.raises(MonoError, match="--domains 233"):
+    with pytest.raises(MonoError, match="domains:=233"):
         DoctorConfig(domains=(1, 233))
 
 

@@ -216,7 +216,7 @@ def test_one_sentence_for_what_does_not_fit(
     for words, sentence in (
         (model, "nothing to evaluate on"),
         ([*model, *data, "--clip", "abc"], "--clip without --data"),
-        ([*model, *data, "--samples", "0"], "--samples 0"),
+        ([*model, *data, "--samples", "0"], "samples:=0"),
         ([*model, *data, "--split", "test"], "val or train"),
         ([*model, *data, "--adapter", str(tmp_path)], "holds no adapter"),
         ([*model, *data, "--cameras", "four"], "front"),
