@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from collector.common.cpu import share_cores
 from collector.common.errors import EXIT_USAGE, MonoError
 from collector.common.files import sentence_of
+from collector.common.start import leave_working_folder
 
 _EXIT_INTERRUPTED = 130
 _OWN_PACKAGES = ("collector", "finetune", "closed_loop")
@@ -100,6 +101,7 @@ def help_text() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; its exit code, 2 with one sentence on stderr for what the user can mend, or 130 after Ctrl-C."""
+    leave_working_folder()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(help_text())

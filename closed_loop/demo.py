@@ -22,6 +22,7 @@ from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.common.output_folder import OutputFolder
 from collector.common.run_folder import command_line
+from collector.common.start import module_command
 from collector.ros.parameters import LONGEST_S
 from collector.ros.transport import without_our_libraries
 from finetune import TINY_BASE
@@ -212,7 +213,7 @@ def run_stage(stage: Stage, logs: Path, out: Path) -> float:
     Raises:
         MonoError: the stage failed and the demo cannot go on without it.
     """
-    command = [sys.executable, "-m", "closed_loop.cli", *stage.arguments]
+    command = [*module_command("closed_loop.cli"), *stage.arguments]
     print(f"$ alpamayo-mono {shlex.join(stage.arguments)}", flush=True)
     began = time.monotonic()
     log_path = logs / f"{stage.name}.log"

@@ -21,6 +21,7 @@ from collector.common.arguments import Arguments, Value
 from collector.common.errors import MonoError
 from collector.common.output_folder import OutputFolder
 from collector.common.run_folder import command_line
+from collector.common.start import module_command
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, SimulateConfig, parameter_values
 from collector.ros.session import signals_to
@@ -78,7 +79,7 @@ def run(config: Arguments, main: Program) -> int:
 
 def node_command(program: Program, parameters: Mapping[str, Value]) -> list[str]:
     """The command line that runs a node with its ROS parameters."""
-    command = [sys.executable, "-m", program.module, "--ros-args"]
+    command = [*module_command(program.module), "--ros-args"]
     for name, value in parameters.items():
         # JSON is YAML with the type made plain: "2026" stays a text, 5.0 a float, true a boolean.
         command += ["-p", f"{name}:={json.dumps(value)}"]

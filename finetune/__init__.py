@@ -2,5 +2,9 @@
 
 from pathlib import Path
 
+from collector.common.start import begin
+
+begin()
+
 # The tiny base shipped with this package, in the official layout.
 TINY_BASE = Path(__file__).resolve().parent / "tiny_base"

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import collector  # noqa: F401 - before OpenCV, as in every command
+
 # Before torch is imported. The models of the tests are so small that two threads wait for each other longer than they
 # compute, and `make test` runs one worker per core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -244,7 +244,7 @@ def _driven(
             return
         # Spawned, not forked: torch's threads do not survive a fork. One thread each: contention costs more.
         context, by_index = multiprocessing.get_context("spawn"), {job.index: job for job in jobs}
-        with _one_thread_each(), context.Manager() as manager, ProcessPoolExecutor(workers, context) as pool:
+        with _of_workers(), context.Manager() as manager, ProcessPoolExecutor(workers, context) as pool:
             channel: Any = manager.Queue()
             pending = {pool.submit(_work, config, settings, job, policies, channel): job for job in jobs}
             try:
@@ -263,9 +263,12 @@ def _driven(
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """What is started meanwhile computes on one thread: numpy's libraries read these only when first imported."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+def _of_workers() -> Iterator[None]:
+    """What is started meanwhile computes on one thread, and runs no module of the working folder (Python 3.11 on).
+
+    numpy's libraries read their variables only when first imported.
+    """
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONSAFEPATH")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
     try:

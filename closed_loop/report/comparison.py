@@ -17,8 +17,8 @@ from closed_loop.comparison.table import HEADINGS, read_comparison, symptom, tab
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.report import plots
+from collector.common.documents import read_yaml
 from collector.common.errors import MonoError
-from collector.common.run_folder import read_yaml
 from collector.common.tables import metres, number, percent
 from finetune.policy import PolicySettings
 

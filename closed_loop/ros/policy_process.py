@@ -21,6 +21,7 @@ from typing import IO, Any
 from closed_loop.ros.protocol import pack_observation, read_message, unpack_plan, write_message
 from collector.common.errors import MonoError
 from collector.common.files import PROJECT_ROOT
+from collector.common.start import module_command
 from collector.ros.transport import WHEELS_GUARD
 from finetune.policy import Observation, Plan
 
@@ -97,7 +98,7 @@ class PolicyProcess:
         try:
             # Its own session: Ctrl-C in the terminal reaches the driver alone, which then ends the child.
             self._process = subprocess.Popen(
-                [python, "-u", "-m", "closed_loop.ros.policy_worker"],
+                module_command("closed_loop.ros.policy_worker", python, "-u"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

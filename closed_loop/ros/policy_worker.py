@@ -12,6 +12,8 @@ import os
 import sys
 import time
 import traceback
+from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 from closed_loop.ros.protocol import pack_plan, read_message, unpack_observation, write_message
@@ -27,7 +29,7 @@ def build_policy(target: str, options: dict[str, Any]) -> Policy:
     """
     module_name, _, class_name = target.partition(":")
     try:
-        factory = getattr(importlib.import_module(module_name), class_name)
+        factory = getattr(_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
         found = f"the policy {target!r} cannot be imported in {sys.executable} ({error})"
         do = "install alpamayo_mono with its extra [gpu] there, or name another policy_python"
@@ -36,6 +38,17 @@ def build_policy(target: str, options: dict[str, Any]) -> Policy:
     if not callable(getattr(policy, "plan", None)):
         raise MonoError(f"{target!r} has no method plan", "a class like finetune.policy.Policy", "add plan()")
     return policy
+
+
+def _module(name: str) -> ModuleType:
+    """A module of what is installed, else of the working folder, where a team keeps its own driver."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition(".")[0]:
+            raise
+    sys.path.append(str(Path.cwd()))
+    return importlib.import_module(name)
 
 
 def serve(source: IO[bytes], sink: IO[bytes]) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from collector.common.errors import MonoError
 from collector.common.run_folder import command_line, plain
+from collector.common.start import LEAVE_WORKING_FOLDER
 from collector.doctor.checks import examine
 from collector.doctor.config import DoctorConfig
 from collector.doctor.facts import Facts, RosFacts, Row
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 EXIT_USELESS = 1
 _MARKS = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "bold red")}
 _START_S = 90.0  # one second, unless the machine is very busy
+_START = "import rclpy; rclpy.init(); rclpy.create_node('alpamayo_doctor')"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,7 +138,7 @@ def _dies_at_start() -> str:
         return ""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", "import rclpy; rclpy.init(); rclpy.create_node('alpamayo_doctor')"],
+            [sys.executable, "-c", LEAVE_WORKING_FOLDER + _START],
             capture_output=True,
             text=True,
             errors="replace",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from collector.common.model_files import find_model, weights_defect
+from collector.common.start import LEAVE_WORKING_FOLDER
 from collector.doctor.facts import DiskFacts, Row
 from collector.ros.transport import without_our_libraries
 
@@ -113,7 +114,7 @@ def look_at_python(python: str, with_adapter: bool, device: str) -> Row:
     found: dict[str, Any] = {}
     try:
         done = subprocess.run(
-            [*command, "-c", _PROBE, *packages],
+            [*command, "-c", LEAVE_WORKING_FOLDER + _PROBE, *packages],
             env=environment,
             capture_output=True,
             text=True,

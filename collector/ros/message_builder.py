@@ -28,6 +28,8 @@ import numpy as np
 
 from collector.common.errors import MonoError
 from collector.common.files import PROJECT_ROOT, with_home
+from collector.common.start import module_command
+from collector.ros.ownership import only_ours
 
 DEFINITIONS = PROJECT_ROOT / "collector" / "msg"
 # Raise it when the way of building changes, so that caches of older versions are not used.
@@ -82,15 +84,16 @@ def build_messages(
     long) build starts.
 
     Raises:
-        MonoError: generators, compiler or headers are missing, the cache cannot be written, or a step failed.
+        MonoError: generators, compiler or headers are missing, the cache cannot be written, a step failed, or somebody
+            else could have written what is there.
     """
     target = messages_folder(definitions)
     if target.is_dir() and not rebuild:
-        return target
+        return only_ours(target, cache_root())
     toolchain = find_toolchain()
     with _locked(target):
         if target.is_dir() and not rebuild:
-            return target
+            return only_ours(target, cache_root())
         say(f"building {len(package_names(definitions))} ROS message packages once into {target} ...")
         with tempfile.TemporaryDirectory(prefix="building-", dir=target.parent) as scratch:
             work, built = Path(scratch), Path(scratch) / "built"
@@ -98,7 +101,7 @@ def build_messages(
             if target.is_dir():
                 target.rename(work / "old")
             built.rename(target)
-    return target
+    return only_ours(target, cache_root())
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def _build_into(built: Path, definitions: Path, toolchain: Toolchain, work: Path
         def run_all(commands: Iterable[Sequence[str]]) -> None:
             list(pool.map(lambda command: _run(command, environment), commands))
 
-        child = [sys.executable, "-m", "collector.ros.message_builder"]
+        child = module_command("collector.ros.message_builder")
         run_all([*child, package, *map(str, (definitions, share, work))] for package in packages)
         units = {package: _units(package, work) for package in packages}
         run_all(_compile(unit, toolchain, work) for package in packages for unit in units[package])
@@ -255,7 +258,7 @@ def _links(
 def _run(command: Sequence[str], environment: dict[str, str]) -> None:
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
-        what = Path(command[0]).name if "-m" not in command else " ".join(command[1:4])
+        what = Path(command[0]).name if command[0] != sys.executable else " ".join(command[2:4])
         last = " | ".join((done.stderr or done.stdout).strip().splitlines()[-6:])
         found = f"building the ROS messages failed in {what} (exit code {done.returncode}): {last}"
         do = f"{_INSTALL_COMPILER}; then run: alpamayo-mono messages --rebuild"

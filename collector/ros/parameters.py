@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from collector.common.arguments import MOST_SEED, Arguments, Value, argument, arguments_of
-from collector.common.errors import MonoError
+from collector.common.start import module_command
 
 if TYPE_CHECKING:
     from launch import LaunchDescription
@@ -224,8 +223,7 @@ def declare_parameters(node: Node, parameters: type[Parameters]) -> Parameters:
         try:
             values[each.name] = node.declare_parameter(each.name, each.default, descriptor).value
         except InvalidParameterValueException as error:
-            found = f"parameter {each.name} of {node.get_name()} is out of range"
-            raise MonoError(found, f"{each.minimum:g} to {each.maximum:g}", each.help) from error
+            raise each.refusal(f"parameter {each.name} of {node.get_name()} is out of range") from error
     return parameters(**values)
 
 
@@ -264,6 +262,6 @@ def _node(config: type[Arguments], program: Program, **options: object) -> actio
     }
     # By module, not by package and executable: pip puts no scripts into lib/<package>, and this way the nodes run in
     # the Python that reads this file, under colcon and pip alike.
-    words = ["-m", program.module]
+    executable, *words = module_command(program.module)
     shown: dict[str, object] = {"output": "screen", "emulate_tty": True}
-    return Node(executable=sys.executable, arguments=words, parameters=[parameters], **shown, **options)
+    return Node(executable=executable, arguments=words, parameters=[parameters], **shown, **options)
