@@ -7,13 +7,20 @@ not know and over layers that have none; here both are errors.
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import math
 import re
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from collector.common.errors import MonoError
+from collector.common.arguments import Arguments, argument
+from collector.common.errors import MonoError, require
 from finetune.model_files.configuration_files import read_json
 from finetune.model_files.location import base_fingerprint, model_name
 from finetune.model_files.weight_files import StoredTensor, read_header
@@ -26,8 +33,21 @@ _UNKNOWN_MATHS = (
     "use_dora", "use_qalora", "use_bdlora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "lora_bias",
     "layer_replication", "layers_to_transform", "target_parameters", "trainable_token_indices",
 )  # fmt: skip
+# What of a configuration decides the weights; PEFT and the hub rewrite the rest.
+_MATHS = ("peft_type", "r", "lora_alpha", "use_rslora", "bias", "target_modules", "modules_to_save", *_UNKNOWN_MATHS)
+_CHECKSUM = "checksum"
+# A list of names, a name or a pattern beyond these is no layer's, and looking for it would not end.
+_MOST_NAMES, _LONGEST_NAME, _PATTERN_S = 2000, 5000, 2.0
 _NAMED = 3
 _COPY = "copy the adapter folder again"
+
+
+@dataclass(frozen=True)
+class _Scale(Arguments):
+    """The numbers of a LoRA adapter."""
+
+    rank: int = argument(1, "rank of the LoRA matrices", 1, 65_536)
+    alpha: float = argument(1.0, "the LoRA update is scaled by alpha / rank", 1e-6, 1e6)
 
 
 @dataclass(frozen=True)
@@ -58,10 +78,13 @@ def adapter_facts(folder: Path | str) -> AdapterFacts:
         kind = ", ".join(strange) or f"bias {config.get('bias')!r}"
         found = f"the adapter {folder} is a {config.get('peft_type')} adapter with {kind}"
         raise MonoError(found, "plain LoRA without biases", "train it with `alpamayo-mono finetune`")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, (int, float)):
+    rank: Any = config.get("r")
+    alpha: Any = config.get("lora_alpha")
+    try:
+        _Scale(rank, alpha)
+    except MonoError as error:
         found = f"{folder / ADAPTER_CONFIG} says rank {rank!r} and alpha {alpha!r}"
-        raise MonoError(found, "two numbers, rank at least 1", "save the adapter again")
+        raise MonoError(found, f"two numbers, {error.expected.partition(', ')[2]}", _COPY) from error
     for key, value in (("rank", rank), ("alpha", alpha)):
         if own.get(key, value) != value:
             found = (
@@ -69,7 +92,7 @@ def adapter_facts(folder: Path | str) -> AdapterFacts:
                 f"{key} {value}"
             )
             raise MonoError(found, "one and the same", "take both files from one training run")
-    targets = config.get("target_modules") or ()
+    targets = _names(folder, config, "target_modules")
     return AdapterFacts(
         folder=folder,
         base=str(own.get("base") or config.get("base_model_name_or_path") or ""),
@@ -78,8 +101,62 @@ def adapter_facts(folder: Path | str) -> AdapterFacts:
         rank=rank,
         alpha=alpha,
         scale=alpha / (math.sqrt(rank) if config.get("use_rslora") else rank),
-        targets=targets if isinstance(targets, str) else tuple(targets),
-        full_modules=tuple(config.get("modules_to_save") or ()),
+        targets=targets,
+        full_modules=_full_modules(folder, config),
+    )
+
+
+def _names(folder: Path, config: Mapping[str, Any], key: str) -> str | tuple[str, ...]:
+    value = config.get(key) or ()
+    names = [value] if isinstance(value, str) else value
+    fits = isinstance(names, (list, tuple)) and len(names) <= _MOST_NAMES
+    if not fits or not all(isinstance(name, str) and len(name) <= _LONGEST_NAME for name in names):
+        expected = f"at most {_MOST_NAMES} names of at most {_LONGEST_NAME} characters"
+        raise MonoError(f"{folder / ADAPTER_CONFIG} names no layers with its {key}", expected, _COPY)
+    return value if isinstance(value, str) else tuple(names)
+
+
+def _full_modules(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    names = _names(folder, config, "modules_to_save")
+    return (names,) if isinstance(names, str) else names
+
+
+def checksum(folder: Path) -> str:
+    """SHA-256 over an adapter's weights, what decides their meaning, and what it says of base and cameras."""
+    config, own = (read_json(folder / name, _COPY) for name in (ADAPTER_CONFIG, OWN_FACTS))
+    told = [{key: config.get(key) for key in _MATHS}, {key: own[key] for key in own if key != _CHECKSUM}]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    with (folder / ADAPTER_WEIGHTS).open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_checksum(folder: Path) -> None:
+    """Put its checksum into an adapter folder that is otherwise finished."""
+    path = folder / OWN_FACTS
+    path.write_text(json.dumps(read_json(path) | {_CHECKSUM: checksum(folder)}, indent=2) + "\n", encoding="utf-8")
+
+
+def check_whole(folder: Path) -> None:
+    """Refuse an adapter that is not as it was saved; one without a checksum is taken, which is said once.
+
+    Raises:
+        MonoError: its weights or its settings have changed since.
+    """
+    own = read_json(folder / OWN_FACTS, _COPY) if (folder / OWN_FACTS).is_file() else {}
+    if _CHECKSUM not in own:
+        _say_unchecked(folder)
+    elif own[_CHECKSUM] != checksum(folder):
+        found = f"the adapter {folder} is not as it was saved: {ADAPTER_WEIGHTS} or what it says of itself has changed"
+        raise MonoError(found, f"the checksum in {OWN_FACTS}", _COPY)
+
+
+@functools.lru_cache
+def _say_unchecked(folder: Path) -> None:
+    print(
+        f"{folder} has no checksum (adapters of before 0.3 have none): whether it is damaged cannot be told",
+        file=sys.stderr,
     )
 
 
@@ -124,7 +201,8 @@ def adapter_layout(
     Returns weight -> its matrices A and B, and parameter -> its new value.
 
     Raises:
-        MonoError: a damaged file; tensors that are missing, surplus, of another rank, or of another model's shape.
+        MonoError: a damaged file; tensors that are missing, surplus, of another rank, or of another model's shape; an
+            adapter that is not as it was saved.
     """
     path = facts.folder / ADAPTER_WEIGHTS
     halves: dict[str, dict[str, StoredTensor]] = {}
@@ -175,6 +253,7 @@ def adapter_layout(
             + wrong[0]
         )
         raise MonoError(found, "the base model it was trained on", "give --model the base the adapter names")
+    check_whole(facts.folder)
     return pairs, full
 
 
@@ -186,9 +265,22 @@ def _targets(facts: AdapterFacts, shapes: Mapping[str, tuple[int, ...]]) -> set[
     if isinstance(facts.targets, str):
         if facts.targets == "all-linear":
             return set()
-        pattern = re.compile(facts.targets)
-        return {name for name in linear if pattern.fullmatch(name)}
+        return _matching(facts, facts.targets, linear)
     return {name for name in linear if any(f".{name}".endswith(f".{end}") for end in facts.targets)}
+
+
+def _matching(facts: AdapterFacts, pattern: str, names: list[str]) -> set[str]:
+    """The names that fit a pattern, by a matcher that knows when to give up."""
+    regex = require("regex", "model")
+    found = f"{facts.folder / ADAPTER_CONFIG} names its layers by a pattern"
+    try:
+        compiled = regex.compile(pattern)
+        deadline_s = time.monotonic() + _PATTERN_S
+        return {name for name in names if compiled.fullmatch(name, timeout=max(0.01, deadline_s - time.monotonic()))}
+    except TimeoutError as error:
+        raise MonoError(f"{found} whose matching does not end", "the pattern that PEFT saved", _COPY) from error
+    except (regex.error, RecursionError, MemoryError, OverflowError) as error:
+        raise MonoError(f"{found} that is none ({error})", "the pattern that PEFT saved", _COPY) from error
 
 
 def _is_within(name: str, modules: tuple[str, ...]) -> bool:

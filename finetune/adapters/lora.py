@@ -17,7 +17,14 @@ from torch import Tensor, nn
 
 from collector.common.errors import MonoError, require
 from collector.common.files import give_usual_mode
-from finetune.adapters.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, OWN_FACTS, adapter_facts, check_belongs
+from finetune.adapters.folder import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    OWN_FACTS,
+    adapter_facts,
+    check_belongs,
+    write_checksum,
+)
 from finetune.adapters.settings import LoraSettings
 from finetune.adapters.weights import AdapterWeights, PartChanges
 from finetune.alpamayo.model import AlpamayoR1
@@ -154,6 +161,7 @@ def save_adapter(adapted: Any, folder: Path, base: Path, cameras: str) -> None:
     if base.is_dir():
         facts["base_fingerprint"] = base_fingerprint(base)
     (folder / OWN_FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+    write_checksum(folder)
 
 
 def load_adapter(
