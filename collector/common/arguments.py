@@ -67,6 +67,7 @@ class Argument:
     choices: tuple[str, ...]
     minimum: float
     maximum: float
+    length: int = 0  # of a tuple; 0 for any
 
     @property
     def default_text(self) -> str:
@@ -90,6 +91,10 @@ class Argument:
         """The range in words, empty for none."""
         return _limits(self.minimum, self.maximum)
 
+    def refusal(self, found: str) -> MonoError:
+        """What to raise for a value that does not fit."""
+        return MonoError(found, self.expected, f"set {self.name}: {self.text}")
+
     def fitted(self, value: object) -> Setting:
         """The value in the type of the field; a whole number serves as a float.
 
@@ -99,6 +104,8 @@ class Argument:
         if value is None and self.default is None:
             return None
         if isinstance(self.default, tuple) and isinstance(value, (tuple, list)):
+            if len(value) != (self.length or len(value)):
+                raise self.refusal(f"{self.name}:={value!r} with {len(value)} values instead of {self.length}")
             return tuple(self._fitted_item(item) for item in value)
         return self._fitted_item(value)
 
@@ -110,7 +117,7 @@ class Argument:
         if isinstance(value, (int, float)):
             fits = fits and self.minimum <= value <= self.maximum and (isinstance(value, int) or math.isfinite(value))
         if not fits or not isinstance(value, (bool, int, float, str)):
-            raise MonoError(f"{self.name}:={value!r}", self.expected, f"set {self.name}: {self.text}")
+            raise self.refusal(f"{self.name}:={value!r}")
         return value
 
 
@@ -133,7 +140,8 @@ def _argument_of(field: dataclasses.Field[Any], hint: object) -> Argument:
     kinds = [] if choices else [kind for kind in typing.get_args(hint) if kind in (int, float)]
     kind: type[Any] = kinds[0] if kinds else type(field.default)
     minimum, maximum = field.metadata["range"]
-    return Argument(field.name, kind, field.default, field.metadata["help"], choices, minimum, maximum)  # type: ignore[arg-type]
+    length = 0 if ... in typing.get_args(hint) or not isinstance(field.default, tuple) else len(field.default)
+    return Argument(field.name, kind, field.default, field.metadata["help"], choices, minimum, maximum, length)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

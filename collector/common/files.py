@@ -1,4 +1,4 @@
-"""Where this project lies, files that are whole or absent, and look-ups that end in a sentence."""
+"""Where this project lies, files that are whole or absent, files that are files, and look-ups that end in a sentence."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from collector.common.errors import MonoError
 
@@ -169,3 +170,28 @@ def give_usual_mode(path: Path) -> None:
     probe.open("wb").close()  # asked of the system: the umask itself cannot be read without changing it
     shutil.copymode(probe, path)
     probe.unlink()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading that is one: a pipe would keep us waiting for a writer, a device has no end.
+
+    Raises:
+        MonoError: a pipe, a device or a socket.
+        OSError: as ``open``.
+    """
+    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    mode = os.fstat(stream.fileno()).st_mode
+    if not stat.S_ISREG(mode):
+        stream.close()
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+        raise MonoError(f"{path} is {kind}", "a file", "put a file there")
+    return stream
+
+
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """The bytes of a file of at most so many (MonoError: it has more, or is no file; OSError as ``open``)."""
+    with open_regular(path) as stream:
+        content = stream.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise MonoError(f"{path} has more than {most_bytes / 1e6:.3g} MB", "a smaller file", "see what it is")
+    return content

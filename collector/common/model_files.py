@@ -6,7 +6,10 @@ import json
 import os
 from pathlib import Path
 
-from collector.common.files import with_home
+from collector.common.errors import MonoError
+from collector.common.files import open_regular, with_home
+
+HEADER_BYTES = 25_000_000  # of a safetensors file; that of the released weights has 0.2 MB
 
 
 def find_model(name: Path) -> Path:
@@ -28,16 +31,18 @@ def weights_defect(path: Path) -> str:
     A broken download is too short for its header, and a Git LFS pointer has none.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             length = int.from_bytes(stream.read(8), "little")
             size = path.stat().st_size
-            if length > size - 8:
+            if length > min(size - 8, HEADER_BYTES):
                 return f"{path.name} is damaged: {size} bytes, and not the beginning of a safetensors file"
             header = json.loads(stream.read(length))
         end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
     except OSError as error:
         return f"no {path.name}" if isinstance(error, FileNotFoundError) else f"{path.name}: {error.strerror}"
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except MonoError as error:
+        return error.found
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return f"{path.name} is damaged: its header cannot be read"
     short = 8 + length + end - size
     return f"{path.name} is damaged: {short} bytes are missing at its end" if short > 0 else ""

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import yaml
 
 from collector.common.arguments import arguments_of, nearest_name
+from collector.common.documents import read_yaml
 from collector.common.errors import MonoError
 from collector.common.files import PROJECT_ROOT, check_paths, write_atomically
 from collector.common.output_folder import PROVENANCE_FILE
@@ -161,20 +162,6 @@ def plain(value: object) -> Any:  # noqa: ANN401, PLR0911 - what comes out is JS
     return str(value)
 
 
-def read_yaml(path: Path | str) -> dict[str, Any]:
-    """A YAML mapping (MonoError: absent, not YAML, or not a mapping)."""
-    try:
-        values = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        why = " ".join(str(error).split())  # YAML's own words are a drawing of several lines
-        raise MonoError(f"{path} cannot be read: {why}", "a YAML file", "check the path and the text") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise MonoError(f"{path} holds a {type(values).__name__}", "a mapping of settings", "write `key: value` lines")
-    return values
-
-
 def command_line(cls: type[Config], argv: Sequence[str] | None, prog: str) -> Config:
     """Parse a command's words into its dataclass with tyro; ``--config FILE`` gives defaults that the words override.
 
@@ -301,5 +288,5 @@ def _one_sentence(cls: type, box: str, prog: str) -> MonoError:
     flag = re.search(r"--([\w.-]+)", message)
     for each in arguments_of(cls) if flag else ():
         if flag and each.name == flag[1].replace("-", "_"):
-            return MonoError(message.partition(". ")[0], each.expected, f"set {each.name}: {each.text}")
+            return each.refusal(message.partition(". ")[0])
     return MonoError(message, "", help_of)

@@ -13,6 +13,7 @@ import numpy as np
 from collector.calibration.intrinsics import DatasetCameras
 from collector.common.errors import MonoError, require
 from collector.common.files import check_file_place
+from collector.common.pictures import read_picture
 from collector.common.progress import progress
 from collector.dataset.schema import Sample
 from collector.dataset.statistics import radius_m
@@ -83,15 +84,7 @@ def rendered(template: Path, **values: object) -> str:
 
 def _pictures(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int) -> tuple[str, str]:
     """Data URIs of the frame with its path, and of the frame laid flat; together at most so many bytes of JPEG."""
-    path = folder / sample.file_name
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    except (OSError, ValueError, cv2.error) as error:
-        raise MonoError(f"{sample.file_name}: {getattr(error, 'strerror', None) or error}") from error
-    if decoded is None:
-        raise MonoError(f"{sample.file_name} is no picture that can be decoded")
-    image: Image = np.asarray(decoded, np.uint8)
+    image: Image = read_picture(folder / sample.file_name)
     view = AboveView.around(sample.history_array(), sample.future_array())
     flat = ground_from_above(image, cameras.of(sample.bag, image.shape[1], image.shape[0]), view)
     for most_px, quality in _SIZES:

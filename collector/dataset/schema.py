@@ -12,12 +12,12 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
 from collector.common.errors import MonoError
@@ -44,6 +44,16 @@ _SPLIT_WORD = re.compile(
 _MARKED = r"\1~"
 _IMAGE_NAME = re.compile(r".+_-?\d+\.jpg", re.DOTALL)
 
+
+def _inside(name: str) -> str:
+    """A file's name below the dataset folder, as :func:`image_name` makes them."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or any(ord(letter) < 32 for letter in name):
+        raise ValueError("a file below the dataset folder is expected")
+    return name
+
+
+FrameName = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_inside)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PoseRow = tuple[Finite, Finite, Finite]
 Split = Literal["train", "val"]
@@ -81,9 +91,9 @@ class TextClaim(_Strict):
 class Sample(_Strict):
     """One line of ``metadata.jsonl``; poses are in the ego frame at t0, metres and radians."""
 
-    file_name: str = Field(min_length=1)  # the front frame at t0, relative to the dataset folder
+    file_name: FrameName  # the front frame at t0, relative to the dataset folder
     # the last four front frames at 10 Hz, oldest first; the last one is `file_name`
-    frames: Annotated[tuple[str, ...], Field(min_length=FRAME_STEPS, max_length=FRAME_STEPS)]
+    frames: Annotated[tuple[FrameName, ...], Field(min_length=FRAME_STEPS, max_length=FRAME_STEPS)]
     id: str = Field(min_length=1)  # unique within the dataset
     bag: str  # name of the recording
     lap: int  # lap count at t0, 0 where not recorded

@@ -8,12 +8,12 @@ file does not hold (it names a backbone instead), come from ``vlm_config.json`` 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from collector.common import documents
 from collector.common.errors import MonoError
 from finetune.alpamayo.configuration import (
     CONFIG_FILE,
@@ -98,8 +98,21 @@ def parse_config(
     Without ``vlm``, sizes come from ``vlm_config`` in ``raw``, else from the name of the backbone.
 
     Raises:
-        MonoError: another kind of model, a foreign ``_target_``, an unknown or missing key, unknown backbone sizes.
+        MonoError: another kind of model, a foreign ``_target_``, an unknown or missing key, unknown backbone sizes, or
+            a size that no model has.
     """
+    try:
+        return _parsed(raw, vlm, where)
+    except MonoError as error:
+        if where in error.found:
+            raise
+        raise MonoError(f"{where}: {error.found}", error.expected, "download the folder again") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{where} (or {VLM_CONFIG_FILE} beside it) does not have the shape of a configuration"
+        raise MonoError(f"{what}: {type(error).__name__} {error}", "the official keys", "download it again") from error
+
+
+def _parsed(raw: Mapping[str, Any], vlm: Mapping[str, Any] | None, where: str) -> AlpamayoConfig:
     if raw.get("model_type") == STAGE_1:
         what = f"{where} is that of a stage-1 checkpoint ({STAGE_1}), which has no action expert"
         expected = "a whole model: " + " or ".join(MODEL_TYPES)
@@ -170,16 +183,11 @@ def read_config(folder: Path | str) -> AlpamayoConfig:
 
 
 def read_json(path: Path, do: str = "download or write it again") -> dict[str, Any]:
-    """The object that a JSON file holds (MonoError: the file is absent, no JSON, or holds something else)."""
+    """The object that a JSON file of a model folder holds (MonoError: absent, no JSON, or something else)."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return documents.read_json(path, do)
     except FileNotFoundError as error:
         raise MonoError(f"no file {path}", "a model folder in the official layout", "check --model") from error
-    except (OSError, ValueError) as error:
-        raise MonoError(f"{path} is not JSON ({error})", "a JSON object", do) from error
-    if not isinstance(content, dict):
-        raise MonoError(f"{path} holds a {type(content).__name__}", "a JSON object", do)
-    return content
 
 
 def official_vlm(config: AlpamayoConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ writes it only from memory, and a merged 22 GB checkpoint has to pass through a 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.common.documents import read_json
 from collector.common.errors import MonoError
 from collector.common.model_files import weights_defect
 
@@ -53,8 +55,8 @@ def weight_files(folder: Path) -> list[Path]:
     index, names = folder / INDEX_FILE, [WEIGHTS_FILE]
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            names = sorted(set(read_json(index, "download it again")["weight_map"].values()))
+        except (KeyError, AttributeError, TypeError) as error:
             raise MonoError(f"{index} cannot be read", "an index with a weight_map", "download it again") from error
     for name in names:
         path = folder / str(name)
@@ -130,4 +132,4 @@ def write_weights(
 
 def tensor_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     """Size of a tensor in a file."""
-    return int(np.prod(shape, dtype=np.int64)) * ITEM_BYTES[dtype]
+    return math.prod(shape) * ITEM_BYTES[dtype]

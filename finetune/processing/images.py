@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from collector.common.arguments import Arguments, argument, same_as
 from collector.common.errors import MonoError
-from finetune.alpamayo.configuration import AlpamayoConfig
+from finetune.alpamayo.configuration import AlpamayoConfig, VisionSizes
 from finetune.model_files.configuration_files import read_json
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
@@ -27,20 +28,24 @@ _MAX_ASPECT = 200.0
 
 
 @dataclass(frozen=True)
-class ImageSettings:
+class ImageSettings(Arguments):
     """How an image is cut and scaled."""
 
-    min_pixels: int = AlpamayoConfig.min_pixels  # budget of the official resize
-    max_pixels: int = AlpamayoConfig.max_pixels  # its upper end
-    crop_top: float = 0.0  # fraction of the height cut away before resizing
-    crop_bottom: float = 0.0  # the same
-    resize_width_px: int | None = None  # fixed size, a multiple of 32, aspect ratio free; both or neither
-    resize_height_px: int | None = None  # the same
-    patch_size: int = 16  # of the vision tower
-    merge_size: int = 2  # the same
-    temporal_patch_size: int = 2  # the same
+    # min_pixels, max_pixels: budget of the official resize
+    min_pixels: int = same_as(AlpamayoConfig, "min_pixels")
+    max_pixels: int = same_as(AlpamayoConfig, "max_pixels")
+    crop_top: float = argument(0.0, "fraction of the height cut away before resizing", 0.0, 1.0)
+    crop_bottom: float = argument(0.0, "the same from the bottom", 0.0, 1.0)
+    resize_width_px: int | None = argument(
+        None, "fixed size, a multiple of 32, aspect ratio free; both or neither", 1, 8192
+    )
+    resize_height_px: int | None = argument(None, "the same", 1, 8192)
+    patch_size: int = same_as(VisionSizes, "patch_size")
+    merge_size: int = same_as(VisionSizes, "spatial_merge_size")
+    temporal_patch_size: int = same_as(VisionSizes, "temporal_patch_size")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (min(self.crop_top, self.crop_bottom) >= 0.0 and self.crop_top + self.crop_bottom < 1.0):
             found = f"image crop {self.crop_top} from the top and {self.crop_bottom} from the bottom"
             raise MonoError(found, "fractions of the height that leave something", f"correct {PREPROCESSOR_FILE}")
@@ -64,9 +69,12 @@ def read_image_settings(folder: Path | str, min_pixels: int, max_pixels: int) ->
         known = {f.name for f in fields(ImageSettings)} - set(values)
         values |= {key: value for key, value in stored.items() if key in known}
         for key, expected in (("image_mean", _MEAN), ("image_std", _STD)):
-            if list(stored.get(key, [expected] * 3)) != [expected] * 3:
+            if stored.get(key, [expected] * 3) != [expected] * 3:
                 raise MonoError(f"{path}: {key} is {stored[key]}", f"{[expected] * 3}")
-    return ImageSettings(**values)
+    try:
+        return ImageSettings(**values)
+    except MonoError as error:
+        raise MonoError(f"{path}: {error.found}", error.expected, "correct it, or download it again") from error
 
 
 def write_image_settings(settings: ImageSettings, folder: Path | str) -> None:

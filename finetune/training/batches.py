@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from collector.common.errors import MonoError
+from collector.common.pictures import read_picture
 from collector.dataset.schema import Sample
 from collector.geometry.poses import mirror_poses
 from collector.reasoning.writing import swap_sides
@@ -67,10 +68,7 @@ def read_frame(path: Path) -> NDArray[np.uint8]:
     Raises:
         MonoError: the file is absent or no image.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise MonoError(f"the frame {path} cannot be read", "a JPEG of the dataset", "build the dataset again")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    return np.asarray(cv2.cvtColor(read_picture(path), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def observe(sample: Sample, folder: Path, cameras: str = PolicySettings.cameras) -> Observation:

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from collector.common.documents import read_yaml
 from collector.common.errors import MonoError, require
 from collector.common.files import read_json, write_atomically
 from collector.common.output_folder import PROVENANCE_FILE, refuse_within
-from collector.common.run_folder import git_commit, hash_path, open_run, plain, read_yaml
+from collector.common.run_folder import git_commit, hash_path, open_run, plain
 
 # What a training run writes beside config.yaml and provenance.json; metrics.json comes last of all.
 METRICS = "metrics.json"

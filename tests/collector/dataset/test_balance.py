@@ -113,7 +113,7 @@ def test_what_a_bin_may_have() -> None:
 
 
 def test_wrong_settings_are_refused_and_an_empty_dataset_is_not_a_crash(tmp_path: Path, bags: tuple[Path, ...]) -> None:
-    with pytest.raises(MonoError, match="balance ratio"):
+    with pytest.raises(MonoError, match="balance_ratio"):
         BuildConfig(bags, tmp_path / "x", balance_ratio=0.5)
     with pytest.raises(MonoError, match="at least one"):
         main(["--bags", str(bags[0]), "--out", str(tmp_path / "none"), "--balance", "--min-speed-mps", "99"])

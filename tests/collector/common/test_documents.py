@@ -1,0 +1,80 @@
+"""JSON and YAML from elsewhere: what would fill the memory or never end is a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from collector.common.documents import read_json, read_yaml
+from collector.common.errors import MonoError
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (BOMB, "aliases written out"),
+        ("a: &a [*a]", "aliases written out"),
+        ("a: &a\n  b: &b {c: 1}\n  <<: [*b, *b]\nd: *a\n", ""),  # a few are fine
+        ("[" * 100_000, "nested more than 64"),
+        ("a: " + "{b: " * 5000, "nested more than 64"),
+        ("- " * 100_000, "nested more than 64"),
+        ("a: " + "x" * 300_000, "more than 0.262 MB"),
+        ("a: !!python/object/apply:os.system [true]", "cannot be read"),
+        ("a: 'unclosed", "cannot be read"),
+        ("a: 1\n\tb: 2", "cannot be read"),
+        ("a: \x00", "cannot be read"),
+        ("a: 2026-99-99", "cannot be read"),
+        ("? [1, 2]\n: 3", "cannot be read"),
+        ("? {a: 1}\n: 3", "cannot be read"),
+        ("just text", "holds a str"),
+    ],
+)
+def test_yaml(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    if not sentence:
+        assert read_yaml(path)
+        return
+    with pytest.raises(MonoError, match=sentence) as refused:
+        read_yaml(path)
+    assert "\n" not in str(refused.value) and str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"a": ' * 200_000, "nested more than 64|is not JSON"),
+        ('{"a": ' + "[" * 500 + "]" * 500 + "}", "nested more than 64"),
+        ("[1]", "holds a list"),
+        ('{"a": ' + "9" * 10_000 + "}", "is not JSON"),
+        ('{"a": 1', "is not JSON"),
+        ("\ufeff{}", "is not JSON"),
+        ('{"a": "' + "x" * (33 << 20) + '"}', "more than 33.6 MB"),
+    ],
+)
+def test_json(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(MonoError, match=sentence):
+        read_json(path, "write it again")
+    path.write_text(json.dumps({"a": [[[1]]]}))
+    assert read_json(path, "") == {"a": [[[1]]]}
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name, sentence in (("pipe", "is a pipe"), ("endless", "is a device"), (".", "directory")):
+        with pytest.raises(MonoError, match=sentence):
+            read_yaml(tmp_path / name)
+        with pytest.raises(MonoError, match=sentence):
+            read_json(tmp_path / name, "")
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "absent", "")
