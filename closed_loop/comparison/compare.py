@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
-import queue
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -244,9 +245,9 @@ def _driven(
             return
         # Spawned, not forked: torch's threads do not survive a fork. One thread each: contention costs more.
         context, by_index = multiprocessing.get_context("spawn"), {job.index: job for job in jobs}
-        with _of_workers(), context.Manager() as manager, ProcessPoolExecutor(workers, context) as pool:
-            channel: Any = manager.Queue()
-            pending = {pool.submit(_work, config, settings, job, policies, channel): job for job in jobs}
+        channel, others = context.Queue(), set(multiprocessing.active_children())
+        with _of_workers(), ProcessPoolExecutor(workers, context, _begin_worker, (channel,)) as pool:
+            pending = {pool.submit(_work, config, settings, job, policies): job for job in jobs}
             try:
                 while pending:
                     done, _unfinished = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -258,8 +259,15 @@ def _driven(
                         moved(job, 1.0, 1.0)
                         bar.set_postfix_str(f"{job.variant.name} on {job.course} done")
                         yield job, driven
+            except BrokenProcessPool as error:
+                found = f"one of {workers} processes that drive ended by itself (out of memory?)"
+                do = "call the same again with fewer --jobs: finished runs stay"
+                raise MonoError(found, "memory for all of them", do) from error
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                if pending:  # a failure or Ctrl-C: nobody waits for the drives of the others
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    for process in set(multiprocessing.active_children()) - others:
+                        process.terminate()
 
 
 @contextmanager
@@ -280,9 +288,17 @@ def _of_workers() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _work(
-    config: CompareConfig, settings: RunSettings, job: _Job, policies: Policies, channel: queue.Queue[tuple[int, float]]
-) -> Driven:
+_CHANNEL: list[Any] = []  # of a worker process: the queue it tells the share of its run that is done
+
+
+def _begin_worker(channel: Any) -> None:  # noqa: ANN401 - a context's queue has no type of its own
+    """Made once in each worker; Ctrl-C is the parent's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel.cancel_join_thread()
+    _CHANNEL.append(channel)
+
+
+def _work(config: CompareConfig, settings: RunSettings, job: _Job, policies: Policies) -> Driven:
     """One run in a worker process."""
     if job.variant.role != "expert":
         import cv2
@@ -291,7 +307,7 @@ def _work(
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
     policy = policies(config, job.variant)
-    return drive_run(job.variant, job.course, policy, settings, lambda share: channel.put((job.index, share)))
+    return drive_run(job.variant, job.course, policy, settings, lambda share: _CHANNEL[0].put((job.index, share)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

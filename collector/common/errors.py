@@ -26,6 +26,10 @@ class MonoError(Exception):
             parts.append(f"Do: {do.rstrip('.')}.")
         super().__init__(" ".join(parts))
 
+    def __reduce__(self) -> tuple[type[MonoError], tuple[str, str, str]]:
+        """From one process to another: the sentence, whatever a subclass was made of."""
+        return MonoError, (self.found, self.expected, self.do)
+
 
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional module, or say (MonoError) which extra of this package brings it, e.g. ``"gpu"``."""
