@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
+from collector.common.documents import read_json
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.common.output_folder import OutputFolder, named
@@ -35,6 +36,7 @@ MANIFEST_FILE = "manifest.json"
 IMAGE_FOLDER = "images"
 OWN_NAMES = (METADATA_FILE, QUARANTINE_FILE, MANIFEST_FILE, IMAGE_FOLDER)
 _MADE_BY = "alpamayo_mono"  # how `made_by` of a manifest of ours begins, in every version
+_LINE_BYTES = 1 << 20
 
 # Hugging Face takes a file name with one of these words in it for a split of its own, and then loads the pictures
 # without the metadata: a bag called "test" would cost all texts.
@@ -54,6 +56,7 @@ def _inside(name: str) -> str:
 
 
 FrameName = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_inside)]
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PoseRow = tuple[Finite, Finite, Finite]
 Split = Literal["train", "val"]
@@ -96,8 +99,8 @@ class Sample(_Strict):
     frames: Annotated[tuple[FrameName, ...], Field(min_length=FRAME_STEPS, max_length=FRAME_STEPS)]
     id: str = Field(min_length=1)  # unique within the dataset
     bag: str  # name of the recording
-    lap: int  # lap count at t0, 0 where not recorded
-    stamp_ns: int  # header stamp of the frame at t0; t0 is earlier by the lag of the manifest's calibration
+    lap: Whole  # lap count at t0, 0 where not recorded
+    stamp_ns: Whole  # header stamp of the frame at t0; t0 is earlier by the lag of the manifest's calibration
     reasoning: str  # the reasoning
     # 16 poses [x, y, yaw] at t0-1.5 s ... t0, the last one the origin.
     history: Annotated[tuple[PoseRow, ...], Field(min_length=HISTORY_STEPS, max_length=HISTORY_STEPS)]
@@ -172,8 +175,16 @@ def stream_samples(file: Path, split: Split | None = None) -> Iterator[Sample]:
 def scan_samples(file: Path, kind: type[AnySample]) -> Iterator[AnySample | SchemaError]:
     """Stream a file of samples, one line in memory at a time; a line that does not fit comes as its error."""
     with file.open("rb") as lines:
-        for number, raw in enumerate(lines, start=1):
+        number = 0
+        while raw := lines.readline(_LINE_BYTES):
+            number += 1
             if not raw.strip():
+                continue
+            if len(raw) == _LINE_BYTES and not raw.endswith(b"\n"):
+                while (rest := lines.readline(_LINE_BYTES)) and not rest.endswith(b"\n"):
+                    pass
+                where = f"{file}, line {number}, field the line itself: more than {_LINE_BYTES / 1e6:.3g} MB"
+                yield SchemaError(where, "a sample of some kilobytes", "rebuild the dataset, or remove this line")
                 continue
             try:
                 found: AnySample | SchemaError = parse_sample(raw.decode("utf-8"), file, number, kind)
@@ -194,14 +205,12 @@ def load_manifest(folder: Path | str) -> dict[str, Any]:
     file = Path(folder) / MANIFEST_FILE
     settle(Path(folder))
     try:
-        manifest = json.loads(file.read_text("utf-8"))
+        manifest = read_json(file, "build the dataset again")
     except FileNotFoundError as error:
         do = "build it again, into a new folder where this one is not empty"
         raise MonoError(f"no {MANIFEST_FILE} in {Path(folder)}", "a finished dataset folder", do) from error
-    except (ValueError, OSError) as error:
-        raise MonoError(f"{file} cannot be read: {error}", "JSON", "build the dataset again") from error
-    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if not isinstance(manifest, dict) or version != SCHEMA_VERSION:
+    version = manifest.get("schema_version")
+    if version != SCHEMA_VERSION:
         do = "build the dataset again with this version"
         raise MonoError(f"{file} has schema version {version!r}", f"version {SCHEMA_VERSION}", do)
     return manifest

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from collector.common.arguments import Arguments, argument
+from collector.common.arguments import Arguments, argument, same_as
 from collector.common.errors import MonoError
 from collector.geometry.constants import FUTURE_STEPS, STEP_S
 
@@ -154,7 +154,7 @@ class ExpertConfig(Arguments):
     hidden_size: int = argument(2048, "width", 1, _WIDEST)
     intermediate_size: int = argument(8256, "width of the perceptron", 1, _WIDEST)
     num_attention_heads: int = argument(16, "query heads", 1, 1024)
-    head_dim: int = argument(128, "width of a head", 1, 4096)
+    head_dim: int = same_as(TextSizes, "head_dim")
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class AlpamayoConfig(Arguments):
     future_tokenizer: FutureTokenizerConfig = FutureTokenizerConfig()
     history_tokenizer: HistoryTokenizerConfig = HistoryTokenizerConfig()
     token_ids: TrajectoryTokenIds = TrajectoryTokenIds()
-    vocab_size: int = argument(155697, "words", 1, _MOST_WORDS)
+    vocab_size: int = same_as(TextSizes, "vocab_size")
     traj_token_start_idx: int = argument(151669, "id of the first bin", 0, _MOST_WORDS)
     traj_vocab_size: int = argument(4000, "bins in the vocabulary", 1, 1000000)
     tokens_per_history_traj: int = argument(48, "words of a history", 1, 65536)

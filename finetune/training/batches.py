@@ -73,7 +73,10 @@ def read_frame(path: Path) -> NDArray[np.uint8]:
 
 def observe(sample: Sample, folder: Path, cameras: str = PolicySettings.cameras) -> Observation:
     """The observation a driver in this camera mode would have had at a sample's t0: front frames, history, speed."""
-    frames = np.stack([read_frame(folder / name) for name in sample.frames[-frames_of(cameras) :]])
+    images = [read_frame(folder / name) for name in sample.frames[-frames_of(cameras) :]]
+    if len(sizes := {image.shape for image in images}) > 1:
+        raise MonoError(f"frames of different sizes: {sorted(sizes)}", "those of one camera", "build the dataset again")
+    frames = np.stack(images)
     return Observation(
         stamp_ns=sample.stamp_ns,
         frames={"front": frames},

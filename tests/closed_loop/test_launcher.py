@@ -15,6 +15,7 @@ from closed_loop.launcher import node_command, run, supervise
 from closed_loop.ros.config import DriveConfig
 from collector.common.errors import MonoError
 from collector.common.run_folder import command_line
+from collector.common.start import module_command
 from collector.ros.parameters import RECORD_NODE, RecordConfig, RecordParameters, parameter_values
 from tests.helpers.paths import ROOT
 
@@ -84,7 +85,7 @@ def test_parameters_reach_the_node_typed() -> None:
         config = RecordConfig(out=out, wait_s=5.0, jpeg_quality=80, simulator=True, seed=3)
         values = parameter_values(RECORD_NODE, config)
         command = node_command(RECORD_NODE, values)
-        assert command[:3] == [sys.executable, "-m", RECORD_NODE.module]
+        assert command[:3] == module_command(RECORD_NODE.module)
         done = subprocess.run(
             [sys.executable, "-c", program, *command[3:]],
             check=False,

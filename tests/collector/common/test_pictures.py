@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +11,7 @@ import pytest
 from collector.common.errors import MonoError
 from collector.common.pictures import read_picture
 from collector.ros.images import FrameError, RawFrame, encode_jpeg, frame_jpeg
-
-
-def black_png(width: int, height: int) -> bytes:
-    """A PNG of a bit per pixel: 30,000 x 30,000 of them take 110 kB."""
-    packer = zlib.compressobj(9)
-    row = bytes(1 + (width + 7) // 8)
-    packed = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+from tests.helpers.pictures import black_png
 
 
 def test_a_picture_is_read(tmp_path: Path) -> None:

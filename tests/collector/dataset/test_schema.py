@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from collector.common.errors import MonoError
-from collector.dataset.schema import DatasetWriter, Sample, SchemaError, load_manifest, parse_sample, read_samples
+from collector.dataset.schema import (
+    DatasetWriter,
+    Sample,
+    SchemaError,
+    load_manifest,
+    parse_sample,
+    read_samples,
+    scan_samples,
+)
 
 FUTURE = [[0.5 * n, 0.0, 0.0] for n in range(1, 65)]
 HISTORY = [[0.5 * n, 0.0, 0.0] for n in range(-15, 1)]
@@ -77,11 +85,22 @@ def test_a_sample_survives_the_file(tmp_path: Path) -> None:
         ({"stamp_ns": 1.5}, "stamp_ns"),
         ({"stamp_ns": None}, "stamp_ns"),
         ({"lap": "two"}, "lap"),
+        ({"stamp_ns": 10**30}, "stamp_ns"),
+        ({"file_name": "../../secret.jpg"}, "file_name"),
+        ({"file_name": "images/../../secret.jpg"}, "file_name"),
+        ({"file_name": "/dev/zero"}, "file_name"),
+        ({"file_name": "//dev/stdin"}, "file_name"),
+        ({"file_name": "images/\0.jpg"}, "file_name"),
+        ({"file_name": "images/\n.jpg"}, "file_name"),
+        ({"file_name": ""}, "file_name"),
+        ({"file_name": "."}, "file_name"),
+        ({"file_name": "a" * 5000}, "file_name"),
+        ({"frames": ["images/1.jpg", "images/2.jpg", "images/3.jpg", "/proc/self/environ"]}, "frames.3"),
+        ({"frames": ["..", "images/2.jpg", "images/3.jpg", "images/4.jpg"]}, "frames.0"),
         ({"lap": "2"}, "lap"),
         ({"frames": ["one.jpg"]}, "frames"),
         ({"dt_s": 0.0}, "dt_s"),
         ({"split": "test"}, "split"),
-        ({"file_name": ""}, "file_name"),
         ({"curve": {"label": "wiggly", "max_abs_curvature_1pm": 0.0, "entry_m": None, "turn_rad": 0.0}}, "curve.label"),
         ({"claim": {"lateral": "up", "longitudinal": "keep"}}, "claim.lateral"),
         ({"claim": {"lateral": "left"}}, "claim.longitudinal"),
@@ -118,7 +137,7 @@ def test_a_missing_field_broken_text_and_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="line 1"):
         list(read_samples(tmp_path))
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(MonoError, match="cannot be read"):
+    with pytest.raises(MonoError, match="is not JSON"):
         load_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text('{"schema_version": 99}')
     with pytest.raises(MonoError, match="99"):
@@ -147,3 +166,13 @@ def test_hugging_face_reads_the_folder_as_it_is(tmp_path: Path) -> None:
     loaded = datasets.load_dataset("imagefolder", data_dir=str(folder), cache_dir=str(tmp_path / "cache"))["train"]
     assert len(loaded) == 2 and loaded[0]["image"].size == (8, 8)
     assert loaded[1]["id"] == "bag_5" and len(loaded[0]["future"]) == 64
+
+
+def test_a_line_without_end_is_one_line_and_the_next_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "metadata.jsonl"
+    good = json.dumps(values())
+    deep = json.dumps(values()).replace('"lap": 2', '"lap": ' + "[" * 100_000)
+    file.write_text(f"{good}\n{'x' * 5_000_000}\n\n{deep}\n{good}")
+    found = list(scan_samples(file, Sample))
+    assert [isinstance(each, Sample) for each in found] == [True, False, False, True]
+    assert "line 2" in str(found[1]) and "more than 1.05 MB" in str(found[1]) and "line 4" in str(found[2])

@@ -14,6 +14,7 @@ import pytest
 
 from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
 from collector.common.arguments import Arguments, arguments_of
+from collector.common.start import module_command
 from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, describe, parameter_values
 from tests.helpers.paths import ROOT
 
@@ -87,7 +88,7 @@ def test_launch_file_describes_its_verb(file: str, written_down: None) -> None:
         assert item.description == each.help and each.limits in item.description
         assert item.choices == (list(each.choices) or None)
     for found, program in ((node, main), (simulator, SIMULATOR_BESIDE)):
-        assert found.arguments == ["-m", program.module]
+        assert [found.executable, *found.arguments] == module_command(program.module)
         types = {name: value.value_type for name, value in found.parameters[0].items()}
         assert types == {name: type(value) for name, value in parameter_values(program, config()).items()}
     assert simulator.condition == "simulator" and "has ended" in node.on_exit.reason

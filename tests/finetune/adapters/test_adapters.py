@@ -16,7 +16,7 @@ pytest.importorskip("peft")
 
 from collector.common.errors import MonoError  # noqa: E402
 from finetune import TINY_BASE  # noqa: E402
-from finetune.adapters.folder import AdapterFacts, check_belongs  # noqa: E402
+from finetune.adapters.folder import AdapterFacts, check_belongs, checksum, write_checksum  # noqa: E402
 from finetune.adapters.lora import (  # noqa: E402
     LoraSettings,
     add_lora,
@@ -84,12 +84,9 @@ def test_a_trained_adapter_reloads_to_the_same_losses(tmp_path: Path) -> None:
     changed = _losses(loaded, rows)
     assert not torch.allclose(torch.stack(base), torch.stack(changed), atol=1e-3)
     save_adapter(adapted, tmp_path / "adapter", Path("small"), "mono")
-    assert json.loads((tmp_path / "adapter" / "alpamayo_mono.json").read_text()) == {
-        "base": "small",
-        "cameras": "mono",
-        "rank": 4,
-        "alpha": 8,
-    }
+    facts = json.loads((tmp_path / "adapter" / "alpamayo_mono.json").read_text())
+    assert len(facts.pop("checksum")) == 64
+    assert facts == {"base": "small", "cameras": "mono", "rank": 4, "alpha": 8}
 
     again = small_model()
     again = type(again)(load_adapter(again.model, tmp_path / "adapter"), again.processor, again.config, None)
@@ -149,6 +146,7 @@ def complaint(base: Path, adapter: Path, **asked: Any) -> str:
 
 def test_an_adapter_says_where_it_belongs(base: Path, trained: Path) -> None:
     facts = json.loads((trained / "alpamayo_mono.json").read_text())
+    assert facts.pop("checksum") == checksum(trained)
     assert facts == {
         "base": "first",
         "cameras": "mono",
@@ -242,6 +240,8 @@ def test_damage_is_one_sentence(damage: str, said: str, base: Path, trained: Pat
     elif damage == "nan":
         tensors[f"{expert}B.weight"][0, 0] = torch.nan
     save_file(tensors, path)
+    if damage == "nan":  # as a training that went astray would have saved it
+        write_checksum(folder)
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-100])
     elif damage == "json":

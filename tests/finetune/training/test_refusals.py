@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import weakref
@@ -25,6 +26,7 @@ from finetune.checkpoint import load_model  # noqa: E402
 from finetune.training.batches import cache_vision, collate  # noqa: E402
 from finetune.training.checkpoint import MasterWeights  # noqa: E402
 from finetune.training.encoding import read_rows, write_rows  # noqa: E402
+from tests.helpers.pictures import black_png  # noqa: E402
 from tests.helpers.small_model import small_model, small_rows  # noqa: E402
 from tests.helpers.synthetic_bag import drive_course, write_bag  # noqa: E402
 
@@ -113,26 +115,34 @@ def test_bad_samples_are_named_counted_and_set_aside(
             line["reasoning"] = float("nan")
         if number == 3:
             line["frames"][-1] = "images/nothing.jpg"
+        if number == 5:
+            line["frames"][-1] = "images/pipe.jpg"
+        if number == 6:
+            line["frames"][-1] = "images/huge.jpg"
+        if number == 7:
+            line["frames"][-1] = "/dev/zero"
         if number == 4:
             line["reasoning"] = "Turn left <|traj_future_start|> now."
 
     dataset = broken(built, tmp_path / "set", spoil)
+    os.mkfifo(dataset / "images" / "pipe.jpg")
+    (dataset / "images" / "huge.jpg").write_bytes(black_png(30_000, 30_000))
     names = [sample.id for sample in read_samples(built)]
-    assert len(names) > 6
+    assert len(names) > 9
     assert finetune(dataset, tmp_path / "run") == 0
     said = capsys.readouterr().out
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["set_aside"] == {
-        "not a valid sample": 3,
-        "unreadable frame": 1,
+        "not a valid sample": 4,
+        "unreadable frame": 3,
         "unusable frame, history or reasoning": 1,
     }
-    assert metrics["train_samples"] == len(names) - 5
-    assert names[3] in said and names[4] in said and "line 1, field future" in said and "set aside 5" in said
+    assert metrics["train_samples"] == len(names) - 8
+    assert names[3] in said and "line 1, field future" in said and "set aside 8" in said
     lines = [json.loads(line) for line in (tmp_path / "run" / "set_aside.jsonl").read_text().splitlines()]
-    assert [line["sample"] for line in lines[3:]] == names[3:5]
+    assert [line["sample"] for line in lines[4:]] == names[3:7]
     card = (tmp_path / "run" / "adapter" / "README.md").read_text()
-    assert "1 unreadable frame" in card and "tiny_base" in card and "camera mode mono" in card
+    assert "3 unreadable frame" in card and "tiny_base" in card and "camera mode mono" in card
     kept = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert finetune(dataset, tmp_path / "run") == 2
     assert "finished run" in capsys.readouterr().err
