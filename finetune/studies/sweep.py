@@ -52,6 +52,7 @@ FIGURES: Mapping[str, tuple[str, str]] = {
 # Enough is where no size from there on is worse than the best by more than this: one training per size is no more
 # exact (with 200 steps the tiny model's ADE rose by 19 % from 500 samples to 1000).
 ENOUGH = 1.2
+_SIZE_DIGITS = 8
 # Settings that change where and how fast a size is trained, but not what comes out.
 _PLACE = ("out", "dataset", "threads", "overwrite")
 
@@ -74,14 +75,18 @@ class SweepConfig(FinetuneConfig):
     eval_batch_size: int = argument(8, "plans per forward pass when judging", 1, 65_536)
     fresh: bool = False  # forget finished sizes and begin again.
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        read_sizes(self.sizes)
+
 
 def read_sizes(words: Sequence[str]) -> tuple[int, ...]:
-    """Sizes in growing order, each once (MonoError: none, or one that is no whole number above zero)."""
+    """Sizes in growing order, each once (MonoError: none, or one that is no whole number from 1 to 99,999,999)."""
     parts = [part.strip() for word in words for part in str(word).split(",") if part.strip()]
-    wrong = [part for part in parts if not part.isdecimal() or int(part) < 1]
+    wrong = [part for part in parts if not part.isdecimal() or len(part) > _SIZE_DIGITS or int(part) < 1]
     if wrong or not parts:
-        found = f"the sizes {', '.join(wrong) or 'are empty'}"
-        raise MonoError(found, "whole numbers above zero", "write --sizes 50,100,200")
+        found = f"the sizes {', '.join(each[:20] for each in wrong) or 'are empty'}"
+        raise MonoError(found, "whole numbers from 1 to 99999999", "write --sizes 50,100,200")
     return tuple(sorted({int(part) for part in parts}))
 
 

@@ -200,3 +200,12 @@ def test_a_field_like_another_has_its_limits() -> None:
 
     with pytest.raises(MonoError, match=r"fine:=7.*0 to 1.*with both"):
         Like(fine=7.0)
+
+
+@pytest.mark.parametrize("sizes", ["0", "-1", "nan", "1e18", "9" * 5000, "50,0", "", "1.5", "inf"])
+def test_sizes_of_a_sweep_are_refused_with_its_words(sizes: str) -> None:
+    pytest.importorskip("torch")
+    from finetune.studies.sweep import SweepConfig
+
+    with pytest.raises(MonoError, match="sizes"):
+        command_line(SweepConfig, ["--model", "m", "--dataset", "d", f"--sizes={sizes}"], "alpamayo-mono sweep")
