@@ -1,4 +1,4 @@
-"""Where this project lies, files that are whole or absent, files that are files, and look-ups that end in a sentence."""
+"""Where this project lies, files that are whole or absent, and look-ups that end in a sentence."""
 
 from __future__ import annotations
 
