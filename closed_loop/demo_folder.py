@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from collector.common.errors import MonoError
-from collector.common.files import read_json
 from collector.common.output_folder import PROVENANCE_FILE, OutputFolder
-from collector.common.run_folder import open_run, plain, read_yaml
+from collector.common.run_folder import open_run, plain
+from collector.common.text_files import read_json, read_yaml
 from finetune.training.run import setting_changes
 
 STAGES_FILE = "stages.json"
@@ -49,7 +49,7 @@ def read_times(out: Path, names: Sequence[str]) -> dict[str, float]:
     if not path.is_file():
         return {}
     do = "delete it and run the demo again: finished stages are then repeated; or begin again in another --out"
-    times: dict[str, float] = read_json(path, "seconds of each finished stage", do)
+    times: dict[str, float] = read_json(path, do, "seconds of each finished stage")
     if not all(name in names and type(seconds) in (int, float) for name, seconds in times.items()):
         raise MonoError(f"{path} was not written by a demo", "seconds of each finished stage", do)
     return times

@@ -21,9 +21,10 @@ from closed_loop.comparison.runs import load_drive
 from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.design import course_named
 from collector.common.errors import MonoError
-from collector.common.files import check_file_place, read_json, write_atomically
+from collector.common.files import check_file_place, write_atomically
 from collector.common.run_folder import command_line, plain
 from collector.common.tables import metres, number, text_table
+from collector.common.text_files import read_json, read_lines
 from collector.geometry.constants import FUTURE_STEPS, NS_PER_S
 from collector.geometry.discontinuity import teleports
 from collector.geometry.poses import FloatArray, interpolate_poses, to_map
@@ -75,19 +76,18 @@ def _sane_plans(path: Path, t_s: FloatArray, poses: FloatArray) -> Iterator[Plac
     stamps_ns = np.round(t_s * NS_PER_S).astype(np.int64)
     if not path.is_file():
         return
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                values = json.loads(line)
-                stamp_ns, plan = int(values["stamp_ns"]), np.array(values["poses"], np.float64)
-                if values.get("defect") or plan.shape != (FUTURE_STEPS, 3) or not np.isfinite(plan).all():
-                    continue
-            except (ValueError, TypeError, KeyError):
+    for _, line in read_lines(path, "the plans"):
+        try:
+            values = json.loads(line)
+            stamp_ns, plan = int(values["stamp_ns"]), np.array(values["poses"], np.float64)
+            if values.get("defect") or plan.shape != (FUTURE_STEPS, 3) or not np.isfinite(plan).all():
                 continue
-            if stamps_ns[0] <= stamp_ns <= stamps_ns[-1]:
-                pose_map = interpolate_poses(stamps_ns, poses, [stamp_ns])[0]
-                text = str(values.get("reasoning", ""))
-                yield PlacedPlan(Plan(stamp_ns, plan, text), pose_map, to_map(plan, pose_map), stamp_ns)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue
+        if stamps_ns[0] <= stamp_ns <= stamps_ns[-1]:
+            pose_map = interpolate_poses(stamps_ns, poses, [stamp_ns])[0]
+            text = str(values.get("reasoning", ""))
+            yield PlacedPlan(Plan(stamp_ns, plan, text), pose_map, to_map(plan, pose_map), stamp_ns)
 
 
 @dataclass(frozen=True)

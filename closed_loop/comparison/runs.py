@@ -25,8 +25,9 @@ from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import ExpertConfig
 from closed_loop.simulator.world import World
 from collector.common.errors import MonoError
-from collector.common.files import read_json, write_atomically
+from collector.common.files import write_atomically
 from collector.common.run_folder import plain
+from collector.common.text_files import read_json
 from finetune.policy import FUTURE_STEPS, Policy
 
 # A finished run: its row for JSON, and a table of arrays per drive.

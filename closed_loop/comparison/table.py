@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from closed_loop.comparison import deviation, reasoning
 from closed_loop.comparison.runs import VARIANTS, Variant
-from collector.common.files import read_json, write_atomically
+from collector.common.files import write_atomically
 from collector.common.tables import metres, percent, text_table, write_csv
+from collector.common.text_files import read_json
 
 if TYPE_CHECKING:
     from rich.table import Table

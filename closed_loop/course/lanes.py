@@ -1,4 +1,4 @@
-"""Lanes of a map: which follows which, the loop they make, and the middle of the road between their bounds."""
+"""Lanes of a map: their bounds in driving direction, and the middle of the road between the bounds of a row of them."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ class Lane:
         """Mean length of its bounds."""
         return 0.5 * float(distance_along(self.left)[-1] + distance_along(self.right)[-1])
 
+    def middle(self, pieces: int) -> FloatArray:
+        """(pieces + 1, 2) points midway between equal shares of its bounds."""
+        sides = [(bound, distance_along(bound)) for bound in (self.left, self.right)]
+        left, right = (_along(bound, along, np.linspace(0.0, along[-1], pieces + 1)) for bound, along in sides)
+        return 0.5 * (left + right)
+
     def leads_to(self, other: Lane) -> bool:
         """Both bounds continue in the other lane's."""
         return bool(
@@ -52,16 +58,13 @@ def oriented(name: str, left: FloatArray, right: FloatArray) -> Lane:
     return Lane(name, left, right)
 
 
-def longest_way(ways: list[FloatArray]) -> FloatArray | None:
-    """One line of the ways of a bound: ways that continue one another are joined, the longest line is taken.
-
-    A bound may be cut into several ways, listed in any order and direction.
-    """
+def joined(ways: list[FloatArray]) -> list[FloatArray]:
+    """The lines that the ways of a bound make, the longest first: a bound may be cut, in any order and direction."""
     lines = [way for way in ways if len(way) >= 2]
     while (found := _continuation(lines)) is not None:
-        (i, j), joined = found
-        lines = [*(line for k, line in enumerate(lines) if k not in (i, j)), joined]
-    return max(lines, key=lambda line: float(distance_along(line)[-1]), default=None)
+        (i, j), line = found
+        lines = [*(other for k, other in enumerate(lines) if k not in (i, j)), line]
+    return sorted(lines, key=lambda line: float(distance_along(line)[-1]), reverse=True)
 
 
 def _continuation(lines: list[FloatArray]) -> tuple[tuple[int, int], FloatArray] | None:
@@ -71,32 +74,6 @@ def _continuation(lines: list[FloatArray]) -> tuple[tuple[int, int], FloatArray]
             if np.linalg.norm(lines[i][-1] - onward[0]) < SAME_PLACE_M:
                 return (i, j), np.vstack([lines[i], onward[1:]])
     return None
-
-
-def main_loop(lanes: list[Lane]) -> tuple[list[Lane], bool]:
-    """The longest closed chain of lanes, or the longest open one where nothing closes; and which it is.
-
-    A walk through all simple chains; maps of circuits have some tens of lanes and few branches, and the walk is
-    bounded for those that have more.
-    """
-    follows = [[j for j, other in enumerate(lanes) if lane.leads_to(other)] for lane in lanes]
-    best: dict[bool, tuple[float, list[int]]] = {True: (0.0, []), False: (0.0, [])}
-    budget = 200_000
-    for first in range(len(lanes)):
-        stack = [([first], lanes[first].length_m)]
-        while stack and budget > 0:
-            budget -= 1
-            chain, length = stack.pop()
-            if length > best[False][0]:
-                best[False] = (length, chain)
-            for after in follows[chain[-1]]:
-                if after == first:
-                    if length > best[True][0] + 1e-6:
-                        best[True] = (length, chain)
-                elif after not in chain:
-                    stack.append(([*chain, after], length + lanes[after].length_m))
-    closed = bool(best[True][1])
-    return [lanes[i] for i in best[closed][1]], closed
 
 
 def centreline(loop: list[Lane], closed: bool) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -156,12 +133,20 @@ def _along(line: FloatArray, along_m: FloatArray, at_m: FloatArray) -> FloatArra
 def _nearest(
     line: FloatArray, edge: FloatArray, edge_at_m: FloatArray, length_m: float, closed: bool, reach_m: float = 15.0
 ) -> FloatArray:
-    """For each point of the line the nearest edge point that belongs to about the same place of the loop."""
+    """For each point of the line the nearest edge point that belongs to about the same place of the loop.
+
+    Only edge points within ``reach_m`` along the loop are looked at: time and memory grow with the length alone.
+    """
     at = np.arange(len(line)) / len(line) * length_m
-    apart = np.abs(at[:, None] - edge_at_m[None, :])
-    if closed:
-        apart = np.minimum(apart, length_m - apart)
-    gap = np.hypot(line[:, None, 0] - edge[None, :, 0], line[:, None, 1] - edge[None, :, 1])
-    gap[apart > reach_m] = np.inf
-    nearest: FloatArray = edge[gap.argmin(axis=1)]
+    numbers = np.arange(len(edge))
+    if closed:  # once more before and behind
+        numbers = np.tile(numbers, 3)
+        edge_at_m = np.concatenate([edge_at_m - length_m, edge_at_m, edge_at_m + length_m])
+    first = np.searchsorted(edge_at_m, at - reach_m, side="left")
+    last = np.searchsorted(edge_at_m, at + reach_m, side="right")
+    within = first[:, None] + np.arange(max(1, int((last - first).max())))
+    candidates = numbers[within.clip(0, len(numbers) - 1)]
+    gap = np.hypot(line[:, None, 0] - edge[candidates, 0], line[:, None, 1] - edge[candidates, 1])
+    gap[within >= last[:, None]] = np.inf
+    nearest: FloatArray = edge[candidates[np.arange(len(line)), gap.argmin(axis=1)]]
     return nearest

@@ -17,9 +17,9 @@ from closed_loop.comparison.table import HEADINGS, read_comparison, symptom, tab
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.report import plots
-from collector.common.documents import read_yaml
 from collector.common.errors import MonoError
 from collector.common.tables import metres, number, percent
+from collector.common.text_files import read_yaml
 from finetune.policy import PolicySettings
 
 AIM_M = 1.0

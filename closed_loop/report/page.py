@@ -17,8 +17,9 @@ import tyro
 
 from closed_loop.comparison.table import DISCLAIMER
 from collector.common.errors import MonoError, require
-from collector.common.files import read_json, write_atomically
+from collector.common.files import write_atomically
 from collector.common.run_folder import command_line, git_commit
+from collector.common.text_files import read_json
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html.j2"
 

@@ -21,8 +21,8 @@ from closed_loop.report import plots
 from closed_loop.report.comparison import image, named
 from collector.calibration.intrinsics import cameras_of
 from collector.common.errors import MonoError
-from collector.common.files import read_json
 from collector.common.tables import metres, number, percent
+from collector.common.text_files import read_json, read_lines, read_text
 from collector.dataset.gallery import gallery_html
 from collector.dataset.schema import load_manifest
 from collector.dataset.statistics import count_rows, dataset_statistics
@@ -104,16 +104,15 @@ def read_losses(path: Path) -> dict[str, tuple[NDArray[np.float64], NDArray[np.f
     Expected keys per line: ``step`` and any of ``text_loss, flow_loss, validation_text_loss, validation_flow_loss``.
     """
     found: dict[str, list[tuple[float, float]]] = {}
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                values = json.loads(line)
-                step = float(values["step"])
-            except (ValueError, TypeError, KeyError):
-                continue
-            for key, value in values.items():
-                if key.endswith("_loss") and isinstance(value, (int, float)) and np.isfinite(value):
-                    found.setdefault(key, []).append((step, float(value)))
+    for _, line in read_lines(path, "the log"):
+        try:
+            values = json.loads(line)
+            step = float(values["step"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue
+        for key, value in values.items():
+            if key.endswith("_loss") and isinstance(value, (int, float)) and np.isfinite(value):
+                found.setdefault(key, []).append((step, float(value)))
     return {key: (np.array(rows)[:, 0], np.array(rows)[:, 1]) for key, rows in found.items()}
 
 
@@ -222,7 +221,7 @@ def provenance(folders: Mapping[str, Path]) -> list[dict[str, object]]:
                 "packages": ", ".join(f"{key} {value}" for key, value in (values.get("packages") or {}).items()),
                 "python": values.get("python", ""),
                 "inputs": sorted((values.get("inputs") or {}).items()),
-                "config": config.read_text("utf-8", "replace") if config.is_file() else "",
+                "config": read_text(config, "the configuration") if config.is_file() else "",
             }
         )
     return found

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import os
 import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from collector.common.errors import MonoError
 
@@ -44,19 +43,6 @@ def write_atomically(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(place)
-
-
-def read_json(path: Path, expected: str = "a JSON object", do: str = "run the step that wrote it again") -> Any:  # noqa: ANN401
-    """The object that a JSON file holds (MonoError: absent, torn by a kill, unreadable, or not an object)."""
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise MonoError(f"no {path.name} in {path.parent}", expected, do) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise MonoError(f"{path} cannot be read: {error}", expected, do) from error
-    if not isinstance(values, dict):
-        raise MonoError(f"{path} holds a {type(values).__name__}", expected, do)
-    return values
 
 
 def real_place(path: Path | str) -> Path:

@@ -21,7 +21,7 @@ def find_model(name: Path) -> Path:
     place = cache / ("models--" + "--".join(name.parts))
     try:
         return place / "snapshots" / (place / "refs" / "main").read_text(encoding="utf-8").strip()
-    except OSError:
+    except (OSError, ValueError):  # absent, or no text
         return name
 
 

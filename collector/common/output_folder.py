@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from collector.common.errors import MonoError
-from collector.common.files import PART, path_error, read_json, real_place
+from collector.common.files import PART, path_error, real_place
+from collector.common.text_files import read_json
 
 PROVENANCE_FILE = "provenance.json"
 _OF_PROVENANCE = {"commit", "packages", "command"}
@@ -74,7 +75,7 @@ class OutputFolder:
         if not (self.path / PROVENANCE_FILE).is_file():
             self.require_empty(f"an absent or empty folder, or one of an earlier {verb}")
             return
-        facts = read_json(self.path / PROVENANCE_FILE, "the record of a run", "choose another --out")
+        facts = read_json(self.path / PROVENANCE_FILE, "choose another --out", "the record of a run")
         made_by = str(facts.get("verb") or verb)  # versions before 0.3 did not write it
         if not facts.keys() >= _OF_PROVENANCE or made_by != verb:
             found = f"{self.path} holds a run of {made_by}" if made_by != verb else f"{self.path} holds something else"

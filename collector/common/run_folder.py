@@ -26,10 +26,10 @@ from typing import Any, TypeVar
 import yaml
 
 from collector.common.arguments import arguments_of, nearest_name
-from collector.common.documents import read_yaml
 from collector.common.errors import MonoError
 from collector.common.files import PROJECT_ROOT, check_paths, write_atomically
 from collector.common.output_folder import PROVENANCE_FILE
+from collector.common.text_files import read_yaml
 
 Config = TypeVar("Config")
 _PACKAGES = ("alpamayo_mono", "numpy", "opencv-python-headless", "rosbags", "torch", "transformers", "peft", "rclpy")

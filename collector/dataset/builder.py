@@ -6,7 +6,7 @@ counted reason. The sum is checked. Reading streams, so memory does not grow wit
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +23,7 @@ from collector.common.errors import MonoError
 from collector.common.output_folder import refuse_within
 from collector.common.progress import progress
 from collector.common.run_folder import command_line, git_commit, hash_path, plain
+from collector.common.text_files import parse_json, read_lines
 from collector.dataset.balance import balance_folder
 from collector.dataset.build_report import BuildReport
 from collector.dataset.config import BuildConfig, CurationConfig
@@ -31,6 +32,10 @@ from collector.dataset.schema import OWN_NAMES, DatasetWriter, Sample, SchemaErr
 from collector.dataset.splits import choose_validation, intervals_of
 from collector.pose_tracks.recording import Recording, read_recording
 from collector.ros.images import RawFrame
+
+MOST_TEXTS = 1_000_000  # of a reasoning file, held in memory
+# What readers put in the place of bytes they could not decode, and half a character, which JSON can spell.
+_DAMAGED = re.compile("[\ufffd\ud800-\udfff]")
 
 
 def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildReport:
@@ -130,30 +135,30 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
     """Texts by (bag or None, stamp_ns) from a JSONL file.
 
     Raises:
-        MonoError: the file is absent.
+        MonoError: the file cannot be read, a line is not UTF-8 or no JSON, or there are more than :data:`MOST_TEXTS`.
         SchemaError: a line does not fit; it names file, line and field.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise MonoError(f"no file {file}", "a JSONL of stamp_ns and reasoning", "check --reasoning")
     texts: dict[tuple[str | None, int], str] = {}
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise SchemaError(f"{file}, line {number}: {error}", "a JSON object", "repair this line") from error
-            values = values if isinstance(values, dict) else {}
-            for name, kind in (("stamp_ns", int), ("reasoning", str)):
-                if not isinstance(values.get(name), kind) or isinstance(values.get(name), bool):
-                    found = f"{file}, line {number}, field {name}: found {values.get(name)!r}"
-                    raise SchemaError(found, kind.__name__, "repair it")
-            bag = values.get("bag")
-            # JSON can spell half a character, which no file can hold.
-            text = values["reasoning"].encode("utf-8", "replace").decode()
-            texts[(None if bag is None else str(bag), values["stamp_ns"])] = text
+    for number, line in read_lines(path, "the reasoning file"):
+        where = f"{path}, line {number}"
+        values = parse_json(line, where, "repair this line")
+        values = values if isinstance(values, dict) else {}
+        for name, kind in (("stamp_ns", int), ("reasoning", str), ("bag", str)):
+            value = values.get(name)
+            if (not isinstance(value, kind) or isinstance(value, bool)) and (name != "bag" or value is not None):
+                raise SchemaError(f"{where}, field {name}: found {value!r}", kind.__name__, "repair it")
+        text, key = values["reasoning"], (values.get("bag"), values["stamp_ns"])
+        if _DAMAGED.search(text):
+            found = f"{where}, field reasoning: {text[:60]!a} has a character that stands for one that was lost"
+            raise SchemaError(found, "text as it was written", "save the file again from its source, as UTF-8")
+        if texts.setdefault(key, text) != text:
+            raise SchemaError(
+                f"{where}, field stamp_ns: {key[1]} has another text above", "one text a frame", "remove one"
+            )
+        if len(texts) > MOST_TEXTS:
+            raise MonoError(
+                f"{where}: more texts than can be held", f"at most {MOST_TEXTS:,}", "split the bags and the file"
+            )
     return texts
 
 

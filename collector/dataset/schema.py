@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
-from collector.common.documents import read_json
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.common.output_folder import OutputFolder, named
 from collector.common.replacement import UNFINISHED, Replacement, settle
+from collector.common.text_files import read_json
 from collector.geometry.constants import FRAME_STEPS, FUTURE_STEPS, HISTORY_STEPS, STEP_S
 from collector.geometry.curvature import PathLabel
 from collector.reasoning.claims import LateralClaim, LongitudinalClaim
@@ -204,11 +204,10 @@ def load_manifest(folder: Path | str) -> dict[str, Any]:
     """
     file = Path(folder) / MANIFEST_FILE
     settle(Path(folder))
-    try:
-        manifest = read_json(file, "build the dataset again")
-    except FileNotFoundError as error:
+    if not file.is_file():
         do = "build it again, into a new folder where this one is not empty"
-        raise MonoError(f"no {MANIFEST_FILE} in {Path(folder)}", "a finished dataset folder", do) from error
+        raise MonoError(f"no {MANIFEST_FILE} in {Path(folder)}", "a finished dataset folder", do)
+    manifest = read_json(file, "build the dataset again")
     version = manifest.get("schema_version")
     if version != SCHEMA_VERSION:
         do = "build the dataset again with this version"

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from collector.common.errors import MonoError
 from collector.common.model_files import find_model, weights_defect
 from collector.common.start import LEAVE_WORKING_FOLDER
+from collector.common.text_files import read_json
 from collector.doctor.facts import DiskFacts, Row
 from collector.ros.transport import without_our_libraries
 
@@ -92,8 +94,8 @@ def _folder_defect(folder: Path, files: Sequence[str], weights: str) -> str:
     index, shards = folder / f"{weights}.index.json", [weights]
     if index.is_file():
         try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            shards = sorted(set(read_json(index, "fetch it again")["weight_map"].values()))
+        except (MonoError, KeyError, AttributeError, TypeError):
             return f"{index.name} cannot be read"
     return next((defect for shard in shards if (defect := weights_defect(folder / str(shard)))), "")
 

@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from collector.common import documents
+from collector.common import text_files
 from collector.common.errors import MonoError
 from finetune.alpamayo.configuration import (
     CONFIG_FILE,
@@ -183,11 +183,10 @@ def read_config(folder: Path | str) -> AlpamayoConfig:
 
 
 def read_json(path: Path, do: str = "download or write it again") -> dict[str, Any]:
-    """The object that a JSON file of a model folder holds (MonoError: absent, no JSON, or something else)."""
-    try:
-        return documents.read_json(path, do)
-    except FileNotFoundError as error:
-        raise MonoError(f"no file {path}", "a model folder in the official layout", "check --model") from error
+    """The object that a JSON file holds (MonoError: the file is absent, no JSON, or holds something else)."""
+    if not path.is_file():
+        raise MonoError(f"no file {path}", "a model folder in the official layout", "check --model")
+    return text_files.read_json(path, do)
 
 
 def official_vlm(config: AlpamayoConfig) -> dict[str, Any]:

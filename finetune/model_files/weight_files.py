@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.common.documents import read_json
 from collector.common.errors import MonoError
 from collector.common.model_files import weights_defect
+from collector.common.text_files import read_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from collector.common.arguments import argument
 from collector.common.errors import MonoError, require
-from collector.common.files import read_json, write_atomically
+from collector.common.files import write_atomically
 from collector.common.output_folder import alone_in_out
 from collector.common.plotting import SIDES, STYLE
 from collector.common.run_folder import command_line, hash_path, open_run, plain
 from collector.common.tables import number, percent, text_table, write_csv
+from collector.common.text_files import read_json
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples
 from finetune.evaluation.command import split_samples, spread
 from finetune.evaluation.consistency import SYMPTOM_DEFINITION
@@ -53,6 +54,7 @@ FIGURES: Mapping[str, tuple[str, str]] = {
 # exact (with 200 steps the tiny model's ADE rose by 19 % from 500 samples to 1000).
 ENOUGH = 1.2
 _SIZE_DIGITS = 8
+_AGAIN = "choose another --out, or --fresh to train all sizes again"
 # Settings that change where and how fast a size is trained, but not what comes out.
 _PLACE = ("out", "dataset", "threads", "overwrite")
 
@@ -132,7 +134,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
         folder = config.out / f"size_{size:05d}"
         name = f"size {size}" if size else "the base"
         if (folder / "result.json").is_file():
-            known = read_json(folder / "result.json")["result"]
+            known = read_json(folder / "result.json", _AGAIN)["result"]
             print(f"== {name}: finished before", flush=True)
         else:
             print(f"== {name} ({place} of {len(sizes)} sizes)", flush=True)
@@ -187,12 +189,12 @@ def _refuse_other_recipes(config: SweepConfig, sizes: Sequence[int], recipe: Map
             shutil.rmtree(path.parent)
         if not path.is_file():
             continue
-        before = read_json(path).get("recipe") or {}
+        before = read_json(path, _AGAIN).get("recipe") or {}
         changed = sorted(key for key in {*recipe, *before} if recipe.get(key) != before.get(key))
         if changed:
             found = f"{path.parent} was trained with other settings: {', '.join(changed)}"
             expected = "one recipe for all sizes"
-            raise MonoError(found, expected, "choose another --out, or --fresh to train all sizes again")
+            raise MonoError(found, expected, _AGAIN)
 
 
 def summarise_sweep(results: list[dict[str, Any]], config: SweepConfig, judged: int) -> dict[str, Any]:

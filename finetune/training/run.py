@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from collector.common.documents import read_yaml
 from collector.common.errors import MonoError, require
-from collector.common.files import read_json, write_atomically
+from collector.common.files import write_atomically
 from collector.common.output_folder import PROVENANCE_FILE, refuse_within
 from collector.common.run_folder import git_commit, hash_path, open_run, plain
+from collector.common.text_files import read_json, read_yaml
 
 # What a training run writes beside config.yaml and provenance.json; metrics.json comes last of all.
 METRICS = "metrics.json"
@@ -53,7 +53,7 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
         # A new run, or one killed between the two files: nothing else can be there yet.
         open_run(folder, config, inputs, _VERB)
         return
-    began = read_json(provenance)
+    began = read_json(provenance, "choose another --out, or add --overwrite to begin again")
     for path, before in zip(inputs, began["inputs"].values(), strict=False):
         if hash_path(path) != before:
             found = f"{path} has changed since the run in {folder} began"
@@ -76,7 +76,7 @@ def finished_metrics(config: Any) -> dict[str, Any] | None:
         found = f"{folder} holds a run with other settings: {'; '.join(changes)}"
         raise MonoError(found, "the settings it began with", "choose another --out, or add --overwrite to begin again")
     path = folder / METRICS
-    return read_json(path) if path.is_file() else None
+    return read_json(path, "choose another --out, or add --overwrite") if path.is_file() else None
 
 
 def _forget(folder: Path, known: list[str], config: Any, inputs: list[Path]) -> None:

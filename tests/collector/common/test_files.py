@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from collector.common.errors import MonoError
-from collector.common.files import check_file_place, give_usual_mode, read_json, real_place, with_home, write_atomically
+from collector.common.files import check_file_place, give_usual_mode, real_place, with_home, write_atomically
+from collector.common.text_files import read_json
 from tests.helpers.broken_paths import broken_path, unprivileged
 
 

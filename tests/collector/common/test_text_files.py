@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from collector.common.documents import read_json, read_yaml
 from collector.common.errors import MonoError
+from collector.common.text_files import read_json, read_yaml
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
@@ -19,20 +19,20 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (BOMB, "aliases written out"),
-        ("a: &a [*a]", "aliases written out"),
+        (BOMB, "aliases"),
+        ("a: &a [*a]", "aliases"),
         ("a: &a\n  b: &b {c: 1}\n  <<: [*b, *b]\nd: *a\n", ""),  # a few are fine
-        ("[" * 100_000, "nested more than 64"),
-        ("a: " + "{b: " * 5000, "nested more than 64"),
-        ("- " * 100_000, "nested more than 64"),
-        ("a: " + "x" * 300_000, "more than 0.262 MB"),
+        ("[" * 100_000, "nested too deeply"),
+        ("a: " + "{b: " * 5000, "nested too deeply"),
+        ("- " * 50_000, "nested too deeply"),
+        ("a: " + "x" * 300_000, "larger than that"),
         ("a: !!python/object/apply:os.system [true]", "cannot be read"),
         ("a: 'unclosed", "cannot be read"),
         ("a: 1\n\tb: 2", "cannot be read"),
-        ("a: \x00", "cannot be read"),
+        ("a: \x00", "control character"),
         ("a: 2026-99-99", "cannot be read"),
-        ("? [1, 2]\n: 3", "cannot be read"),
-        ("? {a: 1}\n: 3", "cannot be read"),
+        ("? [1, 2]\n: 3", "a key that is a list"),
+        ("? {a: 1}\n: 3", "a key that is a list"),
         ("just text", "holds a str"),
     ],
 )
@@ -50,13 +50,12 @@ def test_yaml(tmp_path: Path, text: str, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('{"a": ' * 200_000, "nested more than 64|is not JSON"),
+        ('{"a": ' * 200_000, "nested more than 64"),
         ('{"a": ' + "[" * 500 + "]" * 500 + "}", "nested more than 64"),
         ("[1]", "holds a list"),
-        ('{"a": ' + "9" * 10_000 + "}", "is not JSON"),
-        ('{"a": 1', "is not JSON"),
-        ("\ufeff{}", "is not JSON"),
-        ('{"a": "' + "x" * (33 << 20) + '"}', "more than 33.6 MB"),
+        ('{"a": ' + "9" * 10_000 + "}", "not JSON"),
+        ('{"a": 1', "not JSON"),
+        ('{"a": "' + "x" * (17 << 20) + '"}', "larger than that"),
     ],
 )
 def test_json(tmp_path: Path, text: str, sentence: str) -> None:
@@ -76,5 +75,5 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
             read_yaml(tmp_path / name)
         with pytest.raises(MonoError, match=sentence):
             read_json(tmp_path / name, "")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(MonoError, match="no absent in"):
         read_json(tmp_path / "absent", "")

@@ -1,0 +1,334 @@
+"""Courses from the racelines and maps that teams of the Automotive AI Challenge and racing databases have.
+
+A CSV is told by its columns: a line (raceline of 8 columns, MPC, centreline with widths, TUM's racetracks), or lane
+boundaries; what begins with "<" is a Lanelet2 map. What of a file was taken, left out or assumed is said in one line.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from closed_loop.course.course import Course
+from closed_loop.course.crossings import self_crossing
+from closed_loop.course.lanes import Lane, centreline, joined, oriented
+from closed_loop.course.lap import SHORTEST_M, lap_of
+from closed_loop.course.loops import main_loop, named_loop
+from closed_loop.course.osm import FARTHEST_M, Bounds, listed, read_lanelets
+from collector.common.errors import MonoError
+from collector.common.text_files import MIB, read_text
+from collector.geometry.poses import FloatArray, distance_along
+from collector.geometry.splines import resample
+
+STEP_M = 0.5
+DEFAULT_HALF_WIDTH_M = 3.0
+MOST_BYTES, MOST_ROWS, MOST_LANES, MOST_WAYS, MOST_CHARACTERS = 32 * MIB, 200_000, 5_000, 100, 10_000
+LONGEST_M, MOST_SPACING_M, WIDEST_M = 25_000.0, 50.0, 100.0
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+# The columns of a line's points, of its widths (left, right), and those that say nothing a course needs.
+POINTS = (("x_m", "y_m"), ("x", "y"), ("x_ref_m", "y_ref_m"))
+WIDTHS = (("width_left_m", "width_right_m"), ("w_tr_left_m", "w_tr_right_m"))
+UNUSED = {
+    *("z", "z_m", "x_quat", "y_quat", "z_quat", "w_quat", "qx", "qy", "qz", "qw", "yaw", "yaw_rad", "psi_rad"),
+    *("s", "s_m", "speed", "v", "vx_mps", "ax_mps2", "kappa", "kappa_1pm", "kappa_radpm"),
+}
+# A column that may say how wide the road is must not be passed over.
+_MAY_BE_WIDTH = re.compile("wid|w_tr|left|right|bound|border|edge|half")
+LANES = {"lanelet_id", "boundary_type", "local_x", "local_y"}
+KINDS = (
+    "a raceline CSV (x,y,z,x_quat,y_quat,z_quat,w_quat,speed), an MPC CSV (s_m,x_m,y_m,psi_rad,kappa_radpm,...), "
+    "a centreline CSV (s_m,x_m,y_m,...,width_left_m,width_right_m), a racetrack CSV (x_m,y_m,w_tr_right_m,"
+    "w_tr_left_m), a lane-boundary CSV (lanelet_id,way_id,boundary_type,...,local_x,local_y,...) or a Lanelet2 .osm "
+    "with local_x/local_y tags"
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a person says about a course file, behind its name (``FILE:closed:half_width=1.5``)."""
+
+    half_width_m: float | None = None
+    closed: bool | None = None
+    lap: int | None = None
+    lanes: tuple[str, ...] = ()
+    unit_m: float = 1.0
+
+
+def read_course(path: Path, reading: Reading | None = None) -> Course:
+    """A course from a file, told by its content and named after it; how it was read is said on stderr, once.
+
+    It lies in the file's own map coordinates. A line without widths (racelines, MPC lines) gets ``half_width_m``, or
+    :data:`DEFAULT_HALF_WIDTH_M`.
+
+    Raises:
+        MonoError: the file cannot be read, is of no known kind, or its content makes no road; the message names
+            the line or the element.
+    """
+    reading = reading or Reading()
+    text = read_text(path, "course file", MOST_BYTES)
+    kind = ".osm" if text[:1000].lstrip().startswith("<") else path.suffix.lower()
+    course, said = READERS.get(kind, _from_csv)(path, text, reading)
+    met = self_crossing(course.xy, course.closed, 4.0 * STEP_M)
+    if met is not None:
+        said.append(f"it crosses itself at ({met[0]:.1f}, {met[1]:.1f})")
+    if not course.closed:
+        said.append("a kart drives it once and stops")
+    shape = "a closed lap" if course.closed else "an open line"
+    _say("; ".join([f"course {path}: {shape} of {course.length_m:.1f} m", *said]))
+    return course
+
+
+@lru_cache(maxsize=256)
+def _say(line: str) -> None:
+    """Once for each line: several parts of a run read the same file."""
+    print(line, file=sys.stderr)
+
+
+def _from_csv(path: Path, text: str, reading: Reading) -> tuple[Course, list[str]]:
+    header, rows = _table(path, text)
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise MonoError(f"course file {path} has the column {twice[0]!r} twice", "each column once", "remove one")
+    if set(header) >= LANES:
+        if reading != Reading(lanes=reading.lanes):
+            raise _idle(path, "lanes=ID+ID")
+        bounds, said = _bounds_of_csv(path, header, rows)
+        return _from_lanes(path, bounds, reading, said)
+    if reading.lanes:
+        raise _idle(path, "closed, open, lap=N, half_width=METRES and unit=mm")
+    return _from_line(path, header, rows, reading)
+
+
+def _from_osm(path: Path, text: str, reading: Reading) -> tuple[Course, list[str]]:
+    if reading != Reading(lanes=reading.lanes):
+        raise _idle(path, "lanes=ID+ID")
+    bounds, said = read_lanelets(path, text, bool(reading.lanes))
+    return _from_lanes(path, bounds, reading, said)
+
+
+def _idle(path: Path, known: str) -> MonoError:
+    return MonoError(f"an option behind {path} that means nothing for such a file", known, "leave it out")
+
+
+# Who reads a file of a suffix: from its path, its text, and what a person said about it.
+READERS: Mapping[str, Callable[[Path, str, Reading], tuple[Course, list[str]]]] = {".csv": _from_csv, ".osm": _from_osm}
+
+
+def _table(path: Path, text: str) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns, in lower case, and the rows; the names may stand behind a #, as in TUM's files."""
+    comments: list[str] = []
+    lines = _lines(path, text, comments)
+    first = next(lines, "")
+    separator = max(",;\t", key=(comments[-1] if comments and _is_number(first) else first).count)
+    if _is_number(first.split(separator)[0]):
+        if not comments:
+            do = "write them above, for example x_m,y_m"
+            raise MonoError(f"course file {path} begins with {first[:80]!r}", "the names of the columns", do)
+        heading, rest = comments[-1], [first]
+    else:
+        heading, rest = first, []
+    header = [cell.strip().lower() for cell in next(csv.reader([heading], delimiter=separator), [])]
+
+    def data() -> Iterator[str]:
+        yield from rest
+        yield from lines
+
+    rows: list[list[str]] = []
+    for row in csv.reader(data(), delimiter=separator):
+        while len(row) > len(header) and not row[-1].strip():
+            row.pop()  # a separator at the end of the line
+        if len(row) != len(header) and row:
+            found = f"course file {path}, data row {len(rows) + 1}: {len(row)} cells under {len(header)} names"
+            raise MonoError(found, "a cell for each column, with points for decimals", "correct or remove the row")
+        rows.append(row)
+        if len(rows) > MOST_ROWS:
+            found = f"course file {path} has more than {MOST_ROWS:,} rows"
+            raise MonoError(
+                found, "a lap with points some decimetres apart", "keep every tenth row, or the rows of a lap"
+            )
+    return header, rows
+
+
+def _lines(path: Path, text: str, comments: list[str]) -> Iterator[str]:
+    """The lines that are not blank; what stands behind a # goes to ``comments``."""
+    for number, line in enumerate(io.StringIO(text), start=1):
+        if len(line) > MOST_CHARACTERS:
+            found = f"course file {path}, line {number} has more than {MOST_CHARACTERS:,} characters"
+            raise MonoError(found, KINDS, "give one of these files")
+        if line.lstrip().startswith("#"):
+            comments.append(line.strip().lstrip("#").strip())
+        elif line.strip(" \t\r\n,;"):
+            yield line
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(re.split("[,;\t]", text)[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(path: Path, header: list[str], rows: Sequence[list[str]], names: Sequence[str]) -> FloatArray:
+    """The named columns (N, len(names)), or an error that names the row."""
+    columns = [header.index(name) for name in names]
+    table = np.empty((len(rows), len(columns)))
+    for index, row in enumerate(rows):
+        try:
+            table[index] = [float(row[column]) for column in columns]
+        except ValueError:
+            table[index] = np.nan
+        if not (np.abs(table[index]) <= FARTHEST_M).all():
+            expected = f"numbers in the columns {', '.join(names)}"
+            found = (
+                f"course file {path}, data row {index + 1}: {','.join(row)[:80]!r} holds what is not a finite number "
+                f"of at most {FARTHEST_M:g}"
+            )
+            raise MonoError(found, expected, "correct or remove the row")
+    return table
+
+
+def _from_line(path: Path, header: list[str], rows: list[list[str]], reading: Reading) -> tuple[Course, list[str]]:
+    """A course along the points of a CSV."""
+    points = [pair for pair in POINTS if set(pair) <= set(header)]
+    widths = [pair for pair in WIDTHS if set(pair) <= set(header)]
+    if not points:
+        raise MonoError(f"course file {path} begins with {','.join(header)[:80]!r}", KINDS, "give one of these files")
+    if len(points) > 1 or len(widths) > 1:
+        both = (points if len(points) > 1 else widths)[:2]
+        found = f"course file {path} has {' and '.join(','.join(pair) for pair in both)}"
+        raise MonoError(found, "one pair of them", "remove the columns of the other")
+    used = points[0] + (widths[0] if widths else ())
+    others = [name for name in header if name and name not in used and name not in UNUSED]
+    if odd := [name for name in others if _MAY_BE_WIDTH.search(name)]:
+        pairs = " or ".join(",".join(pair) for pair in WIDTHS)
+        found = f"course file {path} has the column {odd[0]!r}, which may be a width"
+        raise MonoError(found, f"widths as {pairs} (metres from the line to the edge)", "rename or remove the column")
+    said = [f"columns not used: {listed(others)}"] if others else []
+    table = _numbers(path, header, rows, used) * reading.unit_m
+    _check_line(path, table)
+    moved = np.linalg.norm(np.diff(table[:, :2], axis=0), axis=1) > 1e-3
+    table = table[np.append(True, moved)[: len(table)]]
+    if len(table) < 4:
+        raise MonoError(f"course file {path} with {len(table)} different points", "at least 4", "use a longer line")
+    half_m = DEFAULT_HALF_WIDTH_M if reading.half_width_m is None else reading.half_width_m
+    if widths and reading.half_width_m is not None:
+        said.append(f"the widths of the file are replaced by {half_m:g} m to either edge")
+        table = table[:, :2]
+    elif widths:
+        half_m = float(table[:, 2:].mean())
+    elif reading.half_width_m is None:
+        said.append(f"it has no widths: {half_m:g} m to either edge (another: FILE:half_width=METRES)")
+    try:
+        lap = lap_of(table, half_m, reading.closed, reading.lap)
+    except MonoError as error:
+        do = error.do.replace("lap=N", "FILE:lap=N")
+        raise MonoError(f"course file {path}: {error.found}", error.expected, do) from error
+    xy = resample(lap.table[:, :2], STEP_M, lap.closed)
+    edges = np.full((2, len(xy)), half_m)
+    if lap.table.shape[1] == 4:
+        around = np.vstack([lap.table, lap.table[:1]]) if lap.closed else lap.table
+        along = distance_along(around[:, :2])
+        # Same parameter on both sides: the share of the way.
+        share = np.arange(len(xy)) / (len(xy) if lap.closed else len(xy) - 1)
+        edges = np.stack([np.interp(share, along / along[-1], around[:, k]) for k in (2, 3)])
+    return Course(path.stem, xy, lap.closed, *edges), lap.said + said
+
+
+def _check_line(path: Path, table: FloatArray) -> None:
+    """Refuse lines that are no road in metres."""
+    if len(table) < 4:
+        return
+    steps = np.linalg.norm(np.diff(table[:, :2], axis=0), axis=1)
+    _check_length(path, float(steps.sum()))
+    do = "if they are millimetres, write FILE:unit=mm"
+    spacing = float(np.median(steps))
+    if spacing > MOST_SPACING_M:
+        found = f"course file {path} has points {spacing:.4g} m apart"
+        raise MonoError(found, f"metres, and points at most {MOST_SPACING_M:g} m apart", do)
+    if steps.max() > max(25.0 * spacing, MOST_SPACING_M):
+        row = int(steps.argmax()) + 1
+        found = f"course file {path}: a step of {steps.max():.4g} m between data rows {row} and {row + 1}"
+        raise MonoError(found, f"points about {spacing:.2g} m apart, as the others", "correct or remove the row")
+    if table.shape[1] == 4 and table[:, 2:].max() > WIDEST_M:
+        found = f"course file {path} has a road that reaches {table[:, 2:].max():.4g} m to one side"
+        raise MonoError(found, f"at most {WIDEST_M:g} m", do)
+
+
+def _check_length(path: Path, length_m: float) -> None:
+    if length_m < SHORTEST_M:
+        found = f"course file {path} describes a line of {length_m:.3g} m"
+        expected = f"map coordinates in metres, {SHORTEST_M:g} m or more"
+        raise MonoError(found, expected, "latitudes and longitudes must be projected first")
+    if length_m > LONGEST_M:
+        found = f"course file {path} describes a line of {length_m:.4g} m"
+        expected = f"map coordinates in metres, at most {LONGEST_M:g} m"
+        raise MonoError(found, expected, "if they are millimetres, write FILE:unit=mm behind a CSV")
+
+
+def _bounds_of_csv(path: Path, header: list[str], rows: list[list[str]]) -> tuple[Bounds, list[str]]:
+    xy = _numbers(path, header, rows, ("local_x", "local_y"))
+    known = "sequence_order" in header
+    order = _numbers(path, header, rows, ("sequence_order",))[:, 0] if known else np.zeros(len(rows))
+    lane_column, side_column = header.index("lanelet_id"), header.index("boundary_type")
+    points: dict[str, dict[str, list[FloatArray]]] = {row[lane_column].strip(): {} for row in rows}
+    for index in np.argsort(order, kind="stable").tolist():
+        side = rows[index][side_column].strip()
+        if side not in ("left", "right"):
+            raise MonoError(f"course file {path}: boundary_type {side!r}", "left or right", "correct the column")
+        points[rows[index][lane_column].strip()].setdefault(side, []).append(xy[index])
+    said = [] if known else ["without sequence_order, points are taken in the order of their rows"]
+    return {name: {side: [np.array(line)] for side, line in sides.items()} for name, sides in points.items()}, said
+
+
+def _from_lanes(path: Path, bounds: Bounds, reading: Reading, said: list[str]) -> tuple[Course, list[str]]:
+    lanes: list[Lane] = []
+    without: list[str] = []
+    for name, sides in bounds.items():
+        lines = [_bound(path, name, side, sides.get(side, [])) for side in ("left", "right")]
+        if lines[0] is None or lines[1] is None:
+            without.append(name)
+        else:
+            lanes.append(oriented(name, lines[0], lines[1]))
+    if without:
+        said.append(f"lanes without a left and a right bound in one piece are left out ({listed(without)})")
+    if not lanes:
+        found = f"course file {path} without lanes"
+        raise MonoError(found, "lanelets of subtype road with a left and a right bound", "check the map")
+    if len(lanes) > MOST_LANES and not reading.lanes:
+        found = f"course file {path} with {len(lanes):,} lanes"
+        raise MonoError(found, f"at most {MOST_LANES:,}", "name lanes of the loop with FILE:lanes=ID+ID")
+    try:
+        loop = named_loop(lanes, reading.lanes) if reading.lanes else main_loop(lanes)
+    except MonoError as error:
+        raise MonoError(
+            f"course file {path}: {error.found}", error.expected, f"{error.do} (FILE:lanes=ID+ID)"
+        ) from error
+    _check_length(path, loop.length_m)
+    xy, left_m, right_m = centreline(loop.lanes, loop.closed)
+    names = f"lanes {listed([lane.name for lane in loop.lanes], 100)}"
+    if len(loop.said) and not reading.lanes:
+        names += " (others: FILE:lanes=ID+ID, some lanes of the loop in driving order)"
+    return Course(path.stem, xy, loop.closed, left_m, right_m), [names, *loop.said, *said]
+
+
+def _bound(path: Path, lane: str, side: str, ways: list[FloatArray]) -> FloatArray | None:
+    """One bound of a lane, None where its ways make no line in one piece."""
+    if len(ways) > MOST_WAYS:
+        found = f"course file {path}, lane {lane}: {len(ways):,} ways for its {side} bound"
+        raise MonoError(found, f"at most {MOST_WAYS}", "export the map again")
+    lines = joined(ways)
+    if len(lines) != 1:
+        return None
+    length_m = float(distance_along(lines[0])[-1])
+    if length_m > LONGEST_M:
+        _check_length(path, length_m)
+    return lines[0] if length_m > 1e-3 else None

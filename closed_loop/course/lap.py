@@ -1,0 +1,199 @@
+"""One lap out of a line that somebody drove or drew: without what lies before and behind it, its ends joined.
+
+A line of a file may lead in from the garage, run past its own start, or go round several times. Where it comes back to
+itself (near, in the same direction) a lap is complete.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+
+from collector.common.errors import MonoError
+from collector.geometry.poses import FloatArray, distance_along
+
+SHORTEST_M = 20.0
+# A line is looked at in steps of this; standing still and its noise are one point.
+LOOK_M = 1.0
+SAME_HEADING = 0.7  # cosine: a line that comes back runs within 45 degrees of itself
+ALONG_M = 50.0  # how far beside itself a line is followed, to find where it comes nearest
+START_SLACK_M = 1.0  # a lap begins at the line's first point unless it comes back nearer to another by more than this
+AHEAD = 0.25  # cosine: ends are joined when the gap leads ahead of both, within 75 degrees
+STRAIGHT_ON = 0.86  # cosine of 30 degrees: a gap that leads further aside is a step to be blended away
+ALIKE = 1.1  # rounds whose lengths differ by more than this factor are loops of different roads
+BLEND_M = 10.0  # at least so long is the stretch on which a step aside is taken back
+BLEND_CURVATURE_1PM = 0.02  # and so long that it bends the line by no more than this
+
+
+@dataclass(frozen=True)
+class Lap:
+    """A line's points (N, 2 or 4), whether the last joins the first, and what was left out, closed or bent."""
+
+    table: FloatArray
+    closed: bool
+    said: list[str] = field(default_factory=list)
+
+
+def lap_of(table: FloatArray, reach_m: float, closed: bool | None = None, wanted: int | None = None) -> Lap:
+    """The lap of a line of distinct points (N, 2), or (N, 4) with the widths to the left and to the right.
+
+    Stretches nearer than ``reach_m`` are on the same road. ``closed`` True joins the ends however far apart, False
+    leaves the line as it is; ``wanted`` names the round of several, from 1.
+
+    Raises:
+        MonoError: rounds of different lengths and none wanted, or one that is not there.
+    """
+    if closed is False:
+        return Lap(table, False, ["left open, as asked"])
+    xy = table[:, :2]
+    rounds = _rounds(xy, reach_m)
+    if wanted is not None and not 1 <= wanted <= max(1, len(rounds)):
+        raise MonoError(f"no lap {wanted} of {max(1, len(rounds))}", "one of its laps", "name another with lap=N")
+    if not rounds:
+        return _joined(table, closed)
+    along = distance_along(xy)
+    lengths = [float(np.interp(last, range(len(xy)), along) - along[round(first)]) for first, last in rounds]
+    if wanted is None and max(lengths) > ALIKE * min(lengths):
+        found = "a line that goes round loops of " + ", ".join(f"{length:.0f}" for length in lengths) + " m"
+        raise MonoError(found, "one course", "name the loop with lap=N, N from 1")
+    first, last = round(rounds[(wanted or 1) - 1][0]), rounds[(wanted or 1) - 1][1]
+    lap = _cut(table, first, last, reach_m, alone=len(rounds) == 1)
+    said = []
+    if len(rounds) > 1:
+        said.append(f"lap {wanted or 1} of {len(rounds)} is taken (another: FILE:lap=N)")
+    if wanted in (None, 1) and along[first] > LOOK_M:
+        said.append(f"the first {along[first]:.0f} m lead in and are left out")
+    return Lap(lap.table, True, said + lap.said)
+
+
+def _rounds(xy: FloatArray, reach_m: float) -> list[tuple[float, float]]:
+    """First and last place of each round, as indices into the points with fractions."""
+    line, index = _evenly(xy)
+    step = np.gradient(line, axis=0)
+    heading = step / np.maximum(np.linalg.norm(step, axis=1), 1e-9)[:, None]
+    found: list[tuple[float, float]] = []
+    start = 0
+    while (pair := _return(line, heading, start, reach_m)) is not None:
+        found.append((float(index[pair[0]]), float(index[pair[1]])))
+        start = pair[1]
+    return found
+
+
+def _evenly(xy: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Points (M, 2) every :data:`LOOK_M` along the line, and their places among its points."""
+    kept = [0]
+    x, y = xy.T.tolist()
+    for i in range(1, len(x)):
+        if np.hypot(x[i] - x[kept[-1]], y[i] - y[kept[-1]]) >= 0.5 * LOOK_M or i == len(x) - 1:
+            kept.append(i)
+    corners = xy[kept]
+    along = distance_along(corners)
+    at = np.linspace(0.0, along[-1], max(2, round(along[-1] / LOOK_M)) + 1)
+    line = np.stack([np.interp(at, along, corners[:, k]) for k in (0, 1)], axis=1)
+    return line, np.interp(at, along, kept)
+
+
+def _return(line: FloatArray, heading: FloatArray, start: int, reach_m: float) -> tuple[int, int] | None:
+    """Where the line from ``start`` on first comes back to itself: two places, the nearest of that meeting."""
+    shortest, most = round(SHORTEST_M / LOOK_M), round(ALONG_M / LOOK_M)
+    cells: dict[tuple[int, int], list[int]] = defaultdict(list)
+    places = np.floor(line / reach_m).astype(np.int64).tolist()
+    meetings: list[tuple[float, int, int]] = []  # distance, place before, place now
+    for j in range(start + shortest, len(line)):
+        x, y = places[j - shortest]
+        cells[(x, y)].append(j - shortest)
+        x, y = places[j]
+        near = [i for dx, dy in product((-1, 0, 1), repeat=2) for i in cells.get((x + dx, y + dy), ())]
+        near = [i for i in near if heading[i] @ heading[j] >= SAME_HEADING]
+        gaps = [float(np.hypot(*(line[i] - line[j]))) for i in near]
+        if gaps and min(gaps) <= reach_m:
+            meetings.append((min(gaps), near[gaps.index(min(gaps))], j))
+        elif meetings:
+            break
+        if meetings and j - meetings[0][2] >= most:
+            break
+    if not meetings:
+        return None
+    nearest = min(meetings)
+    at_start = min(((float(np.hypot(*(line[start] - line[j]))), start, j) for _, _, j in meetings), default=nearest)
+    same_way = heading[start] @ heading[at_start[2]] >= SAME_HEADING
+    best = at_start if same_way and at_start[0] <= nearest[0] + START_SLACK_M else nearest
+    return best[1], best[2]
+
+
+def _cut(table: FloatArray, first: int, last: float, reach_m: float, alone: bool) -> Lap:
+    """The points from ``first`` on to where the line passes it again, near ``last``; a step aside is blended away."""
+    xy = table[:, :2]
+    ahead = xy[first + 1] - xy[first]
+    ahead = ahead / np.linalg.norm(ahead)
+    before = (xy - xy[first]) @ ahead
+    aside = (xy - xy[first]) @ np.array([-ahead[1], ahead[0]])
+    passes = [
+        i
+        for i in range(max(first + 2, int(last) - round(len(xy) / 4) - 2), len(xy) - 1)
+        if before[i] <= 0.0 < before[i + 1] and abs(aside[i]) <= 2.0 * reach_m
+    ]
+    spacing = float(np.median(np.linalg.norm(np.diff(xy, axis=0), axis=1)))
+    if not passes:
+        return _joined(table[first : round(last) + 1], True)
+    gate = passes[int(np.argmin(np.abs(np.array(passes) - last)))]
+    share = -before[gate] / (before[gate + 1] - before[gate])
+    end = table[gate] + share * (table[gate + 1] - table[gate])
+    if gate + 1 == len(xy) - 1 and np.linalg.norm(xy[-1] - xy[first]) < 0.35 * spacing:
+        return _joined(table[first:], True)  # ends where it began
+    row = np.vstack([table[first : gate + 1], end])
+    step_m = float((end[:2] - xy[first]) @ np.array([-ahead[1], ahead[0]]))
+    row, said = _blend(row, step_m)
+    keep = -2 if np.linalg.norm(row[-2, :2] - row[-1, :2]) < 0.35 * spacing else -1
+    behind_m = float(distance_along(np.vstack([end[:2], xy[gate + 1 :]]))[-1])
+    if alone:
+        said.insert(0, f"the last {behind_m:.1f} m, which run past its start, are left out")
+    return Lap(row[:keep], True, said)
+
+
+def _joined(table: FloatArray, closed: bool | None) -> Lap:
+    """The whole line: closed when its ends meet and lead on to one another (or ``closed`` says so), else open."""
+    xy = table[:, :2]
+    spacing = float(np.median(np.linalg.norm(np.diff(xy, axis=0), axis=1)))
+    between = xy[0] - xy[-1]
+    gap = float(np.linalg.norm(between))
+    if gap < 0.35 * spacing:
+        return Lap(table[:-1], True)  # the file repeats its start
+    out, back = (step / np.linalg.norm(step) for step in (xy[-1] - xy[-2], xy[1] - xy[0]))
+    on = min(between @ out, between @ back) / gap
+    if closed is None and not (gap < 2.5 * spacing and on > AHEAD):
+        ends = f"({xy[-1, 0]:.1f}, {xy[-1, 1]:.1f}), {gap:.1f} m from its start"
+        aside = " and beside it" if gap < 2.5 * spacing else ""
+        return Lap(table, False, [f"it ends at {ends}{aside} (to join them: FILE:closed)"])
+    said = [f"its ends, {gap:.1f} m apart, are joined"] if gap > 2.5 * spacing else []
+    middle = out + back
+    turn = float(between @ middle / (gap * max(np.linalg.norm(middle), 1e-9)))
+    if turn < STRAIGHT_ON and gap < ALONG_M:
+        step_m = float(-between @ np.array([-back[1], back[0]]))
+        table, blended = _blend(table, step_m)
+        said += blended
+    return Lap(table, True, said)
+
+
+def _blend(table: FloatArray, step_m: float) -> tuple[FloatArray, list[str]]:
+    """The line with its end moved ``step_m`` to the right, its last stretch bent smoothly to it; and a word on it."""
+    if abs(step_m) < 0.01:
+        return table, []
+    along = distance_along(table[:, :2])
+    # The steepest bend of the blend 6 t^5 - 15 t^4 + 10 t^3 is 5.8 steps over its length squared.
+    length_m = min(max(BLEND_M, float(np.sqrt(5.8 * abs(step_m) / BLEND_CURVATURE_1PM))), 0.5 * float(along[-1]))
+    t = ((along - along[-1] + length_m) / length_m).clip(0.0, 1.0)
+    right_m = step_m * t**3 * (6.0 * t**2 - 15.0 * t + 10.0)
+    step = np.gradient(table[:, :2], axis=0)
+    left = np.stack([-step[:, 1], step[:, 0]], axis=1) / np.linalg.norm(step, axis=1)[:, None]
+    bent = table.copy()
+    bent[:, :2] -= right_m[:, None] * left
+    if table.shape[1] == 4:  # the road stays where it is
+        bent[:, 2] += right_m
+        bent[:, 3] -= right_m
+    return bent, [
+        f"its ends lie {abs(step_m):.1f} m beside one another, the last {length_m:.0f} m are bent to close it"
+    ]

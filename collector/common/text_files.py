@@ -1,0 +1,186 @@
+"""Text that people give, read strictly: UTF-8, of a size and a depth; what a byte may have meant is never guessed.
+
+A byte order mark is taken off. Every refusal (MonoError) names the file and the line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from collector.common.errors import MonoError
+from collector.common.files import open_regular
+
+MIB = 1024 * 1024
+MOST_TEXT_BYTES = 16 * MIB
+MOST_SETTINGS_BYTES = MIB // 4  # a YAML parser in Python reads about 0.1 MB/s
+MOST_SETTINGS = 20_000  # values of a YAML file, an alias counted as often as it is used
+MOST_LINE_BYTES = MIB
+MOST_DEPTH = 64  # of JSON, lists and objects inside one another
+# Control characters are in no text that people write, but in UTF-16 without its mark (NUL), ISO-2022-JP (ESC) and in
+# UTF-8 that was taken for Latin-1 and saved as UTF-8 again (0x80 to 0x9f).
+_CONTROL = re.compile("[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+_LFS = b"version https://git-lfs"
+# Encodings worth a name in a refusal, and what of a text shows them: hiragana, which every Japanese sentence has.
+_LIKELY = {"Shift_JIS (CP932)": "cp932", "EUC-JP": "euc_jp", "ISO-2022-JP": "iso2022_jp"}
+_HIRAGANA = re.compile("[\u3041-\u3096]")
+
+
+def read_text(path: Path | str, what: str, most_bytes: int = MOST_TEXT_BYTES) -> str:
+    """The text of a file, ``what`` it is for in messages (MonoError: unreadable, too large, or not UTF-8)."""
+    raw = _read(path, what, most_bytes)
+    if len(raw) > most_bytes:
+        expected = f"at most {most_bytes / MIB:g} MiB"
+        raise MonoError(f"{what} {path} is larger than that", expected, "check that it is the right file")
+    return _decoded(raw, f"{what} {path}", 1)
+
+
+def read_lines(path: Path | str, what: str) -> Iterator[tuple[int, str]]:
+    """The lines of a file that are not blank, with their numbers from 1; one in memory at a time.
+
+    Raises:
+        MonoError: the file is unreadable, or a line is not UTF-8 or longer than 1 MiB.
+    """
+    try:
+        with open_regular(Path(path)) as stream:
+            number = 0
+            while raw := stream.readline(MOST_LINE_BYTES + 1):
+                number += 1
+                if len(raw) > MOST_LINE_BYTES:
+                    expected = f"lines of at most {MOST_LINE_BYTES / MIB:g} MiB"
+                    raise MonoError(f"{what} {path}, line {number} is longer than that", expected, "repair this line")
+                if line := _decoded(raw, f"{what} {path}", number).strip():
+                    yield number, line
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, what, error) from error
+
+
+def read_json(
+    path: Path | str, do: str = "run the step that wrote it again", expected: str = "a JSON object"
+) -> dict[str, Any]:
+    """The object in a JSON file (MonoError: absent, unreadable, not UTF-8, no JSON, too deep, or something else)."""
+    place = Path(path)
+    if not os.path.lexists(place):
+        raise MonoError(f"no {place.name} in {place.parent}", expected, do)
+    content = parse_json(read_text(place, "the file"), str(place), do)
+    if not isinstance(content, dict):
+        raise MonoError(f"{place} holds a {type(content).__name__}", expected, do)
+    return content
+
+
+def parse_json(text: str, where: str, do: str) -> Any:  # noqa: ANN401 - what JSON may hold
+    """What a JSON text says (MonoError: no JSON, or too deep)."""
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise _too_deep(where, do) from error
+    except ValueError as error:
+        raise MonoError(f"{where} cannot be read: not JSON ({error})", "JSON", do) from error
+    level = [content]
+    for _ in range(MOST_DEPTH + 1):
+        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list)))
+        level = [item for items in inner for item in items if isinstance(item, (dict, list))]
+        if not level:
+            return content
+    raise _too_deep(where, do)
+
+
+def _too_deep(where: str, do: str) -> MonoError:
+    return MonoError(f"{where} is nested more than {MOST_DEPTH} levels deep", "JSON of a few levels", do)
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """A YAML mapping of settings.
+
+    Raises:
+        MonoError: absent, not UTF-8, not YAML, not a mapping, a key twice, or more values than settings have.
+    """
+    text = read_text(path, "the YAML file", MOST_SETTINGS_BYTES)
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return {}
+        _count(node, str(path), {})
+        values = loader.construct_document(node)
+    # A tag whose text does not fit it (`!!int x`) fails in as many ways as there are tags.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError, RecursionError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise MonoError(f"{path} cannot be read: {why}", "a YAML file", "check the text") from error
+    if not isinstance(values, dict):
+        raise MonoError(f"{path} holds a {type(values).__name__}", "a mapping of settings", "write `key: value` lines")
+    return values
+
+
+def _count(node: yaml.Node, path: str, known: dict[int, int]) -> int:
+    """Values under a node, aliases written out (MonoError: too many, an alias of itself, a key twice or no text)."""
+    if id(node) not in known:
+        known[id(node)] = MOST_SETTINGS + 1  # an alias of a node that is still being counted contains itself
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                line = f"{path}, line {key.start_mark.line + 1}"
+                if not isinstance(key, yaml.ScalarNode):
+                    raise MonoError(f"{line}: a key that is a list or a mapping", "a name", "write `key: value` lines")
+                if key.value in seen:
+                    raise MonoError(f"{line}: the key {key.value!r} a second time", "each key once", "remove one")
+                seen.add(key.value)
+                inner.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        count = 1
+        for each in inner:
+            count += _count(each, path, known)
+            if count > MOST_SETTINGS:
+                found = f"{path}, line {node.start_mark.line + 1}: aliases that stand for more values than can be read"
+                raise MonoError(found, f"at most {MOST_SETTINGS} values", "write the values out")
+        known[id(node)] = count
+    return known[id(node)]
+
+
+def _read(path: Path | str, what: str, most_bytes: int) -> bytes:
+    """The first bytes of a file: one more than may be, so that too large a file shows."""
+    try:
+        with open_regular(Path(path)) as stream:
+            return stream.read(most_bytes + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path with NUL in it
+        raise _unreadable(path, what, error) from error
+
+
+def _unreadable(path: Path | str, what: str, error: Exception) -> MonoError:
+    why = getattr(error, "strerror", None) or error
+    return MonoError(f"{what} {path} cannot be read: {why}", "a readable file", "check the path and its permissions")
+
+
+def _decoded(raw: bytes, name: str, first_line: int) -> str:
+    if raw.startswith(_LFS):
+        do = "get it with `git lfs pull`"
+        raise MonoError(f"{name} is a pointer of Git LFS, not the file itself", "the file's own text", do)
+    try:
+        text = raw.decode("utf-8-sig" if first_line == 1 else "utf-8")
+        odd = _CONTROL.search(text)
+        if odd is None:
+            return text
+        line, found = text.count("\n", 0, odd.start()), f"the control character 0x{ord(odd[0]):02x}"
+    except UnicodeDecodeError as error:
+        line, found = raw.count(b"\n", 0, error.start), f"the byte 0x{raw[error.start]:02x}, which is not UTF-8"
+    likely = _likely_encoding(raw)
+    found = f"{name}, line {first_line + line} has {found}"
+    do = f"it looks like {likely}: save it as UTF-8" if likely else "save it as UTF-8"
+    raise MonoError(found, "UTF-8 text", do)
+
+
+def _likely_encoding(raw: bytes) -> str:
+    """The encoding in which a text has the most hiragana, empty where none has any; UTF-16 also by its mark."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    counts = {name: len(_HIRAGANA.findall(raw.decode(codec, "ignore"))) for name, codec in _LIKELY.items()}
+    best = max(counts, key=lambda name: counts[name])
+    return best if counts[best] else ""
