@@ -176,7 +176,7 @@ def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str
     Raises:
         MonoError: unknown course, unusable model or adapter.
     """
-    for course in config.courses:
+    for course in filter(None, (*config.courses, config.reference)):
         course_named(course)  # a spelling mistake should not surface after an hour
     config = replace(config, model=resolve_model(config.model))
     for variant in config.chosen:

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from closed_loop.comparison.deviation import Deviation, measure, summarise
 from closed_loop.comparison.reasoning import check_plans, summarise_checks
 from closed_loop.comparison.rollout import Rollout, RolloutConfig, drive_many
-from closed_loop.course.design import course_named
+from closed_loop.course.design import course_file, course_named
 from closed_loop.simulator.expert import ExpertConfig
 from closed_loop.simulator.world import World
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
-from collector.common.run_folder import plain
+from collector.common.run_folder import hash_path, plain
 from collector.common.text_files import read_json
 from finetune.policy import FUTURE_STEPS, Policy
 
@@ -75,9 +75,13 @@ class RunSettings:
 
 
 def run_key(variant: Variant, course: str, settings: RunSettings, driver: Mapping[str, Any]) -> str:
-    """Fingerprint of a run; ``driver`` holds hashes of weights and code, and the policy's options."""
+    """Fingerprint of a run; ``driver`` holds hashes of weights and code, and the policy's options.
+
+    A course that is a file counts with what it says: another file in its place is another course.
+    """
     who = [variant.name, variant.role, variant.cameras, variant.adapted]
-    text = json.dumps([who, course, plain(settings), plain(driver)], sort_keys=True)
+    files = [file and hash_path(file) for file in map(course_file, filter(None, (course, settings.reference)))]
+    text = json.dumps([who, course, files, plain(settings), plain(driver)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -81,7 +81,7 @@ def _file(spec: str) -> tuple[Path, Reading]:
     for option in options:
         parts = [(re.fullmatch(pattern, option), meaning) for pattern, meaning in OPTIONS.values()]
         meant = next((meaning(match[match.re.groups]) for match, meaning in parts if match), None)
-        if meant is None or set(meant) & set(said) or meant.get("half_width_m", 1.0) > WIDEST_M:
+        if meant is None or set(meant) & set(said) or not 0.0 < meant.get("half_width_m", 1.0) <= WIDEST_M:
             found, expected = f"{option!r} behind the course file {name}", f"each once: {', '.join(OPTIONS)}"
             raise MonoError(found, expected, "correct or remove it")
         said |= meant

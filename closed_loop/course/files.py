@@ -6,11 +6,9 @@ boundaries; what begins with "<" is a Lanelet2 map. What of a file was taken, le
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +20,8 @@ from closed_loop.course.crossings import self_crossing
 from closed_loop.course.lanes import Lane, centreline, joined, oriented
 from closed_loop.course.lap import SHORTEST_M, lap_of
 from closed_loop.course.loops import main_loop, named_loop
-from closed_loop.course.osm import FARTHEST_M, Bounds, listed, read_lanelets
+from closed_loop.course.osm import Bounds, listed, read_lanelets
+from closed_loop.course.table import numbers, read_table
 from collector.common.errors import MonoError
 from collector.common.text_files import MIB, read_text
 from collector.geometry.poses import FloatArray, distance_along
@@ -30,8 +29,10 @@ from collector.geometry.splines import resample
 
 STEP_M = 0.5
 DEFAULT_HALF_WIDTH_M = 3.0
-MOST_BYTES, MOST_ROWS, MOST_LANES, MOST_WAYS, MOST_CHARACTERS = 32 * MIB, 200_000, 5_000, 100, 10_000
+MOST_BYTES, MOST_LANES, MOST_WAYS = 32 * MIB, 5_000, 100
 LONGEST_M, MOST_SPACING_M, WIDEST_M = 25_000.0, 50.0, 100.0
+TIGHTEST_M = 1.4  # a wheelbase of 1.09 m at the steering limit of 0.64 rad
+JUMP, JUMP_M = 10.0, 10.0  # a step so many times the median, and so long, must lead straight on
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 # The columns of a line's points, of its widths (left, right), and those that say nothing a course needs.
 POINTS = (("x_m", "y_m"), ("x", "y"), ("x_ref_m", "y_ref_m"))
@@ -79,6 +80,10 @@ def read_course(path: Path, reading: Reading | None = None) -> Course:
     met = self_crossing(course.xy, course.closed, 4.0 * STEP_M)
     if met is not None:
         said.append(f"it crosses itself at ({met[0]:.1f}, {met[1]:.1f})")
+    radius_m = 1.0 / max(float(np.abs(course.curvature_1pm).max()), 1e-9)
+    if radius_m < TIGHTEST_M:
+        x, y = course.xy[int(np.abs(course.curvature_1pm).argmax())]
+        said.append(f"its bend at ({x:.1f}, {y:.1f}) has a radius of {radius_m:.1f} m, which no kart can follow")
     if not course.closed:
         said.append("a kart drives it once and stops")
     shape = "a closed lap" if course.closed else "an open line"
@@ -93,7 +98,7 @@ def _say(line: str) -> None:
 
 
 def _from_csv(path: Path, text: str, reading: Reading) -> tuple[Course, list[str]]:
-    header, rows = _table(path, text)
+    header, rows = read_table(path, text)
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise MonoError(f"course file {path} has the column {twice[0]!r} twice", "each column once", "remove one")
@@ -122,80 +127,6 @@ def _idle(path: Path, known: str) -> MonoError:
 READERS: Mapping[str, Callable[[Path, str, Reading], tuple[Course, list[str]]]] = {".csv": _from_csv, ".osm": _from_osm}
 
 
-def _table(path: Path, text: str) -> tuple[list[str], list[list[str]]]:
-    """The names of the columns, in lower case, and the rows; the names may stand behind a #, as in TUM's files."""
-    comments: list[str] = []
-    lines = _lines(path, text, comments)
-    first = next(lines, "")
-    separator = max(",;\t", key=(comments[-1] if comments and _is_number(first) else first).count)
-    if _is_number(first.split(separator)[0]):
-        if not comments:
-            do = "write them above, for example x_m,y_m"
-            raise MonoError(f"course file {path} begins with {first[:80]!r}", "the names of the columns", do)
-        heading, rest = comments[-1], [first]
-    else:
-        heading, rest = first, []
-    header = [cell.strip().lower() for cell in next(csv.reader([heading], delimiter=separator), [])]
-
-    def data() -> Iterator[str]:
-        yield from rest
-        yield from lines
-
-    rows: list[list[str]] = []
-    for row in csv.reader(data(), delimiter=separator):
-        while len(row) > len(header) and not row[-1].strip():
-            row.pop()  # a separator at the end of the line
-        if len(row) != len(header) and row:
-            found = f"course file {path}, data row {len(rows) + 1}: {len(row)} cells under {len(header)} names"
-            raise MonoError(found, "a cell for each column, with points for decimals", "correct or remove the row")
-        rows.append(row)
-        if len(rows) > MOST_ROWS:
-            found = f"course file {path} has more than {MOST_ROWS:,} rows"
-            raise MonoError(
-                found, "a lap with points some decimetres apart", "keep every tenth row, or the rows of a lap"
-            )
-    return header, rows
-
-
-def _lines(path: Path, text: str, comments: list[str]) -> Iterator[str]:
-    """The lines that are not blank; what stands behind a # goes to ``comments``."""
-    for number, line in enumerate(io.StringIO(text), start=1):
-        if len(line) > MOST_CHARACTERS:
-            found = f"course file {path}, line {number} has more than {MOST_CHARACTERS:,} characters"
-            raise MonoError(found, KINDS, "give one of these files")
-        if line.lstrip().startswith("#"):
-            comments.append(line.strip().lstrip("#").strip())
-        elif line.strip(" \t\r\n,;"):
-            yield line
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(re.split("[,;\t]", text)[0])
-    except ValueError:
-        return False
-    return True
-
-
-def _numbers(path: Path, header: list[str], rows: Sequence[list[str]], names: Sequence[str]) -> FloatArray:
-    """The named columns (N, len(names)), or an error that names the row."""
-    columns = [header.index(name) for name in names]
-    table = np.empty((len(rows), len(columns)))
-    for index, row in enumerate(rows):
-        try:
-            table[index] = [float(row[column]) for column in columns]
-        except ValueError:
-            table[index] = np.nan
-        if not (np.abs(table[index]) <= FARTHEST_M).all():
-            expected = f"numbers in the columns {', '.join(names)}"
-            found = (
-                f"course file {path}, data row {index + 1}: {','.join(row)[:80]!r} holds what is not a finite number "
-                f"of at most {FARTHEST_M:g}"
-            )
-            raise MonoError(found, expected, "correct or remove the row")
-    return table
-
-
 def _from_line(path: Path, header: list[str], rows: list[list[str]], reading: Reading) -> tuple[Course, list[str]]:
     """A course along the points of a CSV."""
     points = [pair for pair in POINTS if set(pair) <= set(header)]
@@ -213,7 +144,7 @@ def _from_line(path: Path, header: list[str], rows: list[list[str]], reading: Re
         found = f"course file {path} has the column {odd[0]!r}, which may be a width"
         raise MonoError(found, f"widths as {pairs} (metres from the line to the edge)", "rename or remove the column")
     said = [f"columns not used: {listed(others)}"] if others else []
-    table = _numbers(path, header, rows, used) * reading.unit_m
+    table = numbers(path, header, rows, used) * reading.unit_m
     _check_line(path, table)
     moved = np.linalg.norm(np.diff(table[:, :2], axis=0), axis=1) > 1e-3
     table = table[np.append(True, moved)[: len(table)]]
@@ -254,10 +185,13 @@ def _check_line(path: Path, table: FloatArray) -> None:
     if spacing > MOST_SPACING_M:
         found = f"course file {path} has points {spacing:.4g} m apart"
         raise MonoError(found, f"metres, and points at most {MOST_SPACING_M:g} m apart", do)
-    if steps.max() > max(25.0 * spacing, MOST_SPACING_M):
-        row = int(steps.argmax()) + 1
-        found = f"course file {path}: a step of {steps.max():.4g} m between data rows {row} and {row + 1}"
-        raise MonoError(found, f"points about {spacing:.2g} m apart, as the others", "correct or remove the row")
+    for row in np.flatnonzero(steps > max(JUMP * spacing, JUMP_M)).tolist():
+        # A long step straight on joins the ends of a straight; one that turns is a point out of place.
+        ahead = np.diff(table[max(row - 1, 0) : row + 3, :2], axis=0)
+        ahead /= np.maximum(np.linalg.norm(ahead, axis=1), 1e-9)[:, None]
+        if (ahead @ ahead[min(row, 1)] < 0.5).any():
+            found = f"course file {path}: a step of {steps[row]:.4g} m between data rows {row + 1} and {row + 2}"
+            raise MonoError(found, f"points about {spacing:.2g} m apart, as the others", "correct or remove the row")
     if table.shape[1] == 4 and table[:, 2:].max() > WIDEST_M:
         found = f"course file {path} has a road that reaches {table[:, 2:].max():.4g} m to one side"
         raise MonoError(found, f"at most {WIDEST_M:g} m", do)
@@ -275,9 +209,9 @@ def _check_length(path: Path, length_m: float) -> None:
 
 
 def _bounds_of_csv(path: Path, header: list[str], rows: list[list[str]]) -> tuple[Bounds, list[str]]:
-    xy = _numbers(path, header, rows, ("local_x", "local_y"))
+    xy = numbers(path, header, rows, ("local_x", "local_y"))
     known = "sequence_order" in header
-    order = _numbers(path, header, rows, ("sequence_order",))[:, 0] if known else np.zeros(len(rows))
+    order = numbers(path, header, rows, ("sequence_order",))[:, 0] if known else np.zeros(len(rows))
     lane_column, side_column = header.index("lanelet_id"), header.index("boundary_type")
     points: dict[str, dict[str, list[FloatArray]]] = {row[lane_column].strip(): {} for row in rows}
     for index in np.argsort(order, kind="stable").tolist():

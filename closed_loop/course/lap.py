@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import product
+from math import hypot
 
 import numpy as np
 
@@ -18,7 +19,9 @@ from collector.geometry.poses import FloatArray, distance_along
 SHORTEST_M = 20.0
 # A line is looked at in steps of this; standing still and its noise are one point.
 LOOK_M = 1.0
+TREMBLING = 5.0  # a way so many times longer than the step it stays within is noise
 SAME_HEADING = 0.7  # cosine: a line that comes back runs within 45 degrees of itself
+ANGLE_M = 10.0  # a radian of difference in heading is as bad a join as so much of distance
 ALONG_M = 50.0  # how far beside itself a line is followed, to find where it comes nearest
 START_SLACK_M = 1.0  # a lap begins at the line's first point unless it comes back nearer to another by more than this
 AHEAD = 0.25  # cosine: ends are joined when the gap leads ahead of both, within 75 degrees
@@ -48,25 +51,49 @@ def lap_of(table: FloatArray, reach_m: float, closed: bool | None = None, wanted
     """
     if closed is False:
         return Lap(table, False, ["left open, as asked"])
+    table, stood = _moving(table)
     xy = table[:, :2]
     rounds = _rounds(xy, reach_m)
     if wanted is not None and not 1 <= wanted <= max(1, len(rounds)):
         raise MonoError(f"no lap {wanted} of {max(1, len(rounds))}", "one of its laps", "name another with lap=N")
     if not rounds:
-        return _joined(table, closed)
+        lap = _joined(table, closed)
+        return Lap(lap.table, lap.closed, stood + lap.said)
     along = distance_along(xy)
-    lengths = [float(np.interp(last, range(len(xy)), along) - along[round(first)]) for first, last in rounds]
-    if wanted is None and max(lengths) > ALIKE * min(lengths):
-        found = "a line that goes round loops of " + ", ".join(f"{length:.0f}" for length in lengths) + " m"
-        raise MonoError(found, "one course", "name the loop with lap=N, N from 1")
+    ends_m = [float(np.interp(last, range(len(xy)), along)) for _, last in rounds]
+    lengths = [end_m - float(along[round(first)]) for (first, _), end_m in zip(rounds, ends_m, strict=True)]
+    behind_m = float(along[-1]) - ends_m[-1]
+    if wanted is None and max(*lengths, behind_m) > ALIKE * min(lengths):
+        loops = ", ".join(f"{length_m:.0f}" for length_m in lengths)
+        found = f"a line that goes round loops of {loops} m and then on for {behind_m:.0f} m"
+        raise MonoError(found, "one course", "name the loop with lap=N, N from 1, or take the whole line with open")
     first, last = round(rounds[(wanted or 1) - 1][0]), rounds[(wanted or 1) - 1][1]
-    lap = _cut(table, first, last, reach_m, alone=len(rounds) == 1)
-    said = []
+    said = stood
     if len(rounds) > 1:
         said.append(f"lap {wanted or 1} of {len(rounds)} is taken (another: FILE:lap=N)")
+    elif behind_m > LOOK_M:
+        said.append(f"the last {behind_m:.1f} m, which run past its start, are left out")
     if wanted in (None, 1) and along[first] > LOOK_M:
         said.append(f"the first {along[first]:.0f} m lead in and are left out")
+    lap = _cut(table, first, last, reach_m)
     return Lap(lap.table, True, said + lap.said)
+
+
+def _moving(table: FloatArray) -> tuple[FloatArray, list[str]]:
+    """The line without points where it only trembles on the spot, and a word on them."""
+    kept = np.ones(len(table), bool)
+    x, y = table[:, 0].tolist(), table[:, 1].tolist()
+    i = 0
+    while i < len(x) - 1:
+        j, way_m = i, 0.0
+        while j + 1 < len(x) and hypot(x[j + 1] - x[i], y[j + 1] - y[i]) < LOOK_M:
+            way_m += hypot(x[j + 1] - x[j], y[j + 1] - y[j])
+            j += 1
+        if way_m > TREMBLING * LOOK_M:
+            kept[i + 1 : j + 1] = False
+        i = j + 1
+    dropped = int((~kept).sum())
+    return table[kept], [f"{dropped} points where it stands still are left out"] if dropped else []
 
 
 def _rounds(xy: FloatArray, reach_m: float) -> list[tuple[float, float]]:
@@ -87,7 +114,7 @@ def _evenly(xy: FloatArray) -> tuple[FloatArray, FloatArray]:
     kept = [0]
     x, y = xy.T.tolist()
     for i in range(1, len(x)):
-        if np.hypot(x[i] - x[kept[-1]], y[i] - y[kept[-1]]) >= 0.5 * LOOK_M or i == len(x) - 1:
+        if hypot(x[i] - x[kept[-1]], y[i] - y[kept[-1]]) >= 0.5 * LOOK_M or i == len(x) - 1:
             kept.append(i)
     corners = xy[kept]
     along = distance_along(corners)
@@ -101,30 +128,34 @@ def _return(line: FloatArray, heading: FloatArray, start: int, reach_m: float) -
     shortest, most = round(SHORTEST_M / LOOK_M), round(ALONG_M / LOOK_M)
     cells: dict[tuple[int, int], list[int]] = defaultdict(list)
     places = np.floor(line / reach_m).astype(np.int64).tolist()
-    meetings: list[tuple[float, int, int]] = []  # distance, place before, place now
+    meetings: list[tuple[float, int, int]] = []  # how well they join, place before, place now
     for j in range(start + shortest, len(line)):
         x, y = places[j - shortest]
         cells[(x, y)].append(j - shortest)
         x, y = places[j]
         near = [i for dx, dy in product((-1, 0, 1), repeat=2) for i in cells.get((x + dx, y + dy), ())]
         near = [i for i in near if heading[i] @ heading[j] >= SAME_HEADING]
-        gaps = [float(np.hypot(*(line[i] - line[j]))) for i in near]
-        if gaps and min(gaps) <= reach_m:
-            meetings.append((min(gaps), near[gaps.index(min(gaps))], j))
+        near = [i for i in near if np.hypot(*(line[i] - line[j])) <= reach_m]
+        if near:
+            meetings.append(min((_mismatch_m(line, heading, i, j), i, j) for i in near))
         elif meetings:
             break
         if meetings and j - meetings[0][2] >= most:
             break
     if not meetings:
         return None
-    nearest = min(meetings)
-    at_start = min(((float(np.hypot(*(line[start] - line[j]))), start, j) for _, _, j in meetings), default=nearest)
-    same_way = heading[start] @ heading[at_start[2]] >= SAME_HEADING
-    best = at_start if same_way and at_start[0] <= nearest[0] + START_SLACK_M else nearest
-    return best[1], best[2]
+    best = min(meetings)
+    at_start = min((_mismatch_m(line, heading, start, j), start, j) for _, _, j in meetings)
+    return (at_start if at_start[0] <= best[0] + START_SLACK_M else best)[1:]
 
 
-def _cut(table: FloatArray, first: int, last: float, reach_m: float, alone: bool) -> Lap:
+def _mismatch_m(line: FloatArray, heading: FloatArray, i: int, j: int) -> float:
+    """How far apart two places are, and with what angle: a line that goes on from the other bends by both."""
+    angle = float(np.arccos(np.clip(heading[i] @ heading[j], -1.0, 1.0)))
+    return float(np.hypot(*(line[i] - line[j]))) + ANGLE_M * angle
+
+
+def _cut(table: FloatArray, first: int, last: float, reach_m: float) -> Lap:
     """The points from ``first`` on to where the line passes it again, near ``last``; a step aside is blended away."""
     xy = table[:, :2]
     ahead = xy[first + 1] - xy[first]
@@ -138,19 +169,20 @@ def _cut(table: FloatArray, first: int, last: float, reach_m: float, alone: bool
     ]
     spacing = float(np.median(np.linalg.norm(np.diff(xy, axis=0), axis=1)))
     if not passes:
-        return _joined(table[first : round(last) + 1], True)
+        behind_m = float(distance_along(xy[int(last) :])[-1])
+        return _joined(table[first:] if behind_m <= 2.0 * reach_m else table[first : round(last) + 1], True)
     gate = passes[int(np.argmin(np.abs(np.array(passes) - last)))]
     share = -before[gate] / (before[gate + 1] - before[gate])
     end = table[gate] + share * (table[gate + 1] - table[gate])
     if gate + 1 == len(xy) - 1 and np.linalg.norm(xy[-1] - xy[first]) < 0.35 * spacing:
         return _joined(table[first:], True)  # ends where it began
+    across = (xy[gate + 1] - xy[gate]) @ ahead / np.linalg.norm(xy[gate + 1] - xy[gate])
+    if across < STRAIGHT_ON:
+        return _joined(table[first : gate + 1], True)  # turns off there, or bends so tightly that its end says no more
     row = np.vstack([table[first : gate + 1], end])
     step_m = float((end[:2] - xy[first]) @ np.array([-ahead[1], ahead[0]]))
     row, said = _blend(row, step_m)
     keep = -2 if np.linalg.norm(row[-2, :2] - row[-1, :2]) < 0.35 * spacing else -1
-    behind_m = float(distance_along(np.vstack([end[:2], xy[gate + 1 :]]))[-1])
-    if alone:
-        said.insert(0, f"the last {behind_m:.1f} m, which run past its start, are left out")
     return Lap(row[:keep], True, said)
 
 
@@ -170,7 +202,7 @@ def _joined(table: FloatArray, closed: bool | None) -> Lap:
         return Lap(table, False, [f"it ends at {ends}{aside} (to join them: FILE:closed)"])
     said = [f"its ends, {gap:.1f} m apart, are joined"] if gap > 2.5 * spacing else []
     middle = out + back
-    turn = float(between @ middle / (gap * max(np.linalg.norm(middle), 1e-9)))
+    turn = float(between @ middle) / max(gap * float(np.linalg.norm(middle)), 1e-9)
     if turn < STRAIGHT_ON and gap < ALONG_M:
         step_m = float(-between @ np.array([-back[1], back[0]]))
         table, blended = _blend(table, step_m)

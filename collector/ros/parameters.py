@@ -109,7 +109,7 @@ class RoadParameters(Arguments):
     course: str = argument(
         "city",
         "course driven: a name such as city, city-mirror or random:7, or a file (raceline CSV, lane-boundary CSV, "
-        "Lanelet2 .osm)",
+        "Lanelet2 .osm), read as FILE:open, FILE:half_width=1.5 or FILE:lanes=ID+ID say",
     )
     max_speed_mps: float = argument(5.0, "speed limit of expert and driver, m/s", 0.5, 20.0)
 

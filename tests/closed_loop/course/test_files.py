@@ -8,7 +8,8 @@ import pytest
 
 from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.course.course import Course
-from closed_loop.course.design import DEFAULT_HALF_WIDTH_M, course_named, read_course
+from closed_loop.course.design import course_named
+from closed_loop.course.files import DEFAULT_HALF_WIDTH_M, Reading, read_course
 from closed_loop.simulator.expert import ExpertConfig
 from collector.common.errors import MonoError
 from tests.helpers.rollouts import drive
@@ -104,7 +105,7 @@ def test_a_raceline_becomes_a_closed_course_in_its_own_map(tmp_path: Path) -> No
     assert course.xy[0] == pytest.approx([ORIGIN[0] + 20.0, ORIGIN[1]], abs=1e-6)
     assert (course.width_left_m == DEFAULT_HALF_WIDTH_M).all()
     assert course_named(str(tmp_path / "line.csv")).length_m == course.length_m
-    assert (read_course(tmp_path / "line.csv", 2.2).width_right_m == 2.2).all()
+    assert (read_course(tmp_path / "line.csv", Reading(half_width_m=2.2)).width_right_m == 2.2).all()
 
 
 def test_a_line_whose_ends_do_not_meet_is_open(tmp_path: Path) -> None:

@@ -1,0 +1,136 @@
+"""A lap out of a drawn or driven line: lead-ins, overlaps, several rounds, ends that do or do not meet."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from closed_loop.comparison.rollout import RolloutConfig
+from closed_loop.course.course import Course
+from closed_loop.course.lap import Lap, lap_of
+from closed_loop.simulator.expert import ExpertConfig
+from collector.common.errors import MonoError
+from collector.geometry.splines import resample
+from tests.helpers.rollouts import drive
+
+REACH_M = 3.0
+
+
+def oval(length_m: float, spacing_m: float, first_m: float = 0.0, aside_m: float = 0.0) -> np.ndarray:
+    """Points along an oval of 30 and 20 m; ``aside_m`` is how far outside the line has moved at its end."""
+    angle = np.linspace(0.0, 2.0 * np.pi, 4001)
+    ring = np.stack([30.0 * np.cos(angle), 20.0 * np.sin(angle)], axis=1)
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(ring, axis=0), axis=1))])
+    at = np.arange(first_m, first_m + length_m, spacing_m)
+    turn = np.interp(at % along[-1], along, angle)
+    grown = aside_m * (at - first_m) / length_m
+    return np.stack([(30.0 + grown) * np.cos(turn), (20.0 + grown) * np.sin(turn)], axis=1)
+
+
+LAP_M = 158.65  # of the oval
+
+
+def course_of(lap: Lap) -> Course:
+    return Course("lap", resample(lap.table[:, :2], 0.5, lap.closed), lap.closed, 3.0, 3.0)
+
+
+def lead_in(to: np.ndarray, ahead: np.ndarray, length_m: float) -> np.ndarray:
+    """A gentle bend from the right that ends a step before ``to``, in its direction."""
+    back_m = np.arange(length_m, 1.0, -2.0)[:, None]
+    right = np.array([ahead[1], -ahead[0]])
+    return to - back_m * ahead + right * back_m**2 / 60.0
+
+
+def check_once_round(course: Course, length_m: float = LAP_M) -> None:
+    assert course.closed and course.length_m == pytest.approx(length_m, rel=0.04)
+    turn = float((course.curvature_1pm * np.gradient(course.s_m)).sum())
+    assert abs(turn) == pytest.approx(2.0 * np.pi, abs=0.15)
+    assert np.abs(course.curvature_1pm).max() < 0.16  # the oval's own is 0.075
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    spacing_m=st.floats(0.3, 4.0),
+    overlap_m=st.floats(-4.0, 12.0),
+    aside_m=st.floats(-2.0, 2.0),
+    first_m=st.floats(0.0, LAP_M),
+    lead_in_m=st.sampled_from([0.0, 20.0, 45.0]),
+)
+def test_a_lap_that_ends_near_its_start_is_closed_without_a_kink(
+    spacing_m: float, overlap_m: float, aside_m: float, first_m: float, lead_in_m: float
+) -> None:
+    line = oval(LAP_M + min(overlap_m, 12.0) * (1.0 if overlap_m > 0 else spacing_m / 4.0), spacing_m, first_m, aside_m)
+    if lead_in_m:
+        ahead = (line[1] - line[0]) / np.linalg.norm(line[1] - line[0])
+        line = np.vstack([lead_in(line[0], ahead, lead_in_m), line])
+    lap = lap_of(line, REACH_M)
+    check_once_round(course_of(lap))
+    assert bool(lead_in_m) == any("lead in" in word for word in lap.said)
+
+
+def test_the_expert_stays_on_a_lap_whose_end_ran_past_its_start_beside_it() -> None:
+    lap = lap_of(oval(LAP_M + 2.8, 2.6, aside_m=1.7), REACH_M)
+    course = course_of(lap)
+    check_once_round(course)
+    assert any("1.7 m beside" in word for word in lap.said)
+    done = drive(course, ExpertConfig(), config=RolloutConfig(laps=1.2))
+    assert done.finished and not done.events and np.abs(done.lateral_m).max() < 0.3
+
+
+def test_a_way_out_behind_the_lap_is_left_out_and_said() -> None:
+    line = oval(LAP_M, 1.0)
+    way_out = line[0] + np.stack([np.linspace(1.0, 25.0, 20), np.linspace(2.0, 30.0, 20)], axis=1)
+    lap = lap_of(np.vstack([line, way_out]), REACH_M)
+    check_once_round(course_of(lap))
+    assert any("left out" in word for word in lap.said)
+
+
+def test_of_several_rounds_one_is_taken_and_another_can_be_named() -> None:
+    line = oval(3.3 * LAP_M, 1.0, aside_m=2.5)
+    lap = lap_of(line, REACH_M)
+    check_once_round(course_of(lap))
+    assert "lap 1 of 3 is taken" in lap.said[0]
+    third = lap_of(line, REACH_M, wanted=3)
+    check_once_round(course_of(third), LAP_M * 1.09)
+    assert np.abs(third.table[:, 0]).max() > np.abs(lap.table[:, 0]).max() + 1.0
+    with pytest.raises(MonoError, match="no lap 4 of 3"):
+        lap_of(line, REACH_M, wanted=4)
+
+
+def test_loops_of_different_lengths_are_not_chosen_between() -> None:
+    small = oval(LAP_M, 1.0)[::2] * 0.3
+    small += oval(LAP_M, 1.0)[0] - small[0]  # touches the big one in its first point
+    line = np.vstack([small, oval(LAP_M + 1.0, 1.0)])
+    with pytest.raises(MonoError, match=r"loops of 4\d, 15\d m") as caught:
+        lap_of(line, REACH_M)
+    assert "lap=N" in caught.value.do
+    check_once_round(course_of(lap_of(line, REACH_M, wanted=2)))
+
+
+def test_ends_beside_one_another_that_point_opposite_ways_stay_open() -> None:
+    out = np.stack([np.arange(0.0, 60.0, 3.0), np.zeros(20)], axis=1)
+    back = np.stack([np.arange(60.0, 0.0, -3.0), np.full(20, 3.0)], axis=1)
+    lap = lap_of(np.vstack([out, back]), REACH_M)
+    assert not lap.closed and "FILE:closed" in lap.said[0]
+    assert lap_of(np.vstack([out, back]), REACH_M, closed=True).closed
+
+
+def test_a_person_decides_between_open_and_closed() -> None:
+    line = oval(LAP_M - 30.0, 1.0)
+    assert not lap_of(line, REACH_M).closed
+    joined = lap_of(line, REACH_M, closed=True)
+    assert joined.closed and "are joined" in joined.said[0]
+    assert not lap_of(oval(LAP_M, 1.0), REACH_M, closed=False).closed
+
+
+def test_standing_still_with_noise_is_not_a_round() -> None:
+    rng = np.random.default_rng(3)
+    standing = oval(LAP_M, 1.0)[0] + rng.normal(0.0, 0.1, (400, 2))
+    check_once_round(course_of(lap_of(np.vstack([standing, oval(LAP_M, 1.0)[1:]]), REACH_M)), LAP_M)
+
+
+def test_widths_follow_a_line_that_is_bent_to_close() -> None:
+    line = oval(LAP_M + 2.0, 1.0, aside_m=1.5)
+    lap = lap_of(np.hstack([line, np.full((len(line), 2), 4.0)]), 4.0)
+    assert lap.table[:, 2:].sum(axis=1) == pytest.approx(8.0)
+    assert abs(lap.table[-1, 2] - 4.0) == pytest.approx(1.5, abs=0.1) and lap.table[0, 2] == 4.0
