@@ -25,7 +25,8 @@ ANGLE_M = 10.0  # a radian of difference in heading is as bad a join as so much 
 ALONG_M = 50.0  # how far beside itself a line is followed, to find where it comes nearest
 START_SLACK_M = 1.0  # a lap begins at the line's first point unless it comes back nearer to another by more than this
 AHEAD = 0.25  # cosine: ends are joined when the gap leads ahead of both, within 75 degrees
-STRAIGHT_ON = 0.86  # cosine of 30 degrees: a gap that leads further aside is a step to be blended away
+STRAIGHT_ON = 0.86  # cosine of 30 degrees: a line that passes its start more across than that turns off there
+KINK_1PM = 0.15  # a gap that leads aside so sharply is a step to be blended away
 ALIKE = 1.1  # rounds whose lengths differ by more than this factor are loops of different roads
 BLEND_M = 10.0  # at least so long is the stretch on which a step aside is taken back
 BLEND_CURVATURE_1PM = 0.02  # and so long that it bends the line by no more than this
@@ -192,20 +193,25 @@ def _joined(table: FloatArray, closed: bool | None) -> Lap:
     spacing = float(np.median(np.linalg.norm(np.diff(xy, axis=0), axis=1)))
     between = xy[0] - xy[-1]
     gap = float(np.linalg.norm(between))
-    if gap < 0.35 * spacing:
-        return Lap(table[:-1], True)  # the file repeats its start
     out, back = (step / np.linalg.norm(step) for step in (xy[-1] - xy[-2], xy[1] - xy[0]))
+    aside_m = float(-between @ np.array([-back[1], back[0]]))
+    if gap < 0.35 * spacing:  # the file repeats its start
+        kinks = abs(aside_m) > BLEND_CURVATURE_1PM * spacing**2
+        bent, said = _blend(table, aside_m) if kinks else (table, [])
+        return Lap(bent[:-1], True, said)
     on = min(between @ out, between @ back) / gap
     if closed is None and not (gap < 2.5 * spacing and on > AHEAD):
         ends = f"({xy[-1, 0]:.1f}, {xy[-1, 1]:.1f}), {gap:.1f} m from its start"
         aside = " and beside it" if gap < 2.5 * spacing else ""
         return Lap(table, False, [f"it ends at {ends}{aside} (to join them: FILE:closed)"])
     said = [f"its ends, {gap:.1f} m apart, are joined"] if gap > 2.5 * spacing else []
-    middle = out + back
-    turn = float(between @ middle) / max(gap * float(np.linalg.norm(middle)), 1e-9)
-    if turn < STRAIGHT_ON and gap < ALONG_M:
-        step_m = float(-between @ np.array([-back[1], back[0]]))
-        table, blended = _blend(table, step_m)
+    # On an arc the gap leads along the mean of both headings.
+    middle = (out + back) / max(float(np.linalg.norm(out + back)), 1e-9)
+    aside_m = float(between @ np.array([middle[1], -middle[0]]))
+    bend_1pm = 2.0 * float(np.arctan2(abs(aside_m), between @ middle)) / gap
+    if bend_1pm > KINK_1PM and gap < ALONG_M:
+        table, blended = _blend(table, aside_m)
+        table = table[:-1] if np.linalg.norm(table[-1, :2] - table[0, :2]) < 0.35 * spacing else table
         said += blended
     return Lap(table, True, said)
 

@@ -41,6 +41,7 @@ class _Map:
         self.ways: dict[str, list[str]] = {}
         self.lanelets: list[_Element] = []
         self._depth = 0
+        self._seen: set[tuple[str, str]] = set()
         self._now: _Element | None = None
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
@@ -50,7 +51,9 @@ class _Map:
             raise MonoError(found, "a Lanelet2 map (OSM XML)", "export the map again")
         now = self._now
         if tag in ("node", "way", "relation"):
-            self._now = _Element(tag, attributes.get("id", ""))
+            # An editor keeps what was deleted, marked so, until it is uploaded.
+            deleted = attributes.get("action") == "delete" or attributes.get("visible") == "false"
+            self._now = None if deleted else _Element(tag, attributes.get("id", ""))
         elif now is not None and tag == "tag":
             now.tags[attributes.get("k", "")] = attributes.get("v", "")
         elif now is not None and tag == "nd":
@@ -63,6 +66,10 @@ class _Map:
         now = self._now
         if now is None or tag != now.kind:
             return
+        if (tag, now.name) in self._seen:
+            found = f"course file {self.path} has the {tag} {now.name!r} twice"
+            raise MonoError(found, "each id once", "export the map again")
+        self._seen.add((tag, now.name))
         if tag == "node" and "local_x" in now.tags and "local_y" in now.tags:
             self.places[now.name] = (self._metres(now, "local_x"), self._metres(now, "local_y"))
         elif tag == "way":

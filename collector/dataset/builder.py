@@ -139,10 +139,12 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
         SchemaError: a line does not fit; it names file, line and field.
     """
     texts: dict[tuple[str | None, int], str] = {}
+    unused: set[str] = set()
     for number, line in read_lines(path, "the reasoning file"):
         where = f"{path}, line {number}"
         values = parse_json(line, where, "repair this line")
         values = values if isinstance(values, dict) else {}
+        unused |= values.keys() - Sample.model_fields.keys()
         for name, kind in (("stamp_ns", int), ("reasoning", str), ("bag", str)):
             value = values.get(name)
             if (not isinstance(value, kind) or isinstance(value, bool)) and (name != "bag" or value is not None):
@@ -159,6 +161,8 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
             raise MonoError(
                 f"{where}: more texts than can be held", f"at most {MOST_TEXTS:,}", "split the bags and the file"
             )
+    if unused:
+        print(f"reasoning file {path}: fields not used: {', '.join(sorted(unused)[:20])}", file=sys.stderr)
     return texts
 
 

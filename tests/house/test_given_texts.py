@@ -79,6 +79,7 @@ READERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
 def _written(folder: Path, name: str, text: str, encoding: str) -> Path:
     words = "Curva à esquerda: vire à esquerda" if encoding == "latin-1" else SENTENCE
     path = folder / name
+    (folder / "adapter_model.safetensors").touch()  # an adapter without weights is none
     path.write_bytes(text.format(words).encode(encoding))
     return path
 
@@ -118,7 +119,7 @@ def test_no_japanese_text_passes_in_another_encoding(
 ) -> None:
     encoding = pick.draw(st.sampled_from([name for name in WRONG if name != "latin-1"]))
     path = tmp_path_factory.mktemp("text") / "a.txt"
-    path.write_bytes(words.encode(encoding))
+    path.write_bytes((words + "\n").encode(encoding))
     with pytest.raises(MonoError, match="UTF-8"):
         read_text(path, "the file")
     path.write_bytes(words.encode())
@@ -135,6 +136,14 @@ def test_text_that_was_damaged_before_it_came_here_is_refused_by_its_line(tmp_pa
     path.write_text(SENTENCE.encode().decode("latin-1"), encoding="utf-8")  # UTF-8 taken for Latin-1 and saved again
     with pytest.raises(MonoError, match="control character"):
         read_text(path, "the file")
+
+
+def test_fields_of_a_reasoning_file_that_nobody_knows_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"stamp_ns": 1, "reasoning": "turn left", "bag_name": "b", "split": "train"}')
+    load_texts(tmp_path / "a.jsonl")
+    assert "fields not used: bag_name\n" in capsys.readouterr().err
 
 
 def test_one_frame_has_one_text(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def racetrack(path: Path, heading: str, scale: float = 1.0, rows: str = "{x:.3f}
             "at most 25000 m",
         ),
         ("a.osm", "<osm>" * 100_000, "elements more than 30 deep"),
+        ("a.osm", "<osm><way id='7'/><way id='7'/></osm>", "the way '7' twice"),
         ("a.osm", '<!DOCTYPE o [<!ENTITY a "b">]><osm>&a;</osm>', "defines the entity 'a'"),
         (
             "a.osm",
