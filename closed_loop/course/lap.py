@@ -27,6 +27,7 @@ START_SLACK_M = 1.0  # a lap begins at the line's first point unless it comes ba
 AHEAD = 0.25  # cosine: ends are joined when the gap leads ahead of both, within 75 degrees
 STRAIGHT_ON = 0.86  # cosine of 30 degrees: a line that passes its start more across than that turns off there
 KINK_1PM = 0.15  # a gap that leads aside so sharply is a step to be blended away
+NOISE_M = 0.03  # a step aside that no kart feels
 ALIKE = 1.1  # rounds whose lengths differ by more than this factor are loops of different roads
 BLEND_M = 10.0  # at least so long is the stretch on which a step aside is taken back
 BLEND_CURVATURE_1PM = 0.02  # and so long that it bends the line by no more than this
@@ -196,7 +197,7 @@ def _joined(table: FloatArray, closed: bool | None) -> Lap:
     out, back = (step / np.linalg.norm(step) for step in (xy[-1] - xy[-2], xy[1] - xy[0]))
     aside_m = float(-between @ np.array([-back[1], back[0]]))
     if gap < 0.35 * spacing:  # the file repeats its start
-        kinks = abs(aside_m) > BLEND_CURVATURE_1PM * spacing**2
+        kinks = abs(aside_m) > max(NOISE_M, BLEND_CURVATURE_1PM * spacing**2)
         bent, said = _blend(table, aside_m) if kinks else (table, [])
         return Lap(bent[:-1], True, said)
     on = min(between @ out, between @ back) / gap
@@ -218,7 +219,7 @@ def _joined(table: FloatArray, closed: bool | None) -> Lap:
 
 def _blend(table: FloatArray, step_m: float) -> tuple[FloatArray, list[str]]:
     """The line with its end moved ``step_m`` to the right, its last stretch bent smoothly to it; and a word on it."""
-    if abs(step_m) < 0.01:
+    if abs(step_m) < NOISE_M:
         return table, []
     along = distance_along(table[:, :2])
     # The steepest bend of the blend 6 t^5 - 15 t^4 + 10 t^3 is 5.8 steps over its length squared.

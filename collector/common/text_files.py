@@ -19,7 +19,7 @@ from collector.common.files import open_regular
 
 MIB = 1024 * 1024
 MOST_TEXT_BYTES = 16 * MIB
-MOST_SETTINGS_BYTES = MIB // 4  # a YAML parser in Python reads about 0.1 MB/s
+MOST_SETTINGS_BYTES = MIB // 8  # a YAML parser in Python reads about 50 kB/s
 MOST_SETTINGS = 20_000  # values of a YAML file, an alias counted as often as it is used
 MOST_LINE_BYTES = MIB
 MOST_DEPTH = 64  # of JSON, lists and objects inside one another
@@ -139,8 +139,8 @@ def _count(node: yaml.Node, path: str, known: dict[int, int]) -> int:
         for each in inner:
             count += _count(each, path, known)
             if count > MOST_SETTINGS:
-                found = f"{path}, line {node.start_mark.line + 1}: aliases that stand for more values than can be read"
-                raise MonoError(found, f"at most {MOST_SETTINGS} values", "write the values out")
+                found = f"{path}, line {node.start_mark.line + 1}: more values than settings have, aliases written out"
+                raise MonoError(found, f"at most {MOST_SETTINGS} values", "keep what is set, and write it out")
         known[id(node)] = count
     return known[id(node)]
 
