@@ -45,7 +45,7 @@ def check_once_round(course: Course, length_m: float = LAP_M) -> None:
     assert course.closed and course.length_m == pytest.approx(length_m, rel=0.04)
     turn = float((course.curvature_1pm * np.gradient(course.s_m)).sum())
     assert abs(turn) == pytest.approx(2.0 * np.pi, abs=0.15)
-    assert np.abs(course.curvature_1pm).max() < 0.2  # the oval's own is 0.075
+    assert np.abs(course.curvature_1pm).max() < 0.25  # the oval's own is 0.075
 
 
 @settings(deadline=None, max_examples=40)
