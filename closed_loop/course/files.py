@@ -32,7 +32,7 @@ DEFAULT_HALF_WIDTH_M = 3.0
 MOST_BYTES, MOST_LANES, MOST_WAYS = 32 * MIB, 5_000, 100
 LONGEST_M, MOST_SPACING_M, WIDEST_M = 25_000.0, 50.0, 100.0
 TIGHTEST_M = 1.4  # a wheelbase of 1.09 m at the steering limit of 0.64 rad
-JUMP, JUMP_M = 10.0, 10.0  # a step so many times the median, and so long, must lead straight on
+JUMP_M = 10.0  # a step so long, and so many times the median, must lead straight on
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 # The columns of a line's points, of its widths (left, right), and those that say nothing a course needs.
 POINTS = (("x_m", "y_m"), ("x", "y"), ("x_ref_m", "y_ref_m"))
@@ -185,7 +185,7 @@ def _check_line(path: Path, table: FloatArray) -> None:
     if spacing > MOST_SPACING_M:
         found = f"course file {path} has points {spacing:.4g} m apart"
         raise MonoError(found, f"metres, and points at most {MOST_SPACING_M:g} m apart", do)
-    for row in np.flatnonzero(steps > max(JUMP * spacing, JUMP_M)).tolist():
+    for row in np.flatnonzero(steps > JUMP_M * max(spacing, 1.0)).tolist():
         # A long step straight on joins the ends of a straight; one that turns is a point out of place.
         ahead = np.diff(table[max(row - 1, 0) : row + 3, :2], axis=0)
         ahead /= np.maximum(np.linalg.norm(ahead, axis=1), 1e-9)[:, None]

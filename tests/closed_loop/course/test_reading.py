@@ -9,7 +9,7 @@ import pytest
 from closed_loop.course.design import check_named, course_named
 from closed_loop.course.files import read_course
 from collector.common.errors import MonoError
-from tests.closed_loop.course.test_files import write_osm
+from tests.helpers.course_files import write_osm
 
 
 def racetrack(path: Path, heading: str, scale: float = 1.0, rows: str = "{x:.3f},{y:.3f},1.1,0.9") -> Path:
