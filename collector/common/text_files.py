@@ -22,7 +22,7 @@ MOST_TEXT_BYTES = 16 * MIB
 MOST_SETTINGS_BYTES = MIB // 8  # a YAML parser in Python reads about 50 kB/s
 MOST_SETTINGS = 20_000  # values of a YAML file, an alias counted as often as it is used
 MOST_LINE_BYTES = MIB
-MOST_DEPTH = 64  # of JSON, lists and objects inside one another
+MOST_JSON_LEVELS = 64  # of JSON, lists and objects inside one another
 # Control characters are in no text that people write, but in UTF-16 without its mark (NUL), ISO-2022-JP (ESC) and in
 # UTF-8 that was taken for Latin-1 and saved as UTF-8 again (0x80 to 0x9f).
 _CONTROL = re.compile("[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
@@ -83,7 +83,7 @@ def parse_json(text: str, where: str, do: str) -> Any:  # noqa: ANN401 - what JS
     except ValueError as error:
         raise MonoError(f"{where} cannot be read: not JSON ({error})", "JSON", do) from error
     level = [content]
-    for _ in range(MOST_DEPTH + 1):
+    for _ in range(MOST_JSON_LEVELS + 1):
         inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list)))
         level = [item for items in inner for item in items if isinstance(item, (dict, list))]
         if not level:
@@ -92,7 +92,7 @@ def parse_json(text: str, where: str, do: str) -> Any:  # noqa: ANN401 - what JS
 
 
 def _too_deep(where: str, do: str) -> MonoError:
-    return MonoError(f"{where} is nested more than {MOST_DEPTH} levels deep", "JSON of a few levels", do)
+    return MonoError(f"{where} is nested more than {MOST_JSON_LEVELS} levels deep", "JSON of a few levels", do)
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from collector.common.run_folder import command_line
 from collector.common.text_files import read_json, read_text, read_yaml
 from collector.dataset.builder import load_texts
 from collector.dataset.config import BuildConfig
-from collector.dataset.schema import load_manifest, read_samples
+from collector.dataset.schema import MANIFEST_FILE, SCHEMA_VERSION, load_manifest, read_samples
 from finetune.adapters.folder import adapter_facts
 from finetune.lora_finetune import FinetuneConfig
 from finetune.model_files.configuration_files import read_config
@@ -79,7 +79,8 @@ READERS: dict[str, tuple[Callable[[Path], object], str, str]] = {
 def _written(folder: Path, name: str, text: str, encoding: str) -> Path:
     words = "Curva à esquerda: vire à esquerda" if encoding == "latin-1" else SENTENCE
     path = folder / name
-    (folder / "adapter_model.safetensors").touch()  # an adapter without weights is none
+    (folder / "adapter_model.safetensors").touch()  # an adapter without weights is none, nor a dataset without this
+    (folder / MANIFEST_FILE).write_text(json.dumps({"schema_version": SCHEMA_VERSION}))
     path.write_bytes(text.format(words).encode(encoding))
     return path
 
@@ -190,7 +191,7 @@ def test_yaml_with_an_alias_that_stays_small_is_read(tmp_path: Path) -> None:
 
 def test_json_that_is_hostile_ends_in_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    for text, complaint in (("[" * 200_000, "too deeply"), ("1" * 5000, "not JSON"), ("[1]", "holds a list")):
+    for text, complaint in (("[" * 200_000, "levels deep"), ("1" * 5000, "not JSON"), ("[1]", "holds a list")):
         path.write_text(text)
         with pytest.raises(MonoError, match=complaint):
             read_json(path, "repair it")
