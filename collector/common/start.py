@@ -41,7 +41,8 @@ def leave_working_folder() -> None:
     if _ROOT not in sys.path or _is_library(_ROOT):
         return
     libraries = [index for index, each in enumerate(sys.path) if _is_library(each)]
-    if libraries and not any((Path(sys.path[index]) / "collector").is_dir() for index in libraries):
+    # Path.is_dir raises where a folder keeps us out, which a root's library does for others.
+    if libraries and not any(os.path.isdir(f"{sys.path[index]}/collector") for index in libraries):  # noqa: PTH112
         sys.path[:] = [
             *(each for each in sys.path[: libraries[-1] + 1] if each != _ROOT),
             _ROOT,

@@ -165,14 +165,8 @@ def build_physical_ai(config: PhysicalAiConfig, show_progress: bool = True) -> t
         MonoError: no data, no clip, or the output folder is not empty.
     """
     texts = load_texts(config.reasoning) if config.reasoning is not None else None
-    data = PhysicalAiData(config.data)
-    clips = sorted(set(config.clips) or data.clips())
-    if not clips:
-        found = f"no clip with camera and motion in {config.data}"
-        raise MonoError(found, "at least one", "download some with physical_ai_av")
     read = [config.data, *filter(None, [config.reasoning])]
     refuse_within([config.out / name for name in OWN_NAMES], read)
-    for_validation = _draw_clips(clips, config.val_fraction, config.seed)
     report, left_out = BuildReport(), {}
     quality: dict[str, Any] = {}
 
@@ -180,6 +174,12 @@ def build_physical_ai(config: PhysicalAiConfig, show_progress: bool = True) -> t
         return STRAIGHT if sample.curve.label == "straight" and not config.straights else None
 
     with DatasetWriter(config.out, config.overwrite) as writer:
+        data = PhysicalAiData(config.data)
+        clips = sorted(set(config.clips) or data.clips())
+        if not clips:
+            found = f"no clip with camera and motion in {config.data}"
+            raise MonoError(found, "at least one", "download some with physical_ai_av")
+        for_validation = _draw_clips(clips, config.val_fraction, config.seed)
         for clip in progress(clips, "build", "clip", show=show_progress):
             if not data.has(clip):
                 left_out[clip] = NOT_DOWNLOADED

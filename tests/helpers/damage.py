@@ -19,7 +19,7 @@ from collector.bags.reader import open_bag, typestore
 from collector.common.errors import MonoError
 from collector.dataset.builder import build_dataset, load_texts
 from collector.dataset.config import BuildConfig
-from collector.dataset.schema import read_samples
+from collector.dataset.schema import MANIFEST_FILE, SCHEMA_VERSION, read_samples
 from collector.ros.topics import AWSIM_STATUS, CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY, VELOCITY_STATUS
 from tests.helpers.building import build
 from tests.helpers.synthetic_bag import (
@@ -128,6 +128,7 @@ def fuzz_line(lines: list[str], draw: random.Random, place: Path) -> str:
     """Read one damaged line of a dataset, or of texts to curate; ``accepted``, or the field it was refused for."""
     file = place / "metadata.jsonl"
     file.write_bytes(damaged(draw.choice(lines).encode(), draw).replace(b"\n", b" "))
+    (place / MANIFEST_FILE).write_text(json.dumps({"schema_version": SCHEMA_VERSION}))
     read = draw.choice((lambda: list(read_samples(place)), lambda: list(load_texts(file).items())))
     with no_hang():
         try:

@@ -90,7 +90,7 @@ def test_two_processes_equal_one_at_the_same_global_batch(dataset: Path, whole: 
         assert left == pytest.approx(right, abs=1.5e-6), "lines are rounded to 1e-6"
     ours, theirs = adapter(whole), adapter(tmp_path / "two")
     # AdamW moves a weight whose gradient is mere rounding by a part of the learning rate, here 1e-4.
-    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-6
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 2e-6
 
 
 SETTINGS = LoopSettings(
