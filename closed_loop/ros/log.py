@@ -22,7 +22,7 @@ from closed_loop.ros.policy_process import PlanReply
 from collector.common.errors import MonoError
 from collector.common.output_folder import OutputFolder
 from collector.common.run_folder import RunFolder
-from collector.geometry.discontinuity import teleports
+from collector.geometry.discontinuity import StampedTime, teleports
 
 
 class DriveLog:
@@ -38,6 +38,7 @@ class DriveLog:
         self._odometry: list[tuple[float, float, float, float, float]] = []
         self._ticks: list[tuple[float, float, float, float, float]] = []
         self._tick_steady_s: list[float] = []
+        self._time = StampedTime()
         self._timings_ms: defaultdict[str, list[float]] = defaultdict(list)
         self._arrival_ages_s: list[float] = []
         self._events: list[dict[str, Any]] = []
@@ -69,6 +70,7 @@ class DriveLog:
             command, driving = tick.command, float(tick.decision.drive)
             self._ticks.append((now_s, command.steer_rad, command.accel_mps2, age_s, driving))
             self._tick_steady_s.append(self._clock())
+            self._time.add(tick.stamp_ns)
 
     def plan(self, reply: PlanReply, arrived_ns: int, defect: str) -> None:
         """Note a plan as it arrives, sane or not."""
@@ -124,7 +126,7 @@ class DriveLog:
     def _metrics(self, ticks: NDArray[np.float64], odometry: NDArray[np.float64]) -> dict[str, Any]:
         driving, plans = ticks[:, 4] > 0, len(self._arrival_ages_s)
         gaps_s = np.diff(self._tick_steady_s)
-        simulated_s = float(ticks[-1, 0] - ticks[0, 0]) if len(ticks) > 1 else 0.0
+        simulated_s = self._time.passed_s
         steps_m = np.hypot(*np.diff(odometry[:, 1:3], axis=0).T)
         driven = ~teleports(odometry[:, 0], odometry[:, 1:3])[1:]
         return {

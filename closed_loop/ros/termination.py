@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from closed_loop.control.off_track import DriveGoal, OffTrackMonitor
+from collector.geometry.discontinuity import StampedTime
 from collector.ros.topics import AWSIM_STATUS_FIELDS, CAMERA_IMAGE, ODOMETRY
 
 LAP_FIELD = AWSIM_STATUS_FIELDS.index("lap_count")
@@ -25,7 +26,7 @@ class DriveTermination(DriveGoal):
     began_s: float = 0.0  # steady time of the start
     failed: str = ""  # why nothing could be driven, as a sentence
     _lap: int | None = None
-    _started_ns: int | None = None
+    _driven: StampedTime | None = None  # from the first driven tick
     _goal_s: float | None = None
 
     def status(self, fields: list[float]) -> bool:
@@ -62,9 +63,9 @@ class DriveTermination(DriveGoal):
                     "localisation in this ROS domain. Do: start it, or add simulator:=true"
                 )
             return self.failed
-        if self._started_ns is None:
+        if self._driven is None:
             if driving:
-                self._started_ns = stamp_ns
+                self._driven = StampedTime()
             elif frames == 0 and waited and not self.failed:
                 self.failed = (
                     f"no frame on {CAMERA_IMAGE.name} after {self.wait_s:g} s, though odometry arrives. Expected: "
@@ -72,9 +73,9 @@ class DriveTermination(DriveGoal):
                 )
         if self.failed:
             return self.failed
-        # Duration counts from the first driven tick.
-        driven_s = 0.0 if self._started_ns is None else (stamp_ns - self._started_ns) * 1e-9
-        if not self.judge(driven_s, off_track):
+        if self._driven is not None:
+            self._driven.add(stamp_ns)
+        if not self.judge(0.0 if self._driven is None else self._driven.passed_s, off_track):
             return ""
         if self._goal_s is None:
             self._goal_s = steady_s

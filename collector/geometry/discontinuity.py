@@ -22,6 +22,30 @@ TELEPORT_SLACK_M = 1.0
 _TOP_SPEED_MPS = 10.0
 # A clock that steps back by less is a message out of order; by more, a restart of the simulation.
 _RESET_NS = NS_PER_S
+# Nor is a step forward by more a time that passed: another clock.
+_LEAP_NS = 3600 * NS_PER_S
+
+
+class StampedTime:
+    """The time that passed by stamps in order of arrival; what a clock skips when it restarts or leaps is none."""
+
+    def __init__(self) -> None:
+        self.passed_ns = 0
+        self._last_ns: int | None = None
+
+    @property
+    def passed_s(self) -> float:
+        """In seconds."""
+        return self.passed_ns / NS_PER_S
+
+    def add(self, stamp_ns: int) -> None:
+        """Take the next stamp; one that is merely late counts for nothing."""
+        step_ns = 0 if self._last_ns is None else stamp_ns - self._last_ns
+        if 0 < step_ns <= _LEAP_NS:
+            self.passed_ns += step_ns
+        elif self._last_ns is not None and -_RESET_NS < step_ns <= 0:
+            return
+        self._last_ns = stamp_ns
 
 
 def discontinuity(

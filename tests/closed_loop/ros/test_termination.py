@@ -42,6 +42,28 @@ def test_seconds_count_from_the_first_driven_tick() -> None:
     assert termination.update(20.0, 113 * SECOND, False, 2.0, 20.0, 1) == "5 s driven"
 
 
+@pytest.mark.parametrize("second_clock_s", [range(3000), range(4990, 8000), range(1_700_000_000, 1_700_003_000)])
+def test_seconds_before_and_after_another_clock_add_up(second_clock_s: range) -> None:
+    """The simulator restarts after 30 s: its clock begins anew, steps back a little, or is the wall's."""
+    termination = DriveTermination(0, 60.0, wait_s=10.0)
+    stamps_s = [*range(5000, 5030), *second_clock_s]
+    wall_s = next(
+        wall_s
+        for wall_s, stamp_s in enumerate(stamps_s, start=1)
+        if termination.update(wall_s, stamp_s * SECOND, True, 4.0, wall_s, 100) or termination.goal
+    )
+    assert termination.goal == "60 s driven" and wall_s == 62  # one step to begin with, one across the restart
+
+
+def test_stamps_that_are_merely_late_pass_no_time() -> None:
+    termination = DriveTermination(0, 10.0, wait_s=10.0)
+    for tick in range(100):
+        for late_ns in (0, 50_000_000, 20_000_000):
+            assert not termination.update(tick * 0.1, tick * SECOND // 10 - late_ns, True, 4.0, tick * 0.1, 9)
+            assert not termination.goal
+    assert not termination.update(10.0, 10 * SECOND, True, 4.0, 10.0, 9) and termination.goal
+
+
 def test_waiting_in_vain_says_what_is_missing() -> None:
     nothing = DriveTermination(1, 0.0, wait_s=10.0)
     assert nothing.update(9.0, None, False, 0.0, None, 0) == ""

@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from collector.geometry.discontinuity import CLOCK_BACK, GAP, LATE, TELEPORT, discontinuity, teleports
+from collector.geometry.discontinuity import CLOCK_BACK, GAP, LATE, TELEPORT, StampedTime, discontinuity, teleports
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,19 @@ def test_teleports_of_a_drive() -> None:
     assert teleports(t_s, xy).tolist() == [False, False, False, True, False, True]
     assert teleports(t_s[:1], xy[:1]).tolist() == [False]
     assert teleports(t_s[:0], xy[:0]).tolist() == []
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.lists(st.integers(0, 40), max_size=6), st.data())
+def test_time_is_the_sum_of_what_each_clock_ran(steps: list[int], restarts: list[int], data: st.DataObject) -> None:
+    """Whatever each clock begins at, as long as that is another time."""
+    time, stamp_ns, expected_ns = StampedTime(), 10**18, 0
+    time.add(stamp_ns)
+    for number, step in enumerate(steps):
+        if number in restarts:
+            stamp_ns = data.draw(st.integers(0, stamp_ns - 2 * 10**9)) if stamp_ns > 2 * 10**9 else stamp_ns + 10**15
+            time.add(stamp_ns)
+        stamp_ns += step * 10**7
+        expected_ns += step * 10**7
+        time.add(stamp_ns)
+        time.add(stamp_ns - min(5 * 10**6, stamp_ns))  # one that comes late
+    assert time.passed_ns == expected_ns
