@@ -2,7 +2,9 @@
 
     python benchmarks/fuzz_build.py [--messages 10000] [--lines 1000] [--files 1000] [--seed 0]
 
-Ends at the first traceback, hang or frame that is not accounted for. The tests do a small part of the same.
+Messages are JPEG and raw frames of every encoding, poses, speeds and statuses; files are mcap (chunks, messages or
+whole files compressed, or none) and sqlite3 (with and without a write-ahead log). Ends at the first traceback, hang
+(10 s of processor) or frame that is not accounted for. The tests do a small part of the same.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import sys
 import tempfile
 from collections import Counter
@@ -53,6 +56,7 @@ def main() -> None:
     for seed in tqdm(range(arguments.seed, arguments.seed + arguments.files), desc="files"):
         files += fuzz_file(seed)
     show(f"{arguments.files} damaged files", files)
+    print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
 def show(title: str, went: Counter[str]) -> None:

@@ -6,8 +6,8 @@ chunk checked against its checksum. Record layout: https://mcap.dev/spec.
 
 from __future__ import annotations
 
-import re
 import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,9 +19,10 @@ from mcap import records as mcap_types
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
 from mcap.reader import make_reader
-from mcap.stream_reader import get_chunk_data_stream
+from mcap.summary import Summary
 from tqdm import tqdm
 
+from collector.bags.compression import LARGEST_BYTES, check_size, decompressed
 from collector.bags.metadata import StoredFile, StoredTopic
 from collector.common.errors import MonoError
 
@@ -31,22 +32,21 @@ RECORD_HEAD = struct.Struct("<BQ")  # opcode, length
 QOS_KEY, TYPE_HASH_KEY = "offered_qos_profiles", "topic_type_hash"
 CHUNK_HEAD = struct.Struct("<QQQII")  # first and last time, size, checksum, length of the compression's name
 MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time; the data follows
-# A half chunk larger than this is no chunk, but a damaged length.
-HALF_CHUNK_BYTES = 2**28
 
 
 class Record(NamedTuple):
-    """A record as it lies in a file: where it begins, its opcode and body, and whether all of the body is there."""
+    """A record as it lies in a file: where it begins and ends, its opcode and body, and whether all of it is there."""
 
     start: int
+    end: int  # the byte behind a whole record
     opcode: int
     body: bytes
     is_whole: bool
 
     @property
-    def end(self) -> int:
-        """The byte behind a whole record."""
-        return self.start + RECORD_HEAD.size + len(self.body)
+    def is_too_large(self) -> bool:
+        """Whether it claims more bytes than are read in one piece; its body is then left out."""
+        return not self.body and self.end - self.start - RECORD_HEAD.size > LARGEST_BYTES
 
 
 def records(stream: BinaryIO, size: int) -> Iterator[Record]:
@@ -59,10 +59,15 @@ def records(stream: BinaryIO, size: int) -> Iterator[Record]:
         start = stream.tell() - RECORD_HEAD.size
         left = size - stream.tell()
         if not Opcode.HEADER <= opcode <= Opcode.DATA_END or length > left:
-            half = stream.read(min(length, left, HALF_CHUNK_BYTES)) if opcode == Opcode.CHUNK else b""
-            yield Record(start, opcode, half, is_whole=False)
+            half = stream.read(min(length, left, LARGEST_BYTES)) if opcode == Opcode.CHUNK else b""
+            yield Record(start, start + RECORD_HEAD.size + len(half), opcode, half, is_whole=False)
             return
-        yield Record(start, opcode, stream.read(length), is_whole=True)
+        end = start + RECORD_HEAD.size + length
+        if length > LARGEST_BYTES and opcode in (Opcode.CHUNK, Opcode.MESSAGE):
+            yield Record(start, end, opcode, b"", is_whole=True)
+            stream.seek(end)
+        else:
+            yield Record(start, end, opcode, stream.read(length), is_whole=True)
 
 
 @dataclass
@@ -115,9 +120,9 @@ class FileContent(Declarations):
             Exception: of many kinds, where its content cannot be read.
         """
         chunk = mcap_types.Chunk.read(ReadDataStream(BytesIO(body)))
-        stream, size = get_chunk_data_stream(chunk, validate_crc=True)
-        content = read_chunk(stream.read(size))
-        if not content.end == size == chunk.uncompressed_size:
+        data = chunk_content(body)
+        content = read_chunk(data, len(body))
+        if content.end != len(data):
             raise ValueError("less in the chunk than it says")
         self.schemas.update(content.schemas)
         self.channels.update(content.channels)
@@ -141,7 +146,7 @@ class FileContent(Declarations):
 
     def add_record(self, record: Record) -> bool:
         """Note any other record; False for one that does not belong to the data section."""
-        start, opcode, body, _ = record
+        start, opcode, body = record.start, record.opcode, record.body
         reader, length = ReadDataStream(BytesIO(body)), record.end - start
         if opcode == Opcode.MESSAGE_INDEX:
             if self.newest is not None:
@@ -191,32 +196,60 @@ class FileContent(Declarations):
         self.last_ns = max(self.last_ns, log_time_ns)
 
 
-def reading_order(folder: Path, suffixes: tuple[str, ...] = (".mcap",)) -> list[Path]:
-    """The bag files of a folder in the order of their numbers: bag_2.mcap comes before bag_10.mcap."""
-
-    def by_numbers(path: Path) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name) if part]
-
-    files = [path for path in folder.iterdir() if path.suffix in suffixes and path.is_file()]
-    return sorted(files, key=by_numbers)
-
-
 def read_contents(path: Path, show_progress: bool = False) -> FileContent:
-    """What a file holds, by its summary if it was finished, else by walking it (MonoError: not an mcap file)."""
+    """What a file holds, by its summary if that tells, else by walking it (MonoError: not an mcap file)."""
     size = path.stat().st_size
     with path.open("rb") as stream:
-        if (finished := _from_summary(stream)) is not None:
+        try:
+            summary, is_finished = make_reader(stream).get_summary(), True
+        except Exception:  # noqa: BLE001 - an end that breaks off may read as anything
+            summary, is_finished = None, False
+        if summary is not None and (finished := _from_summary(summary)) is not None:
             return finished
         stream.seek(0)
         quiet = None if show_progress else True
         with tqdm(total=size, unit="B", unit_scale=True, desc=path.name, delay=1.0, disable=quiet) as bar:
-            return _walk(path, stream, size, bar)
+            content = _walk(path, stream, size, bar)
+        # Statistics are optional, and so is the whole summary: a file that ends as it should needs no other end.
+        content.is_finished = is_finished
+        return content
 
 
-def read_chunk(data: bytes) -> ChunkContent:
-    """The records of a chunk's data, up to the first that is not whole or does not belong there."""
+def chunk_content(body: bytes, is_whole: bool = True) -> bytes:
+    """The records of a chunk; of one that breaks off, those that its bytes still give.
+
+    Raises:
+        ValueError: larger than any chunk, or a whole one of another size or checksum than it says.
+        Exception: of other kinds, where it is damaged.
+    """
+    _, _, size, crc, _ = CHUNK_HEAD.unpack_from(body)
+    reader = ReadDataStream(BytesIO(body))
+    reader.read(CHUNK_HEAD.size - 4)
+    compression = reader.read_prefixed_string()
+    check_size(size, "a chunk")
+    data = decompressed(compression, body[reader.count + 8 :], size if is_whole else LARGEST_BYTES)
+    if is_whole and len(data) != size:
+        raise ValueError(f"it holds {len(data)} bytes where it says {size}")
+    if is_whole and crc and zlib.crc32(data) != crc:
+        raise ValueError("its checksum does not fit")
+    return data
+
+
+def check_count(count: int, stored_bytes: int) -> None:
+    """Raise ValueError for more records than the bytes they take in the file: each message has a time of its own."""
+    if count > stored_bytes:
+        raise ValueError(f"more than {stored_bytes} records in as many bytes")
+
+
+def read_chunk(data: bytes, stored_bytes: int) -> ChunkContent:
+    """The records of a chunk's data, up to the first that is not whole or does not belong there.
+
+    Raises:
+        ValueError: more records than ``stored_bytes``, the size of the chunk in its file.
+    """
     content = ChunkContent()
-    for record in records(BytesIO(data), len(data)):
+    for count, record in enumerate(records(BytesIO(data), len(data)), start=1):
+        check_count(count, stored_bytes)
         if record.is_whole and record.opcode == Opcode.MESSAGE and len(record.body) >= MESSAGE_HEAD.size:
             channel_id, _, log_time_ns, _ = MESSAGE_HEAD.unpack_from(record.body)
             content.messages.setdefault(channel_id, []).append((log_time_ns, record.start))
@@ -226,12 +259,8 @@ def read_chunk(data: bytes) -> ChunkContent:
     return content
 
 
-def _from_summary(stream: BinaryIO) -> FileContent | None:
-    try:
-        summary = make_reader(stream).get_summary()
-    except Exception:  # noqa: BLE001 - an end that breaks off may read as anything
-        return None
-    if summary is None or summary.statistics is None:
+def _from_summary(summary: Summary) -> FileContent | None:
+    if summary.statistics is None:
         return None
     found = summary.statistics
     return FileContent(
@@ -255,9 +284,12 @@ def _walk(path: Path, stream: BinaryIO, size: int, bar: tqdm[NoReturn]) -> FileC
         bar.update(stream.tell() - bar.n)
         if not record.is_whole:
             # A longer one is no chunk, but a damaged length.
-            is_half = record.opcode == Opcode.CHUNK and size - record.start - RECORD_HEAD.size <= HALF_CHUNK_BYTES
+            is_half = record.opcode == Opcode.CHUNK and size - record.start - RECORD_HEAD.size <= LARGEST_BYTES
             content.half_chunk = record.body if is_half else b""
             break
+        if record.is_too_large and record.opcode == Opcode.MESSAGE:
+            content.end = record.end  # stays where it is, and is in no count
+            continue
         try:
             if record.opcode == Opcode.CHUNK:
                 content.add_chunk(record.start, record.body)

@@ -42,8 +42,18 @@ class StoredFile:
         return sum(self.counts.values())
 
 
-def write_metadata(folder: Path, files: Sequence[StoredFile], topics: Sequence[StoredTopic]) -> None:
-    """Write ``metadata.yaml``, whose presence readers take as the sign of a finished bag; files in reading order."""
+def write_metadata(
+    folder: Path,
+    files: Sequence[StoredFile],
+    topics: Sequence[StoredTopic],
+    compression: str = "",
+    kept: Mapping[str, object] | None = None,
+) -> None:
+    """Write ``metadata.yaml``, whose presence readers take as the sign of a finished bag; files in reading order.
+
+    ``compression`` is ``"FILE"`` or ``"MESSAGE"`` of a bag with zstd; ``kept`` is what an earlier ``metadata.yaml``
+    said that the files do not.
+    """
     held = [file for file in files if file.messages]
     start_ns = min((file.start_ns for file in held), default=0)
     end_ns = max((file.end_ns for file in held), default=0)
@@ -66,8 +76,8 @@ def write_metadata(folder: Path, files: Sequence[StoredFile], topics: Sequence[S
             }
             for topic in topics
         ],
-        "compression_format": "",
-        "compression_mode": "",
+        "compression_format": "zstd" if compression else "",
+        "compression_mode": compression,
         "relative_file_paths": [file.name for file in files],
         "files": [
             {
@@ -80,6 +90,7 @@ def write_metadata(folder: Path, files: Sequence[StoredFile], topics: Sequence[S
         ],
         "custom_data": None,
         "ros_distro": "humble",
+        **(kept or {}),
     }
     text = yaml.safe_dump({"rosbag2_bagfile_information": information}, sort_keys=False)
     write_atomically(folder / METADATA_FILE, text)

@@ -36,6 +36,7 @@ class Repair:
     damaged_chunks: int = 0  # chunks that cannot be read and are in no index
     bytes_cut: int = 0  # bytes cut off the end, of a half chunk or an index that broke off
     aside: Path | None = None  # the file that keeps them, None where none were kept
+    left_out: str = ""  # why the file is not part of the finished bag
 
 
 def repair_mcap(path: Path, keep_aside: bool = True, show_progress: bool = False) -> Repair:
@@ -85,11 +86,17 @@ def _drop_incomplete_index(content: FileContent) -> None:
         content.newest = None
 
 
-def _set_aside(path: Path, end: int) -> Path:
+def name_aside(path: Path) -> Path:
+    """A free name beside a file, ``NAME.torn`` or with a number, for what is put away and not thrown away."""
     number, aside = 0, path.with_name(path.name + ".torn")
     while aside.exists():
         number += 1
         aside = path.with_name(f"{path.name}.torn{number}")
+    return aside
+
+
+def _set_aside(path: Path, end: int) -> Path:
+    aside = name_aside(path)
     with path.open("rb") as source, aside.open("xb") as target:
         source.seek(end)
         shutil.copyfileobj(source, target)
@@ -114,7 +121,7 @@ def _write_salvage(stream: BinaryIO, content: FileContent) -> int:
     if len(half) < CHUNK_HEAD.size or CHUNK_HEAD.unpack_from(half)[-1]:
         return 0  # half a compressed block yields nothing
     try:
-        found = read_chunk(half[CHUNK_HEAD.size + 8 :])
+        found = read_chunk(half[CHUNK_HEAD.size + 8 :], len(half))
     except Exception:  # noqa: BLE001 - pages that never reached the disk read as anything
         return 0
     times = [log_time_ns for rows in found.messages.values() for log_time_ns, _ in rows]

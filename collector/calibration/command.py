@@ -24,7 +24,7 @@ from collector.common.output_folder import OutputFolder
 from collector.common.plotting import families, is_shown, wrapped
 from collector.common.run_folder import command_line, hash_path
 from collector.geometry.constants import NS_PER_S
-from collector.pose_tracks.recording import require_odometry
+from collector.pose_tracks.recording import require_odometry, require_track
 from collector.pose_tracks.tracks import build_track
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Findings:
     offset: TimeOffsetFit | None
     pitch: PitchFit | None
     refused: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # what was found beside, or could not be read
 
 
 def calibrate_bag(config: CalibrateConfig, show_progress: bool = True) -> Findings:
@@ -58,7 +59,9 @@ def calibrate_bag(config: CalibrateConfig, show_progress: bool = True) -> Findin
         topic = bag.image_topic(config.image_topic)
         require_odometry(bag, config.odometry_topic)
         track = build_track(bag.odometry(config.odometry_topic), config.track)
+        require_track(bag, config.odometry_topic, track)
         pairs = read_pairs(bag, topic, track, config, show_progress)
+        notes = (*bag.notes, *([f"the bag is not whole: {bag.breaks_off}"] if bag.breaks_off else []))
     refused: list[str] = []
     offset: TimeOffsetFit | None = None
     pitch: PitchFit | None = None
@@ -83,7 +86,7 @@ def calibrate_bag(config: CalibrateConfig, show_progress: bool = True) -> Findin
         told |= {"pitch_rad": round(pitch.pitch_rad, 5), "pitch_sd_rad": round(pitch.sd_rad, 5)}
         told["pitch_pairs"] = len(pitch.pitches_rad)
     calibration = Calibration(DEFINITION, frames=pairs.frames, intrinsics=pairs.intrinsics, **told)
-    return Findings(calibration, pairs, offset, pitch, tuple(refused))
+    return Findings(calibration, pairs, offset, pitch, tuple(refused), notes)
 
 
 def write_plot(path: Path, findings: Findings) -> None:
@@ -198,6 +201,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_plot(plot, findings)
     print(f"{describe(findings.calibration)}; lens: {findings.pairs.intrinsics.source}")
     print(f"calibration: {config.out / CALIBRATION_FILE}; what was fitted: {config.out / PLOT_FILE}")
+    for note in findings.notes:
+        print(f"note: {note}", file=sys.stderr)
     for why in findings.refused:
         print(f"left out: {why}", file=sys.stderr)
     return 1 if findings.refused else 0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from collector.calibration.model import Intrinsics
 from collector.geometry.poses import FloatArray
-from collector.ros.images import FrameError, RawFrame, as_bgr
+from collector.ros.images import RawFrame, as_bgr, check_picture, undecodable
 
 # Wider frames are scaled down: tracking at 640 px costs milliseconds and is fine to 0.1 degrees.
 TRACKED_WIDTH_PX = 640
@@ -56,13 +56,14 @@ def gray_image(frame: RawFrame) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         image = as_bgr(frame.pixels, frame.encoding)
         gray = image if image.ndim == 2 else cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2GRAY)
     else:
+        check_picture(frame.jpeg or b"")
         data = np.frombuffer(frame.jpeg or b"", np.uint8)
         try:
             gray = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
         except cv2.error:
             gray = None
         if gray is None:
-            raise FrameError(f"a frame of {len(data)} bytes that cannot be decoded", "JPEG or PNG")
+            raise undecodable(frame)
     height, width = gray.shape
     if width > TRACKED_WIDTH_PX:
         size = (TRACKED_WIDTH_PX, max(1, round(height * TRACKED_WIDTH_PX / width)))

@@ -22,8 +22,8 @@ from collector.common.errors import MonoError
 from collector.common.progress import progress
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.poses import FloatArray
-from collector.pose_tracks.tracks import PoseTrack, TrackConfig
-from collector.ros.images import FrameError, RawFrame
+from collector.pose_tracks.tracks import CLOCKS_DIFFER, NO_POSE, PoseTrack, TrackConfig
+from collector.ros.images import BadFrame, FrameError, RawFrame
 from collector.ros.topics import ODOMETRY
 
 Gray = NDArray[np.uint8]
@@ -102,30 +102,18 @@ def read_pairs(
     kart = _KartMotion(track, offset_grid(limits))
     intrinsics: Intrinsics | None = None
     shown: tuple[Gray, Motion] | None = None
-    last: tuple[RawFrame, Gray] | None = None
     rows: list[tuple[Any, ...]] = []
-    reasons: Counter[str] = Counter()
-    seen = 0
-    for frame in _chosen(bag, topic, config.max_frames, show_progress):
-        if frame is None or (last is not None and frame.stamp_ns - last[0].stamp_ns < -NS_PER_S):
-            last = None  # the end of a run, a message that cannot be read, or a clock that has restarted
-        if frame is None or (last is not None and frame.stamp_ns - last[0].stamp_ns < _SHORTEST_STEP_NS):
-            continue
-        seen += 1
-        try:
-            gray, size_px = gray_image(frame)
-        except FrameError:
-            reasons["undecodable"] += 1
-            last = None
-            continue
+    look = _Neighbours()
+    reasons = look.reasons
+    for before, (frame, gray), size_px in look.pairs(_chosen(bag, topic, config.max_frames, show_progress)):
         intrinsics = intrinsics or _intrinsics(bag, topic, config, size_px)
-        before, last = last, (frame, gray)
         if before is None or frame.stamp_ns - before[0].stamp_ns > _LONGEST_STEP_NS or before[1].shape != gray.shape:
             reasons["no frame shortly before"] += 1
             continue
         moved = kart.between(before[0], frame)
         if moved is None or moved.speed_mps < config.min_speed_mps:
-            reasons["no pose" if moved is None else "too slow"] += 1
+            why = track.why_no_pose(before[0].stamp_ns, before[0].received_ns)
+            reasons[why if moved is None else "too slow"] += 1
             continue
         motion = motion_between(before[1], gray, intrinsics)
         if motion is None:
@@ -138,8 +126,12 @@ def read_pairs(
             (before[0].stamp_ns, frame.stamp_ns, motion.rotation, motion.pitch_rad, moved.turns_rad, is_straight)
         )
     if intrinsics is None:
-        found = f"none of {seen} frames of {topic} in {bag.path} can be decoded"
-        raise MonoError(found, "JPEG, PNG or a raw image", "record again")
+        found = f"none of {look.seen} frames of {topic} in {bag.path} can be decoded"
+        raise MonoError(
+            f"{found}: {look.why_bad}" if look.why_bad else found, "JPEG, PNG or a raw image", "record again"
+        )
+    if not rows and reasons[CLOCKS_DIFFER] > reasons[NO_POSE]:
+        raise MonoError(f"{bag.path}: {track.spans(min(look.stamps_ns), max(look.stamps_ns))}")
     starts, ends, rotations, pitches, turns, straight = zip(*rows, strict=True) if rows else [()] * 6
     return Pairs(
         np.array(starts, np.int64),
@@ -149,13 +141,55 @@ def read_pairs(
         np.array(turns, np.float64).reshape(-1, len(kart.offsets_ns)),
         np.array(straight, bool),
         shown,
-        seen,
+        look.seen,
         dict(reasons),
         intrinsics,
     )
 
 
-def _chosen(bag: BagReader, topic: str, max_frames: int, show_progress: bool) -> Iterator[RawFrame | None]:
+class _Neighbours:
+    """Decodes frames and pairs each with the one before it; counts those that it looks at and cannot use."""
+
+    def __init__(self) -> None:
+        self.reasons: Counter[str] = Counter()
+        self.seen, self.why_bad = 0, ""
+        self.stamps_ns: list[int] = []  # of the frames that were decoded
+
+    def pairs(
+        self, frames: Iterator[RawFrame | BadFrame | None]
+    ) -> Iterator[tuple[tuple[RawFrame, Gray] | None, tuple[RawFrame, Gray], tuple[int, int]]]:
+        """The frame before (None at the beginning of a run), the frame, and its recorded (width, height)."""
+        last: tuple[RawFrame, Gray] | None = None
+        for frame in frames:
+            if frame is None:
+                last = None  # the end of a run
+                continue
+            if isinstance(frame, RawFrame) and last is not None:
+                step_ns = frame.stamp_ns - last[0].stamp_ns
+                if step_ns < -NS_PER_S:
+                    last = None  # a clock that has restarted
+                elif step_ns < _SHORTEST_STEP_NS:
+                    continue
+            self.seen += 1
+            try:
+                whole, gray, size_px = _decoded(frame)
+            except FrameError as error:
+                self.reasons[error.reason] += 1
+                last, self.why_bad = None, self.why_bad or str(error)
+                continue
+            self.stamps_ns.append(whole.stamp_ns)
+            before, last = last, (whole, gray)
+            yield before, last, size_px
+
+
+def _decoded(frame: RawFrame | BadFrame) -> tuple[RawFrame, Gray, tuple[int, int]]:
+    """The frame, :func:`gray_image` of it and its recorded (width, height) (FrameError: it is a bad one)."""
+    if isinstance(frame, BadFrame):
+        raise FrameError(frame.sentence, reason=frame.reason)
+    return frame, *gray_image(frame)
+
+
+def _chosen(bag: BagReader, topic: str, max_frames: int, show_progress: bool) -> Iterator[RawFrame | BadFrame | None]:
     """The frames of runs spread evenly over the bag; None between runs that are not neighbours."""
     total = bag.counts[topic]
     share = min(1.0, max_frames / max(1, total))

@@ -18,6 +18,7 @@ class BuildReport:
     labels: Counter[str] = field(default_factory=Counter)  # of the kept samples
     splits: Counter[str] = field(default_factory=Counter)  # of the kept samples
     breaks: dict[str, str] = field(default_factory=dict)  # bag -> why it breaks off; what lies before is used
+    _notes: dict[tuple[str, str], str] = field(default_factory=dict)  # by bag and subject, the first sentence
 
     def keep(self, label: str, split: str) -> None:
         """Count one frame in."""
@@ -41,11 +42,21 @@ class BuildReport:
         if why:
             self.breaks.setdefault(bag, why)
 
+    def note(self, bag: str, subject: str, sentence: str = "") -> None:
+        """Keep the first sentence about a subject (itself where it is one) of a bag, to be told at the end."""
+        self._notes.setdefault((bag, subject), sentence or subject)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was found and tolerated, or why frames were refused, one line each."""
+        return [f"{bag}: {sentence}" for (bag, _), sentence in self._notes.items()]
+
     def counts(self) -> dict[str, Any]:
         """All of it as plain values, in an order that does not depend on what came first."""
         return {
             name: dict(sorted(value.items())) if isinstance(value, dict) else value
             for name, value in vars(self).items()
+            if not name.startswith("_")
         }
 
     def check_sum(self) -> None:

@@ -27,11 +27,11 @@ from collector.common.text_files import parse_json, read_lines
 from collector.dataset.balance import balance_folder
 from collector.dataset.build_report import BuildReport
 from collector.dataset.config import BuildConfig, CurationConfig
-from collector.dataset.extraction import GUARD_NS, HISTORY_NS, HORIZON_NS, Candidate, SampleExtractor
+from collector.dataset.extraction import GUARD_NS, HISTORY_NS, HORIZON_NS, NO_HISTORY, Candidate, SampleExtractor
 from collector.dataset.schema import OWN_NAMES, DatasetWriter, Sample, SchemaError
 from collector.dataset.splits import choose_validation, intervals_of
-from collector.pose_tracks.recording import Recording, read_recording
-from collector.ros.images import RawFrame
+from collector.pose_tracks.recording import Recording, read_recording, refuse_copies
+from collector.ros.images import BadFrame, RawFrame
 
 MOST_TEXTS = 1_000_000  # of a reasoning file, held in memory
 # What readers put in the place of bytes they could not decode, and half a character, which JSON can spell.
@@ -64,6 +64,7 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
                 intrinsics[name] = read_intrinsics(bag, bag.image_topic(config.image_topic))
                 recordings.append(read_recording(bag, name, *topics, config.track))
                 report.note_break(name, bag.breaks_off)
+        refuse_copies(recordings)
         intervals = [each for one in recordings for each in intervals_of(one, HISTORY_NS, HORIZON_NS)]
         validation = choose_validation(intervals, config.val_fraction, config.seed, GUARD_NS)
         for path, recording in zip(config.bags, recordings, strict=True):
@@ -74,6 +75,8 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
                 extractor = SampleExtractor(recording, config, validation, texts, lag_ns)
                 FramePipeline(writer, report, pool, config.workers).run(frames, extractor)
                 report.note_break(recording.name, bag.breaks_off)
+                for remark in (*bag.notes, *extractor.remarks()):
+                    report.note(recording.name, remark)
         facts = {
             "made_by": "alpamayo_mono collector.dataset.builder",
             "bags": [{"name": name, "sha256": hash_path(path)} for path, name in zip(config.bags, names, strict=True)],
@@ -181,7 +184,7 @@ class FramePipeline:
 
     def run(
         self,
-        frames: Iterable[RawFrame | None],
+        frames: Iterable[RawFrame | BadFrame],
         extractor: SampleExtractor,
         refuse: Callable[[Sample], str | None] = lambda _: None,
     ) -> None:
@@ -190,6 +193,8 @@ class FramePipeline:
         for frame in frames:
             self._report.seen += 1
             candidate = extractor.add(frame)
+            if isinstance(frame, BadFrame):
+                self._report.note(extractor.name, *frame)
             why = candidate if isinstance(candidate, str) else refuse(candidate.sample)
             if isinstance(candidate, str) or why:
                 self._report.reject(str(why))
@@ -204,11 +209,15 @@ class FramePipeline:
             self._settle(waiting.popleft())
 
     def _settle(self, candidate: Candidate) -> None:
-        broken = candidate.broken()
+        bag, broken = candidate.sample.bag, candidate.broken()
         if broken is not None:
-            self._report.reject(broken)
+            self._report.reject(broken.reason)
+            if broken.reason != NO_HISTORY:
+                self._report.note(bag, *broken)
             return
         for held in candidate.frames:
+            if held.cut_bytes:
+                self._report.note(bag, "frames have bytes behind the end of their JPEG, which were cut off")
             self._writer.add_image(candidate.image_stem, held.stamp_ns, held.jpeg() or b"")
         if candidate.verdict is None:
             self._writer.write(candidate.sample)
@@ -228,6 +237,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     for name, why in report.breaks.items():
         print(f"warning: the bag {name} is not whole, what could be read was used: {why}", file=sys.stderr)
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
     return print_report(report, config.out)
 
 

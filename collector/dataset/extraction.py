@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -19,9 +19,10 @@ from collector.geometry.constants import FRAME_STEPS, FUTURE_STEPS, HISTORY_STEP
 from collector.geometry.discontinuity import CLOCK_BACK
 from collector.geometry.poses import to_ego
 from collector.pose_tracks.recording import Recording
+from collector.pose_tracks.tracks import CLOCKS_DIFFER, NO_POSE, ZERO_STAMP
 from collector.reasoning.consistency import ClaimCheck, Motion, check_claim, measure_motion, parse_claim
 from collector.reasoning.writing import write_reasoning
-from collector.ros.images import FrameError, RawFrame, frame_jpeg
+from collector.ros.images import BadFrame, FrameError, RawFrame, frame_jpeg
 
 OFFSETS_NS: NDArray[np.int64] = np.arange(-(HISTORY_STEPS - 1), FUTURE_STEPS + 1, dtype=np.int64) * STEP_NS
 HISTORY_NS, HORIZON_NS = -int(OFFSETS_NS[0]), int(OFFSETS_NS[-1])
@@ -32,8 +33,9 @@ GUARD_NS = HISTORY_NS + HORIZON_NS + HORIZON_NS
 _REVERSE_STEP_M = 0.03
 # Stamps that hardly rise (a damaged clock) must not fill the memory.
 _MOST_FRAMES = 64
+# A camera whose stamps lie farther from those of the poses that arrive with them is on another clock.
+_CLOCK_OFFSET_NS = NS_PER_S
 
-UNDECODABLE = "undecodable frame"
 DUPLICATE = "duplicate stamp"
 NOT_SAMPLED = "not sampled (stride)"
 STANDING = "standing still"
@@ -52,8 +54,10 @@ class HeldFrame:
 
     frame: RawFrame
     quality: int
+    bad: BadFrame | None = None  # why it cannot serve, once that is known
+    cut_bytes: int = 0  # what lay behind the end of its JPEG
     _done: bool = False
-    _pending: Future[bytes | None] | None = None
+    _pending: Future[bytes | BadFrame] | None = None
 
     @property
     def stamp_ns(self) -> int:
@@ -63,23 +67,27 @@ class HeldFrame:
     def start(self, pool: Executor) -> None:
         """Have a worker check and compress the frame, so that :meth:`jpeg` need not."""
         if not self._done and self._pending is None:
-            self._pending = pool.submit(_jpeg_or_none, self.frame, self.quality)
+            self._pending = pool.submit(_jpeg_or_bad, self.frame, self.quality)
 
     def jpeg(self) -> bytes | None:
         """The frame as JPEG, None when it is broken."""
         if not self._done:
             pending, self._pending, self._done = self._pending, None, True
-            data = _jpeg_or_none(self.frame, self.quality) if pending is None else pending.result()
+            found = _jpeg_or_bad(self.frame, self.quality) if pending is None else pending.result()
+            self.bad, data = (found, None) if isinstance(found, BadFrame) else (None, found)
+            recorded = self.frame.jpeg
+            if data is not None and recorded is not None and len(data) < len(recorded) and recorded.startswith(data):
+                self.cut_bytes = len(recorded) - len(data)
             self.frame = replace(self.frame, jpeg=data, pixels=None)
         return self.frame.jpeg
 
 
-def _jpeg_or_none(frame: RawFrame, quality: int) -> bytes | None:
+def _jpeg_or_bad(frame: RawFrame, quality: int) -> bytes | BadFrame:
     # An error kept in a future would keep the frame's pixels as well.
     try:
         return frame_jpeg(frame, quality)
-    except FrameError:
-        return None
+    except FrameError as error:
+        return BadFrame.of(error)
 
 
 class FrameWindow:
@@ -126,11 +134,12 @@ class Candidate:
     image_stem: str
     verdict: dict[str, Any] | None
 
-    def broken(self) -> str | None:
+    def broken(self) -> BadFrame | None:
         """Why its frames cannot serve; compresses them, or waits until workers have."""
         if self.frames[-1].jpeg() is None:
-            return UNDECODABLE
-        return NO_HISTORY if any(frame.jpeg() is None for frame in self.frames) else None
+            return self.frames[-1].bad
+        bad = [frame.bad for frame in self.frames if frame.jpeg() is None]
+        return BadFrame(NO_HISTORY, bad[0].sentence if bad[0] else "") if bad else None
 
 
 class SampleExtractor:
@@ -153,16 +162,24 @@ class SampleExtractor:
         self._window = FrameWindow(round(config.frame_tolerance_s * NS_PER_S))
         self._last_ns: int | None = None
         self._seen = self._restarts = 0
+        self._stamps_ns: list[int] = []
+        self._offsets_ns: list[int] = []  # how far the stamps lie from those of the poses that arrive with them
+        self._placed: Counter[str] = Counter()
 
-    def add(self, frame: RawFrame | None) -> Candidate | str:
-        """The sample of a frame (None: a message that could not be read), or the reason why it has none.
+    def add(self, frame: RawFrame | BadFrame) -> Candidate | str:
+        """The sample of a frame, or the reason why it has none.
 
         Pictures are not looked at here: ask :meth:`Candidate.broken` before a sample is used.
         """
         number, self._seen = self._seen, self._seen + 1
-        if frame is None:
-            return UNDECODABLE
+        if isinstance(frame, BadFrame):
+            return frame.reason
         last_ns = self._last_ns
+        if frame.stamp_ns == 0 and last_ns is not None:
+            return ZERO_STAMP
+        self._stamps_ns.append(frame.stamp_ns)
+        if (offset_ns := self._recording.track.clock_offset_ns(frame.stamp_ns, frame.received_ns)) is not None:
+            self._offsets_ns.append(offset_ns)
         if last_ns is not None and frame.stamp_ns <= last_ns:
             if frame.stamp_ns <= last_ns - NS_PER_S:
                 # The simulation has restarted: from here on time runs anew.
@@ -176,12 +193,33 @@ class SampleExtractor:
             return NOT_SAMPLED
         return self._candidate(held)
 
+    @property
+    def name(self) -> str:
+        """Of the recording."""
+        return self._recording.name
+
+    def remarks(self) -> Iterator[str]:
+        """What is to be said about the stamps of the frames that were added, in sentences."""
+        if not self._stamps_ns:
+            return
+        offset_ns = sorted(self._offsets_ns)[len(self._offsets_ns) // 2] if self._offsets_ns else 0
+        if abs(offset_ns) > _CLOCK_OFFSET_NS:
+            yield (
+                f"the camera's stamps lie {offset_ns / NS_PER_S:+.1f} s from those of the poses that arrive with them: "
+                "two clocks? Do: synchronise them, or set use_sim_time for both, and record again"
+            )
+        if self._placed[NO_POSE] + self._placed[CLOCKS_DIFFER] > 0.5 * len(self._stamps_ns):
+            yield self._recording.track.spans(min(self._stamps_ns), max(self._stamps_ns))
+
     def _candidate(self, held: HeldFrame) -> Candidate | str:
         recording, stamp_ns = self._recording, held.stamp_ns
         t0_ns = stamp_ns - self._lag_ns
         track = recording.track
         found = track.window(t0_ns, track.epoch_at(held.frame.received_ns), OFFSETS_NS)
+        if found == NO_POSE:
+            found = ZERO_STAMP if stamp_ns == 0 else track.why_no_pose(t0_ns, held.frame.received_ns)
         if isinstance(found, str):
+            self._placed[found] += 1
             return found
         segment, poses_map = found
         ahead_m = _forward_steps_m(poses_map)

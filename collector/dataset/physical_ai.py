@@ -35,7 +35,7 @@ from collector.geometry.poses import to_ego
 from collector.pose_tracks.recording import LapCount, Recording
 from collector.pose_tracks.tracks import PoseTrack, TrackConfig, build_track
 from collector.reasoning.consistency import measure_motion
-from collector.ros.images import RawFrame
+from collector.ros.images import UNDECODABLE, BadFrame, RawFrame
 
 REPOSITORY = "nvidia/PhysicalAI-Autonomous-Vehicles"
 EXTRA = "physical-ai"
@@ -45,6 +45,7 @@ NOT_DOWNLOADED = "clip not downloaded"
 
 # Decoded together: a seek back to the key frame costs more than a frame, and 12 frames of 1080p are 75 MB.
 _BATCH = 12
+_UNDECODED = BadFrame(UNDECODABLE, "the video cannot be decoded here")
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,8 @@ class PhysicalAiData:
         track = build_track(rows, config, (stamps_ns, speed))
         return Recording(clip, track, LapCount(nothing, nothing), {0: (stamps_ns, speed)})
 
-    def frames(self, clip: str) -> tuple[NDArray[np.int64], Iterator[RawFrame | None]]:
-        """Stamps at 10 Hz and, decoded on demand, the frames at them; None from where a video cannot be decoded."""
+    def frames(self, clip: str) -> tuple[NDArray[np.int64], Iterator[RawFrame | BadFrame]]:
+        """Stamps at 10 Hz and, decoded on demand, the frames at them; a bad one where a video cannot be decoded."""
         reader = self._data.get_clip_feature(clip, self.camera)
         stamps_ns = np.asarray(reader.timestamps, np.int64) * 1000
         ideal = np.arange(stamps_ns[0], stamps_ns[-1] + 1, STEP_NS, dtype=np.int64)
@@ -142,7 +143,7 @@ class _Video(Protocol):
     def close(self) -> None: ...
 
 
-def _decoded(reader: _Video, indices: NDArray[np.int64], stamps_ns: NDArray[np.int64]) -> Iterator[RawFrame | None]:
+def _decoded(reader: _Video, indices: NDArray[np.int64], stamps_ns: NDArray[np.int64]) -> Iterator[RawFrame | BadFrame]:
     try:
         for first in range(0, len(indices), _BATCH):
             batch = indices[first : first + _BATCH]
@@ -153,7 +154,7 @@ def _decoded(reader: _Video, indices: NDArray[np.int64], stamps_ns: NDArray[np.i
             for index, image in zip(batch, images, strict=False):
                 stamp_ns = int(stamps_ns[index])
                 frame = RawFrame(stamp_ns, stamp_ns, "camera_front_wide_120fov", pixels=image, encoding="rgb8")
-                yield None if image is None else frame
+                yield _UNDECODED if image is None else frame
     finally:
         reader.close()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,15 @@ from collector.bags.reader import POSE_TYPES, BagReader, OdometryRow, header_sta
 from collector.common.errors import MonoError
 from collector.geometry.constants import NS_PER_S
 from collector.pose_tracks.smoothing import Speeds
-from collector.pose_tracks.tracks import PoseTrack, TrackConfig, clean_track, cut_track
+from collector.pose_tracks.tracks import ZERO_STAMP, PoseTrack, TrackConfig, clean_track, cut_track
 from collector.ros.topics import AWSIM_STATUS, AWSIM_STATUS_FIELDS, VELOCITY_STATUS
 
 # A count beyond this is a damaged message.
 _MOST_LAPS = 1_000_000
+# Driven poses that agree in stamp and place to the last bit: fewer hold no sample, as many are no accident.
+_SAME_DRIVE = 20
+_MIX = np.int64(0x2545F4914F6CDD1D)  # odd and large, so that no bit is lost and all of them move
+_STANDS_M = 0.001  # two poses in a row that lie no farther apart do not tell one drive from another
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Recording:
     track: PoseTrack
     laps: LapCount
     wheel: Mapping[int, Speeds]
+    poses: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # (P,) a hash of each driven pose
 
     def wheel_speed(self, stamp_ns: int, epoch: int) -> float | None:
         """Wheel speed at a stamp of an epoch, None without a report within 0.2 s on both sides."""
@@ -65,6 +71,42 @@ def require_odometry(bag: BagReader, topic: str, wanted: Sequence[str] = ()) -> 
         "own recording (the Challenge's record_data.bash), with AWSIM's GNSS and IMU on"
     )
     bag.require_topic(topic, "the kart's pose", POSE_TYPES, "--odometry-topic", cure)
+
+
+def require_track(bag: BagReader, topic: str, track: PoseTrack) -> None:
+    """Refuse (MonoError) poses of which none can be used: it says why."""
+    if track.segments:
+        return
+    if bag.breaks_off and len(track.stamps_ns) == 0:
+        found = f"the bag {bag.path} breaks off before its first pose: {bag.breaks_off}"
+        raise MonoError(found, "a bag of which something can be read", "leave it out, or record it again")
+    why = ", ".join(f"{reason} {count}" for reason, count in sorted(track.dropped.items()))
+    found = f"of {bag.counts.get(topic, 0)} poses of {topic} in {bag.path} none can be used ({why or 'too few'})"
+    if track.dropped.get(ZERO_STAMP):
+        found += ": their header.stamp is 0"
+    raise MonoError(found, "poses with rising stamps of the camera's clock", "mend what publishes them, record again")
+
+
+def refuse_copies(recordings: Sequence[Recording]) -> None:
+    """Refuse (MonoError) a drive that comes twice, whatever the names, files and compression of its copies.
+
+    Poses tell: two drives never agree in stamp and place to the last bit. One in both splits would make every score
+    too good.
+    """
+    poses = np.concatenate([np.empty(0, np.int64), *(one.poses for one in recordings)])
+    owners = np.repeat(np.arange(len(recordings)), [len(one.poses) for one in recordings])
+    order = np.lexsort((owners, poses))
+    same = np.flatnonzero(np.diff(poses[order]) == 0)
+    shared = Counter(zip(owners[order][same].tolist(), owners[order][same + 1].tolist(), strict=True))
+    for (first, second), count in shared.most_common(1):
+        if count >= _SAME_DRIVE:
+            one, other = recordings[first].name, recordings[second].name
+            found = f"the bags {one} and {other} hold the same drive: {count} poses with the same stamps"
+            do = f"leave {other} out of --bags"
+            if first == second:
+                found = f"the bag {one} holds {count} poses twice, with the same stamps"
+                do = "take the copies of its files out of the folder, or name a single file"
+            raise MonoError(found, "each drive once, or it is in both splits", do)
 
 
 def read_recording(
@@ -95,9 +137,7 @@ def read_recording(
                     laps.append((received_ns, int(data[field_index])))
 
     track = cut_track(poses(), config)
-    if bag.breaks_off and len(track.stamps_ns) == 0:
-        found = f"the bag {bag.path} breaks off before its first pose: {bag.breaks_off}"
-        raise MonoError(found, "a bag of which something can be read", "leave it out, or record it again")
+    require_track(bag, odometry_topic, track)
     for topic, usual, rows, option in (
         (velocity_topic, VELOCITY_STATUS, wheel, "--velocity-topic"),
         (status_topic, AWSIM_STATUS, laps, "--status-topic"),
@@ -107,7 +147,21 @@ def read_recording(
             raise MonoError(found, f"messages like {usual.type}", f"choose another {option}")
     lap_rows = np.array(laps, np.int64).reshape(-1, 2)
     speeds = _by_epoch(wheel, track)
-    return Recording(name, clean_track(track, config, speeds), LapCount(lap_rows[:, 0], lap_rows[:, 1]), speeds)
+    return Recording(
+        name, clean_track(track, config, speeds), LapCount(lap_rows[:, 0], lap_rows[:, 1]), speeds, _driven(track)
+    )
+
+
+def _driven(track: PoseTrack) -> NDArray[np.int64]:
+    """A hash of stamp and pose of each pose of a cut track that lies elsewhere than the one before."""
+    found = [np.empty(0, np.int64)]
+    for segment in track.segments:
+        moved = np.hypot(*np.diff(segment.poses[:, :2], axis=0).T) > _STANDS_M
+        mixed = segment.stamps_ns.copy()
+        for column in segment.poses.T:
+            mixed = mixed * _MIX ^ np.ascontiguousarray(column).view(np.int64)
+        found.append(mixed[1:][moved])
+    return np.concatenate(found)
 
 
 def _by_epoch(rows: Sequence[tuple[int, int, float]], track: PoseTrack) -> dict[int, Speeds]:

@@ -7,7 +7,7 @@ localisation or a reset of the simulator's clock; whoever asks for one gets the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 from collector.bags.reader import OdometryRow
 from collector.common.arguments import Arguments, argument
+from collector.geometry.constants import NS_PER_S
 from collector.geometry.discontinuity import CLOCK_BACK, GAP, LATE, TELEPORT, TELEPORT_SLACK_M, discontinuity
 from collector.geometry.poses import interpolate_poses
 from collector.pose_tracks.smoothing import PoseNoise, Speeds, SpeedSource, clean_poses, measure_noise
 
 NO_POSE = "no pose"
+CLOCKS_DIFFER = "clocks differ"
+ZERO_STAMP = "stamp 0"
 NON_FINITE = "non-finite pose"
 HISTORY_CUT = "history cut off"
 HORIZON_CUT = "horizon cut off"
@@ -96,6 +99,39 @@ class PoseTrack:
         at = int(np.clip(np.searchsorted(self.received_ns, received_ns), 0, len(self.stamps_ns) - 1))
         return int(self.stamps_ns[at])
 
+    def clock_offset_ns(self, stamp_ns: int, received_ns: int) -> int | None:
+        """How far a stamp lies from that of the pose that arrived with it, None where none did (within 0.2 s)."""
+        near = self._nearest(received_ns)
+        return None if near is None or abs(near[0]) > NS_PER_S // 5 else stamp_ns - near[1]
+
+    def why_no_pose(self, stamp_ns: int, received_ns: int) -> str:
+        """Whether there is no pose at a stamp since poses bear stamps of another clock."""
+        if (near := self._nearest(received_ns)) is None:
+            return NO_POSE
+        # A simulation may run slower or faster than the clock of arrival.
+        apart_ns = abs(stamp_ns - near[1] - near[0])
+        return CLOCKS_DIFFER if apart_ns > NS_PER_S + abs(near[0]) else NO_POSE
+
+    def spans(self, first_ns: int, last_ns: int) -> str:
+        """Says which times a camera's and the poses' stamps cover."""
+        if len(self.stamps_ns) == 0:
+            return "there are no poses"
+        ends_ns = (first_ns, last_ns, int(self.stamps_ns.min()), int(self.stamps_ns.max()))
+        camera, poses = (f"{ends_ns[k] / NS_PER_S:.1f} to {ends_ns[k + 1] / NS_PER_S:.1f} s" for k in (0, 2))
+        return (
+            f"most frames have no pose: the camera's stamps are {camera}, the poses' {poses}. "
+            "Do: stamp both by one clock (use_sim_time for both, or for neither), and record again"
+        )
+
+    def _nearest(self, received_ns: int) -> tuple[int, int] | None:
+        """Of the pose that arrived nearest: how much later the given time is, and the pose's stamp."""
+        if len(self.received_ns) == 0:
+            return None
+        at = int(np.searchsorted(self.received_ns, received_ns))
+        around = range(max(0, at - 1), min(len(self.received_ns), at + 1))
+        best = min(around, key=lambda k: abs(received_ns - int(self.received_ns[k])))
+        return received_ns - int(self.received_ns[best]), int(self.stamps_ns[best])
+
     def segment_at(self, stamp_ns: int, epoch: int) -> int | str:
         """Index of the segment that holds a stamp, or the reason why none does."""
         ended = NO_POSE
@@ -150,7 +186,7 @@ def cut_track(rows: Iterable[OdometryRow | None], config: TrackConfig) -> PoseTr
     cuts: list[tuple[int, str]] = []
     dropped = Counter[str]()
     saw_non_finite = False
-    for row in rows:
+    for row in _without_zero_stamps(rows, dropped, config):
         if row is None:
             dropped["unreadable message"] += 1
             continue
@@ -177,7 +213,27 @@ def cut_track(rows: Iterable[OdometryRow | None], config: TrackConfig) -> PoseTr
             here = slice(first, end)
             poses, speeds_mps = values[here, :3], values[here, 3]
             segments.append(TrackSegment(len(restarts) - 1, stamps[here, 1], poses, begins, ends, speeds_mps))
-    return PoseTrack(tuple(segments), np.array(restarts, np.int64), stamps[:, 0], stamps[:, 1], dict(dropped))
+    return PoseTrack(tuple(segments), np.array(restarts, np.int64), stamps[:, 0], stamps[:, 1], dict(+dropped))
+
+
+def _without_zero_stamps(
+    rows: Iterable[OdometryRow | None], dropped: Counter[str], config: TrackConfig
+) -> Iterator[OdometryRow | None]:
+    """Leave out rows of a publisher that does not fill its stamp; a clock that begins at 0 has one such row."""
+    zero: OdometryRow | None = None
+    for row in rows:
+        if row is not None and row.stamp_ns == 0:
+            dropped[ZERO_STAMP] += zero is not None
+            zero = row
+            continue
+        if row is not None and zero is not None:
+            if 0 < row.stamp_ns <= config.max_pose_gap_s * NS_PER_S:
+                yield zero
+            else:
+                dropped[ZERO_STAMP] += 1
+            zero = None
+        yield row
+    dropped[ZERO_STAMP] += zero is not None
 
 
 def _cut_between(last: OdometryRow, row: OdometryRow, config: TrackConfig) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from collector.bags.reader import typestore
 from collector.geometry.constants import NS_PER_S
-from collector.ros.images import FrameError, RawFrame, as_bgr, encode_jpeg
+from collector.ros.images import FrameError, RawFrame, as_bgr, encode_jpeg, encoding_of
 from collector.ros.topics import CAMERA_INFO, CAMERA_JPEG, Message
 
 
@@ -20,22 +22,28 @@ def compressed_image_cdr(frame: RawFrame, quality: int, scale: float = 1.0) -> m
     """
     if (image := frame.pixels) is None:
         raise FrameError("a frame without pixels")
-    if scale != 1.0:
-        import cv2
-
+    is_mosaic = encoding_of(frame.encoding).is_mosaic
+    if scale != 1.0 and not is_mosaic:
         # Before the colours are put in order: fewer pixels to work on.
-        size = scaled_size(image.shape[1], image.shape[0], scale)
-        smaller = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        image = smaller.reshape(size[1], size[0], -1)
-    jpeg = encode_jpeg(as_bgr(image, frame.encoding), quality)
+        image = _scaled(image, scale).reshape(*scaled_size(image.shape[1], image.shape[0], scale)[::-1], -1)
+    bgr = as_bgr(image, frame.encoding)
+    if scale != 1.0 and is_mosaic:
+        bgr = _scaled(bgr, scale)
+    jpeg = encode_jpeg(bgr, quality)
     types = typestore().types
     seconds, nanoseconds = divmod(frame.stamp_ns, NS_PER_S)
     stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
     header = types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame.frame_id)
     # The text by which image_transport tells what the pixels were before compression.
-    stored_as = f"{frame.encoding}; jpeg compressed {'mono8' if frame.encoding == 'mono8' else 'bgr8'}"
+    stored_as = f"{frame.encoding}; jpeg compressed {'mono8' if bgr.ndim == 2 else 'bgr8'}"
     message = types[CAMERA_JPEG.type](header=header, format=stored_as, data=np.frombuffer(jpeg, np.uint8))
     return typestore().serialize_cdr(message, CAMERA_JPEG.type)
+
+
+def _scaled(image: Any, scale: float) -> Any:  # noqa: ANN401 - an image of any depth
+    import cv2
+
+    return cv2.resize(image, scaled_size(image.shape[1], image.shape[0], scale), interpolation=cv2.INTER_AREA)
 
 
 def scaled_size(width: int, height: int, scale: float) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from rclpy.node import Node
 
 from collector.common.cpu import core_count
 from collector.common.errors import MonoError
+from collector.geometry.discontinuity import StampedTime
 from collector.recording.recorder import BagRecorder
 from collector.recording.report import loss_cause
 from collector.ros.conversions import stamp_ns_of
@@ -52,8 +53,7 @@ class RecordNode(Node):
         self._counts = {topic.name: 0 for topic in RECORDED}
         self._began_s = time.monotonic()
         self._last_s = self._began_s
-        self._first_frame_ns: int | None = None
-        self._newest_frame_ns = 0
+        self._time = StampedTime()
         self._failed = ""
         self._simulators = 0  # most publishers of poses at once
         for topic in RECORDED:
@@ -80,9 +80,7 @@ class RecordNode(Node):
         self._last_s = time.monotonic()
         stamp_ns = stamp_ns_of(message.header.stamp)
         self._counts[CAMERA_JPEG.name] += 1
-        if self._first_frame_ns is None or stamp_ns < self._first_frame_ns:
-            self._first_frame_ns = stamp_ns
-        self._newest_frame_ns = stamp_ns
+        self._time.add(stamp_ns)
         self._recorder.write_image(
             stamp_ns,
             message.height,
@@ -91,13 +89,14 @@ class RecordNode(Node):
             message.data,
             received_ns=time.time_ns(),
             step=message.step,
+            is_bigendian=bool(message.is_bigendian),
             frame_id=message.header.frame_id,
         )
 
     @property
     def _recorded_s(self) -> float:
         """Seconds of the camera's own time so far."""
-        return 0.0 if self._first_frame_ns is None else (self._newest_frame_ns - self._first_frame_ns) * 1e-9
+        return self._time.passed_s
 
     def _watch(self) -> None:
         """Print progress and notice the end, in a thread of its own."""

@@ -135,6 +135,7 @@ class BagRecorder:
         *,
         received_ns: int | None = None,
         step: int = 0,
+        is_bigendian: bool = False,
         frame_id: str = CAMERA_JPEG.frame_id,
     ) -> bool:
         """Record one camera frame as JPEG; never waits, and does not copy ``data`` (do not reuse that buffer).
@@ -150,7 +151,7 @@ class BagRecorder:
                 return False
             log.add(arrival_ns, stamp_ns)
             try:
-                pixels = image_rows(height, width, encoding, step, data)
+                pixels = image_rows(height, width, encoding, step, data, is_bigendian)
                 frame = RawFrame(stamp_ns, arrival_ns, frame_id, pixels=pixels, encoding=encoding)
                 self._frames.put_nowait((self._accepted_frames, frame))
             except FrameError as error:

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.poses import quaternion_yaw
-from collector.ros.images import ENCODINGS, image_rows
+from collector.ros.images import as_bgr, image_rows
 from collector.ros.topics import Message
+
+# The colours of encodings that need no conversion, in RGB's order.
+_RED_FIRST = {"rgb8": slice(0, 3), "rgba8": slice(0, 3), "bgr8": slice(2, None, -1), "bgra8": slice(2, None, -1)}
 
 
 def stamp_ns_of(stamp: Message) -> int:
@@ -53,12 +56,13 @@ def rgb_of(message: Message) -> NDArray[np.uint8]:
     Raises:
         FrameError: an encoding this project does not read, or fewer bytes than the header promises.
     """
-    pixels = image_rows(message.height, message.width, message.encoding, message.step, message.data)
-    channels, is_rgb = ENCODINGS[message.encoding]
-    if channels == 1:
-        return np.repeat(pixels, 3, axis=2)
+    found = message.encoding, message.step, message.data, bool(message.is_bigendian)
+    pixels = image_rows(message.height, message.width, *found)
+    if message.encoding not in _RED_FIRST:
+        image = as_bgr(pixels, message.encoding)
+        return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else np.array(image[..., ::-1], order="C")
     # A copy in any case: the message's memory belongs to the middleware.
-    return np.array(pixels[..., :3] if is_rgb else pixels[..., 2::-1], order="C")
+    return np.array(pixels[..., _RED_FIRST[message.encoding]], np.uint8, order="C")
 
 
 def fill_image(message: Message, image_rgb: NDArray[np.uint8]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import Any, NamedTuple, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +16,77 @@ from collector.common.errors import MonoError
 
 # What numpy takes without a copy: of rclpy an array, of rosbags an ndarray.
 PixelBytes: TypeAlias = Union[bytes, bytearray, memoryview, "array[int]", NDArray[np.uint8]]
-# Channels per pixel, and whether the colours come as RGB (OpenCV wants BGR).
-ENCODINGS = {"bgr8": (3, False), "rgb8": (3, True), "bgra8": (4, False), "rgba8": (4, True), "mono8": (1, False)}
+# uint8, or uint16 of the encodings that end in 16.
+Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
+# No camera has more; what claims more is damaged or meant to harm.
+MAX_PIXELS = 2**26
+# OpenCV reads this when it is loaded; it holds for formats whose size we do not read ourselves.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+
+# Why a frame cannot serve.
+UNDECODABLE = "undecodable frame"
+UNKNOWN_ENCODING = "encoding not known"
+TOO_LARGE = "frame too large"
+
+
+class Encoding(NamedTuple):
+    """How a raw image's bytes are pixels."""
+
+    channels: int  # numbers per pixel
+    to_bgr: str = ""  # OpenCV's conversion, empty where it is BGR or gray already
+    depth: int = 1  # bytes per number
+    is_mosaic: bool = False  # neighbouring pixels tell a colour together: not to be scaled as it is
+    note: str = ""  # what has to be assumed or given up, said once
+
+
+_BAYER = {"rggb": "BayerBG2BGR", "bggr": "BayerRG2BGR", "gbrg": "BayerGR2BGR", "grbg": "BayerGB2BGR"}  # OpenCV's names
+_HIGH_BYTE = "read as 8 bits, its whole range of 16 bits scaled down"
+_UYVY, _YUY2 = Encoding(2, "YUV2BGR_UYVY", is_mosaic=True), Encoding(2, "YUV2BGR_YUY2", is_mosaic=True)
+# By the names of sensor_msgs/image_encodings.hpp.
+ENCODINGS = {
+    "bgr8": Encoding(3),
+    "rgb8": Encoding(3, "RGB2BGR"),
+    "bgra8": Encoding(4, "BGRA2BGR"),
+    "rgba8": Encoding(4, "RGBA2BGR"),
+    "mono8": Encoding(1),
+    "8UC1": Encoding(1, note="read as mono8"),
+    "8UC3": Encoding(3, note="read as bgr8"),
+    "8UC4": Encoding(4, "BGRA2BGR", note="read as bgra8"),
+    "mono16": Encoding(1, depth=2, note=_HIGH_BYTE),
+    "bgr16": Encoding(3, depth=2, note=_HIGH_BYTE),
+    "rgb16": Encoding(3, "RGB2BGR", 2, note=_HIGH_BYTE),
+    "bgra16": Encoding(4, "BGRA2BGR", 2, note=_HIGH_BYTE),
+    "rgba16": Encoding(4, "RGBA2BGR", 2, note=_HIGH_BYTE),
+    "yuv422": _UYVY,
+    "uyvy": _UYVY,
+    "yuv422_yuy2": _YUY2,
+    "yuyv": _YUY2,
+    **{f"bayer_{name}8": Encoding(1, code, is_mosaic=True) for name, code in _BAYER.items()},
+    **{f"bayer_{name}16": Encoding(1, code, 2, is_mosaic=True, note=_HIGH_BYTE) for name, code in _BAYER.items()},
+}
 
 
 class FrameError(MonoError):
-    """A camera frame cannot be decoded; ``build`` counts it and goes on."""
+    """A camera frame cannot be used; ``build`` counts it by its ``reason`` and goes on."""
+
+    def __init__(self, found: str, expected: str = "", do: str = "", reason: str = UNDECODABLE) -> None:
+        super().__init__(found, expected, do)
+        self.reason = reason
+
+
+class BadFrame(NamedTuple):
+    """A camera message that cannot be used: why in two or three words, and as a sentence.
+
+    A FrameError that is kept would keep the frame's pixels as well.
+    """
+
+    reason: str
+    sentence: str
+
+    @classmethod
+    def of(cls, error: FrameError) -> BadFrame:
+        """What an error says."""
+        return cls(error.reason, str(error))
 
 
 @dataclass(frozen=True)
@@ -29,21 +97,43 @@ class RawFrame:
     received_ns: int  # time of arrival by the recorder's clock
     frame_id: str
     jpeg: bytes | None = None  # bytes of a CompressedImage (JPEG or another format OpenCV reads), else None
-    pixels: NDArray[np.uint8] | None = None  # (H, W, C) uint8 of a raw Image as sent, else None
-    encoding: str = ""  # of `pixels`
+    pixels: Pixels | None = None  # (H, W, C) of a raw Image as sent, else None
+    encoding: str = ""  # of `pixels`, or the format that a CompressedImage states
 
 
-def as_bgr(pixels: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
-    """A raw image as OpenCV's (H, W, 3) BGR, or (H, W) for mono8 (FrameError: an encoding we do not know)."""
-    if encoding not in ENCODINGS:
-        raise FrameError(f"an image encoded as {encoding!r}", ", ".join(ENCODINGS), "record one of these")
-    if ENCODINGS[encoding][0] == 1:
-        return np.ascontiguousarray(pixels[:, :, 0])
+def encoding_of(name: str) -> Encoding:
+    """The encoding of a name (FrameError: one that this project does not read; it lists those that it does)."""
+    if name not in ENCODINGS:
+        shown = repr(name if len(name) <= 40 else name[:40] + "...")
+        do = "have the camera send one of these, or convert them (image_proc, image_transport republish)"
+        raise FrameError(f"an image encoded as {shown}", ", ".join(ENCODINGS), do, UNKNOWN_ENCODING)
+    return ENCODINGS[name]
+
+
+def as_bgr(pixels: Pixels, encoding: str) -> NDArray[np.uint8]:
+    """A raw image as OpenCV's (H, W, 3) BGR, or (H, W) where it is gray.
+
+    Raises:
+        FrameError: an encoding we do not know, or a size that it cannot have (yuv422 of odd width).
+    """
+    found = encoding_of(encoding)
+    image: Any = pixels
+    if found == ENCODINGS["bgr8"]:
+        return pixels  # type: ignore[return-value]  # of depth 1
+    if found.channels == 1:
+        image = np.ascontiguousarray(pixels[:, :, 0])
+    if found == ENCODINGS["mono8"]:
+        return np.asarray(image, np.uint8)
     import cv2
 
-    codes = {"rgb8": cv2.COLOR_RGB2BGR, "bgra8": cv2.COLOR_BGRA2BGR, "rgba8": cv2.COLOR_RGBA2BGR}
-    code = codes.get(encoding)
-    return pixels if code is None else np.asarray(cv2.cvtColor(pixels, code), np.uint8)
+    try:
+        if found.to_bgr:
+            image = cv2.cvtColor(image, getattr(cv2, f"COLOR_{found.to_bgr}"))
+        if found.depth > 1:
+            image = cv2.convertScaleAbs(image, alpha=255.0 / 65535.0)
+    except cv2.error as error:
+        raise FrameError(f"a {encoding} image of shape {pixels.shape} that cannot be converted: {error.err}") from error
+    return np.asarray(image, np.uint8)
 
 
 def encode_jpeg(bgr: NDArray[np.uint8], quality: int) -> bytes:
@@ -60,15 +150,22 @@ def encode_jpeg(bgr: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def frame_jpeg(frame: RawFrame, quality: int = 95) -> bytes:
-    """A frame as JPEG: the bag's own bytes where it holds JPEG, else compressed once (FrameError: no decoding it)."""
+    """A frame as JPEG: the bag's own bytes where it holds JPEG, else compressed once (FrameError: no decoding it).
+
+    What a camera appended behind the end of the picture is cut off, unless it is zeros.
+    """
     import cv2
 
     if frame.pixels is not None:
         return encode_jpeg(as_bgr(frame.pixels, frame.encoding), quality)
     data = frame.jpeg or b""
-    is_jpeg = data[:3] == b"\xff\xd8\xff"
-    if is_jpeg and data.rstrip(b"\x00")[-2:] != b"\xff\xd9":
-        raise FrameError(f"a JPEG frame of {len(data)} bytes that breaks off", "an end-of-image marker")
+    check_picture(data)
+    is_jpeg = data[:3] == _JPEG_HEAD
+    if is_jpeg and data.rstrip(b"\x00")[-2:] != _JPEG_END:
+        end = _jpeg_end(data)
+        if end is None:
+            raise FrameError(f"a JPEG frame of {len(data)} bytes that breaks off", "an end-of-image marker")
+        data = data[:end]
     try:
         # An eighth of the size suffices to prove that it decodes, at a fraction of the cost.
         mode = cv2.IMREAD_REDUCED_GRAYSCALE_8 if is_jpeg else cv2.IMREAD_COLOR
@@ -76,23 +173,97 @@ def frame_jpeg(frame: RawFrame, quality: int = 95) -> bytes:
     except cv2.error:
         image = None
     if image is None:
-        raise FrameError(f"a frame of {len(data)} bytes that cannot be decoded", "JPEG or PNG")
+        raise undecodable(frame)
     return data if is_jpeg else encode_jpeg(np.asarray(image, np.uint8), quality)
 
 
-def image_rows(height: int, width: int, encoding: str, step: int, data: PixelBytes) -> NDArray[np.uint8]:
+def undecodable(frame: RawFrame) -> FrameError:
+    """Why a frame that OpenCV does not decode cannot be used: it is damaged, or a format that is no picture's."""
+    size, stated = len(frame.jpeg or b""), frame.encoding.lower()
+    if not stated or re.search("jpe?g|png", stated):
+        return FrameError(f"a frame of {size} bytes that cannot be decoded", "JPEG or PNG")
+    found = f"a frame of {size} bytes in the format {frame.encoding[:40]!r}"
+    do = "record image_transport's compressed topic, or the raw one"
+    return FrameError(found, "JPEG or PNG", do, UNKNOWN_ENCODING)
+
+
+def check_picture(data: bytes) -> None:
+    """Refuse (FrameError) compressed bytes that would become a picture beyond :data:`MAX_PIXELS`."""
+    if data[:3] == _JPEG_HEAD:
+        for marker, at, _ in _jpeg_segments(data):
+            if 0xC0 <= marker <= 0xCF and marker not in (
+                0xC4,
+                0xC8,
+                0xCC,
+            ):  # of the frame header; the others are tables
+                height, width = (int.from_bytes(data[at + k : at + k + 2], "big") for k in (5, 7))
+                _check_pixels(width, height)
+                return
+    elif data[:8] == b"\x89PNG\r\n\x1a\n":
+        _check_pixels(int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
+
+
+def image_rows(
+    height: int, width: int, encoding: str, step: int, data: PixelBytes, is_bigendian: bool = False
+) -> Pixels:
     """(H, W, C) view of a sensor_msgs/Image's bytes without the padding of its rows; step 0 means there is none.
 
     Raises:
-        FrameError: an encoding this project does not read, no pixels, or fewer bytes than size and step say.
+        FrameError: an encoding this project does not read, no pixels or too many, or fewer bytes than size and step
+            say.
     """
-    if encoding not in ENCODINGS:
-        raise FrameError(f"an image encoded as {encoding!r}", ", ".join(ENCODINGS), "have the camera send one of these")
-    channels = ENCODINGS[encoding][0]
-    step = step or width * channels
+    channels, depth = encoding_of(encoding).channels, encoding_of(encoding).depth
+    row = width * channels * depth
+    step = step or row
     flat = np.frombuffer(data, np.uint8)
-    if height < 1 or width < 1 or step < width * channels or flat.size < height * step:
+    _check_pixels(width, height)
+    if height < 1 or width < 1 or step < row or flat.size < height * step:
         found = f"a frame of {flat.size} bytes for {width}x{height} {encoding} in rows of {step}"
-        expected = f"{height * max(step, width * channels)} bytes, at least one pixel"
+        expected = f"{height * max(step, row)} bytes, at least one pixel"
         raise FrameError(found, expected, "check the camera's publisher")
-    return flat[: height * step].reshape(height, step)[:, : width * channels].reshape(height, width, channels)
+    rows: Any = flat[: height * step].reshape(height, step)[:, :row]
+    if depth > 1:
+        rows = np.ascontiguousarray(rows).view(">u2" if is_bigendian else "<u2").astype(np.uint16, copy=False)
+    pixels: Pixels = rows.reshape(height, width, channels)
+    return pixels
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        do = "check the camera's publisher"
+        raise FrameError(f"a picture of {width}x{height}", f"at most {MAX_PIXELS} pixels", do, TOO_LARGE)
+
+
+_JPEG_HEAD, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+# In the coded data of a scan a marker is 0xff and neither 0 (a 0xff of the data) nor a restart.
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, where it begins, where what belongs to it ends) of a JPEG, up to its end or to where it breaks off.
+
+    Walked from the front, since a picture in the picture (a preview) and what is appended have end markers too.
+    """
+    at = 2
+    while at + 4 <= len(data) or data[at : at + 2] == _JPEG_END:
+        if data[at] != 0xFF:
+            return
+        marker = data[at + 1]
+        if marker == 0xFF:  # filling
+            at += 1
+            continue
+        alone = marker == 0x01 or 0xD0 <= marker <= 0xD9
+        end = at + 2 + (0 if alone else int.from_bytes(data[at + 2 : at + 4], "big"))
+        if marker == 0xDA:  # a scan: its coded data reach to the next marker
+            found = _NEXT_MARKER.search(data, end)
+            if found is None:
+                return
+            end = found.start()
+        yield marker, at, end
+        if marker == 0xD9:
+            return
+        at = end
+
+
+def _jpeg_end(data: bytes) -> int | None:
+    return next((end for marker, _, end in _jpeg_segments(data) if marker == 0xD9), None)

@@ -6,6 +6,7 @@ import json
 import random
 import re
 import signal
+import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+import zstandard
+from mcap.writer import CompressionType
+from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from collector.bags.reader import open_bag, typestore
@@ -20,6 +25,7 @@ from collector.common.errors import MonoError
 from collector.dataset.builder import build_dataset, load_texts
 from collector.dataset.config import BuildConfig
 from collector.dataset.schema import MANIFEST_FILE, SCHEMA_VERSION, read_samples
+from collector.ros.images import ENCODINGS
 from collector.ros.topics import AWSIM_STATUS, CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY, VELOCITY_STATUS
 from tests.helpers.building import build
 from tests.helpers.synthetic_bag import (
@@ -36,7 +42,7 @@ from tests.helpers.synthetic_bag import (
 )
 
 # A whole build takes a fraction of a second; a loop without an end would take longer than this.
-_LONGEST_S = 30
+_LONGEST_S = 10
 EXTREMES = (b"\x00" * 4, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\x00\x00\x00\x80", b"\x00\x00\xf0\x7f", b"\xff" * 8)
 
 
@@ -85,15 +91,21 @@ def no_hang() -> Iterator[None]:
 def fuzz_messages(seed: int, count: int) -> Counter[str]:
     """Build a bag with ``count`` damaged messages among sound ones; where its frames and poses went.
 
+    Every other bag holds raw frames, of one encoding or another, the others JPEG with or without bytes behind its end.
     Every camera message must be seen and accounted for, whatever is in it.
     """
     draw = random.Random(seed)
     drive = drive_course(((count // 2, 0.0), (count // 4, 0.02)))
     is_raw = bool(seed % 2)
+    encoding = list(ENCODINGS)[seed // 2 % len(ENCODINGS)]
+    tail = (b"", b"\x12\x34", bytes(5))[seed // 2 % 3]
     camera = CAMERA_IMAGE if is_raw else CAMERA_JPEG
     topics = (camera, ODOMETRY, VELOCITY_STATUS, AWSIM_STATUS)
     stamps = camera_stamps(drive).tolist()
-    sound = [image_cdr(ns, picture(n)) if is_raw else compressed_cdr(ns, jpeg(n)) for n, ns in enumerate(stamps)]
+    sound = [
+        image_cdr(ns, raw_picture(n, encoding), encoding) if is_raw else compressed_cdr(ns, jpeg(n) + tail)
+        for n, ns in enumerate(stamps)
+    ]
     # Half of the damaged messages are frames, the others come between the sound poses, speeds and statuses.
     spoilt = set(draw.sample(range(len(stamps)), min(count // 2, len(stamps) // 2)))
     frames = [
@@ -124,6 +136,12 @@ def fuzz_messages(seed: int, count: int) -> Counter[str]:
     return Counter({f"frame: {reason}": count for reason, count in frames_went.items()} | left_out)
 
 
+def raw_picture(number: int, encoding: str) -> np.ndarray:
+    """The bytes of a tiny gray picture in an encoding, (height, width, bytes per pixel)."""
+    found = ENCODINGS[encoding]
+    return picture(number)[:, :, :1].repeat(found.channels * found.depth, axis=2)
+
+
 def fuzz_line(lines: list[str], draw: random.Random, place: Path) -> str:
     """Read one damaged line of a dataset, or of texts to curate; ``accepted``, or the field it was refused for."""
     file = place / "metadata.jsonl"
@@ -141,15 +159,64 @@ def fuzz_line(lines: list[str], draw: random.Random, place: Path) -> str:
     return "accepted" if read_something else "empty"
 
 
-@lru_cache(maxsize=2)
-def sound_bag(storage: StoragePlugin) -> tuple[dict[str, bytes], int]:
+# In what a recording may lie: chunks as they are or compressed, messages or files compressed, a database with its log.
+STORAGES = ("mcap", "lz4", "zstd", "messages", "mcap.zstd", "sqlite3", "wal")
+
+
+@lru_cache(maxsize=len(STORAGES))
+def sound_bag(storage: str) -> tuple[dict[str, bytes], int]:
     """The files of a small bag, and how many frames it has."""
     drive = drive_course(((30, 0.0), (20, 0.05)))
+    frames = len(camera_stamps(drive))
     with tempfile.TemporaryDirectory() as place:
         bag = write_bag(Path(place) / "bag", drive)
-        if storage is StoragePlugin.SQLITE3:
+        if storage in ("sqlite3", "wal"):
             bag = as_sqlite3(bag, Path(place) / "other" / "bag")
-        return {file.name: file.read_bytes() for file in bag.iterdir()}, len(camera_stamps(drive))
+        if storage == "wal":
+            return with_log(next(bag.glob("*.db3"))), frames
+        if storage in ("lz4", "zstd", "messages"):
+            bag = as_mcap(bag, Path(place) / "other", storage)
+        files = {file.name: file.read_bytes() for file in bag.iterdir()}
+    if storage == "mcap.zstd":
+        files = {f"{name}.zstd": zstandard.compress(data) for name, data in files.items() if name.endswith(".mcap")}
+    return files, frames
+
+
+def as_mcap(bag: Path, folder: Path, compression: str) -> Path:
+    """The same messages in small chunks of another compression, or each compressed by itself; no metadata.yaml."""
+    folder.mkdir()
+    kinds = {"lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD, "messages": CompressionType.NONE}
+    with open_bag(bag) as source, (folder / "bag_0.mcap").open("wb") as stream:
+        writer = McapWriter(stream, chunk_size=20_000, compression=kinds[compression])
+        writer.start("ros2", "another program")
+        channels = {
+            name: writer.register_channel(name, "cdr", writer.register_schema(kind, "ros2msg", b""))
+            for name, kind in source.topics.items()
+        }
+        for channel, ns, data in source._raw(list(source.topics)):
+            packed = zstandard.compress(data) if compression == "messages" else data
+            writer.add_message(channels[channel.topic], ns, packed, ns)
+        writer.finish()
+    return folder
+
+
+def with_log(file: Path) -> dict[str, bytes]:
+    """The files of a killed recording: a database whose last rows are still in its write-ahead log."""
+    database = sqlite3.connect(file)
+    for line in (
+        "PRAGMA journal_mode=WAL",
+        "PRAGMA wal_autocheckpoint=0",
+        "CREATE TEMP TABLE t AS SELECT * FROM messages",
+    ):
+        database.execute(line)
+    database.execute("DELETE FROM messages WHERE id > 100")
+    database.commit()
+    database.execute("PRAGMA wal_checkpoint(FULL)")
+    database.execute("INSERT INTO messages SELECT * FROM t WHERE id > 100")
+    database.commit()
+    found = {name: file.with_name(name).read_bytes() for name in (file.name, f"{file.name}-wal")}
+    database.close()
+    return found
 
 
 def as_sqlite3(bag: Path, folder: Path) -> Path:
@@ -159,15 +226,15 @@ def as_sqlite3(bag: Path, folder: Path) -> Path:
         connections = {
             name: writer.add_connection(name, kind, typestore=typestore()) for name, kind in source.topics.items()
         }
-        for name, received_ns, raw in source._raw(list(source.topics)):
-            writer.write(connections[name], received_ns, raw)
+        for channel, received_ns, raw in source._raw(list(source.topics)):
+            writer.write(connections[channel.topic], received_ns, raw)
     return folder
 
 
 def fuzz_file(seed: int) -> Counter[str]:
     """Build from a bag of which one file is damaged; where its frames went, or why it was refused."""
     draw = random.Random(seed)
-    files, frames = sound_bag(draw.choice((StoragePlugin.MCAP, StoragePlugin.SQLITE3)))
+    files, frames = sound_bag(draw.choice(STORAGES))
     # Mostly the recording itself, now and then its metadata.yaml.
     struck = sorted(files, key=lambda name: len(files[name]))[0 if draw.random() < 0.15 else -1]
     with tempfile.TemporaryDirectory() as place, no_hang():

@@ -21,6 +21,7 @@ from collector.dataset.schema import Sample, SchemaError, load_manifest, read_sa
 from collector.pose_tracks import tracks
 from collector.pose_tracks.tracks import TrackConfig
 from collector.reasoning.consistency import check_claim, measure_motion, parse_claim
+from collector.ros.images import UNDECODABLE
 from collector.ros.topics import AWSIM_STATUS, CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY, VELOCITY_STATUS
 from tests.helpers.building import HORIZON_NS, build
 from tests.helpers.synthetic_bag import camera_stamps, drive_course, image_cdr, jpeg, write_bag
@@ -155,7 +156,7 @@ def test_raw_images_of_every_encoding(tmp_path: Path) -> None:
         assert samples[0].speed_mps == pytest.approx(5.0, abs=1e-3)  # from the poses: no wheel speed here
     frames = [(int(ns), image_cdr(int(ns), red, "yuv422")) for ns in camera_stamps(drive)]
     report, _, _ = build(tmp_path, write_bag(tmp_path / "odd", drive, frames=frames, topics=(CAMERA_IMAGE, ODOMETRY)))
-    assert report.rejected == {cutting.UNDECODABLE: report.seen}
+    assert report.rejected == {UNDECODABLE: report.seen}
 
 
 def test_sqlite3_bags_read_the_same(tmp_path: Path, course_bag: Path) -> None:
@@ -170,8 +171,8 @@ def test_sqlite3_bags_read_the_same(tmp_path: Path, course_bag: Path) -> None:
         connections = {
             name: writer.add_connection(name, kind, typestore=typestore()) for name, kind in bag.topics.items()
         }
-        for name, received_ns, raw in bag._raw(list(bag.topics)):
-            writer.write(connections[name], received_ns, raw)
+        for channel, received_ns, raw in bag._raw(list(bag.topics)):
+            writer.write(connections[channel.topic], received_ns, raw)
     _, other, _ = build(tmp_path, path)
     _, here, _ = build(tmp_path / "mcap", course_bag)
     assert other == here and len(here) > 100

@@ -15,10 +15,10 @@ import pytest
 
 from collector.bags.reader import open_bag
 from collector.common.errors import MonoError
-from collector.dataset import extraction as cutting
 from collector.dataset.builder import build_dataset, main
 from collector.dataset.config import BuildConfig
 from collector.dataset.schema import load_manifest, read_samples
+from collector.ros.images import UNDECODABLE
 from collector.ros.topics import CAMERA_JPEG
 from tests.helpers.building import build
 from tests.helpers.damage import as_sqlite3, fuzz_file, fuzz_line, fuzz_messages
@@ -36,7 +36,7 @@ def test_damaged_messages_are_counted_by_reason() -> None:
     went: Counter[str] = Counter()
     for seed in range(4):
         went += fuzz_messages(seed, 250)
-    assert went["frame: kept"] > 50 and went[f"frame: {cutting.UNDECODABLE}"] > 100
+    assert went["frame: kept"] > 50 and went[f"frame: {UNDECODABLE}"] > 100
     assert went["pose: unreadable message"] > 20
     assert sum(went.values()) > 1000 and len(went) >= 8
 

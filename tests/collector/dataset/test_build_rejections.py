@@ -16,6 +16,7 @@ from collector.dataset.config import BuildConfig
 from collector.dataset.extraction import NO_HISTORY
 from collector.dataset.schema import load_manifest, read_samples
 from collector.pose_tracks import tracks
+from collector.ros.images import UNDECODABLE
 from collector.ros.topics import CAMERA_JPEG, ODOMETRY, VELOCITY_STATUS
 from tests.helpers.building import HORIZON_NS, build
 from tests.helpers.synthetic_bag import (
@@ -80,7 +81,7 @@ CASES: dict[str, dict[str, Any]] = {
     tracks.GAP: without_poses(300, 310),
     tracks.CLOCK_BACK: with_frame(100, compressed_cdr(STAMPS[98], jpeg(100))),
     cutting.DUPLICATE: with_frame(100, compressed_cdr(STAMPS[99], jpeg(100))),
-    cutting.UNDECODABLE: with_frame(100, compressed_cdr(STAMPS[100], jpeg(100)[:-40])),
+    UNDECODABLE: with_frame(100, compressed_cdr(STAMPS[100], jpeg(100)[:-40])),
     tracks.NON_FINITE: with_poses(lose_poses),
     tracks.TELEPORT: with_poses(put_elsewhere),
     cutting.REVERSE: with_poses(drive_backwards),
@@ -90,7 +91,7 @@ CASES: dict[str, dict[str, Any]] = {
     NO_HISTORY: {"frames": [frame for frame in FRAMES if frame[0] != STAMPS[100]]},
 }
 # Here frames are missing from the histories of the next ones as well.
-FRAME_MISSING = {tracks.CLOCK_BACK, cutting.DUPLICATE, cutting.UNDECODABLE, tracks.HORIZON_CUT}
+FRAME_MISSING = {tracks.CLOCK_BACK, cutting.DUPLICATE, UNDECODABLE, tracks.HORIZON_CUT}
 
 
 @pytest.mark.parametrize("reason", CASES)
@@ -167,7 +168,7 @@ def test_frames_are_refused_for_their_own_reasons(tmp_path: Path) -> None:
     frames[90] = (frames[90][0], compressed_cdr(frames[88][0], jpeg(90)))  # an older stamp
     frames[100] = (frames[100][0], compressed_cdr(3, jpeg(0)))  # a stamp from another world: taken for a restart
     report, samples, _ = build(tmp_path, write_bag(tmp_path / "bad", drive, frames=frames))
-    assert report.rejected[cutting.UNDECODABLE] == 3
+    assert report.rejected[UNDECODABLE] == 3
     assert report.rejected[cutting.DUPLICATE] == 1
     assert report.rejected[tracks.CLOCK_BACK] == 2
     # Each lost frame is missing from the histories of up to three later ones.

@@ -20,7 +20,6 @@ import cv2  # noqa: E402
 from closed_loop.cli import main as cli  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
 from collector.dataset.balance import BALANCED  # noqa: E402
-from collector.dataset.extraction import UNDECODABLE  # noqa: E402
 from collector.dataset.physical_ai import (  # noqa: E402
     NOT_DOWNLOADED,
     REPOSITORY,
@@ -31,6 +30,7 @@ from collector.dataset.physical_ai import (  # noqa: E402
 )
 from collector.dataset.schema import load_manifest, read_samples  # noqa: E402
 from collector.reasoning.consistency import check_claim, measure_motion, parse_claim  # noqa: E402
+from collector.ros.images import UNDECODABLE  # noqa: E402
 from tests.helpers.physical_ai_data import CAMERA, FPS, LEFT, data, no_network, parquet  # noqa: E402, F401 - fixtures
 from tests.helpers.synthetic_bag import drive_course  # noqa: E402
 

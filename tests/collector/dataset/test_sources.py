@@ -46,8 +46,8 @@ def rewrite(
             name: writer.add_connection(names.get(name, name), kind, typestore=typestore())
             for name, kind in source.topics.items()
         }
-        for name, received_ns, raw in source._raw(list(source.topics)):
-            writer.write(connections[name], received_ns, raw)
+        for channel, received_ns, raw in source._raw(list(source.topics)):
+            writer.write(connections[channel.topic], received_ns, raw)
     return folder
 
 
@@ -65,12 +65,49 @@ def picture() -> np.ndarray:
     return image
 
 
+# How an encoding's samples are made from BGR, gray or (for yuv422) luma and chroma.
+GRAY = ("mono8", "8UC1", "mono16")
+COLOURS = {"rgb": cv2.COLOR_BGR2RGB, "bgra": cv2.COLOR_BGR2BGRA, "8UC4": cv2.COLOR_BGR2BGRA, "rgba": cv2.COLOR_BGR2RGBA}
+
+
+def mosaic(bgr: np.ndarray, pattern: str) -> np.ndarray:
+    """The one colour that each pixel of a sensor sees; the pattern names those of the first two rows."""
+    image = np.zeros(bgr.shape[:2], np.uint8)
+    for place, colour in enumerate(pattern):
+        row, column = divmod(place, 2)
+        image[row::2, column::2] = bgr[row::2, column::2, "bgr".index(colour)]
+    return image
+
+
+def luma_and_chroma(bgr: np.ndarray, luma_first: bool) -> np.ndarray:
+    yuv = cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV).astype(float)
+    # OpenCV's own conversion has the full range; cameras send 16 to 235.
+    y = yuv[:, :, 0] * 219 / 255 + 16
+    chroma = np.stack([yuv[:, 0::2, 1], yuv[:, 0::2, 2]], axis=2).reshape(y.shape)
+    pair = (y, chroma) if luma_first else (chroma, y)
+    return np.stack(pair, axis=2).round().clip(0, 255).astype(np.uint8)
+
+
+def encoded(bgr: np.ndarray, encoding: str) -> np.ndarray:
+    if encoding.startswith("bayer_"):
+        image = mosaic(bgr, encoding[6:10])
+    elif encoding in GRAY:
+        image = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
+    elif encoding in ("yuv422", "uyvy", "yuv422_yuy2", "yuyv"):
+        image = luma_and_chroma(bgr, luma_first=encoding in ("yuv422_yuy2", "yuyv"))
+    else:
+        code = COLOURS.get(encoding.rstrip("168") if encoding[0] != "8" else encoding)
+        image = bgr if code is None else cv2.cvtColor(bgr, code)
+    if encoding.endswith("16"):
+        image = image.astype("<u2") * 257
+    return image
+
+
 def raw_frames(drive: SyntheticDrive, encoding: str) -> list[tuple[int, bytes]]:
-    bgr = picture()
-    codes = {"rgb8": cv2.COLOR_BGR2RGB, "bgra8": cv2.COLOR_BGR2BGRA, "rgba8": cv2.COLOR_BGR2RGBA}
-    image = bgr if encoding == "bgr8" else cv2.cvtColor(bgr, codes.get(encoding, cv2.COLOR_BGR2GRAY))
-    image = image.reshape(24, 36, -1)
-    return [(int(ns), image_cdr(int(ns), image, encoding)) for ns in camera_stamps(drive)]
+    image = encoded(picture(), encoding)
+    # Width and height are pixels; whatever a pixel consists of, its bytes.
+    data = np.ascontiguousarray(image).view(np.uint8).reshape(24, 36, -1)
+    return [(int(ns), image_cdr(int(ns), data, encoding)) for ns in camera_stamps(drive)]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +139,7 @@ def test_every_encoding_in_both_storages(
         assert (tmp_path / "dataset" / name).read_bytes()[:3] == b"\xff\xd8\xff"
         image = cv2.imread(str(tmp_path / "dataset" / name), cv2.IMREAD_COLOR).astype(int)
         wanted = picture()
-        if encoding == "mono8":
+        if encoding in GRAY:
             wanted = np.repeat(cv2.cvtColor(wanted, cv2.COLOR_BGR2GRAY)[:, :, None], 3, axis=2)
         for column in (4, 18, 32):
             assert np.abs(image[12, column] - wanted[12, column]).max() < 24, (encoding, column)
@@ -116,8 +153,7 @@ def test_zstd_bags_as_the_challenge_records_them(
     bag = rewrite(write_bag(tmp_path / "first" / "bag", drive), tmp_path / "bag", storage, mode)
     if mode == "FILE":
         (file,) = bag.glob("*.zstd")
-        with pytest.raises(MonoError, match="zstd -d"), open_bag(file):
-            pass
+        assert build(file, tmp_path / "of-the-file")
     assert build(bag, tmp_path / "dataset") == expected
     assert len(load_manifest(tmp_path / "dataset")["bags"][0]["sha256"]) == 64
 

@@ -262,14 +262,14 @@ def test_a_topic_that_falls_silent_before_the_end_is_missing_its_rest(tmp_path: 
     assert "\n" not in report.excess(0.39)
 
 
-@pytest.mark.parametrize("encoding", ["bgr8", "rgba8", "mono8"])
+@pytest.mark.parametrize("encoding", ["bgr8", "rgba8", "mono8", "mono16", "bayer_rggb8"])
 def test_scaling_shrinks_picture_and_camera_info_alike(tmp_path: Path, encoding: str) -> None:
     """A point seen through the scaled CameraInfo lies where the scaled picture shows it."""
     store = typestore()
     types, width, height, spot = store.types, 322, 180, (201.0, 77.0)  # an odd half: 161x90
     gray = np.zeros((height, width), np.uint8)
     gray[75:80, 198:205] = 255  # centred on the spot
-    channels = {"bgr8": 3, "rgba8": 4, "mono8": 1}[encoding]
+    channels = {"bgr8": 3, "rgba8": 4, "mono8": 1, "mono16": 2, "bayer_rggb8": 1}[encoding]  # bytes
     pixels = np.repeat(gray[:, :, None], channels, axis=2)
     stamp = types["builtin_interfaces/msg/Time"](sec=3, nanosec=4)
     k = np.array([160.0, 0.0, 161.5, 0.0, 150.0, 89.5, 0.0, 0.0, 1.0])

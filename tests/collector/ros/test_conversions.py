@@ -17,7 +17,8 @@ RED_AND_BLUE = np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8)
 
 def image(encoding: str, rows: list[list[int]], width: int) -> SimpleNamespace:
     data = array("B", [value for row in rows for value in row])
-    return SimpleNamespace(height=len(rows), width=width, encoding=encoding, step=len(rows[0]), data=data)
+    size = {"height": len(rows), "width": width, "step": len(rows[0])}
+    return SimpleNamespace(**size, encoding=encoding, is_bigendian=0, data=data)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,36 @@ def test_grey_becomes_three_equal_channels() -> None:
     np.testing.assert_array_equal(rgb_of(image("mono8", [[5, 200]], 2)), [[[5] * 3, [200] * 3]])
 
 
+def test_sixteen_bits_become_eight_in_either_byte_order() -> None:
+    little = image("mono16", [[0x34, 0x12, 0xFF, 0xFF]], 2)
+    big = image("mono16", [[0x12, 0x34, 0xFF, 0xFF]], 2)
+    big.is_bigendian = 1
+    for message in (little, big):
+        np.testing.assert_array_equal(rgb_of(message), [[[0x12] * 3, [255] * 3]])
+    colours = image("rgb16", [[0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF]], 2)
+    np.testing.assert_array_equal(rgb_of(colours), RED_AND_BLUE)
+
+
+@pytest.mark.parametrize("encoding", ["uyvy", "yuv422", "yuv422_yuy2", "yuyv"])
+def test_two_pixels_share_a_colour_in_yuv422(encoding: str) -> None:
+    gray = [128, 16, 128, 235] if encoding in ("uyvy", "yuv422") else [16, 128, 235, 128]
+    np.testing.assert_array_equal(rgb_of(image(encoding, [gray], 2)), [[[0] * 3, [255] * 3]])
+    with pytest.raises(MonoError, match="cannot be converted"):
+        rgb_of(image(encoding, [[128, 16, 128, 235, 128, 16]], 3))
+
+
+@pytest.mark.parametrize("colour", range(3))
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_mosaic_of_one_colour_is_that_colour(pattern: str, colour: int, bits: int) -> None:
+    seen = np.array([name == "rgb"[colour] for name in pattern]).reshape(2, 2)
+    values = (255 * np.tile(seen, (4, 4))).tolist()
+    rows = [[value for value in row for _ in range(bits // 8)] for row in values]
+    rgb = rgb_of(image(f"bayer_{pattern}{bits}", rows, 8))
+    assert rgb.shape == (8, 8, 3) and (rgb[2:-2, 2:-2].argmax(axis=2) == colour).all()
+    assert rgb[2:-2, 2:-2, colour].min() > 200
+
+
 def test_the_image_is_a_copy() -> None:
     message = image("rgb8", [[255, 0, 0, 0, 0, 255]], 2)
     pixels = rgb_of(message)
@@ -47,7 +78,7 @@ def test_the_image_is_a_copy() -> None:
 
 @pytest.mark.parametrize(
     ("message", "words"),
-    [(image("bayer_rggb8", [[1, 2]], 2), "bayer_rggb8"), (image("rgb8", [[1, 2, 3]], 2), "3 bytes for 2x1")],
+    [(image("32FC1", [[1, 2]], 2), "32FC1.*Expected: bgr8"), (image("rgb8", [[1, 2, 3]], 2), "3 bytes for 2x1")],
 )
 def test_unreadable_images_are_sentences(message: SimpleNamespace, words: str) -> None:
     with pytest.raises(MonoError, match=words):

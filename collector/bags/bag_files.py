@@ -1,0 +1,147 @@
+"""Which files of a place are its recording: what a folder holds counts, not what ``metadata.yaml`` says it holds.
+
+Every file is either part of the recording or named. What kind a file is, its first bytes tell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from collector.bags.compression import LZ4_MAGIC, ZSTD_MAGIC
+from collector.bags.mcap_records import MAGIC
+from collector.bags.metadata import METADATA_FILE, RESERVE_FILE
+from collector.common.errors import MonoError
+
+_SQLITE_MAGIC, _ROS1_MAGIC = b"SQLite format 3\x00", b"#ROSBAG V"
+COMPRESSED = (".zstd", ".zst")
+STORAGES = (".mcap", ".db3")
+_SUFFIXES = (*STORAGES, *(storage + packed for storage in STORAGES for packed in COMPRESSED))
+# Beside a database: what its writer had not yet put into it (read with it), and the index of that.
+WAL, _SHM = "-wal", "-shm"
+# Files that say something about a recording, and what `recover` sets aside.
+_ABOUT = re.compile(rf"{re.escape(METADATA_FILE)}|{re.escape(RESERVE_FILE)}|recording_report\.json|receipt\.json|\..*")
+_ASIDE = re.compile(r".*\.torn\d*")
+_MOST_NAMED = 8
+
+
+@dataclass(frozen=True)
+class BagFiles:
+    """The files of a recording in reading order, and sentences about what else was found."""
+
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+    has_metadata: bool = True
+    # of a file, its compressed twin: read where the file itself breaks off
+    twins: dict[Path, Path] = field(default_factory=dict)
+
+
+def kind_of(path: Path) -> str:
+    """``"mcap"``, ``"sqlite3"``, ``"ros1"``, ``"compressed"``, or an empty string for anything else."""
+    with path.open("rb") as stream:
+        head = stream.read(len(_SQLITE_MAGIC))
+    kinds = (MAGIC, "mcap"), (_SQLITE_MAGIC, "sqlite3"), (_ROS1_MAGIC, "ros1")
+    packed = (ZSTD_MAGIC, "compressed"), (LZ4_MAGIC, "compressed")
+    return next((kind for magic, kind in (*kinds, *packed) if head.startswith(magic)), "")
+
+
+def find_bag_files(place: Path) -> BagFiles:
+    """The files of a bag folder, or the single file that was named.
+
+    Raises:
+        MonoError: nothing is there, a ROS 1 bag, or a folder without a file of a recording.
+    """
+    expected = "a bag folder or an .mcap or .db3 file"
+    try:
+        if not place.exists():
+            raise MonoError(f"no bag at {place}", expected, "check the path")
+        if place.is_file():
+            if kind_of(place) == "ros1":
+                raise _ros1(place)
+            return BagFiles((place,))
+        if not place.is_dir():
+            raise MonoError(f"{place} is neither a file nor a folder", expected, "check the path")
+        entries = sorted(place.iterdir())
+        files = reading_order(place, _SUFFIXES)
+        old = [entry for entry in entries if entry.suffix == ".bag" and entry.is_file()]
+        if not files and old:
+            raise _ros1(old[0])
+        if not files:
+            inner = [entry.name for entry in entries if entry.is_dir() and reading_order(entry, _SUFFIXES)]
+            found = f"{place} holds no .mcap or .db3 file, so no message can be read from it"
+            do = f"name the bags in it: {_listed([str(place / name) for name in inner])}" if inner else "check the path"
+            raise MonoError(found, "a bag folder with its files", do)
+        twins = {file: twin for file in files for twin in files if twin.stem == file.name and twin.suffix in COMPRESSED}
+        files = [file for file in files if file not in twins.values()]
+        return BagFiles(tuple(files), tuple(_notes(place, entries, files, twins)), _has_metadata(place), twins)
+    except (OSError, ValueError) as error:
+        raise MonoError(f"{place} cannot be opened: {error}", expected, "check the path and who may read it") from error
+
+
+def reading_order(folder: Path, suffixes: Sequence[str] = (".mcap",)) -> list[Path]:
+    """The bag files of a folder in the order of their numbers: bag_2.mcap comes before bag_10.mcap."""
+
+    def by_numbers(path: Path) -> list[tuple[int, str]]:
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name) if part]
+
+    files = [path for path in folder.iterdir() if path.name.endswith(tuple(suffixes)) and path.is_file()]
+    return sorted(files, key=by_numbers)
+
+
+def read_metadata(folder: Path) -> dict[str, object] | None:
+    """What ``metadata.yaml`` says, None where it is absent or cannot be read."""
+    try:
+        values = yaml.safe_load((folder / METADATA_FILE).read_text("utf-8"))["rosbag2_bagfile_information"]
+    except Exception:  # noqa: BLE001 - half a file fails in many ways; then the bag's own files say it all
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def files_named(metadata: dict[str, object] | None) -> set[str]:
+    """The names of the files that ``metadata.yaml`` lists."""
+    listed = (metadata or {}).get("relative_file_paths")
+    return {Path(str(name)).name for name in listed} if isinstance(listed, list) else set()
+
+
+def _has_metadata(place: Path) -> bool:
+    return (place / METADATA_FILE).exists()
+
+
+def _notes(place: Path, entries: Sequence[Path], files: Sequence[Path], twins: dict[Path, Path]) -> list[str]:
+    notes = []
+    metadata = read_metadata(place)
+    if _has_metadata(place) and metadata is None:
+        notes.append(f"{METADATA_FILE} cannot be read; the files themselves were")
+    held = {file.name for file in entries}
+    missing = sorted(name for name in files_named(metadata) if name not in held)
+    missing = [name for name in missing if Path(name).stem not in held and not {name + c for c in COMPRESSED} & held]
+    if missing:
+        notes.append(f"{METADATA_FILE} names {_listed(missing)}, which the folder does not hold")
+    extra = sorted(file.name for file in files if metadata and files_named(metadata) and file not in twins)
+    extra = [name for name in extra if not {name, *(name + c for c in COMPRESSED)} & files_named(metadata)]
+    if extra:
+        notes.append(f"{METADATA_FILE} does not name {_listed(extra)}; read all the same")
+    read = {*files, *twins.values()}
+    beside = {file.with_name(file.name + end) for file in files for end in (WAL, _SHM)}
+    other = [
+        entry.name + "/" * entry.is_dir()
+        for entry in entries
+        if entry not in read | beside and not _ABOUT.fullmatch(entry.name) and not _ASIDE.fullmatch(entry.name)
+    ]
+    if other:
+        notes.append(f"not part of the recording, not read: {_listed(other)}")
+    return notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _ros1(path: Path) -> MonoError:
+    do = f"convert it first: rosbags-convert --src {path} --dst {path.with_suffix('')}"
+    return MonoError(f"{path} is a bag of ROS 1", "a bag of ROS 2", do)

@@ -1,0 +1,104 @@
+"""Compressed bytes of a bag, opened within bounds: a few bytes must not become gigabytes."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import lz4.frame
+import zstandard
+
+from collector.common.errors import MonoError
+
+ZSTD_MAGIC, LZ4_MAGIC = b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
+# Of a chunk, a message or a row. The largest honest one is a raw picture of MAX_PIXELS (collector.ros.images).
+LARGEST_BYTES = 2**28
+# A file beyond the first size is refused when it is so many times as long as its compressed bytes.
+_FREE_BYTES, _MOST_TIMES = 2**30, 1000
+_BLOCK = 2**20
+
+
+class TooLargeError(ValueError):
+    """Something claims more bytes than any recording has in one piece."""
+
+
+def check_size(size: int, what: str) -> None:
+    """Raise TooLargeError for a piece beyond :data:`LARGEST_BYTES`."""
+    if size > LARGEST_BYTES:
+        raise TooLargeError(f"{what} of {size} bytes, at most {LARGEST_BYTES} are read")
+
+
+def decompressed(compression: str, data: bytes, size: int = LARGEST_BYTES) -> bytes:
+    """The bytes behind ``""``, ``"lz4"`` or ``"zstd"``; of data that break off, those that they still give.
+
+    ``size`` is what they should be. More than that (and one byte) is not made.
+
+    Raises:
+        TooLargeError: more than :data:`LARGEST_BYTES`.
+        Exception: of many kinds, where the data are damaged.
+    """
+    most = min(size, LARGEST_BYTES) + 1
+    if compression == "":
+        found = data
+    elif compression == "lz4":
+        found = bytes(lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=most))
+    elif compression == "zstd":
+        found = _unzstd(data, most)
+    else:
+        raise ValueError(f"the unknown compression {compression!r}")
+    check_size(len(found), "a compressed piece")
+    return found
+
+
+def _unzstd(data: bytes, most: int) -> bytes:
+    """All frames of the data; the buffer is made as large as the first one says, or grows."""
+    said = zstandard.frame_content_size(data)
+    wanted = min(most, said + 1) if said > 0 else min(most, _BLOCK)
+    pieces: list[bytes] = []
+    with zstandard.ZstdDecompressor().stream_reader(BytesIO(data), read_across_frames=True) as reader:
+        while most > 0 and (piece := reader.read(min(wanted, most))):
+            pieces.append(piece)
+            most, wanted = most - len(piece), _BLOCK
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def message_bytes(data: bytes) -> bytes:
+    """A message as it was sent: `ros2 bag record --compression-mode message` stores a zstd frame per message.
+
+    No serialised message begins like one, so the bytes themselves tell.
+    """
+    if data[:4] == ZSTD_MAGIC:
+        return decompressed("zstd", data)
+    return decompressed("lz4", data) if data[:4] == LZ4_MAGIC else data
+
+
+def unpack_file(source: Path, target: Path) -> str:
+    """Decompress a file (zstd); returns why not all of it could be had, empty where it could.
+
+    Raises:
+        MonoError: it grows beyond all measure.
+    """
+    size = source.stat().st_size
+    written = 0
+    with source.open("rb") as stream, target.open("wb") as out:
+        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+        while True:
+            try:
+                block = reader.read(_BLOCK)
+            except zstandard.ZstdError as error:
+                return f"the compressed file breaks off: {error}"
+            if not block:
+                return ""
+            written += len(block)
+            if written > max(_FREE_BYTES, _MOST_TIMES * size):
+                found = f"{source} has {size} bytes and grows beyond {written} when decompressed"
+                raise MonoError(found, "a compressed recording", "leave it out, or decompress it yourself: zstd -d")
+            out.write(block)
+
+
+def pack_file(source: Path, target: Path) -> None:
+    """Compress a file as `ros2 bag record --compression-mode file` does at its end."""
+    part = target.with_name(target.name + ".part")
+    with source.open("rb") as stream, part.open("wb") as out:
+        zstandard.ZstdCompressor(write_checksum=True).copy_stream(stream, out, size=source.stat().st_size)
+    part.replace(target)
