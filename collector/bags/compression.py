@@ -13,7 +13,7 @@ from collector.common.errors import MonoError
 ZSTD_MAGIC, LZ4_MAGIC = b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 # Of a chunk, a message or a row. The largest honest one is a raw picture of MAX_PIXELS (collector.ros.images).
 LARGEST_BYTES = 2**28
-# A file beyond the first size is refused when it is so many times as long as its compressed bytes.
+# What a file holds beyond the first size is refused when it is so many times as long as the file.
 _FREE_BYTES, _MOST_TIMES = 2**30, 1000
 _BLOCK = 2**20
 
@@ -26,6 +26,12 @@ def check_size(size: int, what: str) -> None:
     """Raise TooLargeError for a piece beyond :data:`LARGEST_BYTES`."""
     if size > LARGEST_BYTES:
         raise TooLargeError(f"{what} of {size} bytes, at most {LARGEST_BYTES} are read")
+
+
+def check_growth(size: int, stored_bytes: int) -> None:
+    """Raise TooLargeError where a file of ``stored_bytes`` holds out of all proportion more."""
+    if size > max(_FREE_BYTES, _MOST_TIMES * stored_bytes):
+        raise TooLargeError(f"{stored_bytes} bytes grow beyond {size} when they are decompressed")
 
 
 def decompressed(compression: str, data: bytes, size: int = LARGEST_BYTES) -> bytes:
@@ -90,9 +96,11 @@ def unpack_file(source: Path, target: Path) -> str:
             if not block:
                 return ""
             written += len(block)
-            if written > max(_FREE_BYTES, _MOST_TIMES * size):
-                found = f"{source} has {size} bytes and grows beyond {written} when decompressed"
-                raise MonoError(found, "a compressed recording", "leave it out, or decompress it yourself: zstd -d")
+            try:
+                check_growth(written, size)
+            except TooLargeError as error:
+                do = "leave it out, or decompress it yourself: zstd -d"
+                raise MonoError(f"{source}: {error}", "a compressed recording", do) from error
             out.write(block)
 
 

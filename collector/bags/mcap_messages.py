@@ -20,7 +20,7 @@ from mcap.opcode import Opcode
 from mcap.reader import make_reader
 from mcap.summary import Summary
 
-from collector.bags.compression import LARGEST_BYTES, TooLargeError, check_size
+from collector.bags.compression import LARGEST_BYTES, TooLargeError, check_growth, check_size
 from collector.bags.mcap_records import (
     CHUNK_HEAD,
     MAGIC,
@@ -42,7 +42,7 @@ class TopicType(NamedTuple):
 
     topic: str
     type: str
-    encoding: str = "cdr"
+    encoding: str
 
 
 class StoredMessage(NamedTuple):
@@ -66,6 +66,7 @@ class McapMessages:
         self.definitions: dict[str, tuple[str, str]] = {}
         self.counts: Counter[TopicType] = Counter()
         self._size = path.stat().st_size
+        self._opened_bytes = 0  # of chunks, in the pass that is under way
         self._stream = path.open("rb")
         self._channels: dict[int, TopicType] = {}
         self._chunks: list[mcap_types.ChunkIndex] = []
@@ -74,6 +75,7 @@ class McapMessages:
 
     def messages(self, topics: Collection[str]) -> Iterator[StoredMessage]:
         """The messages of some topics in order of arrival; of a file without an index in order of writing."""
+        self._opened_bytes = 0
         for row in self._by_index(topics) if self._chunks else self._from_front():
             if row.channel.topic in topics:
                 yield row
@@ -135,6 +137,8 @@ class McapMessages:
         if held["bytes"] + size > _MOST_OPEN_BYTES:
             raise TooLargeError(f"chunks of more than {_MOST_OPEN_BYTES} bytes lie over one another in time")
         held["bytes"] += size
+        self._opened_bytes += size
+        check_growth(self._opened_bytes, self._size)
         try:
             data = chunk_content(body)
             times, offsets, ends, numbers = _message_places(data, wanted, len(body))
@@ -202,14 +206,20 @@ class McapMessages:
             raise ValueError(f"the file ends at byte {size} in the middle of the recording")
 
     def _chunk_from_front(self, record: Record, schemas: dict[int, mcap_types.Schema]) -> Iterator[StoredMessage]:
-        # Of a chunk that breaks off too: the messages at its beginning are whole.
+        stored_bytes, why = record.end - record.start, f"the chunk at byte {record.start} cannot be read to its end"
         try:
-            check_size(record.end - record.start, "a chunk")
+            check_size(stored_bytes, "a chunk")
             data = chunk_content(record.body, is_whole=record.is_whole)
-            stored_bytes = record.end - record.start
+        except Exception as error:  # noqa: BLE001 - as above
+            self._note(f"{why} ({error})")
+            return
+        self._opened_bytes += len(data)
+        check_growth(self._opened_bytes, self._size)
+        try:
+            # Of a chunk that breaks off too: the messages at its beginning are whole.
             yield from self._record_rows(BytesIO(data), len(data), stored_bytes, schemas, is_chunk=True)
         except Exception as error:  # noqa: BLE001 - as above
-            self._note(f"the chunk at byte {record.start} cannot be read to its end ({error})")
+            self._note(f"{why} ({error})")
 
     def _declare_record(self, opcode: int, body: bytes, schemas: dict[int, mcap_types.Schema]) -> None:
         """Note a schema or a channel; of one whose end is damaged only the names are read."""
@@ -241,7 +251,9 @@ def _counts_of(summary: Summary) -> Counter[int] | None:
         return in_chunks or None
     counts = Counter(summary.statistics.channel_message_counts)
     # Message indexes are optional, and so is the whole summary but for its chunks.
-    fits = summary.statistics.chunk_count == len(summary.chunk_indexes) and (not in_chunks or +counts == +in_chunks)
+    chunks = len({chunk.chunk_start_offset for chunk in summary.chunk_indexes})
+    fits = chunks == len(summary.chunk_indexes) == summary.statistics.chunk_count
+    fits = fits and (not in_chunks or +counts == +in_chunks)
     return counts if fits and set(+counts) <= set(summary.channels) else None
 
 

@@ -246,7 +246,7 @@ def open_bag(path: Path | str) -> Iterator[BagReader]:
             what = f"{place} cannot be opened as a bag, and no message can be read from it: {why}"
             do = "check the path and that something was recorded"
             raise MonoError(what, "a bag folder with its files, or an .mcap or .db3 file", do)
-        if place.is_dir() and not found.has_metadata:
+        if place.is_dir() and not found.has_metadata and not bag.breaks_off:
             bag.notes.append(f"it has no metadata.yaml (for other programs: alpamayo-mono recover {place})")
         yield bag
 

@@ -110,7 +110,9 @@ def _write_metadata(place: Path, repairs: Sequence[Repair], compression: str) ->
     topics: dict[str, StoredTopic] = {}
     for topic in (topic for repair in held for topic in repair.topics):
         topics.setdefault(topic.name, topic)
-    kept = {name: old[name] for name in ("ros_distro", "custom_data") if old is not None and name in old}
+    kept: dict[str, object] = {
+        name: old[name] for name in ("ros_distro", "custom_data") if old is not None and name in old
+    }
     write_metadata(place, [repair.file for repair in held], list(topics.values()), compression, kept)
 
 

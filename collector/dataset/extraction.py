@@ -163,7 +163,7 @@ class SampleExtractor:
         self._last_ns: int | None = None
         self._seen = self._restarts = 0
         self._stamps_ns: list[int] = []
-        self._offsets_ns: list[int] = []  # how far the stamps lie from those of the poses that arrive with them
+        self._received_ns: list[int] = []
         self._placed: Counter[str] = Counter()
 
     def add(self, frame: RawFrame | BadFrame) -> Candidate | str:
@@ -178,8 +178,7 @@ class SampleExtractor:
         if frame.stamp_ns == 0 and last_ns is not None:
             return ZERO_STAMP
         self._stamps_ns.append(frame.stamp_ns)
-        if (offset_ns := self._recording.track.clock_offset_ns(frame.stamp_ns, frame.received_ns)) is not None:
-            self._offsets_ns.append(offset_ns)
+        self._received_ns.append(frame.received_ns)
         if last_ns is not None and frame.stamp_ns <= last_ns:
             if frame.stamp_ns <= last_ns - NS_PER_S:
                 # The simulation has restarted: from here on time runs anew.
@@ -202,7 +201,7 @@ class SampleExtractor:
         """What is to be said about the stamps of the frames that were added, in sentences."""
         if not self._stamps_ns:
             return
-        offset_ns = sorted(self._offsets_ns)[len(self._offsets_ns) // 2] if self._offsets_ns else 0
+        offset_ns = self._recording.track.clock_offset_ns(self._stamps_ns, self._received_ns)
         if abs(offset_ns) > _CLOCK_OFFSET_NS:
             yield (
                 f"the camera's stamps lie {offset_ns / NS_PER_S:+.1f} s from those of the poses that arrive with them: "

@@ -99,10 +99,15 @@ class PoseTrack:
         at = int(np.clip(np.searchsorted(self.received_ns, received_ns), 0, len(self.stamps_ns) - 1))
         return int(self.stamps_ns[at])
 
-    def clock_offset_ns(self, stamp_ns: int, received_ns: int) -> int | None:
-        """How far a stamp lies from that of the pose that arrived with it, None where none did (within 0.2 s)."""
-        near = self._nearest(received_ns)
-        return None if near is None or abs(near[0]) > NS_PER_S // 5 else stamp_ns - near[1]
+    def clock_offset_ns(self, stamps_ns: Sequence[int], received_ns: Sequence[int]) -> int:
+        """How far stamps lie, in the median, from those of poses that arrive within 0.2 s of them; 0 without any."""
+        if len(self.received_ns) == 0:
+            return 0
+        arrivals = np.asarray(received_ns, np.int64)
+        at = np.clip(np.searchsorted(self.received_ns, arrivals), 0, len(self.received_ns) - 1)
+        near = np.abs(self.received_ns[at] - arrivals) < NS_PER_S // 5
+        offsets = (np.asarray(stamps_ns, np.int64) - self.stamps_ns[at])[near]
+        return int(np.partition(offsets, len(offsets) // 2)[len(offsets) // 2]) if len(offsets) else 0
 
     def why_no_pose(self, stamp_ns: int, received_ns: int) -> str:
         """Whether there is no pose at a stamp since poses bear stamps of another clock."""
