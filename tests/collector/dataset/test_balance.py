@@ -27,7 +27,9 @@ ROADS = (
 @pytest.fixture(scope="module")
 def bags(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     folder = tmp_path_factory.mktemp("roads")
-    return tuple(write_bag(folder / f"road{n}", drive_course(road)) for n, road in enumerate(ROADS))
+    return tuple(
+        write_bag(folder / f"road{n}", drive_course(road).moved(0.0, 50.0 * n, 0.0)) for n, road in enumerate(ROADS)
+    )
 
 
 def bins_of(samples: list[Sample]) -> Counter[str]:

@@ -21,7 +21,7 @@ from collector.dataset.schema import Sample, SchemaError, load_manifest, read_sa
 from collector.pose_tracks import tracks
 from collector.pose_tracks.tracks import TrackConfig
 from collector.reasoning.consistency import check_claim, measure_motion, parse_claim
-from collector.ros.images import UNDECODABLE
+from collector.ros.images import UNKNOWN_ENCODING
 from collector.ros.topics import AWSIM_STATUS, CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY, VELOCITY_STATUS
 from tests.helpers.building import HORIZON_NS, build
 from tests.helpers.synthetic_bag import camera_stamps, drive_course, image_cdr, jpeg, write_bag
@@ -154,9 +154,9 @@ def test_raw_images_of_every_encoding(tmp_path: Path) -> None:
         back = cv2.imread(str(out / samples[0].file_name))
         assert abs(int(back[12, 4, 2]) - (250 if encoding != "mono8" else 75)) < 8
         assert samples[0].speed_mps == pytest.approx(5.0, abs=1e-3)  # from the poses: no wheel speed here
-    frames = [(int(ns), image_cdr(int(ns), red, "yuv422")) for ns in camera_stamps(drive)]
+    frames = [(int(ns), image_cdr(int(ns), red, "32FC1")) for ns in camera_stamps(drive)]
     report, _, _ = build(tmp_path, write_bag(tmp_path / "odd", drive, frames=frames, topics=(CAMERA_IMAGE, ODOMETRY)))
-    assert report.rejected == {UNDECODABLE: report.seen}
+    assert report.rejected == {UNKNOWN_ENCODING: report.seen}
 
 
 def test_sqlite3_bags_read_the_same(tmp_path: Path, course_bag: Path) -> None:
@@ -204,7 +204,7 @@ def test_noisy_poses_are_cleaned_and_the_manifest_says_so(tmp_path: Path) -> Non
 
 
 def test_several_bags_and_a_manifest_that_says_how(tmp_path: Path, course_bag: Path) -> None:
-    other = write_bag(tmp_path / "course", drive_course(((90, 0.0),)))
+    other = write_bag(tmp_path / "course", drive_course(((90, 0.0),)).moved(0.0, 50.0, 0.0))
     out = tmp_path / "both"
     report = build_dataset(BuildConfig((course_bag, other), out, val_fraction=0.0), show_progress=False)
     samples = list(read_samples(out))

@@ -26,7 +26,7 @@ def test_a_dataset_folder_loads_with_texts_and_pictures(tmp_path: Path) -> None:
     # Names that Hugging Face would take for splits, a split of our own, and a folder called like one.
     drive = drive_course(((35, 0.0), (10, 0.15), (60, 0.0)))
     names = ("test", "my-train_2", "val", "validation.1")
-    bags = tuple(write_bag(tmp_path / name, drive) for name in names)
+    bags = tuple(write_bag(tmp_path / name, drive.moved(0.0, 50.0 * n, 0.0)) for n, name in enumerate(names))
     build_dataset(BuildConfig(bags, tmp_path / "ours", stride=3), show_progress=False)
     # Every third text contradicts its path: those pictures lie in the folder too, and must not come up as samples.
     texts, out = tmp_path / "texts.jsonl", tmp_path / "eval" / "dataset"
