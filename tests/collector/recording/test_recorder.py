@@ -179,7 +179,7 @@ def test_broken_frames_are_dropped_and_counted(tmp_path: Path) -> None:
     recorder = BagRecorder(tmp_path / "bag", [CAMERA_JPEG])
     recorder.write_image(0, 48, 64, "bgr8", picture(0).tobytes())
     recorder.write_image(1, 48, 64, "bgr8", b"too short")
-    recorder.write_image(2, 48, 64, "yuv422", picture(0).tobytes())
+    recorder.write_image(2, 48, 64, "32FC1", picture(0).tobytes())
     recorder.write_image(3, 0, 0, "bgr8", b"")
     report = recorder.close()
     (camera,) = report.topics
