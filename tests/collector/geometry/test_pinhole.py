@@ -101,7 +101,7 @@ def test_the_camera_of_a_bag_reaches_the_manifest_and_comes_back(tmp_path: Path)
         for n, data in enumerate((b"torn", info_cdr(START_NS, (0.0,) * 9), info_cdr(START_NS, K_1080)))
     ]
     with_info = write_bag(tmp_path / "with", drive, topics=(CAMERA_JPEG, ODOMETRY, CAMERA_INFO), extra=info)
-    without = write_bag(tmp_path / "without", drive, topics=(CAMERA_JPEG, ODOMETRY))
+    without = write_bag(tmp_path / "without", drive.moved(0.0, 50.0, 0.0), topics=(CAMERA_JPEG, ODOMETRY))
     with open_bag(without) as bag:
         assert read_intrinsics(bag, CAMERA_JPEG.name) is None
     build_dataset(
