@@ -137,7 +137,7 @@ def test_a_missing_field_broken_text_and_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="line 1"):
         list(read_samples(tmp_path))
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(MonoError, match="not JSON"):
+    with pytest.raises(MonoError, match="cannot be read: not JSON"):
         load_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text('{"schema_version": 99}')
     with pytest.raises(MonoError, match="99"):

@@ -26,6 +26,7 @@ from tests.helpers.small_model import small_model, small_rows  # noqa: E402
 from tests.helpers.synthetic_bag import COURSE, drive_course, write_bag  # noqa: E402
 from tests.helpers.training_runs import adapter, command, curve, finish, kill_at  # noqa: E402
 
+# A pass of one process holds as many rows as each of two processes has: rounding depends on that number.
 OPTIONS = (
     "--steps",
     "9",
@@ -43,6 +44,8 @@ OPTIONS = (
     "1",
     "--validate_every",
     "4",
+    "--rows_per_pass",
+    "2",
     "--checkpoint_every",
     "2",
 )
@@ -90,7 +93,7 @@ def test_two_processes_equal_one_at_the_same_global_batch(dataset: Path, whole: 
         assert left == pytest.approx(right, abs=1.5e-6), "lines are rounded to 1e-6"
     ours, theirs = adapter(whole), adapter(tmp_path / "two")
     # AdamW moves a weight whose gradient is mere rounding by a part of the learning rate, here 1e-4.
-    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 2e-6
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-6
 
 
 SETTINGS = LoopSettings(
