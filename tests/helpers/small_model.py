@@ -62,6 +62,15 @@ def small_model(hidden: int = 32) -> LoadedModel:
     return new_model(config, tokenizer, images=images, seed=3)
 
 
+def stand_for_training(model: torch.nn.Module, spread: float) -> None:
+    """Add to what would be trained the same random numbers at every call, of this spread."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(spread * torch.randn(parameter.shape, generator=generator))
+
+
 def small_rows(loaded: LoadedModel, count: int) -> list[EncodedSample]:
     """Rows of random images, arcs and texts of different length."""
     generator = np.random.default_rng(5)

@@ -32,7 +32,7 @@ from finetune.checkpoint import LoadedModel, load_model, save_model  # noqa: E40
 from finetune.model_files.location import base_fingerprint  # noqa: E402
 from finetune.policy import Observation  # noqa: E402
 from finetune.training.batches import EncodedSample  # noqa: E402
-from tests.helpers.small_model import small_model, small_rows  # noqa: E402
+from tests.helpers.small_model import small_model, small_rows, stand_for_training  # noqa: E402
 
 
 def _losses(loaded: LoadedModel, rows: Sequence[EncodedSample]) -> tuple[torch.Tensor, ...]:
@@ -76,11 +76,7 @@ def test_a_trained_adapter_reloads_to_the_same_losses(tmp_path: Path) -> None:
     adapted = add_lora(loaded.model, LoraSettings(lora_rank=4, lora_alpha=8))
     fresh = _losses(loaded, rows)
     assert torch.allclose(torch.stack(base), torch.stack(fresh), atol=1e-6), "LoRA must begin as the identity"
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in loaded.model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    stand_for_training(loaded.model, 0.05)
     changed = _losses(loaded, rows)
     assert not torch.allclose(torch.stack(base), torch.stack(changed), atol=1e-3)
     save_adapter(adapted, tmp_path / "adapter", Path("small"), "mono")
@@ -127,11 +123,7 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter of that base; random numbers stand for training."""
     loaded = load_model(base)
     adapted = add_lora(loaded.model, LoraSettings(lora_rank=4, lora_alpha=8))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in loaded.model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    stand_for_training(loaded.model, 0.05)
     folder = tmp_path_factory.mktemp("adapters") / "trained"
     save_adapter(adapted, folder, base, "mono")
     return folder

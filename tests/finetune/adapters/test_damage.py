@@ -17,7 +17,7 @@ from collector.common.errors import MonoError  # noqa: E402
 from finetune.adapters.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, OWN_FACTS, write_checksum  # noqa: E402
 from finetune.adapters.lora import add_lora, load_adapter, save_adapter  # noqa: E402
 from finetune.adapters.settings import LoraSettings  # noqa: E402
-from tests.helpers.small_model import small_model  # noqa: E402
+from tests.helpers.small_model import small_model, stand_for_training  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +25,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter of the small model; random numbers stand for training."""
     loaded = small_model()
     adapted = add_lora(loaded.model, LoraSettings(lora_rank=4, lora_alpha=8))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in loaded.model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    stand_for_training(loaded.model, 0.02)
     folder = tmp_path_factory.mktemp("adapters") / "whole"
     save_adapter(adapted, folder, Path("small"), "mono")
     return folder

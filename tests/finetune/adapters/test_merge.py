@@ -24,6 +24,7 @@ from finetune.checkpoint import load_model  # noqa: E402
 from finetune.model_files.weight_files import stored_tensors, write_weights  # noqa: E402
 from tests.helpers.other_process import held_elsewhere  # noqa: E402
 from tests.helpers.paths import TINY  # noqa: E402
+from tests.helpers.small_model import stand_for_training  # noqa: E402
 
 CONSTANTS = 7
 
@@ -53,11 +54,7 @@ def make_adapter(folder: Path, base: Path, scale: float = 0.05, cameras: str = "
     """An adapter as finetune saves it, of random numbers instead of training."""
     loaded = load_model(base, dtype=torch.float32)
     adapted = add_lora(loaded.model, LoraSettings(lora_rank=4, lora_alpha=8))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in loaded.model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+    stand_for_training(loaded.model, scale)
     save_adapter(adapted, folder, base, cameras)
     return folder
 

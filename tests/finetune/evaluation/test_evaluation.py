@@ -26,7 +26,7 @@ from finetune.evaluation.inference import SamplePrompts, plan_samples  # noqa: E
 from finetune.evaluation.metrics import MAX_DEVIATION, NON_FINITE, best_of_draws, path_errors  # noqa: E402
 from finetune.training.batches import observe  # noqa: E402
 from tests.helpers.driven_samples import make_stretches, write_dataset  # noqa: E402
-from tests.helpers.small_model import small_model  # noqa: E402
+from tests.helpers.small_model import small_model, stand_for_training  # noqa: E402
 
 VARIANTS = ["before", "after", "constant velocity", "constant yaw rate", "ego-only regressor"]
 
@@ -39,11 +39,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     save_model(loaded, root / "model")
     (root / "model" / "generation_config.json").write_text('{"max_new_tokens": 6}')
     adapted = add_lora(loaded.model, LoraSettings(lora_rank=2, lora_alpha=4))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in loaded.model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    stand_for_training(loaded.model, 0.1)
     save_adapter(adapted, root / "adapter", root / "model", "mono")
     samples = make_stretches(6, 3) + make_stretches(6, 3, "train", first_lap=20)
     return {"model": root / "model", "adapter": root / "adapter", "data": write_dataset(root / "data", samples)}
