@@ -82,6 +82,8 @@ def parse_json(text: str, where: str, do: str) -> Any:  # noqa: ANN401 - what JS
         raise _too_deep(where, do) from error
     except ValueError as error:
         raise MonoError(f"{where} cannot be read: not JSON ({error})", "JSON", do) from error
+    if text.count("[") + text.count("{") <= MOST_JSON_LEVELS:
+        return content  # so few cannot be nested deeper; the walk costs more than the parser
     level = [content]
     for _ in range(MOST_JSON_LEVELS + 1):
         inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list)))

@@ -143,11 +143,12 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
     """
     texts: dict[tuple[str | None, int], str] = {}
     unused: set[str] = set()
+    known = Sample.model_fields.keys()
     for number, line in read_lines(path, "the reasoning file"):
         where = f"{path}, line {number}"
         values = parse_json(line, where, "repair this line")
         values = values if isinstance(values, dict) else {}
-        unused |= values.keys() - Sample.model_fields.keys()
+        unused |= values.keys() - known
         for name, kind in (("stamp_ns", int), ("reasoning", str), ("bag", str)):
             value = values.get(name)
             if (not isinstance(value, kind) or isinstance(value, bool)) and (name != "bag" or value is not None):
