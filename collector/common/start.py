@@ -13,6 +13,7 @@ import sysconfig
 from pathlib import Path
 
 _ROOT = str(Path(__file__).resolve().parents[2])  # what holds the three packages
+MAX_PIXELS = 2**26  # of a picture: no camera has more; what claims more is damaged or meant to harm
 _LIBRARIES = ("site-packages", "dist-packages", "lib-dynload")
 # In front of what is run by `python -c`, which looks into the working folder too.
 LEAVE_WORKING_FOLDER = (
@@ -61,7 +62,7 @@ def begin() -> None:
     project keeps its own path. And OpenCV, if it is not there yet, is told to refuse pictures of more than 67 million
     pixels: a file of 1 MB can hold one that takes gigabytes.
     """
-    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
     if sys.argv[:1] == ["-m"]:
         leave_working_folder()
 

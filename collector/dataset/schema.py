@@ -24,7 +24,7 @@ from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.common.output_folder import OutputFolder, named
 from collector.common.replacement import UNFINISHED, Replacement, settle
-from collector.common.text_files import read_json
+from collector.common.text_files import MOST_LINE_BYTES, read_json
 from collector.geometry.constants import FRAME_STEPS, FUTURE_STEPS, HISTORY_STEPS, STEP_S
 from collector.geometry.curvature import PathLabel
 from collector.reasoning.claims import LateralClaim, LongitudinalClaim
@@ -36,7 +36,6 @@ MANIFEST_FILE = "manifest.json"
 IMAGE_FOLDER = "images"
 OWN_NAMES = (METADATA_FILE, QUARANTINE_FILE, MANIFEST_FILE, IMAGE_FOLDER)
 _MADE_BY = "alpamayo_mono"  # how `made_by` of a manifest of ours begins, in every version
-_LINE_BYTES = 1 << 20
 
 # Hugging Face takes a file name with one of these words in it for a split of its own, and then loads the pictures
 # without the metadata: a bag called "test" would cost all texts.
@@ -176,14 +175,14 @@ def scan_samples(file: Path, kind: type[AnySample]) -> Iterator[AnySample | Sche
     """Stream a file of samples, one line in memory at a time; a line that does not fit comes as its error."""
     with file.open("rb") as lines:
         number = 0
-        while raw := lines.readline(_LINE_BYTES):
+        while raw := lines.readline(MOST_LINE_BYTES):
             number += 1
             if not raw.strip():
                 continue
-            if len(raw) == _LINE_BYTES and not raw.endswith(b"\n"):
-                while (rest := lines.readline(_LINE_BYTES)) and not rest.endswith(b"\n"):
+            if len(raw) == MOST_LINE_BYTES and not raw.endswith(b"\n"):
+                while (rest := lines.readline(MOST_LINE_BYTES)) and not rest.endswith(b"\n"):
                     pass
-                where = f"{file}, line {number}, field the line itself: more than {_LINE_BYTES / 1e6:.3g} MB"
+                where = f"{file}, line {number}, field the line itself: more than {MOST_LINE_BYTES / 1e6:.3g} MB"
                 yield SchemaError(where, "a sample of some kilobytes", "rebuild the dataset, or remove this line")
                 continue
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from array import array
 from collections.abc import Iterator
@@ -13,15 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.common.errors import MonoError
+from collector.common.start import MAX_PIXELS
 
 # What numpy takes without a copy: of rclpy an array, of rosbags an ndarray.
 PixelBytes: TypeAlias = Union[bytes, bytearray, memoryview, "array[int]", NDArray[np.uint8]]
 # uint8, or uint16 of the encodings that end in 16.
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
-# No camera has more; what claims more is damaged or meant to harm.
-MAX_PIXELS = 2**26
-# OpenCV reads this when it is loaded; it holds for formats whose size we do not read ourselves.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 
 # Why a frame cannot serve.
 UNDECODABLE = "undecodable frame"

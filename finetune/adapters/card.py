@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.common.run_folder import git_commit, hash_path
 from collector.common.tables import metres, percent
+from collector.common.text_files import read_json
 from collector.dataset.schema import MANIFEST_FILE, METADATA_FILE
 from finetune.model_files.location import base_fingerprint, model_name
 
@@ -88,8 +90,8 @@ def _data(dataset: Path, metrics: Mapping[str, Any]) -> list[str]:
     if metrics["set_aside"]:
         lines.append("| set aside | " + ", ".join(f"{n} {reason}" for reason, n in metrics["set_aside"].items()) + " |")
     try:
-        manifest = json.loads((dataset / MANIFEST_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
+        manifest = read_json(dataset / MANIFEST_FILE)
+    except MonoError:
         return [*lines, f"| {MANIFEST_FILE} | none |"]
     lines.append(f"| {MANIFEST_FILE} | sha256 {hash_path(dataset / MANIFEST_FILE)} |")
     lines.append(f"| made by | {manifest.get('made_by')}, commit {manifest.get('commit')} |")

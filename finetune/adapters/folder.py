@@ -21,6 +21,7 @@ from typing import Any
 
 from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError, require
+from collector.common.run_folder import hash_path
 from finetune.model_files.configuration_files import read_json
 from finetune.model_files.location import base_fingerprint, model_name
 from finetune.model_files.weight_files import StoredTensor, read_header
@@ -126,9 +127,7 @@ def checksum(folder: Path) -> str:
     config, own = (read_json(folder / name, _COPY) for name in (ADAPTER_CONFIG, OWN_FACTS))
     told = [{key: config.get(key) for key in _MATHS}, {key: own[key] for key in own if key != _CHECKSUM}]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    with (folder / ADAPTER_WEIGHTS).open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+    digest.update(str(hash_path(folder / ADAPTER_WEIGHTS)).encode())
     return digest.hexdigest()
 
 

@@ -12,11 +12,12 @@ from collector.bags.writer import BagWriter
 from collector.calibration.command import calibrate_bag
 from collector.calibration.pairs import CalibrateConfig
 from collector.common.errors import MonoError
+from collector.common.start import MAX_PIXELS
 from collector.dataset.build_report import BuildReport
 from collector.dataset.builder import main
 from collector.dataset.schema import load_manifest
 from collector.pose_tracks.tracks import CLOCKS_DIFFER, NO_POSE, ZERO_STAMP
-from collector.ros.images import ENCODINGS, MAX_PIXELS, TOO_LARGE, UNDECODABLE, UNKNOWN_ENCODING
+from collector.ros.images import ENCODINGS, TOO_LARGE, UNDECODABLE, UNKNOWN_ENCODING
 from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY, Topic
 from tests.helpers.building import build
 from tests.helpers.synthetic_bag import (
