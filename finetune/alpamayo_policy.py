@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,22 +15,34 @@ from collector.common.errors import MonoError
 from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.alpamayo.cache import PrefixCache
 from finetune.alpamayo.decoder import pack_linears
+from finetune.alpamayo.draft import ReasoningDraft
 from finetune.alpamayo.generation import Generation, generate
 from finetune.checkpoint import LoadedModel, load_model
+from finetune.engine.engine import Engine, PromptShape
+from finetune.engine.fixed_decoder import UnsuitableError
+from finetune.engine.frames import FramePatches
 from finetune.model_files.configuration_files import read_json
 from finetune.model_files.location import resolve_model
 from finetune.policy import (
+    CHALLENGE_FRAME_PX,
     FUTURE_STEPS,
+    HISTORY_STEPS,
     Observation,
     Plan,
     PolicySettings,
     camera_of_each_image,
     cameras_of,
+    frames_of,
     select_images,
 )
+from finetune.processing.images import patch_grid
 from finetune.processing.processor import Encoded, pad_right
 
 MAX_REASONING_TOKENS = 128
+# Plans until nothing is made or recorded for the first time.
+_WARM_UPS = 3
+# What an engine is made for: the prompt, and number, height and width of the frames.
+_EngineKey = tuple[PromptShape, tuple[int, int, int]]
 
 
 class AlpamayoPolicy:
@@ -57,6 +70,7 @@ class AlpamayoPolicy:
         # Room for the reasoning; a longer one is cut off and the plan made from it. None takes ``max_new_tokens`` of
         # the folder's ``generation_config.json``, 128 without one.
         max_reasoning_tokens: int | None = None,
+        engine: str = PolicySettings.engine,  # see finetune.policy.Engine
     ) -> None:
         cameras_of(cameras)
         if flow_steps < 1 or noise_temperature < 0.0:
@@ -76,12 +90,19 @@ class AlpamayoPolicy:
         self.model.eval()
         pack_linears(self.model.vlm.model.language_model)
         pack_linears(self.model.expert)
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()  # what was joined lies elsewhere now
         self.cameras = cameras
         self.flow_steps = flow_steps
         self.noise_temperature = noise_temperature
         self.seed = seed
         self.reasoning = reasoning
         self.max_reasoning_tokens = max_reasoning_tokens or reasoning_room(loaded.folder)
+        self._draft = ReasoningDraft() if engine == "fast" else None
+        # Fixed shapes and recorded launches are a GPU's gain; a CPU is as quick without.
+        self._engines: dict[_EngineKey, Engine] | None = None
+        if self._draft and self.model.device.type == "cuda":
+            self._engines = {}
 
     def plan(self, observation: Observation) -> Plan:
         """Plan for one observation."""
@@ -91,16 +112,69 @@ class AlpamayoPolicy:
         """Plan for several observations in one pass; ``timings_ms`` are those of the whole pass."""
         return [plan for plan, _ in self.plan_draws(observations, 0)]
 
+    def warm_up(self) -> None:
+        """Plan from black frames of the Challenge's camera, so that the first real plan is as quick as the rest."""
+        width_px, height_px = CHALLENGE_FRAME_PX
+        count = frames_of(self.cameras)
+        black = {camera: np.zeros((count, height_px, width_px, 3), np.uint8) for camera in cameras_of(self.cameras)}
+        for _ in range(_WARM_UPS):
+            self.plan(Observation(0, black, np.zeros((HISTORY_STEPS, 3)), 0.0))
+
+    def _plan_alone(self, observation: Observation, engines: dict[_EngineKey, Engine]) -> Plan:
+        """The plan of one kart by an :class:`finetune.engine.engine.Engine`, made where the shape is new."""
+        clock = _StageClock(self.model.device)
+        images, cameras = select_images(observation, self.cameras), camera_of_each_image(self.cameras)
+        size = (len(images), images[0].shape[0], images[0].shape[1])
+        grids = np.array([patch_grid(image.shape[0], image.shape[1], self.processor.images) for image in images])
+        ids, _ = self.processor.tokens(grids, observation.history, None if self.reasoning else "", cameras)
+        shape = PromptShape.of(ids, torch.from_numpy(grids), self.model.settings.vlm["image_token_id"])
+        if (shape, size) not in engines:
+            engines[shape, size] = Engine(
+                self.model,
+                shape,
+                FramePatches(*size, self.processor.images, self.model.device),
+                room=self.max_reasoning_tokens if self.reasoning else 0,
+                flow_steps=self.flow_steps,
+                cot_end_id=self.processor.cot_end_id,
+            )
+            clock = _StageClock(self.model.device)
+        engine = engines[shape, size]
+        clock.lap("encode")
+        engine.see(images)
+        clock.lap("vision")
+        draft = self._draft.first(1)[0] if self._draft and self.reasoning else []
+        choices = engine.prefill(ids, draft)
+        clock.lap("prefill")
+        reasoning, passes = "", 0
+        if self.reasoning and self._draft:
+            words, passes = engine.write(draft, choices, self._draft.after)
+            self._draft.learn([words])
+            reasoning = self.processor.decode_reasoning(words)
+        clock.lap("decode")
+        actions = engine.drive(self._noise([observation], 0).flatten(0, 1))
+        poses = self._poses([observation], actions)
+        clock.lap("action")
+        return Plan(observation.stamp_ns, poses[0], reasoning, dict(clock.laps_ms), passes)
+
     def encode(self, observation: Observation) -> Encoded:
         """The prompt of an observation; MonoError where it lacks a camera of the mode."""
         asked = None if self.reasoning else ""
         images, cameras = select_images(observation, self.cameras), camera_of_each_image(self.cameras)
         return self.processor.encode(images, observation.history, asked, cameras)
 
-    def write(self, prefix: PrefixCache, forced: Tensor | None = None) -> Generation:
-        """The reasoning after a prefix, greedily; ``forced`` (B, n) are ids to write instead."""
-        end, room = self.processor.cot_end_id, self.max_reasoning_tokens
-        return generate(self.model, prefix, cot_end_id=end, max_new_tokens=room, forced=forced)
+    def write(
+        self, prefix: PrefixCache, drafts: Sequence[Sequence[int]] | None = None, forced: Tensor | None = None
+    ) -> Generation:
+        """The reasoning after a prefix that ends in drafts, greedily; ``forced`` (B, n) are ids to write instead."""
+        return generate(
+            self.model,
+            prefix,
+            cot_end_id=self.processor.cot_end_id,
+            max_new_tokens=self.max_reasoning_tokens,
+            forced=forced,
+            drafts=drafts,
+            expect=self._draft.after if self._draft else None,
+        )
 
     @torch.no_grad()
     def plan_draws(
@@ -116,10 +190,21 @@ class AlpamayoPolicy:
         """
         if not observations:
             return []
+        if self._engines is not None and len(observations) == 1 and draws == 0 and encoded is None:
+            try:
+                return [(self._plan_alone(observations[0], self._engines), np.zeros((0, FUTURE_STEPS, 3)))]
+            except UnsuitableError as error:
+                print(f"plans are computed operation by operation from here on: {error}", file=sys.stderr)
+                self._engines = None
         clock = _StageClock(self.model.device)
         prompts = encoded or [self.encode(observation) for observation in observations]
-        input_ids = pad_right([prompt.input_ids for prompt in prompts], self.processor.pad_id)
-        seen = pad_right([torch.ones_like(prompt.input_ids) for prompt in prompts], 0)
+        drafts = self._draft.first(len(prompts)) if self._draft and self.reasoning else [[]] * len(prompts)
+        rows = [
+            torch.cat([prompt.input_ids, torch.tensor(draft, dtype=torch.int64)])
+            for prompt, draft in zip(prompts, drafts, strict=True)
+        ]
+        input_ids = pad_right(rows, self.processor.pad_id)
+        seen = pad_right([torch.ones_like(row) for row in rows], 0)
         pixels = torch.cat([prompt.pixel_values for prompt in prompts])
         grids = torch.cat([prompt.grid_thw for prompt in prompts])
         clock.lap("encode")
@@ -128,10 +213,13 @@ class AlpamayoPolicy:
         clock.lap("vision")
         prefix = self.model.run_prefix(input_ids.to(device), seen.to(device), vision, grids)
         clock.lap("prefill")
-        reasonings = [""] * len(observations)
+        reasonings, passes = [""] * len(observations), 0
         if self.reasoning:
-            answer = self.write(prefix)
-            prefix, reasonings = answer.prefix, [self.processor.decode_reasoning(ids) for ids in answer.tokens]
+            answer = self.write(prefix, drafts)
+            prefix, passes = answer.prefix, answer.passes
+            reasonings = [self.processor.decode_reasoning(ids) for ids in answer.tokens]
+            if self._draft:
+                self._draft.learn(answer.tokens)
         clock.lap("decode")
         noise = self._noise(observations, draws).flatten(0, 1)
         actions = self.model.sample_actions(prefix, noise.to(device), self.flow_steps)
@@ -139,7 +227,7 @@ class AlpamayoPolicy:
         clock.lap("action")
         sets = poses.reshape(len(observations), 1 + draws, FUTURE_STEPS, 3)
         return [
-            (Plan(observation.stamp_ns, own[0], reasoning, dict(clock.laps_ms)), own[1:])
+            (Plan(observation.stamp_ns, own[0], reasoning, dict(clock.laps_ms), passes), own[1:])
             for observation, own, reasoning in zip(observations, sets, reasonings, strict=False)
         ]
 

@@ -19,6 +19,8 @@ from collector.geometry import constants
 # The order in which Alpamayo-R1 sees its cameras (its indices 0, 1, 2, 6; camera-major, oldest frame first).
 CAMERA_ORDER = ("cross_left", "front", "cross_right", "front_tele")
 FRAMES_PER_CAMERA = constants.FRAME_STEPS
+# Width and height of the frames of the Challenge's camera.
+CHALLENGE_FRAME_PX = (1920, 1080)
 HISTORY_STEPS, FUTURE_STEPS, STEP_S = constants.HISTORY_STEPS, constants.FUTURE_STEPS, constants.STEP_S
 
 
@@ -41,9 +43,13 @@ MODES: Mapping[str, Mode] = {
 if TYPE_CHECKING:
     CameraMode: TypeAlias = str
     FrontMode: TypeAlias = str
+    Engine: TypeAlias = str
 else:
     CameraMode = Literal[tuple(MODES)]
     FrontMode = Literal[tuple(name for name, mode in MODES.items() if mode.cameras == ("front",))]
+    # How a plan is computed. ``eager`` reads and writes word by word, operation by operation: the reference. ``fast``
+    # says the same, but reads along what the reasoning will probably say.
+    Engine = Literal["fast", "eager"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class PolicySettings(Arguments):
     )
     reasoning: bool = True
     device: str = "cpu"
+    engine: Engine = "fast"
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ class Plan:
     poses: NDArray[np.float64]  # (64, 3) ego poses at t0+0.1 ... t0+6.4 s.
     reasoning: str = ""  # the reasoning as text, empty when skipped
     timings_ms: Mapping[str, float] = field(default_factory=dict)  # per stage: vision, prefill, decode, action
+    passes: int = 0  # of the language model behind its prompt, to write the reasoning; 0 where it was read along whole
 
 
 @runtime_checkable

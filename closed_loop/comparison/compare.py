@@ -46,7 +46,7 @@ from collector.common.run_folder import command_line, hash_path, hash_sources, o
 from finetune import TINY_BASE
 from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.model_files.location import resolve_model
-from finetune.policy import Policy, PolicySettings
+from finetune.policy import Engine, Policy, PolicySettings
 
 DEFAULTS = RunSettings()
 
@@ -78,6 +78,7 @@ class CompareConfig(Arguments):
     flow_steps: int = same_as(PolicySettings, "flow_steps")
     noise_temperature: float = same_as(PolicySettings, "noise_temperature")
     reasoning: bool = PolicySettings.reasoning  # think before driving.
+    engine: Engine = PolicySettings.engine  # eager is the reference, word by word.
     max_speed_mps: float = argument(
         0.0, "the driver is held to this speed, and the expert drives no faster; 0 leaves the model free", 0.0, 20.0
     )
@@ -146,6 +147,7 @@ def make_policy(config: CompareConfig, variant: Variant) -> Policy | None:
         seed=config.seed,
         reasoning=config.reasoning,
         device=config.device,
+        engine=config.engine,
     )
 
 
@@ -192,7 +194,7 @@ def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str
     for index, (variant, course) in enumerate(itertools.product(config.chosen, config.courses)):
         driver: dict[str, Any] = {"code": code}
         if variant.role != "expert":
-            options = (config.flow_steps, config.noise_temperature, config.reasoning)
+            options = (config.flow_steps, config.noise_temperature, config.reasoning, config.engine)
             driver |= {"model": model, "adapter": adapter if variant.adapted else None, "policy": options}
         key = run_key(variant, course, settings, driver)
         row = None if config.fresh else store.load(variant.name, course, key)

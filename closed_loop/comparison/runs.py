@@ -122,6 +122,7 @@ def drive_run(
         "deviation": summarise(deviations),
         "reasonings": summarise_checks(checks),
         "timings_ms": _timings(rollouts),
+        "passes_per_plan": _passes(rollouts),
         "bad_plans": sum(event.what == "bad_plan" for rollout in rollouts for event in rollout.events),
         "brakes": dict(sum((Counter(rollout.brakes) for rollout in rollouts), Counter())),
         "ends": [rollout.end for rollout in rollouts],
@@ -138,6 +139,12 @@ def _timings(rollouts: Sequence[Rollout]) -> dict[str, dict[str, float]]:
         for stage, value in placed.plan.timings_ms.items():
             stages.setdefault(stage, []).append(float(value))
     return {stage: dict(zip(("p50", "p95"), np.percentile(ms, (50, 95)), strict=True)) for stage, ms in stages.items()}
+
+
+def _passes(rollouts: Sequence[Rollout]) -> float | None:
+    """Mean number of passes that a plan's reasoning took; those of a batch of karts, whose slowest row decides."""
+    passes = [placed.plan.passes for rollout in rollouts for placed in rollout.plans]
+    return float(np.mean(passes)) if passes else None
 
 
 def drive_table(rollout: Rollout, deviation: Deviation) -> dict[str, NDArray[Any]]:

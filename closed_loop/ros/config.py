@@ -14,7 +14,7 @@ from closed_loop.ros.policy_process import DEFAULT_POLICY
 from collector.common.arguments import argument, same_as
 from collector.ros import parameters
 from collector.ros.topics import CONTROL_HZ
-from finetune.policy import FrontMode, PolicySettings
+from finetune.policy import Engine, FrontMode, PolicySettings
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,10 @@ class DriveParameters(parameters.RoadParameters, parameters.RunParameters):
     flow_steps: int = same_as(PolicySettings, "flow_steps")
     reasoning: bool = argument(
         PolicySettings.reasoning, "false skips the reasoning and answers with the trajectory alone"
+    )
+    engine: Engine = argument(
+        PolicySettings.engine,
+        "fast reads along what the reasoning will probably say; eager is the reference, word by word",
     )
     device: str = argument(PolicySettings.device, "torch device of the model: cpu, cuda, cuda:1")
     steering_gain: float = same_as(ControllerConfig, "steering_gain")

@@ -109,6 +109,8 @@ class DriveNode(Node):
         model = v.model or (str(TINY_BASE) if v.policy == DEFAULT_POLICY else "")
         same = ("cameras", "flow_steps", "noise_temperature", "reasoning", "device")
         options = {"model_folder": model, "adapter": v.adapter or None, **{name: getattr(v, name) for name in same}}
+        if v.policy == DEFAULT_POLICY:
+            options["engine"] = v.engine
         return PolicySpec(v.policy, options, v.policy_python)
 
     # Messages in.

@@ -88,13 +88,14 @@ def pack_plan(plan: Plan) -> tuple[Header, Arrays]:
         "stamp_ns": int(plan.stamp_ns),
         "reasoning": plan.reasoning,
         "timings_ms": {name: float(value) for name, value in plan.timings_ms.items()},
+        "passes": plan.passes,
     }
     return header, {"poses": np.asarray(plan.poses, np.float64)}
 
 
 def unpack_plan(header: Header, arrays: Arrays) -> Plan:
     """The plan of a message."""
-    return Plan(header["stamp_ns"], arrays["poses"], header["reasoning"], header["timings_ms"])
+    return Plan(header["stamp_ns"], arrays["poses"], header["reasoning"], header["timings_ms"], header["passes"])
 
 
 def _not_a_message(found: str) -> MonoError:

@@ -78,8 +78,12 @@ class ActionInProjection(nn.Module):
 
     def forward(self, actions: Tensor, t: Tensor) -> Tensor:
         """Embeddings (B, n, width) of actions (B, n, 2) at flow times (B,)."""
+        return self.embed(actions, self.timestep_fourier_encoder(t))
+
+    def embed(self, actions: Tensor, time_features: Tensor) -> Tensor:
+        """The same from the times' Fourier features (B, f), which are known beforehand when a path is integrated."""
         with torch.autocast(actions.device.type, enabled=False):
-            time = self.timestep_fourier_encoder(t)[:, None].expand(-1, actions.shape[1], -1)
+            time = time_features[:, None].expand(-1, actions.shape[1], -1)
             # Both axes at once, each by its own frequencies.
             waves = fourier_features(actions, torch.cat([encoder.get_buffer("freqs") for encoder in self.sinus]))
             features = torch.cat([waves.flatten(-2), time], dim=-1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,9 @@ class Columns:
 
     def open(self, count: int) -> list[LayerColumns]:
         """Per layer the places of so many new columns, and everything up to them."""
+        lacking = self._kept + count - self._buffer.shape[-2]
+        if lacking > 0:
+            self._buffer = functional.pad(self._buffer, (0, 0, 0, lacking + self._buffer.shape[-2] // 4))
         new = self._buffer[..., self._kept : self._kept + count, :].transpose(3, 4).flatten(0, 1).unbind()
         seen = self._buffer[..., : self._kept + count, :].flatten(0, 1).unbind()
         return [(*new[at : at + 2], *seen[at : at + 2]) for at in range(0, len(new), 2)]  # type: ignore[misc]

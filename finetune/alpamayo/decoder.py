@@ -26,19 +26,20 @@ def pack_linears(decoder: Any) -> None:
     into one is in the joined one too. Moving the module to another device undoes it.
     """
     for layer in decoder.layers:
-        for group in _groups(layer):
-            if all(type(linear) is nn.Linear for linear in group) and _joined_weight(group) is None:
+        for group in linear_groups(layer):
+            if all(type(linear) is nn.Linear for linear in group) and joined_weight(group) is None:
                 whole = torch.cat([linear.weight.detach() for linear in group])
                 for linear, part in zip(group, whole.split([len(linear.weight) for linear in group]), strict=True):
                     linear.weight.data = part
 
 
-def _groups(layer: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def linear_groups(layer: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The linear layers with one input: queries, keys and values; gate and up."""
     attention, mlp = layer.self_attn, layer.mlp
     return (attention.q_proj, attention.k_proj, attention.v_proj), (mlp.gate_proj, mlp.up_proj)
 
 
-def _joined_weight(linears: Sequence[Any]) -> Tensor | None:
+def joined_weight(linears: Sequence[Any]) -> Tensor | None:
     """The matrix of plain layers whose weights lie side by side; None for others, such as adapted ones."""
     if any(type(linear) is not nn.Linear or linear.bias is not None for linear in linears):
         return None
@@ -57,7 +58,7 @@ def _joined_weight(linears: Sequence[Any]) -> Tensor | None:
 
 def _product(linears: Sequence[Any]) -> Callable[[Tensor], Tensor]:
     """The layers' outputs side by side, of one input."""
-    weight = _joined_weight(linears)
+    weight = joined_weight(linears)
     if weight is not None:
         return lambda x: functional.linear(x, weight)
     return lambda x: torch.cat([linear(x) for linear in linears], dim=-1)
@@ -104,7 +105,7 @@ class _Layer:
         self.head_norm = RMSNorm(torch.cat(table), queries.variance_epsilon)
         norms = (layer.input_layernorm, layer.post_attention_layernorm)
         self.norms = [RMSNorm(norm.weight, norm.variance_epsilon) for norm in norms]
-        self.qkv, self.gate_up = (_product(group) for group in _groups(layer))
+        self.qkv, self.gate_up = (_product(group) for group in linear_groups(layer))
         self.out, self.down = _product([attention.o_proj]), _product([mlp.down_proj])
         self.activation = mlp.act_fn
 
@@ -172,23 +173,24 @@ class Decoder:
 
 
 def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """What every new token of a row adds to its scores (B, 1, 1, columns), of columns (B, columns) it sees, or none.
+    """What new tokens add to their scores (B, 1, n, columns), of the columns (B, n, columns) they see, or none.
 
-    Attention without a mask is quicker, and rows of one length need none.
+    Where n is 1 all new tokens of a row see the same. Attention without a mask is quicker, and rows of one length need
+    none.
     """
     if bool(visible.all()):
         return None
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -math.inf)[
-        :, None, None
-    ]
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -math.inf)[:, None]
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     """Attention of (B, n, heads, d) to (B, kv heads, columns, d): (B * n, heads * d)."""
     batch, count, heads, dim = queries.shape
     attention = functional.scaled_dot_product_attention
-    if causal:
-        mixed: Tensor = attention(queries.transpose(1, 2), keys, values, is_causal=True, enable_gqa=True)
+    if causal or (mask is not None and mask.shape[-2] > 1):
+        mixed: Tensor = attention(
+            queries.transpose(1, 2), keys, values, attn_mask=mask, is_causal=causal, enable_gqa=True
+        )
         return mixed.transpose(1, 2).reshape(batch * count, -1)
     # All queries see the same, so those of the heads that share keys stand in line: no key is repeated.
     shared = keys.shape[1]

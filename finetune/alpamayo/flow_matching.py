@@ -51,6 +51,12 @@ def horizon_weights(horizon_s: float, waypoints: int = FUTURE_STEPS, step_s: flo
     return weights / weights.mean()
 
 
+def euler_times(steps: int) -> list[float]:
+    """The times at which :func:`integrate` asks for a velocity."""
+    times: list[float] = torch.linspace(0.0, 1.0, steps + 1)[:-1].tolist()
+    return times
+
+
 def integrate(velocity: Callable[[Tensor, Tensor], Tensor], x0: Tensor, steps: int) -> Tensor:
     """Euler from noise to actions in uniform steps.
 
@@ -60,6 +66,6 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor], x0: Tensor, steps: i
         steps: number of steps; the last one starts at t = 1 - 1/steps.
     """
     x = x0.float()
-    for t in torch.linspace(0.0, 1.0, steps + 1)[:-1].tolist():
+    for t in euler_times(steps):
         x = x + velocity(x, x.new_full((x.shape[0],), t)).float() / steps
     return x

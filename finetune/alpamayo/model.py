@@ -266,7 +266,7 @@ class AlpamayoR1(nn.Module):
         positions, visible = self._expert_view(prefix, x0)
         like = self.expert.norm.weight
         decoder, store = Decoder(self.expert), Columns(prefix.columns, x0.shape[1], draws, like.dtype)
-        rotary, mask = decoder.rotary(positions, like), additive_mask(visible, like.dtype)
+        rotary, mask = decoder.rotary(positions, like), additive_mask(visible[:, None], like.dtype)
         columns = store.open(x0.shape[1])
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ weights can run as one batch. :func:`encode_equal_images` is that pass; it gives
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -63,10 +64,22 @@ def rotary_angles(row: Tensor, column: Tensor, head_dim: int, theta: float = 100
     return torch.cat([angles, angles], dim=1)
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.float().chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (x.float() * cos + turned * sin).to(x.dtype)
+def turn_queries_and_keys(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values (n, heads, P, d) of a joined product, the former two turned, in float32 inside.
+
+    Args:
+        qkv: (n, P, 3, heads, d).
+        cos, sin: (P, d) of :func:`rotary_angles`.
+    """
+    turning, values = qkv[:, :, :2].float(), qkv[:, :, 2].transpose(1, 2)
+    half = turning.shape[-1] // 2
+    signed = torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)[:, None, None]
+    turned = torch.addcmul(turning * cos[:, None, None], turning.roll(half, -1), signed).to(qkv.dtype)
+    queries, keys = turned.permute(2, 0, 3, 1, 4)
+    return queries, keys, values
+
+
+Turn = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 def all_equal(grid_thw: Tensor) -> bool:
@@ -92,13 +105,16 @@ class _Tables:
         return self._known[key]
 
 
-def encode_equal_images(visual: nn.Module, pixel_values: Tensor, grid_thw: Tensor) -> tuple[Tensor, list[Tensor]]:
+def encode_equal_images(
+    visual: nn.Module, pixel_values: Tensor, grid_thw: Tensor, turn: Turn = turn_queries_and_keys
+) -> tuple[Tensor, list[Tensor]]:
     """Run a Qwen3-VL vision tower over images of one size as a batch.
 
     Args:
         visual: transformers' ``Qwen3VLVisionModel`` (any 4.57 or 5.x), possibly with adapters inside.
         pixel_values: (n * rows * columns, patch values) flattened patches.
         grid_thw: (n, 3) with equal rows.
+        turn: another way to do what :func:`turn_queries_and_keys` does.
 
     Returns:
         image tokens (n * tokens, D) and the deepstack features, a list of (n * tokens, D).
@@ -116,10 +132,8 @@ def encode_equal_images(visual: nn.Module, pixel_values: Tensor, grid_thw: Tenso
     deep: list[Tensor] = []
     for index, block in enumerate(tower.blocks):
         normed = block.norm1(hidden)
-        query, key, value = (
-            block.attn.qkv(normed).view(count, patches, 3, config.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        )
-        attended = functional.scaled_dot_product_attention(_rotate(query, cos, sin), _rotate(key, cos, sin), value)
+        qkv = block.attn.qkv(normed).view(count, patches, 3, config.num_heads, -1)
+        attended = functional.scaled_dot_product_attention(*turn(qkv, cos, sin))
         hidden = hidden + block.attn.proj(attended.transpose(1, 2).reshape(count, patches, -1))
         hidden = hidden + block.mlp(block.norm2(hidden))
         if index in config.deepstack_visual_indexes:

@@ -103,14 +103,29 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
     return rows, columns
 
 
+def cut_and_size(height: int, width: int, settings: ImageSettings) -> tuple[int, int, int, int]:
+    """Of an image of this size: the first row that stays, the first one cut away below, and height and width wanted."""
+    top, bottom = round(height * settings.crop_top), height - round(height * settings.crop_bottom)
+    if settings.resize_height_px is not None and settings.resize_width_px is not None:
+        return top, bottom, settings.resize_height_px, settings.resize_width_px
+    return top, bottom, *smart_resize(bottom - top, width, settings.factor, settings.min_pixels, settings.max_pixels)
+
+
+def patch_grid(height: int, width: int, settings: ImageSettings) -> tuple[int, int, int]:
+    """Frames, rows and columns of patches that an image of this size becomes."""
+    _, _, rows, columns = cut_and_size(height, width, settings)
+    return 1, rows // settings.patch_size, columns // settings.patch_size
+
+
+def normalisation() -> tuple[float, float]:
+    """Factor and what is subtracted then, from grey levels to what the model sees."""
+    return 1.0 / (255.0 * _STD), _MEAN / _STD
+
+
 def resize(image: NDArray[np.uint8], settings: ImageSettings) -> NDArray[np.uint8]:
     """Crop and resize one (H, W, 3) RGB image; bicubic with antialiasing, as the official processor."""
     height, width = image.shape[:2]
-    top, bottom = round(height * settings.crop_top), height - round(height * settings.crop_bottom)
-    if settings.resize_height_px is not None and settings.resize_width_px is not None:
-        rows, columns = settings.resize_height_px, settings.resize_width_px
-    else:
-        rows, columns = smart_resize(bottom - top, width, settings.factor, settings.min_pixels, settings.max_pixels)
+    top, bottom, rows, columns = cut_and_size(height, width, settings)
     if (rows, columns) == (height, width) and (top, bottom) == (0, height):
         return image
     cut = np.ascontiguousarray(image[top:bottom])
@@ -128,7 +143,8 @@ def patchify(image: NDArray[np.uint8], settings: ImageSettings) -> tuple[NDArray
     # Reordered while still bytes: a quarter of the memory traffic of floats.
     blocks = image.reshape(rows // merge, merge, patch, columns // merge, merge, patch, 3)
     blocks = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(rows * columns, 3, 1, patch * patch)
-    values = blocks.astype(np.float32) * np.float32(1.0 / (255.0 * _STD)) - np.float32(_MEAN / _STD)
+    scale, shift = normalisation()
+    values = blocks.astype(np.float32) * np.float32(scale) - np.float32(shift)
     timed = np.broadcast_to(values, (rows * columns, 3, settings.temporal_patch_size, patch * patch))
     return timed.reshape(rows * columns, -1), (1, rows, columns)
 

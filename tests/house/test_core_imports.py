@@ -24,6 +24,7 @@ TORCH_LEAVES = (
     "finetune.alpamayo.*",
     "finetune.alpamayo_policy",
     "finetune.checkpoint",
+    "finetune.engine.*",
     "finetune.processing.processor",
     "finetune.training.batches",
     "finetune.training.encoding",
@@ -35,6 +36,8 @@ TORCH_LEAVES = (
     "finetune.training.loop",
     "finetune.training.checkpoint",
 )
+# Triton comes with PyTorch where there is a GPU to use it on.
+TRITON_LEAVES = ("finetune.engine.kernels", "finetune.engine.triton_operations")
 ROS_LEAVES = (
     "collector.doctor.node",
     "collector.recording.node",
@@ -132,8 +135,8 @@ def test_nodes_without_torch() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 def test_model_without_ros() -> None:
-    _, failed = import_all(ROS)
-    assert_only_leaves_fail(failed, ROS_LEAVES)
+    _, failed = import_all((*ROS, "triton"))
+    assert_only_leaves_fail(failed, ROS_LEAVES + TRITON_LEAVES)
 
 
 def test_pure_core_needs_numpy_only() -> None:

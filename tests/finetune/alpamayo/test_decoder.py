@@ -133,7 +133,7 @@ def test_heads_that_share_keys_equal_transformers(causal: bool) -> None:
     with torch.no_grad():
         theirs, _ = forward_layers(module, hidden, positions, mask=None if causal else theirs_mask, past=past)
         ours = Decoder(module)
-        mask = additive_mask(visible, hidden.dtype)
+        mask = additive_mask(visible[:, None], hidden.dtype)
         assert (mask is None) == causal
         store, rotary = Columns(past, 7), ours.rotary(positions, hidden)
         assert gap(ours.run(hidden, rotary, store.open(7), mask=mask, causal=causal), theirs) < WRONG
@@ -146,13 +146,13 @@ def test_packed_weights_stay_the_models_own() -> None:
     pack_linears(language)
     assert all(torch.equal(value, state[name]) for name, value in loaded.model.state_dict().items())
     linear = language.layers[0].self_attn.k_proj
-    group = decoder_module._groups(language.layers[0])[0]
+    group = decoder_module.linear_groups(language.layers[0])[0]
     with torch.no_grad():
         linear.weight.fill_(7.0)
-    joined = decoder_module._joined_weight(group)
+    joined = decoder_module.joined_weight(group)
     assert joined is not None and float((joined == 7.0).float().mean()) == len(linear.weight) / len(joined)
     linear.weight = nn.Parameter(linear.weight.detach().clone())
-    assert decoder_module._joined_weight(group) is None
+    assert decoder_module.joined_weight(group) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,0 +1,60 @@
+"""What a reasoning will probably say: a draft for nothing, from what was said before.
+
+From one plan to the next a driver mostly thinks the same, or the same but for a phrase. The model verifies a draft
+(:mod:`finetune.alpamayo.generation`), so a wrong one costs time and never a word.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+# Distinct texts remembered; a lap of the demo says some 80.
+_TEXTS = 512
+# Words of context that decide what comes next; the longest one known wins.
+_CONTEXT = 8
+
+_Words = tuple[int, ...]
+
+
+class ReasoningDraft:
+    """Remembers reasonings as ids, and continues a beginning as the newest one with the longest like context did."""
+
+    def __init__(self) -> None:
+        self._last: list[_Words] = []
+        self._texts: OrderedDict[_Words, None] = OrderedDict()
+        # A context of words (the text's beginning where it is shorter) to the newest text with it and the place after.
+        self._after: dict[tuple[bool, _Words], tuple[_Words, int]] = {}
+
+    def first(self, rows: int) -> list[list[int]]:
+        """The reasoning expected of each row: what was said last there, else what was said last at all."""
+        newest = next(reversed(self._texts), ())
+        return [list(self._last[row] if row < len(self._last) else newest) for row in range(rows)]
+
+    def after(self, written: Sequence[int]) -> Sequence[int]:
+        """The words expected after those written."""
+        for size in range(min(_CONTEXT, len(written)), 0, -1):
+            key = (size == len(written), tuple(written[-size:]))
+            if (found := self._after.get(key)) is not None:
+                text, place = found
+                return text[place:]
+        return ()
+
+    def learn(self, reasonings: Sequence[Sequence[int]]) -> None:
+        """Remember what each row said, to its last word."""
+        self._last = [tuple(reasoning) for reasoning in reasonings]
+        for text in self._last:
+            self._texts[text] = None
+            self._texts.move_to_end(text)
+            self._index(text)
+        if len(self._texts) > _TEXTS:
+            while len(self._texts) > _TEXTS // 2:
+                self._texts.popitem(last=False)
+            self._after.clear()
+            for text in self._texts:
+                self._index(text)
+
+    def _index(self, text: _Words) -> None:
+        for place in range(1, len(text)):
+            for size in range(1, min(_CONTEXT, place) + 1):
+                self._after[size == place, text[place - size : place]] = text, place

@@ -1,0 +1,1 @@
+"""One kart's plan without a wait: fixed shapes, joined products, recorded launches."""

@@ -1,0 +1,187 @@
+"""The engine plans what the model plans operation by operation, whatever it was told to expect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.alpamayo_policy import AlpamayoPolicy
+from finetune.engine import engine as engine_module
+from finetune.engine.engine import DRAFT_LENGTHS, Engine, PromptShape
+from finetune.engine.fixed_decoder import UnsuitableError
+from finetune.engine.frames import FramePatches
+from finetune.policy import Observation, camera_of_each_image, select_images
+from finetune.processing.images import ImageSettings, preprocess
+from finetune.processing.processor import Encoded
+from tests.helpers.driven_samples import arc
+from tests.helpers.small_model import small_model
+
+ROOM = 70
+
+
+def observation(number: int, frames: int = 1) -> Observation:
+    generator = np.random.default_rng(number)
+    # The size that the model is shown, so that no grey level is rounded.
+    images = generator.integers(0, 255, (frames, 64, 96, 3), dtype=np.uint8)
+    return Observation(10**9 * (number + 1), {"front": images}, arc(0.05 * (number % 5))[0], 2.0 + number)
+
+
+def policy_of(mode: str = "mono", *, reasoning: bool = True, engine: str = "eager") -> AlpamayoPolicy:
+    """In double precision: along the Euler steps random weights make a thousandth of what is a billionth at first."""
+    loaded = small_model()
+    loaded.model.double()
+    policy = AlpamayoPolicy(loaded, cameras=mode, reasoning=reasoning, max_reasoning_tokens=ROOM, engine=engine)
+    for parameter in policy.model.parameters():
+        parameter.requires_grad_(requires_grad=False)
+    return policy
+
+
+def prompt(policy: AlpamayoPolicy, seen: Observation) -> Encoded:
+    images = select_images(seen, policy.cameras)
+    asked = None if policy.reasoning else ""
+    return policy.processor.encode(images, seen.history, asked, camera_of_each_image(policy.cameras))
+
+
+def engine_for(policy: AlpamayoPolicy, seen: Observation) -> Engine:
+    encoded = prompt(policy, seen)
+    shape = PromptShape.of(encoded.input_ids, encoded.grid_thw, policy.model.settings.vlm["image_token_id"])
+    images = select_images(seen, policy.cameras)
+    frames = FramePatches(len(images), *images[0].shape[:2], policy.processor.images, torch.device("cpu"))
+    room = ROOM if policy.reasoning else 0
+    return Engine(policy.model, shape, frames, room=room, flow_steps=3, cot_end_id=policy.processor.cot_end_id)
+
+
+def ask(
+    engine: Engine, policy: AlpamayoPolicy, seen: Observation, draft: Sequence[int] = (), text: Sequence[int] = ()
+) -> tuple[list[int], int, torch.Tensor]:
+    engine.see(select_images(seen, policy.cameras))
+    choices = engine.prefill(prompt(policy, seen).input_ids, draft)
+    words, passes = engine.write(draft, choices, lambda said: text[len(said) :]) if policy.reasoning else ([], 0)
+    noise = torch.randn(1, 64, 2, generator=torch.Generator().manual_seed(seen.stamp_ns % 1000))
+    return words, passes, engine.drive(noise)
+
+
+@torch.no_grad()
+def wanted(policy: AlpamayoPolicy, seen: Observation) -> tuple[list[int], torch.Tensor]:
+    encoded = prompt(policy, seen)
+    ids = encoded.input_ids[None]
+    vision = policy.model.encode_images(encoded.pixel_values, encoded.grid_thw)
+    prefix, words = policy.model.run_prefix(ids, torch.ones_like(ids), vision, encoded.grid_thw), []
+    if policy.reasoning:
+        answer = policy.write(prefix)
+        prefix, words = answer.prefix, answer.tokens[0]
+    noise = torch.randn(1, 64, 2, generator=torch.Generator().manual_seed(seen.stamp_ns % 1000))
+    return words, policy.model.sample_actions(prefix, noise, 3)
+
+
+@pytest.mark.parametrize("mode", ["mono", "mono-4frames"])
+def test_plans_are_those_of_the_reference(mode: str) -> None:
+    """One after the other, so that whatever an earlier plan left behind would show."""
+    policy = policy_of(mode)
+    count = 4 if mode == "mono-4frames" else 1
+    engine = engine_for(policy, observation(0, count))
+    passes_seen = []
+    for number in range(5):
+        seen = observation(number, count)
+        words, actions = wanted(policy, seen)
+        assert len(words) == ROOM
+        wrong = [*words[:9], words[9] ^ 1, *words[10:]]
+        for draft, text in (((), ()), (words, words), (wrong, words), (wrong, ()), ([5] * 200, words)):
+            found, passes, driven = ask(engine, policy, seen, draft, text)
+            assert found == words
+            passes_seen.append(passes)
+            assert float((driven - actions).abs().max()) < 1e-4 * float(actions.abs().max())
+    assert passes_seen[0] == ROOM
+    # A draft is read along up to the longest one; the rest takes passes of sixteen words.
+    assert passes_seen[1] == -(-(ROOM - DRAFT_LENGTHS[-1]) // 16)
+    assert 3 <= passes_seen[2] <= 5
+
+
+def test_without_reasoning() -> None:
+    policy = policy_of("mono", reasoning=False)
+    seen = observation(2)
+    engine = engine_for(policy, seen)
+    for _ in range(2):
+        _, _, driven = ask(engine, policy, seen)
+        _, actions = wanted(policy, seen)
+        assert float((driven - actions).abs().max()) < 1e-4 * float(actions.abs().max())
+
+
+def test_nothing_is_recorded_while_driving(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = policy_of()
+    made = []
+
+    class Counted(engine_module.Recorded):
+        def __init__(self, *arguments: object) -> None:
+            made.append(arguments)
+            super().__init__(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine_module, "Recorded", Counted)
+    engine = engine_for(policy, observation(0))
+    at_first = len(made)
+    assert at_first == len(DRAFT_LENGTHS) + 3
+    for number in range(6):
+        ask(engine, policy, observation(number), list(range(13 * number)))
+    assert len(made) == at_first
+
+
+def test_the_policy_plans_alike_with_its_engine() -> None:
+    """The whole way of a policy that plans for one kart on a GPU, here without one."""
+    eager = policy_of()
+    fast = policy_of(engine="fast")
+    fast._engines = {}
+    passes = []
+    for number in (0, 0, 1, 1):
+        seen = observation(number)
+        expected, plan = eager.plan(seen), fast.plan(seen)
+        assert plan.reasoning == expected.reasoning
+        assert set(plan.timings_ms) == set(expected.timings_ms)
+        np.testing.assert_allclose(plan.poses, expected.poses, atol=1e-3)
+        passes.append(plan.passes)
+    assert len(fast._engines) == 1
+    assert passes[1] < passes[0]
+    # A frame of another size is another engine, and no error.
+    other = replace(observation(0), frames={"front": np.zeros((1, 128, 192, 3), np.uint8)})
+    np.testing.assert_allclose(fast.plan(other).poses, eager.plan(other).poses, atol=1e-3)
+    assert len(fast._engines) == 2
+
+
+def test_what_cannot_be_recorded_is_planned_operation_by_operation(capsys: pytest.CaptureFixture[str]) -> None:
+    fast = policy_of(engine="fast")
+    expected = fast.plan(observation(0))
+    fast._engines = {}
+    layer = fast.model.expert.layers[0].self_attn
+    layer.o_proj = torch.nn.Sequential(layer.o_proj)  # as an adapter beside the weight would be
+    np.testing.assert_allclose(fast.plan(observation(0)).poses, expected.poses, atol=1e-4)
+    assert "operation by operation" in capsys.readouterr().err
+    with pytest.raises(UnsuitableError, match="matrices"):
+        engine_for(fast, observation(0))
+
+
+SETTINGS = [
+    ImageSettings(),
+    ImageSettings(crop_top=0.3, crop_bottom=0.1),
+    ImageSettings(64 * 96, 64 * 96, resize_width_px=96, resize_height_px=64),
+]
+
+
+@pytest.mark.parametrize("size", [(90, 160), (270, 480), (480, 640)])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_patches_are_those_of_the_processor(settings: ImageSettings, size: tuple[int, int]) -> None:
+    generator = np.random.default_rng(1)
+    images = [generator.integers(0, 255, (*size, 3), dtype=np.uint8) for _ in range(2)]
+    wanted_patches, grids = preprocess(images, settings)
+    frames = FramePatches(2, *size, settings, torch.device("cpu"))
+    for _ in range(2):
+        frames.put(images)
+        found = frames.patches().numpy()
+        assert found.shape == wanted_patches.shape
+        # Whole grey levels; a sum that lies between two may be rounded the other way.
+        grey = np.abs(found - wanted_patches) * 127.5
+        assert grey.max() < 1.001
+        assert (grey > 0.01).mean() < 1e-3
+    assert len(grids) == 2
