@@ -59,6 +59,8 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
     start_s = time.perf_counter()
     try:
         policy = build_policy(first[0]["policy"], first[0]["options"])
+        # What is made for the first plan is made before anybody waits for it.
+        getattr(policy, "warm_up", lambda: None)()
     except Exception as error:  # noqa: BLE001 -- whatever stops the model from loading belongs on the driver's screen
         if not isinstance(error, MonoError):
             traceback.print_exc()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-_WARM_UPS = 2
+_REHEARSALS = 2
 
 
 class Recorded:
@@ -28,7 +28,7 @@ class Recorded:
         aside = torch.cuda.Stream(device)
         aside.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(aside):
-            for _ in range(_WARM_UPS):
+            for _ in range(_REHEARSALS):
                 work()
         torch.cuda.current_stream(device).wait_stream(aside)
         torch.cuda.synchronize(device)
