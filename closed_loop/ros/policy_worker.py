@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import IO, Any
 
 from closed_loop.ros.protocol import pack_plan, read_message, unpack_observation, write_message
+from collector.common.cpu import share_cores
 from collector.common.errors import MonoError
 from finetune.policy import Policy
 
@@ -82,6 +83,7 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
 
 def main() -> None:
     """Serve the process that started this one."""
+    share_cores()
     # Libraries print: keep the pipe for messages, and send everything printed to stderr.
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
