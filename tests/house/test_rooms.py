@@ -34,6 +34,7 @@ ROOMS = {
         "processing",
         "adapters",
         "checkpoint",
+        "engine",
         "alpamayo_policy",
         "training",
         "lora_finetune",
