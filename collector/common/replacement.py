@@ -68,7 +68,7 @@ class Replacement:
         """Put the new contents in the place of the old ones, which are then deleted (OSError: it cannot be done)."""
         folder = self._out.path
         shutil.copymode(folder, self.new)
-        _to_disk(self.new)
+        all_to_disk(self.new)
         # The old folder's lock goes away with it.
         handle = lock_folder(self.new)
         try:
@@ -180,6 +180,22 @@ def exchanged(one: Path, other: Path) -> bool:
     if rename is None:
         return False
     return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
+
+
+def all_to_disk(folder: Path) -> None:
+    """Make all files in a folder outlive a power cut (OSError: the disk took not all of it).
+
+    The whole file system is told, which is one commit of its journal: 2000 pictures of 25 kB took 0.06 s (writing them:
+    1.5 s), and an fsync of each 6 to 8 s.
+    """
+    handle, syncfs = os.open(folder, os.O_RDONLY), getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    try:
+        if syncfs is None:
+            os.sync()
+        elif syncfs(handle) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
+    finally:
+        os.close(handle)
 
 
 def _to_disk(folder: Path) -> None:

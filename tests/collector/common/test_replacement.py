@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -120,6 +122,28 @@ def test_a_kill_before_any_change_leaves_the_old_or_the_new_whole(
         if not died:
             break
     assert not died and step > 20 and seen == sorted(seen, reverse=True) and {*seen} == {"old", "new"}
+
+
+def test_all_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut after the exchange must not leave names of empty files; a disk that fails leaves the old."""
+    folder, told = tmp_path / "out", []
+    sync, exchange = replacement.all_to_disk, replacement.exchanged
+    monkeypatch.setattr(replacement, "all_to_disk", lambda new: told.append(read(new)) or sync(new))
+    monkeypatch.setattr(replacement, "exchanged", lambda *both: told.append("exchanged") or exchange(*both))
+    write(folder, OLD)
+    replace(folder)
+    assert told == [NEW, "exchanged"]
+
+    class Failing:
+        def syncfs(self, _handle: int) -> int:
+            ctypes.set_errno(errno.EIO)
+            return -1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Failing())
+    write(folder, OLD)
+    with pytest.raises(OSError, match="Input/output error"):
+        replace(folder)
+    assert read(folder) == OLD | {"images/3": "new"}
 
 
 def test_a_parent_that_is_not_ours_gets_nothing_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
