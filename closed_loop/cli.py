@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.metadata
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +14,8 @@ from dataclasses import dataclass
 from collector.common.cpu import share_cores
 from collector.common.errors import EXIT_USAGE, MonoError
 from collector.common.files import sentence_of
-from collector.common.start import leave_working_folder
+from collector.common.start import EXIT_INTERRUPTED, leave_working_folder
 
-_EXIT_INTERRUPTED = 130
 _OWN_PACKAGES = ("collector", "finetune", "closed_loop")
 
 
@@ -123,8 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"alpamayo-mono {words[0]}: {sentence_of(error)}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends at once
+        # Where it came while a text was run, as the making of a dataclass does, Python would end itself by the signal.
+        exec("")  # noqa: S102 - which makes it forget that
         print("interrupted", file=sys.stderr)
-        return _EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
 
 
 def _run(name: str, words: list[str]) -> int:
