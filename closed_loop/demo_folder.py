@@ -76,15 +76,19 @@ def finished_unnoted(folder: Path, name: str) -> dict[str, float]:
 
 
 def end_left_over(out: Path, patience_s: float = 20.0) -> None:
-    """End the processes that a killed demo in this folder left running; they are told by their environment."""
-    left = _processes_of(out)
-    if left:
+    """End the processes that a killed demo in this folder left running, and say so."""
+    if left := _processes_of(out):
         print(f"ending what a killed demo left running: process {', '.join(map(str, left))}", flush=True)
-    for number, seconds in ((signal.SIGTERM, patience_s), (signal.SIGKILL, patience_s)):
+        end_processes(out, patience_s)
+
+
+def end_processes(out: Path, patience_s: float = 20.0, first: signal.Signals = signal.SIGTERM) -> None:
+    """End the processes of a demo's stage, which are told by their environment; what hears no signal is killed."""
+    for number in (first, signal.SIGKILL):
         for pid in _processes_of(out):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
-        until_s = time.monotonic() + seconds
+        until_s = time.monotonic() + patience_s
         while _processes_of(out) and time.monotonic() < until_s:
             time.sleep(0.1)
 
