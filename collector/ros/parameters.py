@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from collector.common.arguments import MOST_SEED, Arguments, Value, argument, arguments_of
+from collector.common.files import with_homes
 from collector.common.start import module_command, without_working_folder
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def declare_parameters(node: Node, parameters: type[Parameters]) -> Parameters:
             values[each.name] = node.declare_parameter(each.name, each.default, descriptor).value
         except InvalidParameterValueException as error:
             raise each.refusal(f"parameter {each.name} of {node.get_name()} is out of range") from error
-    return parameters(**values)
+    return with_homes(parameters(**values))
 
 
 def describe(config: type[Arguments], main: Program, simulator: Program) -> LaunchDescription:

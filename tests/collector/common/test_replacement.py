@@ -189,3 +189,37 @@ def test_nobody_else_gets_in_while_the_old_is_deleted(tmp_path: Path, monkeypatc
     monkeypatch.setattr(shutil, "rmtree", removing)
     replace(folder)
     assert tried
+
+
+def test_what_others_write_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recorder that writes to a folder beside the dataset: new files, new folders, and more of an old file."""
+    folder, exchange = tmp_path / "out", replacement.exchanged
+    write(folder, OLD | FOREIGN)
+    late = {"more/deep/late": "1", "more/new/late": "2", "late.txt": "3"}
+
+    def writing(one: Path, other: Path) -> bool:
+        write(other, late)
+        with (other / "notes.txt").open("a") as notes:
+            notes.write(" and more")
+        return exchange(one, other)
+
+    monkeypatch.setattr(replacement, "exchanged", writing)
+    replace(folder)
+    assert read(folder) == NEW | FOREIGN | late | {"notes.txt": "mine and more"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_of_somebody_else_stays_the_folder_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    write(folder, FOREIGN)
+    before = {path: path.stat().st_ino for path in (folder, *folder.rglob("*"))}
+    replace(folder)
+    assert read(folder) == NEW | FOREIGN
+    assert all(path.stat().st_ino == number for path, number in before.items())
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "あ" * 84])
+def test_a_long_name(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, OLD | FOREIGN)
+    replace(tmp_path / name)
+    assert read(tmp_path / name) == NEW | FOREIGN and [path.name for path in tmp_path.iterdir()] == [name]
