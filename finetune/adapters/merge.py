@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError
-from collector.common.output_folder import OutputFolder
+from collector.common.output_folder import OutputFolder, refuse_inside
 from collector.common.replacement import Replacement, settle
 from collector.common.run_folder import command_line
 from finetune.adapters.folder import AdapterFacts, adapter_facts, check_belongs
@@ -72,6 +72,7 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     with OutputFolder(config.out) as out:
         settle(out.path, is_held=True)
         out.require_empty("a new folder", "choose another --out; nothing was changed")
+        refuse_inside(config)
         return _merge(config, base, out)
 
 
@@ -84,8 +85,8 @@ def _merge(config: MergeConfig, base: Path, out: OutputFolder) -> dict[str, Any]
     total = sum(tensor_bytes(*tensor) for tensor in tensors.values())
     free = shutil.disk_usage(out.path).free
     if free < total:
-        found = f"{free / _GIB:.1f} GiB are free in {out.path}"
-        raise MonoError(found, f"{total / _GIB:.1f} GiB for the merged weights", "free some, or choose another --out")
+        found = f"{free / 1e6:,.0f} MB are free in {out.path}"
+        raise MonoError(found, f"{total / 1e6:,.0f} MB for the merged weights", "free some, or choose another --out")
     replacement = Replacement(out, ())
     part = replacement.new
     try:

@@ -113,6 +113,18 @@ def test_what_is_not_of_a_demo_stays(tmp_path: Path, ran: list[str], fresh: bool
     assert bag.read_text() == "an afternoon of driving" and (other / "drive_before").is_dir()
 
 
+@pytest.mark.parametrize("name", ["thesis.txt", "deep/thesis.docx", "plan.md"])
+def test_what_lies_in_a_stages_folder_and_no_stage_made_stays(tmp_path: Path, ran: list[str], name: str) -> None:
+    with pytest.raises(MonoError):
+        demo.demo(DemoConfig(out=tmp_path))
+    mine = tmp_path / "bag" / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(MonoError, match=f"holds {mine.name}, which no stage makes"):
+        demo.demo(DemoConfig(out=tmp_path, fresh=True))
+    assert mine.read_text() == "mine" and ran.count("record") == 1
+
+
 def test_other_settings_are_refused_and_a_torn_record_is_a_sentence(tmp_path: Path, ran: list[str]) -> None:
     config = DemoConfig(out=tmp_path)
     with pytest.raises(MonoError):
