@@ -103,24 +103,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; its exit code, 2 with one sentence on stderr for what the user can mend, or 130 after Ctrl-C."""
     leave_working_folder()
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(help_text())
-        return 0 if words else EXIT_USAGE
-    if words[0] == "--version":
-        try:
-            print(importlib.metadata.version("alpamayo_mono"))
-        except importlib.metadata.PackageNotFoundError:
-            print("alpamayo_mono (not installed: running from its folder)")
-        return 0
     share_cores()
     try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(help_text(), flush=True)
+            return 0 if words else EXIT_USAGE
+        if words[0] == "--version":
+            try:
+                print(importlib.metadata.version("alpamayo_mono"))
+            except importlib.metadata.PackageNotFoundError:
+                print("alpamayo_mono (not installed: running from its folder)")
+            return 0
         return _run(words[0], words[1:])
     except BrokenPipeError:
         # Whoever read our output has left (`| head`); what Python would still flush at its end has no reader either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_USAGE
     except (MonoError, OSError) as error:
-        print(f"alpamayo-mono {words[0]}: {sentence_of(error)}", file=sys.stderr)
+        print(f"{' '.join(['alpamayo-mono', *words[:1]])}: {sentence_of(error)}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends at once
