@@ -87,6 +87,11 @@ def path_error(error: OSError, path: Path | str | None = None) -> MonoError:
     return MonoError(found, "a path that can be used", cure)
 
 
+def empty_path(name: str) -> MonoError:
+    """What to say about a path of no letters, as a variable that is not set gives: pathlib takes it for "."."""
+    return MonoError(f"{name} is empty", "a path", "name one; . is the working folder")
+
+
 def sentence_of(error: MonoError | OSError) -> str:
     """What a command says at its end; an OSError that a library raised without a number of the system is raised on."""
     if isinstance(error, MonoError):
@@ -147,7 +152,7 @@ def with_homes(value: Settings) -> Settings:
             new = str(with_homes(Path(held))) if held and _is_path_text(field.name, held) else with_homes(held)
             if field.init and new != held:
                 changes[field.name] = new
-        return dataclasses.replace(value, **changes) if changes else value  # type: ignore[return-value]
+        return dataclasses.replace(value, **changes) if changes else value
     return value
 
 

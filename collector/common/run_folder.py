@@ -27,7 +27,7 @@ import yaml
 
 from collector.common.arguments import arguments_of, nearest_name
 from collector.common.errors import MonoError
-from collector.common.files import PROJECT_ROOT, check_paths, with_homes, write_atomically
+from collector.common.files import PROJECT_ROOT, check_paths, empty_path, with_homes, write_atomically
 from collector.common.output_folder import PROVENANCE_FILE
 from collector.common.text_files import read_yaml
 
@@ -236,11 +236,6 @@ def _with_defaults(cls: type[Config], file: str, missing: object) -> Config:
             value = missing if field.default is dataclasses.MISSING else field.default
         object.__setattr__(defaults, field.name, value)
     return defaults
-
-
-def empty_path(name: str) -> MonoError:
-    """What to say about a path of no letters, as a variable that is not set gives: pathlib takes it for "."."""
-    return MonoError(f"{name} is empty", "a path", "name one; . is the working folder")
 
 
 def _names(cls: type, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -104,8 +104,8 @@ def _forget(folder: Path, known: list[str], config: Any, inputs: list[Path]) -> 
     ours = [folder / name for name in known if name not in strange]
     refuse_within(ours, inputs)
     for place in ours:
-        if strange := [entry for entry in _entries(place) if not _is_ours(entry)]:
-            found = f"{place} holds {named(strange)}, which no run made"
+        if others := [entry for entry in _entries(place) if not _is_ours(entry)]:
+            found = f"{place} holds {named(others)}, which no run made"
             raise MonoError(found, "nothing but what is to be overwritten", "move it away, or choose another --out")
     if ours:
         print(f"removing from {folder}, to begin again: {', '.join(path.name for path in ours)}", flush=True)
