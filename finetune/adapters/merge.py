@@ -72,7 +72,6 @@ def merge(config: MergeConfig) -> dict[str, Any]:
     with OutputFolder(config.out) as out:
         settle(out.path, is_held=True)
         out.require_empty("a new folder", "choose another --out; nothing was changed")
-        refuse_inside(config)
         return _merge(config, base, out)
 
 
@@ -80,6 +79,7 @@ def _merge(config: MergeConfig, base: Path, out: OutputFolder) -> dict[str, Any]
     read_config(base)
     facts = adapter_facts(config.adapter)
     check_belongs(facts, base)
+    refuse_inside(config)
     stored = stored_tensors(base)
     tensors = {name: (_type_in(tensor, config.dtype), tensor.shape) for name, tensor in stored.items()}
     total = sum(tensor_bytes(*tensor) for tensor in tensors.values())

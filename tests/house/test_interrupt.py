@@ -87,7 +87,7 @@ def test_an_error_is_shown_as_ever(tmp_path: Path) -> None:
 
 
 def test_drives_side_by_side(tmp_path: Path) -> None:
-    words = ["compare", "--variants", "expert", "--courses", "city", "city-mirror", "--laps", "900", "--jobs", "2"]
+    words = ["compare", "--variants", "expert", "--courses", "city", "city-mirror", "--laps", "8", "--jobs", "2"]
     with started([sys.executable, "-m", "closed_loop.cli", *words, "--out", "out"], tmp_path) as process:
         said = said_until(process, b"0.1/2 runs")  # both are under way
         os.killpg(process.pid, signal.SIGINT)
