@@ -4,8 +4,8 @@
 
 A build with --overwrite is killed (SIGKILL) anywhere in its run, every second time within the last milliseconds, where
 the new dataset takes the place of the old one. After each kill every byte in the folder must be of the old dataset or
-of the new one. A small demo is killed and called again until it has been killed so many times, and once to its end:
-each call must go on where the one before was, and leave no process running. Prints how often what was found, and the
+of the new one. Small demos are killed and called again until there were so many kills, and each once to its end: each
+call must go on where the one before was, and leave no process running. Prints how often what was found, and the
 minutes saved against beginning anew. Kills of the recorder: benchmarks/benchmark_recorder.py.
 """
 
@@ -114,41 +114,42 @@ def left_running(out: Path) -> list[int]:
 
 
 def kill_demos(root: Path, kills: int, draw: random.Random) -> bool:
-    """Kill one demo again and again; whether it came to its end with every stage, and nothing was left running."""
+    """Kill demos, one after the other, again and again; whether each came to its end and left nothing running."""
     whole_s = finish(command("demo", "--out", str(root / "whole"), *SMALL))
-    out = root / "killed"
-    words = command("demo", "--out", str(out), *SMALL)
-    spent_s, moments_s, survivors = 0.0, [], 0
-    for number in range(kills):
-        # Early enough that something is left to be done by the calls to come.
-        moment_s = draw.uniform(2.0, whole_s / 2.0)
-        began_s = time.monotonic()
-        process = start(words)
-        time.sleep(moment_s)
-        process.send_signal(signal.SIGKILL)
-        if process.wait() == 0:
-            print(f"kill {number + 1}: the demo had come to its end")
-            break
-        spent_s += time.monotonic() - began_s
-        moments_s.append(moment_s)
-        survivors += bool(left_running(out))
-        stages = out / "stages.json"
-        done = list(json.loads(stages.read_text())) if stages.is_file() else []
-        print(f"kill {number + 1}: after {moment_s:.0f} s, finished so far: {', '.join(done) or 'nothing'}", flush=True)
-    spent_s += finish(words)
-    repeated_s = spent_s - whole_s
-    saved_s = sum(moments_s) - repeated_s
-    left = left_running(out)
-    same = (
-        json.loads((out / "stages.json").read_text()).keys()
-        == json.loads((root / "whole/stages.json").read_text()).keys()
-    )
+    every = json.loads((root / "whole/stages.json").read_text()).keys()
+    spent_s, moments_s, survivors, demos, sound = 0.0, list[float](), 0, 0, True
+    while len(moments_s) < kills:
+        demos += 1
+        out, ended = root / f"killed{demos}", False
+        words = command("demo", "--out", str(out), *SMALL)
+        while not ended and len(moments_s) < kills:
+            # Early enough that something is left to be done by the calls to come.
+            moment_s = draw.uniform(2.0, whole_s / 3.0)
+            began_s = time.monotonic()
+            process = start(words)
+            time.sleep(moment_s)
+            process.send_signal(signal.SIGKILL)
+            ended = process.wait() == 0
+            spent_s += time.monotonic() - began_s
+            if not ended:
+                moments_s.append(moment_s)
+                survivors += bool(left_running(out))
+                stages = out / "stages.json"
+                done = list(json.loads(stages.read_text())) if stages.is_file() else []
+                print(
+                    f"kill {len(moments_s)}: after {moment_s:.0f} s of demo {demos}; finished: {', '.join(done)}",
+                    flush=True,
+                )
+        spent_s += 0.0 if ended else finish(words)
+        sound = sound and not left_running(out) and json.loads((out / "stages.json").read_text()).keys() == every
+    saved_s = sum(moments_s) - (spent_s - demos * whole_s)
     print(
-        f"{len(moments_s)} kills of a demo that takes {whole_s / 60:.1f} min: {spent_s / 60:.1f} min in all calls, "
-        f"{saved_s / 60:.1f} of {sum(moments_s) / 60:.1f} min before the kills were not lost; after {survivors} kills "
-        f"something ran on, at the end {len(left)} processes; all stages finished: {same}"
+        f"{len(moments_s)} kills of {demos} demos, {whole_s / 60:.1f} min each when left alone: {spent_s / 60:.1f} min "
+        f"in all calls; {saved_s / 60:.1f} of {sum(moments_s) / 60:.1f} min before the kills were not lost. After "
+        f"{survivors} kills something ran on, until the next call. All came to their end and left nothing running: "
+        f"{sound}"
     )
-    return same and not left
+    return sound
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.metadata
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +14,8 @@ from dataclasses import dataclass
 from collector.common.cpu import share_cores
 from collector.common.errors import EXIT_USAGE, MonoError
 from collector.common.files import sentence_of
-from collector.common.start import leave_working_folder
+from collector.common.start import EXIT_INTERRUPTED, leave_working_folder
 
-_EXIT_INTERRUPTED = 130
 _OWN_PACKAGES = ("collector", "finetune", "closed_loop")
 
 
@@ -103,28 +103,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; its exit code, 2 with one sentence on stderr for what the user can mend, or 130 after Ctrl-C."""
     leave_working_folder()
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(help_text())
-        return 0 if words else EXIT_USAGE
-    if words[0] == "--version":
-        try:
-            print(importlib.metadata.version("alpamayo_mono"))
-        except importlib.metadata.PackageNotFoundError:
-            print("alpamayo_mono (not installed: running from its folder)")
-        return 0
     share_cores()
     try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(help_text(), flush=True)
+            return 0 if words else EXIT_USAGE
+        if words[0] == "--version":
+            try:
+                print(importlib.metadata.version("alpamayo_mono"))
+            except importlib.metadata.PackageNotFoundError:
+                print("alpamayo_mono (not installed: running from its folder)")
+            return 0
         return _run(words[0], words[1:])
     except BrokenPipeError:
         # Whoever read our output has left (`| head`); what Python would still flush at its end has no reader either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_USAGE
     except (MonoError, OSError) as error:
-        print(f"alpamayo-mono {words[0]}: {sentence_of(error)}", file=sys.stderr)
+        print(f"{' '.join(['alpamayo-mono', *words[:1]])}: {sentence_of(error)}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends at once
+        # Where it came while a text was run, as the making of a dataclass does, Python would end itself by the signal.
+        exec("")  # noqa: S102 - which makes it forget that
         print("interrupted", file=sys.stderr)
-        return _EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
 
 
 def _run(name: str, words: list[str]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from closed_loop.demo_folder import OWNER, STAGES_FILE, clear, end_left_over, finished_unnoted, take_folder
+from closed_loop.demo_folder import (
+    OWNER,
+    STAGES_FILE,
+    clear,
+    end_left_over,
+    end_processes,
+    finished_unnoted,
+    take_folder,
+)
 from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
@@ -55,7 +64,7 @@ class Stage:
         expected_s: wall seconds on two cores, from which the time that is left is estimated.
         folder: what it makes below the run folder; emptied before an unfinished stage is run again.
         resumes: its command goes on where a kill stopped it, so nothing of it is removed.
-        may_fail: its failure is a result (a kart that leaves the road), not an end of the demo.
+        may_fail: exit code 1 with metrics is a result (a kart that leaves the road), not an end of the demo.
     """
 
     name: str
@@ -221,12 +230,17 @@ def run_stage(stage: Stage, logs: Path, out: Path) -> float:
         log_path.open("wb") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_environment(out)) as process,
     ):
-        while process.stdout is not None and (chunk := os.read(process.stdout.fileno(), 65536)):
-            log.write(chunk)
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.flush()
+        try:
+            while process.stdout is not None and (chunk := os.read(process.stdout.fileno(), 65536)):
+                log.write(chunk)
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.flush()
+        except BaseException:  # Ctrl-C, which a terminal sends to all, and kill -INT or a broken pipe to us alone
+            end_processes(out, first=signal.SIGINT)
+            raise
     seconds = time.monotonic() - began
-    if process.returncode and not stage.may_fail:
+    is_result = stage.may_fail and process.returncode == 1 and (out / stage.folder / "metrics.json").is_file()
+    if process.returncode and not is_result:
         raise MonoError(
             f"the stage {stage.name!r} ended with exit code {process.returncode}",
             "exit code 0",

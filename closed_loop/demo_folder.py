@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -11,12 +12,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from collector.common.errors import MonoError
-from collector.common.output_folder import PROVENANCE_FILE, OutputFolder
+from collector.common.output_folder import PROVENANCE_FILE, OutputFolder, named
 from collector.common.run_folder import open_run, plain
 from collector.common.text_files import read_json, read_yaml
 from finetune.training.run import setting_changes
 
 STAGES_FILE = "stages.json"
+# What stages write; what else lies in their folders is somebody's.
+_MADE = re.compile(
+    r"[^.]+|.*\.(mcap|yaml|json|jsonl|jpg|png|csv|npz|bin|safetensors|part)|tables?\.txt|definitions\.txt|README\.md"
+    r"|events\.out\.tfevents\..*|made-by-alpamayo-mono"
+)
+_PATIENCE_S = 20.0  # a recorder finishes its bag
 OWNER = "ALPAMAYO_MONO_DEMO"  # in the environment of every process of a demo: the folder of the run
 
 
@@ -62,6 +69,9 @@ def clear(folder: Path, log: Path) -> None:
     if not log.is_file() or folder.is_symlink() or not folder.is_dir():
         do = "move it away, or choose another --out"
         raise MonoError(f"{folder} was not made by this demo", f"nothing there before the stage {log.stem!r}", do)
+    if strange := [path for path in sorted(folder.rglob("*")) if not (path.is_dir() or _MADE.fullmatch(path.name))]:
+        found = f"{folder}, which would be made anew, holds {named(strange)}, which no stage makes"
+        raise MonoError(found, "nothing but the demo's own files", "move it away, or choose another --out")
     OutputFolder(folder).close()  # says who writes to it, if somebody does
     print(f"removing {folder}, left by an earlier call", flush=True)
     shutil.rmtree(folder)
@@ -75,16 +85,20 @@ def finished_unnoted(folder: Path, name: str) -> dict[str, float]:
     return {name: round(ended.stat().st_mtime - began.stat().st_mtime, 1)}
 
 
-def end_left_over(out: Path, patience_s: float = 20.0) -> None:
-    """End the processes that a killed demo in this folder left running; they are told by their environment."""
-    left = _processes_of(out)
-    if left:
+def end_left_over(out: Path, patience_s: float = _PATIENCE_S) -> None:
+    """End the processes that a killed demo in this folder left running, and say so."""
+    if left := _processes_of(out):
         print(f"ending what a killed demo left running: process {', '.join(map(str, left))}", flush=True)
-    for number, seconds in ((signal.SIGTERM, patience_s), (signal.SIGKILL, patience_s)):
+        end_processes(out, patience_s)
+
+
+def end_processes(out: Path, patience_s: float = _PATIENCE_S, first: signal.Signals = signal.SIGTERM) -> None:
+    """End the processes of a demo's stage, which are told by their environment; what hears no signal is killed."""
+    for number in (first, signal.SIGKILL):
         for pid in _processes_of(out):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
-        until_s = time.monotonic() + seconds
+        until_s = time.monotonic() + patience_s
         while _processes_of(out) and time.monotonic() < until_s:
             time.sleep(0.1)
 

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -247,10 +247,13 @@ def _driven(
             return
         # Spawned, not forked: torch's threads do not survive a fork. One thread each: contention costs more.
         context, by_index = multiprocessing.get_context("spawn"), {job.index: job for job in jobs}
-        channel, others = context.Queue(), set(multiprocessing.active_children())
-        with _of_workers(), ProcessPoolExecutor(workers, context, _begin_worker, (channel,)) as pool:
-            pending = {pool.submit(_work, config, settings, job, policies): job for job in jobs}
+        others, pending = set(multiprocessing.active_children()), dict[Future[Driven], _Job]()
+        with _starting():
+            channel = context.Queue()
+        with ProcessPoolExecutor(workers, context, _begin_worker, (channel,)) as pool:
             try:
+                with _starting():
+                    pending |= {pool.submit(_work, config, settings, job, policies): job for job in jobs}
                 while pending:
                     done, _unfinished = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
                     while not channel.empty():
@@ -261,29 +264,36 @@ def _driven(
                         moved(job, 1.0, 1.0)
                         bar.set_postfix_str(f"{job.variant.name} on {job.course} done")
                         yield job, driven
-            except BrokenProcessPool as error:
+            except BaseException as error:  # Ctrl-C, too: nobody waits for the drives of the others
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in set(multiprocessing.active_children()) - others:
+                    process.terminate()
+                if not isinstance(error, BrokenProcessPool):
+                    raise
                 found = f"one of {workers} processes that drive ended by itself (out of memory?)"
                 do = "call the same again with fewer --jobs: finished runs stay"
                 raise MonoError(found, "memory for all of them", do) from error
-            finally:
-                if pending:  # a failure or Ctrl-C: nobody waits for the drives of the others
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    for process in set(multiprocessing.active_children()) - others:
-                        process.terminate()
 
 
 @contextmanager
-def _of_workers() -> Iterator[None]:
-    """What is started meanwhile computes on one thread, and runs no module of the working folder (Python 3.11 on).
+def _starting() -> Iterator[None]:
+    """What is started meanwhile computes on one thread, hears no Ctrl-C, and looks for no module where somebody stands.
 
-    numpy's libraries read their variables only when first imported.
+    numpy's libraries read their variables only when first imported. Before a worker is told where its modules lie,
+    it looks for those of its own start in the folder it is born in; then it goes to that of this process.
     """
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONSAFEPATH")
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    here = os.open(".", os.O_PATH | os.O_CLOEXEC)
     try:
+        os.environ.update(dict.fromkeys(names, "1"))
+        os.chdir(Path(os.__file__).parent)
         yield
     finally:
+        os.fchdir(here)
+        os.close(here)
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         for name, value in before.items():
             os.environ.pop(name)
             if value is not None:
@@ -294,8 +304,7 @@ _CHANNEL: list[Any] = []  # of a worker process: the queue it tells the share of
 
 
 def _begin_worker(channel: Any) -> None:  # noqa: ANN401 - a context's queue has no type of its own
-    """Made once in each worker; Ctrl-C is the parent's to answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Made once in each worker."""
     channel.cancel_join_thread()
     _CHANNEL.append(channel)
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,10 +183,13 @@ class RunStore:
         """A finished run with this key, or None."""
         try:
             row = read_json(self.folder / "runs" / f"{self._stem(variant, course)}.json")
+            if row.get("key") != key or not row.get("drives"):
+                return None
+            for name in row["drives"]:
+                load_drive(self.folder / name)  # a power cut may have taken half of it
         except MonoError:
             return None
-        whole = row.get("key") == key and all((self.folder / name).is_file() for name in row["drives"])
-        return row if whole else None
+        return row
 
     def save(self, row: dict[str, Any], tables: Sequence[Mapping[str, NDArray[Any]]], key: str) -> dict[str, Any]:
         """Write a run, its row last; returns the row with ``drives`` (paths inside the folder) and ``key``."""
@@ -202,5 +207,7 @@ def load_drive(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as table:
             return {name: table[name] for name in table.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise MonoError(f"{path} cannot be read as a drive: {error}", "an .npz of `alpamayo-mono compare`") from error
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise MonoError(
+            f"{path} cannot be read as a drive: {error}", "an .npz of `alpamayo-mono compare`", "drive it again"
+        ) from error

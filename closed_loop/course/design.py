@@ -16,6 +16,7 @@ from closed_loop.course.course import MIRROR, Course
 from closed_loop.course.files import READERS, UNITS, WIDEST_M, Reading, read_course
 from closed_loop.course.random import random_course
 from collector.common.errors import MonoError
+from collector.common.files import with_home
 
 # How people are told to write a name -> an expression for the whole of it, and who makes the course from the parts in
 # brackets.
@@ -69,7 +70,7 @@ def course_file(spec: str) -> Path | None:
 
 def _file(spec: str) -> tuple[Path, Reading]:
     """The file of a spec, and what is said behind it."""
-    name, options = spec, list[str]()
+    name, options = str(with_home(spec)) if spec.startswith("~") else spec, list[str]()
     while not _is_file(name) and ":" in name:
         name, _, option = name.rpartition(":")
         options.insert(0, option)

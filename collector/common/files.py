@@ -7,9 +7,10 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from collector.common.errors import MonoError
 
@@ -18,6 +19,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 PART = ".part"  # what a file is called until it is whole
 # Settings that are ROS parameters and so hold a path as text.
 PATH_TEXTS = ("out", "log", "model", "adapter", "calibration", "policy_python")
+NAME_BYTES = 255  # of a name in a folder, at most
 _SHOWN = 200  # letters of a path in a sentence
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _CURES = {
@@ -38,18 +40,24 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never half of it; a link stays a link."""
     place = _file_place(path)
     part = _part_of(place)
-    with part.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(place)
+    try:
+        with part.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(place)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()  # it would take room on a disk that is full
+        raise
 
 
 def real_place(path: Path | str) -> Path:
     """The absolute path behind all links, whether or not something is there.
 
     Raises:
-        MonoError: it cannot be looked up: a loop of links, a name too long, a folder that keeps us out.
+        MonoError: it cannot be looked up: a loop of links, a name too long, a folder that keeps us out; or its name is
+            no text, which no record of a run could hold.
     """
     try:
         place = Path(os.path.realpath(path))
@@ -62,6 +70,10 @@ def real_place(path: Path | str) -> Path:
     except OSError as error:
         if error.errno not in _ABSENT:
             raise path_error(error, path) from error
+    if not os.fsencode(place).decode("utf-8", "ignore") == str(place):
+        raise MonoError(
+            f"the path {str(place)!a} is not UTF-8", "a name that is text", "rename it, or name another place"
+        )
     return place
 
 
@@ -70,9 +82,14 @@ def path_error(error: OSError, path: Path | str | None = None) -> MonoError:
     place = str(path if path is not None else error.filename or "")
     if len(place) > _SHOWN:
         place = f"{place[: _SHOWN // 2]}...{place[-_SHOWN // 2 :]}"
-    found = ": ".join(filter(None, [place, error.strerror or str(error)]))
+    found = f"{place or 'what this command reads and writes'}: {error.strerror or error}"
     cure = _CURES.get(error.errno or 0, "check the path")
     return MonoError(found, "a path that can be used", cure)
+
+
+def empty_path(name: str) -> MonoError:
+    """What to say about a path of no letters, as a variable that is not set gives: pathlib takes it for "."."""
+    return MonoError(f"{name} is empty", "a path", "name one; . is the working folder")
 
 
 def sentence_of(error: MonoError | OSError) -> str:
@@ -90,23 +107,53 @@ def check_paths(settings: object) -> None:
     Raises:
         MonoError: see :func:`real_place`; or what is there may not be read, which even a place of results must.
     """
-    for path in _paths(settings):
+    for path in paths_of(settings):
         place = real_place(path)
         rights = os.R_OK | (os.X_OK if place.is_dir() else 0)
         if place.exists() and not os.access(place, rights, effective_ids=True):
             raise path_error(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), path)
 
 
-def _paths(value: object) -> Iterator[Path]:
+def paths_of(value: object, but: Collection[str] = ()) -> Iterator[Path]:
+    """Every path among a command's settings, without the fields ``but``."""
     if isinstance(value, Path):
         yield value
     elif isinstance(value, (tuple, list)):
         for item in value:
-            yield from _paths(item)
+            yield from paths_of(item)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
+            if field.name not in but:
+                held = getattr(value, field.name)
+                yield from paths_of(Path(held) if held and _is_path_text(field.name, held) else held)
+
+
+def _is_path_text(name: str, value: object) -> bool:
+    return isinstance(value, str) and name in PATH_TEXTS
+
+
+Settings = TypeVar("Settings")
+
+
+def with_homes(value: Settings) -> Settings:
+    """A command's settings with ``~`` replaced in every path: after ``out:=`` no shell does it.
+
+    Raises:
+        MonoError: there is no such home folder.
+    """
+    if isinstance(value, Path) and value.parts[:1] and value.parts[0].startswith("~"):
+        return with_home(value)  # type: ignore[return-value]
+    if isinstance(value, tuple):
+        return tuple(with_homes(item) for item in value)  # type: ignore[return-value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changes: dict[str, object] = {}
+        for field in dataclasses.fields(value):
             held = getattr(value, field.name)
-            yield from _paths(Path(held) if held and isinstance(held, str) and field.name in PATH_TEXTS else held)
+            new = str(with_homes(Path(held))) if held and _is_path_text(field.name, held) else with_homes(held)
+            if field.init and new != held:
+                changes[field.name] = new
+        return dataclasses.replace(value, **changes) if changes else value
+    return value
 
 
 def with_home(path: Path | str) -> Path:
@@ -126,6 +173,8 @@ def check_file_place(path: Path) -> None:
     """
     place = _file_place(path)
     try:
+        if os.path.lexists(place.parent) and not place.parent.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{place.parent} is no folder")
         place.parent.mkdir(parents=True, exist_ok=True)
         part = _part_of(place)
         part.open("ab").close()
@@ -147,7 +196,8 @@ def _file_place(path: Path) -> Path:
 
 
 def _part_of(place: Path) -> Path:
-    return place.with_name(f"{place.name}.{os.getpid()}{PART}")  # two processes must not write into one
+    ending = f".{os.getpid()}{PART}"  # two processes must not write into one
+    return place.with_name(os.fsdecode(os.fsencode(place.name)[: NAME_BYTES - len(ending)]) + ending)
 
 
 def give_usual_mode(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from collector.common.errors import MonoError
 from collector.common.files import open_regular, with_home
@@ -26,23 +27,36 @@ def find_model(name: Path) -> Path:
 
 
 def weights_defect(path: Path) -> str:
-    """What is wrong with a safetensors file by its header and its length, empty when they agree.
-
-    A broken download is too short for its header, and a Git LFS pointer has none.
-    """
+    """What is wrong with a safetensors file by its header and its length, empty when they agree."""
     try:
-        with open_regular(path) as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            size = path.stat().st_size
-            if length > min(size - 8, HEADER_BYTES):
-                return f"{path.name} is damaged: {size} bytes, and not the beginning of a safetensors file"
-            header = json.loads(stream.read(length))
-        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    except OSError as error:
-        return f"no {path.name}" if isinstance(error, FileNotFoundError) else f"{path.name}: {error.strerror}"
+        weights_header(path)
     except MonoError as error:
         return error.found
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        return f"{path.name} is damaged: its header cannot be read"
-    short = 8 + length + end - size
-    return f"{path.name} is damaged: {short} bytes are missing at its end" if short > 0 else ""
+    return ""
+
+
+def weights_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The entries of a safetensors file, and the byte at which their contents begin.
+
+    Raises:
+        MonoError: absent or unreadable, no such header (as in a Git LFS pointer), or too short for it (as after a
+            broken download).
+    """
+    expected, do = "a complete safetensors file", "download or write it again"
+    try:
+        with open_regular(path) as stream:
+            length, size = int.from_bytes(stream.read(8), "little"), os.fstat(stream.fileno()).st_size
+            if length > min(size - 8, HEADER_BYTES):
+                found = f"{path.name} is damaged: {size} bytes, and not the beginning of a safetensors file"
+                raise MonoError(found, expected, do)
+            header: dict[str, Any] = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        short = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0) - size
+    except OSError as error:
+        found = f"no {path.name}" if isinstance(error, FileNotFoundError) else f"{path.name}: {error.strerror}"
+        raise MonoError(found, expected, do) from error
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise MonoError(f"{path.name} is damaged: its header cannot be read", expected, do) from error
+    if short > 0:
+        raise MonoError(f"{path.name} is damaged: {short} bytes are missing at its end", expected, do)
+    return header, 8 + length

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from collector.common.errors import MonoError
-from collector.common.files import PART, path_error, real_place
+from collector.common.files import PART, path_error, paths_of, real_place
 from collector.common.text_files import read_json
 
 PROVENANCE_FILE = "provenance.json"
@@ -118,10 +118,8 @@ def _holder(folder: os.stat_result) -> str:
             words = line.split()
             if "FLOCK" in words and place in words:
                 pid = int(words[words.index(place) - 1])
-                command = (
-                    Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                )
-                return f"process {pid} ({command[:_WORDS]})"
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                return f"process {pid} ({' '.join(command.split())[:_WORDS]})"
     return "another process"
 
 
@@ -139,6 +137,21 @@ def refuse_within(removed: list[Path], inputs: list[Path]) -> None:
             if place == gone or gone in place.parents:
                 found = f"{path} lies in {gone}, which would be overwritten"
                 raise MonoError(found, "inputs that stay", "choose another --out, or move the input away first")
+
+
+def refuse_inside(config: _HasOut) -> None:
+    """Refuse (MonoError) an output folder that is, or lies in, a folder that the run reads: it would change its input.
+
+    The hash of the input would be another one then, and a killed run of it could not go on.
+    """
+    out = real_place(config.out)
+    for path in paths_of(config, but=("out", "data")):  # that is a cache, and not hashed
+        place = real_place(path)
+        if place.is_dir() and (place == out or place in out.parents):
+            found = (
+                f"--out {config.out} lies in {path}, which is read" if place != out else f"--out {path} is read, too"
+            )
+            raise MonoError(found, "a folder outside of what is read", "choose another --out")
 
 
 class _HasOut(Protocol):
@@ -160,6 +173,7 @@ def alone_in_out(verb: str) -> Callable[[Work[Config, Rest, Result]], Work[Confi
         def held(config: Config, /, *rest: Rest.args, **named_rest: Rest.kwargs) -> Result:
             if int(os.environ.get("RANK") or 0) > 0:
                 return work(config, *rest, **named_rest)  # under torchrun the first process holds it for all
+            refuse_inside(config)
             with OutputFolder(config.out) as out:
                 out.require_run(verb)
                 return work(config, *rest, **named_rest)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from collector.common.errors import MonoError
+from collector.common.files import NAME_BYTES
 from collector.common.output_folder import OutputFolder, lock_folder, named
 
 UNFINISHED, READY = ".unfinished", ".alpamayo-mono-ready"
@@ -37,7 +38,8 @@ class Replacement:
 
     def __init__(self, out: OutputFolder, own: Iterable[str]) -> None:
         self._out, self._own = out, tuple(own)
-        beside, inside = out.path.with_name(f".{out.path.name}{UNFINISHED}"), out.path / UNFINISHED
+        inside, name = out.path / UNFINISHED, f".{out.path.name}{UNFINISHED}"
+        beside = out.path.with_name(name) if len(os.fsencode(name)) <= NAME_BYTES else inside
         for place in (beside, inside):
             with suppress(PermissionError):
                 _discard(place)
@@ -68,12 +70,14 @@ class Replacement:
         """Put the new contents in the place of the old ones, which are then deleted (OSError: it cannot be done)."""
         folder = self._out.path
         shutil.copymode(folder, self.new)
-        _to_disk(self.new)
+        all_to_disk(self.new)
         # The old folder's lock goes away with it.
         handle = lock_folder(self.new)
         try:
-            if self._place.parent != folder and self._linked_others() and exchanged(self.new, folder):
+            is_beside = self._place.parent != folder
+            if is_beside and self._replaces() and self._linked_others() and exchanged(self.new, folder):
                 _to_disk(folder.parent)
+                _keep_late(self.new, folder, self._own)
             else:
                 self._drop_others()
                 self.new.rename(folder / READY)
@@ -86,6 +90,11 @@ class Replacement:
     def discard(self) -> None:
         """Delete what was not put in place, or what was replaced."""
         _discard(self._place)
+
+    def _replaces(self) -> bool:
+        """Whether the folder is ours: somebody's, in which ours goes beside other things, stays the folder it is."""
+        held = [entry.name for entry in self._out.entries()]
+        return not held or not {*held}.isdisjoint(self._own)
 
     def _linked_others(self) -> bool:
         """Give the new folder what else the old one holds; both have it until the old one goes."""
@@ -107,6 +116,18 @@ class Replacement:
             for entry in self.new.iterdir():
                 if entry.name not in self._own:
                     _remove(entry)
+
+
+def _keep_late(old: Path, new: Path, own: Iterable[str] = ()) -> None:
+    """Move what others wrote to the old folder while the new one took its place."""
+    for entry in old.iterdir():
+        place = new / entry.name
+        if entry.name in (*own, UNFINISHED, READY):
+            continue
+        if entry.is_dir() and not entry.is_symlink() and place.is_dir():
+            _keep_late(entry, place)
+        elif not os.path.lexists(place) or entry.lstat().st_mtime_ns > place.lstat().st_mtime_ns:
+            entry.replace(place)
 
 
 def _link(source: str | os.PathLike[str], place: str | os.PathLike[str]) -> None:
@@ -180,6 +201,22 @@ def exchanged(one: Path, other: Path) -> bool:
     if rename is None:
         return False
     return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
+
+
+def all_to_disk(folder: Path) -> None:
+    """Make all files in a folder outlive a power cut (OSError: the disk took not all of it).
+
+    The whole file system is told, which is one commit of its journal: 2000 pictures of 25 kB took 0.06 s (writing them:
+    1.5 s), and an fsync of each 6 to 8 s.
+    """
+    handle, syncfs = os.open(folder, os.O_RDONLY), getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    try:
+        if syncfs is None:
+            os.sync()
+        elif syncfs(handle) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
+    finally:
+        os.close(handle)
 
 
 def _to_disk(folder: Path) -> None:

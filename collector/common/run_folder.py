@@ -27,7 +27,7 @@ import yaml
 
 from collector.common.arguments import arguments_of, nearest_name
 from collector.common.errors import MonoError
-from collector.common.files import PROJECT_ROOT, check_paths, write_atomically
+from collector.common.files import PROJECT_ROOT, check_paths, empty_path, with_homes, write_atomically
 from collector.common.output_folder import PROVENANCE_FILE
 from collector.common.text_files import read_yaml
 
@@ -191,6 +191,7 @@ def command_line(cls: type[Config], argv: Sequence[str] | None, prog: str) -> Co
         if not end.code:
             raise
         raise _one_sentence(cls, said.getvalue(), prog) from None
+    config = with_homes(config)
     check_paths(config)
     return config
 
@@ -227,6 +228,8 @@ def _with_defaults(cls: type[Config], file: str, missing: object) -> Config:
                 inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
                 found, expected = f"{file}: {field.name}{inner} = {first['input']!r}", first["msg"].replace("'", "")
                 raise MonoError(found, expected.removeprefix("Input should be "), "correct the value") from error
+            if text == '""' and value == Path():
+                raise empty_path(f"{file}: {field.name}")
         elif field.default_factory is not dataclasses.MISSING:
             value = field.default_factory()
         else:
@@ -253,6 +256,7 @@ def _as_flags(cls: type, argv: Sequence[str], prog: str) -> list[str]:
     """Words in the spelling that tyro reads: ``name:=value`` as ``--name=value``, true and false without a value."""
     kinds = dict(_names(cls))
     words, flags = list(argv), []
+    holder: object = Path  # of a word: what comes before any flag is a path
     while words:
         word = words.pop(0)
         assigned = _ASSIGNMENT.fullmatch(word)
@@ -264,6 +268,10 @@ def _as_flags(cls: type, argv: Sequence[str], prog: str) -> list[str]:
         if word.startswith("--") and not known and not name.startswith("tyro_"):
             verb, help_of = prog.rpartition(" ")[2], f"see the names with: {prog} --help"
             raise MonoError(f"{verb} has no argument {name!r}", nearest_name(name, kinds), help_of)
+        if word.startswith("-"):
+            holder = kinds.get(name.lstrip("_"))
+        if not (text if equals and word.startswith("-") else word) and "Path" in str(holder):
+            raise empty_path(f"--{name}" if equals else "a path")
         if word.startswith("--") and kinds.get(name) is bool:
             if not equals and words and words[0].lower() in _TRUE + _FALSE:
                 text = words.pop(0)

@@ -20,7 +20,7 @@ from collector.calibration.intrinsics import camera_block, read_intrinsics
 from collector.calibration.model import read_calibration
 from collector.common.cpu import compressing, keep_freed_memory
 from collector.common.errors import MonoError
-from collector.common.output_folder import refuse_within
+from collector.common.output_folder import refuse_inside, refuse_within
 from collector.common.progress import progress
 from collector.common.run_folder import command_line, git_commit, hash_path, plain
 from collector.common.text_files import parse_json, read_lines
@@ -52,6 +52,7 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
     names = bag_names(config.bags)
     refuse_repeated(config.bags)
     read = [*config.bags, *filter(None, (config.reasoning, config.calibration))]
+    refuse_inside(config)
     refuse_within([config.out / name for name in OWN_NAMES], read)
     report = BuildReport()
     recordings: list[Recording] = []

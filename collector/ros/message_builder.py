@@ -270,7 +270,9 @@ def _locked(target: Path) -> Iterator[None]:
     """One builder at a time. The kernel drops the lock with its process, so none is left behind."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = (target.parent / f"{target.name}.lock").open("w")
+        # Not through a link, and nothing is truncated: somebody else may have put what lies there.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        lock = os.fdopen(os.open(target.parent / f"{target.name}.lock", flags, 0o666), "rb")
     except OSError as error:
         found = f"the cache {target.parent} cannot be written ({error.strerror})"
         raise MonoError(found, "a folder of yours", "set XDG_CACHE_HOME to a folder you may write to") from error

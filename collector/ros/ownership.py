@@ -17,20 +17,20 @@ def only_ours(folder: Path, cache: Path) -> Path:
     Raises:
         MonoError: another user owns a file or a folder of it or of the cache, or others may write there.
     """
-    # Who may write the folder around the cache could put another one in its place, unless it is one like /tmp.
+    # Who may write the folder around the cache could put another one in its place, unless it is root's, as /tmp is.
     for place in (cache.parent, cache, *(above for above in folder.parents if cache in above.parents)):
-        _refuse(place, folder, of_ours=place != cache.parent)
+        _refuse(place, folder, is_around=place == cache.parent)
     for place in (folder, *folder.rglob("*")):
         _refuse(place, folder)
     return folder
 
 
-def _refuse(place: Path, folder: Path, of_ours: bool = True) -> None:
+def _refuse(place: Path, folder: Path, is_around: bool = False) -> None:
     facts = place.stat()  # of what a link leads to
     why = ""
-    if of_ours and facts.st_uid not in (os.geteuid(), 0):
+    if facts.st_uid not in (os.geteuid(), 0):
         why = f"belongs to another user ({facts.st_uid})"
-    elif facts.st_mode & stat.S_ISVTX and not of_ours:
+    elif facts.st_mode & stat.S_ISVTX and is_around:
         return
     elif facts.st_mode & stat.S_IWOTH:
         why = "may be written by everybody"

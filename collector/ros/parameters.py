@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from collector.common.arguments import MOST_SEED, Arguments, Value, argument, arguments_of
-from collector.common.start import module_command
+from collector.common.files import with_homes
+from collector.common.start import module_command, without_working_folder
 
 if TYPE_CHECKING:
     from launch import LaunchDescription
@@ -224,7 +225,7 @@ def declare_parameters(node: Node, parameters: type[Parameters]) -> Parameters:
             values[each.name] = node.declare_parameter(each.name, each.default, descriptor).value
         except InvalidParameterValueException as error:
             raise each.refusal(f"parameter {each.name} of {node.get_name()} is out of range") from error
-    return parameters(**values)
+    return with_homes(parameters(**values))
 
 
 def describe(config: type[Arguments], main: Program, simulator: Program) -> LaunchDescription:
@@ -263,5 +264,5 @@ def _node(config: type[Arguments], program: Program, **options: object) -> actio
     # By module, not by package and executable: pip puts no scripts into lib/<package>, and this way the nodes run in
     # the Python that reads this file, under colcon and pip alike.
     executable, *words = module_command(program.module)
-    shown: dict[str, object] = {"output": "screen", "emulate_tty": True}
+    shown: dict[str, object] = {"output": "screen", "emulate_tty": True, "additional_env": without_working_folder()}
     return Node(executable=executable, arguments=words, parameters=[parameters], **shown, **options)

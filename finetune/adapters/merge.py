@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError
-from collector.common.output_folder import OutputFolder
+from collector.common.output_folder import OutputFolder, refuse_inside
 from collector.common.replacement import Replacement, settle
 from collector.common.run_folder import command_line
 from finetune.adapters.folder import AdapterFacts, adapter_facts, check_belongs
@@ -79,13 +79,14 @@ def _merge(config: MergeConfig, base: Path, out: OutputFolder) -> dict[str, Any]
     read_config(base)
     facts = adapter_facts(config.adapter)
     check_belongs(facts, base)
+    refuse_inside(config)
     stored = stored_tensors(base)
     tensors = {name: (_type_in(tensor, config.dtype), tensor.shape) for name, tensor in stored.items()}
     total = sum(tensor_bytes(*tensor) for tensor in tensors.values())
     free = shutil.disk_usage(out.path).free
     if free < total:
-        found = f"{free / _GIB:.1f} GiB are free in {out.path}"
-        raise MonoError(found, f"{total / _GIB:.1f} GiB for the merged weights", "free some, or choose another --out")
+        found = f"{free / 1e6:,.0f} MB are free in {out.path}"
+        raise MonoError(found, f"{total / 1e6:,.0f} MB for the merged weights", "free some, or choose another --out")
     replacement = Replacement(out, ())
     part = replacement.new
     try:

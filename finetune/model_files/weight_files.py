@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.common.errors import MonoError
-from collector.common.model_files import weights_defect
+from collector.common.model_files import weights_header
 from collector.common.text_files import read_json
 
 WEIGHTS_FILE = "model.safetensors"
@@ -73,16 +73,12 @@ def weight_files(folder: Path) -> list[Path]:
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
     """The tensors of one file, by name (MonoError: the file is absent, cut off, or no safetensors file)."""
-    defect = weights_defect(path)
-    if defect:
-        raise MonoError(f"in {path.parent}: {defect}", "a complete safetensors file", "download or write it again")
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header: dict[str, Any] = json.loads(stream.read(length))
+    try:
+        header, begin = weights_header(path)
+    except MonoError as error:
+        raise MonoError(f"in {path.parent}: {error.found}", error.expected, error.do) from error
     tensors: dict[str, StoredTensor] = {}
     for name, entry in header.items():
-        if name == "__metadata__":
-            continue
         try:
             dtype, shape, (start, end) = str(entry["dtype"]), tuple(map(int, entry["shape"])), entry["data_offsets"]
             fits = min(*shape, start, 0) == 0 and tensor_bytes(dtype, shape) == end - start
@@ -92,7 +88,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             found = f"{path}: the header's entry for {name} is {entry}"
             expected = "a type, a shape and the place of its bytes, the type one of " + ", ".join(ITEM_BYTES)
             raise MonoError(found, expected, "use the unquantised weights, or download them again")
-        tensors[name] = StoredTensor(dtype, shape, path, 8 + length + start, end - start)
+        tensors[name] = StoredTensor(dtype, shape, path, begin + start, end - start)
     return tensors
 
 

@@ -7,6 +7,7 @@ which follows from the step.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from collector.common.errors import MonoError
-from collector.common.files import PART, give_usual_mode, real_place
+from collector.common.files import PART, give_usual_mode, open_regular, real_place
 from collector.common.replacement import exchanged
 
 _NAME = re.compile(r"step-(\d+)\.safetensors")
@@ -74,6 +75,13 @@ def restore_state(weights: MasterWeights, optimizer: torch.optim.Optimizer, tens
         other = min(found ^ set(weights.masters))
         what = f"a checkpoint of other trainable parameters ({other})"
         raise MonoError(what, "one of the same run", "use --overwrite")
+    for key, value in tensors.items():
+        shape = weights.masters[key.partition("/")[2]].shape
+        if value.shape != shape and value.shape:  # the optimiser's count of steps is one number
+            what = f"a checkpoint in which {key} has the shape {tuple(value.shape)}"
+            raise MonoError(
+                what, f"{tuple(shape)}, as in the same run", "delete the newest checkpoint, or use --overwrite"
+            )
     state: dict[int, dict[str, Tensor]] = {}
     for index, (name, master) in enumerate(weights.masters.items()):
         entries = {key.partition("/")[0]: value for key, value in tensors.items() if key.partition("/")[2] == name}
@@ -118,14 +126,21 @@ class Checkpoints:
         for old in self._paths()[:-_KEPT]:
             old.unlink()
 
-    def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that can be read; None without any."""
+    def newest(self, most_steps: float = math.inf) -> Checkpoint | None:
+        """The newest checkpoint that can be read; None without any (MonoError: of more steps than there will be)."""
         for path in reversed(self._paths()):
+            if _step_of(path) > most_steps:
+                raise MonoError(
+                    f"the checkpoint {path} is of no step of this run", f"at most {most_steps}", "move it away"
+                )
             try:
+                open_regular(path).close()
                 with safe_open(str(path), framework="pt") as content:
                     tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
                     facts = json.loads(content.metadata()["facts"])
-            except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+                if not isinstance(facts, dict):
+                    raise TypeError(f"facts are a {type(facts).__name__}")  # noqa: TRY301 - said as what the library raises
+            except (SafetensorError, OSError, KeyError, TypeError, ValueError, MonoError) as error:
                 print(f"the checkpoint {path} is damaged ({error}); looking for the one before")
                 continue
             return Checkpoint(_step_of(path), tensors, facts)

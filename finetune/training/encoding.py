@@ -124,9 +124,18 @@ def encode_dataset(
 
 
 def encoded_rows(folder: Path) -> tuple[list[EncodedSample], list[EncodedSample], SetAside]:
-    """Training and validation rows of :func:`encode_dataset`, mapped from their files, and what was set aside."""
-    train, val = (read_rows(folder / f"{split}.bin") for split in ("train", "val"))
-    return train, val, SetAside.read(folder / ASIDE_FILE)
+    """Training and validation rows of :func:`encode_dataset`, mapped from their files, and what was set aside.
+
+    Raises:
+        MonoError: a file is absent, torn, or none of ours.
+    """
+    try:
+        train, val = (read_rows(folder / f"{split}.bin") for split in ("train", "val"))
+        return train, val, SetAside.read(folder / ASIDE_FILE)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        found = f"the encoded samples in {folder} are damaged ({str(error).strip()[:100]})"
+        do = f"delete {folder} and run the same command again: it encodes them anew and goes on from its checkpoint"
+        raise MonoError(found, "what was written there", do) from error
 
 
 def _encoded(

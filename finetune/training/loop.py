@@ -177,7 +177,7 @@ def train(  # noqa: C901, PLR0915 - the whole of a training, read from top to bo
         weights.masters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     checkpoints = Checkpoints(out / CHECKPOINTS)
-    found = checkpoints.newest()
+    found = checkpoints.newest(settings.steps)
     done = 0 if found is None else found.step
     result: dict[str, float] = {} if found is None else found.facts["result"]
     if found is not None:

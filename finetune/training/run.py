@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from collector.common.errors import MonoError, require
 from collector.common.files import write_atomically
-from collector.common.output_folder import PROVENANCE_FILE, refuse_within
+from collector.common.output_folder import PROVENANCE_FILE, named, refuse_within
 from collector.common.run_folder import git_commit, hash_path, open_run, plain
 from collector.common.text_files import read_json, read_yaml
 
@@ -23,6 +25,14 @@ METRICS = "metrics.json"
 ROWS, CHECKPOINTS = "rows", "checkpoints"
 _VERB = "finetune"
 _OWN = (METRICS, "adapter", "model", CHECKPOINTS, ROWS, "tensorboard", "training.jsonl", "set_aside.jsonl")
+# What a run writes into each of its folders; anything else there is somebody's.
+_INSIDE = {
+    "adapter": r"README\.md|adapter_config\.json|adapter_model\.safetensors|alpamayo_mono\.json",
+    "model": r"README\.md|(vlm_|preprocessor_)?config\.json|model\.safetensors|tokenizer.*\.json",
+    CHECKPOINTS: r"step-\d+\.(safetensors|part)",
+    ROWS: r"(train|val)\.(bin|json)|set_aside\.jsonl",
+    "tensorboard": r"events\.out\.tfevents\..*",
+}
 # Settings that change where, or how safely, but not what.
 _FREE = ("out", "overwrite", "checkpoint_every", "threads")
 _PATHS = ("model", "dataset")
@@ -53,13 +63,17 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
         # A new run, or one killed between the two files: nothing else can be there yet.
         open_run(folder, config, inputs, _VERB)
         return
-    began = read_json(provenance, "choose another --out, or add --overwrite to begin again")
-    for path, before in zip(inputs, began["inputs"].values(), strict=False):
+    do = "choose another --out, or add --overwrite to begin again"
+    began = read_json(provenance, do)
+    hashes = began.get("inputs")
+    if not isinstance(hashes, dict) or len(hashes) != len(inputs):
+        raise MonoError(f"{provenance} tells not of what the run was made", "the hashes of its inputs", do)
+    for path, before in zip(inputs, hashes.values(), strict=True):
         if hash_path(path) != before:
             found = f"{path} has changed since the run in {folder} began"
-            raise MonoError(found, "the same contents", "choose another --out, or add --overwrite to begin again")
-    if began["commit"] != git_commit():
-        print(f"{folder} was begun by another version of this program ({began['commit']}); its numbers may differ")
+            raise MonoError(found, "the same contents", do)
+    if (commit := began.get("commit")) != git_commit():
+        print(f"{folder} was begun by another version of this program ({commit}); its numbers may differ")
 
 
 def finished_metrics(config: Any) -> dict[str, Any] | None:
@@ -89,6 +103,10 @@ def _forget(folder: Path, known: list[str], config: Any, inputs: list[Path]) -> 
         raise MonoError(found, "nothing under that name", "choose another --out, or move it away")
     ours = [folder / name for name in known if name not in strange]
     refuse_within(ours, inputs)
+    for place in ours:
+        if others := [entry for entry in _entries(place) if not _is_ours(entry)]:
+            found = f"{place} holds {named(others)}, which no run made"
+            raise MonoError(found, "nothing but what is to be overwritten", "move it away, or choose another --out")
     if ours:
         print(f"removing from {folder}, to begin again: {', '.join(path.name for path in ours)}", flush=True)
     for place in ours:
@@ -101,9 +119,21 @@ def product_of(method: str | None) -> str:
 
 
 def remove_intermediate(folder: Path) -> None:
-    """Delete what a finished run needs no more, gigabytes of it at the released size."""
+    """Delete what a finished run needs no more, gigabytes of it at the released size; what else lies there stays."""
     for name in (ROWS, CHECKPOINTS):
-        shutil.rmtree(folder / name, ignore_errors=True)
+        for entry in filter(_is_ours, _entries(folder / name)):
+            entry.unlink(missing_ok=True)
+        with suppress(OSError):
+            (folder / name).rmdir()
+
+
+def _entries(place: Path) -> list[Path]:
+    """What lies in a folder of a run; nothing where there is none, or a link, which alone is taken away."""
+    return sorted(place.iterdir()) if place.is_dir() and not place.is_symlink() else []
+
+
+def _is_ours(entry: Path) -> bool:
+    return bool(re.fullmatch(_INSIDE[entry.parent.name], entry.name)) and not entry.is_dir()
 
 
 def setting_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

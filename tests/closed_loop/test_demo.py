@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +113,18 @@ def test_what_is_not_of_a_demo_stays(tmp_path: Path, ran: list[str], fresh: bool
     assert bag.read_text() == "an afternoon of driving" and (other / "drive_before").is_dir()
 
 
+@pytest.mark.parametrize("name", ["thesis.txt", "deep/thesis.docx", "plan.md"])
+def test_what_lies_in_a_stages_folder_and_no_stage_made_stays(tmp_path: Path, ran: list[str], name: str) -> None:
+    with pytest.raises(MonoError):
+        demo.demo(DemoConfig(out=tmp_path))
+    mine = tmp_path / "bag" / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(MonoError, match=f"holds {mine.name}, which no stage makes"):
+        demo.demo(DemoConfig(out=tmp_path, fresh=True))
+    assert mine.read_text() == "mine" and ran.count("record") == 1
+
+
 def test_other_settings_are_refused_and_a_torn_record_is_a_sentence(tmp_path: Path, ran: list[str]) -> None:
     config = DemoConfig(out=tmp_path)
     with pytest.raises(MonoError):
@@ -125,6 +138,27 @@ def test_other_settings_are_refused_and_a_torn_record_is_a_sentence(tmp_path: Pa
     assert len(ran) == 4
     demo.demo(replace(config, fresh=True))
     assert ran.count("record") == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "driven", "is_result"),
+    [(0, True, True), (1, True, True), (1, False, False), (2, True, False), (-9, True, False)],
+)
+def test_only_a_drive_that_was_driven_is_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, driven: bool, is_result: bool
+) -> None:
+    """Exit code 1 with metrics is a kart that left the road; without, and any other code, nothing was measured."""
+    end = f"import os, sys; print('driving', flush=True); os.kill(os.getpid(), {-min(code, 0)}); sys.exit({code})"
+    monkeypatch.setattr(demo, "module_command", lambda _: [sys.executable, "-c", end])
+    drive = Stage("drive-before", "", (), 1.0, "drive_before", may_fail=True)
+    (tmp_path / "drive_before").mkdir()
+    if driven:
+        (tmp_path / "drive_before" / "metrics.json").touch()
+    with nullcontext() if is_result else pytest.raises(MonoError, match=f"'drive-before' ended with exit code {code}"):
+        demo.run_stage(drive, tmp_path, tmp_path)
+    assert (tmp_path / "drive-before.log").read_text() == "driving\n"
+    with pytest.raises(MonoError) if code else nullcontext():
+        demo.run_stage(replace(drive, may_fail=False), tmp_path, tmp_path)
 
 
 def test_a_demo_of_an_earlier_version_goes_on(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from collector.common.start import module_command
+from closed_loop.comparison.compare import _starting
+from collector.common.start import module_command, without_working_folder
 from collector.doctor.machine import look_at_python
 from tests.helpers.paths import ROOT
 
@@ -19,7 +21,10 @@ PLANTED = (
     *("transformers", "peft", "safetensors", "PIL", "launch"),
 )
 # What `python -m` itself would find there before it finds us; what we start must not.
-FIRST = ("json", "socket", "random", "pickle", "csv", "runpy", "collector", "closed_loop", "finetune")
+FIRST = (
+    *("json", "socket", "random", "pickle", "csv", "runpy", "types", "pathlib", "sysconfig", "tempfile", "contextlib"),
+    *("multiprocessing", "concurrent", "sitecustomize", "usercustomize", "collector", "closed_loop", "finetune"),
+)
 NODE = ["--ros-args", "-p", "jpeg_quality:=0", "-p", "laps:=-1", "-p", "seed:=-1"]  # ends before it starts
 BY_NAME = [sys.executable, "-m"]
 
@@ -83,13 +88,55 @@ def test_nodes(folder: Path, module: str, start: object, ros_environment: dict[s
     assert "Expected: a value of type int" in run([*start(module), *NODE], folder)  # type: ignore[operator]
 
 
-def test_what_we_start_does_not_even_run_files_named_like_pythons_own(folder: Path) -> None:
+@pytest.fixture
+def full_folder(folder: Path) -> Path:
     for name in FIRST:
         (folder / f"{name}.py").write_text(f"open({str(folder / 'ran')!r}, 'a').write('{name} ')\n")
-    run(module_command("closed_loop.ros.policy_worker"), folder)
-    assert "no bag at nowhere" in run(
-        [*module_command("closed_loop.cli"), "build", "--bags", "nowhere", "--out", "x"], folder
+    return folder
+
+
+def test_what_we_start_does_not_even_run_files_named_like_pythons_own(full_folder: Path) -> None:
+    run(module_command("closed_loop.ros.policy_worker"), full_folder)
+    build = [*module_command("closed_loop.cli"), "build", "--bags", "nowhere", "--out", "x"]
+    assert "no bag at nowhere" in run(build, full_folder)
+
+
+def test_nor_do_workers(full_folder: Path) -> None:
+    words = ["--variants", "expert", "--courses", "city", "city-mirror", "--starts", "1", "--laps", "0.02"]
+    compare = [*module_command("closed_loop.cli"), "compare", *words, "--jobs", "2", "--out", "x"]
+    assert "run folder: x" in run(compare, full_folder)
+
+
+def test_workers_are_born_elsewhere(full_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.10 has no PYTHONSAFEPATH, and finds in the working folder what `python -c` imports."""
+    monkeypatch.chdir(full_folder)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    code = [sys.executable, "-c", "import json, random, socket, multiprocessing.spawn"]
+    with _starting():
+        subprocess.run(code, check=True, timeout=60)
+    assert not (full_folder / "ran").exists() and Path.cwd() == full_folder
+    subprocess.run(code, check=False, capture_output=True, timeout=60)
+    assert (full_folder / "ran").read_text().startswith("json "), "the trap works"
+
+
+@pytest.mark.parametrize("path", [":", "", ".", f".:{ROOT}:", "../{here}"])
+def test_what_our_processes_start_is_told(full_folder: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """Libraries start Python too, by `-c` and `-m`, and what its own start imports comes before any line of ours."""
+    monkeypatch.chdir(full_folder)
+    monkeypatch.setenv("PYTHONPATH", path.format(here=full_folder.name))
+    told = without_working_folder()
+    assert told["PYTHONPATH"] == (f"{ROOT}" if f"{ROOT}" in path else "")
+    code = [sys.executable, "-c", "import json, random" if sys.version_info >= (3, 11) else "pass"]
+    subprocess.run(code, check=True, env={**os.environ, **told}, timeout=60)
+    assert not (full_folder / "ran").exists()
+    # As `python -m` of one of our modules, which takes this over for all its children.
+    code[2] = (
+        f"import os, sys; sys.path[0] = {str(ROOT)!r}; sys.argv = ['-m']; import collector; print(dict(os.environ))"
     )
+    for name in FIRST:  # for these the first process came too early
+        (full_folder / f"{name}.py").unlink()
+    said = subprocess.run(code, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert {name: ast.literal_eval(said)[name] for name in told} == told
 
 
 def test_the_doctors_questions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,16 @@ def test_finished_cells_are_not_driven_again(
     with pytest.raises(AssertionError, match="driven again"):
         compare(config, drivers)
     broken.write_text(whole)
+    # Nor is one whose drive a power cut took half of.
+    drive = config.out / json.loads(whole)["drives"][0]
+    table = drive.read_bytes()
+    for cut in (0, 10, len(table) // 2):
+        drive.write_bytes(table[:cut])
+        with pytest.raises(MonoError, match="cannot be read as a drive"):
+            load_drive(drive)
+        with pytest.raises(AssertionError, match="driven again"):
+            compare(config, drivers)
+    drive.write_bytes(table)
 
 
 def test_edited_code_drives_again_and_documentation_does_not(

@@ -1,6 +1,7 @@
 """The road's geometry: stations, feet, mirrors, the look-alike against its table, random circuits."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from closed_loop.course import random as course_random
 from closed_loop.course.city import CITY_CURVES, CITY_LENGTH_M, CITY_WIDTH_M
 from closed_loop.course.course import Course, clearance_m
-from closed_loop.course.design import course_named
+from closed_loop.course.design import course_file, course_named
 from collector.common.errors import MonoError
 from collector.geometry.poses import wrap_angle
 from collector.geometry.splines import resample
@@ -162,3 +163,11 @@ def test_a_course_that_makes_no_road_is_refused() -> None:
         Course("twice", np.repeat(line, 2, axis=0), False, 1.0, 1.0)
     with pytest.raises(MonoError, match="at least 4"):
         Course("short", line[:3], False, 1.0, 1.0)
+
+
+def test_a_file_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `course:=` no shell says where that is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "line.csv").touch()
+    for spec in ("~/line.csv", "~/line.csv:open"):
+        assert course_file(spec) == tmp_path / "line.csv"

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError
-from collector.common.files import check_file_place, give_usual_mode, real_place, with_home, write_atomically
+from collector.common.files import (
+    check_file_place,
+    give_usual_mode,
+    real_place,
+    with_home,
+    with_homes,
+    write_atomically,
+)
 from collector.common.text_files import read_json
 from tests.helpers.broken_paths import broken_path, unprivileged
 
@@ -74,3 +84,57 @@ def test_no_home_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         with_home("~no-such-user-here/models")
     monkeypatch.setenv("HOME", "/somewhere")
     assert with_home("~/models") == Path("/somewhere/models")
+
+
+def test_what_could_not_be_written_takes_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_atomically(tmp_path / "page", "old")
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def fsync(_handle: int) -> None:
+        raise full
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(tmp_path / "page", "new")
+    assert (tmp_path / "page").read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["page"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "あ" * 85, "n" * 250])
+def test_a_name_may_be_as_long_as_the_system_lets_it(tmp_path: Path, name: str) -> None:
+    check_file_place(tmp_path / name)
+    write_atomically(tmp_path / name, "text")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """A record of a run, which is UTF-8, could not say it."""
+    place = tmp_path / os.fsdecode("日本".encode("euc_jp"))
+    place.mkdir()
+    with pytest.raises(MonoError, match=r"\\udcc6.* is not UTF-8") as refused:
+        real_place(place)
+    assert str(refused.value).isascii()
+
+
+@dataclass(frozen=True)
+class Inner:
+    file: Path
+
+
+@dataclass(frozen=True)
+class Settings(Arguments):
+    bags: tuple[Path, ...]
+    dataset: Path | None
+    inner: Inner
+    out: str = argument("", "a ROS parameter")
+    text: str = argument("~/x", "no path")
+
+
+def test_the_home_folder_is_meant_where_no_shell_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = Settings((Path("~/a"), Path("b/~")), Path("~"), Inner(Path("~/c")), out="~/d")
+    meant = Settings((tmp_path / "a", Path("b/~")), tmp_path, Inner(tmp_path / "c"), out=str(tmp_path / "d"))
+    assert with_homes(given) == meant and with_homes(meant) is meant
+    for path in ("~nobody_of_this_name/x", "~nobody_of_this_name"):
+        with pytest.raises(MonoError, match="no home folder"):
+            with_homes(Settings((), Path(path), Inner(Path())))
+    assert with_homes(Settings((), Path("./~"), Inner(Path()))).dataset == tmp_path

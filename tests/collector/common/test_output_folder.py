@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from collector.common.errors import MonoError
-from collector.common.output_folder import OutputFolder, alone_in_out, refuse_within
+from collector.common.output_folder import OutputFolder, alone_in_out, refuse_inside, refuse_within
 from collector.common.run_folder import open_run
 from tests.helpers.broken_paths import broken_path, unprivileged
 from tests.helpers.other_process import held_elsewhere
@@ -111,3 +111,26 @@ def test_what_a_run_is_made_from_is_not_removed(tmp_path: Path) -> None:
     for given in ("model", "model/inner", "link", "link/inner", "dataset/../model"):
         with pytest.raises(MonoError, match="would be overwritten"):
             refuse_within(removed, [tmp_path / given])
+
+
+@dataclass(frozen=True)
+class Reading:
+    out: Path
+    bags: tuple[Path, ...] = ()
+    model: Path | None = None
+
+
+def test_a_result_does_not_lie_in_what_it_is_made_from(tmp_path: Path) -> None:
+    """The hash of an input would be another one after it."""
+    (tmp_path / "bag").mkdir()
+    (tmp_path / "bag" / "split.mcap").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "bag")
+    for out in ("bag", "bag/new", "bag/new/deep", "link/new", "bag/../link/new"):
+        for given in (
+            Reading(tmp_path / out, (tmp_path / "other", tmp_path / "bag")),
+            Reading(tmp_path / out, (), tmp_path / "link"),
+        ):
+            with pytest.raises(MonoError, match=r"is read.*choose another --out"):
+                refuse_inside(given)
+    for out in ("new", "bag2", "."):
+        refuse_inside(Reading(tmp_path / out, (tmp_path / "bag", tmp_path / "absent", tmp_path / "bag" / "split.mcap")))

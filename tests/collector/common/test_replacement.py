@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -122,6 +124,28 @@ def test_a_kill_before_any_change_leaves_the_old_or_the_new_whole(
     assert not died and step > 20 and seen == sorted(seen, reverse=True) and {*seen} == {"old", "new"}
 
 
+def test_all_is_on_the_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut after the exchange must not leave names of empty files; a disk that fails leaves the old."""
+    folder, told = tmp_path / "out", []
+    sync, exchange = replacement.all_to_disk, replacement.exchanged
+    monkeypatch.setattr(replacement, "all_to_disk", lambda new: told.append(read(new)) or sync(new))
+    monkeypatch.setattr(replacement, "exchanged", lambda *both: told.append("exchanged") or exchange(*both))
+    write(folder, OLD)
+    replace(folder)
+    assert told == [NEW, "exchanged"]
+
+    class Failing:
+        def syncfs(self, _handle: int) -> int:
+            ctypes.set_errno(errno.EIO)
+            return -1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Failing())
+    write(folder, OLD)
+    with pytest.raises(OSError, match="Input/output error"):
+        replace(folder)
+    assert read(folder) == OLD | {"images/3": "new"}
+
+
 def test_a_parent_that_is_not_ours_gets_nothing_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "out"
     write(folder, OLD)
@@ -165,3 +189,37 @@ def test_nobody_else_gets_in_while_the_old_is_deleted(tmp_path: Path, monkeypatc
     monkeypatch.setattr(shutil, "rmtree", removing)
     replace(folder)
     assert tried
+
+
+def test_what_others_write_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recorder that writes to a folder beside the dataset: new files, new folders, and more of an old file."""
+    folder, exchange = tmp_path / "out", replacement.exchanged
+    write(folder, OLD | FOREIGN)
+    late = {"more/deep/late": "1", "more/new/late": "2", "late.txt": "3"}
+
+    def writing(one: Path, other: Path) -> bool:
+        write(other, late)
+        with (other / "notes.txt").open("a") as notes:
+            notes.write(" and more")
+        return exchange(one, other)
+
+    monkeypatch.setattr(replacement, "exchanged", writing)
+    replace(folder)
+    assert read(folder) == NEW | FOREIGN | late | {"notes.txt": "mine and more"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_of_somebody_else_stays_the_folder_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    write(folder, FOREIGN)
+    before = {path: path.stat().st_ino for path in (folder, *folder.rglob("*"))}
+    replace(folder)
+    assert read(folder) == NEW | FOREIGN
+    assert all(path.stat().st_ino == number for path, number in before.items())
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "あ" * 84])
+def test_a_long_name(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, OLD | FOREIGN)
+    replace(tmp_path / name)
+    assert read(tmp_path / name) == NEW | FOREIGN and [path.name for path in tmp_path.iterdir()] == [name]

@@ -133,3 +133,19 @@ def test_flags_override_the_file(tmp_path: Path) -> None:
     )
     parsed = command_line(BuildConfig, ["--config", str(build), "--stride", "2"], "build")
     assert parsed.bags == (Path("one"), Path("two")) and parsed.thresholds.window_s == 2.0 and parsed.reasoning is None
+
+
+@pytest.mark.parametrize("words", [["--model", ""], ["--model="], ["model:="], [""], ["--steps", "3", "--model", ""]])
+def test_an_empty_path_is_not_the_working_folder(words: list[str]) -> None:
+    """As a shell's variable that is not set gives it."""
+    with pytest.raises(MonoError, match=r"is empty.*Do: name one"):
+        command_line(Outer, words, "alpamayo-mono test")
+
+
+def test_an_empty_path_of_an_alias_or_a_file(tmp_path: Path) -> None:
+    for words in (["-o", ""], ["--out", ""], ["--bags", "a", "", "--out", "b"]):
+        with pytest.raises(MonoError, match="is empty"):
+            command_line(BuildConfig, ["--bags", "a", *words], "alpamayo-mono build")
+    with pytest.raises(MonoError, match=r"config\.yaml: model is empty"):
+        parse(write(tmp_path / "config.yaml", 'model: ""'))
+    assert command_line(Outer, ["--model", "."], "alpamayo-mono test").model == Path()

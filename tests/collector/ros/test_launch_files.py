@@ -76,8 +76,12 @@ def written_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("file", sorted(VERBS))
-def test_launch_file_describes_its_verb(file: str, written_down: None) -> None:
+def test_launch_file_describes_its_verb(
+    file: str, written_down: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What `ros2 launch ... --show-args` lists (ranges and choices included), and which node is given what."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}::/a:.:../{tmp_path.name}:below:")
     config, main = VERBS[file]
     *declared, node, simulator = load(file).generate_launch_description().args[0]
     assert [item.args[0] for item in declared] == [each.name for each in arguments_of(config)]
@@ -89,6 +93,7 @@ def test_launch_file_describes_its_verb(file: str, written_down: None) -> None:
         assert item.choices == (list(each.choices) or None)
     for found, program in ((node, main), (simulator, SIMULATOR_BESIDE)):
         assert [found.executable, *found.arguments] == module_command(program.module)
+        assert found.additional_env["PYTHONPATH"] == f"{ROOT}:/a:below", "nothing of where somebody stands"
         types = {name: value.value_type for name, value in found.parameters[0].items()}
         assert types == {name: type(value) for name, value in parameter_values(program, config()).items()}
     assert simulator.condition == "simulator" and "has ended" in node.on_exit.reason

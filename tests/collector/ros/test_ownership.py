@@ -66,3 +66,12 @@ def test_a_link_counts_as_what_it_leads_to(cache: Path, tmp_path: Path) -> None:
 def test_a_folder_like_tmp_around_it_is_fine(cache: Path) -> None:
     cache.parent.chmod(0o1777)
     assert only_ours(cache / "messages" / "abi", cache)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
+def test_who_owns_the_folder_around_it_could_put_another_in_its_place(cache: Path, mode: int) -> None:
+    os.chown(cache.parent, 12345, 12345)
+    cache.parent.chmod(mode)
+    with pytest.raises(MonoError, match=r"belongs to another user \(12345\)"):
+        only_ours(cache / "messages" / "abi", cache)

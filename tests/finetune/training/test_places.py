@@ -16,6 +16,7 @@ pytest.importorskip("peft")
 from closed_loop.cli import main as cli
 from collector.dataset.schema import read_samples
 from finetune import TINY_BASE
+from finetune.training.run import remove_intermediate
 from tests.helpers.driven_samples import make_stretches, write_dataset
 from tests.helpers.other_process import held_elsewhere
 
@@ -153,3 +154,36 @@ def test_the_second_training_in_a_folder_is_refused(
             assert finetune(dataset, out, *options) == 2
             assert "is being written by process" in capsys.readouterr().err
     assert contents(out) == before
+
+
+def test_what_lies_among_what_a_run_made_stays(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "w"
+    assert finetune(dataset, out) == 0
+    for folder in ("adapter", "tensorboard", "checkpoints", "rows"):
+        (out / folder).mkdir(exist_ok=True)
+        (out / folder / "best of all.txt").write_text("mine")
+        before = contents(out)
+        assert finetune(dataset, out, "--overwrite") == 2
+        assert f"{folder} holds best of all.txt, which no run made" in capsys.readouterr().err
+        assert contents(out) == before
+        (out / folder / "best of all.txt").unlink()
+    # What a finished run clears away, and a copy that somebody kept there.
+    (out / "checkpoints" / "keep").mkdir()
+    (out / "checkpoints" / "step-000001.safetensors").touch()
+    (out / "rows" / "train.bin").touch()
+    remove_intermediate(out)
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["keep"] and not (out / "rows").exists()
+
+
+@pytest.mark.parametrize("place", ["model/run", "set/images/run"])
+def test_a_run_does_not_lie_in_what_it_reads(
+    place: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would change the base, and a killed run could never go on."""
+    shutil.copytree(TINY_BASE, tmp_path / "model")
+    shutil.copytree(dataset, tmp_path / "set")
+    before = contents(tmp_path)
+    assert finetune(tmp_path / "set", tmp_path / place, model=tmp_path / "model") == 2
+    assert "is read" in capsys.readouterr().err and contents(tmp_path) == before

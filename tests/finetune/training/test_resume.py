@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
+from safetensors.torch import save_file  # noqa: E402
+
 from collector.common.errors import MonoError  # noqa: E402
 from collector.common.run_folder import command_line  # noqa: E402
 from collector.dataset.builder import main as build  # noqa: E402
@@ -20,6 +23,7 @@ from finetune.adapters.lora import LoraSettings, add_lora  # noqa: E402
 from finetune.lora_finetune import FinetuneConfig  # noqa: E402
 from finetune.training.batches import cache_vision  # noqa: E402
 from finetune.training.checkpoint import Checkpoints  # noqa: E402
+from finetune.training.encoding import encoded_rows, write_rows  # noqa: E402
 from finetune.training.loop import LoopSettings, train  # noqa: E402
 from finetune.training.run import kept_lines, open_training_run  # noqa: E402
 from tests.helpers.small_model import small_model, small_rows  # noqa: E402
@@ -139,6 +143,46 @@ def test_a_damaged_checkpoint_makes_way_for_the_one_before(tmp_path: Path, capsy
     assert [line["step"] for line in curve(tmp_path / "torn")] == [line["step"] for line in curve(tmp_path / "whole")]
 
 
+def test_what_is_no_checkpoint_of_this_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pipe and a folder of that name, facts that are none, a step beyond the last, and weights of other shapes."""
+    _train(tmp_path / "run", SETTINGS)
+    folder = tmp_path / "run" / "checkpoints"
+    newest = folder / "step-000006.safetensors"
+    os.mkfifo(folder / "step-000007.safetensors")
+    (folder / "step-000008.safetensors").mkdir()
+    save_file({"a": torch.zeros(1)}, str(folder / "step-000009.safetensors"), metadata={"facts": "[]"})
+    found = Checkpoints(folder).newest()
+    assert found is not None and found.step == 6 and capsys.readouterr().out.count("damaged") == 3
+    with pytest.raises(MonoError, match=r"step-000009\.safetensors is of no step of this run.*at most 6"):
+        _train(tmp_path / "run", SETTINGS)
+    for number in (7, 9):
+        (folder / f"step-00000{number}.safetensors").unlink()
+    (folder / "step-000008.safetensors").rmdir()
+    for kind in ("weight", "exp_avg"):
+        name = next(name for name in found.tensors if name.startswith(f"{kind}/"))
+        save_file(found.tensors | {name: torch.zeros(3, 5)}, str(newest), metadata={"facts": json.dumps(found.facts)})
+        with pytest.raises(MonoError, match=rf"in which {kind}/.* has the shape \(3, 5\)"):
+            _train(tmp_path / "run", SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("train.json", '[{"sample_id": "a", "ten'), ("train.json", "{}]"), ("train.json", '[{"tensors": [1]}]'),
+     ("train.bin", ""), ("train.bin", None), ("val.json", "[3]"), ("set_aside.jsonl", '{"a')],
+)  # fmt: skip
+def test_torn_rows_are_a_sentence(tmp_path: Path, name: str, text: str | None) -> None:
+    for split in ("train", "val"):
+        write_rows(small_rows(small_model(), 2), tmp_path / f"{split}.bin")
+    assert len(encoded_rows(tmp_path)[0]) == len(encoded_rows(tmp_path)[1]) > 0
+    (tmp_path / name).unlink(missing_ok=True)
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(
+        MonoError, match=r"encoded samples in .* are damaged.*Do: delete .* goes on from its checkpoint"
+    ):
+        encoded_rows(tmp_path)
+
+
 def test_a_loss_that_is_no_number_leaves_the_checkpoint(tmp_path: Path) -> None:
     settings = replace(SETTINGS, warmup_steps=0)
     for name in ("learning_rate", "gradient_clip"):  # no command gives such a rate: it makes the numbers run away
@@ -176,6 +220,15 @@ def test_a_run_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     reopen(checkpoint_every=7, threads=1)
     with pytest.raises(MonoError, match=r"other settings: learning_rate 0.0001 there, 0.5 now"):
         reopen(learning_rate=0.5)
+    record = tmp_path / "run" / "provenance.json"
+    whole = record.read_text()
+    for torn in ({"inputs": [1]}, {"inputs": {}}, {"inputs": None}):
+        record.write_text(json.dumps(json.loads(whole) | torn))
+        with pytest.raises(MonoError, match=r"provenance\.json tells not of what"):
+            reopen()
+    record.write_text(json.dumps({name: value for name, value in json.loads(whole).items() if name != "commit"}))
+    reopen()
+    record.write_text(whole)
     dataset.write_text("others")
     with pytest.raises(MonoError, match="has changed"):
         reopen()
