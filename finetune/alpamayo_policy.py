@@ -15,12 +15,14 @@ from collector.common.errors import MonoError
 from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.alpamayo.cache import PrefixCache
 from finetune.alpamayo.decoder import pack_linears
-from finetune.alpamayo.draft import ReasoningDraft
+from finetune.alpamayo.draft import ReasoningDraft, ReasoningPace
 from finetune.alpamayo.generation import Generation, generate
+from finetune.alpamayo.sampling import initial_noise, medoid
 from finetune.checkpoint import LoadedModel, load_model
 from finetune.engine.engine import Engine, PromptShape
 from finetune.engine.fixed_decoder import UnsuitableError
 from finetune.engine.frames import FramePatches
+from finetune.engine.stage_clock import StageClock
 from finetune.model_files.configuration_files import read_json
 from finetune.model_files.location import resolve_model
 from finetune.policy import (
@@ -71,6 +73,8 @@ class AlpamayoPolicy:
         # the folder's ``generation_config.json``, 128 without one.
         max_reasoning_tokens: int | None = None,
         engine: str = PolicySettings.engine,  # see finetune.policy.Engine
+        samples: int = PolicySettings.samples,  # trajectories drawn, of which the medoid is driven
+        reasoning_hz: float = PolicySettings.reasoning_hz,  # of new reasonings; 0 with every plan
     ) -> None:
         cameras_of(cameras)
         if flow_steps < 1 or noise_temperature < 0.0:
@@ -98,6 +102,8 @@ class AlpamayoPolicy:
         self.seed = seed
         self.reasoning = reasoning
         self.max_reasoning_tokens = max_reasoning_tokens or reasoning_room(loaded.folder)
+        self.samples = samples
+        self._pace = ReasoningPace(reasoning_hz)
         self._draft = ReasoningDraft() if engine == "fast" else None
         # Fixed shapes and recorded launches are a GPU's gain; a CPU is as quick without.
         self._engines: dict[_EngineKey, Engine] | None = None
@@ -122,7 +128,7 @@ class AlpamayoPolicy:
 
     def _plan_alone(self, observation: Observation, engines: dict[_EngineKey, Engine]) -> Plan:
         """The plan of one kart by an :class:`finetune.engine.engine.Engine`, made where the shape is new."""
-        clock = _StageClock(self.model.device)
+        clock = StageClock(self.model.device)
         images, cameras = select_images(observation, self.cameras), camera_of_each_image(self.cameras)
         size = (len(images), images[0].shape[0], images[0].shape[1])
         grids = np.array([patch_grid(image.shape[0], image.shape[1], self.processor.images) for image in images])
@@ -137,24 +143,24 @@ class AlpamayoPolicy:
                 flow_steps=self.flow_steps,
                 cot_end_id=self.processor.cot_end_id,
             )
-            clock = _StageClock(self.model.device)
+            clock = StageClock(self.model.device)
         engine = engines[shape, size]
         clock.lap("encode")
         engine.see(images)
         clock.lap("vision")
-        draft = self._draft.first(1)[0] if self._draft and self.reasoning else []
+        [draft], [kept] = self._drafts([observation])
         choices = engine.prefill(ids, draft)
         clock.lap("prefill")
-        reasoning, passes = "", 0
+        tokens: list[list[int]] = []
+        passes = 0
         if self.reasoning and self._draft:
-            words, passes = engine.write(draft, choices, self._draft.after)
-            self._draft.learn([words])
-            reasoning = self.processor.decode_reasoning(words)
+            words, passes = engine.write(draft, choices, self._draft.after, kept)
+            tokens = [words]
         clock.lap("decode")
-        actions = engine.drive(self._noise([observation], 0).flatten(0, 1))
-        poses = self._poses([observation], actions)
-        clock.lap("action")
-        return Plan(observation.stamp_ns, poses[0], reasoning, dict(clock.laps_ms), passes)
+        noise = self._noise([observation], 0)[0]
+        actions = torch.cat([engine.drive(one[None]) for one in noise])
+        poses = self._poses([observation] * len(noise), actions)
+        return self._plans([observation], tokens, poses[None], passes, clock)[0]
 
     def encode(self, observation: Observation) -> Encoded:
         """The prompt of an observation; MonoError where it lacks a camera of the mode."""
@@ -163,9 +169,12 @@ class AlpamayoPolicy:
         return self.processor.encode(images, observation.history, asked, cameras)
 
     def write(
-        self, prefix: PrefixCache, drafts: Sequence[Sequence[int]] | None = None, forced: Tensor | None = None
+        self,
+        prefix: PrefixCache,
+        drafts: Sequence[Sequence[int]] | None = None,
+        forced: Sequence[Sequence[int]] | None = None,
     ) -> Generation:
-        """The reasoning after a prefix that ends in drafts, greedily; ``forced`` (B, n) are ids to write instead."""
+        """The reasoning after a prefix that ends in drafts, greedily; ``forced`` are words to write instead."""
         return generate(
             self.model,
             prefix,
@@ -196,9 +205,9 @@ class AlpamayoPolicy:
             except UnsuitableError as error:
                 print(f"plans are computed operation by operation from here on: {error}", file=sys.stderr)
                 self._engines = None
-        clock = _StageClock(self.model.device)
+        clock = StageClock(self.model.device)
         prompts = encoded or [self.encode(observation) for observation in observations]
-        drafts = self._draft.first(len(prompts)) if self._draft and self.reasoning else [[]] * len(prompts)
+        drafts, kept = self._drafts(observations)
         rows = [
             torch.cat([prompt.input_ids, torch.tensor(draft, dtype=torch.int64)])
             for prompt, draft in zip(prompts, drafts, strict=True)
@@ -213,33 +222,54 @@ class AlpamayoPolicy:
         clock.lap("vision")
         prefix = self.model.run_prefix(input_ids.to(device), seen.to(device), vision, grids)
         clock.lap("prefill")
-        reasonings, passes = [""] * len(observations), 0
+        tokens: list[list[int]] = []
+        passes = 0
         if self.reasoning:
-            answer = self.write(prefix, drafts)
-            prefix, passes = answer.prefix, answer.passes
-            reasonings = [self.processor.decode_reasoning(ids) for ids in answer.tokens]
-            if self._draft:
-                self._draft.learn(answer.tokens)
+            answer = self.write(prefix, drafts, kept)
+            prefix, passes, tokens = answer.prefix, answer.passes, answer.tokens
         clock.lap("decode")
-        noise = self._noise(observations, draws).flatten(0, 1)
-        actions = self.model.sample_actions(prefix, noise.to(device), self.flow_steps)
-        poses = self._poses([o for o in observations for _ in range(1 + draws)], actions)
+        noise = self._noise(observations, draws)
+        actions = self.model.sample_actions(prefix, noise.flatten(0, 1).to(device), self.flow_steps)
+        poses = self._poses([o for o in observations for _ in range(noise.shape[1])], actions)
+        poses = poses.reshape(len(observations), -1, FUTURE_STEPS, 3)
+        plans = self._plans(observations, tokens, poses[:, : self.samples], passes, clock)
+        return list(zip(plans, poses[:, self.samples :], strict=True))
+
+    def _drafts(self, observations: Sequence[Observation]) -> tuple[list[list[int]], list[list[int]]]:
+        """Per row the words that are read along with the prompt, and those that are said again whatever is seen."""
+        nothing: list[list[int]] = [[] for _ in observations]
+        if not self.reasoning:
+            return nothing, nothing
+        kept = self._pace.kept([observation.stamp_ns for observation in observations])
+        drafts = self._draft.first(len(observations)) if self._draft else nothing
+        return [words or draft for words, draft in zip(kept, drafts, strict=True)], kept
+
+    def _plans(
+        self,
+        observations: Sequence[Observation],
+        tokens: Sequence[Sequence[int]],
+        poses: np.ndarray,  # (B, samples, 64, 3)
+        passes: int,
+        clock: StageClock,
+    ) -> list[Plan]:
+        """Plans of what a pass gave; what was said is remembered."""
+        stamps_ns = [observation.stamp_ns for observation in observations]
+        ages_s = self._pace.said(stamps_ns, tokens) if tokens else [0.0] * len(observations)
+        if self._draft and tokens:
+            self._draft.learn(tokens)
+        reasonings = [self.processor.decode_reasoning(words) for words in tokens] or [""] * len(observations)
+        driven = [draws[medoid(draws)] for draws in poses]
         clock.lap("action")
-        sets = poses.reshape(len(observations), 1 + draws, FUTURE_STEPS, 3)
+        times_ns = clock.began_ns, time.monotonic_ns()
         return [
-            (Plan(observation.stamp_ns, own[0], reasoning, dict(clock.laps_ms), passes), own[1:])
-            for observation, own, reasoning in zip(observations, sets, reasonings, strict=False)
+            Plan(stamp_ns, path, reasoning, dict(clock.laps_ms), age_s, *times_ns, passes)
+            for stamp_ns, path, reasoning, age_s in zip(stamps_ns, driven, reasonings, ages_s, strict=True)
         ]
 
     def _noise(self, observations: Sequence[Observation], draws: int) -> Tensor:
-        """(B, 1 + draws, 64, 2): what drives, then draws at temperature 1, the first ones the same for any number."""
-        noise = torch.zeros(len(observations), 1 + draws, FUTURE_STEPS, 2)
-        for row, observation in enumerate(observations):
-            if self.noise_temperature > 0.0:
-                noise[row, 0] = self.noise_temperature * _seeded_noise(self.seed, observation.stamp_ns)
-            for draw in range(1, 1 + draws):
-                noise[row, draw] = _seeded_noise(self.seed, observation.stamp_ns, draw)
-        return noise
+        """(B, samples + draws, 64, 2), see :func:`finetune.alpamayo.sampling.initial_noise`."""
+        stamps_ns = [observation.stamp_ns for observation in observations]
+        return initial_noise(self.seed, stamps_ns, self.samples, self.noise_temperature, draws)
 
     def _poses(self, observations: Sequence[Observation], actions: Tensor) -> np.ndarray:
         """Poses (B, 64, 3); the wheel speed at t0, where known, replaces the estimate from poses."""
@@ -250,12 +280,6 @@ class AlpamayoPolicy:
         speeds = torch.tensor(given, dtype=v0.dtype, device=v0.device)
         v0 = torch.where(speeds.isfinite(), speeds, v0)
         return np.asarray(space.action_to_traj(history, actions.double(), v0=v0).cpu().numpy())
-
-
-def _seeded_noise(*seeds: int) -> Tensor:
-    # Stamps may lie before the zero of their clock.
-    seed = np.random.SeedSequence([value % 2**64 for value in seeds]).generate_state(1, np.uint64)[0]
-    return torch.randn((FUTURE_STEPS, 2), generator=torch.Generator().manual_seed(int(seed) >> 1))
 
 
 def load_base(folder: Path | str, device: str) -> LoadedModel:
@@ -276,19 +300,3 @@ def reasoning_room(folder: Path | None) -> int:
     if not isinstance(room, int) or room < 2:
         raise MonoError(f"{path}: max_new_tokens is {room!r}", "a whole number of at least 2", "correct or remove it")
     return room
-
-
-class _StageClock:
-    """Milliseconds per stage; a GPU is waited for, so that its work is counted where it belongs."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._gpu = device if device.type == "cuda" else None
-        self._last = time.perf_counter()
-        self.laps_ms: dict[str, float] = {}
-
-    def lap(self, stage: str) -> None:
-        if self._gpu is not None:
-            torch.cuda.synchronize(self._gpu)
-        now = time.perf_counter()
-        self.laps_ms[stage] = 1000.0 * (now - self._last)
-        self._last = now

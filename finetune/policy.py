@@ -68,6 +68,16 @@ class PolicySettings(Arguments):
     reasoning: bool = True
     device: str = "cpu"
     engine: Engine = "fast"
+    samples: int = argument(
+        1,
+        "trajectories drawn for each plan, at noise_temperature or 1 where that is 0; of several the one driven is "
+        "nearest to all others",
+        1,
+        64,
+    )
+    reasoning_hz: float = argument(
+        0.0, "reasonings written anew per second of the frames' stamps; 0 writes one with every plan", 0.0, 100.0
+    )
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,10 @@ class Plan:
     poses: NDArray[np.float64]  # (64, 3) ego poses at t0+0.1 ... t0+6.4 s.
     reasoning: str = ""  # the reasoning as text, empty when skipped
     timings_ms: Mapping[str, float] = field(default_factory=dict)  # per stage: vision, prefill, decode, action
-    passes: int = 0  # of the language model behind its prompt, to write the reasoning; 0 where it was read along whole
+    reasoning_age_s: float = 0.0  # from the frame that the reasoning was written for to this plan's
+    started_ns: int = 0  # steady clock of the machine that planned (time.monotonic_ns)
+    ended_ns: int = 0  # the same, when the plan was there
+    passes: int = 0  # of the language model behind its prompt, to write the reasoning; 0: read along whole
 
 
 @runtime_checkable

@@ -79,6 +79,8 @@ class CompareConfig(Arguments):
     noise_temperature: float = same_as(PolicySettings, "noise_temperature")
     reasoning: bool = PolicySettings.reasoning  # think before driving.
     engine: Engine = PolicySettings.engine  # eager is the reference, word by word.
+    samples: int = same_as(PolicySettings, "samples")
+    reasoning_hz: float = same_as(PolicySettings, "reasoning_hz")
     max_speed_mps: float = argument(
         0.0, "the driver is held to this speed, and the expert drives no faster; 0 leaves the model free", 0.0, 20.0
     )
@@ -148,8 +150,13 @@ def make_policy(config: CompareConfig, variant: Variant) -> Policy | None:
         reasoning=config.reasoning,
         device=config.device,
         engine=config.engine,
+        samples=config.samples,
+        reasoning_hz=config.reasoning_hz,
     )
 
+
+# What decides a plan beside weights and code.
+_POLICY_OPTIONS = ("flow_steps", "noise_temperature", "reasoning", "engine", "samples", "reasoning_hz")
 
 Policies = Callable[[CompareConfig, Variant], Policy | None]
 
@@ -194,7 +201,7 @@ def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str
     for index, (variant, course) in enumerate(itertools.product(config.chosen, config.courses)):
         driver: dict[str, Any] = {"code": code}
         if variant.role != "expert":
-            options = (config.flow_steps, config.noise_temperature, config.reasoning, config.engine)
+            options = [getattr(config, name) for name in _POLICY_OPTIONS]
             driver |= {"model": model, "adapter": adapter if variant.adapted else None, "policy": options}
         key = run_key(variant, course, settings, driver)
         row = None if config.fresh else store.load(variant.name, course, key)

@@ -64,6 +64,8 @@ class DriveParameters(parameters.RoadParameters, parameters.RunParameters):
         PolicySettings.engine,
         "fast reads along what the reasoning will probably say; eager is the reference, word by word",
     )
+    samples: int = same_as(PolicySettings, "samples")
+    reasoning_hz: float = same_as(PolicySettings, "reasoning_hz")
     device: str = argument(PolicySettings.device, "torch device of the model: cpu, cuda, cuda:1")
     steering_gain: float = same_as(ControllerConfig, "steering_gain")
     frame_timeout_s: float = same_as(SafetyLimits, "frame_age_s")

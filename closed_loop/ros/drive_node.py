@@ -110,7 +110,7 @@ class DriveNode(Node):
         same = ("cameras", "flow_steps", "noise_temperature", "reasoning", "device")
         options = {"model_folder": model, "adapter": v.adapter or None, **{name: getattr(v, name) for name in same}}
         if v.policy == DEFAULT_POLICY:
-            options["engine"] = v.engine
+            options |= {name: getattr(v, name) for name in ("engine", "samples", "reasoning_hz")}
         return PolicySpec(v.policy, options, v.policy_python)
 
     # Messages in.

@@ -41,6 +41,7 @@ class DriveLog:
         self._time = StampedTime()
         self._timings_ms: defaultdict[str, list[float]] = defaultdict(list)
         self._passes: list[int] = []
+        self._reasoning_ages_s: list[float] = []
         self._arrival_ages_s: list[float] = []
         self._events: list[dict[str, Any]] = []
         self._braked_s: defaultdict[str, float] = defaultdict(float)
@@ -84,7 +85,10 @@ class DriveLog:
             "compute_ms": round(reply.compute_ms, 2),
             "round_trip_ms": round(reply.round_trip_ms, 2),
             "timings_ms": {name: round(value, 2) for name, value in plan.timings_ms.items()},
+            "started_ns": plan.started_ns,
+            "ended_ns": plan.ended_ns,
             "passes": plan.passes,
+            "reasoning_age_s": round(plan.reasoning_age_s, 4),
             "reasoning": plan.reasoning,
             "defect": defect,
             "poses": np.round(np.nan_to_num(plan.poses, nan=1e9, posinf=1e9, neginf=-1e9), 4).tolist(),
@@ -94,6 +98,7 @@ class DriveLog:
                 return
             self._arrival_ages_s.append(age_s)
             self._passes.append(plan.passes)
+            self._reasoning_ages_s.append(plan.reasoning_age_s)
             stages = {f"stage_{name}": float(value) for name, value in plan.timings_ms.items()}
             for name, value in {"compute": reply.compute_ms, "round_trip": reply.round_trip_ms, **stages}.items():
                 self._timings_ms[name].append(value)
@@ -141,6 +146,7 @@ class DriveLog:
             "plan_age_s": _spread(ticks[driving, 3]),
             "plan_age_on_arrival_s": _spread(self._arrival_ages_s),
             "plans": plans,
+            "reasoning_age_s": _spread(self._reasoning_ages_s),
             "passes_per_plan": round(float(np.mean(self._passes)), 2) if plans else None,
             "plans_per_s": round(plans / simulated_s, 2) if simulated_s > 0 else None,
             "timings_ms": {name: _spread(values) for name, values in sorted(self._timings_ms.items())},

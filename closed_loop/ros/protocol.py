@@ -64,6 +64,10 @@ def read_message(stream: IO[bytes]) -> tuple[Header, Arrays] | None:
     return header, arrays
 
 
+# What a plan says of itself beside its path and its text.
+_PLAN_NUMBERS = ("reasoning_age_s", "started_ns", "ended_ns", "passes")
+
+
 def pack_observation(observation: Observation) -> tuple[Header, Arrays]:
     """An observation as a message."""
     header: Header = {
@@ -88,14 +92,20 @@ def pack_plan(plan: Plan) -> tuple[Header, Arrays]:
         "stamp_ns": int(plan.stamp_ns),
         "reasoning": plan.reasoning,
         "timings_ms": {name: float(value) for name, value in plan.timings_ms.items()},
-        "passes": plan.passes,
+        **{name: getattr(plan, name) for name in _PLAN_NUMBERS},
     }
     return header, {"poses": np.asarray(plan.poses, np.float64)}
 
 
 def unpack_plan(header: Header, arrays: Arrays) -> Plan:
     """The plan of a message."""
-    return Plan(header["stamp_ns"], arrays["poses"], header["reasoning"], header["timings_ms"], header["passes"])
+    return Plan(
+        header["stamp_ns"],
+        arrays["poses"],
+        header["reasoning"],
+        header["timings_ms"],
+        **{k: header[k] for k in _PLAN_NUMBERS},
+    )
 
 
 def _not_a_message(found: str) -> MonoError:

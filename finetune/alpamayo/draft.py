@@ -58,3 +58,32 @@ class ReasoningDraft:
         for place in range(1, len(text)):
             for size in range(1, min(_CONTEXT, place) + 1):
                 self._after[size == place, text[place - size : place]] = text, place
+
+
+class ReasoningPace:
+    """Whether a reasoning that was written is said once more.
+
+    Args:
+        hz: reasonings written anew per second; 0 is with every plan.
+    """
+
+    def __init__(self, hz: float) -> None:
+        self._every_ns = 1e9 / hz if hz > 0.0 else 0.0
+        self._said: list[tuple[int, _Words]] = []
+
+    def kept(self, stamps_ns: Sequence[int]) -> list[list[int]]:
+        """Per row, by the stamp of its frame, the words that are said once more; none where new ones are due."""
+        known = [*self._said[: len(stamps_ns)], *[(0, ())] * (len(stamps_ns) - len(self._said))]
+        return [
+            list(words) if 0 <= stamp_ns - written_ns < self._every_ns else []
+            for stamp_ns, (written_ns, words) in zip(stamps_ns, known, strict=True)
+        ]
+
+    def said(self, stamps_ns: Sequence[int], reasonings: Sequence[Sequence[int]]) -> list[float]:
+        """Note what each row said; seconds since it was written."""
+        kept = self.kept(stamps_ns)
+        self._said = [
+            self._said[row] if words else (stamp_ns, tuple(reasoning))
+            for row, (words, stamp_ns, reasoning) in enumerate(zip(kept, stamps_ns, reasonings, strict=True))
+        ]
+        return [(stamp_ns - written_ns) * 1e-9 for stamp_ns, (written_ns, _) in zip(stamps_ns, self._said, strict=True)]

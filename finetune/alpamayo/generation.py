@@ -124,7 +124,7 @@ def generate(
     *,
     cot_end_id: int,
     max_new_tokens: int = 128,
-    forced: Tensor | None = None,
+    forced: Sequence[Sequence[int]] | None = None,
     drafts: Sequence[Sequence[int]] | None = None,
     expect: Expectation | None = None,
 ) -> Generation:
@@ -135,7 +135,7 @@ def generate(
         prefix: of rows that end in ``<|cot_start|>``, or after it in a draft, possibly of different lengths.
         cot_end_id: id of ``<|cot_end|>``; a row out of room gets it and the trajectory's start written.
         max_new_tokens: room per row, at least 2.
-        forced: (B, n) ids to write instead of the model's choice, for tests and for forcing a reasoning.
+        forced: per row the words to write whatever the model would choose; a row without any chooses.
         drafts: per row the words behind ``<|cot_start|>`` in the prefix; None where it ends there.
         expect: what is read along in later passes; None writes word by word.
 
@@ -146,8 +146,7 @@ def generate(
         raise MonoError("no room to write a reasoning", "max_new_tokens >= 2 and a prefix from run_prefix")
     device, language = prefix.hidden.device, model.vlm.model.language_model
     rules = ReasoningRules(max_new_tokens, cot_end_id, model.settings.token_ids.future_start)
-    given: Sequence[Sequence[int]] = [()] * len(prefix) if forced is None else forced.tolist()
-    rows = [WrittenRow(rules, words) for words in given]
+    rows = [WrittenRow(rules, words) for words in forced or [()] * len(prefix)]
     drafts = [()] * len(prefix) if drafts is None else drafts
 
     # What the prefix says after its own last word, and after each word of the draft.

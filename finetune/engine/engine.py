@@ -154,9 +154,11 @@ class Engine:
         return chosen[: len(draft) + 1]
 
     @torch.inference_mode()
-    def write(self, draft: Sequence[int], choices: Sequence[int], expect: Expectation | None) -> tuple[list[int], int]:
+    def write(
+        self, draft: Sequence[int], choices: Sequence[int], expect: Expectation | None, forced: Sequence[int] = ()
+    ) -> tuple[list[int], int]:
         """The reasoning, from what :meth:`prefill` answered to a draft; its ids, and the passes it took."""
-        row, passes = WrittenRow(self._rules), 0
+        row, passes = WrittenRow(self._rules, forced), 0
         filled = self.shape.length + row.take(draft[: len(choices) - 1], choices)
         while row.unread is not None and self._read_stage is not None:
             words = row.to_read(expect)

@@ -159,11 +159,8 @@ def watched(policy: AlpamayoPolicy, reasonings: Sequence[str]) -> Iterator[Calls
     calls: Calls = {}
     own_write = policy.write
 
-    def write(prefix: PrefixCache, drafts: Sequence[Sequence[int]]) -> Generation:
-        # A row that has said its last word is not read any more: what fills it up is never seen.
-        rows = [reasoning_ids(policy, reasoning) for reasoning in reasonings]
-        width, end = max(map(len, rows)), policy.model.settings.token_ids.future_start
-        return own_write(prefix, drafts, torch.tensor([[*row, *[end] * (width - len(row))] for row in rows]))
+    def write(prefix: PrefixCache, drafts: Sequence[Sequence[int]], _: object = None) -> Generation:
+        return own_write(prefix, drafts, [reasoning_ids(policy, reasoning) for reasoning in reasonings])
 
     def kept(name: str, method: Any) -> Any:  # noqa: ANN401 - a method of torch's module
         def call(*arguments: Any) -> Any:  # noqa: ANN401 - handed on

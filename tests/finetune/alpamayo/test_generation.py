@@ -140,11 +140,10 @@ def test_an_end_in_the_draft_is_no_end(loaded: LoadedModel, plain: Generation) -
 def test_forced_words_are_written_whatever_was_expected(loaded: LoadedModel) -> None:
     end = loaded.model.settings.token_ids.future_start
     said = [[11, 12, 13, loaded.processor.cot_end_id, end], [21, loaded.processor.cot_end_id, end], [end]]
-    forced = torch.tensor([[*words, *[end] * (5 - len(words))] for words in said])
-    plain = written(loaded, forced=forced)
+    plain = written(loaded, forced=said)
     assert plain.tokens == said
     assert plain.passes == 1
-    other = written(loaded, [[11, 12, 99], [], said[2]], forced=forced, expect=lambda _: [1, 2, 3])
+    other = written(loaded, [[11, 12, 99], [], said[2]], forced=said, expect=lambda _: [1, 2, 3])
     assert_same(loaded, other, plain)
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from finetune.alpamayo.draft import ReasoningPace
+from finetune.alpamayo.sampling import medoid
 from finetune.alpamayo_policy import AlpamayoPolicy
 from finetune.engine import engine as engine_module
 from finetune.engine.engine import DRAFT_LENGTHS, Engine, PromptShape
@@ -185,3 +187,49 @@ def test_patches_are_those_of_the_processor(settings: ImageSettings, size: tuple
         assert grey.max() < 1.001
         assert (grey > 0.01).mean() < 1e-3
     assert len(grids) == 2
+
+
+def test_of_several_paths_the_one_in_the_middle_is_driven() -> None:
+    one, several = policy_of(), policy_of(engine="fast")
+    one.noise_temperature, several.samples = 1.0, 5
+    seen = observation(0)
+    singles = np.array([draws for _, draws in [one.plan_draws([seen], 4)[0]][0:1]])[0]
+    paths = np.concatenate([one.plan(seen).poses[None], singles])
+    plan = several.plan(seen)
+    middle = medoid(paths)
+    np.testing.assert_allclose(plan.poses, paths[middle], atol=1e-3)
+    others = [float(np.abs(plan.poses - path).max()) for index, path in enumerate(paths) if index != middle]
+    assert min(others) > 1e-2
+    several._engines = {}
+    np.testing.assert_allclose(several.plan(seen).poses, paths[middle], atol=1e-3)
+
+
+def test_the_middle_path() -> None:
+    paths = np.zeros((5, 64, 3))
+    paths[:, :, 1] = np.array([3.0, -2.0, 0.1, 0.4, 0.5])[:, None]
+    assert medoid(paths) == 3
+    assert medoid(paths[:1]) == 0
+
+
+@pytest.mark.parametrize("engines", [None, {}])
+def test_a_reasoning_is_said_once_more_until_it_is_due(engines: dict[object, Engine] | None) -> None:
+    """At 2 Hz of the stamps; what is said again is said whatever the picture shows, and the path is of the picture."""
+    slow, own = policy_of(engine="fast"), policy_of()
+    slow._pace, slow._engines = ReasoningPace(2.0), engines  # type: ignore[assignment]
+    said = []
+    for number, stamp_s in enumerate((10.0, 10.2, 10.4, 10.6, 10.7)):
+        seen = replace(observation(number), stamp_ns=round(stamp_s * 1e9))
+        plan, free = slow.plan(seen), own.plan(seen)
+        said.append((plan.reasoning, round(plan.reasoning_age_s, 3), plan.passes, free.reasoning))
+        assert 0 < plan.started_ns < plan.ended_ns
+    texts, ages_s, passes, free_texts = zip(*said, strict=True)
+    assert ages_s == (0.0, 0.2, 0.4, 0.0, 0.1)
+    assert texts[0] == texts[1] == texts[2] == free_texts[0]
+    assert texts[3] == texts[4] == free_texts[3]
+    # Longer than a draft that is read along with the prompt, they may take one pass more.
+    assert passes[0] == ROOM
+    assert max(passes[1], passes[2], passes[4]) <= 1
+    # A clock that was set back is no reason to go on saying it.
+    back = slow.plan(replace(observation(1), stamp_ns=10**9))
+    assert back.reasoning_age_s == 0.0
+    assert back.reasoning == free_texts[1]
