@@ -27,6 +27,8 @@ MOST_JSON_LEVELS = 64  # of JSON, lists and objects inside one another
 # UTF-8 that was taken for Latin-1 and saved as UTF-8 again (0x80 to 0x9f).
 _CONTROL = re.compile("[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _LFS = b"version https://git-lfs"
+# How files begin that hold no text until they are unpacked.
+_PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
 # Encodings worth a name in a refusal, and what of a text shows them: hiragana, which every Japanese sentence has.
 _LIKELY = {"Shift_JIS (CP932)": "cp932", "EUC-JP": "euc_jp", "ISO-2022-JP": "iso2022_jp"}
 _HIRAGANA = re.compile("[\u3041-\u3096]")
@@ -165,6 +167,9 @@ def _decoded(raw: bytes, name: str, first_line: int) -> str:
     if raw.startswith(_LFS):
         do = "get it with `git lfs pull`"
         raise MonoError(f"{name} is a pointer of Git LFS, not the file itself", "the file's own text", do)
+    packed = [kind for start, kind in _PACKED.items() if first_line == 1 and raw.startswith(start)]
+    if packed:
+        raise MonoError(f"{name} is packed ({packed[0]})", "the text itself", "unpack it first")
     try:
         text = raw.decode("utf-8-sig" if first_line == 1 else "utf-8")
         odd = _CONTROL.search(text)
@@ -181,8 +186,12 @@ def _decoded(raw: bytes, name: str, first_line: int) -> str:
 
 def _likely_encoding(raw: bytes) -> str:
     """The encoding in which a text has the most hiragana, empty where none has any; UTF-16 also by its mark."""
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "UTF-16"
+    if raw.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "UTF-32"
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or max(raw[::2].count(0), raw[1::2].count(0)) > len(raw) // 4:
+        return "UTF-16"  # of Latin letters every other byte is 0
+    if b"\0" in raw:
+        return ""
     counts = {name: len(_HIRAGANA.findall(raw.decode(codec, "ignore"))) for name, codec in _LIKELY.items()}
     best = max(counts, key=lambda name: counts[name])
     return best if counts[best] else ""

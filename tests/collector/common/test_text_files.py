@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,3 +81,18 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
             read_json(tmp_path / name, "")
     with pytest.raises(MonoError, match="no absent in"):
         read_json(tmp_path / "absent", "")
+
+
+@pytest.mark.parametrize(
+    ("pack", "kind"),
+    [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz"), (b"PK\x03\x04".__add__, "zip")],
+)
+def test_a_packed_file_is_called_that(tmp_path: Path, pack: Callable[[bytes], bytes], kind: str) -> None:
+    (tmp_path / "a.json").write_bytes(pack(b'{"a": 1}'))
+    with pytest.raises(MonoError, match=rf"is packed \({kind}\).*unpack it"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_name_of_any_length_leaves_a_sentence() -> None:
+    said = str(MonoError(f"the way {'9' * 9_000_000} twice", "each id once", "export the map again"))
+    assert len(said) < 2000 and said.startswith("the way 9") and "999 twice. Expected: each id once." in said
