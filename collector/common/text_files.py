@@ -27,6 +27,11 @@ MOST_JSON_LEVELS = 64  # of JSON, lists and objects inside one another
 # UTF-8 that was taken for Latin-1 and saved as UTF-8 again (0x80 to 0x9f).
 _CONTROL = re.compile("[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _LFS = b"version https://git-lfs"
+# 010 is 8 in YAML, 1:30 is 90.
+_NUMBERS, _OTHER_BASE = (
+    ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"),
+    re.compile("[-+]?0[0-9_]+|.*:.*|[-+]?0[bx].*"),
+)
 # How files begin that hold no text until they are unpacked.
 _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
 # Encodings worth a name in a refusal, and what of a text shows them: hiragana, which every Japanese sentence has.
@@ -79,7 +84,7 @@ def read_json(
 def parse_json(text: str, where: str, do: str) -> Any:  # noqa: ANN401 - what JSON may hold
     """What a JSON text says (MonoError: no JSON, or too deep)."""
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_once)
     except RecursionError as error:
         raise _too_deep(where, do) from error
     except ValueError as error:
@@ -93,6 +98,16 @@ def parse_json(text: str, where: str, do: str) -> Any:  # noqa: ANN401 - what JS
         if not level:
             return content
     raise _too_deep(where, do)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys stand in it once (ValueError)."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:60]!r} twice in one object")
+    return content
 
 
 def _too_deep(where: str, do: str) -> MonoError:
@@ -139,6 +154,9 @@ def _count(node: yaml.Node, path: str, known: dict[int, int]) -> int:
                 inner.append(value)
         elif isinstance(node, yaml.SequenceNode):
             inner = node.value
+        elif isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and _OTHER_BASE.fullmatch(node.value):
+            found = f"{path}, line {node.start_mark.line + 1}: {node.value[:60]!r}, which YAML does not count by tens"
+            raise MonoError(found, "a number like 10 or 0.5", "write it so, or between quotation marks")
         count = 1
         for each in inner:
             count += _count(each, path, known)

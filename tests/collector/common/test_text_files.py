@@ -38,6 +38,10 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("? [1, 2]\n: 3", "a key that is a list"),
         ("? {a: 1}\n: 3", "a key that is a list"),
         ("just text", "holds a str"),
+        ("rate: 010", "line 1: '010', which YAML does not count by tens"),
+        ("a: {b: [1:30]}", "does not count by tens"),
+        ("a: 0x1F", "does not count by tens"),
+        ("a: 10\nb: 0.5\nc: -0\nd: '010'\ne: 2026-01-01 10:30:00\n", ""),
     ],
 )
 def test_yaml(tmp_path: Path, text: str, sentence: str) -> None:
@@ -59,6 +63,7 @@ def test_yaml(tmp_path: Path, text: str, sentence: str) -> None:
         ("[1]", "holds a list"),
         ('{"a": ' + "9" * 10_000 + "}", "cannot be read: not JSON"),
         ('{"a": 1', "cannot be read: not JSON"),
+        ('{"b": [{"a": 1, "a": 2}]}', "the key 'a' twice in one object"),
         ('{"a": "' + "x" * (17 << 20) + '"}', "larger than that"),
     ],
 )
