@@ -30,6 +30,7 @@ COURSES: Mapping[str, tuple[str, Callable[..., Course]]] = {
 OPTIONS: Mapping[str, tuple[str, Callable[[str], Mapping[str, Any]]]] = {
     "closed": ("closed", lambda _: {"closed": True}),
     "open": ("open", lambda _: {"closed": False}),
+    "backward": ("backward", lambda _: {"backward": True}),
     "lap=N": (r"lap=([0-9]{1,6})", lambda text: {"lap": int(text)}),
     "half_width=METRES": (r"half_width=([0-9]+\.?[0-9]*)", lambda text: {"half_width_m": float(text)}),
     "unit=mm (or cm)": ("unit=(" + "|".join(UNITS) + ")", lambda text: {"unit_m": UNITS[text]}),

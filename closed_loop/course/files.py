@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import dist
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from closed_loop.course.lanes import Lane, centreline, joined, oriented
 from closed_loop.course.lap import SHORTEST_M, lap_of
 from closed_loop.course.loops import main_loop, named_loop
 from closed_loop.course.osm import Bounds, listed, read_lanelets
-from closed_loop.course.table import numbers, read_table
+from closed_loop.course.table import numbers, read_table, runs_against
 from collector.common.errors import MonoError
 from collector.common.text_files import MIB, read_text
 from collector.geometry.poses import FloatArray, distance_along
@@ -32,6 +33,7 @@ DEFAULT_HALF_WIDTH_M = 3.0
 MOST_BYTES, MOST_LANES, MOST_WAYS = 32 * MIB, 5_000, 100
 LONGEST_M, MOST_SPACING_M, WIDEST_M = 25_000.0, 50.0, 100.0
 TIGHTEST_M = 1.4  # a wheelbase of 1.09 m at the steering limit of 0.64 rad
+REACH_M = 10.0  # stretches nearer than this may be the same road, however wide the file says it is
 JUMP_M = 10.0  # a step so long, and so many times the median, must lead straight on
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 # The columns of a line's points, of its widths (left, right), and those that say nothing a course needs.
@@ -42,7 +44,7 @@ UNUSED = {
     *("s", "s_m", "speed", "v", "vx_mps", "ax_mps2", "kappa", "kappa_1pm", "kappa_radpm"),
 }
 # A column that may say how wide the road is must not be passed over.
-_MAY_BE_WIDTH = re.compile("wid|w_tr|left|right|bound|border|edge|half")
+_MAY_BE_WIDTH = re.compile("wid|w_tr|left|right|bound|border|edge|half|[幅左右端縁]|境界")
 LANES = {"lanelet_id", "boundary_type", "local_x", "local_y"}
 KINDS = (
     "a raceline CSV (x,y,z,x_quat,y_quat,z_quat,w_quat,speed), an MPC CSV (s_m,x_m,y_m,psi_rad,kappa_radpm,...), "
@@ -61,6 +63,7 @@ class Reading:
     lap: int | None = None
     lanes: tuple[str, ...] = ()
     unit_m: float = 1.0
+    backward: bool = False
 
 
 def read_course(path: Path, reading: Reading | None = None) -> Course:
@@ -108,7 +111,7 @@ def _from_csv(path: Path, text: str, reading: Reading) -> tuple[Course, list[str
         bounds, said = _bounds_of_csv(path, header, rows)
         return _from_lanes(path, bounds, reading, said)
     if reading.lanes:
-        raise _idle(path, "closed, open, lap=N, half_width=METRES and unit=mm")
+        raise _idle(path, "closed, open, backward, lap=N, half_width=METRES and unit=mm")
     return _from_line(path, header, rows, reading)
 
 
@@ -129,39 +132,29 @@ READERS: Mapping[str, Callable[[Path, str, Reading], tuple[Course, list[str]]]] 
 
 def _from_line(path: Path, header: list[str], rows: list[list[str]], reading: Reading) -> tuple[Course, list[str]]:
     """A course along the points of a CSV."""
-    points = [pair for pair in POINTS if set(pair) <= set(header)]
-    widths = [pair for pair in WIDTHS if set(pair) <= set(header)]
-    if not points:
-        raise MonoError(f"course file {path} begins with {','.join(header)[:80]!r}", KINDS, "give one of these files")
-    if len(points) > 1 or len(widths) > 1:
-        both = (points if len(points) > 1 else widths)[:2]
-        found = f"course file {path} has {' and '.join(','.join(pair) for pair in both)}"
-        raise MonoError(found, "one pair of them", "remove the columns of the other")
-    used = points[0] + (widths[0] if widths else ())
-    others = [name for name in header if name and name not in used and name not in UNUSED]
-    if odd := [name for name in others if _MAY_BE_WIDTH.search(name)]:
-        pairs = " or ".join(",".join(pair) for pair in WIDTHS)
-        found = f"course file {path} has the column {odd[0]!r}, which may be a width"
-        raise MonoError(found, f"widths as {pairs} (metres from the line to the edge)", "rename or remove the column")
-    said = [f"columns not used: {listed(others)}"] if others else []
+    used, said = _columns(path, header)
     table = numbers(path, header, rows, used) * reading.unit_m
     _check_line(path, table)
-    moved = np.linalg.norm(np.diff(table[:, :2], axis=0), axis=1) > 1e-3
-    table = table[np.append(True, moved)[: len(table)]]
+    if reading.backward:
+        table = table[::-1] if len(used) == 2 else table[::-1, [0, 1, 3, 2]]
+        said.append("driven from its last row to its first, as asked")
+    elif column := runs_against(header, rows, table[:, :2]):
+        said.append(f"its rows run against its own column {column} (the other way: FILE:backward)")
+    table = _distinct(table)
     if len(table) < 4:
         raise MonoError(f"course file {path} with {len(table)} different points", "at least 4", "use a longer line")
     half_m = DEFAULT_HALF_WIDTH_M if reading.half_width_m is None else reading.half_width_m
-    if widths and reading.half_width_m is not None:
+    if len(used) == 4 and reading.half_width_m is not None:
         said.append(f"the widths of the file are replaced by {half_m:g} m to either edge")
         table = table[:, :2]
-    elif widths:
+    elif len(used) == 4:
         half_m = float(table[:, 2:].mean())
     elif reading.half_width_m is None:
         said.append(f"it has no widths: {half_m:g} m to either edge (another: FILE:half_width=METRES)")
     try:
-        lap = lap_of(table, half_m, reading.closed, reading.lap)
+        lap = lap_of(table, min(half_m, REACH_M), reading.closed, reading.lap)
     except MonoError as error:
-        do = error.do.replace("lap=N", "FILE:lap=N")
+        do = error.do.replace("lap=N", "FILE:lap=N").replace("with open", "with FILE:open")
         raise MonoError(f"course file {path}: {error.found}", error.expected, do) from error
     xy = resample(lap.table[:, :2], STEP_M, lap.closed)
     edges = np.full((2, len(xy)), half_m)
@@ -174,13 +167,43 @@ def _from_line(path: Path, header: list[str], rows: list[list[str]], reading: Re
     return Course(path.stem, xy, lap.closed, *edges), lap.said + said
 
 
+def _columns(path: Path, header: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The columns of a line's points and, behind them, widths where it has any; and which are not used."""
+    points = [pair for pair in POINTS if set(pair) <= set(header)]
+    widths = [pair for pair in WIDTHS if set(pair) <= set(header)]
+    if not points:
+        do = "give one of these files" if len(header) > 1 else "separate the columns by commas, semicolons or tabs"
+        raise MonoError(f"course file {path} begins with {','.join(header)[:80]!r}", KINDS, do)
+    if len(points) > 1 or len(widths) > 1:
+        both = (points if len(points) > 1 else widths)[:2]
+        found = f"course file {path} has {' and '.join(','.join(pair) for pair in both)}"
+        raise MonoError(found, "one pair of them", "remove the columns of the other")
+    used = points[0] + (widths[0] if widths else ())
+    others = [name for name in header if name and name not in used and name not in UNUSED]
+    if odd := [name for name in others if _MAY_BE_WIDTH.search(name)]:
+        pairs = " or ".join(",".join(pair) for pair in WIDTHS)
+        found = f"course file {path} has the column {odd[0]!r}, which may be a width"
+        raise MonoError(found, f"widths as {pairs} (metres from the line to the edge)", "rename or remove the column")
+    return used, [f"columns not used: {listed(others)}"] if others else []
+
+
+def _distinct(table: FloatArray) -> FloatArray:
+    """The points that lie a millimetre from the one before, of those that are kept."""
+    kept, last = [0], table[0, :2].tolist() if len(table) else []
+    for row, place in enumerate(table[:, :2].tolist()):
+        if dist(place, last) > 1e-3:
+            kept.append(row)
+            last = place
+    return table[kept[: len(table)]]
+
+
 def _check_line(path: Path, table: FloatArray) -> None:
     """Refuse lines that are no road in metres."""
     if len(table) < 4:
         return
     steps = np.linalg.norm(np.diff(table[:, :2], axis=0), axis=1)
     _check_length(path, float(steps.sum()))
-    do = "if they are millimetres, write FILE:unit=mm"
+    do = "if they are millimetres or centimetres, write FILE:unit=mm or FILE:unit=cm"
     spacing = float(np.median(steps))
     if spacing > MOST_SPACING_M:
         found = f"course file {path} has points {spacing:.4g} m apart"
@@ -228,12 +251,14 @@ def _from_lanes(path: Path, bounds: Bounds, reading: Reading, said: list[str]) -
     without: list[str] = []
     for name, sides in bounds.items():
         lines = [_bound(path, name, side, sides.get(side, [])) for side in ("left", "right")]
-        if lines[0] is None or lines[1] is None:
+        if lines[0] is None or lines[1] is None or np.array_equal(lines[0], lines[1]):
             without.append(name)
         else:
             lanes.append(oriented(name, lines[0], lines[1]))
     if without:
-        said.append(f"lanes without a left and a right bound in one piece are left out ({listed(without)})")
+        said.append(
+            f"lanes without a left and another right bound, each in one piece, are left out ({listed(without)})"
+        )
     if not lanes:
         found = f"course file {path} without lanes"
         raise MonoError(found, "lanelets of subtype road with a left and a right bound", "check the map")
@@ -242,12 +267,14 @@ def _from_lanes(path: Path, bounds: Bounds, reading: Reading, said: list[str]) -
         raise MonoError(found, f"at most {MOST_LANES:,}", "name lanes of the loop with FILE:lanes=ID+ID")
     try:
         loop = named_loop(lanes, reading.lanes) if reading.lanes else main_loop(lanes)
+        _check_length(path, loop.length_m)
+        xy, left_m, right_m = centreline(loop.lanes, loop.closed)
     except MonoError as error:
+        if str(path) in error.found:
+            raise
         raise MonoError(
             f"course file {path}: {error.found}", error.expected, f"{error.do} (FILE:lanes=ID+ID)"
         ) from error
-    _check_length(path, loop.length_m)
-    xy, left_m, right_m = centreline(loop.lanes, loop.closed)
     names = f"lanes {listed([lane.name for lane in loop.lanes], 100)}"
     if len(loop.said) and not reading.lanes:
         names += " (others: FILE:lanes=ID+ID, some lanes of the loop in driving order)"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 
+from collector.common.errors import MonoError
 from collector.geometry.poses import FloatArray, distance_along
 from collector.geometry.splines import resample
 
@@ -14,6 +15,7 @@ STEP_M = 0.5
 EDGE_STEP_M = 0.25
 SMOOTH_M = 1.2
 SAME_PLACE_M = 0.05
+LONG_M, PIECE_M = 100.0, 20.0  # longer lanes are looked at in pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +83,11 @@ def centreline(loop: list[Lane], closed: bool) -> tuple[FloatArray, FloatArray, 
 
     Starts from the middles of equal shares of each lane's bounds and is pulled, round after round, to the middle
     between the nearest points of both bounds.
+
+    Raises:
+        MonoError: bounds between which no line runs.
     """
+    loop = [piece for lane in loop for piece in _pieces(lane)]
     bounds: tuple[list[FloatArray], list[FloatArray]] = ([], [])
     at_lane: tuple[list[FloatArray], list[FloatArray]] = ([], [])
     middle: list[FloatArray] = []
@@ -105,7 +111,13 @@ def centreline(loop: list[Lane], closed: bool) -> tuple[FloatArray, FloatArray, 
     line = resample(np.vstack(middle), STEP_M, closed)
     for _ in range(12):
         feet = [_nearest(line, edge, station, done_m, closed) for edge, station in zip(edges, stations, strict=True)]
-        line = resample(_smooth(0.5 * (feet[0] + feet[1]), 0.5, closed), STEP_M, closed)
+        line = _smooth(0.5 * (feet[0] + feet[1]), 0.5, closed)
+        stands = np.linalg.norm(np.diff(line, axis=0), axis=1) < 1e-6
+        if stands.any():  # many places of the line have one nearest point
+            x, y = line[int(stands.argmax())]
+            found = f"no line runs midway between the bounds near ({x:.1f}, {y:.1f})"
+            raise MonoError(found, "bounds that run beside one another", "correct them, or name other lanes")
+        line = resample(line, STEP_M, closed)
     # A corner of an edge makes the exact middle line kink; a road is driven on a smooth one.
     line = resample(_smooth(line, SMOOTH_M, closed), STEP_M, closed)
     left, right = (
@@ -113,6 +125,36 @@ def centreline(loop: list[Lane], closed: bool) -> tuple[FloatArray, FloatArray, 
         for edge, station in zip(edges, stations, strict=True)
     )
     return line, left, right
+
+
+def _pieces(lane: Lane) -> list[Lane]:
+    """A long lane cut across where its bounds lie opposite one another: of a whole circuit the outer one is longer.
+
+    From a place on both bounds, the next step is taken on that one on which it keeps the other nearer.
+    """
+    if lane.length_m <= LONG_M:
+        return [lane]
+    left, right = (_with_steps(bound, 1.0) for bound in (lane.left, lane.right))
+    i = j = 0
+    cuts = [(0, 0)]
+    left_m, right_m = distance_along(left), distance_along(right)
+    while i < len(left) - 1 and j < len(right) - 1:
+        if np.hypot(*(left[i + 1] - right[j])) < np.hypot(*(left[i] - right[j + 1])):
+            i += 1
+        else:
+            j += 1
+        if min(left_m[i] - left_m[cuts[-1][0]], right_m[j] - right_m[cuts[-1][1]]) >= PIECE_M:
+            cuts.append((i, j))
+    if len(cuts) > 1:
+        cuts.pop()  # what is left behind the last may be short on one side
+    cuts.append((len(left) - 1, len(right) - 1))
+    return [Lane(lane.name, left[a : b + 1], right[c : d + 1]) for (a, c), (b, d) in pairwise(cuts)]
+
+
+def _with_steps(line: FloatArray, step_m: float) -> FloatArray:
+    """The line with points between its own, at most a step apart."""
+    along = distance_along(line)
+    return _along(line, along, np.union1d(along, np.arange(0.0, along[-1], step_m)))
 
 
 def _smooth(line: FloatArray, sigma_m: float, closed: bool) -> FloatArray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import product
-from math import hypot
+from math import dist, hypot
 
 import numpy as np
 
@@ -25,6 +25,8 @@ ANGLE_M = 10.0  # a radian of difference in heading is as bad a join as so much 
 ALONG_M = 50.0  # how far beside itself a line is followed, to find where it comes nearest
 START_SLACK_M = 1.0  # a lap begins at the line's first point unless it comes back nearer to another by more than this
 AHEAD = 0.25  # cosine: ends are joined when the gap leads ahead of both, within 75 degrees
+BACK, ASKEW, ONWARD = -0.8, -0.5, 0.5  # cosines: a line turns back by more than 143 or 120 degrees, goes on within 60
+MOST_ASKEW = 20  # turns by more than 120 degrees; a line drawn with few points has one in a hairpin
 STRAIGHT_ON = 0.95  # cosine of 18 degrees: a line that passes its start more across than that turns off there
 KINK_1PM = 0.15  # a gap that leads aside so sharply is a step to be blended away
 NOISE_M = 0.03  # a step aside that no kart feels
@@ -49,11 +51,26 @@ def lap_of(table: FloatArray, reach_m: float, closed: bool | None = None, wanted
     leaves the line as it is; ``wanted`` names the round of several, from 1.
 
     Raises:
-        MonoError: rounds of different lengths and none wanted, or one that is not there.
+        MonoError: a lap that turns back on itself, rounds of different lengths and none wanted, or none of that number.
     """
-    if closed is False:
-        return Lap(table, False, ["left open, as asked"])
     table, stood = _moving(table)
+    table, stepped = _onward(table)
+    stood += stepped
+    if closed is False:
+        lap = Lap(table, False, [*stood, "left open, as asked"])
+    elif len(_places_back(table[:, :2], ASKEW)) > MOST_ASKEW:
+        lap = Lap(table, False)  # in no order, and long to search for laps
+    else:
+        lap = _lap_of(table, reach_m, closed, wanted, stood)
+    _check_onward(lap.table[:, :2])
+    if lap.closed and len(back := _places_back(np.vstack([lap.table[-2:], lap.table[:2]])[:, :2])):
+        found = f"a line that turns back on itself at ({back[0, 0]:.1f}, {back[0, 1]:.1f}) where its ends are joined"
+        raise MonoError(found, "ends that lead on to one another", "close the gap in the file, or take it with open")
+    return lap
+
+
+def _lap_of(table: FloatArray, reach_m: float, closed: bool | None, wanted: int | None, stood: list[str]) -> Lap:
+    """The lap of a line whose points move on."""
     xy = table[:, :2]
     rounds = _rounds(xy, reach_m)
     if wanted is not None and not 1 <= wanted <= max(1, len(rounds)):
@@ -66,6 +83,7 @@ def lap_of(table: FloatArray, reach_m: float, closed: bool | None = None, wanted
     lengths = [end_m - float(along[round(first)]) for (first, _), end_m in zip(rounds, ends_m, strict=True)]
     behind_m = float(along[-1]) - ends_m[-1]
     if wanted is None and max(*lengths, behind_m) > ALIKE * min(lengths):
+        _check_onward(xy)  # a line that runs back and on again passes each place twice
         loops = ", ".join(f"{length_m:.0f}" for length_m in lengths)
         found = f"a line that goes round loops of {loops} m and then on for {behind_m:.0f} m"
         raise MonoError(found, "one course", "name the loop with lap=N, N from 1, or take the whole line with open")
@@ -98,26 +116,74 @@ def _moving(table: FloatArray) -> tuple[FloatArray, list[str]]:
     return table[kept], [f"{dropped} points where it stands still are left out"] if dropped else []
 
 
+def _onward(table: FloatArray) -> tuple[FloatArray, list[str]]:
+    """The line without points that step back by less than :data:`LOOK_M`, as noise makes them; and a word on them."""
+    points = table[:, :2].tolist()
+    kept, behind = [0, 1], 0  # the latter: the place in kept from which the heading is taken, half a step back
+    waiting = False  # for a point that lies ahead again
+    for k in range(2, len(points)):
+        (bx, by), (x, y) = points[kept[-1]], points[k]
+        while behind < len(kept) - 2 and dist(points[kept[behind + 1]], (bx, by)) >= 0.5 * LOOK_M:
+            behind += 1
+        ax, ay = points[kept[behind]]
+        step_m = hypot(x - bx, y - by)
+        ahead = ((bx - ax) * (x - bx) + (by - ay) * (y - by)) / max(hypot(bx - ax, by - ay) * step_m, 1e-9)
+        waiting = step_m < LOOK_M and ahead < (ONWARD if waiting else ASKEW)
+        if not waiting:
+            kept.append(k)
+    dropped = len(points) - len(kept)
+    return table[kept], [f"{dropped} points that step back are left out"] if dropped else []
+
+
+def _places_back(xy: FloatArray, cosine: float = BACK) -> FloatArray:
+    """Places (M, 2) where a line runs back over itself: no kart turns within a metre."""
+    corners = xy[_apart(xy, LOOK_M)]
+    step = np.diff(corners, axis=0)
+    step /= np.maximum(np.linalg.norm(step, axis=1), 1e-9)[:, None]
+    return np.asarray(corners[1:-1][(step[:-1] * step[1:]).sum(axis=1) < cosine])
+
+
+def _check_onward(xy: FloatArray) -> None:
+    back = _places_back(xy)
+    if len(askew := _places_back(xy, ASKEW)) > MOST_ASKEW:
+        back = askew
+    if len(back):
+        found = f"a line that turns back on itself at ({back[0, 0]:.1f}, {back[0, 1]:.1f})"
+        found += f" and at {len(back) - 1} more places" if len(back) > 1 else ""
+        do = "remove the rows that run back, put the rows in order, or smooth a noisy line"
+        raise MonoError(found, "points in the order in which they are driven", do)
+
+
 def _rounds(xy: FloatArray, reach_m: float) -> list[tuple[float, float]]:
     """First and last place of each round, as indices into the points with fractions."""
     line, index = _evenly(xy)
     step = np.gradient(line, axis=0)
     heading = step / np.maximum(np.linalg.norm(step, axis=1), 1e-9)[:, None]
     found: list[tuple[float, float]] = []
+    # A line of few points turns in steps, and by as much the headings of two places may differ for nothing.
+    ways = np.diff(xy, axis=0)
+    turn = np.angle((ways[1:] @ (1.0, 1j)) / (ways[:-1] @ (1.0, 1j)))
+    slack_m = START_SLACK_M + 0.5 * ANGLE_M * float(np.median(np.abs(turn)))
     start = 0
-    while (pair := _return(line, heading, start, reach_m)) is not None:
+    while (pair := _return(line, heading, start, reach_m, slack_m)) is not None:
         found.append((float(index[pair[0]]), float(index[pair[1]])))
         start = pair[1]
     return found
 
 
-def _evenly(xy: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Points (M, 2) every :data:`LOOK_M` along the line, and their places among its points."""
+def _apart(xy: FloatArray, least_m: float) -> list[int]:
+    """The first point, those that lie so far from the one kept before, and the last."""
     kept = [0]
     x, y = xy.T.tolist()
     for i in range(1, len(x)):
-        if hypot(x[i] - x[kept[-1]], y[i] - y[kept[-1]]) >= 0.5 * LOOK_M or i == len(x) - 1:
+        if hypot(x[i] - x[kept[-1]], y[i] - y[kept[-1]]) >= least_m or i == len(x) - 1:
             kept.append(i)
+    return kept
+
+
+def _evenly(xy: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Points (M, 2) every :data:`LOOK_M` along the line, and their places among its points."""
+    kept = _apart(xy, 0.5 * LOOK_M)
     corners = xy[kept]
     along = distance_along(corners)
     at = np.linspace(0.0, along[-1], max(2, round(along[-1] / LOOK_M)) + 1)
@@ -125,7 +191,9 @@ def _evenly(xy: FloatArray) -> tuple[FloatArray, FloatArray]:
     return line, np.interp(at, along, kept)
 
 
-def _return(line: FloatArray, heading: FloatArray, start: int, reach_m: float) -> tuple[int, int] | None:
+def _return(
+    line: FloatArray, heading: FloatArray, start: int, reach_m: float, slack_m: float
+) -> tuple[int, int] | None:
     """Where the line from ``start`` on first comes back to itself: two places, the nearest of that meeting."""
     shortest, most = round(SHORTEST_M / LOOK_M), round(ALONG_M / LOOK_M)
     cells: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -148,7 +216,7 @@ def _return(line: FloatArray, heading: FloatArray, start: int, reach_m: float) -
         return None
     best = min(meetings)
     at_start = min((_mismatch_m(line, heading, start, j), start, j) for _, _, j in meetings)
-    return (at_start if at_start[0] <= best[0] + START_SLACK_M else best)[1:]
+    return (at_start if at_start[0] <= best[0] + slack_m else best)[1:]
 
 
 def _mismatch_m(line: FloatArray, heading: FloatArray, i: int, j: int) -> float:

@@ -16,7 +16,7 @@ from collector.geometry.poses import FloatArray
 # The ways (N, 2) of each lane's bounds: lane -> "left" or "right" -> ways in any order and direction.
 Bounds = Mapping[str, Mapping[str, list[FloatArray]]]
 
-MOST_DEPTH = 30
+MOST_DEPTH, MOST_POINTS = 30, 1_000_000  # the latter of all bounds; a city has some ten thousand
 FARTHEST_M = 1e8  # no map projection has coordinates beyond; differences stay exact to a hundredth of a micrometre
 ROAD = "road"
 
@@ -111,6 +111,7 @@ def read_lanelets(path: Path, text: str, named: bool) -> tuple[Bounds, list[str]
         raise MonoError(complaint, expected, "export the map with local coordinates (MGRS), as Autoware's map tools do")
     bounds: dict[str, dict[str, list[FloatArray]]] = {}
     without: list[str] = []
+    count = 0
     for lanelet in found.lanelets:
         if not named and lanelet.tags.get("subtype", ROAD) != ROAD:
             continue
@@ -118,7 +119,12 @@ def read_lanelets(path: Path, text: str, named: bool) -> tuple[Bounds, list[str]
         whole = True
         for role, way in lanelet.members:
             if role in ("left", "right"):
-                points = [found.places.get(point) for point in found.ways.get(way, [])]
+                names = found.ways.get(way, [])
+                count += len(names)
+                if count > MOST_POINTS:
+                    complaint = f"course file {path}: lanelets with more than {MOST_POINTS:,} points"
+                    raise MonoError(complaint, "a map of some circuits", "export the part with the circuit alone")
+                points = [found.places.get(name) for name in names]
                 whole = whole and bool(points) and None not in points
                 sides[role].append(np.array([point for point in points if point is not None]).reshape(-1, 2))
         if whole:

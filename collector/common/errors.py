@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+_MOST_SHOWN = 1500  # characters of each part of a message: names in files may be of any length
 EXIT_USAGE = 2  # of a command, after a sentence that says what the user can mend
 
 
@@ -18,17 +19,23 @@ class MonoError(Exception):
     """
 
     def __init__(self, found: str, expected: str = "", do: str = "") -> None:
-        self.found, self.expected, self.do = found, expected, do
-        parts = [found.rstrip(".") + "."]
+        self.found, self.expected, self.do = _shown(found), _shown(expected), _shown(do)
+        parts = [self.found.rstrip(".") + "."]
         if expected:
-            parts.append(f"Expected: {expected.rstrip('.')}.")
+            parts.append(f"Expected: {self.expected.rstrip('.')}.")
         if do:
-            parts.append(f"Do: {do.rstrip('.')}.")
+            parts.append(f"Do: {self.do.rstrip('.')}.")
         super().__init__(" ".join(parts))
 
     def __reduce__(self) -> tuple[type[MonoError], tuple[str, str, str]]:
         """From one process to another: the sentence, whatever a subclass was made of."""
         return MonoError, (self.found, self.expected, self.do)
+
+
+def _shown(text: str) -> str:
+    """A text as it is, or its two ends."""
+    half = _MOST_SHOWN // 2
+    return text if len(text) <= _MOST_SHOWN else f"{text[:half]} ... {text[-half:]}"
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -27,6 +27,13 @@ MOST_JSON_LEVELS = 64  # of JSON, lists and objects inside one another
 # UTF-8 that was taken for Latin-1 and saved as UTF-8 again (0x80 to 0x9f).
 _CONTROL = re.compile("[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _LFS = b"version https://git-lfs"
+# 010 is 8 in YAML, 1:30 is 90.
+_NUMBERS, _OTHER_BASE = (
+    ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"),
+    re.compile("[-+]?0[0-9_]+|.*:.*|[-+]?0[bx].*"),
+)
+# How files begin that hold no text until they are unpacked.
+_PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
 # Encodings worth a name in a refusal, and what of a text shows them: hiragana, which every Japanese sentence has.
 _LIKELY = {"Shift_JIS (CP932)": "cp932", "EUC-JP": "euc_jp", "ISO-2022-JP": "iso2022_jp"}
 _HIRAGANA = re.compile("[\u3041-\u3096]")
@@ -77,7 +84,7 @@ def read_json(
 def parse_json(text: str, where: str, do: str) -> Any:  # noqa: ANN401 - what JSON may hold
     """What a JSON text says (MonoError: no JSON, or too deep)."""
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_once)
     except RecursionError as error:
         raise _too_deep(where, do) from error
     except ValueError as error:
@@ -91,6 +98,16 @@ def parse_json(text: str, where: str, do: str) -> Any:  # noqa: ANN401 - what JS
         if not level:
             return content
     raise _too_deep(where, do)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys stand in it once (ValueError)."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:60]!r} twice in one object")
+    return content
 
 
 def _too_deep(where: str, do: str) -> MonoError:
@@ -137,6 +154,9 @@ def _count(node: yaml.Node, path: str, known: dict[int, int]) -> int:
                 inner.append(value)
         elif isinstance(node, yaml.SequenceNode):
             inner = node.value
+        elif isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and _OTHER_BASE.fullmatch(node.value):
+            found = f"{path}, line {node.start_mark.line + 1}: {node.value[:60]!r}, which YAML does not count by tens"
+            raise MonoError(found, "a number like 10 or 0.5", "write it so, or between quotation marks")
         count = 1
         for each in inner:
             count += _count(each, path, known)
@@ -165,6 +185,9 @@ def _decoded(raw: bytes, name: str, first_line: int) -> str:
     if raw.startswith(_LFS):
         do = "get it with `git lfs pull`"
         raise MonoError(f"{name} is a pointer of Git LFS, not the file itself", "the file's own text", do)
+    packed = [kind for start, kind in _PACKED.items() if first_line == 1 and raw.startswith(start)]
+    if packed:
+        raise MonoError(f"{name} is packed ({packed[0]})", "the text itself", "unpack it first")
     try:
         text = raw.decode("utf-8-sig" if first_line == 1 else "utf-8")
         odd = _CONTROL.search(text)
@@ -181,8 +204,12 @@ def _decoded(raw: bytes, name: str, first_line: int) -> str:
 
 def _likely_encoding(raw: bytes) -> str:
     """The encoding in which a text has the most hiragana, empty where none has any; UTF-16 also by its mark."""
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "UTF-16"
+    if raw.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "UTF-32"
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or max(raw[::2].count(0), raw[1::2].count(0)) > len(raw) // 4:
+        return "UTF-16"  # of Latin letters every other byte is 0
+    if b"\0" in raw:
+        return ""
     counts = {name: len(_HIRAGANA.findall(raw.decode(codec, "ignore"))) for name, codec in _LIKELY.items()}
     best = max(counts, key=lambda name: counts[name])
     return best if counts[best] else ""

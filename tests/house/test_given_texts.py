@@ -34,7 +34,7 @@ LINE = "x_m,y_m\n" + "\n".join(f"{30 * np.cos(a):.3f},{20 * np.sin(a):.3f}" for 
 OSM = "<osm><!-- {} --><node id='1'><tag k='local_x' v='1'/><tag k='local_y' v='2'/></node></osm>"
 
 
-LIKELY = {"cp932": "Shift_JIS", "euc_jp": "EUC-JP", "iso2022_jp": "ISO-2022-JP", "utf-16": "UTF-16"}
+LIKELY = {"cp932": "Shift_JIS", "euc_jp": "EUC-JP", "iso2022_jp": "ISO-2022-JP", "utf-16": "UTF-16", "utf-32": "UTF-32"}
 
 
 def _config(cls: type) -> Callable[[Path], object]:

@@ -134,3 +134,34 @@ def test_widths_follow_a_line_that_is_bent_to_close() -> None:
     lap = lap_of(np.hstack([line, np.full((len(line), 2), 4.0)]), 4.0)
     assert lap.table[:, 2:].sum(axis=1) == pytest.approx(8.0)
     assert abs(lap.table[-1, 2] - 4.0) == pytest.approx(1.5, abs=0.1) and lap.table[0, 2] == 4.0
+
+
+def ring(count: int = 200, radius_m: float = 30.0) -> np.ndarray:
+    angle = np.linspace(0.0, 2.0 * np.pi, count, endpoint=False)
+    return radius_m * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        np.vstack([ring()[:60], ring()[50:60], ring()[60:]]),  # rows copied twice
+        np.vstack([ring()[:50], ring()[60:50:-1], ring()[60:]]),  # a stretch the wrong way round
+        np.vstack([ring()[:100], ring()[98::-1]]),  # out and back
+        np.stack([ring(200, 30.0), ring(200, 30.1)], axis=1).reshape(-1, 2)[np.r_[0:50, 60, 51:400]],  # out of order
+        np.concatenate([np.stack([ring(40, 30.0), ring(40, 33.0)], axis=1)]).reshape(-1, 2),  # two edges, row by row
+    ],
+)
+@pytest.mark.parametrize("closed", [None, True, False])
+def test_a_line_that_turns_back_on_itself_is_refused(broken: np.ndarray, closed: bool | None) -> None:
+    with pytest.raises(MonoError, match=r"turns back on itself at \(.*order in which they are driven"):
+        lap_of(broken, 3.0, closed)
+
+
+def test_steps_back_of_noise_are_left_out() -> None:
+    noise = np.random.default_rng(3).normal(0.0, 0.03, (2000, 2))
+    lap = lap_of(ring(2000) + noise, 3.0)
+    way_m = np.linalg.norm(np.diff(lap.table, axis=0), axis=1).sum()
+    assert lap.closed and "points that step back are left out" in lap.said[0]
+    assert way_m < np.linalg.norm(np.diff(ring(2000) + noise, axis=0), axis=1).sum()
+    assert np.abs(np.hypot(*lap.table.T) - 30.0).max() < 0.15
+    assert not lap_of(ring(), 3.0).said

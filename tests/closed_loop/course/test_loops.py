@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from closed_loop.course.crossings import crossing, self_crossing
-from closed_loop.course.lanes import Lane
+from closed_loop.course.lanes import Lane, centreline
 from closed_loop.course.loops import followers, main_loop, named_loop
 from collector.common.errors import MonoError
+from collector.geometry.splines import integrate
 
 
-def lane(name: str, middle: np.ndarray) -> Lane:
+def lane(name: str, middle: np.ndarray, half_m: float = 2.0) -> Lane:
     step = np.gradient(np.asarray(middle, np.float64), axis=0)
     left = np.stack([-step[:, 1], step[:, 0]], axis=1) / np.linalg.norm(step, axis=1)[:, None]
-    return Lane(name, middle + 2.0 * left, middle - 2.0 * left)
+    return Lane(name, middle + half_m * left, middle - half_m * left)
 
 
 def arc(name: str, radius_m: float, first: float, last: float, centre: tuple[float, float] = (0.0, 0.0)) -> Lane:
@@ -122,3 +123,27 @@ def test_an_eight_is_a_loop_where_there_is_no_other() -> None:
     assert len(followers(lanes)) == 4
     loop = main_loop(lanes)
     assert loop.closed
+
+
+def test_a_circuit_that_is_one_lane_has_its_middle_between_bounds_of_different_lengths() -> None:
+    # A horseshoe: 300 degrees to the left, then to the right, with a hairpin at either end. At the far hairpin equal
+    # shares of the bounds lie far from one another.
+    bends = [(60.0, 300.0), (10.0, 180.0), (-40.0, 300.0), (10.0, 180.0)]
+    ways_m = [abs(radius_m) * np.radians(degrees) for radius_m, degrees in bends]
+    bend_1pm = np.concatenate([np.full(800, 1.0 / radius_m) for radius_m, _ in bends])
+    middle = integrate(bend_1pm, np.concatenate([np.full(800, way_m / 800) for way_m in ways_m]))[:, :2]
+    whole = lane("whole", middle, 6.0)
+    joint = 0.5 * (whole.left[[0]] + whole.left[[-1]]), 0.5 * (whole.right[[0]] + whole.right[[-1]])
+    whole = Lane(
+        "whole", *(np.vstack([at, side[1:-1], at]) for at, side in zip(joint, (whole.left, whole.right), strict=True))
+    )
+    line, left_m, right_m = centreline([whole], closed=True)
+    assert np.abs(np.linalg.norm(line[:, None] - middle[None], axis=2).min(axis=1)).max() < 0.5
+    assert left_m == pytest.approx(6.0, abs=0.3) and right_m == pytest.approx(6.0, abs=0.3)
+
+
+def test_bounds_that_do_not_run_beside_one_another_have_no_middle() -> None:
+    along = np.stack([np.linspace(0.0, 80.0, 81), np.zeros(81)], axis=1)
+    back = np.vstack([along, along[-2::-1]])  # both bounds run out and back on one line
+    with pytest.raises(MonoError, match="no line runs midway"):
+        centreline([Lane("flat", back, back[:2])], closed=True)

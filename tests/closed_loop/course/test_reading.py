@@ -30,6 +30,14 @@ def racetrack(path: Path, heading: str, scale: float = 1.0, rows: str = "{x:.3f}
         ("a.csv", "x,y,width_left_m\n1,2,3\n", "'width_left_m', which may be a width"),
         ("a.csv", "x,y,w_tr_right\n1,2,3\n", "'w_tr_right', which may be a width"),
         ("a.csv", "x,y,d_left\n1,2,3\n", "'d_left', which may be a width"),
+        ("a.csv", "x,y,道幅\n1,2,3\n", "'道幅', which may be a width"),
+        ("a.csv", "x [m],y [m],左 (m)\n1,2,3\n", "'左', which may be a width"),
+        ("a.csv", "x,y\n1_0,2\n", "data row 1"),
+        ("a.csv", "x y\n1 2\n", "commas, semicolons or tabs"),
+        ("a.csv", "My line\n1,2\n", "2 cells under 1 names ('My line')"),
+        ("a.csv", "x,y\n" + "\n" * 500_000, "more than 400,000 lines"),
+        ("a.csv", "x,y\n" + "#\n" * 500_000, "more than 400,000 lines"),
+        ("a.csv", "x,y\n" + "0,0\n30,0\n" * 200, "turns back on itself at (30.0, 0.0) and at 397 more places"),
         ("a.csv", "x,y\n89630,07,43130,69\n", "data row 1: 4 cells under 2 names"),
         ("a.csv", "x;y\n1,5;2,5\n", "data row 1"),
         ("a.csv", "x,y\n1e9,0\n0,1e9\n", "at most 1e+08"),
@@ -80,6 +88,53 @@ def test_the_widths_of_racetrack_databases_are_read(tmp_path: Path, mark: str) -
     assert course.closed and course.width_left_m == pytest.approx(0.9) and course.width_right_m == pytest.approx(1.1)
     (tmp_path / "other.csv").write_text((tmp_path / "track.csv").read_text().replace(",", "; "))
     assert np.array_equal(read_course(tmp_path / "other.csv").xy, course.xy)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\r"])
+def test_any_end_of_line_and_units_behind_names_are_read(tmp_path: Path, end: str) -> None:
+    course = read_course(racetrack(tmp_path / "line.csv", "x [m],y(m),w_tr_right_m,w_tr_left_m"))
+    text = (tmp_path / "line.csv").read_text()
+    (tmp_path / "line.csv").write_bytes(text.replace("\n", end).encode())
+    assert course.closed and np.array_equal(read_course(tmp_path / "line.csv").xy, course.xy)
+
+
+def test_points_less_than_a_millimetre_apart_are_a_line_too(tmp_path: Path) -> None:
+    angle = np.linspace(0.0, 2.0 * np.pi, 40_000, endpoint=False)
+    lines = [f"{5.0 * np.cos(a):.6f},{5.0 * np.sin(a):.6f}" for a in angle]
+    (tmp_path / "dense.csv").write_text("x,y\n" + "\n".join(lines))
+    assert read_course(tmp_path / "dense.csv").length_m == pytest.approx(10.0 * np.pi, rel=1e-3)
+
+
+@pytest.mark.parametrize("width_m", [25.0, 60.0])
+def test_a_road_wider_than_its_course_is_still_one_lap(tmp_path: Path, width_m: float) -> None:
+    track = racetrack(tmp_path / "track.csv", "x_m,y_m,w_tr_right_m,w_tr_left_m")
+    track.write_text(track.read_text().replace(",1.1,0.9", f",{width_m},{width_m}"))
+    course = read_course(track)
+    assert course.closed and course.length_m == pytest.approx(158.6, rel=0.01)
+
+
+@pytest.mark.parametrize("column", ["s_m", "yaw", "psi_rad", "psi_rad of TUM", "quaternion"])
+def test_rows_against_their_own_columns_are_said_and_turned_round(
+    tmp_path: Path, column: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = np.linspace(0.0, 2.0 * np.pi, 160, endpoint=False)
+    yaw = np.arctan2(20.0 * np.cos(a), -30.0 * np.sin(a))
+    heading, values = {
+        "s_m": ("s_m", [a]),
+        "psi_rad of TUM": ("psi_rad", [yaw - 0.5 * np.pi]),
+        "quaternion": ("z_quat,w_quat", [np.sin(0.5 * yaw), np.cos(0.5 * yaw)]),
+    }.get(column, (column, [yaw]))
+    table = np.stack([30.0 * np.cos(a), 20.0 * np.sin(a), 0.9 + 0.0 * a, 1.1 + 0.0 * a, *values], axis=1)
+    head = f"x_m,y_m,width_left_m,width_right_m,{heading}"
+    for name, rows in (("onward", table), ("against", table[::-1])):
+        lines = [",".join(f"{value:.5f}" for value in row) for row in rows]
+        (tmp_path / f"{name}.csv").write_text("\n".join([head, *lines]))
+        read_course(tmp_path / f"{name}.csv")
+    onward, against = capsys.readouterr().err.splitlines()
+    assert "column" not in onward and f"run against its own column {heading.split(',')[0]}" in against
+    turned = course_named(f"{tmp_path / 'against.csv'}:backward")
+    assert "driven from its last row to its first" in capsys.readouterr().err
+    assert turned.width_left_m == pytest.approx(1.1) and (turned.curvature_1pm > 0.0).all()
 
 
 def test_columns_that_nobody_knows_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

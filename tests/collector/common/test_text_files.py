@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,6 +38,10 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("? [1, 2]\n: 3", "a key that is a list"),
         ("? {a: 1}\n: 3", "a key that is a list"),
         ("just text", "holds a str"),
+        ("rate: 010", "line 1: '010', which YAML does not count by tens"),
+        ("a: {b: [1:30]}", "does not count by tens"),
+        ("a: 0x1F", "does not count by tens"),
+        ("a: 10\nb: 0.5\nc: -0\nd: '010'\ne: 2026-01-01 10:30:00\n", ""),
     ],
 )
 def test_yaml(tmp_path: Path, text: str, sentence: str) -> None:
@@ -55,6 +63,7 @@ def test_yaml(tmp_path: Path, text: str, sentence: str) -> None:
         ("[1]", "holds a list"),
         ('{"a": ' + "9" * 10_000 + "}", "cannot be read: not JSON"),
         ('{"a": 1', "cannot be read: not JSON"),
+        ('{"b": [{"a": 1, "a": 2}]}', "the key 'a' twice in one object"),
         ('{"a": "' + "x" * (17 << 20) + '"}', "larger than that"),
     ],
 )
@@ -77,3 +86,18 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
             read_json(tmp_path / name, "")
     with pytest.raises(MonoError, match="no absent in"):
         read_json(tmp_path / "absent", "")
+
+
+@pytest.mark.parametrize(
+    ("pack", "kind"),
+    [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz"), (b"PK\x03\x04".__add__, "zip")],
+)
+def test_a_packed_file_is_called_that(tmp_path: Path, pack: Callable[[bytes], bytes], kind: str) -> None:
+    (tmp_path / "a.json").write_bytes(pack(b'{"a": 1}'))
+    with pytest.raises(MonoError, match=rf"is packed \({kind}\).*unpack it"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_name_of_any_length_leaves_a_sentence() -> None:
+    said = str(MonoError(f"the way {'9' * 9_000_000} twice", "each id once", "export the map again"))
+    assert len(said) < 2000 and said.startswith("the way 9") and "999 twice. Expected: each id once." in said
