@@ -7,6 +7,7 @@ is in memory at a time, and the chunk it lies in.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,10 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collector.bags.bag_files import BagFiles, find_bag_files, kind_of
+from collector.bags.bag_files import BagFiles, find_bag_files, kind_of, no_recording
 from collector.bags.compression import message_bytes, unpack_file
 from collector.bags.mcap_messages import McapMessages, TopicType
-from collector.bags.sqlite_messages import SqliteMessages
+from collector.bags.sqlite_messages import SqliteMessages, has_journal, undone
 from collector.common.errors import MonoError
 from collector.ros.conversions import stamp_ns_of, yaw_of
 from collector.ros.images import ENCODINGS, UNDECODABLE, BadFrame, FrameError, RawFrame, image_rows
@@ -76,6 +77,7 @@ class BagReader:
     def __init__(self, path: Path, files: Sequence[McapMessages | SqliteMessages], found: BagFiles) -> None:
         self.path, self._files = path, files
         self.notes: list[str] = list(found.notes)
+        self.file_count = len(files)
         self._is_finished = path.is_file() or found.has_metadata
         self._own_types: Typestore | None = None
         counts: Counter[TopicType] = Counter()
@@ -110,7 +112,8 @@ class BagReader:
             if self.topics[name] in types:
                 found = f"{name} in {self.path} is serialised as {self.encodings[name]}"
                 raise MonoError(found, "cdr, as ROS 2 does", "convert the bag to ROS 2, or record it again")
-            found = f"{name} in {self.path} has the type {self.topics[name]}"
+            kind = f"the type {self.topics[name]}" if self.topics[name] else "no type: its file names none"
+            found = f"{name} in {self.path} has {kind}"
             raise MonoError(found, " or ".join(types), f"choose another {option}")
         held = sorted(topic for topic, count in self.counts.items() if count)
         others = [topic for topic in held if self.topics[topic] in types]
@@ -241,7 +244,7 @@ def open_bag(path: Path | str) -> Iterator[BagReader]:
             if (twin := found.twins.get(file)) is not None and opened.breaks:
                 opened = max(opened, _open_file(twin, stack), key=lambda each: each.counts.total())
             files.append(opened)
-        bag = BagReader(place, files, found)
+        bag = BagReader(place, _by_time(files), found)
         if not any(bag.counts.values()) and (why := bag.breaks_off):
             what = f"{place} cannot be opened as a bag, and no message can be read from it: {why}"
             do = "check the path and that something was recorded"
@@ -251,24 +254,38 @@ def open_bag(path: Path | str) -> Iterator[BagReader]:
         yield bag
 
 
+def _by_time(files: Sequence[McapMessages | SqliteMessages]) -> list[McapMessages | SqliteMessages]:
+    """Files of one name but for their number stay in that order; several recordings in a folder in that of time."""
+    names = [re.sub(r"\d+\D*$", "", file.path.name) for file in files]
+    starts: dict[str, int] = {}
+    for name, file in zip(names, files, strict=True):
+        if file.start_ns is not None:
+            starts[name] = min(starts.get(name, file.start_ns), file.start_ns)
+    order = sorted(range(len(files)), key=lambda k: (starts.get(names[k], _LATEST_NS), names[k], k))
+    return [files[k] for k in order]
+
+
 def _open_file(path: Path, stack: ExitStack) -> McapMessages | SqliteMessages:
     """One file of a bag, decompressed to a temporary place where it is compressed; closed with the stack."""
     try:
-        kind, held, why = kind_of(path), path, ""
+        kind, held, why = kind_of(path), path, no_recording(path)
         if kind == "compressed":
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="alpamayo-bag-"))
             held = Path(folder) / path.stem
             why = unpack_file(path, held)
             kind = kind_of(held)
         # Of a damaged head the name tells.
-        is_sqlite = kind == "sqlite3" or (kind != "mcap" and held.suffix == ".db3")
+        is_sqlite = kind == "sqlite3" or (kind != "mcap" and held.suffix == ".db3" and not why)
+        if is_sqlite and has_journal(held):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="alpamayo-bag-"))
+            held, why = undone(held, Path(folder)), "a write that was never finished is undone, in a copy of the file"
         opened: McapMessages | SqliteMessages = SqliteMessages(held) if is_sqlite else McapMessages(held)
     except OSError as error:
         found = f"{path} cannot be read: {error.strerror or error}"
         raise MonoError(found, "a file of a bag, and room to decompress it", "check who may read it") from error
     stack.callback(opened.close)
     if why:
-        opened.breaks.append(why)
+        opened.breaks[:] = [why, *opened.breaks] if opened.counts else [why]
     return opened
 
 
