@@ -105,7 +105,7 @@ def read_json_lines(path: Path | str, what: str, parse: Callable[[dict[str, Any]
     if torn:
         more = f" and {len(torn) - _TORN_NAMED} more" if len(torn) > _TORN_NAMED else ""
         lines = ", ".join(map(str, torn[:_TORN_NAMED])) + more
-        print(f"note: {name}: {len(torn)} torn lines were passed over (line {lines})", file=sys.stderr)
+        print(f"note: {name}: torn lines passed over: {len(torn)} (line {lines})", file=sys.stderr)
 
 
 def read_json(

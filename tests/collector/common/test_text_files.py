@@ -86,7 +86,7 @@ def test_torn_lines_of_a_log_are_counted_and_named(tmp_path: Path, capsys: pytes
     path.write_bytes(b"\n".join(lines))
     assert list(read_json_lines(path, "the log", lambda values: int(values["step"]))) == [1, 4, 5, 12]
     said = capsys.readouterr().err
-    assert said == f"note: the log {path}: 7 torn lines were passed over (line 2, 3, 6, 7, 8 and 2 more)\n"
+    assert said == f"note: the log {path}: torn lines passed over: 7 (line 2, 3, 6, 7, 8 and 2 more)\n"
     path.write_bytes(lines[0] + b"\n")
     assert list(read_json_lines(path, "the log", dict)) == [{"step": 1, "note": "左"}]
     assert capsys.readouterr().err == ""

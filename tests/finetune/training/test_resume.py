@@ -154,7 +154,7 @@ def test_torn_and_later_lines_are_dropped(tmp_path: Path, capsys: pytest.Capture
     path = tmp_path / "training.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "validation_text_loss": 1}\n{"step": 3}\n{"st')
     assert kept_lines(path, 2) == path.read_text().splitlines()[:3]
-    assert f"{path}: 1 torn lines were passed over (line 5)" in capsys.readouterr().err
+    assert f"{path}: torn lines passed over: 1 (line 5)" in capsys.readouterr().err
     assert kept_lines(path, 0) == [] == kept_lines(tmp_path / "none", 5)
 
 
