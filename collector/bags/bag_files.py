@@ -119,6 +119,20 @@ def reading_order(folder: Path, suffixes: Sequence[str] = (".mcap",)) -> list[Pa
     return sorted(files, key=by_numbers)
 
 
+def order_of_time(names: Sequence[str], starts_ns: Sequence[int | None]) -> list[int]:
+    """In what order to read files that begin at these times (None: nothing in it), as indices.
+
+    Files of one name but for their number stay as they are; several recordings in one folder follow in time.
+    """
+    stems = [re.sub(r"\d+\D*$", "", name) for name in names]
+    begins: dict[str, int] = {}
+    for stem, start_ns in zip(stems, starts_ns, strict=True):
+        if start_ns is not None:
+            begins[stem] = min(begins.get(stem, start_ns), start_ns)
+    last = max(begins.values(), default=0) + 1
+    return sorted(range(len(names)), key=lambda k: (begins.get(stems[k], last), stems[k], k))
+
+
 def read_metadata(folder: Path) -> dict[str, object] | None:
     """What ``metadata.yaml`` says, None where it is absent or no metadata.
 

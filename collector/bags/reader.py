@@ -7,7 +7,6 @@ is in memory at a time, and the chunk it lies in.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collector.bags.bag_files import BagFiles, find_bag_files, kind_of, no_recording
+from collector.bags.bag_files import BagFiles, find_bag_files, kind_of, no_recording, order_of_time
 from collector.bags.compression import message_bytes, unpack_file
 from collector.bags.mcap_messages import McapMessages, TopicType
 from collector.bags.sqlite_messages import SqliteMessages, has_journal, undone
@@ -244,7 +243,8 @@ def open_bag(path: Path | str) -> Iterator[BagReader]:
             if (twin := found.twins.get(file)) is not None and opened.breaks:
                 opened = max(opened, _open_file(twin, stack), key=lambda each: each.counts.total())
             files.append(opened)
-        bag = BagReader(place, _by_time(files), found)
+        order = order_of_time([file.path.name for file in files], [file.start_ns for file in files])
+        bag = BagReader(place, [files[k] for k in order], found)
         if not any(bag.counts.values()) and (why := bag.breaks_off):
             what = f"{place} cannot be opened as a bag, and no message can be read from it: {why}"
             do = "check the path and that something was recorded"
@@ -252,17 +252,6 @@ def open_bag(path: Path | str) -> Iterator[BagReader]:
         if place.is_dir() and not found.has_metadata and not bag.breaks_off:
             bag.notes.append(f"it has no metadata.yaml (for other programs: alpamayo-mono recover {place})")
         yield bag
-
-
-def _by_time(files: Sequence[McapMessages | SqliteMessages]) -> list[McapMessages | SqliteMessages]:
-    """Files of one name but for their number stay in that order; several recordings in a folder in that of time."""
-    names = [re.sub(r"\d+\D*$", "", file.path.name) for file in files]
-    starts: dict[str, int] = {}
-    for name, file in zip(names, files, strict=True):
-        if file.start_ns is not None:
-            starts[name] = min(starts.get(name, file.start_ns), file.start_ns)
-    order = sorted(range(len(files)), key=lambda k: (starts.get(names[k], _LATEST_NS), names[k], k))
-    return [files[k] for k in order]
 
 
 def _open_file(path: Path, stack: ExitStack) -> McapMessages | SqliteMessages:
