@@ -24,7 +24,7 @@ from collector.common.errors import MonoError
 from collector.common.files import check_file_place, write_atomically
 from collector.common.run_folder import command_line, plain
 from collector.common.tables import metres, number, text_table
-from collector.common.text_files import read_json, read_lines
+from collector.common.text_files import read_json, read_json_lines
 from collector.geometry.constants import FUTURE_STEPS, NS_PER_S
 from collector.geometry.discontinuity import teleports
 from collector.geometry.poses import FloatArray, interpolate_poses, to_map
@@ -72,22 +72,21 @@ def measure_drive(folder: Path, course: str = "", reference: str = "") -> Measur
 
 
 def _sane_plans(path: Path, t_s: FloatArray, poses: FloatArray) -> Iterator[PlacedPlan]:
-    """The sane plans of a drive whose t0 lies within the recorded poses; unreadable lines are passed over."""
+    """The sane plans of a drive whose t0 lies within the recorded poses."""
     stamps_ns = np.round(t_s * NS_PER_S).astype(np.int64)
     if not path.is_file():
         return
-    for _, line in read_lines(path, "the plans"):
-        try:
-            values = json.loads(line)
-            stamp_ns, plan = int(values["stamp_ns"]), np.array(values["poses"], np.float64)
-            if values.get("defect") or plan.shape != (FUTURE_STEPS, 3) or not np.isfinite(plan).all():
-                continue
-        except (ValueError, TypeError, KeyError, RecursionError):
-            continue
-        if stamps_ns[0] <= stamp_ns <= stamps_ns[-1]:
-            pose_map = interpolate_poses(stamps_ns, poses, [stamp_ns])[0]
-            text = str(values.get("reasoning", ""))
-            yield PlacedPlan(Plan(stamp_ns, plan, text), pose_map, to_map(plan, pose_map), stamp_ns)
+
+    def plan_of(values: dict[str, Any]) -> Plan | None:
+        stamp_ns, plan = int(values["stamp_ns"]), np.array(values["poses"], np.float64)
+        if values.get("defect") or plan.shape != (FUTURE_STEPS, 3) or not np.isfinite(plan).all():
+            return None
+        return Plan(stamp_ns, plan, str(values.get("reasoning", "")))
+
+    for found in read_json_lines(path, "the plans", plan_of):
+        if found is not None and stamps_ns[0] <= found.stamp_ns <= stamps_ns[-1]:
+            pose_map = interpolate_poses(stamps_ns, poses, [found.stamp_ns])[0]
+            yield PlacedPlan(found, pose_map, to_map(found.poses, pose_map), found.stamp_ns)
 
 
 @dataclass(frozen=True)

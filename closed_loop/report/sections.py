@@ -6,7 +6,6 @@ missing or unreadable; :func:`closed_loop.report.page.context` turns that into t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from closed_loop.report.comparison import image, named
 from collector.calibration.intrinsics import cameras_of
 from collector.common.errors import MonoError
 from collector.common.tables import metres, number, percent
-from collector.common.text_files import read_json, read_lines, read_text
+from collector.common.text_files import read_json, read_json_lines, read_text
 from collector.dataset.gallery import gallery_html
 from collector.dataset.schema import load_manifest
 from collector.dataset.statistics import count_rows, dataset_statistics
@@ -99,17 +98,12 @@ def training(folder: Path) -> dict[str, object]:
 
 
 def read_losses(path: Path) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Curves of a ``training.jsonl``: name -> (steps, values); lines that cannot be read are passed over.
+    """Curves of a ``training.jsonl``: name -> (steps, values).
 
     Expected keys per line: ``step`` and any of ``text_loss, flow_loss, validation_text_loss, validation_flow_loss``.
     """
     found: dict[str, list[tuple[float, float]]] = {}
-    for _, line in read_lines(path, "the log"):
-        try:
-            values = json.loads(line)
-            step = float(values["step"])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            continue
+    for step, values in read_json_lines(path, "the log", lambda values: (float(values["step"]), values)):
         for key, value in values.items():
             if key.endswith("_loss") and isinstance(value, (int, float)) and np.isfinite(value):
                 found.setdefault(key, []).append((step, float(value)))

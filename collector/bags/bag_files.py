@@ -5,28 +5,37 @@ Every file is either part of the recording or named. What kind a file is, its fi
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from collector.bags.compression import LZ4_MAGIC, ZSTD_MAGIC
 from collector.bags.mcap_records import MAGIC
 from collector.bags.metadata import METADATA_FILE, RESERVE_FILE
 from collector.common.errors import MonoError
+from collector.common.text_files import MIB, read_yaml
 
 _SQLITE_MAGIC, _ROS1_MAGIC = b"SQLite format 3\x00", b"#ROSBAG V"
+_FOREIGN = (
+    (b"\x1f\x8b", "gzip"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"BZh", "bzip2"),
+    (b"PK\x03\x04", "zip"),
+    (b"7z\xbc\xaf", "7z"),
+)
 COMPRESSED = (".zstd", ".zst")
 STORAGES = (".mcap", ".db3")
 _SUFFIXES = (*STORAGES, *(storage + packed for storage in STORAGES for packed in COMPRESSED))
-# Beside a database: what its writer had not yet put into it (read with it), and the index of that.
-WAL, _SHM = "-wal", "-shm"
+# Beside a database: what its writer had not yet put into it (read with it), the index of that, and what it would undo.
+WAL, _SHM, JOURNAL = "-wal", "-shm", "-journal"
 # Files that say something about a recording, and what `recover` sets aside.
 _ABOUT = re.compile(rf"{re.escape(METADATA_FILE)}|{re.escape(RESERVE_FILE)}|recording_report\.json|receipt\.json|\..*")
 _ASIDE = re.compile(r".*\.torn\d*")
 _MOST_NAMED = 8
+_DEPTH = 3  # of folders in which bags are looked for, to name them
+_MOST_METADATA_BYTES = MIB  # a line or two per file of the bag
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,18 @@ def kind_of(path: Path) -> str:
         head = stream.read(len(_SQLITE_MAGIC))
     kinds = (MAGIC, "mcap"), (_SQLITE_MAGIC, "sqlite3"), (_ROS1_MAGIC, "ros1")
     packed = (ZSTD_MAGIC, "compressed"), (LZ4_MAGIC, "compressed")
-    return next((kind for magic, kind in (*kinds, *packed) if head.startswith(magic)), "")
+    return next((kind for magic, kind in (*kinds, *packed, *_FOREIGN) if head.startswith(magic)), "")
+
+
+def no_recording(path: Path) -> str:
+    """What a file is that holds no recording we read, as a sentence without its subject; empty where nothing tells."""
+    if path.stat().st_size == 0:
+        return "it is empty"
+    kind = kind_of(path)
+    if kind == "ros1":
+        return "it is a bag of ROS 1 (rosbags-convert makes one of ROS 2 of it)"
+    is_foreign = kind in {name for _, name in _FOREIGN}
+    return f"it is compressed by {kind}, which is not read: decompress it" if is_foreign else ""
 
 
 def find_bag_files(place: Path) -> BagFiles:
@@ -67,13 +87,20 @@ def find_bag_files(place: Path) -> BagFiles:
             raise MonoError(f"{place} is neither a file nor a folder", expected, "check the path")
         entries = sorted(place.iterdir())
         files = reading_order(place, _SUFFIXES)
-        old = [entry for entry in entries if entry.suffix == ".bag" and entry.is_file()]
-        if not files and old:
+        plain = files or [entry for entry in entries if entry.is_file() and not _ABOUT.fullmatch(entry.name)]
+        old = [entry for entry in plain if kind_of(entry) == "ros1" or entry.suffix == ".bag"]
+        if old and len(old) >= len(files):
             raise _ros1(old[0])
+        if not files:  # the names do not tell, then the bytes do
+            files = [
+                entry for entry in entries if entry.is_file() and kind_of(entry) in ("mcap", "sqlite3", "compressed")
+            ]
         if not files:
-            inner = [entry.name for entry in entries if entry.is_dir() and reading_order(entry, _SUFFIXES)]
+            inner = [str(entry) for entry in _folders(place, _DEPTH) if reading_order(entry, _SUFFIXES)]
+            what = [f"{entry.name}: {why}" for entry in plain if (why := no_recording(entry))]
             found = f"{place} holds no .mcap or .db3 file, so no message can be read from it"
-            do = f"name the bags in it: {_listed([str(place / name) for name in inner])}" if inner else "check the path"
+            found += f" ({_listed(what)})" * bool(what)
+            do = f"name the bags in it: {_listed(inner)}" if inner else "check the path"
             raise MonoError(found, "a bag folder with its files", do)
         twins = {file: twin for file in files for twin in files if twin.stem == file.name and twin.suffix in COMPRESSED}
         files = [file for file in files if file not in twins.values()]
@@ -92,12 +119,29 @@ def reading_order(folder: Path, suffixes: Sequence[str] = (".mcap",)) -> list[Pa
     return sorted(files, key=by_numbers)
 
 
+def order_of_time(names: Sequence[str], starts_ns: Sequence[int | None]) -> list[int]:
+    """In what order to read files that begin at these times (None: nothing in it), as indices.
+
+    Files of one name but for their number stay as they are; several recordings in one folder follow in time.
+    """
+    stems = [re.sub(r"\d+\D*$", "", name) for name in names]
+    begins: dict[str, int] = {}
+    for stem, start_ns in zip(stems, starts_ns, strict=True):
+        if start_ns is not None:
+            begins[stem] = min(begins.get(stem, start_ns), start_ns)
+    last = max(begins.values(), default=0) + 1
+    return sorted(range(len(names)), key=lambda k: (begins.get(stems[k], last), stems[k], k))
+
+
 def read_metadata(folder: Path) -> dict[str, object] | None:
-    """What ``metadata.yaml`` says, None where it is absent or cannot be read."""
-    try:
-        values = yaml.safe_load((folder / METADATA_FILE).read_text("utf-8"))["rosbag2_bagfile_information"]
-    except Exception:  # noqa: BLE001 - half a file fails in many ways; then the bag's own files say it all
+    """What ``metadata.yaml`` says, None where it is absent or no metadata.
+
+    Raises:
+        MonoError: it cannot be read: damaged, or no text.
+    """
+    if not _has_metadata(folder):
         return None
+    values = read_yaml(folder / METADATA_FILE, _MOST_METADATA_BYTES).get("rosbag2_bagfile_information")
     return values if isinstance(values, dict) else None
 
 
@@ -107,15 +151,24 @@ def files_named(metadata: dict[str, object] | None) -> set[str]:
     return {Path(str(name)).name for name in listed} if isinstance(listed, list) else set()
 
 
+def _folders(place: Path, depth: int) -> list[Path]:
+    inner = sorted(entry for entry in place.iterdir() if entry.is_dir() and not entry.is_symlink())
+    return inner + [each for entry in inner if depth > 1 for each in _folders(entry, depth - 1)]
+
+
 def _has_metadata(place: Path) -> bool:
-    return (place / METADATA_FILE).exists()
+    return os.path.lexists(place / METADATA_FILE)
 
 
 def _notes(place: Path, entries: Sequence[Path], files: Sequence[Path], twins: dict[Path, Path]) -> list[str]:
     notes = []
-    metadata = read_metadata(place)
+    metadata, why = None, "it says nothing about a bag"
+    try:
+        metadata = read_metadata(place)
+    except MonoError as error:
+        why = error.found
     if _has_metadata(place) and metadata is None:
-        notes.append(f"{METADATA_FILE} cannot be read; the files themselves were")
+        notes.append(f"{METADATA_FILE} cannot be read, the files themselves were: {why}")
     held = {file.name for file in entries}
     missing = sorted(name for name in files_named(metadata) if name not in held)
     missing = [name for name in missing if Path(name).stem not in held and not {name + c for c in COMPRESSED} & held]
@@ -126,7 +179,7 @@ def _notes(place: Path, entries: Sequence[Path], files: Sequence[Path], twins: d
     if extra:
         notes.append(f"{METADATA_FILE} does not name {_listed(extra)}; read all the same")
     read = {*files, *twins.values()}
-    beside = {file.with_name(file.name + end) for file in files for end in (WAL, _SHM)}
+    beside = {file.with_name(file.name + end) for file in files for end in (WAL, _SHM, JOURNAL)}
     other = [
         entry.name + "/" * entry.is_dir()
         for entry in entries

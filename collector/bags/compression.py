@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import lz4.frame
 import zstandard
@@ -16,6 +18,7 @@ LARGEST_BYTES = 2**28
 # What a file holds beyond the first size is refused when it is so many times as long as the file.
 _FREE_BYTES, _MOST_TIMES = 2**30, 1000
 _BLOCK = 2**20
+_LZ4_BLOCK = 2**16  # lz4 makes at most 255 times as much of it
 
 
 class TooLargeError(ValueError):
@@ -79,7 +82,7 @@ def message_bytes(data: bytes) -> bytes:
 
 
 def unpack_file(source: Path, target: Path) -> str:
-    """Decompress a file (zstd); returns why not all of it could be had, empty where it could.
+    """Decompress a file (zstd or lz4); returns why not all of it could be had, empty where it could.
 
     Raises:
         MonoError: it grows beyond all measure.
@@ -87,13 +90,17 @@ def unpack_file(source: Path, target: Path) -> str:
     size = source.stat().st_size
     written = 0
     with source.open("rb") as stream, target.open("wb") as out:
-        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+        is_lz4 = stream.read(len(LZ4_MAGIC)) == LZ4_MAGIC
+        stream.seek(0)
+        zstd = zstandard.ZstdDecompressor()
+        reader = zstd.stream_reader(stream, read_across_frames=True)
+        blocks = _lz4_blocks(stream) if is_lz4 else iter(lambda: reader.read(_BLOCK), b"")
         while True:
             try:
-                block = reader.read(_BLOCK)
-            except zstandard.ZstdError as error:
+                block = next(blocks, None)
+            except (zstandard.ZstdError, RuntimeError, EOFError) as error:
                 return f"the compressed file breaks off: {error}"
-            if not block:
+            if block is None:
                 return ""
             written += len(block)
             try:
@@ -102,6 +109,17 @@ def unpack_file(source: Path, target: Path) -> str:
                 do = "leave it out, or decompress it yourself: zstd -d"
                 raise MonoError(f"{source}: {error}", "a compressed recording", do) from error
             out.write(block)
+
+
+def _lz4_blocks(stream: BinaryIO) -> Iterator[bytes]:
+    frame, data = lz4.frame.LZ4FrameDecompressor(), b""
+    while data := data or stream.read(_LZ4_BLOCK):
+        if frame.eof:  # one frame may follow another
+            frame = lz4.frame.LZ4FrameDecompressor()
+        yield bytes(frame.decompress(data))
+        data = frame.unused_data or b""
+    if not frame.eof:
+        raise EOFError("its end is missing")
 
 
 def pack_file(source: Path, target: Path) -> None:

@@ -29,6 +29,7 @@ from collector.bags.mcap_records import (
     Record,
     check_count,
     chunk_content,
+    names_all,
     records,
 )
 
@@ -65,17 +66,22 @@ class McapMessages:
         self.breaks: list[str] = []
         self.definitions: dict[str, tuple[str, str]] = {}
         self.counts: Counter[TopicType] = Counter()
+        self.start_ns: int | None = None  # the first time of arrival, None without messages
         self._size = path.stat().st_size
         self._opened_bytes = 0  # of chunks, in the pass that is under way
         self._stream = path.open("rb")
         self._channels: dict[int, TopicType] = {}
         self._chunks: list[mcap_types.ChunkIndex] = []
         if not self._read_index():
-            self.counts = Counter(row.channel for row in self._from_front())
+            for row in self._from_front():
+                self.counts[row.channel] += 1
+                self.start_ns = row.received_ns if self.start_ns is None else min(self.start_ns, row.received_ns)
 
     def messages(self, topics: Collection[str]) -> Iterator[StoredMessage]:
         """The messages of some topics in order of arrival; of a file without an index in order of writing."""
         self._opened_bytes = 0
+        if not self.counts:
+            return  # why, the first look said
         for row in self._by_index(topics) if self._chunks else self._from_front():
             if row.channel.topic in topics:
                 yield row
@@ -100,6 +106,7 @@ class McapMessages:
             self._declare(number, channel, summary.schemas.get(channel.schema_id))
             self.counts[self._channels[number]] += numbers[number]
         self._chunks = summary.chunk_indexes
+        self.start_ns = min(chunk.message_start_time for chunk in self._chunks)
         return True
 
     def _declare(self, number: int, channel: mcap_types.Channel, schema: mcap_types.Schema | None) -> None:
@@ -248,13 +255,13 @@ def _counts_of(summary: Summary) -> Counter[int] | None:
     for chunk in summary.chunk_indexes:
         in_chunks.update(_counts(chunk))
     if summary.statistics is None:
-        return in_chunks or None
+        return in_chunks if in_chunks and names_all(summary, in_chunks) else None
     counts = Counter(summary.statistics.channel_message_counts)
     # Message indexes are optional, and so is the whole summary but for its chunks.
     chunks = len({chunk.chunk_start_offset for chunk in summary.chunk_indexes})
     fits = chunks == len(summary.chunk_indexes) == summary.statistics.chunk_count
     fits = fits and (not in_chunks or +counts == +in_chunks)
-    return counts if fits and set(+counts) <= set(summary.channels) else None
+    return counts if fits and names_all(summary, counts) else None
 
 
 def _counts(chunk: mcap_types.ChunkIndex) -> dict[int, int]:

@@ -259,10 +259,16 @@ def read_chunk(data: bytes, stored_bytes: int) -> ChunkContent:
     return content
 
 
+def names_all(summary: Summary, counts: Counter[int]) -> bool:
+    """Whether a summary declares the channels that have messages, and their types; repeating these is optional."""
+    numbers, schemas = set(+counts), {0, *summary.schemas}
+    return numbers <= set(summary.channels) and all(summary.channels[n].schema_id in schemas for n in numbers)
+
+
 def _from_summary(summary: Summary) -> FileContent | None:
-    if summary.statistics is None:
-        return None
     found = summary.statistics
+    if found is None or not names_all(summary, Counter(found.channel_message_counts)):
+        return None
     return FileContent(
         is_finished=True,
         schemas=summary.schemas,

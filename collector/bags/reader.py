@@ -16,10 +16,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collector.bags.bag_files import BagFiles, find_bag_files, kind_of
+from collector.bags.bag_files import BagFiles, find_bag_files, kind_of, no_recording, order_of_time
 from collector.bags.compression import message_bytes, unpack_file
 from collector.bags.mcap_messages import McapMessages, TopicType
-from collector.bags.sqlite_messages import SqliteMessages
+from collector.bags.sqlite_messages import SqliteMessages, has_journal, undone
 from collector.common.errors import MonoError
 from collector.ros.conversions import stamp_ns_of, yaw_of
 from collector.ros.images import ENCODINGS, UNDECODABLE, BadFrame, FrameError, RawFrame, image_rows
@@ -76,6 +76,7 @@ class BagReader:
     def __init__(self, path: Path, files: Sequence[McapMessages | SqliteMessages], found: BagFiles) -> None:
         self.path, self._files = path, files
         self.notes: list[str] = list(found.notes)
+        self.file_count = len(files)
         self._is_finished = path.is_file() or found.has_metadata
         self._own_types: Typestore | None = None
         counts: Counter[TopicType] = Counter()
@@ -110,7 +111,8 @@ class BagReader:
             if self.topics[name] in types:
                 found = f"{name} in {self.path} is serialised as {self.encodings[name]}"
                 raise MonoError(found, "cdr, as ROS 2 does", "convert the bag to ROS 2, or record it again")
-            found = f"{name} in {self.path} has the type {self.topics[name]}"
+            kind = f"the type {self.topics[name]}" if self.topics[name] else "no type: its file names none"
+            found = f"{name} in {self.path} has {kind}"
             raise MonoError(found, " or ".join(types), f"choose another {option}")
         held = sorted(topic for topic, count in self.counts.items() if count)
         others = [topic for topic in held if self.topics[topic] in types]
@@ -241,7 +243,8 @@ def open_bag(path: Path | str) -> Iterator[BagReader]:
             if (twin := found.twins.get(file)) is not None and opened.breaks:
                 opened = max(opened, _open_file(twin, stack), key=lambda each: each.counts.total())
             files.append(opened)
-        bag = BagReader(place, files, found)
+        order = order_of_time([file.path.name for file in files], [file.start_ns for file in files])
+        bag = BagReader(place, [files[k] for k in order], found)
         if not any(bag.counts.values()) and (why := bag.breaks_off):
             what = f"{place} cannot be opened as a bag, and no message can be read from it: {why}"
             do = "check the path and that something was recorded"
@@ -254,21 +257,24 @@ def open_bag(path: Path | str) -> Iterator[BagReader]:
 def _open_file(path: Path, stack: ExitStack) -> McapMessages | SqliteMessages:
     """One file of a bag, decompressed to a temporary place where it is compressed; closed with the stack."""
     try:
-        kind, held, why = kind_of(path), path, ""
+        kind, held, why = kind_of(path), path, no_recording(path)
         if kind == "compressed":
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="alpamayo-bag-"))
             held = Path(folder) / path.stem
             why = unpack_file(path, held)
             kind = kind_of(held)
         # Of a damaged head the name tells.
-        is_sqlite = kind == "sqlite3" or (kind != "mcap" and held.suffix == ".db3")
+        is_sqlite = kind == "sqlite3" or (kind != "mcap" and held.suffix == ".db3" and not why)
+        if is_sqlite and has_journal(held):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="alpamayo-bag-"))
+            held, why = undone(held, Path(folder)), "a write that was never finished is undone, in a copy of the file"
         opened: McapMessages | SqliteMessages = SqliteMessages(held) if is_sqlite else McapMessages(held)
     except OSError as error:
         found = f"{path} cannot be read: {error.strerror or error}"
         raise MonoError(found, "a file of a bag, and room to decompress it", "check who may read it") from error
     stack.callback(opened.close)
     if why:
-        opened.breaks.append(why)
+        opened.breaks[:] = [why, *opened.breaks] if opened.counts else [why]
     return opened
 
 

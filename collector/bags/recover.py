@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from collector.bags.bag_files import COMPRESSED, files_named, find_bag_files, read_metadata
+from collector.bags.bag_files import COMPRESSED, BagFiles, files_named, find_bag_files, kind_of, read_metadata
 from collector.bags.compression import ZSTD_MAGIC, pack_file, unpack_file
 from collector.bags.mcap_messages import McapMessages
 from collector.bags.mcap_records import read_contents
 from collector.bags.metadata import METADATA_FILE, RESERVE_FILE, StoredTopic, write_metadata
 from collector.bags.repair import Repair, name_aside, repair_mcap
 from collector.common.errors import MonoError
+from collector.common.output_folder import lock_folder
 from collector.common.run_folder import command_line
 
 
@@ -49,28 +52,33 @@ def recover_bag(place: Path, show_progress: bool = False) -> list[Repair]:
         what = f"{place} holds {', '.join(other[:3])}, which recover does not finish"
         do = f"build and calibrate read it as it is; for other programs: ros2 bag reindex {place}"
         raise MonoError(what, "files of mcap", do)
-    for path in found.files:
-        _refuse_if_recording(path)
     try:
-        if place.is_file():
-            return [repair_mcap(place, show_progress=show_progress)]
-        (place / RESERVE_FILE).unlink(missing_ok=True)  # its room may be what the index needs
-        packed = {path for path in found.files if path.suffix in COMPRESSED}
-        repairs = [
-            _inside(path) if path in packed else repair_mcap(path, show_progress=show_progress) for path in found.files
-        ]
-        if packed or found.twins:
-            repairs = [_packed(repair, place) for repair in repairs]
-        _write_metadata(place, repairs, "FILE" if packed or found.twins else "")
+        with _alone(place, found.files):
+            return _recovered(place, found, show_progress)
     except OSError as error:
         what = f"{place} cannot be finished: {error.strerror or error}"
         expected = "a few megabytes of free space, and the right to write there"
         raise MonoError(what, expected, "make room and call recover again; nothing has been lost") from error
+
+
+def _recovered(place: Path, found: BagFiles, show_progress: bool) -> list[Repair]:
+    if place.is_file():
+        return [repair_mcap(place, show_progress=show_progress)]
+    (place / RESERVE_FILE).unlink(missing_ok=True)  # its room may be what the index needs
+    packed = {path for path in found.files if path.suffix in COMPRESSED}
+    repairs = [
+        _inside(path) if path in packed else repair_mcap(path, show_progress=show_progress) for path in found.files
+    ]
+    if packed or found.twins:
+        repairs = [_packed(repair, place) for repair in repairs]
+    _write_metadata(place, repairs, "FILE" if packed or found.twins else "")
     return repairs
 
 
 def _is_mcap(path: Path) -> bool:
-    return path.suffix == ".mcap" or (path.suffix in COMPRESSED and Path(path.stem).suffix == ".mcap")
+    name = path.stem if path.suffix in COMPRESSED else path.name
+    kind = kind_of(path)  # a torn file may have none
+    return kind == "mcap" or (kind in ("", "compressed") and name.endswith(".mcap"))
 
 
 def _inside(path: Path) -> Repair:
@@ -98,14 +106,20 @@ def _packed(repair: Repair, place: Path) -> Repair:
 def _write_metadata(place: Path, repairs: Sequence[Repair], compression: str) -> None:
     """Write ``metadata.yaml``, unless the one that is there says the same; what only it knows is kept."""
     held = [repair for repair in repairs if not repair.left_out]
+    if not held:
+        return  # it would name no file
     names = {repair.file.name for repair in held}
     if not compression and any(_has_compressed_messages(place / name) for name in names):
         compression = "MESSAGE"
-    old, metadata = read_metadata(place), place / METADATA_FILE
+    metadata = place / METADATA_FILE
+    try:
+        old = read_metadata(place)
+    except MonoError:
+        old = None  # put aside below
     is_same = old is not None and files_named(old) == names and all(repair.was_finished for repair in repairs)
     if is_same and str((old or {}).get("compression_mode") or "").upper() == compression:
         return
-    if metadata.exists():
+    if os.path.lexists(metadata):
         metadata.replace(name_aside(metadata))
     topics: dict[str, StoredTopic] = {}
     for topic in (topic for repair in held for topic in repair.topics):
@@ -178,13 +192,19 @@ def describe(repair: Repair) -> str:
     return line + (f"; {repair.bytes_cut} bytes set aside in {repair.aside.name}" if repair.aside else "")
 
 
-def _refuse_if_recording(path: Path) -> None:
-    """Cutting the file under a living recorder would harm what it writes next; a recorder holds a lock."""
-    with path.open("rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            found = f"{path} is being recorded"
-            raise MonoError(found, "a recording that has ended", "stop the recorder first") from None
-        except OSError:
-            return  # a file system without locks
+@contextmanager
+def _alone(place: Path, files: Sequence[Path]) -> Iterator[None]:
+    """Hold a folder and its files: cutting a file under a living recorder, or another recover, would harm it."""
+    with ExitStack() as stack:
+        for path in files:
+            stream = stack.enter_context(path.open("rb"))
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found = f"{path} is being recorded, or recovered"
+                raise MonoError(found, "a recording that has ended", "stop the recorder first") from None
+            except OSError:
+                continue  # a file system without locks
+        if place.is_dir():
+            stack.callback(os.close, lock_folder(place, "wait for it to end, or stop the recorder first"))
+        yield

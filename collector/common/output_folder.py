@@ -95,7 +95,7 @@ class OutputFolder:
         self.close()
 
 
-def lock_folder(folder: Path) -> int:
+def lock_folder(folder: Path, do: str = "wait for it to end, or choose another --out") -> int:
     """Open and lock a folder until the handle is closed, or the process ends (MonoError: another process has it)."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -103,7 +103,6 @@ def lock_folder(folder: Path) -> int:
     except BlockingIOError:
         who = _holder(os.fstat(handle))
         os.close(handle)
-        do = "wait for it to end, or choose another --out"
         raise MonoError(f"{folder} is being written by {who}", "a folder that no other process uses", do) from None
     except OSError:
         pass  # a file system without locks

@@ -118,7 +118,7 @@ def hash_path(path: Path | str) -> str | None:
     digest = hashlib.sha256()
     for file in sorted(entry for entry in place.rglob("*") if entry.is_file()):
         size = file.stat().st_size
-        digest.update(f"{file.relative_to(place).as_posix()}\0{size}\0".encode())
+        digest.update(f"{file.relative_to(place).as_posix()}\0{size}\0".encode(errors="surrogateescape"))
         if size <= _SMALL_BYTES:
             digest.update(_hash_file(file).encode())
             continue

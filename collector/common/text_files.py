@@ -5,12 +5,14 @@ A byte order mark is taken off. Every refusal (MonoError) names the file and the
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -37,6 +39,10 @@ _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd
 # Encodings worth a name in a refusal, and what of a text shows them: hiragana, which every Japanese sentence has.
 _LIKELY = {"Shift_JIS (CP932)": "cp932", "EUC-JP": "euc_jp", "ISO-2022-JP": "iso2022_jp"}
 _HIRAGANA = re.compile("[\u3041-\u3096]")
+_TORN_NAMED = 5
+_PAGES = re.compile(rb"\0{64,}")
+
+Parsed = TypeVar("Parsed")
 
 
 def read_text(path: Path | str, what: str, most_bytes: int = MOST_TEXT_BYTES) -> str:
@@ -54,6 +60,7 @@ def read_lines(path: Path | str, what: str) -> Iterator[tuple[int, str]]:
     Raises:
         MonoError: the file is unreadable, or a line is not UTF-8 or longer than 1 MiB.
     """
+    name = f"{what} {path}"
     try:
         with open_regular(Path(path)) as stream:
             number = 0
@@ -61,11 +68,50 @@ def read_lines(path: Path | str, what: str) -> Iterator[tuple[int, str]]:
                 number += 1
                 if len(raw) > MOST_LINE_BYTES:
                     expected = f"lines of at most {MOST_LINE_BYTES / MIB:g} MiB"
-                    raise MonoError(f"{what} {path}, line {number} is longer than that", expected, "repair this line")
-                if line := _decoded(raw, f"{what} {path}", number).strip():
+                    raise MonoError(f"{name}, line {number} is longer than that", expected, "repair this line")
+                if line := _decoded(raw.rstrip(b"\r\n"), name, number).strip():
                     yield number, line
     except (OSError, ValueError) as error:
         raise _unreadable(path, what, error) from error
+
+
+def read_json_lines(path: Path | str, what: str, parse: Callable[[dict[str, Any]], Parsed]) -> Iterator[Parsed]:
+    """The objects of a file that a program wrote a line at a time, as ``parse`` makes them; one in memory at a time.
+
+    A kill or a power cut tears lines. One that is no JSON object, or of which ``parse`` makes nothing (ValueError,
+    TypeError, LookupError, OverflowError), is passed over; how many were, and which, is said on stderr at the end.
+
+    Raises:
+        MonoError: the file is unreadable, or a line is not UTF-8 otherwise than by half a character at its end.
+    """
+    name = f"{what} {path}"
+    torn: list[int] = []
+    try:
+        with open_regular(Path(path)) as stream:
+            number = 0
+            while raw := stream.readline(MOST_LINE_BYTES + 1):
+                number += 1
+                rest = raw  # of a line that is too long; its beginning is no JSON
+                while len(rest) > MOST_LINE_BYTES and not rest.endswith(b"\n"):
+                    rest = stream.readline(MOST_LINE_BYTES + 1)
+                if not raw.strip():
+                    continue
+                try:
+                    values = _loads(_decoded(_torn_off(raw), name, number).strip())
+                    made = parse(values) if isinstance(values, dict) else None
+                # Half a line may read as anything; RecursionError: nested too deeply.
+                except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+                    values = made = None
+                if isinstance(values, dict):
+                    yield made  # type: ignore[misc]  # None only where values is no object
+                else:
+                    torn.append(number)
+    except OSError as error:
+        raise _unreadable(path, what, error) from error
+    if torn:
+        more = f" and {len(torn) - _TORN_NAMED} more" if len(torn) > _TORN_NAMED else ""
+        lines = ", ".join(map(str, torn[:_TORN_NAMED])) + more
+        print(f"note: {name}: torn lines passed over: {len(torn)} (line {lines})", file=sys.stderr)
 
 
 def read_json(
@@ -84,7 +130,7 @@ def read_json(
 def parse_json(text: str, where: str, do: str) -> Any:  # noqa: ANN401 - what JSON may hold
     """What a JSON text says (MonoError: no JSON, or too deep)."""
     try:
-        content = json.loads(text, object_pairs_hook=_once)
+        content = _loads(text)
     except RecursionError as error:
         raise _too_deep(where, do) from error
     except ValueError as error:
@@ -110,17 +156,32 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
+# Looks for no white space around a text.
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+
+
+def _loads(text: str) -> Any:  # noqa: ANN401 - what JSON may hold
+    """``json.loads``, which looks for white space around a text first: for a line that costs a third of the whole."""
+    try:
+        content, end = _DECODER.raw_decode(text)
+        if end == len(text):
+            return content
+    except ValueError:
+        pass
+    return json.loads(text, object_pairs_hook=_once)
+
+
 def _too_deep(where: str, do: str) -> MonoError:
     return MonoError(f"{where} is nested more than {MOST_JSON_LEVELS} levels deep", "JSON of a few levels", do)
 
 
-def read_yaml(path: Path | str) -> dict[str, Any]:
+def read_yaml(path: Path | str, most_bytes: int = MOST_SETTINGS_BYTES) -> dict[str, Any]:
     """A YAML mapping of settings.
 
     Raises:
         MonoError: absent, not UTF-8, not YAML, not a mapping, a key twice, or more values than settings have.
     """
-    text = read_text(path, "the YAML file", MOST_SETTINGS_BYTES)
+    text = read_text(path, "the YAML file", most_bytes)
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
@@ -182,7 +243,7 @@ def _unreadable(path: Path | str, what: str, error: Exception) -> MonoError:
 
 
 def _decoded(raw: bytes, name: str, first_line: int) -> str:
-    if raw.startswith(_LFS):
+    if first_line == 1 and raw.startswith(_LFS):
         do = "get it with `git lfs pull`"
         raise MonoError(f"{name} is a pointer of Git LFS, not the file itself", "the file's own text", do)
     packed = [kind for start, kind in _PACKED.items() if first_line == 1 and raw.startswith(start)]
@@ -190,7 +251,8 @@ def _decoded(raw: bytes, name: str, first_line: int) -> str:
         raise MonoError(f"{name} is packed ({packed[0]})", "the text itself", "unpack it first")
     try:
         text = raw.decode("utf-8-sig" if first_line == 1 else "utf-8")
-        odd = _CONTROL.search(text)
+        # No control character is printable, and asking for that is ten times as quick; a tab is neither.
+        odd = None if text.isprintable() else _CONTROL.search(text)
         if odd is None:
             return text
         line, found = text.count("\n", 0, odd.start()), f"the control character 0x{ord(odd[0]):02x}"
@@ -200,6 +262,15 @@ def _decoded(raw: bytes, name: str, first_line: int) -> str:
     found = f"{name}, line {first_line + line} has {found}"
     do = f"it looks like {likely}: save it as UTF-8" if likely else "save it as UTF-8"
     raise MonoError(found, "UTF-8 text", do)
+
+
+def _torn_off(raw: bytes) -> bytes:
+    """A line without what a kill (half a character at its end) or a power cut (pages of zeros) leaves in it."""
+    raw = _PAGES.sub(b"", raw.rstrip(b"\r\n"))
+    try:
+        return raw[: codecs.utf_8_decode(raw, "strict", False)[1]] if raw[-1:] > b"\x7f" else raw
+    except UnicodeDecodeError:
+        return raw
 
 
 def _likely_encoding(raw: bytes) -> str:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from collector.calibration.intrinsics import camera_block, read_intrinsics
 from collector.calibration.model import read_calibration
 from collector.common.cpu import compressing, keep_freed_memory
 from collector.common.errors import MonoError
+from collector.common.files import path_error
 from collector.common.output_folder import refuse_inside, refuse_within
 from collector.common.progress import progress
 from collector.common.run_folder import command_line, git_commit, hash_path, plain
@@ -30,8 +32,10 @@ from collector.dataset.config import BuildConfig, CurationConfig
 from collector.dataset.extraction import GUARD_NS, HISTORY_NS, HORIZON_NS, NO_HISTORY, Candidate, SampleExtractor
 from collector.dataset.schema import OWN_NAMES, DatasetWriter, Sample, SchemaError
 from collector.dataset.splits import choose_validation, intervals_of
-from collector.pose_tracks.recording import Recording, read_recording, refuse_copies
+from collector.pose_tracks.identity import Looks, looks_of, refuse_copies
+from collector.pose_tracks.recording import Recording, read_recording
 from collector.ros.images import BadFrame, RawFrame
+from collector.ros.jpeg import UPRIGHT
 
 MOST_TEXTS = 1_000_000  # of a reasoning file, held in memory
 # What readers put in the place of bytes they could not decode, and half a character, which JSON can spell.
@@ -57,15 +61,23 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
     report = BuildReport()
     recordings: list[Recording] = []
     intrinsics: dict[str, dict[str, Any] | None] = {}
+    hashes: list[str | None] = []
     topics = config.odometry_topic, config.velocity_topic, config.status_topic
     with DatasetWriter(config.out, config.overwrite) as writer, compressing(config.workers) as pool:
         for path, name in zip(config.bags, names, strict=True):
             with open_bag(path) as bag:
                 # Every bag is asked before the first one is cut: a missing topic should not surface after an hour.
-                intrinsics[name] = read_intrinsics(bag, bag.image_topic(config.image_topic))
-                recordings.append(read_recording(bag, name, *topics, config.track))
+                camera = bag.image_topic(config.image_topic)
+                intrinsics[name] = read_intrinsics(bag, camera)
+                # A recording in one file is no copy of another, and its pictures need not be read twice.
+                compared = camera if len(config.bags) > 1 or bag.file_count > 1 else None
+                recordings.append(read_recording(bag, name, *topics, config.track, compared))
                 report.note_break(name, bag.breaks_off)
-        refuse_copies(recordings)
+            try:
+                hashes.append(hash_path(path))
+            except OSError as error:
+                raise path_error(error, path) from error
+        refuse_copies(names, [one.identity for one in recordings], partial(_looks, config))
         intervals = [each for one in recordings for each in intervals_of(one, HISTORY_NS, HORIZON_NS)]
         validation = choose_validation(intervals, config.val_fraction, config.seed, GUARD_NS)
         for path, recording in zip(config.bags, recordings, strict=True):
@@ -80,7 +92,7 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
                     report.note(recording.name, remark)
         facts = {
             "made_by": "alpamayo_mono collector.dataset.builder",
-            "bags": [{"name": name, "sha256": hash_path(path)} for path, name in zip(config.bags, names, strict=True)],
+            "bags": [{"name": name, "sha256": digest} for name, digest in zip(names, hashes, strict=True)],
             # The pitch is for whoever draws paths into the pictures; null where no calibration was given.
             "calibration": plain(calibration),
             "pose_quality": {one.name: one.track.report.plain() for one in recordings},
@@ -92,6 +104,11 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
         }
         finish_dataset(writer, config, report, facts, private=("bags", "out", "overwrite", "workers", "calibration"))
     return report
+
+
+def _looks(config: BuildConfig, number: int, stamps_ns: Sequence[int]) -> Looks:
+    with open_bag(config.bags[number]) as bag:
+        return looks_of(bag, bag.image_topic(config.image_topic), stamps_ns)
 
 
 def finish_dataset(
@@ -120,6 +137,7 @@ def bag_names(paths: Sequence[Path]) -> list[str]:
     for path in paths:
         resolved = Path(path).resolve()
         base = resolved.stem if resolved.is_file() else resolved.name
+        base = base.encode(errors="replace").decode()  # bytes that are no UTF-8 fit into no manifest
         name, number = base, 2
         while name in names:
             name, number = f"{base}-{number}", number + 1
@@ -144,18 +162,22 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
     """
     texts: dict[tuple[str | None, int], str] = {}
     unused: set[str] = set()
-    known = Sample.model_fields.keys()
+    known, file = Sample.model_fields.keys(), str(path)
     for number, line in read_lines(path, "the reasoning file"):
-        where = f"{path}, line {number}"
+        where = f"{file}, line {number}"
         values = parse_json(line, where, "repair this line")
         values = values if isinstance(values, dict) else {}
-        unused |= values.keys() - known
-        for name, kind in (("stamp_ns", int), ("reasoning", str), ("bag", str)):
-            value = values.get(name)
-            if (not isinstance(value, kind) or isinstance(value, bool)) and (name != "bag" or value is not None):
-                raise SchemaError(f"{where}, field {name}: found {value!r}", kind.__name__, "repair it")
-        text, key = values["reasoning"], (values.get("bag"), values["stamp_ns"])
-        if _DAMAGED.search(text):
+        if not values.keys() <= known:
+            unused |= values.keys() - known
+        stamp_ns, text, bag = values.get("stamp_ns"), values.get("reasoning"), values.get("bag")
+        # JSON knows no subclass of these, and a bool is no int.
+        if type(stamp_ns) is not int:
+            raise SchemaError(f"{where}, field stamp_ns: found {stamp_ns!r}", "int", "repair it")
+        if type(text) is not str or (bag is not None and type(bag) is not str):
+            name, value = ("reasoning", text) if type(text) is not str else ("bag", bag)
+            raise SchemaError(f"{where}, field {name}: found {value!r}", "str", "repair it")
+        key = bag, stamp_ns
+        if not text.isascii() and _DAMAGED.search(text):
             found = f"{where}, field reasoning: {text[:60]!a} has a character that stands for one that was lost"
             raise SchemaError(found, "text as it was written", "save the file again from its source, as UTF-8")
         if texts.setdefault(key, text) != text:
@@ -220,6 +242,9 @@ class FramePipeline:
         for held in candidate.frames:
             if held.cut_bytes:
                 self._report.note(bag, "frames have bytes behind the end of their JPEG, which were cut off")
+            if held.orientation != UPRIGHT:
+                said = f"frames say in their Exif that the camera was turned (orientation {held.orientation})"
+                self._report.note(bag, f"{said}; they are kept as recorded, and turned where they are looked at")
             self._writer.add_image(candidate.image_stem, held.stamp_ns, held.jpeg() or b"")
         if candidate.verdict is None:
             self._writer.write(candidate.sample)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from array import array
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -19,10 +20,12 @@ from collector.geometry.constants import FRAME_STEPS, FUTURE_STEPS, HISTORY_STEP
 from collector.geometry.discontinuity import CLOCK_BACK
 from collector.geometry.poses import to_ego
 from collector.pose_tracks.recording import Recording
-from collector.pose_tracks.tracks import CLOCKS_DIFFER, NO_POSE, ZERO_STAMP
+from collector.pose_tracks.sane_stamps import ZERO_STAMP
+from collector.pose_tracks.tracks import CLOCKS_DIFFER, NO_POSE
 from collector.reasoning.consistency import ClaimCheck, Motion, check_claim, measure_motion, parse_claim
 from collector.reasoning.writing import write_reasoning
 from collector.ros.images import BadFrame, FrameError, RawFrame, frame_jpeg
+from collector.ros.jpeg import UPRIGHT, orientation
 
 OFFSETS_NS: NDArray[np.int64] = np.arange(-(HISTORY_STEPS - 1), FUTURE_STEPS + 1, dtype=np.int64) * STEP_NS
 HISTORY_NS, HORIZON_NS = -int(OFFSETS_NS[0]), int(OFFSETS_NS[-1])
@@ -56,6 +59,7 @@ class HeldFrame:
     quality: int
     bad: BadFrame | None = None  # why it cannot serve, once that is known
     cut_bytes: int = 0  # what lay behind the end of its JPEG
+    orientation: int = UPRIGHT  # as its Exif says
     _done: bool = False
     _pending: Future[bytes | BadFrame] | None = None
 
@@ -78,6 +82,7 @@ class HeldFrame:
             recorded = self.frame.jpeg
             if data is not None and recorded is not None and len(data) < len(recorded) and recorded.startswith(data):
                 self.cut_bytes = len(recorded) - len(data)
+            self.orientation = orientation(data or b"")
             self.frame = replace(self.frame, jpeg=data, pixels=None)
         return self.frame.jpeg
 
@@ -161,9 +166,8 @@ class SampleExtractor:
         self._lag_ns = lag_ns
         self._window = FrameWindow(round(config.frame_tolerance_s * NS_PER_S))
         self._last_ns: int | None = None
-        self._seen = self._restarts = 0
-        self._stamps_ns: list[int] = []
-        self._received_ns: list[int] = []
+        self._seen = self._restarts = self._zeros = 0
+        self._stamps_ns, self._received_ns = array("q"), array("q")
         self._placed: Counter[str] = Counter()
 
     def add(self, frame: RawFrame | BadFrame) -> Candidate | str:
@@ -175,8 +179,10 @@ class SampleExtractor:
         if isinstance(frame, BadFrame):
             return frame.reason
         last_ns = self._last_ns
-        if frame.stamp_ns == 0 and last_ns is not None:
-            return ZERO_STAMP
+        if frame.stamp_ns == 0:
+            self._zeros += 1
+            if last_ns is not None:
+                return ZERO_STAMP
         self._stamps_ns.append(frame.stamp_ns)
         self._received_ns.append(frame.received_ns)
         if last_ns is not None and frame.stamp_ns <= last_ns:
@@ -199,7 +205,9 @@ class SampleExtractor:
 
     def remarks(self) -> Iterator[str]:
         """What is to be said about the stamps of the frames that were added, in sentences."""
-        if not self._stamps_ns:
+        if self._zeros > 1:
+            yield f"the header.stamp of {self._zeros} frames is 0: mend what publishes them, and record again"
+        if self._zeros > len(self._stamps_ns) or not self._stamps_ns:
             return
         offset_ns = self._recording.track.clock_offset_ns(self._stamps_ns, self._received_ns)
         if abs(offset_ns) > _CLOCK_OFFSET_NS:

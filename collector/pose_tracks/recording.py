@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,16 +12,14 @@ from numpy.typing import NDArray
 from collector.bags.reader import POSE_TYPES, BagReader, OdometryRow, header_stamp_ns, odometry_row
 from collector.common.errors import MonoError
 from collector.geometry.constants import NS_PER_S
+from collector.pose_tracks.identity import Identity, PictureHashes
+from collector.pose_tracks.sane_stamps import ZERO_STAMP
 from collector.pose_tracks.smoothing import Speeds
-from collector.pose_tracks.tracks import ZERO_STAMP, PoseTrack, TrackConfig, clean_track, cut_track
+from collector.pose_tracks.tracks import PoseTrack, TrackConfig, clean_track, cut_track
 from collector.ros.topics import AWSIM_STATUS, AWSIM_STATUS_FIELDS, VELOCITY_STATUS
 
 # A count beyond this is a damaged message.
 _MOST_LAPS = 1_000_000
-# Driven poses that agree in stamp and place to the last bit: fewer hold no sample, as many are no accident.
-_SAME_DRIVE = 20
-_MIX = np.int64(0x2545F4914F6CDD1D)  # odd and large, so that no bit is lost and all of them move
-_STANDS_M = 0.001  # two poses in a row that lie no farther apart do not tell one drive from another
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Recording:
     track: PoseTrack
     laps: LapCount
     wheel: Mapping[int, Speeds]
-    poses: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # (P,) a hash of each driven pose
+    identity: Identity = field(default_factory=Identity)  # what tells it from others
 
     def wheel_speed(self, stamp_ns: int, epoch: int) -> float | None:
         """Wheel speed at a stamp of an epoch, None without a report within 0.2 s on both sides."""
@@ -87,32 +85,16 @@ def require_track(bag: BagReader, topic: str, track: PoseTrack) -> None:
     raise MonoError(found, "poses with rising stamps of the camera's clock", "mend what publishes them, record again")
 
 
-def refuse_copies(recordings: Sequence[Recording]) -> None:
-    """Refuse (MonoError) a drive that comes twice, whatever the names, files and compression of its copies.
-
-    Poses tell: two drives never agree in stamp and place to the last bit. One in both splits would make every score
-    too good.
-    """
-    poses = np.concatenate([np.empty(0, np.int64), *(one.poses for one in recordings)])
-    owners = np.repeat(np.arange(len(recordings)), [len(one.poses) for one in recordings])
-    order = np.lexsort((owners, poses))
-    same = np.flatnonzero(np.diff(poses[order]) == 0)
-    shared = Counter(zip(owners[order][same].tolist(), owners[order][same + 1].tolist(), strict=True))
-    for (first, second), count in shared.most_common(1):
-        if count >= _SAME_DRIVE:
-            one, other = recordings[first].name, recordings[second].name
-            found = f"the bags {one} and {other} hold the same drive: {count} poses with the same stamps"
-            do = f"leave {other} out of --bags"
-            if first == second:
-                found = f"the bag {one} holds {count} poses twice, with the same stamps"
-                do = "take the copies of its files out of the folder, or name a single file"
-            raise MonoError(found, "each drive once, or it is in both splits", do)
-
-
 def read_recording(
-    bag: BagReader, name: str, odometry_topic: str, velocity_topic: str, status_topic: str, config: TrackConfig
+    bag: BagReader,
+    name: str,
+    odometry_topic: str,
+    velocity_topic: str,
+    status_topic: str,
+    config: TrackConfig,
+    image_topic: str | None = None,
 ) -> Recording:
-    """Read everything but the camera.
+    """Read everything but the camera, and of that what tells its pictures from others, where its topic is named.
 
     Raises:
         MonoError: the bag has no pose, or under that name something else (it says what to record, and how), or breaks
@@ -120,17 +102,21 @@ def read_recording(
     """
     wanted = (odometry_topic, velocity_topic, status_topic)
     require_odometry(bag, odometry_topic, wanted)
-    wheel: list[tuple[int, int, float]] = []
+    wheel_ns, wheel_mps = array("q"), array("d")
     laps: list[tuple[int, int]] = []
+    pictures = PictureHashes()
     field_index = AWSIM_STATUS_FIELDS.index("lap_count")
 
     def poses() -> Iterator[OdometryRow | None]:
-        # All three topics in one pass: every pass through a bag of raw images reads the images too.
-        for topic, received_ns, message in bag.messages_of(wanted):
-            if topic == odometry_topic:
+        # All topics in one pass: every pass through a bag of raw images reads the images too.
+        for topic, received_ns, message in bag.messages_of([*wanted, *filter(None, [image_topic])]):
+            if topic == image_topic:
+                pictures.add(message)
+            elif topic == odometry_topic:
                 yield None if message is None else odometry_row(received_ns, message)
             elif message is not None and hasattr(message, "longitudinal_velocity") and hasattr(message, "header"):
-                wheel.append((received_ns, header_stamp_ns(message), float(message.longitudinal_velocity)))
+                wheel_ns.extend((received_ns, header_stamp_ns(message)))
+                wheel_mps.append(float(message.longitudinal_velocity))
             elif topic == status_topic:
                 data = getattr(message, "data", None)
                 if isinstance(data, np.ndarray) and len(data) > field_index and abs(data[field_index]) < _MOST_LAPS:
@@ -139,37 +125,29 @@ def read_recording(
     track = cut_track(poses(), config)
     require_track(bag, odometry_topic, track)
     for topic, usual, rows, option in (
-        (velocity_topic, VELOCITY_STATUS, wheel, "--velocity-topic"),
+        (velocity_topic, VELOCITY_STATUS, wheel_mps, "--velocity-topic"),
         (status_topic, AWSIM_STATUS, laps, "--status-topic"),
     ):
         if topic != usual.name and bag.counts.get(topic) and not rows and not bag.breaks_off:
             found = f"{topic} in {bag.path} has the type {bag.topics[topic]}"
             raise MonoError(found, f"messages like {usual.type}", f"choose another {option}")
     lap_rows = np.array(laps, np.int64).reshape(-1, 2)
-    speeds = _by_epoch(wheel, track)
-    return Recording(
-        name, clean_track(track, config, speeds), LapCount(lap_rows[:, 0], lap_rows[:, 1]), speeds, _driven(track)
-    )
+    speeds = _by_epoch(np.array(wheel_ns, np.int64).reshape(-1, 2), np.array(wheel_mps, np.float64), track)
+    identity = pictures.identity(track)
+    lap_count = LapCount(lap_rows[:, 0], lap_rows[:, 1])
+    return Recording(name, clean_track(track, config, speeds), lap_count, speeds, identity)
 
 
-def _driven(track: PoseTrack) -> NDArray[np.int64]:
-    """A hash of stamp and pose of each pose of a cut track that lies elsewhere than the one before."""
-    found = [np.empty(0, np.int64)]
-    for segment in track.segments:
-        moved = np.hypot(*np.diff(segment.poses[:, :2], axis=0).T) > _STANDS_M
-        mixed = segment.stamps_ns.copy()
-        for column in segment.poses.T:
-            mixed = mixed * _MIX ^ np.ascontiguousarray(column).view(np.int64)
-        found.append(mixed[1:][moved])
-    return np.concatenate(found)
+def _by_epoch(times_ns: NDArray[np.int64], speeds_mps: NDArray[np.float64], track: PoseTrack) -> dict[int, Speeds]:
+    """Wheel speeds by (N, 2) arrival and stamp: after a restart of the clock the same stamps come again.
 
-
-def _by_epoch(rows: Sequence[tuple[int, int, float]], track: PoseTrack) -> dict[int, Speeds]:
-    """Wheel speeds from (received_ns, stamp_ns, speed_mps): after a restart of the clock the same stamps come again."""
-    found: dict[int, dict[int, float]] = {}
-    for received_ns, stamp_ns, speed_mps in rows:
-        found.setdefault(track.epoch_at(received_ns), {})[stamp_ns] = speed_mps
-    return {
-        epoch: (np.array(sorted(speeds), np.int64), np.array([speeds[stamp] for stamp in sorted(speeds)], np.float64))
-        for epoch, speeds in found.items()
-    }
+    Of several with one stamp the last one counts.
+    """
+    epochs = np.maximum(0, np.searchsorted(track.epoch_received_ns, times_ns[:, 0], side="right") - 1)
+    found: dict[int, Speeds] = {}
+    for epoch in np.unique(epochs).tolist():
+        stamps_ns, speeds = times_ns[epochs == epoch, 1], speeds_mps[epochs == epoch]
+        order = np.argsort(stamps_ns, kind="stable")
+        is_last = np.append(np.diff(stamps_ns[order]) > 0, True)
+        found[epoch] = stamps_ns[order][is_last], speeds[order][is_last]
+    return found

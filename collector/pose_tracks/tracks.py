@@ -6,8 +6,9 @@ localisation or a reset of the simulator's clock; whoever asks for one gets the 
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -20,11 +21,11 @@ from collector.common.arguments import Arguments, argument
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.discontinuity import CLOCK_BACK, GAP, LATE, TELEPORT, TELEPORT_SLACK_M, discontinuity
 from collector.geometry.poses import interpolate_poses
+from collector.pose_tracks.sane_stamps import sane_stamps
 from collector.pose_tracks.smoothing import PoseNoise, Speeds, SpeedSource, clean_poses, measure_noise
 
 NO_POSE = "no pose"
 CLOCKS_DIFFER = "clocks differ"
-ZERO_STAMP = "stamp 0"
 NON_FINITE = "non-finite pose"
 HISTORY_CUT = "history cut off"
 HORIZON_CUT = "horizon cut off"
@@ -187,11 +188,13 @@ def build_track(
 
 def cut_track(rows: Iterable[OdometryRow | None], config: TrackConfig) -> PoseTrack:
     """Cut odometry, in order of arrival, into continuous segments; None where a message could not be read."""
-    used: list[OdometryRow] = []
+    last: OdometryRow | None = None
+    # Numbers, not rows: an hour of poses takes a tenth of the memory.
+    times, values_of = array("q"), array("d")
     cuts: list[tuple[int, str]] = []
     dropped = Counter[str]()
     saw_non_finite = False
-    for row in _without_zero_stamps(rows, dropped, config):
+    for row in sane_stamps(rows, dropped, config.max_pose_gap_s * NS_PER_S):
         if row is None:
             dropped["unreadable message"] += 1
             continue
@@ -199,17 +202,18 @@ def cut_track(rows: Iterable[OdometryRow | None], config: TrackConfig) -> PoseTr
             dropped[NON_FINITE] += 1
             saw_non_finite = True
             continue
-        why = _cut_between(used[-1], row, config) if used else HISTORY_CUT
-        if why == LATE:
-            dropped["duplicate stamp" if row.stamp_ns == used[-1].stamp_ns else CLOCK_BACK] += 1
+        why = HISTORY_CUT if last is None else _cut_between(last, row, config)
+        if last is not None and why == LATE:
+            dropped["duplicate stamp" if row.stamp_ns == last.stamp_ns else CLOCK_BACK] += 1
             continue
         if why:
-            cuts.append((len(used), NON_FINITE if why == GAP and saw_non_finite else why))
+            cuts.append((len(times) // 2, NON_FINITE if why == GAP and saw_non_finite else why))
         saw_non_finite = False
-        used.append(row)
-    cuts.append((len(used), NON_FINITE if saw_non_finite else HORIZON_CUT))
-    stamps = np.array([(row.received_ns, row.stamp_ns) for row in used], np.int64).reshape(-1, 2)
-    values = np.array([(row.x_m, row.y_m, row.yaw_rad, row.speed_mps) for row in used], np.float64).reshape(-1, 4)
+        times.extend((row.received_ns, row.stamp_ns))
+        values_of.extend((row.x_m, row.y_m, row.yaw_rad, row.speed_mps))
+        last = row
+    cuts.append((len(times) // 2, NON_FINITE if saw_non_finite else HORIZON_CUT))
+    stamps, values = np.array(times, np.int64).reshape(-1, 2), np.array(values_of, np.float64).reshape(-1, 4)
     segments, restarts = [], []
     for (first, begins), (end, ends) in pairwise(cuts):
         if begins in (HISTORY_CUT, CLOCK_BACK):
@@ -219,26 +223,6 @@ def cut_track(rows: Iterable[OdometryRow | None], config: TrackConfig) -> PoseTr
             poses, speeds_mps = values[here, :3], values[here, 3]
             segments.append(TrackSegment(len(restarts) - 1, stamps[here, 1], poses, begins, ends, speeds_mps))
     return PoseTrack(tuple(segments), np.array(restarts, np.int64), stamps[:, 0], stamps[:, 1], dict(+dropped))
-
-
-def _without_zero_stamps(
-    rows: Iterable[OdometryRow | None], dropped: Counter[str], config: TrackConfig
-) -> Iterator[OdometryRow | None]:
-    """Leave out rows of a publisher that does not fill its stamp; a clock that begins at 0 has one such row."""
-    zero: OdometryRow | None = None
-    for row in rows:
-        if row is not None and row.stamp_ns == 0:
-            dropped[ZERO_STAMP] += zero is not None
-            zero = row
-            continue
-        if row is not None and zero is not None:
-            if 0 < row.stamp_ns <= config.max_pose_gap_s * NS_PER_S:
-                yield zero
-            else:
-                dropped[ZERO_STAMP] += 1
-            zero = None
-        yield row
-    dropped[ZERO_STAMP] += zero is not None
 
 
 def _cut_between(last: OdometryRow, row: OdometryRow, config: TrackConfig) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, Union
 
@@ -13,12 +12,14 @@ from numpy.typing import NDArray
 
 from collector.common.errors import MonoError
 from collector.common.start import MAX_PIXELS
+from collector.ros.jpeg import JPEG_END, JPEG_HEAD, jpeg_end, jpeg_size
 
 # What numpy takes without a copy: of rclpy an array, of rosbags an ndarray.
 PixelBytes: TypeAlias = Union[bytes, bytearray, memoryview, "array[int]", NDArray[np.uint8]]
 # uint8, or uint16 of the encodings that end in 16.
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 
+SMALL_SIZE = (32, 24)  # width and height of a picture that is compared with others
 # Why a frame cannot serve.
 UNDECODABLE = "undecodable frame"
 UNKNOWN_ENCODING = "encoding not known"
@@ -156,12 +157,13 @@ def frame_jpeg(frame: RawFrame, quality: int = 95) -> bytes:
         return encode_jpeg(as_bgr(frame.pixels, frame.encoding), quality)
     data = frame.jpeg or b""
     check_picture(data)
-    is_jpeg = data[:3] == _JPEG_HEAD
-    if is_jpeg and data.rstrip(b"\x00")[-2:] != _JPEG_END:
-        end = _jpeg_end(data)
+    is_jpeg = data[:3] == JPEG_HEAD
+    # In coded data there is no such marker, so that the first one mostly is the end.
+    if is_jpeg and data.find(JPEG_END) + len(JPEG_END) != len(data.rstrip(b"\x00")):
+        end = jpeg_end(data)
         if end is None:
             raise FrameError(f"a JPEG frame of {len(data)} bytes that breaks off", "an end-of-image marker")
-        data = data[:end]
+        data = data if not data[end:].strip(b"\x00") else data[:end]
     try:
         # An eighth of the size suffices to prove that it decodes, at a fraction of the cost.
         mode = cv2.IMREAD_REDUCED_GRAYSCALE_8 if is_jpeg else cv2.IMREAD_COLOR
@@ -173,10 +175,33 @@ def frame_jpeg(frame: RawFrame, quality: int = 95) -> bytes:
     return data if is_jpeg else encode_jpeg(np.asarray(image, np.uint8), quality)
 
 
+def small_gray(frame: RawFrame) -> NDArray[np.uint8]:
+    """A frame as a gray picture of :data:`SMALL_SIZE`, to tell whether two look the same.
+
+    Raises:
+        FrameError: it cannot be decoded.
+    """
+    import cv2
+
+    if frame.pixels is not None:
+        image = as_bgr(frame.pixels, frame.encoding)
+        gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    else:
+        check_picture(frame.jpeg or b"")
+        try:
+            decoded = cv2.imdecode(np.frombuffer(frame.jpeg or b"", np.uint8), cv2.IMREAD_GRAYSCALE)
+        except cv2.error:
+            decoded = None
+        if decoded is None:
+            raise undecodable(frame)
+        gray = decoded
+    return np.asarray(cv2.resize(gray, SMALL_SIZE, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def undecodable(frame: RawFrame) -> FrameError:
     """Why a frame that OpenCV does not decode cannot be used: it is damaged, or a format that is no picture's."""
     size, stated = len(frame.jpeg or b""), frame.encoding.lower()
-    if not stated or re.search("jpe?g|png", stated):
+    if not stated or (re.search("jpe?g|png", stated) and "depth" not in stated):
         return FrameError(f"a frame of {size} bytes that cannot be decoded", "JPEG or PNG")
     found = f"a frame of {size} bytes in the format {frame.encoding[:40]!r}"
     do = "record image_transport's compressed topic, or the raw one"
@@ -185,16 +210,9 @@ def undecodable(frame: RawFrame) -> FrameError:
 
 def check_picture(data: bytes) -> None:
     """Refuse (FrameError) compressed bytes that would become a picture beyond :data:`MAX_PIXELS`."""
-    if data[:3] == _JPEG_HEAD:
-        for marker, at, _ in _jpeg_segments(data):
-            if 0xC0 <= marker <= 0xCF and marker not in (
-                0xC4,
-                0xC8,
-                0xCC,
-            ):  # of the frame header; the others are tables
-                height, width = (int.from_bytes(data[at + k : at + k + 2], "big") for k in (5, 7))
-                _check_pixels(width, height)
-                return
+    if data[:3] == JPEG_HEAD:
+        if (size := jpeg_size(data)) is not None:
+            _check_pixels(*size)
     elif data[:8] == b"\x89PNG\r\n\x1a\n":
         _check_pixels(int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
 
@@ -213,11 +231,12 @@ def image_rows(
     step = step or row
     flat = np.frombuffer(data, np.uint8)
     _check_pixels(width, height)
-    if height < 1 or width < 1 or step < row or flat.size < height * step:
+    needed = (height - 1) * step + row  # some leave the padding of the last row out
+    if height < 1 or width < 1 or step < row or flat.size < needed:
         found = f"a frame of {flat.size} bytes for {width}x{height} {encoding} in rows of {step}"
         expected = f"{height * max(step, row)} bytes, at least one pixel"
         raise FrameError(found, expected, "check the camera's publisher")
-    rows: Any = flat[: height * step].reshape(height, step)[:, :row]
+    rows: Any = np.lib.stride_tricks.as_strided(flat, (height, row), (step, 1), writeable=False)
     if depth > 1:
         rows = np.ascontiguousarray(rows).view(">u2" if is_bigendian else "<u2").astype(np.uint16, copy=False)
     pixels: Pixels = rows.reshape(height, width, channels)
@@ -228,38 +247,3 @@ def _check_pixels(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         do = "check the camera's publisher"
         raise FrameError(f"a picture of {width}x{height}", f"at most {MAX_PIXELS} pixels", do, TOO_LARGE)
-
-
-_JPEG_HEAD, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-# In the coded data of a scan a marker is 0xff and neither 0 (a 0xff of the data) nor a restart.
-_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, where it begins, where what belongs to it ends) of a JPEG, up to its end or to where it breaks off.
-
-    Walked from the front, since a picture in the picture (a preview) and what is appended have end markers too.
-    """
-    at = 2
-    while at + 4 <= len(data) or data[at : at + 2] == _JPEG_END:
-        if data[at] != 0xFF:
-            return
-        marker = data[at + 1]
-        if marker == 0xFF:  # filling
-            at += 1
-            continue
-        alone = marker == 0x01 or 0xD0 <= marker <= 0xD9
-        end = at + 2 + (0 if alone else int.from_bytes(data[at + 2 : at + 4], "big"))
-        if marker == 0xDA:  # a scan: its coded data reach to the next marker
-            found = _NEXT_MARKER.search(data, end)
-            if found is None:
-                return
-            end = found.start()
-        yield marker, at, end
-        if marker == 0xD9:
-            return
-        at = end
-
-
-def _jpeg_end(data: bytes) -> int | None:
-    return next((end for marker, _, end in _jpeg_segments(data) if marker == 0xD9), None)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
+from collector.common.text_files import read_json_lines
 from collector.dataset.schema import IMAGE_FOLDER, MANIFEST_FILE, METADATA_FILE, Sample, load_manifest
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 
@@ -70,7 +71,7 @@ def write_subset(dataset: Path, out: Path, train: Sequence[Sample], validation: 
 
 def validation_losses(log: Path) -> dict[str, float]:
     """First, last and lowest validation losses of a run's ``training.jsonl``."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = list(read_json_lines(log, "the log", dict))
     losses: dict[str, float] = {}
     for kind in ("text", "flow"):
         values = [line[f"validation_{kind}_loss"] for line in lines if f"validation_{kind}_loss" in line]

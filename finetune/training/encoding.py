@@ -25,6 +25,7 @@ from tqdm import tqdm
 from collector.common.cpu import core_count
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
+from collector.common.text_files import read_json_lines
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples, scan_samples
 from finetune.alpamayo.cache import VisionFeatures
 from finetune.training.batches import EncodedSample, SampleError, cache_vision, encode_row
@@ -60,7 +61,10 @@ class SetAside:
     @classmethod
     def read(cls, path: Path) -> SetAside:
         """What :meth:`write` wrote."""
-        return cls([json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else [])
+        if not path.is_file():
+            return cls()
+        parts = "sample", "reason", "error"
+        return cls(list(read_json_lines(path, "the list", lambda values: {part: str(values[part]) for part in parts})))
 
     def __str__(self) -> str:
         lines = [f"set aside {len(self.entries)}: " + ", ".join(f"{n} {reason}" for reason, n in self.counts().items())]

@@ -18,7 +18,7 @@ from collector.common.errors import MonoError, require
 from collector.common.files import write_atomically
 from collector.common.output_folder import PROVENANCE_FILE, named, refuse_within
 from collector.common.run_folder import git_commit, hash_path, open_run, plain
-from collector.common.text_files import read_json, read_yaml
+from collector.common.text_files import read_json, read_json_lines, read_yaml
 
 # What a training run writes beside config.yaml and provenance.json; metrics.json comes last of all.
 METRICS = "metrics.json"
@@ -186,14 +186,8 @@ class TrainingLog:
 
 
 def kept_lines(path: Path, done: int) -> list[str]:
-    """Lines up to a step, in order; a line torn by a kill is none. Without steps done, none."""
+    """Lines up to a step, in order. Without steps done, none."""
     if not done or not path.is_file():
         return []
-    kept = []
-    for line in path.read_text("utf-8", errors="replace").splitlines():
-        try:
-            if json.loads(line)["step"] <= done:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
-    return kept
+    steps = read_json_lines(path, "the log", lambda values: (values["step"] <= done, json.dumps(values)))
+    return [line for is_done, line in steps if is_done]

@@ -11,39 +11,19 @@ from pathlib import Path
 import pytest
 import yaml
 import zstandard
-from mcap.writer import CompressionType, IndexType, Writer
+from mcap.writer import CompressionType, IndexType
 from rosbags.highlevel import AnyReader
 
-from collector.bags.reader import open_bag, typestore
+from collector.bags.reader import open_bag
 from collector.bags.recover import main as recover
 from collector.bags.recover import recover_bag
 from collector.common.errors import MonoError
-from collector.ros.images import RawFrame
 from collector.ros.topics import CAMERA_JPEG
 from tests.helpers.bag_readings import counts_by_others
 from tests.helpers.building import build
 from tests.helpers.damage import as_sqlite3
-from tests.helpers.synthetic_bag import SECOND, compressed_cdr, drive_course, jpeg, write_bag
-
-FRAMES = 60
-
-
-def frame_numbers(bag: Path) -> list[int]:
-    """Which frames a bag gives, by their stamps."""
-    with open_bag(bag) as opened:
-        frames = list(opened.frames(CAMERA_JPEG.name))
-    assert all(isinstance(frame, RawFrame) for frame in frames)
-    return [frame.stamp_ns // (SECOND // 10) for frame in frames if isinstance(frame, RawFrame)]
-
-
-def told(bag: Path) -> str:
-    with open_bag(bag) as opened:
-        list(opened.frames(CAMERA_JPEG.name))
-        return " | ".join([opened.breaks_off, *opened.notes])
-
-
-def some_frames(first: int = 0, count: int = FRAMES) -> list[tuple[int, bytes]]:
-    return [(k * SECOND // 10, compressed_cdr(k * SECOND // 10, jpeg(k))) for k in range(first, first + count)]
+from tests.helpers.odd_bags import FRAMES, frame_numbers, other_writer, some_frames, told
+from tests.helpers.synthetic_bag import drive_course, write_bag
 
 
 @pytest.fixture(scope="module")
@@ -239,18 +219,6 @@ WRITERS = {
 }  # fmt: skip
 
 
-def other_writer(path: Path, settings: dict, profile: str = "ros2", encoding: str = "cdr") -> None:
-    with path.open("wb") as stream:
-        writer = Writer(stream, **({"compression": CompressionType.NONE} | settings))
-        writer.start(profile, "another program")
-        text = typestore().generate_msgdef(CAMERA_JPEG.type, ros_version=2)[0]
-        schema = writer.register_schema(CAMERA_JPEG.type, "ros2msg", text.encode())
-        channel = writer.register_channel(CAMERA_JPEG.name, encoding, schema)
-        for ns, cdr in some_frames():
-            writer.add_message(channel, ns, cdr, ns)
-        writer.finish()
-
-
 @pytest.mark.parametrize("settings", WRITERS)
 def test_files_of_other_writers_are_finished_as_they_are(tmp_path: Path, settings: str) -> None:
     bag = tmp_path / "bag"
@@ -306,7 +274,9 @@ def test_a_bag_of_ros_1_is_called_one(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "old.bag", tmp_path / "renamed.mcap", tmp_path / "folder" / "old.bag"):
         path.write_bytes(b"#ROSBAG V2.0\n" + bytes(100))
-    for place in (tmp_path / "old.bag", tmp_path / "renamed.mcap", tmp_path / "folder"):
+    (tmp_path / "renamed").mkdir()
+    shutil.copy(tmp_path / "renamed.mcap", tmp_path / "renamed" / "bag_0.mcap")
+    for place in (tmp_path / "old.bag", tmp_path / "renamed.mcap", tmp_path / "folder", tmp_path / "renamed"):
         with pytest.raises(MonoError, match=r"is a bag of ROS 1.*rosbags-convert"), open_bag(place):
             pass
 
@@ -324,9 +294,10 @@ def test_a_folder_of_bags_names_them(tmp_path: Path, sound: Path) -> None:
     runs = tmp_path / "runs"
     for name in ("lap1", "lap2"):
         shutil.copytree(sound, runs / name)
+    shutil.copytree(sound, runs / "2026" / "lap3")
     with pytest.raises(MonoError) as refused, open_bag(runs):
         pass
-    assert f"{runs / 'lap1'}, {runs / 'lap2'}" in str(refused.value)
+    assert f"{runs / 'lap1'}, {runs / 'lap2'}, {runs / '2026' / 'lap3'}" in str(refused.value)
     with pytest.raises(MonoError, match="neither a file nor a folder"), open_bag("/dev/null"):
         pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from collector.bags.reader import open_bag
 from collector.bags.recover import main, recover_bag
 from collector.bags.writer import BagWriter
 from collector.common.errors import MonoError
+from collector.common.output_folder import lock_folder
 from collector.recording.recorder import BagRecorder
 from collector.ros.topics import AWSIM_STATE, CAMERA_JPEG, VELOCITY_STATUS
 from tests.helpers.bag_readings import counts_by_others, read_contents_end, speeds_in
@@ -42,7 +44,8 @@ def written_bag(folder: Path, number: int = 300, flush_every: int = 50) -> Path:
         if (k + 1) % flush_every == 0:
             writer._flushed_s = -1e9
             writer.keep_safe()
-    os.close(writer._stream.fileno())  # the process is gone: nothing more is flushed
+    os.close(writer._stream.fileno())  # the process is gone: nothing more is flushed, nothing held
+    os.close(writer._lock)
     return folder / f"{folder.name}_0.mcap"
 
 
@@ -168,6 +171,23 @@ def test_recover_refuses_what_it_cannot_mend(tmp_path: Path, capsys: pytest.Capt
     assert main([str(tmp_path / "live")]) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "live").iterdir()} == before
     assert "was finished already" in capsys.readouterr().out
+
+
+def test_two_recovers_of_one_bag_do_not_meet(killed: Path) -> None:
+    before = {path.name: path.read_bytes() for path in killed.iterdir()}
+    handle = lock_folder(killed)
+    try:
+        with pytest.raises(MonoError, match=r"is being written by process \d+ .*stop the recorder first"):
+            recover_bag(killed)
+    finally:
+        os.close(handle)
+    assert {path.name: path.read_bytes() for path in killed.iterdir()} == before
+    file = next(killed.glob("*.mcap"))
+    with file.open("rb") as stream:  # the file alone, while another recovers its folder
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(MonoError, match="being recorded, or recovered"):
+            recover_bag(file)
+    assert recover_bag(killed)[0].file.messages == 300
 
 
 def test_one_bag_that_cannot_be_mended_does_not_stop_the_next(

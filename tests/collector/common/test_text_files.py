@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from collector.common.errors import MonoError
-from collector.common.text_files import read_json, read_yaml
+from collector.common.text_files import MOST_LINE_BYTES, read_json, read_json_lines, read_yaml
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
@@ -74,6 +74,33 @@ def test_json(tmp_path: Path, text: str, sentence: str) -> None:
         read_json(path, "write it again")
     path.write_text(json.dumps({"a": [[[1]]]}))
     assert read_json(path, "") == {"a": [[[1]]]}
+
+
+def test_torn_lines_of_a_log_are_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log.jsonl"
+    lines: list[bytes] = [
+        b'{"step": 1, "note": "' + "左".encode() + b'"}',
+        b'{"step": 2, "not',  # killed
+        b'{"step": 3, "note": "' + "左".encode()[:2],  # in the middle of a character
+        b'{"step": 4}' + bytes(4096),  # a page that never reached the disk
+        bytes(4096) + b'{"step": 5}',
+        b"[1]",
+        b'{"other": 6}',
+        b'{"step": "seven"}',
+        b"[" * 100_000,
+        b'{"step": 9, "note": "' + b"x" * (MOST_LINE_BYTES * 2) + b'"}',
+        b"",
+        b'{"step": 12}',
+    ]
+    path.write_bytes(b"\n".join(lines))
+    assert list(read_json_lines(path, "the log", lambda values: int(values["step"]))) == [1, 4, 5, 12]
+    said = capsys.readouterr().err
+    assert said == f"note: the log {path}: torn lines passed over: 7 (line 2, 3, 6, 7, 8 and 2 more)\n"
+    path.write_bytes(lines[0] + b"\n")
+    assert list(read_json_lines(path, "the log", dict)) == [{"step": 1, "note": "左"}]
+    assert capsys.readouterr().err == ""
+    with pytest.raises(MonoError, match="cannot be read"):
+        list(read_json_lines(tmp_path / "absent", "the log", dict))
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:

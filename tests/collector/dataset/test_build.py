@@ -24,7 +24,7 @@ from collector.reasoning.consistency import check_claim, measure_motion, parse_c
 from collector.ros.images import UNKNOWN_ENCODING
 from collector.ros.topics import AWSIM_STATUS, CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY, VELOCITY_STATUS
 from tests.helpers.building import HORIZON_NS, build
-from tests.helpers.synthetic_bag import camera_stamps, drive_course, image_cdr, jpeg, write_bag
+from tests.helpers.synthetic_bag import camera_stamps, drive_course, image_cdr, picture_of, write_bag
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_stored_images_are_the_bags_own_bytes(tmp_path: Path, course_bag: Path) 
     stamps = camera_stamps(drive_course())
     for sample in samples[::25]:
         number = int(np.flatnonzero(stamps == sample.stamp_ns)[0])
-        assert (out / sample.file_name).read_bytes() == jpeg(number)
+        assert (out / sample.file_name).read_bytes() == picture_of(drive_course(), number)
 
 
 def test_mirrored_and_moved_drives(tmp_path: Path) -> None:

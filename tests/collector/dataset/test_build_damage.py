@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mcap.reader import make_reader
 
 from collector.bags.reader import open_bag
 from collector.common.errors import MonoError
@@ -108,13 +109,17 @@ def test_a_recording_without_metadata_and_with_a_torn_last_file(tmp_path: Path, 
 def test_a_damaged_chunk_ends_the_reading_there(tmp_path: Path, sound: dict[str, Path]) -> None:
     bag = shutil.copytree(sound["mcap"], tmp_path / "bag")
     file = next(bag.glob("*.mcap"))
+    with file.open("rb") as stream:
+        summary = make_reader(stream).get_summary()
+    assert summary is not None and len(summary.chunk_indexes) > 1
+    last = max(summary.chunk_indexes, key=lambda chunk: chunk.chunk_start_offset)
     data = bytearray(file.read_bytes())
-    middle = len(data) // 2
+    middle = last.chunk_start_offset + last.chunk_length // 2
     data[middle : middle + 64] = bytes(64)
     file.write_bytes(data)
     whole, _, _ = build(tmp_path / "whole", sound["mcap"])
     report, samples, _ = build(tmp_path, bag)
-    assert samples and report.seen <= whole.seen
+    assert samples and report.seen < whole.seen and "checksum" in report.breaks["bag"]
 
 
 def test_a_bag_of_which_nothing_can_be_read(tmp_path: Path, sound: dict[str, Path]) -> None:

@@ -16,8 +16,11 @@ from collector.common.start import MAX_PIXELS
 from collector.dataset.build_report import BuildReport
 from collector.dataset.builder import main
 from collector.dataset.schema import load_manifest
-from collector.pose_tracks.tracks import CLOCKS_DIFFER, NO_POSE, ZERO_STAMP
-from collector.ros.images import ENCODINGS, TOO_LARGE, UNDECODABLE, UNKNOWN_ENCODING
+from collector.geometry.discontinuity import CLOCK_BACK
+from collector.pose_tracks.sane_stamps import STRAY_STAMP, ZERO_STAMP
+from collector.pose_tracks.tracks import CLOCKS_DIFFER, NO_POSE
+from collector.ros.images import ENCODINGS, TOO_LARGE, UNDECODABLE, UNKNOWN_ENCODING, FrameError, image_rows
+from collector.ros.jpeg import orientation
 from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY, Topic
 from tests.helpers.building import build
 from tests.helpers.synthetic_bag import (
@@ -117,6 +120,52 @@ def test_bytes_behind_a_jpeg_are_cut_off_and_told(tmp_path: Path) -> None:
     assert not quiet.notes and (kept / samples[0].file_name).read_bytes().endswith(b"\xff\xd9" + bytes(7))
 
 
+def test_a_second_picture_behind_a_jpeg_is_cut_off(tmp_path: Path) -> None:
+    tails = [jpeg(3), b"\xff\xd9", jpeg(5) + bytes(3)]
+    cdrs = [(ns, compressed_cdr(ns, jpeg(n) + tails[n % len(tails)])) for n, ns in enumerate(STAMPS)]
+    report, samples, out = build(tmp_path, write(tmp_path / "bag", cdrs))
+    plain, _, other = build(tmp_path / "plain", write(tmp_path / "plain" / "bag"))
+    assert report.rejected == plain.rejected and "which were cut off" in said(report)
+    for name in {name for sample in samples for name in sample.frames}:
+        assert (out / name).read_bytes() == (other / name).read_bytes()
+
+
+def turned(data: bytes, number: int, order: str = "little") -> bytes:
+    """A JPEG with an Exif block that says how the camera was held."""
+    mark, header = {"little": (b"II", b"\x2a\x00"), "big": (b"MM", b"\x00\x2a")}[order]
+    values = (8, 4), (1, 2), (0x0112, 2), (3, 2), (1, 4), (number, 2), (0, 2), (0, 4)
+    tiff = mark + header + b"".join(value.to_bytes(size, order) for value, size in values)  # type: ignore[arg-type]
+    block = b"Exif\x00\x00" + tiff
+    return data[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + data[2:]
+
+
+def test_a_turned_camera_is_told(tmp_path: Path) -> None:
+    for order in ("little", "big"):
+        for number in range(1, 9):
+            assert orientation(turned(jpeg(0), number, order)) == number
+            assert cv2.imdecode(np.frombuffer(turned(jpeg(0), number, order), np.uint8), 1).shape[0] == (
+                24 if number < 5 else 32
+            )
+    assert orientation(jpeg(0)) == orientation(b"") == orientation(turned(jpeg(0), 6)[:30]) == 1
+    cdrs = [(ns, compressed_cdr(ns, turned(jpeg(n), 6))) for n, ns in enumerate(STAMPS)]
+    report, samples, out = build(tmp_path, write(tmp_path / "bag", cdrs))
+    assert samples and "the camera was turned (orientation 6)" in said(report) and len(report.notes) == 1
+    assert (out / samples[0].file_name).read_bytes()[2:4] == b"\xff\xe1"
+    upright = [(ns, compressed_cdr(ns, turned(jpeg(n), 1))) for n, ns in enumerate(STAMPS)]
+    assert not build(tmp_path / "upright", write(tmp_path / "upright" / "bag", upright))[0].notes
+
+
+def test_a_last_row_without_its_padding_is_read(tmp_path: Path) -> None:
+    rows, step = picture(7), 32 * 3 + 8
+    padded = np.zeros((24, step), np.uint8)
+    padded[:, : 32 * 3] = rows.reshape(24, -1)
+    data = padded.tobytes()
+    for short in (0, 8):
+        assert np.array_equal(image_rows(24, 32, "bgr8", step, data[: len(data) - short]), rows)
+    with pytest.raises(FrameError, match="a frame of 2487 bytes"):
+        image_rows(24, 32, "bgr8", step, data[:-9])
+
+
 def test_a_jpeg_that_breaks_off_is_none_whatever_is_in_or_behind_it(tmp_path: Path) -> None:
     preview = jpeg(1)
     app1 = b"\xff\xe1" + (len(preview) + 2).to_bytes(2, "big") + preview  # a picture in the picture, with its end
@@ -176,6 +225,16 @@ def test_single_poses_without_a_stamp_cost_themselves_only(tmp_path: Path) -> No
     assert load_manifest(out)["poses_left_out"] == {"bag": {ZERO_STAMP: len(lost)}} and not report.notes
 
 
+@pytest.mark.parametrize("far_s", [500.0, -50.0, 1.5])
+def test_single_poses_with_a_damaged_stamp_cost_themselves_only(tmp_path: Path, far_s: float) -> None:
+    lost = DRIVE.stamps_ns.tolist()[100::50]
+    bag = write(tmp_path / "bag", poses=poses_at({ns: ns + round(far_s * SECOND) for ns in lost}))
+    report, samples, out = build(tmp_path, bag)
+    _, expected, _ = build(tmp_path / "plain", write(tmp_path / "plain" / "bag"))
+    assert [s.stamp_ns for s in samples] == [s.stamp_ns for s in expected] and not report.rejected[CLOCK_BACK]
+    assert load_manifest(out)["poses_left_out"] == {"bag": {STRAY_STAMP: len(lost)}}
+
+
 def test_a_clock_that_begins_at_zero_is_no_missing_stamp(tmp_path: Path) -> None:
     start = int(DRIVE.stamps_ns[0])
     frames = [(ns, compressed_cdr(ns - start, jpeg(n))) for n, ns in enumerate(STAMPS)]
@@ -190,6 +249,9 @@ def test_frames_without_stamps_are_called_that(tmp_path: Path) -> None:
     frames = [(ns, compressed_cdr(0, jpeg(n))) for n, ns in enumerate(STAMPS)]
     report, _, _ = build(tmp_path, write(tmp_path / "bag", frames))
     assert report.rejected == {ZERO_STAMP: len(STAMPS)}
+    assert report.notes == [
+        f"bag: the header.stamp of {len(STAMPS)} frames is 0: mend what publishes them, and record again"
+    ]
 
 
 def test_two_clocks_are_called_that(tmp_path: Path) -> None:
