@@ -181,5 +181,9 @@ def test_names_that_are_no_utf8_or_look_like_an_address(tmp_path: Path, sound: P
         for file in [*bag.glob("*.mcap"), *bag.glob("*.db3")]:
             file.rename(file.with_name(os.fsdecode(b"\xfe%20?#_0") + file.suffix))
         assert sorted(frame_numbers(bag)) == list(range(FRAMES))
+        out = str(tmp_path / f"out{number}")
+        with pytest.raises(MonoError, match="is not UTF-8"):
+            main(["--bags", str(bag), "--out", out])
+        plain = bag.rename(tmp_path / f"plain{number}")
         with pytest.raises(MonoError, match="none of the"):
-            main(["--bags", str(bag), "--out", str(tmp_path / f"out{number}")])
+            main(["--bags", str(plain), "--out", out])
