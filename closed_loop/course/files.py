@@ -154,7 +154,7 @@ def _from_line(path: Path, header: list[str], rows: list[list[str]], reading: Re
     try:
         lap = lap_of(table, min(half_m, REACH_M), reading.closed, reading.lap)
     except MonoError as error:
-        do = error.do.replace("lap=N", "FILE:lap=N").replace("with open", "with FILE:open")
+        do = re.sub("(lap=N|(?<=with )(?:open|closed))", r"FILE:\1", error.do)
         raise MonoError(f"course file {path}: {error.found}", error.expected, do) from error
     xy = resample(lap.table[:, :2], STEP_M, lap.closed)
     edges = np.full((2, len(xy)), half_m)
