@@ -258,6 +258,11 @@ def clearance_m(course: Course) -> float:
     return float(strip.min()) if len(strip) else float("inf")
 
 
+def other_stretch(distance_m: FloatArray, along_m: FloatArray) -> NDArray[np.bool_]:
+    """Whether points so far apart, and so far along the road, are on different stretches."""
+    return (along_m > 2.2 * distance_m) & (along_m > 4.0)
+
+
 def strips(course: Course) -> tuple[NDArray[np.int64], FloatArray]:
     """Index pairs (P, 2) of points on different stretches, and the strip (P,) between their edges."""
     xy, s = course.xy, course.s_m
@@ -267,6 +272,6 @@ def strips(course: Course) -> tuple[NDArray[np.int64], FloatArray]:
     if course.closed:
         along = np.minimum(along, course.length_m - along)
     half = np.maximum(course.width_left_m, course.width_right_m)
-    pairs = np.argwhere((along > 2.2 * distance) & (along > 4.0))
+    pairs = np.argwhere(other_stretch(distance, along))
     one, other = pairs[:, 0], pairs[:, 1]
     return pairs, distance[one, other] - half[one] - half[other]

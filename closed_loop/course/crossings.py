@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from closed_loop.course.course import Course, other_stretch
 from collector.geometry.poses import FloatArray
 
 
@@ -35,6 +36,24 @@ def self_crossing(line: FloatArray, closed: bool, cell_m: float) -> FloatArray |
                         return np.asarray(points[j] + share * (points[j + 1] - points[j]))
         cells[(x, y)].append(i)
     return None
+
+
+def nearest_stretches(course: Course, reach_m: float) -> tuple[float, FloatArray] | None:
+    """How near two stretches of a course come, if nearer than ``reach_m``, and where (2,); see :func:`strips`."""
+    best: tuple[float, FloatArray] | None = None
+    cells: dict[tuple[int, int], list[int]] = defaultdict(list)
+    xy, s_m = course.xy, course.s_m
+    for i, (x, y) in enumerate(np.floor(xy / reach_m).astype(np.int64).tolist()):
+        around = (cells.get((x + dx, y + dy), ()) for dx, dy in product((-1, 0, 1), repeat=2))
+        others = np.array([j for numbers in around for j in numbers], dtype=np.int64)
+        cells[(x, y)].append(i)
+        distance, along = np.hypot(*(xy[others] - xy[i]).T), s_m[i] - s_m[others]
+        if course.closed:
+            along = np.minimum(along, course.length_m - along)
+        distance[~other_stretch(distance, along)] = np.inf
+        if len(others) and distance.min() < (best[0] if best else reach_m):
+            best = float(distance.min()), xy[i]
+    return best
 
 
 def _segments_cross(a: FloatArray, b: FloatArray, c: FloatArray, d: FloatArray) -> tuple[NDArray[np.bool_], FloatArray]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from closed_loop.course.course import Course
-from closed_loop.course.crossings import self_crossing
+from closed_loop.course.crossings import nearest_stretches, self_crossing
 from closed_loop.course.lanes import Lane, centreline, joined, oriented
 from closed_loop.course.lap import SHORTEST_M, lap_of
 from closed_loop.course.loops import main_loop, named_loop
@@ -154,7 +154,7 @@ def _from_line(path: Path, header: list[str], rows: list[list[str]], reading: Re
     try:
         lap = lap_of(table, min(half_m, REACH_M), reading.closed, reading.lap)
     except MonoError as error:
-        do = error.do.replace("lap=N", "FILE:lap=N").replace("with open", "with FILE:open")
+        do = re.sub("(lap=N|(?<=with )(?:open|closed))", r"FILE:\1", error.do)
         raise MonoError(f"course file {path}: {error.found}", error.expected, do) from error
     xy = resample(lap.table[:, :2], STEP_M, lap.closed)
     edges = np.full((2, len(xy)), half_m)
@@ -164,7 +164,11 @@ def _from_line(path: Path, header: list[str], rows: list[list[str]], reading: Re
         # Same parameter on both sides: the share of the way.
         share = np.arange(len(xy)) / (len(xy) if lap.closed else len(xy) - 1)
         edges = np.stack([np.interp(share, along / along[-1], around[:, k]) for k in (2, 3)])
-    return Course(path.stem, xy, lap.closed, *edges), lap.said + said
+    course = Course(path.stem, xy, lap.closed, *edges)
+    if len(used) == 2 and reading.half_width_m is None and (near := nearest_stretches(course, 2.0 * half_m)):
+        apart_m, (x, y) = near
+        said.append(f"these edges overlap: two stretches are {apart_m:.1f} m apart at ({x:.1f}, {y:.1f})")
+    return course, lap.said + said
 
 
 def _columns(path: Path, header: list[str]) -> tuple[tuple[str, ...], list[str]]:
@@ -256,9 +260,10 @@ def _from_lanes(path: Path, bounds: Bounds, reading: Reading, said: list[str]) -
         else:
             lanes.append(oriented(name, lines[0], lines[1]))
     if without:
-        said.append(
-            f"lanes without a left and another right bound, each in one piece, are left out ({listed(without)})"
+        lost = (
+            "lanes without a left and another right bound, each in one piece, are left out, and any loop through them"
         )
+        said.append(f"{lost} ({listed(without)})")
     if not lanes:
         found = f"course file {path} without lanes"
         raise MonoError(found, "lanelets of subtype road with a left and a right bound", "check the map")

@@ -7,41 +7,24 @@ itself (near, in the same direction) a lap is complete.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 from itertools import product
 from math import dist, hypot
 
 import numpy as np
 
+from closed_loop.course.joint import LOOK_M, Lap, apart, joined, smoothly_cut
 from collector.common.errors import MonoError
 from collector.geometry.poses import FloatArray, distance_along
 
 SHORTEST_M = 20.0
-# A line is looked at in steps of this; standing still and its noise are one point.
-LOOK_M = 1.0
 TREMBLING = 5.0  # a way so many times longer than the step it stays within is noise
 SAME_HEADING = 0.7  # cosine: a line that comes back runs within 45 degrees of itself
 ANGLE_M = 10.0  # a radian of difference in heading is as bad a join as so much of distance
 ALONG_M = 50.0  # how far beside itself a line is followed, to find where it comes nearest
 START_SLACK_M = 1.0  # a lap begins at the line's first point unless it comes back nearer to another by more than this
-AHEAD = 0.25  # cosine: ends are joined when the gap leads ahead of both, within 75 degrees
 BACK, ASKEW, ONWARD = -0.8, -0.5, 0.5  # cosines: a line turns back by more than 143 or 120 degrees, goes on within 60
 MOST_ASKEW = 20  # turns by more than 120 degrees; a line drawn with few points has one in a hairpin
-STRAIGHT_ON = 0.95  # cosine of 18 degrees: a line that passes its start more across than that turns off there
-KINK_1PM = 0.15  # a gap that leads aside so sharply is a step to be blended away
-NOISE_M = 0.03  # a step aside that no kart feels
 ALIKE = 1.1  # rounds whose lengths differ by more than this factor are loops of different roads
-BLEND_M = 10.0  # at least so long is the stretch on which a step aside is taken back
-BLEND_CURVATURE_1PM = 0.02  # and so long that it bends the line by no more than this
-
-
-@dataclass(frozen=True)
-class Lap:
-    """A line's points (N, 2 or 4), whether the last joins the first, and what was left out, closed or bent."""
-
-    table: FloatArray
-    closed: bool
-    said: list[str] = field(default_factory=list)
 
 
 def lap_of(table: FloatArray, reach_m: float, closed: bool | None = None, wanted: int | None = None) -> Lap:
@@ -76,7 +59,7 @@ def _lap_of(table: FloatArray, reach_m: float, closed: bool | None, wanted: int 
     if wanted is not None and not 1 <= wanted <= max(1, len(rounds)):
         raise MonoError(f"no lap {wanted} of {max(1, len(rounds))}", "one of its laps", "name another with lap=N")
     if not rounds:
-        lap = _joined(table, closed)
+        lap = joined(table, closed)
         return Lap(lap.table, lap.closed, stood + lap.said)
     along = distance_along(xy)
     ends_m = [float(np.interp(last, range(len(xy)), along)) for _, last in rounds]
@@ -88,14 +71,16 @@ def _lap_of(table: FloatArray, reach_m: float, closed: bool | None, wanted: int 
         found = f"a line that goes round loops of {loops} m and then on for {behind_m:.0f} m"
         raise MonoError(found, "one course", "name the loop with lap=N, N from 1, or take the whole line with open")
     first, last = round(rounds[(wanted or 1) - 1][0]), rounds[(wanted or 1) - 1][1]
+    start, lap = smoothly_cut(table, first, last, reach_m, bool(closed))
     said = stood
     if len(rounds) > 1:
         said.append(f"lap {wanted or 1} of {len(rounds)} is taken (another: FILE:lap=N)")
     elif behind_m > LOOK_M:
         said.append(f"the last {behind_m:.1f} m, which run past its start, are left out")
-    if wanted in (None, 1) and along[first] > LOOK_M:
-        said.append(f"the first {along[first]:.0f} m lead in and are left out")
-    lap = _cut(table, first, last, reach_m)
+    if along[first] <= LOOK_M < along[start]:
+        said.append(f"it begins {along[start]:.0f} m behind its first point, where its ends meet better")
+    elif wanted in (None, 1) and along[start] > LOOK_M:
+        said.append(f"the first {along[start]:.0f} m lead in and are left out")
     return Lap(lap.table, True, said + lap.said)
 
 
@@ -137,7 +122,7 @@ def _onward(table: FloatArray) -> tuple[FloatArray, list[str]]:
 
 def _places_back(xy: FloatArray, cosine: float = BACK) -> FloatArray:
     """Places (M, 2) where a line runs back over itself: no kart turns within a metre."""
-    corners = xy[_apart(xy, LOOK_M)]
+    corners = xy[apart(xy, LOOK_M)]
     step = np.diff(corners, axis=0)
     step /= np.maximum(np.linalg.norm(step, axis=1), 1e-9)[:, None]
     return np.asarray(corners[1:-1][(step[:-1] * step[1:]).sum(axis=1) < cosine])
@@ -171,19 +156,9 @@ def _rounds(xy: FloatArray, reach_m: float) -> list[tuple[float, float]]:
     return found
 
 
-def _apart(xy: FloatArray, least_m: float) -> list[int]:
-    """The first point, those that lie so far from the one kept before, and the last."""
-    kept = [0]
-    x, y = xy.T.tolist()
-    for i in range(1, len(x)):
-        if hypot(x[i] - x[kept[-1]], y[i] - y[kept[-1]]) >= least_m or i == len(x) - 1:
-            kept.append(i)
-    return kept
-
-
 def _evenly(xy: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Points (M, 2) every :data:`LOOK_M` along the line, and their places among its points."""
-    kept = _apart(xy, 0.5 * LOOK_M)
+    kept = apart(xy, 0.5 * LOOK_M)
     corners = xy[kept]
     along = distance_along(corners)
     at = np.linspace(0.0, along[-1], max(2, round(along[-1] / LOOK_M)) + 1)
@@ -223,84 +198,3 @@ def _mismatch_m(line: FloatArray, heading: FloatArray, i: int, j: int) -> float:
     """How far apart two places are, and with what angle: a line that goes on from the other bends by both."""
     angle = float(np.arccos(np.clip(heading[i] @ heading[j], -1.0, 1.0)))
     return float(np.hypot(*(line[i] - line[j]))) + ANGLE_M * angle
-
-
-def _cut(table: FloatArray, first: int, last: float, reach_m: float) -> Lap:
-    """The points from ``first`` on to where the line passes it again, near ``last``; a step aside is blended away."""
-    xy = table[:, :2]
-    ahead = xy[first + 1] - xy[first]
-    ahead = ahead / np.linalg.norm(ahead)
-    before = (xy - xy[first]) @ ahead
-    aside = (xy - xy[first]) @ np.array([-ahead[1], ahead[0]])
-    passes = [
-        i
-        for i in range(max(first + 2, int(last) - round(len(xy) / 4) - 2), len(xy) - 1)
-        if before[i] <= 0.0 < before[i + 1] and abs(aside[i]) <= 2.0 * reach_m
-    ]
-    spacing = float(np.median(np.linalg.norm(np.diff(xy, axis=0), axis=1)))
-    if not passes:
-        behind_m = float(distance_along(xy[int(last) :])[-1])
-        return _joined(table[first:] if behind_m <= 2.0 * reach_m else table[first : round(last) + 1], True)
-    gate = passes[int(np.argmin(np.abs(np.array(passes) - last)))]
-    share = -before[gate] / (before[gate + 1] - before[gate])
-    end = table[gate] + share * (table[gate + 1] - table[gate])
-    if gate + 1 == len(xy) - 1 and np.linalg.norm(xy[-1] - xy[first]) < 0.35 * spacing:
-        return _joined(table[first:], True)  # ends where it began
-    across = (xy[gate + 1] - xy[gate]) @ ahead / np.linalg.norm(xy[gate + 1] - xy[gate])
-    if across < STRAIGHT_ON:
-        return _joined(table[first : gate + 1], True)  # turns off there, or bends so tightly that its end says no more
-    row = np.vstack([table[first : gate + 1], end])
-    step_m = float((end[:2] - xy[first]) @ np.array([-ahead[1], ahead[0]]))
-    row, said = _blend(row, step_m)
-    keep = -2 if np.linalg.norm(row[-2, :2] - row[-1, :2]) < 0.35 * spacing else -1
-    return Lap(row[:keep], True, said)
-
-
-def _joined(table: FloatArray, closed: bool | None) -> Lap:
-    """The whole line: closed when its ends meet and lead on to one another (or ``closed`` says so), else open."""
-    xy = table[:, :2]
-    spacing = float(np.median(np.linalg.norm(np.diff(xy, axis=0), axis=1)))
-    between = xy[0] - xy[-1]
-    gap = float(np.linalg.norm(between))
-    out, back = (step / np.linalg.norm(step) for step in (xy[-1] - xy[-2], xy[1] - xy[0]))
-    aside_m = float(-between @ np.array([-back[1], back[0]]))
-    if gap < 0.35 * spacing:  # the file repeats its start
-        kinks = abs(aside_m) > max(NOISE_M, BLEND_CURVATURE_1PM * spacing**2)
-        bent, said = _blend(table, aside_m) if kinks else (table, [])
-        return Lap(bent[:-1], True, said)
-    on = min(between @ out, between @ back) / gap
-    if closed is None and not (gap < 2.5 * spacing and on > AHEAD):
-        ends = f"({xy[-1, 0]:.1f}, {xy[-1, 1]:.1f}), {gap:.1f} m from its start"
-        aside = " and beside it" if gap < 2.5 * spacing else ""
-        return Lap(table, False, [f"it ends at {ends}{aside} (to join them: FILE:closed)"])
-    said = [f"its ends, {gap:.1f} m apart, are joined"] if gap > 2.5 * spacing else []
-    # On an arc the gap leads along the mean of both headings.
-    middle = (out + back) / max(float(np.linalg.norm(out + back)), 1e-9)
-    aside_m = float(between @ np.array([middle[1], -middle[0]]))
-    bend_1pm = 2.0 * float(np.arctan2(abs(aside_m), between @ middle)) / gap
-    if bend_1pm > KINK_1PM and gap < ALONG_M:
-        table, blended = _blend(table, aside_m)
-        table = table[:-1] if np.linalg.norm(table[-1, :2] - table[0, :2]) < 0.35 * spacing else table
-        said += blended
-    return Lap(table, True, said)
-
-
-def _blend(table: FloatArray, step_m: float) -> tuple[FloatArray, list[str]]:
-    """The line with its end moved ``step_m`` to the right, its last stretch bent smoothly to it; and a word on it."""
-    if abs(step_m) < NOISE_M:
-        return table, []
-    along = distance_along(table[:, :2])
-    # The steepest bend of the blend 6 t^5 - 15 t^4 + 10 t^3 is 5.8 steps over its length squared.
-    length_m = min(max(BLEND_M, float(np.sqrt(5.8 * abs(step_m) / BLEND_CURVATURE_1PM))), 0.5 * float(along[-1]))
-    t = ((along - along[-1] + length_m) / length_m).clip(0.0, 1.0)
-    right_m = step_m * t**3 * (6.0 * t**2 - 15.0 * t + 10.0)
-    step = np.gradient(table[:, :2], axis=0)
-    left = np.stack([-step[:, 1], step[:, 0]], axis=1) / np.linalg.norm(step, axis=1)[:, None]
-    bent = table.copy()
-    bent[:, :2] -= right_m[:, None] * left
-    if table.shape[1] == 4:  # the road stays where it is
-        bent[:, 2] += right_m
-        bent[:, 3] -= right_m
-    return bent, [
-        f"its ends lie {abs(step_m):.1f} m beside one another, the last {length_m:.0f} m are bent to close it"
-    ]

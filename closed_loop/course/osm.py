@@ -131,7 +131,8 @@ def read_lanelets(path: Path, text: str, named: bool) -> tuple[Bounds, list[str]
             bounds[lanelet.name] = sides
         else:
             without.append(lanelet.name)
-    said = [f"lanelets whose bounds have nodes without local_x/local_y are left out ({listed(without)})"]
+    lost = "lanelets whose bounds have nodes without local_x/local_y are left out, and any loop through them"
+    said = [f"{lost} ({listed(without)})"]
     return bounds, said if without else []
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import re
 from types import ModuleType
 
 _MOST_SHOWN = 1500  # characters of each part of a message: names in files may be of any length
+# Characters that a terminal would obey, that turn the direction of reading, or that no encoding has.
+_UNSEEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 EXIT_USAGE = 2  # of a command, after a sentence that says what the user can mend
 
 
@@ -19,7 +22,7 @@ class MonoError(Exception):
     """
 
     def __init__(self, found: str, expected: str = "", do: str = "") -> None:
-        self.found, self.expected, self.do = _shown(found), _shown(expected), _shown(do)
+        self.found, self.expected, self.do = shown(found), shown(expected), shown(do)
         parts = [self.found.rstrip(".") + "."]
         if expected:
             parts.append(f"Expected: {self.expected.rstrip('.')}.")
@@ -32,9 +35,10 @@ class MonoError(Exception):
         return MonoError, (self.found, self.expected, self.do)
 
 
-def _shown(text: str) -> str:
-    """A text as it is, or its two ends."""
+def shown(text: str) -> str:
+    """A text as a terminal may show it, control characters written out; of a long one the two ends."""
     half = _MOST_SHOWN // 2
+    text = _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
     return text if len(text) <= _MOST_SHOWN else f"{text[:half]} ... {text[-half:]}"
 
 

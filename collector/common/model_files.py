@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def weights_header(path: Path) -> tuple[dict[str, Any], int]:
     """The entries of a safetensors file, and the byte at which their contents begin.
 
     Raises:
-        MonoError: absent or unreadable, no such header (as in a Git LFS pointer), or too short for it (as after a
-            broken download).
+        MonoError: absent or unreadable, no such header (as in a Git LFS pointer), too short for it (as after a broken
+            download), or tensors that do not lie one behind the other.
     """
     expected, do = "a complete safetensors file", "download or write it again"
     try:
@@ -49,9 +50,10 @@ def weights_header(path: Path) -> tuple[dict[str, Any], int]:
             if length > min(size - 8, HEADER_BYTES):
                 found = f"{path.name} is damaged: {size} bytes, and not the beginning of a safetensors file"
                 raise MonoError(found, expected, do)
-            header: dict[str, Any] = json.loads(stream.read(length))
+            header: dict[str, Any] = json.loads(stream.read(length), object_pairs_hook=_once)
         header.pop("__metadata__", None)
-        short = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0) - size
+        places = sorted(_place(entry) for entry in header.values())
+        short = 8 + length + max((end for _, end in places), default=0) - size
     except OSError as error:
         found = f"no {path.name}" if isinstance(error, FileNotFoundError) else f"{path.name}: {error.strerror}"
         raise MonoError(found, expected, do) from error
@@ -59,4 +61,22 @@ def weights_header(path: Path) -> tuple[dict[str, Any], int]:
         raise MonoError(f"{path.name} is damaged: its header cannot be read", expected, do) from error
     if short > 0:
         raise MonoError(f"{path.name} is damaged: {short} bytes are missing at its end", expected, do)
+    if short < 0 or any(start != end for (_, end), (start, _) in pairwise([(0, 0), *places])):
+        found = f"{path.name} is damaged: its tensors overlap, or leave bytes between or behind them"
+        raise MonoError(found, expected, do)
     return header, 8 + length
+
+
+def _place(entry: dict[str, Any]) -> tuple[int, int]:
+    """First byte and end of a tensor's contents."""
+    start, end = entry["data_offsets"]
+    if not (type(start) is type(end) is int and 0 <= start <= end):
+        raise ValueError
+    return start, end
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON in which no name stands twice."""
+    if len(made := dict(pairs)) < len(pairs):
+        raise ValueError
+    return made

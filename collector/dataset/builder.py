@@ -20,7 +20,7 @@ from collector.bags.reader import open_bag
 from collector.calibration.intrinsics import camera_block, read_intrinsics
 from collector.calibration.model import read_calibration
 from collector.common.cpu import compressing, keep_freed_memory
-from collector.common.errors import MonoError
+from collector.common.errors import MonoError, shown
 from collector.common.files import path_error
 from collector.common.output_folder import refuse_inside, refuse_within
 from collector.common.progress import progress
@@ -39,7 +39,7 @@ from collector.ros.jpeg import UPRIGHT
 
 MOST_TEXTS = 1_000_000  # of a reasoning file, held in memory
 # What readers put in the place of bytes they could not decode, and half a character, which JSON can spell.
-_DAMAGED = re.compile("[\ufffd\ud800-\udfff]")
+_DAMAGED = re.compile("[\ufffd\ud800-\udfff\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildReport:
@@ -177,8 +177,11 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
             name, value = ("reasoning", text) if type(text) is not str else ("bag", bag)
             raise SchemaError(f"{where}, field {name}: found {value!r}", "str", "repair it")
         key = bag, stamp_ns
-        if not text.isascii() and _DAMAGED.search(text):
-            found = f"{where}, field reasoning: {text[:60]!a} has a character that stands for one that was lost"
+        for name, value in (("reasoning", text), ("bag", bag or "")):
+            if (value.isascii() and value.isprintable()) or not _DAMAGED.search(value):
+                continue
+            found = f"{where}, field {name}: {value[:60]!a} has a control character, or one that "
+            found += "stands for one that was lost"
             raise SchemaError(found, "text as it was written", "save the file again from its source, as UTF-8")
         if texts.setdefault(key, text) != text:
             raise SchemaError(
@@ -189,7 +192,7 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
                 f"{where}: more texts than can be held", f"at most {MOST_TEXTS:,}", "split the bags and the file"
             )
     if unused:
-        print(f"reasoning file {path}: fields not used: {', '.join(sorted(unused)[:20])}", file=sys.stderr)
+        print(f"reasoning file {path}: fields not used: {shown(', '.join(sorted(unused)[:20]))}", file=sys.stderr)
     return texts
 
 

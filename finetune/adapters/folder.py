@@ -36,6 +36,7 @@ _UNKNOWN_MATHS = (
 )  # fmt: skip
 # What of a configuration decides the weights; PEFT and the hub rewrite the rest.
 _MATHS = ("peft_type", "r", "lora_alpha", "use_rslora", "bias", "target_modules", "modules_to_save", *_UNKNOWN_MATHS)
+_TRUTHS = (True, False, None)
 _CHECKSUM = "checksum"
 # A list of names, a name or a pattern beyond these is no layer's, and looking for it would not end.
 _MOST_NAMES, _LONGEST_NAME, _PATTERN_S = 2000, 5000, 2.0
@@ -93,6 +94,10 @@ def adapter_facts(folder: Path | str) -> AdapterFacts:
                 f"{key} {value}"
             )
             raise MonoError(found, "one and the same", "take both files from one training run")
+    told = [config.get("base_model_name_or_path"), *(own.get(key) for key in ("base", "base_fingerprint", "cameras"))]
+    if not all(isinstance(value, str) or value is None for value in told) or config.get("use_rslora") not in _TRUTHS:
+        found = f"{folder} says of itself what are no words: {told!r}, use_rslora {config.get('use_rslora')!r}"
+        raise MonoError(found, "names, and true or false", _COPY)
     targets = _names(folder, config, "target_modules")
     return AdapterFacts(
         folder=folder,
@@ -233,13 +238,15 @@ def adapter_layout(
         weight = f"{module}.weight"
         down, up = pairs[weight] = pair["A"], pair["B"]
         rows, columns = shapes[weight]
-        if {down.shape[0], up.shape[-1]} != {facts.rank}:
+        if not len(down.shape) == len(up.shape) == 2:
+            wrong.append(f"{module} is of {down.shape} and {up.shape} instead of two matrices")
+        elif {down.shape[0], up.shape[-1]} != {facts.rank}:
             found = (
                 f"the adapter {facts.folder} says rank {facts.rank}, and {module} has rank {down.shape[0]} and "
                 f"{up.shape[-1]}"
             )
             raise MonoError(found, "one and the same", "take both files from one training run")
-        if (up.shape[0], down.shape[-1]) != (rows, columns):
+        elif (up.shape[0], down.shape[-1]) != (rows, columns):
             wrong.append(f"{module} is {up.shape[0]} x {down.shape[-1]} instead of {rows} x {columns}")
     wrong += [
         f"{name} is {tensor.shape} instead of {shapes[name]}"

@@ -224,6 +224,8 @@ def normalise_vlm(vlm: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
     _refuse_misfits(TextSizes(**_frozen(result["text_config"])), VisionSizes(**_frozen(result["vision_config"])))
     for key in RELEASED_VLM:
         if key.endswith("_token_id"):
+            if type(vlm[key]) is not int or not 0 <= vlm[key] < vocab_size:
+                raise MonoError(f"{VLM_CONFIG_FILE}: {key} is {vlm[key]!r}", f"a word below {vocab_size}")
             result[key] = vlm[key]
     return result
 

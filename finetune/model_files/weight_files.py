@@ -60,7 +60,7 @@ def weight_files(folder: Path) -> list[Path]:
             raise MonoError(f"{index} cannot be read", "an index with a weight_map", "download it again") from error
     for name in names:
         path = folder / str(name)
-        if path.parent == folder and path.is_file():
+        if path.parent == folder and len(path.name) < 256 and path.is_file():  # longer than any file system has
             continue
         unsafe = sorted(file.name for file in folder.iterdir() if file.suffix in _UNSAFE_SUFFIXES)
         found, do = f"no file {path}", "download the folder again"
@@ -80,8 +80,9 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     tensors: dict[str, StoredTensor] = {}
     for name, entry in header.items():
         try:
-            dtype, shape, (start, end) = str(entry["dtype"]), tuple(map(int, entry["shape"])), entry["data_offsets"]
-            fits = min(*shape, start, 0) == 0 and tensor_bytes(dtype, shape) == end - start
+            dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+            whole = all(type(side) is int and side >= 0 for side in shape)
+            fits = whole and tensor_bytes(dtype, shape) == end - start
         except (KeyError, TypeError, ValueError, OverflowError):
             fits = False
         if not fits:
@@ -100,7 +101,12 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """
     found: dict[str, StoredTensor] = {}
     for path in weight_files(folder):
-        found.update(sorted(read_header(path).items(), key=lambda item: item[1].start))
+        header = read_header(path)
+        if twice := sorted(header.keys() & found.keys()):
+            raise MonoError(
+                f"{twice[0]} is in {found[twice[0]].path} and in {path}", "each tensor once", "download again"
+            )
+        found.update(sorted(header.items(), key=lambda item: item[1].start))
     return found
 
 

@@ -27,6 +27,10 @@ RENAMED_IN_1_5 = (
     "vectorized_wm", "vectorized_wm_start", "vectorized_wm_end", "vectorized_wm_pre_tkn",
 )  # fmt: skip
 
+_NORMALIZERS = ("NoneType", "NFC", "NFD", "NFKC", "NFKD")
+_SENTENCE = "Lane bends right: slow to 4.5 m/s, 右カーブ."
+_EXPECTED, _DO = "a tokenizer that gives a text back as it was", "use the tokenizer.json that belongs to this model"
+
 
 def special(key: str) -> str:
     """The written form of a special word: ``cot_start`` -> ``<|cot_start|>``."""
@@ -49,15 +53,29 @@ class Tokenizer:
         """Read ``tokenizer.json`` of a model folder, or of the released backbone it names.
 
         Raises:
-            MonoError: the file is absent or malformed.
+            MonoError: the file is absent or malformed, or what it encodes is not what it was given.
         """
         import tokenizers
 
         path = tokenizer_file(Path(folder), backbone)
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
+            backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises plain Exception for a malformed file
             raise MonoError(f"{path} cannot be read ({error})", "a tokenizer of the tokenizers library") from error
+        backend.no_truncation()  # a sentence is never cut, nor filled up
+        backend.no_padding()
+        made, normalizer = cls(backend), type(backend.normalizer).__name__
+        if normalizer not in _NORMALIZERS or getattr(backend.model, "dropout", None):
+            raise MonoError(f"{path} rewrites texts ({normalizer}) or breaks them at random", _EXPECTED, _DO)
+        try:
+            read = made.decode(made.encode(_SENTENCE))
+        except BaseException as error:  # a panic of the library is no Exception
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raise MonoError(f"{path} cannot encode a sentence ({error})", _EXPECTED, _DO) from error
+        if read != _SENTENCE:
+            raise MonoError(f"{path} makes {read!r} of {_SENTENCE!r}", _EXPECTED, _DO)
+        return made
 
     def __len__(self) -> int:
         return int(self._backend.get_vocab_size(with_added_tokens=True))

@@ -139,6 +139,24 @@ def test_text_that_was_damaged_before_it_came_here_is_refused_by_its_line(tmp_pa
         read_text(path, "the file")
 
 
+@pytest.mark.parametrize("text", ["a\0b", "\x1b[2Jleft", "\x07", "\x85", "\ud800"])
+def test_characters_that_no_text_has_are_refused_behind_the_escapes_of_json_too(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "texts.jsonl"
+    for name in ("reasoning", "bag"):
+        path.write_text(json.dumps({"stamp_ns": 1, "reasoning": "turn left", name: text}))
+        with pytest.raises(MonoError, match=f"line 1, field {name}") as caught:
+            load_texts(path)
+        assert str(caught.value).isprintable()
+
+
+def test_a_sentence_is_nothing_that_a_terminal_obeys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = str(MonoError("the file \x1b[2J\u202eevil\ud800", "右\nleft"))
+    assert said == "the file \\x1b[2J\\u202eevil\\ud800. Expected: 右\nleft."
+    (tmp_path / "a.jsonl").write_text('{"stamp_ns": 1, "reasoning": "turn left", "\\u001b[2J": 1}')
+    load_texts(tmp_path / "a.jsonl")
+    assert "\x1b" not in capsys.readouterr().err
+
+
 def test_fields_of_a_reasoning_file_that_nobody_knows_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,7 @@
 """A lap out of a drawn or driven line: lead-ins, overlaps, several rounds, ends that do or do not meet."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,9 +9,11 @@ from hypothesis import strategies as st
 
 from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.course.course import Course
-from closed_loop.course.lap import Lap, lap_of
+from closed_loop.course.joint import Lap
+from closed_loop.course.lap import lap_of
 from closed_loop.simulator.expert import ExpertConfig
 from collector.common.errors import MonoError
+from collector.geometry.poses import wrap_angle
 from collector.geometry.splines import resample
 from tests.helpers.rollouts import drive
 
@@ -59,13 +63,56 @@ def check_once_round(course: Course, length_m: float = LAP_M) -> None:
 def test_a_lap_that_ends_near_its_start_is_closed_without_a_kink(
     spacing_m: float, overlap_m: float, aside_m: float, first_m: float, lead_in_m: float
 ) -> None:
-    line = oval(LAP_M + overlap_m, spacing_m, first_m, aside_m)
-    if lead_in_m:
-        ahead = (line[1] - line[0]) / np.linalg.norm(line[1] - line[0])
-        line = np.vstack([lead_in(line[0], ahead, lead_in_m), line])
-    lap = lap_of(line, REACH_M)
-    check_once_round(course_of(lap))
+    lap = lap_of(recorded(spacing_m, overlap_m, aside_m, first_m, lead_in_m), REACH_M)
+    check_once_round(course_of(lap), LAP_M + np.pi * aside_m)  # half as far outside as its end
     assert bool(lead_in_m) == any("lead in" in word for word in lap.said)
+
+
+def recorded(spacing_m: float, overlap_m: float, aside_m: float, first_m: float, lead_in_m: float) -> np.ndarray:
+    """A lap and some more of it, with a way from the garage before it."""
+    line = oval(LAP_M + overlap_m, spacing_m, first_m, aside_m)
+    if not lead_in_m:
+        return line
+    ahead = (line[1] - line[0]) / np.linalg.norm(line[1] - line[0])
+    return np.vstack([lead_in(line[0], ahead, lead_in_m), line])
+
+
+@pytest.mark.parametrize("lead_in_m", [0.0, 20.0, 45.0])
+@pytest.mark.parametrize("spacing_m", [0.1, 0.5, 1.0, 1.96, 2.6, 3.3, 4.0])
+def test_the_same_on_a_grid(spacing_m: float, lead_in_m: float) -> None:
+    for overlap_m, aside_m, first_m in product((0.0, 1.0, 6.0, 12.0), (-2.0, 0.5, 2.0), (0.0, 100.0)):
+        lap = lap_of(recorded(spacing_m, overlap_m, aside_m, first_m, lead_in_m), REACH_M)
+        check_once_round(course_of(lap), LAP_M + np.pi * aside_m)
+        assert bool(lead_in_m) == any("lead in" in word for word in lap.said)
+
+
+@pytest.mark.parametrize("spacing_m", [0.1, 0.5, 1.96, 4.0])
+@pytest.mark.parametrize("noise_m", [0.02, 0.05])
+def test_noise_of_centimetres_is_not_magnified_where_the_ends_meet(spacing_m: float, noise_m: float) -> None:
+    for overlap_m, aside_m, lead_in_m in product((0.0, 6.0), (-2.0, 0.0, 2.0), (0.0, 20.0)):
+        line = recorded(spacing_m, overlap_m, aside_m, 40.0, lead_in_m)
+        course = course_of(lap_of(line + np.random.default_rng(7).normal(0.0, noise_m, line.shape), REACH_M))
+        once = wrap_angle(np.roll(course.yaw_rad, -1) - course.yaw_rad).sum()
+        assert course.closed and abs(once) == pytest.approx(2.0 * np.pi)  # no loop, and no stretch twice
+        at_join = np.minimum(course.s_m, course.length_m - course.s_m) < 20.0
+        bend = np.abs(course.curvature_1pm)
+        assert bend[at_join].max() < max(0.3, 1.6 * bend[~at_join].max())
+
+
+def test_ends_that_meet_in_a_kink_are_closed_only_when_a_person_says_so() -> None:
+    def turn(first: float, last: float, middle: tuple[float, float]) -> np.ndarray:
+        heading = np.arange(first, last, 0.1)
+        return np.array(middle) + 10.0 * np.stack([np.sin(heading), -np.cos(heading)], axis=1)
+
+    start = np.stack([np.arange(0.0, 30.0), np.zeros(30)], axis=1)
+    back = np.stack([np.arange(29.0, 4.0, -1.0), np.full(25, 20.0)], axis=1)
+    into_start = np.array([-2.79, 2.34]) + np.linspace(0.0, 1.0, 5)[:, None] * (2.79, -2.34)  # 40 degrees across
+    corners = np.vstack([start, turn(0.0, np.pi, (30.0, 10.0)), back, turn(np.pi, 5.5, (3.64, 10.0)), into_start])
+    drop = resample(corners, 0.5, closed=False)[:-1]
+    with pytest.raises(MonoError, match=r"meet in a kink near \(0\.0, 0\.0\)") as caught:
+        lap_of(drop, REACH_M)
+    assert "with closed or with open" in caught.value.do
+    assert lap_of(drop, REACH_M, closed=True).closed and not lap_of(drop, REACH_M, closed=False).closed
 
 
 def test_the_expert_stays_on_a_lap_whose_end_ran_past_its_start_beside_it() -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from closed_loop.course.design import check_named, course_named
-from closed_loop.course.files import read_course
+from closed_loop.course.files import Reading, read_course
 from collector.common.errors import MonoError
-from tests.helpers.course_files import write_osm
+from tests.helpers.course_files import ring_lanes, write_osm
 
 
 def racetrack(path: Path, heading: str, scale: float = 1.0, rows: str = "{x:.3f},{y:.3f},1.1,0.9") -> Path:
@@ -225,3 +225,33 @@ def test_long_maps_take_memory_with_their_length_alone(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert course.closed and course.length_m == pytest.approx(2.0 * np.pi * 955.0, rel=1e-3)
     assert course.width_left_m == pytest.approx(3.0, abs=0.05) and most < 200e6
+
+
+def test_a_node_without_metres_costs_the_lanes_and_loops_that_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_osm(tmp_path / "map.osm")
+    text = path.read_text()
+    x_m, y_m = (round(float(value), 4) for value in ring_lanes()["lane1"][0][10])
+    tags = f'<tag k="local_x" v="{x_m}"/><tag k="local_y" v="{y_m}"/>'
+    assert text.count(tags) == 1
+    path.write_text(text.replace(tags, ""))
+    course = read_course(path)
+    said = capsys.readouterr().err
+    assert course.closed and "pit" in said.partition("lanes ")[2].partition(";")[0], "the ring without its lane1"
+    assert "are left out, and any loop through them (lane1)" in said
+
+
+def test_edges_that_nobody_gave_and_that_overlap_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    angle = np.linspace(0.0, np.pi, 40)[1:-1]
+    out, back = np.arange(0.0, 60.0), np.arange(60.0, 0.0, -1.0)
+    for apart_m, overlaps in ((4.5, True), (8.0, False)):
+        turn = np.stack([60.0 + 0.5 * apart_m * np.sin(angle), 0.5 * apart_m * (1.0 - np.cos(angle))], axis=1)
+        line = np.vstack([np.stack([out, 0.0 * out], 1), turn, np.stack([back, 0.0 * back + apart_m], 1)])
+        path = tmp_path / f"hairpin_{overlaps}.csv"
+        path.write_text("x_m,y_m\n" + "\n".join(f"{x:.4f},{y:.4f}" for x, y in line))
+        read_course(path, Reading(closed=False))
+        said = capsys.readouterr().err
+        assert overlaps == ("these edges overlap: two stretches are 4.5 m apart at (" in said)
+        read_course(path, Reading(closed=False, half_width_m=1.0))
+        assert "overlap" not in capsys.readouterr().err

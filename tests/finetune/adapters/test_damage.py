@@ -94,6 +94,34 @@ def test_a_pattern_whose_matching_does_not_end_is_refused(adapter: Path, pattern
         load_adapter(small_model().model, adapter)
 
 
+def reshaped(folder: Path, shape: list[int]) -> None:
+    """Give one LoRA matrix another shape of as many numbers."""
+    path = folder / ADAPTER_WEIGHTS
+    tensors = load_file(path)
+    name = next(name for name in tensors if "lora_A" in name)
+    save_file(tensors | {name: tensors[name].reshape(shape)}, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda folder: reshaped(folder, [-1]), "instead of two matrices"),
+        (lambda folder: reshaped(folder, [1, 4, -1]), "instead of two matrices"),
+        (lambda folder: change(folder / ADAPTER_CONFIG, use_rslora="no"), "true or false"),
+        (lambda folder: change(folder / OWN_FACTS, cameras=["mono"]), "what are no words"),
+        (lambda folder: change(folder / OWN_FACTS, base_fingerprint=3), "what are no words"),
+        (lambda folder: change(folder / OWN_FACTS, base={"name": "small"}), "what are no words"),
+    ],
+)
+def test_nonsense_is_refused_without_a_checksum_too(
+    adapter: Path, damage: Callable[[Path], object], sentence: str
+) -> None:
+    change(adapter / OWN_FACTS, checksum=...)
+    damage(adapter)
+    with pytest.raises(MonoError, match=sentence):
+        load_adapter(small_model().model, adapter)
+
+
 def test_what_the_hub_rewrites_is_no_damage(adapter: Path) -> None:
     change(adapter / ADAPTER_CONFIG, base_model_name_or_path="elsewhere/name", inference_mode=False, peft_version="9")
     (adapter / "README.md").write_text("a card")

@@ -18,7 +18,7 @@ from collector.common.model_files import HEADER_BYTES, weights_defect
 from finetune import TINY_BASE
 from finetune.alpamayo.configuration import RELEASED_VLM, TextSizes
 from finetune.model_files.configuration_files import parse_config, read_config
-from finetune.model_files.weight_files import read_header
+from finetune.model_files.weight_files import INDEX_FILE, WEIGHTS_FILE, read_header, stored_tensors
 from finetune.processing.images import read_image_settings
 
 NONSENSE = (-1, 0, 1_000_000, 10**18, 1e308, math.nan, math.inf, True, None, "x", "8", [], [1], {}, [[1]], -0.5)
@@ -124,6 +124,21 @@ def test_a_huge_header_is_not_read(tmp_path: Path, length: int) -> None:
         b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}',
         b"[]",
         b"\xff\xfe",
+        b'{"a": {"dtype": "F32", "shape": [4.0], "data_offsets": [0, 16]}}',
+        b'{"a": {"dtype": "F32", "shape": ["4"], "data_offsets": [0, 16]}}',
+        b'{"a": {"dtype": ["F32"], "shape": [4], "data_offsets": [0, 16]}}',
+        b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0.0, 16.0]}}',
+        b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [9223372036854775808, 9223372036854775824]}}',
+        b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}}',  # four bytes are of no tensor
+        b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [4, 16]}}',
+        (
+            b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}, '
+            b'"b": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}'
+        ),  # within the other
+        (
+            b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}, '
+            b'"a": {"dtype": "I32", "shape": [4], "data_offsets": [0, 16]}}'
+        ),
     ],
 )
 def test_a_strange_header_is_a_sentence(tmp_path: Path, header: bytes) -> None:
@@ -131,3 +146,34 @@ def test_a_strange_header_is_a_sentence(tmp_path: Path, header: bytes) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
     with pytest.raises(MonoError, match=r"model\.safetensors"):
         read_header(path)
+
+
+def test_tensors_one_behind_the_other_are_read_in_any_order_and_with_empty_ones(tmp_path: Path) -> None:
+    header = {"b": [8, 16], "none": [8, 8], "a": [0, 8]}
+    entries = {
+        name: {"dtype": "F32", "shape": [(place[1] - place[0]) // 4], "data_offsets": place}
+        for name, place in header.items()
+    }
+    text = json.dumps(entries).encode()
+    (tmp_path / WEIGHTS_FILE).write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
+    assert {name: tensor.size for name, tensor in read_header(tmp_path / WEIGHTS_FILE).items()} == {
+        "b": 8,
+        "none": 0,
+        "a": 8,
+    }
+    index = {"weight_map": {"a": WEIGHTS_FILE, "b": "copy.safetensors"}}
+    shutil.copy(tmp_path / WEIGHTS_FILE, tmp_path / "copy.safetensors")
+    (tmp_path / INDEX_FILE).write_text(json.dumps(index))
+    with pytest.raises(MonoError, match=r"in .*copy\.safetensors and in"):
+        stored_tensors(tmp_path)
+    (tmp_path / INDEX_FILE).write_text(json.dumps({"weight_map": {"a": "x" * 5000}}))
+    with pytest.raises(MonoError, match="no file"):
+        stored_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["x", -5, math.nan, 10**18, [1], True, None])
+def test_words_of_the_vision_model_are_words_of_the_vocabulary(value: object) -> None:
+    raw, vlm = (json.loads((TINY_BASE / name).read_text()) for name in ("config.json", "vlm_config.json"))
+    for key in ("image_token_id", "vision_start_token_id", "vision_end_token_id"):
+        with pytest.raises(MonoError, match=f"{key} is"):
+            parse_config(raw, vlm | {key: value})
