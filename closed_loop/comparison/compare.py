@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from closed_loop.comparison.latency import write_latency_plot
 from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.comparison.runs import (
     BEFORE_AFTER,
@@ -32,7 +33,7 @@ from closed_loop.comparison.runs import (
     drive_run,
     run_key,
 )
-from closed_loop.comparison.table import assemble, rich_table, write_table
+from closed_loop.comparison.table import assemble, has_latencies, printed_tables, write_table
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import DriverConfig
 from closed_loop.control.faults import Faults
@@ -40,7 +41,7 @@ from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import ExpertConfig
 from collector.common.arguments import MOST_SEED, Arguments, argument, same_as
 from collector.common.cpu import core_count
-from collector.common.errors import MonoError
+from collector.common.errors import MonoError, require
 from collector.common.output_folder import alone_in_out
 from collector.common.run_folder import command_line, hash_path, hash_sources, open_run
 from finetune import TINY_BASE
@@ -72,9 +73,14 @@ class CompareConfig(Arguments):
     device: str = PolicySettings.device  # torch device.
     jobs: int = argument(0, "runs driven side by side; 0 takes one per CPU core (one on a GPU)", 0, 1024)
     replan_s: float = same_as(DriverConfig, "replan_s")
-    latency_s: float = argument(
-        DEFAULTS.rollout.faults.latency_s, "simulated seconds from a frame to the use of its plan", 0.0, 6.3
+    latency_s: tuple[float, ...] = argument(
+        (DEFAULTS.rollout.faults.latency_s,),
+        "simulated seconds from a frame to the use of its plan; of several, such as 0.15,0.3,0.6, the first is that of "
+        "the table, and all are set against each other",
+        0.0,
+        6.3,
     )
+    jitter_s: float = argument(0.0, "each plan comes up to so many simulated seconds later still, drawn", 0.0, 3.0)
     flow_steps: int = same_as(PolicySettings, "flow_steps")
     noise_temperature: float = same_as(PolicySettings, "noise_temperature")
     reasoning: bool = PolicySettings.reasoning  # think before driving.
@@ -102,6 +108,9 @@ class CompareConfig(Arguments):
             raise MonoError("a variant with the adapter, but no adapter", "its folder", "add --adapter FOLDER")
         if not self.courses:
             raise MonoError("no course to drive", "at least one", "name one with --courses")
+        if len(set(self.latency_s)) < max(1, len(self.latency_s)):
+            found = "the latencies " + ", ".join(f"{each:g}" for each in self.latency_s)
+            raise MonoError(found, "at least one, and each once", "--latency_s 0,0.15,0.6")
         if self.reference and len(self.courses) != 1:
             raise MonoError("one reference for several courses", "one course", "compare course by course")
 
@@ -117,14 +126,14 @@ class CompareConfig(Arguments):
         return tuple(variant for name, variant in VARIANTS.items() if name in wanted)
 
 
-def settings_of(config: CompareConfig) -> RunSettings:
-    """What decides a run besides its driver."""
+def settings_of(config: CompareConfig, latency_s: float | None) -> RunSettings:
+    """What decides a run besides its driver, at one of the latencies; None where no plan can be late."""
     limit = config.max_speed_mps or None
     controller = ControllerConfig(steering_gain=config.steering_gain, max_speed_mps=limit)
     rollout = RolloutConfig(
         laps=config.laps,
         driver=DriverConfig(replan_s=config.replan_s, controller=controller),
-        faults=Faults(latency_s=config.latency_s),
+        faults=DEFAULTS.rollout.faults if latency_s is None else Faults(latency_s=latency_s, jitter_s=config.jitter_s),
         max_off_track=config.max_off_track,
     )
     expert = ExpertConfig(max_speed_mps=limit) if limit else ExpertConfig()
@@ -162,20 +171,40 @@ class _Job:
     index: int
     variant: Variant
     course: str
+    settings: RunSettings
     key: str
     share: float = 0.0
+
+
+def _jobs(config: CompareConfig) -> list[_Job]:
+    """Every run that was asked for, in the order of the table."""
+    code, model = hash_sources(), hash_path(config.model)
+    adapter = hash_path(config.adapter) if config.adapter else None
+    options = (config.flow_steps, config.noise_temperature, config.reasoning)
+    jobs = []
+    for latency_s, variant, course in itertools.product(config.latency_s, config.chosen, config.courses):
+        driver: dict[str, Any] = {"code": code}
+        settings = settings_of(config, None if variant.role == "expert" else latency_s)
+        if variant.role != "expert":
+            driver |= {"model": model, "adapter": adapter if variant.adapted else None, "policy": options}
+        elif latency_s != config.latency_s[0]:
+            continue  # it makes no plans that could be late, and drives once
+        jobs.append(_Job(len(jobs), variant, course, settings, run_key(variant, course, settings, driver)))
+    return jobs
 
 
 @alone_in_out("compare")
 def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str, Any]:
     """Run the experiment; writes ``metrics.json``, ``table.csv``, ``table.txt`` and the drives.
 
-    Returns what :func:`closed_loop.comparison.table.assemble` does. ``policies`` makes the driver of a variant; a
-    picklable function when several jobs run.
+    With several latencies also ``latency.png``. Returns what :func:`closed_loop.comparison.table.assemble` does.
+    ``policies`` makes the driver of a variant; a picklable function when several jobs run.
 
     Raises:
         MonoError: unknown course, unusable model or adapter.
     """
+    if len(config.latency_s) > 1:
+        require("matplotlib", "report")
     for course in filter(None, (*config.courses, config.reference)):
         course_named(course)  # a spelling mistake should not surface after an hour
     config = replace(config, model=resolve_model(config.model))
@@ -184,38 +213,31 @@ def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str
             check_belongs(adapter_facts(config.adapter), config.model, variant.cameras)
     inputs = [config.model, *([config.adapter] if config.adapter else [])]
     run = open_run(config.out, config, inputs, "compare")
-    store, settings = RunStore(run.folder), settings_of(config)
-    code, model = hash_sources(), hash_path(config.model)
-    adapter = hash_path(config.adapter) if config.adapter else None
+    store = RunStore(run.folder)
     rows: dict[int, dict[str, Any]] = {}
     jobs: list[_Job] = []
-    for index, (variant, course) in enumerate(itertools.product(config.chosen, config.courses)):
-        driver: dict[str, Any] = {"code": code}
-        if variant.role != "expert":
-            options = (config.flow_steps, config.noise_temperature, config.reasoning)
-            driver |= {"model": model, "adapter": adapter if variant.adapted else None, "policy": options}
-        key = run_key(variant, course, settings, driver)
-        row = None if config.fresh else store.load(variant.name, course, key)
+    for job in _jobs(config):
+        row = None if config.fresh else store.load(job.variant.name, job.course, job.settings, job.key)
         if row is None:
-            jobs.append(_Job(index, variant, course, key))
+            jobs.append(job)
         else:
-            rows[index] = row
+            rows[job.index] = row
     # Whole laps take longest; begun first, no worker is left alone with one at the end.
     jobs.sort(key=lambda job: _LONGEST_FIRST.index(job.variant.role))
     if rows:
         print(f"{len(rows)} of {len(rows) + len(jobs)} runs are finished in {run.folder}", flush=True)
-    for job, (row, tables) in _driven(config, settings, jobs, policies):
-        rows[job.index] = store.save(row, tables, job.key)
+    for job, (row, tables) in _driven(config, jobs, policies):
+        rows[job.index] = store.save(row, tables, job.settings, job.key)
     finished = [rows[index] for index in sorted(rows)]
     metrics = assemble(config.chosen, config.courses, config.starts, config.laps, finished)
     run.write_metrics(metrics)
+    if has_latencies(metrics):
+        write_latency_plot(metrics["by_latency"], run.folder)
     write_table(metrics, run.folder)
     return metrics
 
 
-def _driven(
-    config: CompareConfig, settings: RunSettings, jobs: Sequence[_Job], policies: Policies
-) -> Iterator[tuple[_Job, Driven]]:
+def _driven(config: CompareConfig, jobs: Sequence[_Job], policies: Policies) -> Iterator[tuple[_Job, Driven]]:
     """Drive the jobs, side by side where that helps, with one bar over all of them."""
     from tqdm import tqdm
 
@@ -239,7 +261,7 @@ def _driven(
             for job in jobs:
                 bar.set_postfix_str(f"{job.variant.name} on {job.course}")
                 policy = policy_of(config, job.variant)
-                driven = drive_run(job.variant, job.course, policy, settings, partial(moved, job))
+                driven = drive_run(job.variant, job.course, policy, job.settings, partial(moved, job))
                 moved(job, 1.0, 1.0)
                 yield job, driven
             return
@@ -247,7 +269,7 @@ def _driven(
         context, by_index = multiprocessing.get_context("spawn"), {job.index: job for job in jobs}
         channel, others = context.Queue(), set(multiprocessing.active_children())
         with _of_workers(), ProcessPoolExecutor(workers, context, _begin_worker, (channel,)) as pool:
-            pending = {pool.submit(_work, config, settings, job, policies): job for job in jobs}
+            pending = {pool.submit(_work, config, job, policies): job for job in jobs}
             try:
                 while pending:
                     done, _unfinished = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -298,7 +320,7 @@ def _begin_worker(channel: Any) -> None:  # noqa: ANN401 - a context's queue has
     _CHANNEL.append(channel)
 
 
-def _work(config: CompareConfig, settings: RunSettings, job: _Job, policies: Policies) -> Driven:
+def _work(config: CompareConfig, job: _Job, policies: Policies) -> Driven:
     """One run in a worker process."""
     if job.variant.role != "expert":
         import cv2
@@ -307,7 +329,7 @@ def _work(config: CompareConfig, settings: RunSettings, job: _Job, policies: Pol
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
     policy = policies(config, job.variant)
-    return drive_run(job.variant, job.course, policy, settings, lambda share: _CHANNEL[0].put((job.index, share)))
+    return drive_run(job.variant, job.course, policy, job.settings, lambda share: _CHANNEL[0].put((job.index, share)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -317,7 +339,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = command_line(CompareConfig, argv, "alpamayo-mono compare")
     metrics = compare(config)
     console = Console()
-    console.print(rich_table(metrics, console.width))
+    for table in printed_tables(metrics, console.width):
+        console.print(table)
     console.print(metrics["definitions"]["deviation"], style="dim")
     console.print(metrics["disclaimer"])
     print(f"run folder: {config.out}")

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -175,6 +176,29 @@ def test_jobs_side_by_side_give_the_same_numbers(config: CompareConfig, metrics:
     assert [run["course"] for run in runs] == [config.courses[0], "random:9001"]
     assert runs[0]["deviation"] == metrics["runs"][1]["deviation"]
     assert runs[1]["deviation"]["laps_finished"] == 2
+
+
+def test_several_latencies_make_a_row_each_and_one_plot(
+    config: CompareConfig, metrics: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    swept = dataclasses.replace(config, latency_s=(0.6, 0.0), jitter_s=0.1, laps=0.05, starts=1, out=tmp_path)
+    found = compare(swept, drivers)
+    rows = [(row["variant"], row["latency_s"], row["jitter_s"]) for row in found["by_latency"]]
+    assert rows == [("base-mono", 0.6, 0.1), ("base-mono", 0.0, 0.1), ("expert", None, None)]
+    assert len(found["runs"]) == 3 and [row["variant"] for row in found["table"]] == ["base-mono", "expert"]
+    late, prompt, _ = found["by_latency"]
+    # The table is of the latency named first: the kart waits for its first plan that long.
+    assert found["table"][0]["lap_s"] == late["lap_s"] > prompt["lap_s"] + 5.0
+    assert {"latency_s", "lap_s"} <= set(next(csv.DictReader((tmp_path / "table.csv").open())))
+    assert "0.6 to 0.7 s" in (tmp_path / "table.txt").read_text()
+    picture = cv2.imread(str(tmp_path / "latency.png"))
+    assert picture is not None and (picture != 255).any(axis=2).mean() > 0.01
+    # Nothing of it is driven again, also where only some are asked for.
+    monkeypatch.setattr(comparison, "drive_run", lambda *_given: pytest.fail("driven again"))
+    assert len(compare(dataclasses.replace(swept, latency_s=(0.0,)), drivers)["by_latency"]) == 2
+    assert "Late plans" not in (tmp_path / "table.txt").read_text()
+    with pytest.raises(MonoError, match="each once"):
+        CompareConfig(latency_s=(0.6, 0.6))
 
 
 def test_a_named_reference_is_measured_from(config: CompareConfig, oval: Path, tmp_path: Path) -> None:
