@@ -52,6 +52,9 @@ class ControllerConfig(Arguments):
     preview_s: float = 0.40  # steering looks this many seconds ahead at the present speed ...
     preview_min_m: float = 0.9  # ... but never nearer ...
     preview_max_m: float = 4.0  # ... or farther than this
+    # Nor nearer than this part of the way that is driven until the next plan: where two plans differ, chasing the new
+    # one turns the kart so far aside that the next, made from there, differs the more.
+    preview_blind: float = 0.8
     speed_preview_s: float = 0.15  # the plan's speed is read this far ahead of now
     speed_window_s: float = 0.6  # the plan's speed and acceleration are a straight-line fit over this long
     speed_gain_1ps: float = 1.5
@@ -200,7 +203,9 @@ class TrackingController:
         pose = np.asarray(pose_map, np.float64)
         near_m = path.distance(age_s) if driven_m is None else driven_m
         ahead = self._predict(pose, speed_mps, now_s, delay_s)
-        curvature = self._curvature(path, ahead, near_m + delay_s * speed_mps, speed_mps)
+        preview_s = max(config.preview_s, config.preview_blind * max(blind_s, age_s))
+        preview_m = min(max(preview_s * speed_mps, config.preview_min_m), config.preview_max_m)
+        curvature = self._curvature(path, ahead, near_m + delay_s * speed_mps, preview_m)
         wanted_rad = math.atan(config.wheelbase_m * curvature) / config.steering_gain
         steer_rad = self._limited(wanted_rad, elapsed_s)
 
@@ -290,10 +295,8 @@ class TrackingController:
         limits.append(math.sqrt(brake_mps**2 - 2.0 * config.stop_mps2 * known_m) - brake_mps)
         return min(limits)
 
-    def _curvature(self, path: PlanPath, pose_map: FloatArray, near_m: float, speed_mps: float) -> float:
+    def _curvature(self, path: PlanPath, pose_map: FloatArray, near_m: float, preview_m: float) -> float:
         """Curvature (1/m) of the arc from the pose that best meets the path ahead."""
-        config = self.config
-        preview_m = min(max(config.preview_s * speed_mps, config.preview_min_m), config.preview_max_m)
         foot_m = path.foot(pose_map[:2], near_m, _SEARCH_M)
         if path.s_m[-1] < 0.1:
             return 0.0  # a plan that stands still has no direction

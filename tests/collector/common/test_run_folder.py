@@ -136,9 +136,10 @@ def test_numbers_of_a_list_may_stand_in_one_word_and_one_may_stand_for_a_list(tm
     file = write(tmp_path / "c.yaml", "times_s: 2")
     assert command_line(Several, ["--config", str(file)], "test").times_s == (2.0,)
     assert Several(3).times_s == (3.0,)  # type: ignore[arg-type]
-    for words in (["--times_s", "0,,1"], ["--times_s", "0,x"], ["--times_s"], ["--times_s", "--fast"], ["--times_s="]):
+    for words in (["--times_s", "0,,1"], ["--times_s", "0,x"], ["--times_s="], ["--times_s", "-1"]):
         with pytest.raises(MonoError, match="times"):
             command_line(Several, words, "test")
+    assert command_line(Several, ["--times_s", "--fast"], "test") == Several((), True)
     with pytest.raises(MonoError, match="0 to 9"):
         command_line(Several, ["--times_s", "0,10"], "test")
 
