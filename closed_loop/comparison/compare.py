@@ -181,7 +181,7 @@ def _jobs(config: CompareConfig) -> list[_Job]:
     code, model = hash_sources(), hash_path(config.model)
     adapter = hash_path(config.adapter) if config.adapter else None
     options = (config.flow_steps, config.noise_temperature, config.reasoning)
-    jobs = []
+    jobs: list[_Job] = []
     for latency_s, variant, course in itertools.product(config.latency_s, config.chosen, config.courses):
         driver: dict[str, Any] = {"code": code}
         settings = settings_of(config, None if variant.role == "expert" else latency_s)

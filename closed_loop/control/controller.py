@@ -103,7 +103,8 @@ class PlanPath:
         self._speed_t_s = (self.t_s[1:] + self.t_s[:-1]) / 2.0
         self._speed_mps = np.einsum("nk,nk->n", steps, heading) / step_s
         moving = np.linalg.norm(steps, axis=1) > 1e-3
-        self._moving = tuple(np.append(each[:1], each[1:][moving]) for each in (self.s_m, self.t_s))
+        # Where it moves: one time for each distance.
+        self._moving_m, self._moving_s = (np.append(each[:1], each[1:][moving]) for each in (self.s_m, self.t_s))
         last = steps[moving][-1] if moving.any() else heading[-1]
         self._exit = last / np.linalg.norm(last)
 
@@ -140,7 +141,7 @@ class PlanPath:
 
     def time(self, s_m: float) -> float:
         """Time since t0 (s) at a distance along the path; where it stands still the first."""
-        return float(self.t_s[0] if s_m <= self.s_m[0] else np.interp(s_m, *self._moving))
+        return float(np.interp(s_m, self._moving_m, self._moving_s))
 
     def at(self, s_m: FloatArray) -> FloatArray:
         """Points (N, 2) at distances along the path; beyond its end straight on."""
