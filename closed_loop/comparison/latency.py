@@ -78,7 +78,7 @@ def latency_figure(rows: Sequence[Row]) -> Figure:
         for axes, (key, title) in zip(figure.subplots(1, 3), panels.items(), strict=True):
             for name, own in lines.items():
                 variant = VARIANTS[name]
-                known = [row for row in own if row[key] is not None]
+                known = sorted((row for row in own if row[key] is not None), key=lambda row: row["latency_s"] or 0.0)
                 if own[0]["latency_s"] is None:
                     for row in known:
                         axes.axhline(row[key], color=variant.colour, linestyle="--", label=variant.label)
@@ -89,7 +89,8 @@ def latency_figure(rows: Sequence[Row]) -> Figure:
                     face = variant.colour if row["laps_finished"] >= row["laps_asked"] else "white"
                     axes.plot(row["latency_s"], row[key], "o", color=variant.colour, markerfacecolor=face)
             axes.set_title(title)
-            axes.set_ylim(bottom=0.0)
+            # Where nothing happened the line lies on the ground, and not in the middle of a scale of thousandths.
+            axes.set_ylim(0.0, max(1.0, axes.get_ylim()[1]))
             axes.set_xlabel("latency [s]" + (f", and up to {jitter:g} more" if (jitter := _jitter(rows)) else ""))
         handles, labels = figure.axes[0].get_legend_handles_labels()
         if handles:
