@@ -25,7 +25,7 @@ from finetune.policy import FRAMES_PER_CAMERA, FUTURE_STEPS, STEP_S, Observation
 
 # Odometry comes at 50 Hz: between two messages the pose is carried forward, but never further than this.
 LONGEST_CARRY_S = 0.1
-LATE_PLANS = 5  # the latest of so many says how late the next may be
+LATE_PLANS = 5  # the latest but one of so many says how late the next may be
 # While braking for these reasons the last sound plan still shows where the road goes; for others the wheel is held.
 STEER_ON = ("camera frame stale", "plan stale", "plan not sane", "policy process died", "stopping")
 
@@ -38,8 +38,8 @@ class DriverConfig(Arguments):
     frames: int = FRAMES_PER_CAMERA  # how many of the camera the policy looks at
     rolling_start_mps: float = argument(
         1.5,
-        "below this speed the model is shown the history of a kart rolling straight at it, since one that learned from "
-        "moving karts does not move off from standstill; 0 shows the true history",
+        "below this speed the model is shown a kart that came its own way at it (straight where it stood), since one "
+        "that learned from moving karts does not move off from standstill; 0 shows the true history",
         0.0,
         5.0,
     )
