@@ -141,7 +141,7 @@ class _Kart:
             cameras = [replace(camera, width_px=width, height_px=height) for camera in cameras]
         self._sensors = Sensors(world, cameras, config.faults)
         self.asked: list[Observation] = []
-        self.driver = Driver(replace(config.driver, frames=frames_of(mode)), self.asked.append, config.faults.latency_s)
+        self.driver = Driver(replace(config.driver, frames=frames_of(mode)), self.asked.append, config.faults)
         self.driver.policy_ready()
         crawl_s = world.course.length_m * config.laps / _CRAWL_MPS
         limit_s = config.max_time_s if config.max_time_s is not None else _PATIENCE_S + crawl_s

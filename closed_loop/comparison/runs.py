@@ -121,6 +121,9 @@ def drive_run(
         "variant": variant.name,
         "course": course_spec,
         "starts_m": starts_m,
+        # Nobody's plans are late where the expert drives.
+        "latency_s": None if policy is None else settings.rollout.faults.latency_s,
+        "jitter_s": None if policy is None else settings.rollout.faults.jitter_s,
         "deviation": summarise(deviations),
         "reasonings": summarise_checks(checks),
         "timings_ms": _timings(rollouts),
@@ -172,17 +175,19 @@ class RunStore:
         for name in ("runs", "drives"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
-    def _stem(self, variant: str, course: str) -> str:
+    def _stem(self, variant: str, course: str, settings: RunSettings) -> str:
         base = Path(course).stem if Path(course).suffix else course
         slug = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in base)
         # Two files of one name in different folders must not share a run.
         tail = "" if slug == course.replace(":", "-") else "-" + hashlib.sha256(course.encode()).hexdigest()[:6]
-        return f"{variant}__{slug}{tail}"
+        faults = settings.rollout.faults
+        late = "" if faults == RunSettings().rollout.faults else f"__late-{faults.latency_s:g}-{faults.jitter_s:g}"
+        return f"{variant}__{slug}{tail}{late}"
 
-    def load(self, variant: str, course: str, key: str) -> dict[str, Any] | None:
+    def load(self, variant: str, course: str, settings: RunSettings, key: str) -> dict[str, Any] | None:
         """A finished run with this key, or None."""
         try:
-            row = read_json(self.folder / "runs" / f"{self._stem(variant, course)}.json")
+            row = read_json(self.folder / "runs" / f"{self._stem(variant, course, settings)}.json")
             if row.get("key") != key or not row.get("drives"):
                 return None
             for name in row["drives"]:
@@ -191,9 +196,11 @@ class RunStore:
             return None
         return row
 
-    def save(self, row: dict[str, Any], tables: Sequence[Mapping[str, NDArray[Any]]], key: str) -> dict[str, Any]:
+    def save(
+        self, row: dict[str, Any], tables: Sequence[Mapping[str, NDArray[Any]]], settings: RunSettings, key: str
+    ) -> dict[str, Any]:
         """Write a run, its row last; returns the row with ``drives`` (paths inside the folder) and ``key``."""
-        stem = self._stem(row["variant"], row["course"])
+        stem = self._stem(row["variant"], row["course"], settings)
         names = [f"drives/{stem}__{index}.npz" for index in range(len(tables))]
         for name, table in zip(names, tables, strict=True):
             np.savez_compressed(self.folder / name, **dict(table))  # type: ignore[arg-type]

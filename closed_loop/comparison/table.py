@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from closed_loop.comparison import deviation, reasoning
+from closed_loop.comparison.latency import latency_table
 from closed_loop.comparison.runs import VARIANTS, Variant
 from collector.common.files import write_atomically
 from collector.common.tables import metres, percent, text_table, write_csv
@@ -20,6 +21,8 @@ DISCLAIMER = (
     "The tiny model shows that the loop works and what the recipe does at small scale; "
     "it says nothing about the 10B weights."
 )
+
+_SOME_LAPS = 0.01  # less than this says nothing of how long a lap takes
 
 
 # What version 0.1 wrote, and what it is called now: keys, and names of variants and roles.
@@ -58,10 +61,11 @@ def assemble(
     """``metrics.json`` from finished runs.
 
     ``kind`` ("comparison"), ``definitions``, ``disclaimer``, ``variants`` (name, label, role, cameras, adapted),
-    ``courses``, ``starts``, ``laps``, ``runs`` (one per variant and course: ``variant, course, starts_m, deviation,
-    reasonings, timings_ms, bad_plans, brakes, ends, drives, simulated_s, wall_s``; ``deviation`` as
-    :func:`closed_loop.comparison.deviation.summarise`, ``reasonings`` as
-    :func:`closed_loop.comparison.reasoning.summarise_checks`) and ``table`` (a row per variant, :func:`table_rows`).
+    ``courses``, ``starts``, ``laps``, ``runs`` (one per variant, course and latency: ``variant, course, latency_s,
+    jitter_s, starts_m, deviation, reasonings, timings_ms, bad_plans, brakes, ends, drives, simulated_s, wall_s``;
+    ``deviation`` as :func:`closed_loop.comparison.deviation.summarise`, ``reasonings`` as
+    :func:`closed_loop.comparison.reasoning.summarise_checks`), ``table`` (a row per variant, :func:`table_rows`, at the
+    first latency) and ``by_latency`` (a row per variant and latency, :func:`latency_rows`).
     """
     return {
         "kind": "comparison",
@@ -71,16 +75,45 @@ def assemble(
         "courses": list(courses),
         "starts": starts,
         "laps": laps,
-        "table": table_rows(variants, runs),
+        "table": table_rows(variants, headline_runs(runs)),
+        "by_latency": latency_rows(variants, runs),
         "runs": list(runs),
     }
+
+
+def latencies(runs: Iterable[Mapping[str, Any]]) -> list[float | None]:
+    """The latencies driven, in their order; None is that of the expert, and of runs before latencies were noted."""
+    return list(dict.fromkeys(run.get("latency_s") for run in runs))
+
+
+def has_latencies(metrics: Mapping[str, Any]) -> bool:
+    """Whether a comparison drove at more than one latency."""
+    return sum(each is not None for each in latencies(metrics["runs"])) > 1
+
+
+def headline_runs(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs at the first latency, and the expert's."""
+    first = next((each for each in latencies(runs) if each is not None), None)
+    return [run for run in runs if run.get("latency_s") in {None, first}]
+
+
+def latency_rows(variants: Iterable[Variant], runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per variant and latency over all its courses: :func:`table_rows` with ``latency_s`` and ``jitter_s``."""
+    return [
+        {**row, "latency_s": latency_s, "jitter_s": own[0].get("jitter_s")}
+        for variant in variants
+        for latency_s in latencies(runs)
+        if (own := [run for run in runs if run["variant"] == variant.name and run.get("latency_s") == latency_s])
+        for row in table_rows([variant], own)
+    ]
 
 
 def table_rows(variants: Iterable[Variant], runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per variant over all its courses.
 
     It has ``variant, label, role, max_on_curves_m, rms_on_curves_m, off_track_events, recoveries, laps_finished,
-    laps_asked, laps_driven, mean_speed_mps, reasonings`` (pooled, None for the expert) and ``result``.
+    laps_asked, laps_driven, mean_speed_mps, lap_s`` (time per lap driven), ``reasonings`` (pooled, None for the expert)
+    and ``result``.
     """
     rows = []
     for variant in variants:
@@ -105,6 +138,7 @@ def table_rows(variants: Iterable[Variant], runs: Sequence[dict[str, Any]]) -> l
                 "rms_on_curves_m": (square / driven_m) ** 0.5 if driven_m else None,
                 **counts,
                 "mean_speed_mps": sum(part["all"]["distance_m"] for part in parts) / duration_s if duration_s else 0.0,
+                "lap_s": duration_s / counts["laps_driven"] if counts["laps_driven"] > _SOME_LAPS else None,
                 "reasonings": reasoning.pool(run["reasonings"] for run in own),
                 "result": deviation.result_text(counts),
             }
@@ -170,17 +204,22 @@ def rich_table(metrics: Mapping[str, Any], width: int = WIDE) -> Table:
     return table
 
 
+def printed_tables(metrics: Mapping[str, Any], width: int) -> list[Table]:
+    """The headline table, and where several latencies were driven that of all of them."""
+    return [rich_table(metrics, width), *([latency_table(metrics["by_latency"])] if has_latencies(metrics) else [])]
+
+
 def write_table(metrics: Mapping[str, Any], folder: Path) -> None:
-    """``table.csv`` (one line per variant and course, and one over all) and ``table.txt`` (as printed)."""
+    """``table.csv`` (a line per variant, course and latency, and over all courses) and ``table.txt`` (as printed)."""
     from rich.console import Console
 
     rows = [
-        {"course": run["course"], **table_rows([VARIANTS[run["variant"]]], [run])[0]}
+        {"course": run["course"], **latency_rows([VARIANTS[run["variant"]]], [run])[0]}
         for variant in metrics["variants"]
         for run in metrics["runs"]
         if run["variant"] == variant["name"]
     ]
-    rows += [{"course": "all", **row} for row in metrics["table"]]
+    rows += [{"course": "all", **row} for row in metrics["by_latency"]]
     rates = ("consistent", "coverage", "thinks_curve_drives_straight", "reasoning_path_lap")
     for row in rows:
         said = row.pop("reasonings") or {}
@@ -188,6 +227,7 @@ def write_table(metrics: Mapping[str, Any], folder: Path) -> None:
     columns = [key for key in (rows[0] if rows else ()) if key not in {"label", "role"}]
     write_csv(folder / "table.csv", rows, columns)
     with (folder / "table.txt").open("w", encoding="utf-8") as file:
-        Console(file=file, width=WIDE, no_color=True).print(rich_table(metrics))
+        for table in printed_tables(metrics, WIDE):
+            Console(file=file, width=WIDE, no_color=True).print(table)
         file.write(metrics["disclaimer"] + "\n")
     write_atomically(folder / "definitions.txt", "\n\n".join(metrics["definitions"].values()) + "\n")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from finetune.policy import FRAMES_PER_CAMERA, HISTORY_STEPS, STEP_S, Observatio
 
 HISTORY_SPAN_NS = (HISTORY_STEPS - 1) * STEP_NS
 STANDING_MPS = 0.3
+WAY_STEP_M = 0.1  # the way a vehicle came is remembered in steps of this length
 GAP_S = 1.0  # poses farther apart than this are not interpolated
 KEPT_NS = 10_000_000_000
 
@@ -31,8 +32,10 @@ class PoseBuffer:
     """The last seconds of odometry, by stamp."""
 
     def __init__(self) -> None:
-        self._rows: deque[tuple[int, Pose, float]] = deque()
-        self._arrays: tuple[NDArray[np.int64], FloatArray, FloatArray] | None = None
+        self._rows: deque[tuple[int, Pose, float, float]] = deque()
+        self._arrays: tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray] | None = None
+        # Driven forwards since the beginning; by speed, which noise on the places does not lengthen.
+        self.travelled_m = 0.0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -45,14 +48,16 @@ class PoseBuffer:
         """
         why = ""
         if self._rows:
-            last_ns, last_pose, _ = self._rows[-1]
+            last_ns, last_pose, last_mps, _ = self._rows[-1]
             why = discontinuity(stamp_ns - last_ns, math.dist(pose_map[:2], last_pose[:2]), max_gap_s=GAP_S)
             if why == LATE:
                 return False
             if why:
                 self._rows.clear()
+            else:
+                self.travelled_m += (max(last_mps, 0.0) + max(speed_mps, 0.0)) * 0.5e-9 * (stamp_ns - last_ns)
         self._arrays = None
-        self._rows.append((stamp_ns, pose_map, speed_mps))
+        self._rows.append((stamp_ns, pose_map, speed_mps, self.travelled_m))
         while stamp_ns - self._rows[0][0] > KEPT_NS:
             self._rows.popleft()
         return bool(why)
@@ -62,7 +67,7 @@ class PoseBuffer:
         """(stamp_ns, pose (3,) in the map, speed_mps) of the last message, None when empty."""
         if not self._rows:
             return None
-        stamp_ns, pose_map, speed_mps = self._rows[-1]
+        stamp_ns, pose_map, speed_mps, _ = self._rows[-1]
         return stamp_ns, np.array(pose_map), speed_mps
 
     def covers(self, stamp_ns: int) -> bool:
@@ -71,13 +76,44 @@ class PoseBuffer:
 
     def pose_at(self, stamp_ns: int) -> FloatArray:
         """(3,) map pose at a covered stamp; ValueError otherwise."""
-        stamps, poses, _ = self._table()
+        stamps, poses, _, _ = self._table()
         return interpolate_poses(stamps, poses, [stamp_ns]).reshape(3)
 
     def speed_at(self, stamp_ns: int) -> float:
         """Speed at a covered stamp, m/s."""
-        stamps, _, speeds = self._table()
+        stamps, _, speeds, _ = self._table()
         return float(np.interp(stamp_ns - stamps[0], stamps - stamps[0], speeds))
+
+    def travelled_at(self, stamp_ns: int) -> float:
+        """What ``travelled_m`` was at a covered stamp."""
+        stamps, _, _, travelled_m = self._table()
+        return float(np.interp(stamp_ns - stamps[0], stamps - stamps[0], travelled_m))
+
+    def rolling(self, stamp_ns: int, speed_mps: float) -> FloatArray:
+        """(16, 3) ego poses of a vehicle that came the same way to where it was at a covered stamp, at this speed.
+
+        Beyond the oldest place remembered it came straight.
+        """
+        stamps, poses, _, _ = self._table()
+        now = self.pose_at(stamp_ns)
+        asked_m = speed_mps * STEP_S * np.arange(HISTORY_STEPS - 1, -1, -1)
+        # The way back from now, in steps that noise on a standing vehicle does not make.
+        way, back_m = [now], [0.0]
+        before = poses[: int(np.searchsorted(stamps, stamp_ns))]
+        while back_m[-1] < asked_m[0]:
+            away_m = np.hypot(*(before[:, :2] - way[-1][:2]).T)
+            far = np.flatnonzero(away_m >= WAY_STEP_M)
+            if not len(far):
+                break
+            way.append(before[far[-1]])
+            back_m.append(back_m[-1] + float(away_m[far[-1]]))
+            before = before[: far[-1]]
+        x, y, yaw_rad = np.array(way).T
+        yaw_rad = np.unwrap(yaw_rad)
+        beyond_m = np.maximum(asked_m - back_m[-1], 0.0)
+        shown = np.stack([np.interp(asked_m, back_m, each) for each in (x, y, yaw_rad)], axis=1)
+        shown[:, :2] -= beyond_m[:, None] * (math.cos(yaw_rad[-1]), math.sin(yaw_rad[-1]))
+        return to_ego(shown, now)
 
     def history(self, stamp_ns: int) -> FloatArray | None:
         """(16, 3) ego poses at t0-1.5 s ... t0 for a covered stamp t0, or None while too little is known.
@@ -87,18 +123,18 @@ class PoseBuffer:
         if not self.covers(stamp_ns):
             return None
         query = stamp_ns - HISTORY_SPAN_NS + STEP_NS * np.arange(HISTORY_STEPS, dtype=np.int64)
-        oldest_ns, _, oldest_mps = self._rows[0]
+        oldest_ns, _, oldest_mps, _ = self._rows[0]
         if query[0] < oldest_ns and abs(oldest_mps) > STANDING_MPS:
             return None
-        stamps, poses, _ = self._table()
+        stamps, poses, _, _ = self._table()
         shown = interpolate_poses(stamps, poses, np.maximum(query, oldest_ns))
         return to_ego(shown, shown[-1])
 
-    def _table(self) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
-        """Stamps (N,), poses (N, 3) and speeds (N,), made once for all who ask at an instant."""
+    def _table(self) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
+        """Stamps (N,), poses (N, 3), speeds (N,) and metres travelled (N,), made once for all who ask at an instant."""
         if self._arrays is None:
-            stamps, poses, speeds = zip(*self._rows, strict=True)
-            self._arrays = np.array(stamps), np.array(poses), np.array(speeds)
+            stamps, poses, speeds, travelled_m = zip(*self._rows, strict=True)
+            self._arrays = np.array(stamps), np.array(poses), np.array(speeds), np.array(travelled_m)
         return self._arrays
 
 
@@ -157,7 +193,7 @@ class FrameBuffer:
 def newest_observation(
     frames: FrameBuffer, poses: PoseBuffer, count: int = FRAMES_PER_CAMERA, rolling_mps: float = 0.0
 ) -> Observation | None:
-    """The observation at the newest frame, with up to ``count`` frames; see :func:`rolling` for ``rolling_mps``.
+    """The observation at the newest frame, with up to ``count`` frames; a slower kart is shown at ``rolling_mps``.
 
     None until odometry surrounds the frame's stamp (it arrives up to 20 ms later) and reaches back far enough.
     """
@@ -166,16 +202,9 @@ def newest_observation(
     if newest is None or history is None:
         return None
     speed_mps = poses.speed_at(newest.stamp_ns)
-    return rolling(Observation(newest.stamp_ns, frames.images(count), history, speed_mps), rolling_mps)
-
-
-def rolling(observation: Observation, speed_mps: float) -> Observation:
-    """The observation, with the history of a kart rolling straight at ``speed_mps`` if it is slower than that."""
-    if observation.speed_mps is None or observation.speed_mps >= speed_mps:
-        return observation
-    history = np.zeros((HISTORY_STEPS, 3))
-    history[:, 0] = speed_mps * STEP_S * np.arange(1 - HISTORY_STEPS, 1)
-    return replace(observation, history=history, speed_mps=speed_mps)
+    if speed_mps < rolling_mps:
+        history, speed_mps = poses.rolling(newest.stamp_ns, rolling_mps), rolling_mps
+    return Observation(newest.stamp_ns, frames.images(count), history, speed_mps)
 
 
 class TimeRate:

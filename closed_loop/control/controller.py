@@ -20,16 +20,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from closed_loop.control.kart import KART, Command
+from closed_loop.control.plan_path import PlanPath
 from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError
-from collector.geometry.poses import FloatArray, distance_along
+from collector.geometry.poses import FloatArray
 from finetune.policy import STEP_S
 
 # The internal kart model is stepped this finely when it is carried from one command to the next.
 _MODEL_STEP_S = 0.01
-# The targets, as parts of the preview distance, and how far behind and ahead in time the kart is sought on its plan.
+# The targets, as parts of the preview distance, and how far behind and ahead of where it should be along its plan the
+# kart is sought.
 _TARGETS = np.linspace(0.5, 1.0, 8)
-_SEARCH_S = 1.5
+_SEARCH_M = 3.0
+_EARLY_S = 1.5  # a plan of a picture so far in the future is none
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,9 @@ class ControllerConfig(Arguments):
     preview_s: float = 0.40  # steering looks this many seconds ahead at the present speed ...
     preview_min_m: float = 0.9  # ... but never nearer ...
     preview_max_m: float = 4.0  # ... or farther than this
+    # Nor nearer than this part of the way that is driven until the next plan: where two plans differ, chasing the new
+    # one turns the kart so far aside that the next, made from there, differs the more.
+    preview_blind: float = 0.8
     speed_preview_s: float = 0.15  # the plan's speed is read this far ahead of now
     speed_window_s: float = 0.6  # the plan's speed and acceleration are a straight-line fit over this long
     speed_gain_1ps: float = 1.5
@@ -57,77 +63,22 @@ class ControllerConfig(Arguments):
     max_brake_mps2: float = -3.0  # ... and of braking, which is negative
     stop_mps2: float = -2.0  # deceleration without a usable plan
     max_speed_mps: float | None = None  # the plan's speed is cut here; None follows it freely
+    # What a plan says is worth less with every metre since its picture: while no newer one can come, the kart drives no
+    # farther than this ...
+    blind_m: float = 3.0
+    # ... and can always stop within what the plan says of its first seconds.
+    known_s: float = 3.0
     plan_step_s: float = STEP_S
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive = "wheelbase_m steering_gain max_steer_rad steer_rate_radps preview_min_m plan_step_s speed_window_s"
-        for name in (*positive.split(), "max_accel_mps2"):
+        for name in (*positive.split(), "max_accel_mps2", "blind_m", "known_s"):
             if not getattr(self, name) > 0.0:
                 raise MonoError(f"{name} = {getattr(self, name)!r}", "a positive number", f"set {name} above zero")
         for name in ("max_brake_mps2", "stop_mps2"):
             if not getattr(self, name) < 0.0:
                 raise MonoError(f"{name} = {getattr(self, name)!r}", "a negative acceleration", f"set {name} below 0")
-
-
-class PlanPath:
-    """A plan (64, 3), ``step_s`` apart from t0 on, as a path: where to be and how fast, by time or by distance.
-
-    Raises:
-        MonoError: not (N >= 2, 3), or not finite.
-    """
-
-    def __init__(self, poses_map: ArrayLike, step_s: float) -> None:
-        poses = np.asarray(poses_map, np.float64)
-        if poses.ndim != 2 or poses.shape[1] != 3 or len(poses) < 2 or not np.isfinite(poses).all():
-            found = f"a plan of shape {poses.shape}"
-            raise MonoError(found, "at least two finite poses (N, 3)", "check Plan.poses before use")
-        # The pose at t0 is not part of a plan; the first step taken backwards is where it started.
-        self.xy = np.vstack([2.0 * poses[0, :2] - poses[1, :2], poses[:, :2]])
-        self.t_s = step_s * np.arange(len(self.xy))
-        self.s_m = distance_along(self.xy)
-        self._along = steps = np.diff(self.xy, axis=0)
-        self._length2 = np.maximum(np.einsum("nk,nk->n", steps, steps), 1e-12)
-        heading = np.stack([np.cos(poses[:, 2]), np.sin(poses[:, 2])], axis=1)
-        # Speed is the step along the heading, so that a plan that folds back asks for no forward speed.
-        self._speed_t_s = (self.t_s[1:] + self.t_s[:-1]) / 2.0
-        self._speed_mps = np.einsum("nk,nk->n", steps, heading) / step_s
-        moving = np.linalg.norm(steps, axis=1) > 1e-3
-        last = steps[moving][-1] if moving.any() else heading[-1]
-        self._exit = last / np.linalg.norm(last)
-
-    def speed(self, t_s: float, window_s: float) -> tuple[float, float]:
-        """Speed (m/s) and acceleration (m/s^2) at a time since t0, from a straight line over the window."""
-        t_s = float(min(max(t_s, self._speed_t_s[0]), self._speed_t_s[-1]))
-        first = min(max(t_s - window_s / 2.0, self._speed_t_s[0]), max(self._speed_t_s[-1] - window_s, 0.0))
-        near = (self._speed_t_s >= first - 1e-9) & (self._speed_t_s <= first + window_s + 1e-9)
-        times, speeds = self._speed_t_s[near], self._speed_mps[near]
-        if len(times) < 2:
-            return float(np.interp(t_s, self._speed_t_s, self._speed_mps)), 0.0
-        middle_s, mean_mps = times.mean(), speeds.mean()
-        accel = float(((times - middle_s) * (speeds - mean_mps)).sum() / ((times - middle_s) ** 2).sum())
-        return float(mean_mps + accel * (t_s - middle_s)), accel
-
-    def foot(self, xy: ArrayLike, t_s: float, search_s: float) -> float:
-        """Distance along the path (m) of its point nearest to (2,) ``xy``, sought near a time since t0.
-
-        The window in time keeps the kart on its own stretch where a path comes back to itself.
-        """
-        first, last = np.searchsorted(self.t_s, (t_s - search_s, t_s + search_s)).tolist()
-        first = min(first, len(self.xy) - 2)
-        last = min(max(last, first + 1), len(self.xy) - 1)
-        start, along, length2 = self.xy[first:last], self._along[first:last], self._length2[first:last]
-        offset = np.asarray(xy, np.float64) - start
-        part = np.clip(np.einsum("nk,nk->n", offset, along) / length2, 0.0, 1.0)
-        away = offset - part[:, None] * along
-        best = int(np.einsum("nk,nk->n", away, away).argmin())
-        return float(self.s_m[first + best] + part[best] * math.sqrt(length2[best]))
-
-    def at(self, s_m: FloatArray) -> FloatArray:
-        """Points (N, 2) at distances along the path; beyond its end straight on."""
-        xy = np.stack([np.interp(s_m, self.s_m, self.xy[:, axis]) for axis in (0, 1)], axis=1)
-        beyond: FloatArray = np.maximum(s_m - self.s_m[-1], 0.0)[:, None] * self._exit
-        return xy + beyond
 
 
 class TrackingController:
@@ -150,12 +101,21 @@ class TrackingController:
         self._path: PlanPath | None = None
 
     def command(
-        self, plan_poses_map: ArrayLike | None, plan_stamp_s: float, now_s: float, pose_map: ArrayLike, speed_mps: float
+        self,
+        plan_poses_map: ArrayLike | None,
+        plan_stamp_s: float,
+        now_s: float,
+        pose_map: ArrayLike,
+        speed_mps: float,
+        driven_m: float | None = None,
+        blind_s: float = 0.0,
     ) -> Command:
         """The command for this instant, within the limits. Without a plan for this instant the kart brakes.
 
         ``plan_poses_map`` are (64, 3) waypoints in the map, or None: the same array until a new plan arrives.
         ``plan_stamp_s`` is their t0 on the clock of ``now_s``, ``pose_map`` (3,) that of the rear axle now.
+        ``driven_m`` is how far the kart has driven since t0 (None: as far as planned), ``blind_s`` how old the plan
+        will be before another can take its place.
 
         Raises:
             MonoError: a plan of the wrong shape, or with poses that are not finite.
@@ -168,18 +128,23 @@ class TrackingController:
             self._poses, self._path = plan_poses_map, PlanPath(plan_poses_map, config.plan_step_s)
         path = self._path
         age_s = now_s - plan_stamp_s
-        if not -_SEARCH_S <= age_s <= path.t_s[-1]:
+        if not -_EARLY_S <= age_s <= path.t_s[-1]:
             return self._stop(now_s)
 
         delay_s = config.dead_time_s + config.lag_s
-        ahead = self._predict(np.asarray(pose_map, np.float64), speed_mps, now_s, delay_s)
-        curvature = self._curvature(path, ahead, max(age_s, 0.0) + delay_s, speed_mps)
+        pose = np.asarray(pose_map, np.float64)
+        near_m = path.distance(age_s) if driven_m is None else driven_m
+        ahead = self._predict(pose, speed_mps, now_s, delay_s)
+        preview_s = max(config.preview_s, config.preview_blind * max(blind_s, age_s))
+        preview_m = min(max(preview_s * speed_mps, config.preview_min_m), config.preview_max_m)
+        curvature = self._curvature(path, ahead, near_m + delay_s * speed_mps, preview_m)
         wanted_rad = math.atan(config.wheelbase_m * curvature) / config.steering_gain
         steer_rad = self._limited(wanted_rad, elapsed_s)
 
-        target_mps, accel_mps2 = path.speed(age_s + config.speed_preview_s, config.speed_window_s)
-        if config.max_speed_mps is not None and target_mps > config.max_speed_mps:
-            target_mps, accel_mps2 = config.max_speed_mps, min(accel_mps2, 0.0)
+        target_mps, accel_mps2 = self._speed(path, age_s, path.foot(pose[:2], near_m, _SEARCH_M))
+        limit_mps = self._limit(path, max(blind_s, age_s))
+        if target_mps > limit_mps:
+            target_mps, accel_mps2 = limit_mps, min(accel_mps2, 0.0)
         accel_mps2 += config.speed_gain_1ps * (max(target_mps, 0.0) - speed_mps)
         self._sent.append((now_s, steer_rad))
         return Command(steer_rad, min(max(accel_mps2, config.max_brake_mps2), config.max_accel_mps2))
@@ -240,11 +205,31 @@ class TrackingController:
             yaw += turn
         return np.array([x, y, yaw])
 
-    def _curvature(self, path: PlanPath, pose_map: FloatArray, t_s: float, speed_mps: float) -> float:
-        """Curvature (1/m) of the arc from the pose that best meets the path ahead."""
+    def _speed(self, path: PlanPath, age_s: float, foot_m: float) -> tuple[float, float]:
+        """Speed and acceleration that the plan has now, or here where that is slower.
+
+        A kart behind its plan is still in the bend that the plan has left; one ahead of it is no reason to hurry.
+        """
         config = self.config
-        preview_m = min(max(config.preview_s * speed_mps, config.preview_min_m), config.preview_max_m)
-        foot_m = path.foot(pose_map[:2], t_s, _SEARCH_S)
+        now, here = (
+            path.speed(t_s + config.speed_preview_s, config.speed_window_s) for t_s in (age_s, path.time(foot_m))
+        )
+        return min(now, here)
+
+    def _limit(self, path: PlanPath, blind_s: float) -> float:
+        """The speed (m/s) at which a plan may be followed until it is ``blind_s`` old."""
+        config = self.config
+        limits = [] if config.max_speed_mps is None else [config.max_speed_mps]
+        limits.append(config.blind_m / max(blind_s, 1e-3))
+        # Braking that begins when the next plan should have come ends within the known: v blind + v^2 / 2a = known.
+        brake_mps = -config.stop_mps2 * blind_s
+        known_m = path.distance(config.known_s)
+        limits.append(math.sqrt(brake_mps**2 - 2.0 * config.stop_mps2 * known_m) - brake_mps)
+        return min(limits)
+
+    def _curvature(self, path: PlanPath, pose_map: FloatArray, near_m: float, preview_m: float) -> float:
+        """Curvature (1/m) of the arc from the pose that best meets the path ahead."""
+        foot_m = path.foot(pose_map[:2], near_m, _SEARCH_M)
         if path.s_m[-1] < 0.1:
             return 0.0  # a plan that stands still has no direction
         ahead_m = foot_m + preview_m * _TARGETS

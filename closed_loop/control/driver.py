@@ -16,6 +16,7 @@ import numpy as np
 
 from closed_loop.control.buffers import CameraFrame, FrameBuffer, Images, Pose, PoseBuffer, TimeRate, newest_observation
 from closed_loop.control.controller import ControllerConfig, TrackingController
+from closed_loop.control.faults import NO_FAULTS, Faults
 from closed_loop.control.kart import Command
 from closed_loop.control.safety_monitor import DEFAULT_LIMITS, Decision, SafetyLimits, SafetyMonitor
 from collector.common.arguments import Arguments, argument
@@ -24,6 +25,7 @@ from finetune.policy import FRAMES_PER_CAMERA, FUTURE_STEPS, STEP_S, Observation
 
 # Odometry comes at 50 Hz: between two messages the pose is carried forward, but never further than this.
 LONGEST_CARRY_S = 0.1
+LATE_PLANS = 5  # the latest but one of so many says how late the next may be
 # While braking for these reasons the last sound plan still shows where the road goes; for others the wheel is held.
 STEER_ON = ("camera frame stale", "plan stale", "plan not sane", "policy process died", "stopping")
 
@@ -36,8 +38,8 @@ class DriverConfig(Arguments):
     frames: int = FRAMES_PER_CAMERA  # how many of the camera the policy looks at
     rolling_start_mps: float = argument(
         1.5,
-        "below this speed the model is shown the history of a kart rolling straight at it, since one that learned from "
-        "moving karts does not move off from standstill; 0 shows the true history",
+        "below this speed the model is shown a kart that came its own way at it (straight where it stood), since one "
+        "that learned from moving karts does not move off from standstill; 0 shows the true history",
         0.0,
         5.0,
     )
@@ -70,11 +72,11 @@ class Tick:
 class Driver:
     """Holds what is known, asks the policy, and steers.
 
-    ``submit`` hands an observation to the policy and returns at once. ``latency_s`` is a fault on purpose: plans are
-    taken no earlier than so many vehicle seconds after their frame.
+    ``submit`` hands an observation to the policy and returns at once. Of ``faults``, latency and its jitter are made
+    here: plans are taken no earlier than so many vehicle seconds after their frame.
     """
 
-    def __init__(self, config: DriverConfig, submit: Callable[[Observation], None], latency_s: float = 0.0) -> None:
+    def __init__(self, config: DriverConfig, submit: Callable[[Observation], None], faults: Faults = NO_FAULTS) -> None:
         self.config = config
         self.safety_monitor = SafetyMonitor(config.limits)
         self.frames, self.poses, self.rate = FrameBuffer(), PoseBuffer(), TimeRate()
@@ -83,11 +85,12 @@ class Driver:
         self._controller = TrackingController(config.controller)
         self._lock = threading.Lock()
         self._odometry_s = self._yaw_rate_radps = 0.0
-        self._latency_ns = round(latency_s * 1e9)
+        self._faults = faults
         self._held: deque[tuple[Plan, Callable[[PlacedPlan | None], object]]] = deque()
         self._plan: PlacedPlan | None = None
-        self._path_xy = np.empty((0, 2))
+        self._path_xy, self._plan_m = np.empty((0, 2)), 0.0
         self._asked_ns: int | None = None
+        self._late_s: deque[float] = deque(maxlen=LATE_PLANS)
         self._now_ns = self.jumps = 0
         self._policy_free = self._stopping = False
 
@@ -126,7 +129,7 @@ class Driver:
 
         It is given None for a plan that is unusable or of the time before a jump; then the safety monitor brakes.
         """
-        if self._latency_ns:
+        if self._faults.late_ns(plan.stamp_ns):
             self._held.append((plan, taken))
         else:
             taken(self._take(plan))
@@ -140,6 +143,8 @@ class Driver:
                 now_ns = max(self._now_ns, self.poses.newest[0] if self.poses.newest else 0)
                 placed = self._plan = PlacedPlan(plan, origin, to_map(plan.poses, origin), now_ns)
                 self._path_xy = np.vstack([origin[:2], placed.poses_map[:, :2]])
+                self._plan_m = self.poses.travelled_at(plan.stamp_ns)
+                self._late_s.append((now_ns - plan.stamp_ns) * 1e-9)
             self._answered()
             return placed
 
@@ -173,7 +178,7 @@ class Driver:
             if self._plan is not None and now_ns is not None and pose_map is not None:
                 plan_age_s = (now_ns - self._plan.plan.stamp_ns) * 1e-9
                 offset_m = math.sqrt(((self._path_xy - pose_map[:2]) ** 2).sum(axis=1).min())
-            decision = self.safety_monitor.check(steady_s, plan_age_s, offset_m, self.rate.value)
+            decision = self.safety_monitor.check(steady_s, plan_age_s, offset_m, self.rate.value, self._blind_s)
             command = Command(0.0, self.config.controller.stop_mps2)
             if now_ns is not None and pose_map is not None:
                 command = self._command(decision, now_ns, pose_map, speed_mps, plan_age_s)
@@ -192,7 +197,7 @@ class Driver:
 
     def _is_over(self, stamp_ns: int, now_ns: int | None) -> bool:
         """Whether the latency of a plan is over, or the clock jumped back before it began."""
-        return now_ns is None or not stamp_ns <= now_ns < stamp_ns + self._latency_ns
+        return now_ns is None or not stamp_ns <= now_ns < stamp_ns + self._faults.late_ns(stamp_ns)
 
     def _command(
         self, decision: Decision, now_ns: int, pose_map: FloatArray, speed_mps: float, plan_age_s: float | None
@@ -201,10 +206,24 @@ class Driver:
         follows = decision.drive or decision.reason in STEER_ON
         if not follows or self._plan is None or plan_age_s is None or plan_age_s > FUTURE_STEPS * STEP_S:
             return self._controller.brake(now_s)
+        stamp_ns = self._plan.plan.stamp_ns
         command = self._controller.command(
-            self._plan.poses_map, self._plan.plan.stamp_ns * 1e-9, now_s, pose_map, speed_mps
+            self._plan.poses_map,
+            stamp_ns * 1e-9,
+            now_s,
+            pose_map,
+            speed_mps,
+            self.poses.travelled_m - self._plan_m,
+            self._blind_s,
         )
         return command if decision.drive else Command(command.steer_rad, self.config.controller.stop_mps2)
+
+    @property
+    def _blind_s(self) -> float:
+        """The age at which the next plan takes over: it is asked for when this one is taken, or when one is due."""
+        # A single plan that was late is forgiven; while one is late, its own age counts.
+        late_s = sorted(self._late_s)[-2:][0] if self._late_s else 0.0
+        return late_s + max(late_s, self.config.replan_s) + STEP_S
 
     def _answered(self) -> None:
         self._policy_free = True

@@ -17,6 +17,8 @@ from collector.common.arguments import Arguments, argument
 from collector.geometry.poses import FloatArray, wrap_angle
 from finetune.policy import FUTURE_STEPS, STEP_S
 
+_LATE_S = 0.5  # a plan that is this much later than usual does not come
+
 
 @dataclass(frozen=True)
 class SafetyLimits(Arguments):
@@ -27,7 +29,13 @@ class SafetyLimits(Arguments):
     odometry_age_s: float = argument(0.5, "vehicle seconds without odometry before the kart is braked", 0.05, 10.0)
     # plan in use seen longer ago than this (image stamp t0 to now: inference time counts, and so does a policy that
     # hangs or a camera that repeats an old image)
-    plan_age_s: float = argument(1.5, "age of the plan's image, vehicle seconds, before the kart is braked", 0.05, 30.0)
+    plan_age_s: float = argument(
+        1.5,
+        "age of the plan's image, vehicle seconds, before the kart is braked; where plans always take longer, the next "
+        "one is waited for",
+        0.05,
+        30.0,
+    )
     plan_start_m: float = 1.5  # the first waypoint, 0.1 s after t0, farther than this from the vehicle
     plan_step_m: float = 2.0  # two neighbouring waypoints farther apart than this (2 m in 0.1 s is 20 m/s)
     plan_turn_rad: float = 1.0  # heading change between neighbouring waypoints
@@ -119,15 +127,22 @@ class SafetyMonitor:
         self._has_plan, self.defect = False, ""
 
     def check(
-        self, steady_s: float, plan_age_s: float | None, plan_offset_m: float | None = None, time_rate: float = 1.0
+        self,
+        steady_s: float,
+        plan_age_s: float | None,
+        plan_offset_m: float | None = None,
+        time_rate: float = 1.0,
+        plan_due_s: float = 0.0,
     ) -> Decision:
         """Judge the present moment.
 
         ``plan_age_s`` is vehicle time since the plan's image, None without a plan; ``plan_offset_m`` the distance of
         the vehicle from the plan's nearest waypoint; ``time_rate`` seconds of vehicle time per steady second: 1 for the
-        real kart and AWSIM, while a simulation at four times real time goes stale four times sooner.
+        real kart and AWSIM, while a simulation at four times real time goes stale four times sooner. ``plan_due_s`` is
+        the age at which a plan is replaced as a rule.
         """
-        reasons = chain(self._input_reasons(steady_s, time_rate), self._plan_reasons(plan_age_s, plan_offset_m))
+        plan_reasons = self._plan_reasons(plan_age_s, plan_offset_m, plan_due_s)
+        reasons = chain(self._input_reasons(steady_s, time_rate), plan_reasons)
         reason, detail = next(reasons, ("", ""))
         if reason and reason != self._last_reason:
             self.brakes[reason] += 1
@@ -150,14 +165,19 @@ class SafetyMonitor:
         if self._stopping:
             yield "stopping", ""
 
-    def _plan_reasons(self, plan_age_s: float | None, plan_offset_m: float | None) -> Iterator[tuple[str, str]]:
+    def _plan_reasons(
+        self, plan_age_s: float | None, plan_offset_m: float | None, plan_due_s: float
+    ) -> Iterator[tuple[str, str]]:
         limits = self.limits
+        # One plan is under way at a time: with a policy that takes a second, a sound plan is two seconds old when the
+        # next one comes. The controller is slow by then, see ControllerConfig.blind_m.
+        longest_s = max(limits.plan_age_s, min(plan_due_s + _LATE_S, FUTURE_STEPS * STEP_S))
         if self.defect:
             yield "plan not sane", self.defect
         if not self._has_plan or plan_age_s is None:
             yield "no plan yet", ""
-        elif plan_age_s > limits.plan_age_s:
-            yield "plan stale", f"{plan_age_s:.2f} s old, limit {limits.plan_age_s:g} s"
+        elif plan_age_s > longest_s:
+            yield "plan stale", f"{plan_age_s:.2f} s old, limit {longest_s:.3g} s"
         elif plan_age_s < -STEP_S:
             yield "plan from the future", f"{-plan_age_s:.2f} s ahead of the odometry"
         if plan_offset_m is not None and not plan_offset_m <= limits.plan_offset_m:

@@ -12,8 +12,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from closed_loop.comparison.latency import HEADINGS as LATE_HEADINGS
+from closed_loop.comparison.latency import PLOT as LATE_PLOT
+from closed_loop.comparison.latency import latency_texts
 from closed_loop.comparison.runs import VARIANTS, load_drive
-from closed_loop.comparison.table import HEADINGS, read_comparison, symptom, table_texts
+from closed_loop.comparison.table import HEADINGS, has_latencies, headline_runs, read_comparison, symptom, table_texts
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.report import plots
@@ -43,6 +46,8 @@ def comparison(folder: Path) -> dict[str, object]:
     if metrics.get("kind") != "comparison" or not metrics.get("table"):
         raise MonoError(f"{folder / 'metrics.json'} is not of a comparison", "the run folder of compare")
     rows = metrics["table"]
+    late = [named(row["variant"], texts=texts) for row, texts in _late(metrics)]
+    metrics = {**metrics, "runs": headline_runs(metrics["runs"])}
     timings = {run["variant"]: run["timings_ms"] for run in reversed(metrics["runs"]) if run["timings_ms"]}
     latency = plots.latency_figure({name: timings[name] for name in plots.ordered(timings)}) if timings else None
     return {
@@ -68,7 +73,20 @@ def comparison(folder: Path) -> dict[str, object]:
         },
         "details": [_course(folder, metrics, course) for course in metrics["courses"]],
         "latency": image(latency, "Stage times") if latency else None,
+        "late": {
+            "headings": LATE_HEADINGS,
+            "rows": late,
+            "plot": image(folder / LATE_PLOT, "Deviation, times off the road and time of a lap over the latency"),
+        }
+        if late
+        else None,
     }
+
+
+def _late(metrics: Row) -> list[tuple[Row, tuple[str, ...]]]:
+    """The rows of all latencies and their texts; none where one latency was driven."""
+    rows = metrics["by_latency"] if has_latencies(metrics) else []
+    return list(zip(rows, latency_texts(rows), strict=True))
 
 
 def before_after(rows: Sequence[Row]) -> tuple[Row | None, Row | None]:

@@ -74,6 +74,9 @@ class DriveParameters(parameters.RoadParameters, parameters.RunParameters):
     latency_s: float = argument(
         0.0, "a fault on purpose: plans are used no earlier than so many vehicle seconds after their frame", 0.0, 6.3
     )
+    jitter_s: float = argument(
+        0.0, "a fault on purpose: each plan comes up to so many vehicle seconds later still, drawn", 0.0, 3.0
+    )
 
 
 @dataclass(frozen=True)

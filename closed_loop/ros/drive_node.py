@@ -21,6 +21,7 @@ from rclpy.node import Node
 
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan, Tick
+from closed_loop.control.faults import Faults
 from closed_loop.control.off_track import OffTrackMonitor
 from closed_loop.control.safety_monitor import SafetyLimits
 from closed_loop.course.design import course_named
@@ -78,7 +79,7 @@ class DriveNode(Node):
                 read_calibration(v.calibration).required_offset_s if v.calibration else 0.0,
             ),
             lambda observation: self._policy.submit(observation),  # noqa: PLW0108 - the policy is started below
-            v.latency_s,
+            Faults(latency_s=v.latency_s, jitter_s=v.jitter_s),
         )
         spec = self._policy_spec()
         inputs = [find_model(Path(path)) for path in (spec.options["model_folder"], v.adapter, v.calibration) if path]

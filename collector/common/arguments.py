@@ -103,6 +103,8 @@ class Argument:
         """
         if value is None and self.default is None:
             return None
+        if isinstance(self.default, tuple) and not self.length and type(value) in (int, float):
+            value = (value,)  # a setting that was one number in an older file
         if isinstance(self.default, tuple) and isinstance(value, (tuple, list)):
             if len(value) != (self.length or len(value)):
                 raise self.refusal(f"{self.name}:={value!r} with {len(value)} values instead of {self.length}")

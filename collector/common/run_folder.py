@@ -220,8 +220,11 @@ def _with_defaults(cls: type[Config], file: str, missing: object) -> Config:
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.name in values:
             try:
+                given = values[field.name]
+                if typing.get_origin(hints[field.name]) is tuple and type(given) in (int, float):
+                    given = [given]  # one number, as some settings were before they took several
                 # As JSON, strict takes lists for tuples and texts for paths, and nothing else for something else.
-                text = json.dumps(values[field.name], default=str)
+                text = json.dumps(given, default=str)
                 value = TypeAdapter(hints[field.name]).validate_json(text, strict=True)
             except ValidationError as error:
                 first = error.errors(include_url=False, include_context=False)[0]
@@ -252,6 +255,14 @@ def _names(cls: type, prefix: str = "") -> Iterator[tuple[str, object]]:
                     yield other.lstrip("-").replace("-", "_"), kind
 
 
+def _bool_flag(name: str, text: str) -> str:
+    """The flag that says so (MonoError: neither true nor false)."""
+    if text.lower() not in _TRUE + _FALSE:
+        raise MonoError(f"--{name} {text}", "true or false, a value of type bool", f"write {name}:=true")
+    parent, dot, last = name.rpartition(".")
+    return f"--{parent}{dot}{'no_' if text.lower() in _FALSE else ''}{last}"
+
+
 def _as_flags(cls: type, argv: Sequence[str], prog: str) -> list[str]:
     """Words in the spelling that tyro reads: ``name:=value`` as ``--name=value``, true and false without a value."""
     kinds = dict(_names(cls))
@@ -274,11 +285,15 @@ def _as_flags(cls: type, argv: Sequence[str], prog: str) -> list[str]:
             raise empty_path(f"--{name}" if equals else "a path")
         if word.startswith("--") and kinds.get(name) is bool:
             if not equals and words and words[0].lower() in _TRUE + _FALSE:
-                text = words.pop(0)
-            if (equals or text) and text.lower() not in _TRUE + _FALSE:
-                raise MonoError(f"--{name} {text}", "true or false, a value of type bool", f"write {name}:=true")
-            parent, dot, last = name.rpartition(".")
-            word = f"--{parent}{dot}{'no_' if text.lower() in _FALSE else ''}{last}"
+                equals, text = "=", words.pop(0)
+            word = _bool_flag(name, text if equals else _TRUE[0])
+        kind = kinds.get(name) if word.startswith("--") else None
+        if typing.get_origin(kind) is tuple and {int, float} & set(typing.get_args(kind)):
+            # Numbers may stand in one word, as in 0,0.15,0.6.
+            if not equals and words and not words[0].startswith("--"):
+                equals, text = "=", words.pop(0)
+            flags += [f"--{name}", *(text.split(",") if equals else ())]
+            continue
         flags.append(word)
     return flags
 

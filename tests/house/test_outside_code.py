@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from closed_loop.comparison.compare import _starting
+from closed_loop.comparison.workers import starting
 from collector.common.start import module_command, without_working_folder
 from collector.doctor.machine import look_at_python
 from tests.helpers.paths import ROOT
@@ -112,7 +112,7 @@ def test_workers_are_born_elsewhere(full_folder: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(full_folder)
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     code = [sys.executable, "-c", "import json, random, socket, multiprocessing.spawn"]
-    with _starting():
+    with starting():
         subprocess.run(code, check=True, timeout=60)
     assert not (full_folder / "ran").exists() and Path.cwd() == full_folder
     subprocess.run(code, check=False, capture_output=True, timeout=60)

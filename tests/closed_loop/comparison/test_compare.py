@@ -8,10 +8,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from closed_loop.comparison import compare as comparison
+from closed_loop.comparison import workers
 from closed_loop.comparison.compare import CompareConfig, compare
 from closed_loop.comparison.runs import VARIANTS, Variant, load_drive
 from closed_loop.comparison.table import table_rows, table_texts
@@ -119,7 +121,7 @@ def test_finished_cells_are_not_driven_again(
     def refuse(*_arguments: object) -> None:
         raise AssertionError("driven again")
 
-    monkeypatch.setattr(comparison, "drive_run", refuse)
+    monkeypatch.setattr(workers, "drive_run", refuse)
     assert compare(config, drivers) == json.loads(json.dumps(metrics))
     # Another seed asks for other drives, and so does a run that was cut short while it was written.
     with pytest.raises(AssertionError, match="driven again"):
@@ -161,11 +163,11 @@ def test_edited_code_drives_again_and_documentation_does_not(
     assert hash_sources(tmp_path) not in {before, after}
 
     driven: list[str] = []
-    drive_run = comparison.drive_run
-    monkeypatch.setattr(comparison, "drive_run", lambda *given: driven.append(given[1]) or drive_run(*given))
+    drive_run = workers.drive_run
+    monkeypatch.setattr(workers, "drive_run", lambda *given: driven.append(given[1]) or drive_run(*given))
     short = dataclasses.replace(config, out=tmp_path / "run", laps=0.1, starts=1, variants=("expert",))
     for code, times in (("a", 1), ("a", 1), ("b", 2)):
-        monkeypatch.setattr(comparison, "hash_sources", lambda code=code: code)
+        monkeypatch.setattr(workers, "hash_sources", lambda code=code: code)
         compare(short, drivers)
         assert len(driven) == times
 
@@ -185,6 +187,29 @@ def test_jobs_side_by_side_give_the_same_numbers(config: CompareConfig, metrics:
     assert [run["course"] for run in runs] == [config.courses[0], "random:9001"]
     assert runs[0]["deviation"] == metrics["runs"][1]["deviation"]
     assert runs[1]["deviation"]["laps_finished"] == 2
+
+
+def test_several_latencies_make_a_row_each_and_one_plot(
+    config: CompareConfig, metrics: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    swept = dataclasses.replace(config, latency_s=(0.6, 0.0), jitter_s=0.1, laps=0.05, starts=1, out=tmp_path)
+    found = compare(swept, drivers)
+    rows = [(row["variant"], row["latency_s"], row["jitter_s"]) for row in found["by_latency"]]
+    assert rows == [("base-mono", 0.6, 0.1), ("base-mono", 0.0, 0.1), ("expert", None, None)]
+    assert len(found["runs"]) == 3 and [row["variant"] for row in found["table"]] == ["base-mono", "expert"]
+    late, prompt, _ = found["by_latency"]
+    # The table is of the latency named first: the kart waits for its first plan that long.
+    assert found["table"][0]["lap_s"] == late["lap_s"] > prompt["lap_s"] + 5.0
+    assert {"latency_s", "lap_s"} <= set(next(csv.DictReader((tmp_path / "table.csv").open())))
+    assert "0.6 to 0.7 s" in (tmp_path / "table.txt").read_text()
+    picture = cv2.imread(str(tmp_path / "latency.png"))
+    assert picture is not None and (picture != 255).any(axis=2).mean() > 0.01
+    # Nothing of it is driven again, also where only some are asked for.
+    monkeypatch.setattr(workers, "drive_run", lambda *_given: pytest.fail("driven again"))
+    assert len(compare(dataclasses.replace(swept, latency_s=(0.0,)), drivers)["by_latency"]) == 2
+    assert "Late plans" not in (tmp_path / "table.txt").read_text()
+    with pytest.raises(MonoError, match="each once"):
+        CompareConfig(latency_s=(0.6, 0.6))
 
 
 def test_a_named_reference_is_measured_from(config: CompareConfig, oval: Path, tmp_path: Path) -> None:

@@ -83,6 +83,34 @@ def test_latency_is_real() -> None:
     assert np.isnan(result.plan_age_s[result.t_s < 0.35]).all()
 
 
+def test_plans_that_take_longer_than_they_may_age_are_waited_for_and_driven_slowly() -> None:
+    """One plan is under way at a time: late by 1.2 s each, they are 2.4 s old when the next one comes."""
+    world, driver = World(course_named("city"), 0), DriverConfig()
+    faults, config = Faults(latency_s=1.2), driver.controller
+    result = drive(
+        world, Knowing(world), RolloutConfig(max_time_s=40.0, faults=faults, image_px=SMALL, start_s_m=180.0)
+    )
+    assert result.brakes == {"no plan yet": 1} and not result.events
+    under_way = result.t_s > 15.0
+    assert 2.3 < np.nanmax(result.plan_age_s) < 2.6 and driver.limits.plan_age_s < 2.3
+    assert result.speed_mps[under_way].min() > 0.6 and result.speed_mps[under_way].max() < 1.15 * config.blind_m / 2.4
+    assert np.abs(result.lateral_m[under_way]).max() < 0.2  # through the hairpin of 4 m
+    # Of a policy that hangs it stops all the same.
+    hanging = RolloutConfig(max_time_s=12.0, faults=Faults(latency_s=1.2, camera_fail_after_s=4.0), image_px=SMALL)
+    assert drive(course_named("city"), Straight(), hanging).speed_mps[-1] == 0.0
+
+
+def test_jitter_makes_plans_later_by_a_draw() -> None:
+    faults = Faults(latency_s=0.2, jitter_s=0.3, fault_seed=3)
+    config = RolloutConfig(max_time_s=8.0, faults=faults, image_px=SMALL)
+    first, again = (drive(course_named("city"), Straight(), config) for _ in range(2))
+    late_s = [(placed.taken_ns - placed.plan.stamp_ns) * 1e-9 for placed in first.plans]
+    assert len(late_s) > 12 and 0.19 < min(late_s) < 0.3 and 0.4 < max(late_s) < 0.53
+    assert [placed.taken_ns for placed in again.plans] == [placed.taken_ns for placed in first.plans]
+    assert late_s == pytest.approx([faults.late_ns(p.plan.stamp_ns) * 1e-9 for p in first.plans], abs=0.031)
+    assert Faults(latency_s=0.2, fault_seed=3).late_ns(10**9) == 200_000_000
+
+
 def test_what_the_policy_is_shown_is_the_true_path() -> None:
     policy = Straight(4.0)
     result = drive(course_named("random:71"), policy, RolloutConfig(max_time_s=5.0, image_px=SMALL))
@@ -207,5 +235,7 @@ def test_the_cameras_of_the_policy_are_rendered() -> None:
 def test_what_does_not_fit_is_said() -> None:
     with pytest.raises(MonoError, match="latency_s"):
         Faults(latency_s=7.0)
+    with pytest.raises(MonoError, match="jitter_s"):
+        Faults(jitter_s=-0.1)
     with pytest.raises(ValueError, match="longer"):
         drive_many([World(course_named("city"))], Straight(), [RolloutConfig()] * 2)

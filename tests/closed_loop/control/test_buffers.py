@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from closed_loop.control.buffers import CameraFrame, FrameBuffer, PoseBuffer, TimeRate, newest_observation, rolling
+from closed_loop.control.buffers import CameraFrame, FrameBuffer, PoseBuffer, TimeRate, newest_observation
 
 SECOND = 1_000_000_000
 EPOCH = 1_790_000_000 * SECOND  # stamps of a real clock: float64 seconds would lose their low bits
@@ -106,13 +106,48 @@ def test_a_standing_kart_is_shown_rolling_and_a_moving_one_as_it_is() -> None:
     for index in range(20):
         standing.add(EPOCH + index * 20_000_000, (5.0, 6.0, 1.0), 0.2)
     frames.add(frame(EPOCH + 200_000_000))
-    seen = newest_observation(frames, standing)
-    assert seen is not None
-    shown = rolling(seen, 1.5)
+    seen, shown = newest_observation(frames, standing), newest_observation(frames, standing, rolling_mps=1.5)
+    assert seen is not None and shown is not None
     assert shown.speed_mps == 1.5 and shown.stamp_ns == seen.stamp_ns
     np.testing.assert_allclose(shown.history[[0, 14, 15], 0], [-2.25, -0.15, 0.0])
-    assert not shown.history[:, 1:].any()
-    assert rolling(seen, 0.0) is seen and rolling(seen, 0.2) is seen
+    np.testing.assert_allclose(shown.history[:, 1:], 0.0, atol=1e-12)
+    for slower_mps in (0.0, 0.2):
+        same = newest_observation(frames, standing, rolling_mps=slower_mps)
+        assert same is not None and same.speed_mps == seen.speed_mps
+        np.testing.assert_array_equal(same.history, seen.history)
+
+
+def test_a_slow_kart_is_shown_its_own_way_at_a_speed_the_model_knows() -> None:
+    """On a circle at 1 m/s, with a stop on the way and noise while it stood: the same circle, at 3 m/s."""
+    radius_m, random = 6.0, np.random.default_rng(4)
+    frames, poses, at_s = FrameBuffer(), PoseBuffer(), 0.0
+    for index in range(400):
+        standing = 300 <= index < 350
+        at_s += 0.0 if standing else 0.02
+        yaw = at_s / radius_m
+        noise = random.normal(0.0, 0.01, 2) if standing else (0.0, 0.0)
+        x, y = radius_m * np.sin(yaw) + noise[0], radius_m * (1.0 - np.cos(yaw)) + noise[1]
+        poses.add(EPOCH + index * 20_000_000, (x, y, yaw), 0.0 if standing else 1.0)
+    frames.add(frame(EPOCH + 398 * 20_000_000))
+    seen = newest_observation(frames, poses, rolling_mps=3.0)
+    assert seen is not None and seen.speed_mps == 3.0
+    back = 0.3 * np.arange(15, -1, -1) / radius_m
+    expected = np.stack([-radius_m * np.sin(back), radius_m * (1.0 - np.cos(back)), -back], axis=1)
+    np.testing.assert_allclose(seen.history, expected, atol=0.04)
+    # It drove for 7 s; a faster one is taken to have come straight before that.
+    fast = newest_observation(frames, poses, rolling_mps=8.0)
+    assert fast is not None and np.ptp(fast.history[:2, 2]) < 1e-9
+    np.testing.assert_allclose(np.hypot(*np.diff(fast.history[:, :2], axis=0).T), 0.8, atol=0.02)
+
+
+def test_the_way_driven_is_counted_by_speed_and_not_by_noise() -> None:
+    poses, random = PoseBuffer(), np.random.default_rng(5)
+    for index in range(200):
+        x, y = random.normal(0.0, 0.05, 2)
+        poses.add(EPOCH + index * 20_000_000, (x, y, 0.0), -1.0 if index < 50 else 0.0 if index < 100 else 2.0)
+    assert poses.travelled_m == pytest.approx(2.0 * 99 * 0.02 + 0.02, abs=1e-6)
+    assert poses.travelled_at(EPOCH + 99 * 20_000_000) == pytest.approx(0.0, abs=1e-9)
+    assert poses.travelled_at(EPOCH + 150 * 20_000_000) == pytest.approx(2.0 * 50 * 0.02 + 0.02, abs=1e-6)
 
 
 def test_time_rate_measures_and_is_bounded() -> None:

@@ -97,6 +97,56 @@ def test_reads_speed_by_time_not_by_place() -> None:
     assert accel == pytest.approx(-0.476, abs=0.01)
 
 
+def speeding_up(from_mps: float, to_mps: float) -> np.ndarray:
+    plan = straight_plan(1.0)
+    plan[:, 0] = np.cumsum(np.linspace(from_mps, to_mps, 64) * 0.1)
+    return plan
+
+
+def test_a_kart_behind_its_plan_drives_as_planned_for_where_it_is() -> None:
+    """By the time the plan is out of the bend and fast; the kart, which was slower, is still in it."""
+    config, plan, pose = ControllerConfig(blind_m=100.0), speeding_up(1.0, 6.0), np.array([0.5, 0.0, 0.0])
+    on_time = TrackingController(config).command(plan, 0.0, 0.4, pose, 1.8, driven_m=0.5)
+    behind = TrackingController(config).command(plan, 0.0, 2.5, pose, 1.8, driven_m=0.5)
+    assert behind.accel_mps2 == pytest.approx(on_time.accel_mps2, abs=0.1)
+    assert behind.accel_mps2 < 0.5  # by time alone it would hurry
+
+
+def test_a_kart_is_sought_on_its_plan_where_it_has_driven_to() -> None:
+    """A plan there and back again, 1.5 m beside: by place alone the way back would be as near."""
+    there, back = straight_plan(2.0, 30), straight_plan(2.0, 30)
+    back[:, 0], back[:, 1], back[:, 2] = there[::-1, 0], 1.5, np.pi
+    bend = np.array([[6.3, 0.4, 0.8], [6.5, 0.75, 1.57], [6.3, 1.1, 2.4], [6.1, 1.4, 2.8]])
+    plan, config = np.vstack([there, bend, back]), ControllerConfig(steer_rate_radps=100.0)
+    pose = np.array([1.0, 0.9, 0.0])  # nearer to the way back
+    early = TrackingController(config).command(plan, 0.0, 5.5, pose, 1.0, driven_m=1.0)
+    assert -0.64 <= early.steer_rad < -0.1  # to the right, onto the way there
+    late = TrackingController(config).command(plan, 0.0, 5.5, pose, 1.0, driven_m=11.0)
+    assert late.steer_rad != pytest.approx(early.steer_rad, abs=0.1)
+
+
+@pytest.mark.parametrize(("blind_s", "most_mps"), [(0.45, 5.0), (1.3, 3.0 / 1.3), (2.5, 3.0 / 2.5)])
+def test_late_plans_are_driven_slowly(blind_s: float, most_mps: float) -> None:
+    config, plan = ControllerConfig(blind_m=3.0), straight_plan(5.0)
+    assert most_mps == pytest.approx(min(5.0, config.blind_m / blind_s))
+    for speed_mps, accel_mps2 in ((most_mps, 0.0), (most_mps - 0.2, 0.3), (most_mps + 0.2, -0.3)):
+        given = TrackingController(config).command(plan, 0.0, 0.2, np.zeros(3), speed_mps, 0.2, blind_s)
+        assert given.accel_mps2 == pytest.approx(accel_mps2, abs=0.01)
+    # A plan that is older than expected counts with its age.
+    older = TrackingController(config).command(plan, 0.0, 3.0, np.zeros(3), 3.0, 0.2, blind_s)
+    assert older.accel_mps2 == pytest.approx(max(1.5 * (1.0 - 3.0), -3.0), abs=0.01)
+
+
+def test_a_kart_can_stop_within_what_its_plan_shows() -> None:
+    config, blind_s = ControllerConfig(blind_m=100.0), 2.0
+    for speed_mps in np.arange(0.2, 6.0, 0.2):
+        plan = straight_plan(4.0)
+        plan[:, 0] = np.minimum(plan[:, 0], 3.0)  # it sees 3 m ahead
+        given = TrackingController(config).command(plan, 0.0, 0.0, np.zeros(3), speed_mps, 0.0, blind_s)
+        needed_m = speed_mps * blind_s + speed_mps**2 / (2.0 * -config.stop_mps2)
+        assert (given.accel_mps2 < 0.0) == (needed_m > 3.0)
+
+
 def test_steers_the_angle_of_a_circle_and_mirrors_exactly() -> None:
     config = ControllerConfig(steer_rate_radps=100.0)
     left = TrackingController(config)

@@ -87,6 +87,30 @@ def test_a_slow_policy_gets_the_newest_frame_when_it_is_free() -> None:
     assert max(ages) < 2 * 0.47 + 0.1 + 0.05
 
 
+def test_it_slows_down_while_plans_come_late_and_forgives_one_that_does() -> None:
+    loop = Loop()
+    loop.run(8.0)
+    asked, slowest_mps = len(loop.asked), SPEED_MPS
+    loop.latency_s = 0.9
+    while len(loop.asked) == asked:
+        loop.run(0.05)
+    loop.latency_s = 0.15
+    for _ in range(30):
+        loop.run(0.1)
+        slowest_mps = min(slowest_mps, loop.vehicle.state.speed_mps)
+    assert slowest_mps > 0.85 * SPEED_MPS
+    loop.latency_s = 0.9
+    loop.run(4.0)  # the first two it did not expect
+    ticks = loop.run(6.0)
+    # 1.8 s until the next plan, and a frame's period.
+    assert loop.vehicle.state.speed_mps == pytest.approx(DriverConfig().controller.blind_m / 1.9, abs=0.15)
+    assert all(tick.decision.drive for tick in ticks)
+    assert max(tick.plan_age_s or 0.0 for tick in ticks) > DriverConfig().limits.plan_age_s
+    loop.latency_s = 0.15
+    loop.run(8.0)
+    assert loop.vehicle.state.speed_mps == pytest.approx(SPEED_MPS, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("break_it", "reason", "within_s"), [("camera", "camera frame stale", 0.7), ("alive", "plan stale", 1.8)]
 )

@@ -12,6 +12,7 @@ import pytest
 
 from closed_loop.comparison import measure as driven
 from closed_loop.comparison.compare import CompareConfig, compare
+from closed_loop.comparison.latency import write_latency_plot
 from closed_loop.comparison.measure import measure_drive
 from closed_loop.comparison.runs import VARIANTS
 from closed_loop.comparison.table import DISCLAIMER, assemble
@@ -106,6 +107,27 @@ def test_the_page_stands_alone(page: str) -> None:
     assert "url(" not in page
     assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)
     assert len(re.findall(r'<img src="data:image/png;base64,[A-Za-z0-9+/=]{5000,}" alt="[^"]+">', page)) >= 6
+
+
+def test_late_plans_have_a_plot_and_a_table_of_their_own(run: Path, tmp_path: Path) -> None:
+    assert comparison(run / "compare")["late"] is None
+    metrics = json.loads((run / "compare" / "metrics.json").read_text())
+    (row,), (drive,) = metrics["table"], metrics["runs"]
+    late = [
+        {**row, "variant": "base-mono", "label": "base", "latency_s": each, "jitter_s": 0.0, "lap_s": 100.0 + each}
+        for each in (0.15, 0.6)
+    ]
+    metrics |= {"by_latency": [*late, {**row, "latency_s": None, "jitter_s": None}]}
+    metrics["runs"] = [drive, *({**drive, "variant": "base-mono", "latency_s": each["latency_s"]} for each in late)]
+    (tmp_path / "drives").symlink_to(run / "compare" / "drives")
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    write_latency_plot(metrics["by_latency"], tmp_path)
+    found = comparison(tmp_path)
+    assert [entry["texts"][1] for entry in found["late"]["rows"]] == ["0.15 s", "0.6 s", "-"]
+    # The chapters are of the first latency, and of the expert.
+    assert [column["label"] for column in found["details"][0]["variants"]] == ["base, one camera", "expert"]
+    (tmp_path / "runs").mkdir()
+    assert "When plans come late" in write_report(ReportConfig(tmp_path)).read_text("utf-8")
 
 
 def test_the_page_shows_the_measured_numbers(run: Path, page: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError
 from collector.common.run_folder import command_line, git_commit, hash_path, open_run
 from collector.dataset.config import BuildConfig
@@ -116,6 +117,31 @@ def test_yaml_becomes_the_dataclass_and_words_win(tmp_path: Path) -> None:
 def test_wrong_files_are_refused_with_the_key(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(MonoError, match=says):
         parse(write(tmp_path / "c.yaml", text))
+
+
+@dataclass(frozen=True)
+class Several(Arguments):
+    times_s: tuple[float, ...] = argument((0.5,), "some times", 0.0, 9.0)
+    fast: bool = False
+
+
+def test_numbers_of_a_list_may_stand_in_one_word_and_one_may_stand_for_a_list(tmp_path: Path) -> None:
+    for words in (
+        ["--times_s", "0,1.5,3"], ["--times-s", "0", "1.5", "3"], ["--times_s=0,1.5,3"], ["times_s:=0,1.5,3"],
+        ["--fast", "--times_s", "0,1.5", "3"],
+    ):  # fmt: skip
+        assert command_line(Several, words, "test").times_s == (0.0, 1.5, 3.0)
+    assert command_line(Several, ["--times_s", "2", "--fast"], "test") == Several((2.0,), True)
+    # As a setting was written that took one number in an older version.
+    file = write(tmp_path / "c.yaml", "times_s: 2")
+    assert command_line(Several, ["--config", str(file)], "test").times_s == (2.0,)
+    assert Several(3).times_s == (3.0,)  # type: ignore[arg-type]
+    for words in (["--times_s", "0,,1"], ["--times_s", "0,x"], ["--times_s="], ["--times_s", "-1"]):
+        with pytest.raises(MonoError, match="times"):
+            command_line(Several, words, "test")
+    assert command_line(Several, ["--times_s", "--fast"], "test") == Several((), True)
+    with pytest.raises(MonoError, match="0 to 9"):
+        command_line(Several, ["--times_s", "0,10"], "test")
 
 
 def test_flags_override_the_file(tmp_path: Path) -> None:
