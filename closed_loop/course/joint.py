@@ -24,8 +24,8 @@ NOISE_M = 0.03  # a step aside that no kart feels
 BLEND_M = 10.0  # at least so long is the stretch on which a step aside is taken back
 BLEND_CURVATURE_1PM = 0.02  # and so long that it bends the line by no more than this
 STARTS = 6  # so many points of the line, one after the other, are tried as the lap's first
-KINKED = 1.4  # and not to be driven, if no start makes it better, at this many times more
 MOST_BEND = 1.2  # a join is smooth that bends by no more than the lap elsewhere, times this
+KINKED = 1.4  # and a kink that bends by more than that, times this
 
 
 @dataclass(frozen=True)
