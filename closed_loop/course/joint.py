@@ -24,8 +24,8 @@ NOISE_M = 0.03  # a step aside that no kart feels
 BLEND_M = 10.0  # at least so long is the stretch on which a step aside is taken back
 BLEND_CURVATURE_1PM = 0.02  # and so long that it bends the line by no more than this
 STARTS = 6  # so many points of the line, one after the other, are tried as the lap's first
-KINKED = 1.4  # and not to be driven, if no start makes it better, at this many times more
-SMOOTH = 1.2  # a join is smooth that bends by no more than the lap elsewhere, times this
+MOST_BEND = 1.2  # a join is smooth that bends by no more than the lap elsewhere, times this
+KINKED = 1.4  # and a kink that bends by more than that, times this
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _kink(xy: FloatArray, near_m: float) -> float:
     bend = np.abs(wrap_angle(np.roll(yaw, -2) - yaw)) / (2.0 * float(run.mean()))
     at_join = np.minimum(np.arange(len(line)), len(line) - np.arange(len(line))) * float(run.mean()) <= near_m
     own = float(bend[~at_join].max()) if not at_join.all() else np.inf
-    return float(bend[at_join].max()) / (SMOOTH * max(own, KINK_1PM))
+    return float(bend[at_join].max()) / (MOST_BEND * max(own, KINK_1PM))
 
 
 def _cut(table: FloatArray, first: int, last: float, reach_m: float) -> Lap:

@@ -37,6 +37,8 @@ from collector.pose_tracks.recording import Recording, read_recording
 from collector.ros.images import BadFrame, RawFrame
 from collector.ros.jpeg import UPRIGHT
 
+LONGEST_TEXT = 10_000  # of a text; a model says some dozen words
+_SPECIAL = re.compile(r"<\||<i\d+>")  # how the words begin that tell a model where a text or a path ends
 MOST_TEXTS = 1_000_000  # of a reasoning file, held in memory
 # What readers put in the place of bytes they could not decode, and half a character, which JSON can spell.
 _DAMAGED = re.compile("[\ufffd\ud800-\udfff\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -183,6 +185,9 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
             found = f"{where}, field {name}: {value[:60]!a} has a control character, or one that "
             found += "stands for one that was lost"
             raise SchemaError(found, "text as it was written", "save the file again from its source, as UTF-8")
+        if not text.strip() or len(text) > LONGEST_TEXT or _SPECIAL.search(text):
+            expected = f"words, at most {LONGEST_TEXT:,} characters, none of a model's own like <|...|>"
+            raise SchemaError(f"{where}, field reasoning: found {text[:60]!r}", expected, "repair or remove this line")
         if texts.setdefault(key, text) != text:
             raise SchemaError(
                 f"{where}, field stamp_ns: {key[1]} has another text above", "one text a frame", "remove one"

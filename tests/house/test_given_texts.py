@@ -149,6 +149,16 @@ def test_characters_that_no_text_has_are_refused_behind_the_escapes_of_json_too(
         assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize("text", ["", " \n", "left <|cot_end|>", "left <i5>", "left " * 2001])
+def test_a_text_is_words_and_not_a_model_s_own(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text(json.dumps({"stamp_ns": 1, "reasoning": text}))
+    with pytest.raises(MonoError, match="line 1, field reasoning: found"):
+        load_texts(path)
+    path.write_text(json.dumps({"stamp_ns": 1, "reasoning": "speed < 5 m/s | left <in time>"}))
+    assert len(load_texts(path)) == 1
+
+
 def test_a_sentence_is_nothing_that_a_terminal_obeys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = str(MonoError("the file \x1b[2J\u202eevil\ud800", "右\nleft"))
     assert said == "the file \\x1b[2J\\u202eevil\\ud800. Expected: 右\nleft."
