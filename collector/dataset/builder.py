@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict
 from functools import partial
@@ -155,6 +155,26 @@ def refuse_repeated(paths: Sequence[Path]) -> None:
             raise MonoError(f"the bag {paths[number]} is named twice", "each bag once", "leave one out of --bags")
 
 
+def _given_text(values: Mapping[str, Any], where: str) -> tuple[tuple[str | None, int], str]:
+    """Bag and stamp, and the text, of a line of given reasoning (SchemaError: it names the field)."""
+    stamp_ns, text, bag = values.get("stamp_ns"), values.get("reasoning"), values.get("bag")
+    # JSON knows no subclass of these, and a bool is no int.
+    if type(stamp_ns) is not int:
+        raise SchemaError(f"{where}, field stamp_ns: found {stamp_ns!r}", "int", "repair it")
+    if type(text) is not str or (bag is not None and type(bag) is not str):
+        name, value = ("reasoning", text) if type(text) is not str else ("bag", bag)
+        raise SchemaError(f"{where}, field {name}: found {value!r}", "str", "repair it")
+    for name, value in (("reasoning", text), ("bag", bag or "")):
+        if not (value.isascii() and value.isprintable()) and _DAMAGED.search(value):
+            found = f"{where}, field {name}: {value[:60]!a} has a control character, or one that "
+            found += "stands for one that was lost"
+            raise SchemaError(found, "text as it was written", "save the file again from its source, as UTF-8")
+    if not text.strip() or len(text) > LONGEST_TEXT or _SPECIAL.search(text):
+        expected = f"words, at most {LONGEST_TEXT:,} characters, none of a model's own like <|...|>"
+        raise SchemaError(f"{where}, field reasoning: found {text[:60]!r}", expected, "repair or remove this line")
+    return (bag, stamp_ns), text
+
+
 def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
     """Texts by (bag or None, stamp_ns) from a JSONL file.
 
@@ -171,23 +191,7 @@ def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
         values = values if isinstance(values, dict) else {}
         if not values.keys() <= known:
             unused |= values.keys() - known
-        stamp_ns, text, bag = values.get("stamp_ns"), values.get("reasoning"), values.get("bag")
-        # JSON knows no subclass of these, and a bool is no int.
-        if type(stamp_ns) is not int:
-            raise SchemaError(f"{where}, field stamp_ns: found {stamp_ns!r}", "int", "repair it")
-        if type(text) is not str or (bag is not None and type(bag) is not str):
-            name, value = ("reasoning", text) if type(text) is not str else ("bag", bag)
-            raise SchemaError(f"{where}, field {name}: found {value!r}", "str", "repair it")
-        key = bag, stamp_ns
-        for name, value in (("reasoning", text), ("bag", bag or "")):
-            if (value.isascii() and value.isprintable()) or not _DAMAGED.search(value):
-                continue
-            found = f"{where}, field {name}: {value[:60]!a} has a control character, or one that "
-            found += "stands for one that was lost"
-            raise SchemaError(found, "text as it was written", "save the file again from its source, as UTF-8")
-        if not text.strip() or len(text) > LONGEST_TEXT or _SPECIAL.search(text):
-            expected = f"words, at most {LONGEST_TEXT:,} characters, none of a model's own like <|...|>"
-            raise SchemaError(f"{where}, field reasoning: found {text[:60]!r}", expected, "repair or remove this line")
+        key, text = _given_text(values, where)
         if texts.setdefault(key, text) != text:
             raise SchemaError(
                 f"{where}, field stamp_ns: {key[1]} has another text above", "one text a frame", "remove one"
