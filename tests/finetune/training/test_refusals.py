@@ -95,7 +95,9 @@ def test_a_dataset_that_is_none_gets_one_sentence(
     shutil.copytree(built, empty)
     (empty / "metadata.jsonl").write_text("")
     all_bad = broken(built, tmp_path / "bad", lambda _, line: line["future"][3].__setitem__(1, float("nan")))
-    for folder, says in ((empty, "no sample"), (tmp_path, "no metadata.jsonl"), (all_bad, "no usable sample")):
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    for folder, says in ((empty, "no sample"), (nothing, "no metadata.jsonl"), (all_bad, "no usable sample")):
         assert finetune(folder, tmp_path / "run") == 2
         said = capsys.readouterr().err.strip()
         assert says in said and str(folder) in said and "\n" not in said
