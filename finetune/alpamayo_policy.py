@@ -51,7 +51,7 @@ class AlpamayoPolicy:
     """Plans with an Alpamayo model folder, optionally with an adapter.
 
     The reasoning is decoded greedily. Noise is drawn per observation from its stamp and the seed, so a plan does not
-    depend on which others were planned beside it.
+    depend on which others were planned beside it; with the fast engine rounding does on what was said before.
 
     Raises:
         MonoError: unusable folder, adapter, camera mode or settings.
@@ -118,6 +118,12 @@ class AlpamayoPolicy:
         """Plan for several observations in one pass; ``timings_ms`` are those of the whole pass."""
         return [plan for plan, _ in self.plan_draws(observations, 0)]
 
+    def forget(self) -> None:
+        """Begin anew: what was said so far decides nothing any more, down to the last digit."""
+        self._pace.forget()
+        if self._draft:
+            self._draft.forget()
+
     def warm_up(self) -> None:
         """Plan from black frames of the Challenge's camera, so that the first real plan is as quick as the rest."""
         width_px, height_px = CHALLENGE_FRAME_PX
@@ -125,6 +131,7 @@ class AlpamayoPolicy:
         black = {camera: np.zeros((count, height_px, width_px, 3), np.uint8) for camera in cameras_of(self.cameras)}
         for _ in range(_WARM_UPS):
             self.plan(Observation(0, black, np.zeros((HISTORY_STEPS, 3)), 0.0))
+        self.forget()
 
     def _plan_alone(self, observation: Observation, engines: dict[_EngineKey, Engine]) -> Plan:
         """The plan of one kart by an :class:`finetune.engine.engine.Engine`, made where the shape is new."""

@@ -52,6 +52,10 @@ else:
     Engine = Literal["fast", "eager"]
 
 
+# The engine whose figures depend on nothing that was planned before: what is read along changes the last digits.
+REFERENCE = "eager"
+
+
 @dataclass(frozen=True)
 class PolicySettings(Arguments):
     """How Alpamayo plans unless told otherwise; see :class:`finetune.alpamayo_policy.AlpamayoPolicy`."""

@@ -104,6 +104,8 @@ def drive_run(
     starts_m = [road.length_m * index / settings.starts for index in range(settings.starts)] if road.closed else [0.0]
     configs = [replace(settings.rollout, start_s_m=start_m) for start_m in starts_m]
     began = time.perf_counter()
+    # A run is the same whichever was driven before it in this process.
+    getattr(policy, "forget", lambda: None)()
     worlds = [World(road, settings.seed) for _ in starts_m]
     rollouts = drive_many(worlds, policy or settings.expert, configs, progress)
     wall_s = time.perf_counter() - began

@@ -21,6 +21,10 @@ class ReasoningDraft:
     """Remembers reasonings as ids, and continues a beginning as the newest one with the longest like context did."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing was said yet."""
         self._last: list[_Words] = []
         self._texts: OrderedDict[_Words, None] = OrderedDict()
         # A context of words (the text's beginning where it is shorter) to the newest text with it and the place after.
@@ -69,6 +73,10 @@ class ReasoningPace:
 
     def __init__(self, hz: float) -> None:
         self._every_ns = 1e9 / hz if hz > 0.0 else 0.0
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing was said yet."""
         self._said: list[tuple[int, _Words]] = []
 
     def kept(self, stamps_ns: Sequence[int]) -> list[list[int]]:

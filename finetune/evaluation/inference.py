@@ -14,7 +14,7 @@ from collector.common.errors import MonoError
 from collector.common.progress import progress
 from collector.dataset.schema import Sample
 from finetune.alpamayo_policy import AlpamayoPolicy, load_base
-from finetune.policy import Observation, Plan
+from finetune.policy import REFERENCE, Observation, Plan
 from finetune.processing.processor import Encoded
 from finetune.training.batches import observe, pack_pixels, unpack_pixels
 
@@ -40,7 +40,10 @@ def policies(
     loaded = load_base(model, device)
     for name, added in (("before", None), ("after", adapter)):
         if name == "before" or added is not None:
-            yield name, AlpamayoPolicy(loaded, adapter=added, cameras=cameras, seed=seed, device=device)
+            yield (
+                name,
+                AlpamayoPolicy(loaded, adapter=added, cameras=cameras, seed=seed, device=device, engine=REFERENCE),
+            )
 
 
 class SamplePrompts:

@@ -22,7 +22,7 @@ from finetune.adapters.settings import LoraSettings
 from finetune.evaluation.metrics import plan_figures
 from finetune.lora_finetune import FinetuneConfig, finetune
 from finetune.model_files.location import resolve_model
-from finetune.policy import CameraMode, PolicySettings
+from finetune.policy import REFERENCE, CameraMode, PolicySettings
 from finetune.studies.subsets import is_subset, nested_order, validation_losses, write_subset
 
 
@@ -94,7 +94,9 @@ def overfit(config: OverfitConfig) -> dict[str, Any]:
         )
     )
     losses = validation_losses(training / "training.jsonl")
-    policy = AlpamayoPolicy(config.model, training / "adapter", cameras=config.cameras, device=config.device)
+    policy = AlpamayoPolicy(
+        config.model, training / "adapter", cameras=config.cameras, device=config.device, engine=REFERENCE
+    )
     plans = plan_all(policy, samples, subset, config.samples, "judge")
     repeated = sum(plan.reasoning == sample.reasoning.strip() for plan, sample in zip(plans, samples, strict=True))
     reached = {

@@ -35,6 +35,7 @@ from finetune.evaluation.consistency import SYMPTOM_DEFINITION
 from finetune.evaluation.metrics import plan_figures
 from finetune.lora_finetune import FinetuneConfig, finetune
 from finetune.model_files.location import resolve_model
+from finetune.policy import REFERENCE
 from finetune.studies.subsets import nested_order, validation_losses, write_subset
 from finetune.training.run import finished_metrics
 
@@ -169,7 +170,7 @@ def _run_size(
     adapter = folder / "finetune" / "adapter" if train else None
     model = folder / "finetune" / "model"  # where all weights were trained
     place = (model, None) if model.is_dir() else (config.model, adapter)
-    policy = AlpamayoPolicy(*place, cameras=config.cameras, device=config.device)
+    policy = AlpamayoPolicy(*place, cameras=config.cameras, device=config.device, engine=REFERENCE)
     plans = plan_all(policy, judged, config.dataset, config.eval_batch_size, "judge")
     return {**result, **plan_figures(judged, plans), "seconds": round(time.monotonic() - began, 1)}
 

@@ -99,7 +99,17 @@ def test_drives_side_by_side(tmp_path: Path) -> None:
 
 @pytest.mark.ros
 def test_a_demo_told_alone_ends_what_it_started(tmp_path: Path, ros_environment: dict[str, str]) -> None:
-    words = ["-m", "closed_loop.cli", "demo", "--out", "out", "--courses", "2", "--steps", "2"]
+    words = [
+        "-m",
+        "closed_loop.cli",
+        "demo",
+        "--out",
+        "out",
+        "--courses",
+        "30",
+        "--steps",
+        "2",
+    ]  # none that is over meanwhile
     with started([sys.executable, *words], tmp_path, ros_environment) as process:
         said_until(process, b"frames over")  # of the recorder: its processes are up
         assert len(_processes_of(tmp_path / "out")) >= 3

@@ -172,7 +172,7 @@ def test_forced_reasoning_and_euler_end_point(loaded: LoadedModel, io: dict[str,
             ids, torch.ones_like(ids), VisionFeatures.cat([vision, vision]), io["s0/image_grid_thw"].repeat(2, 1)
         )
         answer = generate(
-            model, prefix, cot_end_id=processor.cot_end_id, max_new_tokens=64, forced=io["infer/forced_tokens"]
+            model, prefix, cot_end_id=processor.cot_end_id, max_new_tokens=64, forced=io["infer/forced_tokens"].tolist()
         )
         assert [len(row) for row in answer.tokens] == io["infer/forced_len_until_future_start"].tolist()
         end = loaded.config.token_ids.future_start

@@ -145,7 +145,11 @@ def test_the_training_prefix_is_the_one_driven_with_and_one_without_reasoning_is
         vision = model.encode_images(asked.pixel_values, asked.grid_thw)
         prefix = model.run_prefix(ids, torch.ones_like(ids), vision, asked.grid_thw)
         answer = generate(
-            model, prefix, cot_end_id=processor.cot_end_id, max_new_tokens=len(reasoning) + 2, forced=reasoning[None]
+            model,
+            prefix,
+            cot_end_id=processor.cot_end_id,
+            max_new_tokens=len(reasoning) + 2,
+            forced=[reasoning.tolist()],
         )
         driven = model.velocity(answer.prefix, noise[0], times[0])
         assert float((trained_with(silent=False) - driven).abs().max()) < 1e-4

@@ -24,6 +24,7 @@ from finetune.evaluation import inference  # noqa: E402
 from finetune.evaluation.command import NO_PICTURE, PLANS_FILE, EvaluateConfig, evaluate, fit_regressor  # noqa: E402
 from finetune.evaluation.inference import SamplePrompts, plan_samples  # noqa: E402
 from finetune.evaluation.metrics import MAX_DEVIATION, NON_FINITE, best_of_draws, path_errors  # noqa: E402
+from finetune.policy import REFERENCE
 from finetune.training.batches import observe  # noqa: E402
 from tests.helpers.driven_samples import make_stretches, write_dataset  # noqa: E402
 from tests.helpers.small_model import small_model, stand_for_training  # noqa: E402
@@ -129,7 +130,7 @@ def test_draws_depend_on_seed_and_number_alone(places: dict[str, Path]) -> None:
 
 def test_pictures_are_encoded_once_and_say_the_same(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     samples = list(read_samples(places["data"], "val"))[:4]
-    policy, reads = AlpamayoPolicy(places["model"]), []
+    policy, reads = AlpamayoPolicy(places["model"], engine=REFERENCE), []  # as evaluate does
     monkeypatch.setattr(inference, "observe", lambda *args: reads.append(1) or observe(*args))
     kept = SamplePrompts(samples, places["data"], "mono", room_bytes=2**20)
     first, second = ([item for batch in plan_samples(policy, kept, 2, "t") for item in batch] for _ in range(2))
@@ -208,13 +209,14 @@ def test_one_sentence_for_what_does_not_fit(
     places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, data = ["--model", str(places["model"])], ["--dataset", str(places["data"])]
-    nowhere = ["--out", str(tmp_path / "run")]
+    nowhere, nothing = ["--out", str(tmp_path / "run")], tmp_path / "nothing"
+    nothing.mkdir()
     for words, sentence in (
         (model, "nothing to evaluate on"),
         ([*model, *data, "--clip", "abc"], "--clip without --data"),
         ([*model, *data, "--samples", "0"], "samples:=0"),
         ([*model, *data, "--split", "test"], "val or train"),
-        ([*model, *data, "--adapter", str(tmp_path)], "holds no adapter"),
+        ([*model, *data, "--adapter", str(nothing)], "holds no adapter"),
         ([*model, *data, "--cameras", "four"], "front"),
     ):
         assert cli(["evaluate", *words, *nowhere]) == 2

@@ -168,7 +168,7 @@ def test_what_is_no_checkpoint_of_this_run(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("name", "text"),
     [("train.json", '[{"sample_id": "a", "ten'), ("train.json", "{}]"), ("train.json", '[{"tensors": [1]}]'),
-     ("train.bin", ""), ("train.bin", None), ("val.json", "[3]"), ("set_aside.jsonl", '{"a')],
+     ("train.bin", ""), ("train.bin", None), ("val.json", "[3]")],
 )  # fmt: skip
 def test_torn_rows_are_a_sentence(tmp_path: Path, name: str, text: str | None) -> None:
     for split in ("train", "val"):
