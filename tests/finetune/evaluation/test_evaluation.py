@@ -24,7 +24,7 @@ from finetune.evaluation import inference  # noqa: E402
 from finetune.evaluation.command import NO_PICTURE, PLANS_FILE, EvaluateConfig, evaluate, fit_regressor  # noqa: E402
 from finetune.evaluation.inference import SamplePrompts, plan_samples  # noqa: E402
 from finetune.evaluation.metrics import MAX_DEVIATION, NON_FINITE, best_of_draws, path_errors  # noqa: E402
-from finetune.policy import REFERENCE
+from finetune.policy import REFERENCE  # noqa: E402
 from finetune.training.batches import observe  # noqa: E402
 from tests.helpers.driven_samples import make_stretches, write_dataset  # noqa: E402
 from tests.helpers.small_model import small_model, stand_for_training  # noqa: E402
