@@ -137,6 +137,8 @@ class AlpamayoPolicy:
         """The plan of one kart by an :class:`finetune.engine.engine.Engine`, made where the shape is new."""
         clock = StageClock(self.model.device)
         images, cameras = select_images(observation, self.cameras), camera_of_each_image(self.cameras)
+        if len({image.shape for image in images}) > 1:
+            raise UnsuitableError("frames of different sizes")
         size = (len(images), images[0].shape[0], images[0].shape[1])
         grids = np.array([patch_grid(image.shape[0], image.shape[1], self.processor.images) for image in images])
         ids, _ = self.processor.tokens(grids, observation.history, None if self.reasoning else "", cameras)

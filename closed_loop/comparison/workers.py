@@ -86,7 +86,7 @@ def driven_jobs(config: CompareConfig, jobs: Sequence[Job], policies: Policies) 
         others, pending = set(multiprocessing.active_children()), dict[Future[Driven], Job]()
         with starting():
             channel = context.Queue()
-        with ProcessPoolExecutor(workers, context, _begin_worker, (channel,)) as pool:
+        with ProcessPoolExecutor(workers, context, _begin_worker, (channel, _working_folder())) as pool:
             try:
                 with starting():
                     pending |= {pool.submit(_work, config, job, policies): job for job in jobs}
@@ -116,7 +116,7 @@ def starting() -> Iterator[None]:
     """What is started meanwhile computes on one thread, hears no Ctrl-C, and looks for no module where somebody stands.
 
     numpy's libraries read their variables only when first imported. Before a worker is told where its modules lie,
-    it looks for those of its own start in the folder it is born in; then it goes to that of this process.
+    it looks for those of its own start in the folder it is born in; it goes to that of this process when it begins.
     """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
@@ -139,8 +139,18 @@ def starting() -> Iterator[None]:
 _CHANNEL: list[Any] = []  # of a worker process: the queue it tells the share of its run that is done
 
 
-def _begin_worker(channel: Any) -> None:  # noqa: ANN401 - a context's queue has no type of its own
+def _working_folder() -> Path | None:
+    """Where relative paths begin; None where that folder is gone."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
+
+
+def _begin_worker(channel: Any, folder: Path | None) -> None:  # noqa: ANN401 - a context's queue has no type of its own
     """Made once in each worker."""
+    if folder is not None:
+        os.chdir(folder)
     channel.cancel_join_thread()
     _CHANNEL.append(channel)
 

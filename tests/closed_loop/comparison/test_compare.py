@@ -17,6 +17,7 @@ from closed_loop.comparison import workers
 from closed_loop.comparison.compare import CompareConfig, compare
 from closed_loop.comparison.runs import VARIANTS, Variant, load_drive
 from closed_loop.comparison.table import table_rows, table_texts
+from closed_loop.course.design import course_named
 from collector.common.errors import MonoError
 from collector.common.run_folder import hash_sources
 from finetune.policy import Observation, Plan, Policy
@@ -187,6 +188,19 @@ def test_jobs_side_by_side_give_the_same_numbers(config: CompareConfig, metrics:
     assert [run["course"] for run in runs] == [config.courses[0], "random:9001"]
     assert runs[0]["deviation"] == metrics["runs"][1]["deviation"]
     assert runs[1]["deviation"]["laps_finished"] == 2
+
+
+def test_workers_find_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are born elsewhere, so that no module lying in the working folder is theirs."""
+    monkeypatch.chdir(tmp_path)
+    course = course_named("random:9001")
+    lines = [f"{x:.3f},{y:.3f}" for x, y in course.xy]
+    Path("line.csv").write_text("\n".join(["x_m,y_m", *lines]) + "\n")
+    short = CompareConfig(
+        courses=("line.csv", "city"), variants=("expert",), starts=1, laps=0.02, out=Path("out"), jobs=2
+    )
+    assert [run["course"] for run in compare(short)["runs"]] == ["line.csv", "city"]
+    assert Path("out/table.csv").is_file()
 
 
 def test_several_latencies_make_a_row_each_and_one_plot(
