@@ -22,11 +22,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from ros_processes import Domain, Node, until  # noqa: E402
-
 from collector.recording.report import read_report  # noqa: E402
 from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG  # noqa: E402
 from tests.helpers.recorder_trials import TOO_LATE_MS, kill_trial, sent_stamps, stored_stamps  # noqa: E402
+from tests.helpers.ros_processes import Domain, Node, until  # noqa: E402
 
 OURS, PLAIN = "collector.recording.node", "plain_recorder"
 
