@@ -20,6 +20,7 @@ from finetune.alpamayo.cache import Columns, PrefixCache
 from finetune.alpamayo.decoder import Decoder, additive_mask
 
 if TYPE_CHECKING:
+    from finetune.alpamayo.configuration import AlpamayoConfig
     from finetune.alpamayo.model import AlpamayoR1
 
 # Words read in one pass after the first: as many as cost a GPU no more than one.
@@ -189,7 +190,12 @@ def generate(
 
 def choose(model: AlpamayoR1, hidden: Tensor) -> list[list[int]]:
     """The model's next word after each of the hidden states (B, n, D); words of trajectories are forbidden."""
-    logits, start = model.text_logits(hidden), model.settings.traj_token_start_idx
-    logits[..., start : start + model.settings.traj_vocab_size] = -torch.inf
-    chosen: list[list[int]] = logits.argmax(-1).tolist()
+    chosen: list[list[int]] = likeliest(model.text_logits(hidden), model.settings).tolist()
     return chosen
+
+
+def likeliest(logits: Tensor, settings: AlpamayoConfig) -> Tensor:
+    """The likeliest word (...,) that is none of a trajectory's, of logits (..., V), which are written into."""
+    start = settings.traj_token_start_idx
+    logits[..., start : start + settings.traj_vocab_size] = -torch.inf
+    return logits.argmax(-1)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from finetune.alpamayo.cache import VisionFeatures
 from finetune.alpamayo.flow_matching import euler_times, integrate
-from finetune.alpamayo.generation import WORDS_PER_PASS, Expectation, ReasoningRules, WrittenRow
+from finetune.alpamayo.generation import WORDS_PER_PASS, Expectation, ReasoningRules, WrittenRow, likeliest
 from finetune.alpamayo.model import AlpamayoR1
 from finetune.alpamayo.rope import prefix_positions
 from finetune.alpamayo.vision import encode_equal_images
@@ -225,13 +225,10 @@ class Engine:
 
     def _choose(self, hidden: Tensor) -> Tensor:
         """The model's next word after each row; words of trajectories are forbidden."""
-        settings, rows = self._model.settings, hidden.split(64)
-        parts = [self._operations.product(few, self._model.vlm.lm_head.weight) for few in rows]
+        parts = [self._operations.product(few, self._model.vlm.lm_head.weight) for few in hidden.split(64)]
         # Rounded as the head's own output is, so that words that are equally likely there are so here.
         logits = torch.cat([part.sum(0) for part in parts]).to(hidden.dtype)
-        start = settings.traj_token_start_idx
-        logits[:, start : start + settings.traj_vocab_size] = -torch.inf
-        return logits.argmax(-1)
+        return likeliest(logits, self._model.settings)
 
     def _tables(self, columns: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines (C, d / 2) of every column: the prompt's words, then text that counts on."""

@@ -26,17 +26,6 @@ from tests.helpers.odd_bags import FRAMES, frame_numbers, other_writer, some_fra
 from tests.helpers.synthetic_bag import drive_course, write_bag
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sound") / "bag"
-    return write_bag(folder, drive_course(((20, 0.0),)), frames=some_frames())
-
-
-@pytest.fixture
-def bag(tmp_path: Path, sound: Path) -> Path:
-    return shutil.copytree(sound, tmp_path / "bag")
-
-
 def edit(change: Callable[[dict], object]) -> Callable[[Path], None]:
     def edited(folder: Path) -> None:
         values = yaml.safe_load((folder / "metadata.yaml").read_text())

@@ -29,17 +29,6 @@ from tests.helpers.odd_bags import FRAMES, frame_numbers, other_writer, some_fra
 from tests.helpers.synthetic_bag import SECOND, drive_course, write_bag
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sound") / "bag"
-    return write_bag(folder, drive_course(((20, 0.0),)), frames=some_frames())
-
-
-@pytest.fixture
-def bag(tmp_path: Path, sound: Path) -> Path:
-    return shutil.copytree(sound, tmp_path / "bag")
-
-
 def test_a_folder_without_a_known_suffix_is_read_by_its_bytes(bag: Path) -> None:
     (bag / "bag_0.mcap").rename(bag / "RECORDING.MCAP")
     assert frame_numbers(bag) == list(range(FRAMES))
