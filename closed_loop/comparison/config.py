@@ -115,6 +115,10 @@ def settings_of(config: CompareConfig, latency_s: float | None) -> RunSettings:
     return RunSettings(config.starts, config.reference, config.seed, rollout, expert)
 
 
+# What decides a plan beside weights, code, cameras and seed.
+POLICY_OPTIONS = ("flow_steps", "noise_temperature", "reasoning", "engine", "samples", "reasoning_hz")
+
+
 def make_policy(config: CompareConfig, variant: Variant) -> Policy | None:
     """The driver of a variant; None is the expert."""
     if variant.role == "expert":
@@ -125,18 +129,10 @@ def make_policy(config: CompareConfig, variant: Variant) -> Policy | None:
         config.model,
         adapter=config.adapter if variant.adapted else None,
         cameras=variant.cameras,
-        flow_steps=config.flow_steps,
-        noise_temperature=config.noise_temperature,
         seed=config.seed,
-        reasoning=config.reasoning,
         device=config.device,
-        engine=config.engine,
-        samples=config.samples,
-        reasoning_hz=config.reasoning_hz,
+        **{name: getattr(config, name) for name in POLICY_OPTIONS},
     )
 
-
-# What decides a plan beside weights and code.
-POLICY_OPTIONS = ("flow_steps", "noise_temperature", "reasoning", "engine", "samples", "reasoning_hz")
 
 Policies = Callable[[CompareConfig, Variant], Policy | None]
