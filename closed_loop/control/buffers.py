@@ -62,6 +62,11 @@ class PoseBuffer:
             self._rows.popleft()
         return bool(why)
 
+    def clear(self) -> None:
+        """Forget the poses; the way travelled stays."""
+        self._rows.clear()
+        self._arrays = None
+
     @property
     def newest(self) -> tuple[int, FloatArray, float] | None:
         """(stamp_ns, pose (3,) in the map, speed_mps) of the last message, None when empty."""
@@ -159,12 +164,16 @@ class FrameBuffer:
         self._frames: deque[CameraFrame] = deque(maxlen=FRAMES_PER_CAMERA)
         self.received = self.lost = 0
 
+    def is_news(self, stamp_ns: int) -> bool:
+        """Whether a frame of this moment is newer than the last, or of a clock that began anew."""
+        return not self._frames or not -self.MAX_GAP_NS < stamp_ns - self._frames[-1].stamp_ns <= 0
+
     def add(self, frame: CameraFrame) -> bool:
         """Append a frame; False for one that is not newer than the last (repeated by the sender)."""
+        if not self.is_news(frame.stamp_ns):
+            return False
         if self._frames:
             step_ns = frame.stamp_ns - self._frames[-1].stamp_ns
-            if -self.MAX_GAP_NS < step_ns <= 0:
-                return False
             if step_ns <= 0 or step_ns > self.MAX_GAP_NS:
                 self._frames.clear()
             self.lost += max(0, round(step_ns / STEP_NS) - 1)

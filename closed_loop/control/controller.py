@@ -149,8 +149,13 @@ class TrackingController:
         self._sent.append((now_s, steer_rad))
         return Command(steer_rad, min(max(accel_mps2, config.max_brake_mps2), config.max_accel_mps2))
 
+    @property
+    def bend_1pm(self) -> float:
+        """Curvature of the way that the wheels are believed to take now, left positive."""
+        return math.tan(self._wheel_rad) / self.config.wheelbase_m
+
     def brake(self, now_s: float) -> Command:
-        """A controlled stop with the steering held, for a safety monitor that forbids the plan."""
+        """A controlled stop with the steering held, where there is no plan to steer by."""
         self._advance(now_s)
         return self._stop(now_s)
 

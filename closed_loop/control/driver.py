@@ -10,24 +10,25 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from closed_loop.control.buffers import CameraFrame, FrameBuffer, Images, Pose, PoseBuffer, TimeRate, newest_observation
+from closed_loop.control.buffers import Images, Pose
 from closed_loop.control.controller import ControllerConfig, TrackingController
 from closed_loop.control.faults import NO_FAULTS, Faults
 from closed_loop.control.kart import Command
-from closed_loop.control.safety_monitor import DEFAULT_LIMITS, Decision, SafetyLimits, SafetyMonitor
+from closed_loop.control.last_path import LastPath
+from closed_loop.control.safety_limits import DEFAULT_LIMITS, SafetyLimits
+from closed_loop.control.safety_monitor import Decision, SafetyMonitor
+from closed_loop.control.senses import Heard, Senses
 from collector.common.arguments import Arguments, argument
-from collector.geometry.poses import FloatArray, to_map
+from collector.geometry.poses import FloatArray, to_ego, to_map
 from finetune.policy import FRAMES_PER_CAMERA, FUTURE_STEPS, STEP_S, Observation, Plan
 
-# Odometry comes at 50 Hz: between two messages the pose is carried forward, but never further than this.
-LONGEST_CARRY_S = 0.1
 LATE_PLANS = 5  # the latest but one of so many says how late the next may be
-# While braking for these reasons the last sound plan still shows where the road goes; for others the wheel is held.
-STEER_ON = ("camera frame stale", "plan stale", "plan not sane", "policy process died", "stopping")
+# A kart that was put elsewhere stands; one that goes on at its speed was only said to be elsewhere.
+_MOVING_MPS, _SAME_MPS = 1.0, 1.5
 
 
 @dataclass(frozen=True)
@@ -79,45 +80,48 @@ class Driver:
     def __init__(self, config: DriverConfig, submit: Callable[[Observation], None], faults: Faults = NO_FAULTS) -> None:
         self.config = config
         self.safety_monitor = SafetyMonitor(config.limits)
-        self.frames, self.poses, self.rate = FrameBuffer(), PoseBuffer(), TimeRate()
-        self._camera_lag_ns = round(config.camera_lag_s * 1e9)
+        self._senses = Senses(self.safety_monitor, config.camera_lag_s)
+        self.frames, self.poses, self.rate = self._senses.frames, self._senses.poses, self._senses.rate
         self._submit = submit
         self._controller = TrackingController(config.controller)
         self._lock = threading.Lock()
-        self._odometry_s = self._yaw_rate_radps = 0.0
+        self._last_path = LastPath()
+        self._ticked_s: float | None = None
+        # The controller's clock: vehicle time, but for jumps of its stamps
+        self._control_s = self._ahead_s = 0.0
+        self._jumped = self._jumped_on = False  # the stamps did, and the kart goes on without a plan
         self._faults = faults
         self._held: deque[tuple[Plan, Callable[[PlacedPlan | None], object]]] = deque()
         self._plan: PlacedPlan | None = None
         self._path_xy, self._plan_m = np.empty((0, 2)), 0.0
         self._asked_ns: int | None = None
         self._late_s: deque[float] = deque(maxlen=LATE_PLANS)
-        self._now_ns = self.jumps = 0
+        self.jumps = 0
         self._policy_free = self._stopping = False
 
     def odometry(self, stamp_ns: int, pose_map: Pose, speed_mps: float, yaw_rate_radps: float, steady_s: float) -> bool:
-        """Take an odometry message; False for a non-finite one, which is ignored and so goes stale."""
-        if not all(map(math.isfinite, (*pose_map, speed_mps))):
-            return False
+        """Take an odometry message; False for one that cannot be used, or repeats, which so does not count as fresh."""
         with self._lock:
-            self.safety_monitor.odometry_arrived(steady_s)
-            self.rate.add(steady_s, stamp_ns)
-            self._odometry_s = steady_s
-            # AWSIM is known to report rubbish in its yaw rates now and then.
-            self._yaw_rate_radps = yaw_rate_radps if abs(yaw_rate_radps) < 5.0 else 0.0
-            if self.poses.add(stamp_ns, pose_map, speed_mps):
-                self._forget()
-            self._ask()
-        return True
+            heard = self._senses.odometry(stamp_ns, pose_map, speed_mps, yaw_rate_radps, steady_s)
+            if heard is Heard.JUMP:
+                self._forget(speed_mps)
+            if heard is not Heard.NOTHING:
+                self._ask()
+        return heard is not Heard.NOTHING
 
     def frame(self, stamp_ns: int, images: Images, steady_s: float) -> None:
-        """Take what the cameras show: name -> (H, W, 3) RGB. A repeated frame does not count as fresh.
+        """Take what the cameras show: name -> (H, W, 3) RGB. Repeated and unusable frames do not count as fresh.
 
         Here its stamp becomes the moment it shows; history, t0 and the age of plans follow from that.
         """
         with self._lock:
-            if self.frames.add(CameraFrame(stamp_ns - self._camera_lag_ns, images)):
-                self.safety_monitor.frame_arrived(steady_s)
+            if self._senses.frame(stamp_ns, images, steady_s):
                 self._ask()
+
+    def clock(self, clock_ns: int, steady_s: float) -> None:
+        """Take note of the clock that the commands are stamped with; 0 before it was told the time."""
+        with self._lock:
+            self.safety_monitor.clock(clock_ns, steady_s)
 
     def policy_ready(self) -> None:
         """The policy is free to be asked."""
@@ -138,15 +142,25 @@ class Driver:
         with self._lock:
             placed = None
             # Uncovered: the world jumped meanwhile, or inference took longer than the pose memory.
-            if self.poses.covers(plan.stamp_ns) and not self.safety_monitor.plan_arrived(plan.poses):
+            if self.poses.covers(plan.stamp_ns) and not self._defect(plan):
                 origin = self.poses.pose_at(plan.stamp_ns)
-                now_ns = max(self._now_ns, self.poses.newest[0] if self.poses.newest else 0)
+                now_ns = self._senses.now_ns
                 placed = self._plan = PlacedPlan(plan, origin, to_map(plan.poses, origin), now_ns)
                 self._path_xy = np.vstack([origin[:2], placed.poses_map[:, :2]])
                 self._plan_m = self.poses.travelled_at(plan.stamp_ns)
+                self._jumped_on = False
                 self._late_s.append((now_ns - plan.stamp_ns) * 1e-9)
             self._answered()
             return placed
+
+    def _defect(self, plan: Plan) -> str:
+        """What is wrong with a plan of a covered stamp, by itself and beside the plan in use."""
+        before, later_s = None, 0.0
+        speed_mps = self.poses.speed_at(plan.stamp_ns)
+        if self._plan is not None and np.shape(plan.poses) == np.shape(self._plan.poses_map):
+            later_s = (plan.stamp_ns - self._plan.plan.stamp_ns) * 1e-9
+            before = to_ego(self._plan.poses_map, self.poses.pose_at(plan.stamp_ns))
+        return self.safety_monitor.plan_arrived(plan.poses, speed_mps, before, later_s)
 
     def policy_failed(self, why: str) -> None:
         """The policy answered with an error."""
@@ -168,55 +182,60 @@ class Driver:
     def tick(self, steady_s: float) -> Tick:
         """Decide on the command for this instant."""
         with self._lock:
-            now_ns, pose_map, speed_mps = self._present(steady_s)
+            now_ns, pose_map, speed_mps = self._senses.present(steady_s)
         # Outside the lock: whoever is told of a plan may ask the driver something.
         while self._held and self._is_over(self._held[0][0].stamp_ns, now_ns):
             plan, taken = self._held.popleft()
             taken(self._take(plan))
         with self._lock:
-            plan_age_s = offset_m = None
-            if self._plan is not None and now_ns is not None and pose_map is not None:
-                plan_age_s = (now_ns - self._plan.plan.stamp_ns) * 1e-9
-                offset_m = math.sqrt(((self._path_xy - pose_map[:2]) ** 2).sum(axis=1).min())
-            decision = self.safety_monitor.check(steady_s, plan_age_s, offset_m, self.rate.value, self._blind_s)
-            command = Command(0.0, self.config.controller.stop_mps2)
-            if now_ns is not None and pose_map is not None:
-                command = self._command(decision, now_ns, pose_map, speed_mps, plan_age_s)
+            now_s = self._locate(steady_s, now_ns, pose_map, speed_mps)
+            path, plan_age_s, offset_m = self._last_path, None, None
+            if self._plan is not None and path.pose_map is not None:
+                plan_age_s, speed_mps = path.age_s, path.speed_mps
+                offset_m = math.sqrt(((self._path_xy - path.pose_map[:2]) ** 2).sum(axis=1).min())
+            decision = self.safety_monitor.check(
+                steady_s, plan_age_s, offset_m, self.rate.value, self._blind_s, path.speed_mps
+            )
+            command = self._command(decision, now_s)
+            path.told(command.accel_mps2)
             return Tick(command, decision, now_ns, speed_mps, plan_age_s)
 
-    def _present(self, steady_s: float) -> tuple[int | None, FloatArray | None, float]:
-        """Vehicle time, pose (3,) and speed now: those of the newest odometry, carried forward."""
-        newest = self.poses.newest
-        if newest is None:
-            return None, None, 0.0
-        odometry_ns, pose_map, speed_mps = newest
-        carry_s = min(max((steady_s - self._odometry_s) * self.rate.value, 0.0), LONGEST_CARRY_S)
-        # A message that was long under way must not turn the controller's clock back.
-        self._now_ns = max(self._now_ns, odometry_ns + round(carry_s * 1e9))
-        return self._now_ns, carried(pose_map, speed_mps, self._yaw_rate_radps, carry_s), speed_mps
+    def _locate(self, steady_s: float, now_ns: int | None, pose_map: FloatArray | None, speed_mps: float) -> float:
+        """Say where the kart is on its last path, by odometry or reckoned; returns the controller's time."""
+        path, rate = self._last_path, self.rate.value
+        passed_s = 0.0 if self._ticked_s is None else max(steady_s - self._ticked_s, 0.0) * rate
+        self._ticked_s = steady_s
+        lost = self._senses.is_lost(steady_s)
+        if lost or now_ns is None or pose_map is None:
+            self._control_s += passed_s
+        else:
+            if self._jumped:
+                self._ahead_s, self._jumped = self._control_s + passed_s - now_ns * 1e-9, False
+            self._control_s = now_ns * 1e-9 + self._ahead_s
+            if self._plan is not None:
+                stamp_ns, driven_m = self._plan.plan.stamp_ns, self.poses.travelled_m - self._plan_m
+                path.plan(self._plan.poses_map, stamp_ns * 1e-9 + self._ahead_s, (now_ns - stamp_ns) * 1e-9, driven_m)
+                path.known(pose_map, speed_mps, steady_s)
+                return self._control_s
+        path.reckon(steady_s, rate, self._controller.bend_1pm, None if lost else speed_mps)
+        return self._control_s
 
     def _is_over(self, stamp_ns: int, now_ns: int | None) -> bool:
         """Whether the latency of a plan is over, or the clock jumped back before it began."""
         return now_ns is None or not stamp_ns <= now_ns < stamp_ns + self._faults.late_ns(stamp_ns)
 
-    def _command(
-        self, decision: Decision, now_ns: int, pose_map: FloatArray, speed_mps: float, plan_age_s: float | None
-    ) -> Command:
-        now_s = now_ns * 1e-9
-        follows = decision.drive or decision.reason in STEER_ON
-        if not follows or self._plan is None or plan_age_s is None or plan_age_s > FUTURE_STEPS * STEP_S:
-            return self._controller.brake(now_s)
-        stamp_ns = self._plan.plan.stamp_ns
+    def _command(self, decision: Decision, now_s: float) -> Command:
+        path, limits = self._last_path, self.config.controller
+        # Braking for a fault has no time to lose; what was never there, or is to end, is met gently.
+        stop_mps2 = limits.stop_mps2 if decision.patient and not self._jumped_on else limits.max_brake_mps2
+        if path.poses_map is None and not len(self.poses):
+            return Command(0.0, stop_mps2)
+        if path.poses_map is None or path.pose_map is None or path.age_s > FUTURE_STEPS * STEP_S:
+            return replace(self._controller.brake(now_s), accel_mps2=stop_mps2)
         command = self._controller.command(
-            self._plan.poses_map,
-            stamp_ns * 1e-9,
-            now_s,
-            pose_map,
-            speed_mps,
-            self.poses.travelled_m - self._plan_m,
-            self._blind_s,
+            path.poses_map, path.stamp_s, now_s, path.pose_map, path.speed_mps, path.driven_m, self._blind_s
         )
-        return command if decision.drive else Command(command.steer_rad, self.config.controller.stop_mps2)
+        return command if decision.drive else Command(command.steer_rad, stop_mps2)
 
     @property
     def _blind_s(self) -> float:
@@ -239,24 +258,22 @@ class Driver:
         if newest.stamp_ns < due_ns:
             return
         config = self.config
-        observation = newest_observation(self.frames, self.poses, config.frames, config.rolling_start_mps)
+        observation = self._senses.observation(config.frames, config.rolling_start_mps)
         if observation is not None:
             self._asked_ns, self._policy_free = newest.stamp_ns, False
             self._submit(observation)
 
-    def _forget(self) -> None:
-        """The vehicle or its clock jumped."""
+    def _forget(self, speed_mps: float) -> None:
+        """The vehicle or its clock jumped, or is said to have."""
         self.jumps += 1
+        path = self._last_path
+        # A kart that was put elsewhere stands there; the other stops along the road that it saw last.
+        goes_on = path.speed_mps > _MOVING_MPS and abs(path.speed_mps - speed_mps) < _SAME_MPS
+        if not goes_on:
+            path.forget()
+            self._controller.reset()
+        self._jumped = self._jumped_on = goes_on
+        self._ahead_s = self._ahead_s if goes_on else 0.0
         self._plan = self._asked_ns = None
-        self._now_ns = 0
-        self.frames.clear()
-        self._controller.reset()
+        self._senses.forget()
         self.safety_monitor.forget_plan()
-
-
-def carried(pose_map: FloatArray, speed_mps: float, yaw_rate_radps: float, seconds: float) -> FloatArray:
-    """A pose (3,) some milliseconds later, at constant speed and yaw rate."""
-    x, y, yaw = pose_map.tolist()
-    turn, step_m = yaw_rate_radps * seconds, speed_mps * seconds
-    heading = yaw + turn / 2.0
-    return np.array([x + step_m * math.cos(heading), y + step_m * math.sin(heading), yaw + turn])

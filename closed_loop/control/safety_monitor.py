@@ -1,48 +1,31 @@
 """The watchdog of the driver: says at every control tick whether it is safe to follow the plan, and if not, why.
 
 Pure: it never reads a clock, it is told the time. Give it a steady clock. A clock that follows ``/clock`` stops
-together with the simulator, and a watchdog on it would sleep exactly when it is needed.
+together with the simulator, and a watchdog on it would sleep exactly when it is needed. What is wrong with a picture,
+an odometry message or a plan is judged in :mod:`closed_loop.control.picture_health`, ``odometry_health`` and
+``plan_health``: what they refuse has not arrived, and its age goes on.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-import numpy as np
-
-from collector.common.arguments import Arguments, argument
-from collector.geometry.poses import FloatArray, wrap_angle
+from closed_loop.control.plan_health import plan_contradiction, plan_defect
+from closed_loop.control.safety_limits import DEFAULT_LIMITS, SafetyLimits
+from collector.geometry.poses import FloatArray
 from finetune.policy import FUTURE_STEPS, STEP_S
 
 _LATE_S = 0.5  # a plan that is this much later than usual does not come
-
-
-@dataclass(frozen=True)
-class SafetyLimits(Arguments):
-    """When to brake. Times are seconds of the vehicle's time, see :meth:`SafetyMonitor.check`."""
-
-    # ages of the newest camera frame and odometry are those of their arrival, on a steady clock
-    frame_age_s: float = argument(0.5, "vehicle seconds without a frame before the kart is braked", 0.05, 10.0)
-    odometry_age_s: float = argument(0.5, "vehicle seconds without odometry before the kart is braked", 0.05, 10.0)
-    # plan in use seen longer ago than this (image stamp t0 to now: inference time counts, and so does a policy that
-    # hangs or a camera that repeats an old image)
-    plan_age_s: float = argument(
-        1.5,
-        "age of the plan's image, vehicle seconds, before the kart is braked; where plans always take longer, the next "
-        "one is waited for",
-        0.05,
-        30.0,
-    )
-    plan_start_m: float = 1.5  # the first waypoint, 0.1 s after t0, farther than this from the vehicle
-    plan_step_m: float = 2.0  # two neighbouring waypoints farther apart than this (2 m in 0.1 s is 20 m/s)
-    plan_turn_rad: float = 1.0  # heading change between neighbouring waypoints
-    plan_offset_m: float = 4.0  # the vehicle farther than this from every waypoint of the plan it follows (a teleport)
-
-
-DEFAULT_LIMITS = SafetyLimits()
+_SLOW_MPS = 0.5  # below this speed metres say nothing about how long a plan is good for
+_MOST_DOUBLED = 3  # how often the wait after a fault is doubled
+STALE_PLAN = "plan stale"
+# Reasons that are no faults: nothing has come yet, or the end was asked for.
+STOPPING = "stopping"
+_PATIENT = ("no camera frame yet", "no odometry yet", "no plan yet", STOPPING)
 
 
 @dataclass(frozen=True)
@@ -53,26 +36,32 @@ class Decision:
     reason: str = ""  # empty while driving, otherwise one of the named reasons, e.g. `"camera frame stale"`.
     detail: str = ""  # the measured value beside its limit
 
+    @property
+    def patient(self) -> bool:
+        """Whether the kart only waits for what has never come, or was asked to stop."""
+        return self.reason in _PATIENT
 
-def plan_defect(poses_ego: FloatArray, limits: SafetyLimits = DEFAULT_LIMITS) -> str:
-    """Why a plan, (64, 3) in the ego frame at its t0, cannot be followed, or an empty string."""
-    poses = np.asarray(poses_ego, dtype=np.float64)
-    if poses.shape != (FUTURE_STEPS, 3):
-        return f"shape {poses.shape}, expected ({FUTURE_STEPS}, 3)"
-    if not np.isfinite(poses).all():
-        return f"{int((~np.isfinite(poses)).any(axis=1).sum())} waypoints are not finite"
-    start_m = float(np.hypot(poses[0, 0], poses[0, 1]))
-    if start_m > limits.plan_start_m:
-        return f"starts {start_m:.1f} m from the vehicle, limit {limits.plan_start_m:g} m"
-    steps_m = np.hypot(*np.diff(poses[:, :2], axis=0).T)
-    worst = int(np.argmax(steps_m))
-    if steps_m[worst] > limits.plan_step_m:
-        return f"jumps {steps_m[worst]:.1f} m at {(worst + 2) * STEP_S:.1f} s, limit {limits.plan_step_m:g} m in 0.1 s"
-    turns_rad = np.abs(wrap_angle(np.diff(poses[:, 2], prepend=0.0)))
-    worst = int(np.argmax(turns_rad))
-    if turns_rad[worst] > limits.plan_turn_rad:
-        return f"turns {turns_rad[worst]:.1f} rad at {(worst + 1) * STEP_S:.1f} s, limit {limits.plan_turn_rad:g}"
-    return ""
+
+@dataclass
+class Health:
+    """What is known of one of the driver's inputs."""
+
+    name: str
+    arrived_s: float | None = None  # steady time of the last good one
+    count: int = 0  # good ones
+    refused: Counter[str] = field(default_factory=Counter)  # how many were not, by what was wrong, without its numbers
+    defect: str = ""  # of the newest, empty when it was good
+    reason: str = ""  # why the kart brakes for it
+
+    def arrived(self, steady_s: float) -> None:
+        """A good one came."""
+        self.arrived_s, self.defect, self.reason = steady_s, "", ""
+        self.count += 1
+
+    def refuse(self, defect: str, reason: str) -> None:
+        """One came that cannot be used."""
+        self.defect, self.reason = defect, reason
+        self.refused[re.sub(r"[:,]? *[-+]?\d.*", "", defect) or defect] += 1
 
 
 @dataclass
@@ -85,38 +74,72 @@ class SafetyMonitor:
     limits: SafetyLimits = DEFAULT_LIMITS
     brakes: Counter[str] = field(default_factory=Counter)
     defect: str = ""  # what is wrong with the newest plan, empty when it is sound
-    _frame_s: float | None = None
-    _odometry_s: float | None = None
+    camera: Health = field(default_factory=lambda: Health("camera frame"))
+    odometry: Health = field(default_factory=lambda: Health("odometry"))
+    plans: Health = field(default_factory=lambda: Health("plan"))
+    _clock: tuple[int, float] | None = None  # the node's clock, and the steady time since which it says so
     _has_plan: bool = False
     _dead: str = ""
     _stopping: bool = False
     _last_reason: str = ""
+    # The fault that was last, when it was last seen, the frames until then; when the faults of late began
+    _fault: Decision | None = None
+    _fault_s: float = 0.0
+    _fault_frames: int = 0
+    _began_s: deque[float] = field(default_factory=deque)
 
     def frame_arrived(self, steady_s: float) -> None:
         """Take note of a camera frame."""
-        self._frame_s = steady_s
+        self.camera.arrived(steady_s)
+
+    def frame_refused(self, defect: str, reason: str = "camera picture unusable") -> None:
+        """Take note of a frame that cannot be used."""
+        self.camera.refuse(defect, reason)
 
     def odometry_arrived(self, steady_s: float) -> None:
         """Take note of an odometry message."""
-        self._odometry_s = steady_s
+        self.odometry.arrived(steady_s)
 
-    def plan_arrived(self, poses_ego: FloatArray) -> str:
-        """Take note of a plan; returns its defect, empty when the plan may be used.
+    def odometry_refused(self, defect: str) -> None:
+        """Take note of an odometry message that cannot be used."""
+        self.odometry.refuse(defect, "odometry implausible")
 
-        A defective plan stops the kart until a sound one follows: whatever made the policy say nonsense
-        is about the present, and the plan before it is older still.
+    def plan_arrived(
+        self,
+        poses_ego: FloatArray,
+        speed_mps: float | None = None,
+        before_ego: FloatArray | None = None,
+        later_s: float = 0.0,
+    ) -> str:
+        """Take note of a plan, made at a speed; returns its defect, empty when the plan may be used.
+
+        ``before_ego`` is the plan in use, ``later_s`` older, in the frame of the new one. A defective plan stops the
+        kart until a sound one follows: whatever made the policy say nonsense is about the present, and the plan before
+        it is older still.
         """
-        self.defect = plan_defect(poses_ego, self.limits)
+        self.defect = plan_defect(poses_ego, self.limits, speed_mps)
+        if not self.defect and before_ego is not None:
+            self.defect = plan_contradiction(poses_ego, before_ego, later_s, speed_mps or 0.0, self.limits)
         self._has_plan = self._has_plan or not self.defect
+        if self.defect:
+            self.plans.refuse(self.defect, "plan not sane")
+        else:
+            self.plans.arrived(0.0)
         return self.defect
 
     def policy_failed(self, why: str) -> None:
         """The policy answered with an error instead of a plan."""
         self.defect = why
+        self.plans.refuse("the policy answered with an error", "plan not sane")
 
     def policy_died(self, why: str) -> None:
         """The policy process is gone: nothing ends this."""
         self._dead = why
+
+    def clock(self, clock_ns: int, steady_s: float) -> None:
+        """Take note of what the node's clock says; 0 for one that has never been told the time."""
+        if clock_ns and (self._clock is None or self._clock[0] != clock_ns):
+            self._clock = clock_ns, steady_s
 
     def stop(self) -> None:
         """The drive is over: brake from now on, whatever else is well."""
@@ -133,6 +156,7 @@ class SafetyMonitor:
         plan_offset_m: float | None = None,
         time_rate: float = 1.0,
         plan_due_s: float = 0.0,
+        speed_mps: float = 0.0,
     ) -> Decision:
         """Judge the present moment.
 
@@ -141,43 +165,69 @@ class SafetyMonitor:
         real kart and AWSIM, while a simulation at four times real time goes stale four times sooner. ``plan_due_s`` is
         the age at which a plan is replaced as a rule.
         """
-        plan_reasons = self._plan_reasons(plan_age_s, plan_offset_m, plan_due_s)
+        plan_reasons = self._plan_reasons(plan_age_s, plan_offset_m, plan_due_s, speed_mps)
         reasons = chain(self._input_reasons(steady_s, time_rate), plan_reasons)
         reason, detail = next(reasons, ("", ""))
-        if reason and reason != self._last_reason:
-            self.brakes[reason] += 1
-        self._last_reason = reason
-        return Decision(not reason, reason, detail)
+        decision = Decision(not reason, reason, detail)
+        if reason and not decision.patient:
+            if self._fault is None or self._fault.reason != reason:
+                self._began_s.append(steady_s)
+            self._fault, self._fault_s, self._fault_frames = decision, steady_s, self.camera.count
+        elif not reason and self._fault is not None:
+            decision = self._waiting(self._fault, steady_s, time_rate)
+        if decision.reason and decision.reason != self._last_reason:
+            self.brakes[decision.reason] += 1
+        self._last_reason = decision.reason
+        return decision
+
+    def _waiting(self, fault: Decision, steady_s: float, time_rate: float) -> Decision:
+        """After a fault: drive on only when all has been well for a while, the longer the more faults there were."""
+        limits, over_s = self.limits, (steady_s - self._fault_s) * time_rate
+        while self._began_s and (steady_s - self._began_s[0]) * time_rate > limits.repeat_s:
+            self._began_s.popleft()
+        times = min(max(len(self._began_s) - 1, 0), _MOST_DOUBLED)
+        # A single plan that was late, and has come, leaves nothing to wait for.
+        wait_s = limits.recover_s * (2**times - (fault.reason == STALE_PLAN))
+        few = self.camera.count - self._fault_frames < limits.recover_frames and wait_s > 0.0
+        if over_s < wait_s or few:
+            detail = f"over for {over_s:.1f} s, driving on after {wait_s:g} s and {limits.recover_frames} frames"
+            return Decision(False, fault.reason, detail)
+        self._fault = None
+        return Decision(True)
 
     def _input_reasons(self, steady_s: float, time_rate: float) -> Iterator[tuple[str, str]]:
         """Reasons to brake that do not lie in the plan, each with its detail; the gravest first."""
         if self._dead:
             yield "policy process died", self._dead
-        for what, arrived_s, limit_s in (
-            ("camera frame", self._frame_s, self.limits.frame_age_s),
-            ("odometry", self._odometry_s, self.limits.odometry_age_s),
-        ):
-            age_s = 0.0 if arrived_s is None else (steady_s - arrived_s) * time_rate
-            if arrived_s is None:
-                yield f"no {what} yet", ""
+        for health, limit_s in ((self.camera, self.limits.frame_age_s), (self.odometry, self.limits.odometry_age_s)):
+            age_s = 0.0 if health.arrived_s is None else (steady_s - health.arrived_s) * time_rate
+            if health.arrived_s is None:
+                yield f"no {health.name} yet", health.defect
             elif age_s > limit_s:
-                yield f"{what} stale", f"{age_s:.2f} s old, limit {limit_s:g} s"
+                words = f"{health.defect}; " if health.defect else ""
+                yield health.reason or f"{health.name} stale", f"{words}{age_s:.2f} s old, limit {limit_s:g} s"
+        if self._clock is not None:
+            age_s = (steady_s - self._clock[1]) * time_rate
+            if age_s > self.limits.clock_age_s:
+                yield "clock stands still", f"for {age_s:.2f} s, limit {self.limits.clock_age_s:g} s"
         if self._stopping:
-            yield "stopping", ""
+            yield STOPPING, ""
 
     def _plan_reasons(
-        self, plan_age_s: float | None, plan_offset_m: float | None, plan_due_s: float
+        self, plan_age_s: float | None, plan_offset_m: float | None, plan_due_s: float, speed_mps: float
     ) -> Iterator[tuple[str, str]]:
         limits = self.limits
         # One plan is under way at a time: with a policy that takes a second, a sound plan is two seconds old when the
         # next one comes. The controller is slow by then, see ControllerConfig.blind_m.
         longest_s = max(limits.plan_age_s, min(plan_due_s + _LATE_S, FUTURE_STEPS * STEP_S))
+        # A plan is worth less with every metre, so a fast kart waits for less long than a slow one.
+        longest_s = min(longest_s, plan_due_s + limits.plan_late_m / max(speed_mps, _SLOW_MPS))
         if self.defect:
             yield "plan not sane", self.defect
         if not self._has_plan or plan_age_s is None:
             yield "no plan yet", ""
         elif plan_age_s > longest_s:
-            yield "plan stale", f"{plan_age_s:.2f} s old, limit {longest_s:.3g} s"
+            yield STALE_PLAN, f"{plan_age_s:.2f} s old, limit {longest_s:.3g} s at {speed_mps:.1f} m/s"
         elif plan_age_s < -STEP_S:
             yield "plan from the future", f"{-plan_age_s:.2f} s ahead of the odometry"
         if plan_offset_m is not None and not plan_offset_m <= limits.plan_offset_m:

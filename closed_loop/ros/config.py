@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import DriverConfig
-from closed_loop.control.safety_monitor import SafetyLimits
+from closed_loop.control.safety_limits import SafetyLimits
 from closed_loop.ros.policy_process import DEFAULT_POLICY
 from collector.common.arguments import argument, same_as
 from collector.ros import parameters

@@ -23,7 +23,7 @@ from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan, Tick
 from closed_loop.control.faults import Faults
 from closed_loop.control.off_track import OffTrackMonitor
-from closed_loop.control.safety_monitor import SafetyLimits
+from closed_loop.control.safety_limits import SafetyLimits
 from closed_loop.course.design import course_named
 from closed_loop.ros.config import DriveParameters
 from closed_loop.ros.log import DriveLog

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from closed_loop.control.safety_monitor import SafetyLimits, SafetyMonitor, plan_defect
+from closed_loop.control.plan_health import plan_defect
+from closed_loop.control.safety_limits import SafetyLimits
+from closed_loop.control.safety_monitor import SafetyMonitor
 
 
 def straight_plan(speed_mps: float = 3.0) -> np.ndarray:
@@ -45,9 +47,14 @@ def test_stale_input_brakes_and_recovers(fresh: str, reason: str) -> None:
     decision = safety_monitor.check(101.0, 0.1)
     assert (decision.drive, decision.reason) == (False, reason)
     assert "1.00 s" in decision.detail
-    safety_monitor.frame_arrived(101.1)
-    safety_monitor.odometry_arrived(101.1)
-    assert safety_monitor.check(101.1, 0.1).drive
+    # Not at once: all has to have been well for 0.8 s, and 3 frames.
+    driven = []
+    for step in range(1, 11):
+        now_s = 101.0 + 0.1 * step
+        safety_monitor.frame_arrived(now_s)
+        safety_monitor.odometry_arrived(now_s)
+        driven.append(safety_monitor.check(now_s, 0.1).drive)
+    assert driven[:7] == [False] * 7 and all(driven[8:])
     assert safety_monitor.brakes == {reason: 1}
 
 
@@ -79,9 +86,14 @@ def test_a_bad_plan_brakes_until_a_good_one() -> None:
     assert safety_monitor.plan_arrived(bad)
     assert safety_monitor.check(100.0, 0.1).reason == "plan not sane"
     safety_monitor.plan_arrived(straight_plan())
-    assert safety_monitor.check(100.0, 0.1).drive
+    assert safety_monitor.check(100.0, 0.1).reason == "plan not sane", "it waits before it believes the policy again"
+    for step in range(1, 10):
+        safety_monitor.frame_arrived(100.0 + 0.1 * step)
+        safety_monitor.odometry_arrived(100.0 + 0.1 * step)
+        decision = safety_monitor.check(100.0 + 0.1 * step, 0.1)
+    assert decision.drive
     safety_monitor.policy_failed("out of memory")
-    assert safety_monitor.check(100.0, 0.1).detail == "out of memory"
+    assert safety_monitor.check(100.9, 0.1).detail == "out of memory"
 
 
 def test_a_teleport_needs_a_new_plan() -> None:
