@@ -19,11 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from closed_loop.control.kart import KART, Command
+from closed_loop.control.kart import Command
 from closed_loop.control.plan_path import PlanPath
-from collector.common.arguments import Arguments, argument
+from collector.common.arguments import Arguments, same_as
 from collector.common.errors import MonoError
 from collector.geometry.poses import FloatArray
+from collector.vehicle.model import KART, VehicleModel
 from finetune.policy import STEP_S
 
 # The internal kart model is stepped this finely when it is carried from one command to the next.
@@ -42,12 +43,7 @@ class ControllerConfig(Arguments):
     wheelbase_m: float = KART.wheelbase_m
     max_steer_rad: float = KART.max_steer_rad  # limit of the commanded tyre angle ...
     steer_rate_radps: float = 2.0  # ... and of its change
-    steering_gain: float = argument(
-        KART.steering_gain,
-        "applied over commanded tyre angle of this kart; commands are divided by it (AWSIM: about 0.61 to 0.67)",
-        0.2,
-        1.5,
-    )
+    steering_gain: float = same_as(VehicleModel, "steering_gain")
     dead_time_s: float = KART.dead_time_s  # a command does nothing for this long
     lag_s: float = KART.lag_s  # first-order lag of the steering after the dead time
     preview_s: float = 0.40  # steering looks this many seconds ahead at the present speed ...

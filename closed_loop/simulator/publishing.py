@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 
-from closed_loop.control.kart import Command, VehicleParams
+from closed_loop.control.kart import Command
 from closed_loop.simulator.camera import Camera
 from closed_loop.simulator.vehicle import VehicleState, yaw_rate_radps
 from collector.ros import topics
 from collector.ros.conversions import fill_image, set_pose, set_stamp
 from collector.ros.message_packages import message_class
+from collector.vehicle.model import VehicleModel
 
 
 class Publishing:
@@ -26,7 +27,7 @@ class Publishing:
     Without a camera there are no camera topics; ``expert`` says whether ``control_cmd`` is ours to publish.
     """
 
-    def __init__(self, node: Node, camera: Camera | None, params: VehicleParams, expert: bool) -> None:
+    def __init__(self, node: Node, camera: Camera | None, params: VehicleModel, expert: bool) -> None:
         self._params = params
         spoken = [
             topic for topic in topics.FROM_SIMULATOR if camera or topic not in (topics.CAMERA_IMAGE, topics.CAMERA_INFO)

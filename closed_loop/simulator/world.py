@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from closed_loop.control.kart import Command, VehicleParams
+from closed_loop.control.kart import Command
 from closed_loop.course.course import Course
 from closed_loop.simulator.camera import Camera
 from closed_loop.simulator.expert import Disturbance, DisturbanceConfig, DisturbedPhase, draw_phase
@@ -20,6 +20,7 @@ from closed_loop.simulator.scene import Scene
 from closed_loop.simulator.vehicle import Vehicle, VehicleState
 from collector.common.errors import MonoError
 from collector.geometry.poses import FloatArray, wrap_angle
+from collector.vehicle.model import VehicleModel
 
 # Courses lie side by side in the map, so that a pose belongs to exactly one of them.
 COURSE_SPACING_M = 1000.0
@@ -33,7 +34,7 @@ class WorldConfig:
     """How the world runs."""
 
     physics_hz: float = 100.0
-    vehicle: VehicleParams = field(default_factory=VehicleParams)
+    vehicle: VehicleModel = field(default_factory=VehicleModel)
     episode_s: float | None = None  # None for continuous laps; a time after which the kart is placed anew
     start_lateral_m: float = 1.2  # limit of the drawn start errors of an episode: sideways
     start_heading_rad: float = 0.3  # and of heading
