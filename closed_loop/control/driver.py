@@ -93,6 +93,7 @@ class Driver:
         self._late_s: deque[float] = deque(maxlen=LATE_PLANS)
         self._now_ns = self.jumps = 0
         self._policy_free = self._stopping = False
+        self._hold = ""
 
     def odometry(self, stamp_ns: int, pose_map: Pose, speed_mps: float, yaw_rate_radps: float, steady_s: float) -> bool:
         """Take an odometry message; False for a non-finite one, which is ignored and so goes stale."""
@@ -159,6 +160,11 @@ class Driver:
         with self._lock:
             self.safety_monitor.policy_died(why)
 
+    def hold(self, why: str) -> None:
+        """Stand, for this reason, until it is taken back by an empty one."""
+        with self._lock:
+            self._hold = why
+
     def stop(self) -> None:
         """From now on brake, along the last plan."""
         with self._lock:
@@ -179,6 +185,8 @@ class Driver:
                 plan_age_s = (now_ns - self._plan.plan.stamp_ns) * 1e-9
                 offset_m = math.sqrt(((self._path_xy - pose_map[:2]) ** 2).sum(axis=1).min())
             decision = self.safety_monitor.check(steady_s, plan_age_s, offset_m, self.rate.value, self._blind_s)
+            if self._hold and decision.reason != "stopping":
+                decision = Decision(False, "held", self._hold)
             command = Command(0.0, self.config.controller.stop_mps2)
             if now_ns is not None and pose_map is not None:
                 command = self._command(decision, now_ns, pose_map, speed_mps, plan_age_s)

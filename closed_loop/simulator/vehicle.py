@@ -65,6 +65,8 @@ class Vehicle:
             self._arrived_rad = self._pending.popleft()[1]
         steer = actuate(old.steer_rad, self._arrived_rad, p, dt_s)
         accel_goal = min(max(accel_cmd_mps2, -p.max_decel_mps2), p.max_accel_mps2)
+        if old.speed_mps <= 0.0 and accel_goal < p.sticks_below_mps2:
+            accel_goal = min(accel_goal, 0.0)
         accel = old.accel_mps2 + (accel_goal - old.accel_mps2) * _share(dt_s, p.accel_lag_s)
         speed = max(0.0, old.speed_mps + accel * dt_s)
         x, y, yaw = advance(

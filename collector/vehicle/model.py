@@ -12,13 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from collector.common.arguments import Arguments, argument
 from collector.common.errors import MonoError
-from collector.common.files import write_atomically
-from collector.common.run_folder import check_keys
-from collector.common.text_files import read_yaml
 
 DEFINITION = 1  # of the file, the only one so far
 _HEADER = """\
@@ -33,9 +28,7 @@ class VehicleModel(Arguments):
 
     wheelbase_m: float = argument(1.087, "from the rear to the front axle, metres", 0.3, 5.0)
     max_steer_rad: float = argument(0.64, "largest tyre angle that can be commanded, radians", 0.05, 1.4)
-    steering_gain: float = argument(
-        0.62, "applied over commanded tyre angle; commands are divided by it (AWSIM: about 0.61 to 0.67)", 0.2, 1.5
-    )
+    steering_gain: float = argument(0.62, "applied over commanded tyre angle (AWSIM: about 0.61 to 0.67)", 0.2, 1.5)
     dead_time_s: float = argument(0.10, "from a steering command to its effect: transport, seconds", 0.0, 0.6)
     lag_s: float = argument(0.10, "first-order lag of the steering after the dead time, seconds", 0.0, 1.0)
     steer_rate_radps: float = argument(0.8, "fastest change of the applied angle, rad/s", 0.05, 100.0)
@@ -65,6 +58,9 @@ def read_vehicle(path: Path | str) -> VehicleModel:
     Raises:
         MonoError: absent, unreadable, of another definition, with unknown keys, or impossible values.
     """
+    from collector.common.run_folder import check_keys
+    from collector.common.text_files import read_yaml
+
     values = read_yaml(path)
     definition = values.pop("definition", None)
     if type(definition) is not int or definition != DEFINITION:
@@ -80,9 +76,22 @@ def read_vehicle(path: Path | str) -> VehicleModel:
 
 def write_vehicle(path: Path, vehicle: VehicleModel, remarks: Sequence[str] = ()) -> None:
     """Write the YAML file in one step; ``remarks`` become lines of comment."""
+    import yaml
+
+    from collector.common.files import write_atomically
+
     text = _HEADER + "".join(f"# {' '.join(line.split())}\n" for line in remarks)
     values = {"definition": DEFINITION, **dataclasses.asdict(vehicle)}
     write_atomically(path, text + yaml.safe_dump(values, sort_keys=False))
+
+
+@dataclass(frozen=True)
+class GivenGain(Arguments):
+    """For commands that drive a vehicle."""
+
+    steering_gain: float = argument(
+        0.0, "applied over commanded tyre angle, by which commands are divided; 0 takes that of vehicle", 0.0, 1.5
+    )
 
 
 def vehicle_named(path: str, steering_gain: float = 0.0) -> VehicleModel:
