@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from closed_loop.course.design import check_named
-from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
+from closed_loop.ros.config import DRIVE_NODE, EVALUATOR_BESIDE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
 from collector.common.arguments import Arguments, Value
 from collector.common.errors import MonoError
 from collector.common.output_folder import OutputFolder
@@ -73,6 +73,8 @@ def run(config: Arguments, main: Program) -> int:
         programs.append(SIMULATOR_BESIDE)
         # All our processes are on this machine: stay off the network unless the user has said otherwise.
         environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    if getattr(config, "evaluator", False) and getattr(config, "rules", "") == "e2e":
+        programs.append(EVALUATOR_BESIDE)
     commands = {each.name: node_command(each, parameter_values(each, config)) for each in programs}
     return supervise(commands, main.name, environment)
 

@@ -2,10 +2,10 @@
 
 from launch import LaunchDescription
 
-from closed_loop.ros.config import DRIVE_NODE, SIMULATOR_BESIDE, DriveConfig
+from closed_loop.ros.config import DRIVE_NODE, EVALUATOR_BESIDE, SIMULATOR_BESIDE, DriveConfig
 from collector.ros.parameters import describe
 
 
 def generate_launch_description() -> LaunchDescription:
     """Called by ``ros2 launch``; ``--show-args`` lists the arguments."""
-    return describe(DriveConfig, DRIVE_NODE, SIMULATOR_BESIDE)
+    return describe(DriveConfig, DRIVE_NODE, SIMULATOR_BESIDE, EVALUATOR_BESIDE)

@@ -8,5 +8,5 @@ from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, Simulat
 def generate_launch_description() -> LaunchDescription:
     """Called by ``ros2 launch``; ``--show-args`` lists the arguments."""
     # By name: recording must not need the driver's packages.
-    simulator = Program("simulator", "closed_loop.simulator.node", SimulatorParameters)
+    simulator = Program("simulator", "closed_loop.simulator.node", SimulatorParameters, "simulator")
     return describe(RecordConfig, RECORD_NODE, simulator)

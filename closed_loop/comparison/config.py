@@ -14,9 +14,13 @@ from closed_loop.comparison.runs import BEFORE_AFTER, VARIANTS, RunSettings, Var
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import DriverConfig
 from closed_loop.control.faults import Faults
+from closed_loop.control.wheel_odometry import Rules
 from closed_loop.simulator.expert import ExpertConfig
+from closed_loop.simulator.modes import ModeName
 from collector.common.arguments import MOST_SEED, Arguments, argument, same_as
 from collector.common.errors import MonoError
+from collector.ros.parameters import RoadParameters, SimulatorParameters
+from collector.vehicle.model import GivenGain, read_vehicle, vehicle_named
 from finetune import TINY_BASE
 from finetune.adapters.folder import adapter_facts
 from finetune.policy import Engine, Policy, PolicySettings
@@ -68,7 +72,13 @@ class CompareConfig(Arguments):
         1,
         1_000_000,
     )
-    steering_gain: float = same_as(ControllerConfig, "steering_gain")
+    # by what the driver drives: e2e by camera and wheels alone, free by the localisation's poses too.
+    rules: Rules = RolloutConfig.rules
+    # dev, or e2e for a simulated kart as in AWSIM's end-to-end sessions (see simulate).
+    mode: ModeName = RunSettings.mode
+    vehicle: str = same_as(RoadParameters, "vehicle")
+    simulated_vehicle: str = same_as(SimulatorParameters, "simulated_vehicle")
+    steering_gain: float = same_as(GivenGain, "steering_gain")
     seed: int = argument(
         DEFAULTS.seed, "of scenery, noise and everything drawn; the same for all variants", 0, MOST_SEED
     )
@@ -104,15 +114,19 @@ class CompareConfig(Arguments):
 def settings_of(config: CompareConfig, latency_s: float | None) -> RunSettings:
     """What decides a run besides its driver, at one of the latencies; None where no plan can be late."""
     limit = config.max_speed_mps or None
-    controller = ControllerConfig(steering_gain=config.steering_gain, max_speed_mps=limit)
+    vehicle = vehicle_named(config.vehicle, config.steering_gain)
+    moved = config.simulated_vehicle or config.vehicle
     rollout = RolloutConfig(
         laps=config.laps,
-        driver=DriverConfig(replan_s=config.replan_s, controller=controller),
+        driver=DriverConfig(replan_s=config.replan_s, controller=ControllerConfig.of(vehicle, limit)),
+        rules=config.rules,
+        vehicle=vehicle,
         faults=DEFAULTS.rollout.faults if latency_s is None else Faults(latency_s=latency_s, jitter_s=config.jitter_s),
         max_off_track=config.max_off_track,
     )
     expert = ExpertConfig(max_speed_mps=limit) if limit else ExpertConfig()
-    return RunSettings(config.starts, config.reference, config.seed, rollout, expert)
+    simulated = read_vehicle(moved) if moved else None
+    return RunSettings(config.starts, config.reference, config.seed, rollout, expert, config.mode, simulated)
 
 
 # What decides a plan beside weights, code, cameras and seed.

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from closed_loop.control.kart import KART
 from closed_loop.control.off_track import BACK_ON_ROAD_S, OffTrackEvents, beyond_edges
 from closed_loop.course.course import Course
 from collector.common.errors import MonoError
 from collector.geometry.curvature import CurveSegment, curvature_profile, find_curves
 from collector.geometry.poses import FloatArray
+from collector.vehicle.model import KART
 
 # Projections of neighbouring samples share one hint; this much travel is well within the hint's reach.
 _HINT_EVERY_M = 5.0

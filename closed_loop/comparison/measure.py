@@ -1,6 +1,7 @@
 """A drive over ROS 2 measured like any other: the folder `alpamayo-mono drive` leaves, against course and reference.
 
-Reads ``drive.npz``, ``plans.jsonl`` and ``metrics.json``; needs neither ROS nor torch.
+Reads ``drive.npz`` (or the evaluator's ``truth.npz``, where the driver knew no map), ``plans.jsonl`` and
+``metrics.json``; of a bag its poses. Needs neither ROS nor torch.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ from collector.common.text_files import read_json, read_json_lines
 from collector.geometry.constants import FUTURE_STEPS, NS_PER_S
 from collector.geometry.discontinuity import teleports
 from collector.geometry.poses import FloatArray, interpolate_poses, to_map
+from collector.ros.parameters import RoadParameters
+from collector.ros.topics import ODOMETRY
 from finetune.policy import Plan
+
+TRUTH_FILE = "truth.npz"  # of the evaluator: where the kart really was
+FOREIGN_M = 50.0  # RMS distance from a course above which the drive took place elsewhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +61,12 @@ def measure_drive(folder: Path, course: str = "", reference: str = "") -> Measur
     road = course_named(course or str(parameters.get("course") or "city"))
     line_name = reference or str(parameters.get("reference") or "")
     line = course_named(line_name) if line_name else None
-    table = load_drive(folder / "drive.npz")
+    file = folder / TRUTH_FILE if (folder / TRUTH_FILE).is_file() else folder / "drive.npz"
+    table = load_drive(file)
+    if not {"t_s", "poses_map"} <= table.keys():
+        found = f"{file} holds no poses in the map: that drive knew its wheels only"
+        do = f"drive where there is localisation, whose evaluator leaves {TRUTH_FILE}, or measure a bag of the drive"
+        raise MonoError(found, "poses of a localisation", do)
     t_s, poses = table["t_s"], table["poses_map"]
     # A simulator that restarts turns its clock back: only what follows the last restart is this drive.
     back = np.flatnonzero(np.diff(t_s) < 0.0)
@@ -63,12 +74,29 @@ def measure_drive(folder: Path, course: str = "", reference: str = "") -> Measur
     keep = np.flatnonzero(np.diff(t_s[start:], prepend=-np.inf) > 0.0) + start
     t_s, poses = t_s[keep], poses[keep]
     if len(t_s) < 2:
-        raise MonoError(f"{folder / 'drive.npz'} holds {len(t_s)} poses", "a drive", "see its log for why it ended")
+        raise MonoError(f"{file} holds {len(t_s)} poses", "a drive", "see its log for why it ended")
     resets_s = t_s[teleports(t_s, poses[:, :2])].tolist()
     laps = max(1, round(float(parameters.get("laps") or 1)))
     measured = measure(t_s, poses, road, line, resets_s=resets_s, laps_asked=laps)
     checks = check_plans(_sane_plans(folder / "plans.jsonl", t_s, poses), measured, road)
     return MeasuredDrive(metrics, measured, summarise([measured]), summarise_checks(checks))
+
+
+def deviation_line(folder: Path) -> str:
+    """How far a finished drive strayed, in a line; `alpamayo-mono measure` and the report say it in full."""
+    try:
+        drive = measure_drive(folder)
+    except MonoError as error:
+        return f"deviation not measured: {error}"
+    rms_m, curves, road = drive.summary["all"]["rms_m"], drive.summary["on_curves"], drive.measured.road.name
+    if rms_m is not None and rms_m > FOREIGN_M:
+        return f"deviation not measured: the track does not lie on the course {road}; name it with course:="
+    if curves["max_m"] is None:
+        return "deviation not measured: no curve was reached"
+    return (
+        f"from {drive.summary['reference']}: max {curves['max_m']:.2f} m, RMS {curves['rms_m']:.2f} m on curves; "
+        f"off the road {drive.summary['off_track_events']} times; full table: alpamayo-mono measure {folder}"
+    )
 
 
 def _sane_plans(path: Path, t_s: FloatArray, poses: FloatArray) -> Iterator[PlacedPlan]:
@@ -89,11 +117,45 @@ def _sane_plans(path: Path, t_s: FloatArray, poses: FloatArray) -> Iterator[Plac
             yield PlacedPlan(found, pose_map, to_map(found.poses, pose_map), found.stamp_ns)
 
 
+def is_bag(path: Path) -> bool:
+    """Whether a path is a bag rather than the folder of a drive."""
+    from collector.bags.bag_files import STORAGES
+
+    if path.is_dir() and not (path / "metrics.json").exists():
+        return any(part in name.name for name in path.iterdir() for part in STORAGES)
+    return path.is_file()
+
+
+def measure_bag(path: Path, course: str, reference: str = "") -> MeasuredDrive:
+    """Measure the poses of a bag against a course: no plans, no metrics.
+
+    Raises:
+        MonoError: no such bag, no pose in it that can be used, or an unknown course.
+    """
+    # A drive's folder is measured where nothing is installed that reads bags.
+    from collector.bags.reader import open_bag
+    from collector.pose_tracks.recording import require_odometry, require_track
+    from collector.pose_tracks.tracks import TrackConfig, build_track
+
+    road, line = course_named(course or RoadParameters.course), course_named(reference) if reference else None
+    with open_bag(path) as bag:
+        require_odometry(bag, ODOMETRY.name)
+        track = build_track(bag.odometry(ODOMETRY.name), TrackConfig())
+        require_track(bag, ODOMETRY.name, track)
+    # Stretches between gaps are one drive, with a reset where the next begins; of a clock that went back, the last.
+    last = [each for each in track.segments if each.epoch == track.segments[-1].epoch]
+    t_s = np.concatenate([each.stamps_ns for each in last]) / NS_PER_S
+    poses = np.concatenate([each.poses for each in last])
+    resets_s = [float(each.stamps_ns[0]) / NS_PER_S for each in last[1:]]
+    measured = measure(t_s, poses, road, line, resets_s=resets_s, laps_asked=1)
+    return MeasuredDrive({}, measured, summarise([measured]), None)
+
+
 @dataclass(frozen=True)
 class MeasureConfig:
     """Lateral deviation on curves, off-track events and reasoning-path consistency of drives over ROS 2."""
 
-    # folders that `alpamayo-mono drive` wrote; each gets a deviation.json.
+    # folders that `alpamayo-mono drive` wrote, each of which gets a deviation.json; or bags with the kart's poses.
     drives: tyro.conf.Positional[tuple[Path, ...]]
     course: str = ""  # the course, where the drive does not name it.
     reference: str = ""  # the line to measure from: a raceline or centreline file; empty is the course's centreline.
@@ -108,12 +170,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise MonoError("no drive folder named", "at least one", "alpamayo-mono measure runs/...-drive")
     console = Console()
     for folder in config.drives:
-        if folder.is_dir():
-            check_file_place(folder / "deviation.json")
-        drive = measure_drive(folder, config.course, config.reference)
-        definitions = {"deviation": deviation.DEFINITIONS, "reasonings": reasoning.DEFINITIONS}
-        found = {"definitions": definitions, "deviation": drive.summary, "reasonings": drive.reasonings}
-        write_atomically(folder / "deviation.json", json.dumps(plain(found), indent=2) + "\n")
+        if is_bag(folder):
+            drive = measure_bag(folder, config.course, config.reference)
+        else:
+            if folder.is_dir():
+                check_file_place(folder / "deviation.json")
+            drive = measure_drive(folder, config.course, config.reference)
+            definitions = {"deviation": deviation.DEFINITIONS, "reasonings": reasoning.DEFINITIONS}
+            found = {"definitions": definitions, "deviation": drive.summary, "reasonings": drive.reasonings}
+            write_atomically(folder / "deviation.json", json.dumps(plain(found), indent=2) + "\n")
         rows = [
             (
                 f"{row['number']} {row['direction']}",

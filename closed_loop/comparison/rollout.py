@@ -16,6 +16,7 @@ from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan
 from closed_loop.control.faults import Faults
 from closed_loop.control.kart import Command
 from closed_loop.control.off_track import DriveGoal, OffTrackMonitor
+from closed_loop.control.wheel_odometry import Rules, WheelOdometry
 from closed_loop.course.course import Course
 from closed_loop.simulator.camera import FOUR_CAMERAS, Camera
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
@@ -26,6 +27,7 @@ from closed_loop.simulator.world import World
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.poses import FloatArray
 from collector.ros.topics import CONTROL_CMD
+from collector.vehicle.model import KART, VehicleModel
 from finetune.policy import Observation, Policy, cameras_of, frames_of
 
 CAMERAS: Mapping[str, Camera] = {camera.name: camera for camera in FOUR_CAMERAS}
@@ -40,6 +42,8 @@ class RolloutConfig:
     laps: float = 1.0  # the drive ends after so many (an open course ends at its end)
     max_time_s: float | None = None  # simulated time at which it ends at the latest; None: twice the time of a crawl
     driver: DriverConfig = field(default_factory=DriverConfig)  # of the kart; its frames follow from the policy
+    rules: Rules = "free"  # what the driver may know
+    vehicle: VehicleModel = KART  # as the driver knows it
     faults: Faults = field(default_factory=lambda: Faults(latency_s=0.15))
     # start_s_m, start_lateral_m, start_heading_rad, start_speed_mps: where the drive begins
     start_s_m: float = 0.0
@@ -142,6 +146,7 @@ class _Kart:
         self._sensors = Sensors(world, cameras, config.faults)
         self.asked: list[Observation] = []
         self.driver = Driver(replace(config.driver, frames=frames_of(mode)), self.asked.append, config.faults)
+        self._wheels = WheelOdometry(self.driver, config.vehicle) if config.rules == "e2e" else None
         self.driver.policy_ready()
         crawl_s = world.course.length_m * config.laps / _CRAWL_MPS
         limit_s = config.max_time_s if config.max_time_s is not None else _PATIENCE_S + crawl_s
@@ -161,7 +166,11 @@ class _Kart:
         if self._experts is not None:
             return
         now_s, stamp_ns = self._now_s, round(self._now_s * NS_PER_S)
-        if (state := self._sensors.odometry(step)) is not None:
+        if self._wheels is not None:
+            if (report := self._sensors.wheels(step)) is not None:
+                self._wheels.velocity(stamp_ns, report.speed_mps, report.heading_rate_radps, now_s)
+                self._wheels.steering(stamp_ns, report.tire_angle_rad, now_s)
+        elif (state := self._sensors.odometry(step)) is not None:
             yaw_rate = yaw_rate_radps(state, self.world.config.vehicle)
             self.driver.odometry(stamp_ns, (state.x_m, state.y_m, state.yaw_rad), state.speed_mps, yaw_rate, now_s)
         if (images := self._sensors.frame(step)) is not None:

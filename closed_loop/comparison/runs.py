@@ -25,11 +25,14 @@ from closed_loop.comparison.reasoning import check_plans, summarise_checks
 from closed_loop.comparison.rollout import Rollout, RolloutConfig, drive_many
 from closed_loop.course.design import course_file, course_named
 from closed_loop.simulator.expert import ExpertConfig
-from closed_loop.simulator.world import World
+from closed_loop.simulator.modes import ModeName
+from closed_loop.simulator.world import World, config_of
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.common.run_folder import hash_path, plain
 from collector.common.text_files import read_json
+from collector.ros.parameters import SimulatorParameters
+from collector.vehicle.model import VehicleModel
 from finetune.policy import FUTURE_STEPS, Policy
 
 # A finished run: its row for JSON, and a table of arrays per drive.
@@ -74,6 +77,8 @@ class RunSettings:
     seed: int = 0  # of scenery and noise
     rollout: RolloutConfig = field(default_factory=RolloutConfig)  # how a drive runs; its start is that of each drive
     expert: ExpertConfig = field(default_factory=ExpertConfig)
+    mode: ModeName = SimulatorParameters.mode  # of the simulated world
+    simulated_vehicle: VehicleModel | None = None  # the kart in it; None for the mode's own
 
 
 def run_key(variant: Variant, course: str, settings: RunSettings, driver: Mapping[str, Any]) -> str:
@@ -106,8 +111,10 @@ def drive_run(
     began = time.perf_counter()
     # A run is the same whichever was driven before it in this process.
     getattr(policy, "forget", lambda: None)()
-    worlds = [World(road, settings.seed) for _ in starts_m]
-    rollouts = drive_many(worlds, policy or settings.expert, configs, progress)
+    world = config_of(settings.mode, settings.simulated_vehicle)
+    worlds = [World(road, settings.seed, world) for _ in starts_m]
+    expert = replace(settings.expert, vehicle=world.vehicle)
+    rollouts = drive_many(worlds, policy or expert, configs, progress)
     wall_s = time.perf_counter() - began
     asked = max(1, round(settings.rollout.laps))
     deviations = [

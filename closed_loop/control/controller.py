@@ -19,11 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from closed_loop.control.kart import KART, Command
+from closed_loop.control.kart import Command
 from closed_loop.control.plan_path import PlanPath
-from collector.common.arguments import Arguments, argument
+from collector.common.arguments import Arguments, same_as
 from collector.common.errors import MonoError
 from collector.geometry.poses import FloatArray
+from collector.vehicle.model import KART, VehicleModel
 from finetune.policy import STEP_S
 
 # The internal kart model is stepped this finely when it is carried from one command to the next.
@@ -32,6 +33,8 @@ _MODEL_STEP_S = 0.01
 # kart is sought.
 _TARGETS = np.linspace(0.5, 1.0, 8)
 _SEARCH_M = 3.0
+# A kart this slow stands, and a plan that is faster wants to move off, with so many times what the kart sticks at.
+_STANDING_MPS, _TEAR_OFF = 0.1, 1.5
 _EARLY_S = 1.5  # a plan of a picture so far in the future is none
 
 
@@ -42,12 +45,7 @@ class ControllerConfig(Arguments):
     wheelbase_m: float = KART.wheelbase_m
     max_steer_rad: float = KART.max_steer_rad  # limit of the commanded tyre angle ...
     steer_rate_radps: float = 2.0  # ... and of its change
-    steering_gain: float = argument(
-        KART.steering_gain,
-        "applied over commanded tyre angle of this kart; commands are divided by it (AWSIM: about 0.61 to 0.67)",
-        0.2,
-        1.5,
-    )
+    steering_gain: float = same_as(VehicleModel, "steering_gain")
     dead_time_s: float = KART.dead_time_s  # a command does nothing for this long
     lag_s: float = KART.lag_s  # first-order lag of the steering after the dead time
     preview_s: float = 0.40  # steering looks this many seconds ahead at the present speed ...
@@ -61,6 +59,8 @@ class ControllerConfig(Arguments):
     speed_gain_1ps: float = 1.5
     max_accel_mps2: float = 1.0  # limit of the acceleration command ...
     max_brake_mps2: float = -3.0  # ... and of braking, which is negative
+    # A standing kart moves off with at least so much, or not at all: AWSIM's does not at 0.3.
+    move_off_mps2: float = 0.6
     stop_mps2: float = -2.0  # deceleration without a usable plan
     max_speed_mps: float | None = None  # the plan's speed is cut here; None follows it freely
     # What a plan says is worth less with every metre since its picture: while no newer one can come, the kart drives no
@@ -69,6 +69,19 @@ class ControllerConfig(Arguments):
     # ... and can always stop within what the plan says of its first seconds.
     known_s: float = 3.0
     plan_step_s: float = STEP_S
+
+    @classmethod
+    def of(cls, vehicle: VehicleModel, max_speed_mps: float | None = None) -> ControllerConfig:
+        """The controller of a vehicle."""
+        return cls(
+            vehicle.wheelbase_m,
+            vehicle.max_steer_rad,
+            steering_gain=vehicle.steering_gain,
+            dead_time_s=vehicle.dead_time_s,
+            lag_s=vehicle.lag_s,
+            move_off_mps2=max(cls.move_off_mps2, _TEAR_OFF * vehicle.sticks_below_mps2),
+            max_speed_mps=max_speed_mps,
+        )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,6 +159,8 @@ class TrackingController:
         if target_mps > limit_mps:
             target_mps, accel_mps2 = limit_mps, min(accel_mps2, 0.0)
         accel_mps2 += config.speed_gain_1ps * (max(target_mps, 0.0) - speed_mps)
+        if speed_mps < _STANDING_MPS < target_mps:
+            accel_mps2 = max(accel_mps2, config.move_off_mps2)
         self._sent.append((now_s, steer_rad))
         return Command(steer_rad, min(max(accel_mps2, config.max_brake_mps2), config.max_accel_mps2))
 

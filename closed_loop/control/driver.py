@@ -20,7 +20,7 @@ from closed_loop.control.faults import NO_FAULTS, Faults
 from closed_loop.control.kart import Command
 from closed_loop.control.last_path import LastPath
 from closed_loop.control.safety_limits import DEFAULT_LIMITS, SafetyLimits
-from closed_loop.control.safety_monitor import Decision, SafetyMonitor
+from closed_loop.control.safety_monitor import HELD, STOPPING, Decision, SafetyMonitor
 from closed_loop.control.senses import Heard, Senses
 from collector.common.arguments import Arguments, argument
 from collector.geometry.poses import FloatArray, to_ego, to_map
@@ -98,6 +98,7 @@ class Driver:
         self._late_s: deque[float] = deque(maxlen=LATE_PLANS)
         self.jumps = 0
         self._policy_free = self._stopping = False
+        self._hold = ""
 
     def odometry(self, stamp_ns: int, pose_map: Pose, speed_mps: float, yaw_rate_radps: float, steady_s: float) -> bool:
         """Take an odometry message; False for one that cannot be used, or repeats, which so does not count as fresh."""
@@ -173,6 +174,11 @@ class Driver:
         with self._lock:
             self.safety_monitor.policy_died(why)
 
+    def hold(self, why: str) -> None:
+        """Stand, for this reason, until it is taken back by an empty one."""
+        with self._lock:
+            self._hold = why
+
     def stop(self) -> None:
         """From now on brake, along the last plan."""
         with self._lock:
@@ -196,6 +202,8 @@ class Driver:
             decision = self.safety_monitor.check(
                 steady_s, plan_age_s, offset_m, self.rate.value, self._blind_s, path.speed_mps
             )
+            if self._hold and decision.reason != STOPPING:
+                decision = Decision(False, HELD, self._hold)
             command = self._command(decision, now_s)
             path.told(command.accel_mps2)
             return Tick(command, decision, now_ns, speed_mps, plan_age_s)

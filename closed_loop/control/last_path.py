@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from closed_loop.control.kart import KART
 from collector.geometry.poses import FloatArray
+from collector.vehicle.model import KART
 
 _HEARD_MPS = 1.5  # a speed that is heard this far from the reckoned one is not believed
 

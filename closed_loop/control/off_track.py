@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from closed_loop.control.kart import KART, VehicleParams, footprint
+from closed_loop.control.kart import footprint
 from closed_loop.course.course import Course
 from collector.geometry.poses import FloatArray
+from collector.vehicle.model import KART, VehicleModel
 
 # So long the kart must be wholly on the road before it can leave it anew.
 BACK_ON_ROAD_S = 0.5
@@ -23,7 +24,7 @@ _LOST_M = 10.0
 
 
 def beyond_edges(
-    road: Course, poses: ArrayLike, station_m: ArrayLike, vehicle: VehicleParams = KART
+    road: Course, poses: ArrayLike, station_m: ArrayLike, vehicle: VehicleModel = KART
 ) -> tuple[FloatArray, FloatArray]:
     """How far the kart's outline reaches over the left and over the right edge, (...) each; negative on the road.
 
@@ -57,7 +58,7 @@ class OffTrackMonitor:
     """Follows one kart."""
 
     road: Course
-    vehicle: VehicleParams = KART
+    vehicle: VehicleModel = KART
     beyond_m: float = -math.inf  # how far the outline reached over an edge at the last pose, negative on the road
     off_s: float = 0.0  # seconds since a corner crossed the edge; 0 on the road, and before the kart was ever on it
     events: int = 0  # how often it has left the road

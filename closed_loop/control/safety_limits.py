@@ -2,7 +2,7 @@
 
 Measured limits lie beyond what drives of the demo's adapter and of the bare base showed in process (five drives of
 ``city``, its mirror and ``random:9001``, plans 0.15 to 1.3 s late), so that nothing brakes where nothing is wrong.
-Those of the kart are of the Challenge's documents and of :class:`closed_loop.control.kart.VehicleParams`.
+Those of the kart are of the Challenge's documents and of :class:`collector.vehicle.model.VehicleModel`.
 """
 
 from __future__ import annotations

@@ -23,9 +23,10 @@ _LATE_S = 0.5  # a plan that is this much later than usual does not come
 _SLOW_MPS = 0.5  # below this speed metres say nothing about how long a plan is good for
 _MOST_DOUBLED = 3  # how often the wait after a fault is doubled
 STALE_PLAN = "plan stale"
-# Reasons that are no faults: nothing has come yet, or the end was asked for.
+# Reasons that are no faults: nothing has come yet, or somebody else says when to drive.
 STOPPING = "stopping"
-_PATIENT = ("no camera frame yet", "no odometry yet", "no plan yet", STOPPING)
+HELD = "held"
+_PATIENT = ("no camera frame yet", "no odometry yet", "no plan yet", STOPPING, HELD)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Decision:
 
     @property
     def patient(self) -> bool:
-        """Whether the kart only waits for what has never come, or was asked to stop."""
+        """Whether the kart only waits for what has never come, or was asked to."""
         return self.reason in _PATIENT
 
 

@@ -22,10 +22,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from closed_loop.comparison.deviation import reference_curves
 from closed_loop.comparison.runs import VARIANTS
-from closed_loop.control.kart import KART
 from closed_loop.course.course import Course
 from collector.common.plotting import INK, SIDES, STYLE, bars, families
 from collector.geometry.poses import FloatArray
+from collector.vehicle.model import KART
 
 Table = Mapping[str, NDArray[Any]]
 

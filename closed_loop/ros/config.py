@@ -7,18 +7,48 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import DriverConfig
 from closed_loop.control.safety_limits import SafetyLimits
+from closed_loop.control.wheel_odometry import Rules
 from closed_loop.ros.policy_process import DEFAULT_POLICY
-from collector.common.arguments import argument, same_as
+from collector.common.arguments import Arguments, argument, same_as
 from collector.ros import parameters
 from collector.ros.topics import CONTROL_HZ
+from collector.vehicle.model import GivenGain
 from finetune.policy import Engine, FrontMode, PolicySettings
 
 
 @dataclass(frozen=True)
-class DriveParameters(parameters.RoadParameters, parameters.RunParameters):
+class GoalParameters(parameters.RoadParameters):
+    """What driver and evaluator share."""
+
+    rules: Rules = argument(
+        "e2e",
+        "what the driver hears: e2e, camera, wheels and gear only (as the end-to-end class demands) with poses of dead "
+        "reckoning; free, the localisation's poses",
+    )
+    laps: int = argument(1, "laps to drive before a clean end; 0 drives on", 0, 1000)
+    off_road_s: float = argument(
+        8.0,
+        "end the drive when the kart has been off the road of course for so many vehicle seconds; 0 never does",
+        0.0,
+        600.0,
+    )
+
+
+@dataclass(frozen=True)
+class EvaluatorBeside(Arguments):
+    """For who drives by the rules e2e."""
+
+    evaluator: bool = argument(
+        True,
+        "by the rules e2e: start the evaluator too, which tells the driver the start, the laps and the end, and notes "
+        "where the kart really was; false drives at once and does not count",
+    )
+
+
+@dataclass(frozen=True)
+class DriveParameters(GoalParameters, parameters.RunParameters, GivenGain, EvaluatorBeside):
     """Parameters of the driving node."""
 
     model: str = argument(
@@ -33,13 +63,6 @@ class DriveParameters(parameters.RoadParameters, parameters.RunParameters):
     calibration: str = argument(
         "",
         "YAML of alpamayo-mono calibrate: a frame is taken to show what was lag_s before its stamp; empty: its stamp",
-    )
-    laps: int = argument(1, "laps to drive before a clean end; 0 drives on", 0, 1000)
-    off_road_s: float = argument(
-        8.0,
-        "end the drive when the kart has been off the road of course for so many vehicle seconds; 0 never does",
-        0.0,
-        600.0,
     )
     replan_s: float = same_as(DriverConfig, "replan_s")
     control_hz: float = argument(CONTROL_HZ, "rate of control_cmd, Hz", 10.0, 100.0)
@@ -67,7 +90,6 @@ class DriveParameters(parameters.RoadParameters, parameters.RunParameters):
     samples: int = same_as(PolicySettings, "samples")
     reasoning_hz: float = same_as(PolicySettings, "reasoning_hz")
     device: str = argument(PolicySettings.device, "torch device of the model: cpu, cuda, cuda:1")
-    steering_gain: float = same_as(ControllerConfig, "steering_gain")
     frame_timeout_s: float = same_as(SafetyLimits, "frame_age_s")
     odometry_timeout_s: float = same_as(SafetyLimits, "odometry_age_s")
     plan_timeout_s: float = same_as(SafetyLimits, "plan_age_s")
@@ -97,7 +119,12 @@ class DriveConfig(parameters.SimulatorParameters, DriveParameters, parameters.Si
     expert: bool = argument(False, "the simulator's built-in driver publishes control_cmd; two drivers would quarrel")
 
 
+EVALUATOR_BESIDE = parameters.Program(
+    "evaluator_node", "closed_loop.ros.evaluator_node", GoalParameters, switch="evaluator"
+)
 DRIVE_NODE = parameters.Program("drive_node", "closed_loop.ros.drive_node", DriveParameters)
 SIMULATE_NODE = parameters.Program("simulator", "closed_loop.simulator.node", parameters.SimulateConfig)
 # Beside another node it is not told when to end: the recorder counts its seconds from the first frame.
-SIMULATOR_BESIDE = parameters.Program(SIMULATE_NODE.name, SIMULATE_NODE.module, parameters.SimulatorParameters)
+SIMULATOR_BESIDE = parameters.Program(
+    SIMULATE_NODE.name, SIMULATE_NODE.module, parameters.SimulatorParameters, switch="simulator"
+)

@@ -19,6 +19,7 @@ from typing import Any
 
 from rclpy.node import Node
 
+from closed_loop.control.buffers import Pose
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan, Tick
 from closed_loop.control.faults import Faults
@@ -26,24 +27,24 @@ from closed_loop.control.off_track import OffTrackMonitor
 from closed_loop.control.safety_limits import SafetyLimits
 from closed_loop.course.design import course_named
 from closed_loop.ros.config import DriveParameters
+from closed_loop.ros.inputs import DriveInputs
 from closed_loop.ros.log import DriveLog
+from closed_loop.ros.orders import DRIVER_NAME
 from closed_loop.ros.policy_process import DEFAULT_POLICY, PlanReply, PolicyProcess, PolicySpec
-from closed_loop.ros.publishing import DrivePublishing, RosMessage
+from closed_loop.ros.publishing import DrivePublishing
 from closed_loop.ros.termination import DriveTermination
 from collector.calibration.model import read_calibration
 from collector.common.errors import MonoError
 from collector.common.model_files import find_model
 from collector.common.run_folder import open_run
-from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of
-from collector.ros.message_packages import message_class
+from collector.ros import topics
 from collector.ros.parameters import declare_parameters
 from collector.ros.session import Session, node_main
-from collector.ros.topics import AWSIM_STATUS, CAMERA_IMAGE, ODOMETRY, qos_profile
+from collector.vehicle.model import vehicle_named
 from finetune import TINY_BASE
 from finetune.policy import frames_of
 
 STATUS_HZ = 5.0
-FOREIGN_M = 50.0  # RMS distance from a course above which the drive took place elsewhere
 
 
 class DriveNode(Node):
@@ -58,7 +59,7 @@ class DriveNode(Node):
         clock: Callable[[], float] = time.monotonic,
         start_policy: Callable[..., PolicyProcess] = PolicyProcess,
     ) -> None:
-        super().__init__("alpamayo_drive")
+        super().__init__(DRIVER_NAME)
         self._session, self._steady = session, clock
         self.values = declare_parameters(self, DriveParameters)
         v = self.values
@@ -66,40 +67,53 @@ class DriveNode(Node):
         if v.reference:
             course_named(v.reference)
         road = course_named(v.course) if v.course else None
-        self._off_track = OffTrackMonitor(road) if road is not None and v.off_road_s else None
+        vehicle = vehicle_named(v.vehicle, v.steering_gain)
+        # Dead reckoning knows no road; by those rules the evaluator looks.
+        seen = road is not None and v.off_road_s and v.rules == "free"
+        self._off_track = OffTrackMonitor(road, vehicle) if road is not None and seen else None
         self._out = Path(v.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-drive")
-        self._log = DriveLog(self._out, clock)
+        self._log = DriveLog(self._out, clock, "poses_map" if v.rules == "free" else "poses_odom")
         self.driver = Driver(
             DriverConfig(
                 v.replan_s,
                 frames_of(v.cameras),
                 v.rolling_start_mps,
                 SafetyLimits(v.frame_timeout_s, v.odometry_timeout_s, v.plan_timeout_s),
-                ControllerConfig(steering_gain=v.steering_gain, max_speed_mps=v.max_speed_mps),
+                ControllerConfig.of(vehicle, v.max_speed_mps),
                 read_calibration(v.calibration).required_offset_s if v.calibration else 0.0,
             ),
             lambda observation: self._policy.submit(observation),  # noqa: PLW0108 - the policy is started below
             Faults(latency_s=v.latency_s, jitter_s=v.jitter_s),
         )
         spec = self._policy_spec()
-        inputs = [find_model(Path(path)) for path in (spec.options["model_folder"], v.adapter, v.calibration) if path]
+        inputs = [
+            find_model(Path(path))
+            for path in (spec.options["model_folder"], v.adapter, v.calibration, v.vehicle)
+            if path
+        ]
         open_run(self._out, {"parameters": v, "driver": self.driver.config}, inputs, "drive")
         self.termination = DriveTermination(v.laps, v.duration_s, v.off_road_s, wait_s=v.wait_s, began_s=clock())
-        self._odometry_ns: int | None = None
-        self._odometry_s: float | None = None
         self._ready = False
-        self._bad_frames: set[str] = set()
         self._last_reason = ""
         self._ticks, self._engaged_s = 0, -math.inf
 
         # Publishers and subscriptions first, the policy last: its callbacks use them.
-        self._say = DrivePublishing(self)
-        for topic, callback in (
-            (CAMERA_IMAGE, self._on_image),
-            (ODOMETRY, self._on_odometry),
-            (AWSIM_STATUS, self._on_status),
-        ):
-            self.create_subscription(message_class(topic.type), topic.name, callback, qos_profile(topic))
+        self._say = DrivePublishing(self, topics.MAP_FRAME if v.rules == "free" else topics.ODOM_FRAME)
+        self.inputs = DriveInputs(
+            self,
+            v.rules,
+            vehicle,
+            self.driver,
+            self.termination,
+            str(self._out),
+            clock,
+            self._placed,
+            self._note,
+            self._ask_again,
+        )
+        self.termination.pose_topic = self.inputs.pose_topic.name
+        if v.rules == "e2e" and v.evaluator:
+            self.inputs.orders.wait(clock())
         self._policy = start_policy(
             spec, self._on_ready, self._on_plan, self._on_policy_error, self._on_policy_death, self._on_policy_line
         )
@@ -114,31 +128,14 @@ class DriveNode(Node):
             options |= {name: getattr(v, name) for name in ("engine", "samples", "reasoning_hz")}
         return PolicySpec(v.policy, options, v.policy_python)
 
-    # Messages in.
+    def _placed(self, stamp_ns: int, pose: Pose, speed_mps: float) -> None:
+        self._log.odometry(stamp_ns, pose, speed_mps)
+        if self._off_track is not None and self._off_track.update(stamp_ns, pose):
+            self._note("off the road")
 
-    def _on_odometry(self, message: RosMessage) -> None:
-        stamp_ns, pose_map, speed_mps = odometry_of(message)
-        steady_s = self._steady()
-        self._odometry_ns, self._odometry_s = stamp_ns, steady_s
-        if self.driver.odometry(stamp_ns, pose_map, speed_mps, message.twist.twist.angular.z, steady_s):
-            self._log.odometry(stamp_ns, pose_map, speed_mps)
-            if self._off_track is not None and self._off_track.update(stamp_ns, pose_map):
-                self._note("off the road")
-
-    def _on_image(self, message: RosMessage) -> None:
-        try:
-            image = rgb_of(message)
-        except MonoError as error:
-            # Once per kind: the safety monitor brakes for want of frames and this says why there are none.
-            if str(error) not in self._bad_frames:
-                self._bad_frames.add(str(error))
-                self.get_logger().error(str(error))
-            return
-        self.driver.frame(stamp_ns_of(message.header.stamp), {"front": image}, self._steady())
-
-    def _on_status(self, message: RosMessage) -> None:
-        if self.termination.status(list(message.data)):
-            self._note("lap", f"{self.termination.laps_done:g} done")
+    def _ask_again(self) -> None:
+        """Gear and control mode are asked for at the next tick."""
+        self._engaged_s = -math.inf
 
     # The policy's answers, in its reader thread.
 
@@ -152,7 +149,7 @@ class DriveNode(Node):
 
     def _taken(self, reply: PlanReply, placed: PlacedPlan | None) -> None:
         defect = "" if placed else self.driver.safety_monitor.defect or "from before a jump"
-        self._log.plan(reply, self._odometry_ns or reply.plan.stamp_ns, defect)
+        self._log.plan(reply, self.inputs.pose_ns or reply.plan.stamp_ns, defect)
         if placed is not None:
             self._say.plan(placed)
 
@@ -204,6 +201,7 @@ class DriveNode(Node):
 
     def control(self, now_s: float) -> None:
         """One tick of the control loop: decide, say so, write it down, and see whether the drive is over."""
+        self.inputs.orders.tick(now_s)
         tick = self.driver.tick(now_s)
         self._say.command(tick.command, tick.speed_mps)
         self._log.tick(tick)
@@ -220,20 +218,20 @@ class DriveNode(Node):
         self._watch_for_the_end(tick, now_s)
 
     def _watch_for_the_end(self, tick: Tick, now_s: float) -> None:
-        termination, frames, heard_s = self.termination, self.driver.frames.received, self._odometry_s
+        termination, frames, heard_s = self.termination, self.driver.frames.received, self.inputs.pose_s
         driving, speed_mps = tick.decision.drive, tick.speed_mps
         ending = termination.update(now_s, tick.stamp_ns, driving, speed_mps, heard_s, frames, self._off_track)
         if termination.goal:
             self.driver.stop()
         # Asking the graph costs more than a tick: only when odometry has been silent for long.
         silent = not ending and termination.is_gone(now_s, heard_s, 0)
-        if silent and not self.count_publishers(ODOMETRY.name):
+        if silent and not self.count_publishers(self.inputs.pose_topic.name):
             ending = "the simulator has left"
         if ending:
             self._session.end(ending)
 
     def _note(self, what: str, detail: str = "") -> None:
-        self._log.event(self._odometry_ns, what, detail)
+        self._log.event(self.inputs.pose_ns, what, detail)
         self.get_logger().info(f"{what} ({detail})" if detail else what)
 
     def drive(self) -> int:
@@ -278,27 +276,11 @@ class DriveNode(Node):
             f"{self._out / 'metrics.json'}",
             flush=True,
         )
-        print(deviation_line(self._out), flush=True)
+        if self.values.rules == "free":
+            from closed_loop.comparison.measure import deviation_line
+
+            print(deviation_line(self._out), flush=True)
         return 0 if complete or self._session.why.startswith("SIG") else 1
-
-
-def deviation_line(folder: Path) -> str:
-    """How far a finished drive strayed, in a line; `alpamayo-mono measure` and the report say it in full."""
-    from closed_loop.comparison.measure import measure_drive
-
-    try:
-        drive = measure_drive(folder)
-    except MonoError as error:
-        return f"deviation not measured: {error}"
-    rms_m, curves, road = drive.summary["all"]["rms_m"], drive.summary["on_curves"], drive.measured.road.name
-    if rms_m is not None and rms_m > FOREIGN_M:
-        return f"deviation not measured: the track does not lie on the course {road}; name it with course:="
-    if curves["max_m"] is None:
-        return "deviation not measured: no curve was reached"
-    return (
-        f"from {drive.summary['reference']}: max {curves['max_m']:.2f} m, RMS {curves['rms_m']:.2f} m on curves; "
-        f"off the road {drive.summary['off_track_events']} times; full table: alpamayo-mono measure {folder}"
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -32,8 +32,9 @@ class DriveLog:
         MonoError: the folder cannot be written, or holds another drive already.
     """
 
-    def __init__(self, out: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, out: Path, clock: Callable[[], float] = time.monotonic, poses: str = "poses_map") -> None:
         self.out, self._clock = out, clock
+        self._poses = poses  # the name of the poses in drive.npz, which says their frame
         self._lock = threading.Lock()
         self._odometry: list[tuple[float, float, float, float, float]] = []
         self._ticks: list[tuple[float, float, float, float, float]] = []
@@ -55,10 +56,10 @@ class DriveLog:
         except OSError as error:
             raise MonoError(f"{out}: {error.strerror}", "a folder of yours", "choose another out:=") from error
 
-    def odometry(self, stamp_ns: int, pose_map: tuple[float, float, float], speed_mps: float) -> None:
+    def odometry(self, stamp_ns: int, pose: tuple[float, float, float], speed_mps: float) -> None:
         """Note where the kart was."""
         with self._lock:
-            self._odometry.append((stamp_ns * 1e-9, *pose_map, speed_mps))
+            self._odometry.append((stamp_ns * 1e-9, *pose, speed_mps))
 
     def tick(self, tick: Tick) -> None:
         """Note one control tick; those before the first odometry have no time and are left out."""
@@ -120,7 +121,7 @@ class DriveLog:
         np.savez_compressed(
             self.out / "drive.npz",
             t_s=odometry[:, 0],
-            poses_map=odometry[:, 1:4],
+            **{self._poses: odometry[:, 1:4]},  # type: ignore[arg-type]
             speed_mps=odometry[:, 4],
             command_t_s=ticks[:, 0],
             commands=ticks[:, 1:3],

@@ -21,7 +21,8 @@ RosMessage: TypeAlias = Any  # rclpy's messages carry no types
 class DrivePublishing:
     """The driver's publishers; methods may be called from several threads."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, frame_id: str = topics.MAP_FRAME) -> None:
+        self._frame_id = frame_id  # of the poses that plans are placed by
         spoken = (
             topics.CONTROL_CMD,
             topics.GEAR_CMD,
@@ -52,11 +53,11 @@ class DrivePublishing:
         """The planned path in the map, each pose with the time it is meant for, and its reasoning."""
         stamp_ns = placed.plan.stamp_ns
         path = self._types[topics.PLANNED_PATH]()
-        path.header.frame_id = topics.MAP_FRAME
+        path.header.frame_id = self._frame_id
         set_stamp(path.header.stamp, stamp_ns)
         for index, pose_map in enumerate(placed.poses_map, start=1):
             pose = self._pose_stamped()
-            pose.header.frame_id = topics.MAP_FRAME
+            pose.header.frame_id = self._frame_id
             set_stamp(pose.header.stamp, stamp_ns + index * STEP_NS)
             set_pose(pose.pose, pose_map)
             path.poses.append(pose)

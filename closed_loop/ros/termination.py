@@ -24,6 +24,7 @@ class DriveTermination(DriveGoal):
 
     wait_s: float = math.inf  # wall seconds to wait for the first odometry and the first frame
     began_s: float = 0.0  # steady time of the start
+    pose_topic: str = ODOMETRY.name  # where the driver's poses come from
     failed: str = ""  # why nothing could be driven, as a sentence
     _lap: int | None = None
     _driven: StampedTime | None = None  # from the first driven tick
@@ -58,9 +59,10 @@ class DriveTermination(DriveGoal):
         waited = steady_s - self.began_s > self.wait_s
         if stamp_ns is None or odometry_s is None:
             if waited and not self.failed:
+                localised = " with localisation" if self.pose_topic == ODOMETRY.name else ""
                 self.failed = (
-                    f"no odometry on {ODOMETRY.name} after {self.wait_s:g} s. Expected: a running simulator with "
-                    "localisation in this ROS domain. Do: start it, or add simulator:=true"
+                    f"no odometry on {self.pose_topic} after {self.wait_s:g} s. Expected: a running simulator"
+                    f"{localised} in this ROS domain. Do: start it, or add simulator:=true"
                 )
             return self.failed
         if self._driven is None:

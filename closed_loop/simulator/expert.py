@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from closed_loop.control.kart import Command, VehicleParams
+from closed_loop.control.kart import Command
 from closed_loop.course.course import Course
-from closed_loop.simulator.vehicle import VehicleState, actuate, advance
-from collector.geometry.poses import FloatArray
+from closed_loop.simulator.vehicle import VehicleState, actuate
+from collector.geometry.poses import FloatArray, advance
 from collector.ros.parameters import RoadParameters
+from collector.vehicle.model import VehicleModel
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ExpertConfig:
     look_ahead_s: float = 0.25
     approach_slope: float = 0.35  # steepest return to the line, metres aside per metre ahead
     speed_gain: float = 1.5
-    vehicle: VehicleParams = field(default_factory=VehicleParams)
+    vehicle: VehicleModel = field(default_factory=VehicleModel)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class DisturbedPhase:
 
 
 def draw_phase(
-    rng: np.random.Generator, start_s: float, course: Course, vehicle: VehicleParams, config: DisturbanceConfig
+    rng: np.random.Generator, start_s: float, course: Course, vehicle: VehicleModel, config: DisturbanceConfig
 ) -> DisturbedPhase:
     """A disturbed phase from ``start_s``; its line leaves the kart's side ``edge_margin_m`` from the edge."""
     duration = rng.uniform(*config.duration_s)

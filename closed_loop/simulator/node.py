@@ -27,16 +27,19 @@ from closed_loop.control.kart import Command
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
+from closed_loop.simulator.modes import MODES
 from closed_loop.simulator.pacing import Pacer, is_due
 from closed_loop.simulator.publishing import Publishing
 from closed_loop.simulator.sensors import Sensors
-from closed_loop.simulator.world import World, WorldConfig
+from closed_loop.simulator.session import SessionStates
+from closed_loop.simulator.world import World, WorldConfig, config_of
 from collector.common.errors import MonoError
 from collector.common.files import check_file_place
 from collector.ros import topics
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import SimulateConfig, declare_parameters
 from collector.ros.session import Session, node_main
+from collector.vehicle.model import read_vehicle
 
 GEAR_DRIVE_LAST = 19
 MODE_AUTONOMOUS, MODE_MANUAL = 1, 4
@@ -66,14 +69,16 @@ class SimulatorNode(Node):
         v = self.values
         self._log = log_place(Path(v.log)) if v.log else None
         courses = [spec.strip() for spec in v.courses.split(",") if spec.strip()] or [v.course]
+        self._mode = MODES[v.mode]
         self.world = World([course_named(spec) for spec in courses], v.seed, world_config(v))
         if not v.episode_s:
             self._place_at_start()
-        self._experts = ExpertPool(ExpertConfig(max_speed_mps=v.max_speed_mps))
+        self._experts = ExpertPool(ExpertConfig(max_speed_mps=v.max_speed_mps, vehicle=self.world.config.vehicle))
         self._camera = replace(FRONT, width_px=v.image_width, height_px=v.image_height) if v.camera else None
         faults = {each.name: getattr(v, each.name) for each in fields(Faults) if hasattr(v, each.name)}
         self._sensors = Sensors(self.world, [self._camera] if self._camera else [], Faults(**faults))
-        self._say = Publishing(self, self._camera, self.world.config.vehicle, v.expert)
+        self._say = Publishing(self, self._camera, self.world.config.vehicle, v.expert, self._mode.localised)
+        self._session_states = SessionStates(v.countdown_s, v.session_laps)
         self._heard = Heard()
         self._command = STANDSTILL
         self._frames = 0
@@ -113,7 +118,6 @@ class SimulatorNode(Node):
         step, episode, next_report_s = 0, world.episode, time.monotonic() + PROGRESS_S
         if self._camera:
             world.render(self._camera)  # painting the first scene takes time that belongs before the start
-        self._say.state("Start")
         with self._session.spinning(self):
             while not self._session.stop.is_set():
                 if v.duration_s and world.time_s >= v.duration_s - 1e-9:
@@ -121,8 +125,12 @@ class SimulatorNode(Node):
                     break
                 if self._heard.reset:
                     self._reset()
+                if state := self._session_states.update(world.time_s, self._laps()):
+                    self._say.state(state)
+                    # The grid asks anew of everyone: what was requested in another state counts no more.
+                    self._heard.autonomous = self._heard.autonomous and not v.countdown_s
                 self._publish(step, physics_hz)
-                world.step(self._command)
+                world.step(STANDSTILL if self._session_states.held else self._command)
                 step += 1
                 if world.episode != episode:
                     episode = world.episode
@@ -159,9 +167,9 @@ class SimulatorNode(Node):
             self._command = obeyed(heard)
         if (believed := self._sensors.odometry(step)) is not None:
             say.odometry(stamp_ns, believed)
-        if due(topics.VELOCITY_STATUS.rate_hz):
+        if (wheels := self._sensors.wheels(step)) is not None:
             autonomous = self.values.expert or heard.autonomous
-            say.vehicle(stamp_ns, state, heard.gear, MODE_AUTONOMOUS if autonomous else MODE_MANUAL)
+            say.vehicle(stamp_ns, wheels, heard.gear, MODE_AUTONOMOUS if autonomous else MODE_MANUAL)
         if due(topics.AWSIM_STATUS.rate_hz):
             say.status(self._status())
         if (images := self._sensors.frame(step)) is not None:
@@ -190,7 +198,7 @@ class SimulatorNode(Node):
         self._command = STANDSTILL
         self._place_at_start()
         self._experts.for_course(self.world.course).reset()
-        self._say.state("Start")
+        self._session_states.reset()
 
     def _place_at_start(self) -> None:
         v = self.values
@@ -251,7 +259,8 @@ def obeyed(heard: Heard) -> Command:
 
 def world_config(values: SimulateConfig) -> WorldConfig:
     """The world's settings from the node's parameters; ``disturbance`` scales every error on purpose."""
-    plain, scale = WorldConfig(), values.disturbance
+    file = values.simulated_vehicle or values.vehicle
+    plain, scale = config_of(values.mode, read_vehicle(file) if file else None), values.disturbance
     calm, errors = plain.disturbance, values.expert and scale > 0.0
     return replace(
         plain,

@@ -12,25 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 
-from closed_loop.control.kart import Command, VehicleParams
+from closed_loop.control.kart import Command
 from closed_loop.simulator.camera import Camera
+from closed_loop.simulator.sensors import WheelReport
 from closed_loop.simulator.vehicle import VehicleState, yaw_rate_radps
 from collector.ros import topics
 from collector.ros.conversions import fill_image, set_pose, set_stamp
 from collector.ros.message_packages import message_class
+from collector.vehicle.model import VehicleModel
 
 
 class Publishing:
     """The simulator's publishers, and one message each that is filled anew: publishing copies it.
 
-    Without a camera there are no camera topics; ``expert`` says whether ``control_cmd`` is ours to publish.
+    Without a camera there are no camera topics, without localisation there is no odometry; ``expert`` says whether
+    ``control_cmd`` is ours to publish.
     """
 
-    def __init__(self, node: Node, camera: Camera | None, params: VehicleParams, expert: bool) -> None:
-        self._params = params
-        spoken = [
-            topic for topic in topics.FROM_SIMULATOR if camera or topic not in (topics.CAMERA_IMAGE, topics.CAMERA_INFO)
-        ]
+    def __init__(
+        self, node: Node, camera: Camera | None, params: VehicleModel, expert: bool, localised: bool = True
+    ) -> None:
+        self._params, self._localised = params, localised
+        absent = [*(() if camera else (topics.CAMERA_IMAGE, topics.CAMERA_INFO))]
+        absent += [] if localised else [topics.ODOMETRY]
+        spoken = [topic for topic in topics.FROM_SIMULATOR if topic not in absent]
         if expert:
             spoken.append(topics.CONTROL_CMD)
         self._messages: dict[topics.Topic, Any] = {topic: message_class(topic.type)() for topic in spoken}
@@ -41,7 +46,8 @@ class Publishing:
         for topic, message in self._messages.items():
             if topic.frame_id:
                 message.header.frame_id = topic.frame_id
-        self._messages[topics.ODOMETRY].child_frame_id = topics.BASE_FRAME
+        if localised:
+            self._messages[topics.ODOMETRY].child_frame_id = topics.BASE_FRAME
         if camera:
             self._mount(camera)
         self._send(topics.TF_STATIC)
@@ -52,20 +58,21 @@ class Publishing:
         self._send(topics.CLOCK)
 
     def odometry(self, stamp_ns: int, state: VehicleState) -> None:
-        """The true pose of the rear axle, where a localisation would say its estimate."""
+        """The true pose of the rear axle, where a localisation would say its estimate, if there is one."""
+        if not self._localised:
+            return
         message = self._messages[topics.ODOMETRY]
         set_pose(message.pose.pose, state.pose)
         message.twist.twist.linear.x = float(state.speed_mps)
         message.twist.twist.angular.z = yaw_rate_radps(state, self._params)
         self._send(topics.ODOMETRY, message.header.stamp, stamp_ns)
 
-    def vehicle(self, stamp_ns: int, state: VehicleState, gear: int, mode: int) -> None:
-        """Speed, applied tyre angle, gear and control mode."""
+    def vehicle(self, stamp_ns: int, wheels: WheelReport, gear: int, mode: int) -> None:
+        """Reported speed and tyre angle, gear and control mode."""
         velocity = self._messages[topics.VELOCITY_STATUS]
-        velocity.longitudinal_velocity = float(state.speed_mps)
-        velocity.heading_rate = yaw_rate_radps(state, self._params)
+        velocity.longitudinal_velocity, velocity.heading_rate = wheels.speed_mps, wheels.heading_rate_radps
         self._send(topics.VELOCITY_STATUS, velocity.header.stamp, stamp_ns)
-        self._messages[topics.STEERING_STATUS].steering_tire_angle = float(state.steer_rad)
+        self._messages[topics.STEERING_STATUS].steering_tire_angle = wheels.tire_angle_rad
         self._messages[topics.GEAR_STATUS].report = gear
         self._messages[topics.CONTROL_MODE].mode = mode
         for topic in (topics.STEERING_STATUS, topics.GEAR_STATUS, topics.CONTROL_MODE):

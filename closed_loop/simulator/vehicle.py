@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from closed_loop.control.kart import VehicleParams
-from collector.geometry.poses import FloatArray, wrap_angle
+from collector.geometry.poses import FloatArray, advance, wrap_angle
+from collector.vehicle.model import VehicleModel
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Vehicle:
     does; commands that are not numbers count as straight ahead and full braking.
     """
 
-    params: VehicleParams = field(default_factory=VehicleParams)
+    params: VehicleModel = field(default_factory=VehicleModel)
     state: VehicleState = field(default_factory=VehicleState)
     _time_s: float = 0.0
     _pending: deque[tuple[float, float]] = field(default_factory=deque)
@@ -65,6 +65,8 @@ class Vehicle:
             self._arrived_rad = self._pending.popleft()[1]
         steer = actuate(old.steer_rad, self._arrived_rad, p, dt_s)
         accel_goal = min(max(accel_cmd_mps2, -p.max_decel_mps2), p.max_accel_mps2)
+        if old.speed_mps <= 0.0 and accel_goal < p.sticks_below_mps2:
+            accel_goal = min(accel_goal, 0.0)
         accel = old.accel_mps2 + (accel_goal - old.accel_mps2) * _share(dt_s, p.accel_lag_s)
         speed = max(0.0, old.speed_mps + accel * dt_s)
         x, y, yaw = advance(
@@ -77,19 +79,11 @@ class Vehicle:
         return self.state
 
 
-def actuate(steer_rad: float, goal_rad: float, params: VehicleParams, dt_s: float) -> float:
+def actuate(steer_rad: float, goal_rad: float, params: VehicleModel, dt_s: float) -> float:
     """Applied tyre angle after ``dt_s``: first-order approach to the goal, limited in rate."""
     change = (goal_rad - steer_rad) * _share(dt_s, params.lag_s)
     limit = params.steer_rate_radps * dt_s
     return steer_rad + min(max(change, -limit), limit)
-
-
-def advance(pose: tuple[float, float, float], distance_m: float, curvature_1pm: float) -> tuple[float, float, float]:
-    """A pose moved along an arc (exact)."""
-    x, y, yaw = pose
-    half = 0.5 * distance_m * curvature_1pm
-    chord = distance_m * math.sin(half) / half if abs(half) > 1e-9 else distance_m
-    return x + chord * math.cos(yaw + half), y + chord * math.sin(yaw + half), yaw + 2.0 * half
 
 
 def _share(dt_s: float, lag_s: float) -> float:
@@ -97,6 +91,6 @@ def _share(dt_s: float, lag_s: float) -> float:
     return 1.0 - math.exp(-dt_s / lag_s) if lag_s > 0.0 else 1.0
 
 
-def yaw_rate_radps(state: VehicleState, params: VehicleParams) -> float:
+def yaw_rate_radps(state: VehicleState, params: VehicleModel) -> float:
     """Turn per second of a kinematic bicycle."""
     return state.speed_mps * math.tan(state.steer_rad) / params.wheelbase_m

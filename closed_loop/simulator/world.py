@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from closed_loop.control.kart import Command, VehicleParams
+from closed_loop.control.kart import Command
 from closed_loop.course.course import Course
 from closed_loop.simulator.camera import Camera
 from closed_loop.simulator.expert import Disturbance, DisturbanceConfig, DisturbedPhase, draw_phase
+from closed_loop.simulator.modes import MODES, Mode, ModeName
 from closed_loop.simulator.scene import Scene
 from closed_loop.simulator.vehicle import Vehicle, VehicleState
 from collector.common.errors import MonoError
 from collector.geometry.poses import FloatArray, wrap_angle
+from collector.vehicle.model import VehicleModel
 
 # Courses lie side by side in the map, so that a pose belongs to exactly one of them.
 COURSE_SPACING_M = 1000.0
@@ -32,8 +34,10 @@ EPISODE_ERROR_S = (1.2, 2.0)
 class WorldConfig:
     """How the world runs."""
 
-    physics_hz: float = 100.0
-    vehicle: VehicleParams = field(default_factory=VehicleParams)
+    physics_hz: float = Mode.physics_hz
+    vehicle: VehicleModel = field(default_factory=VehicleModel)
+    camera_hz: float = Mode.camera_hz
+    wild_heading_share: float = Mode.wild_heading_share  # part of the velocity reports whose heading rate is garbage
     episode_s: float | None = None  # None for continuous laps; a time after which the kart is placed anew
     start_lateral_m: float = 1.2  # limit of the drawn start errors of an episode: sideways
     start_heading_rad: float = 0.3  # and of heading
@@ -41,6 +45,12 @@ class WorldConfig:
     disturbed_share: float = 0.85  # part of the episodes that begin with a disturbed phase
     disturb_every_s: float | None = None  # in continuous laps, a disturbed phase begins about so often; None: never
     disturbance: DisturbanceConfig = field(default_factory=lambda: DisturbanceConfig(duration_s=EPISODE_ERROR_S))
+
+
+def config_of(mode: ModeName, vehicle: VehicleModel | None = None) -> WorldConfig:
+    """The world of a mode, and of a kart that a file describes."""
+    of = MODES[mode]
+    return WorldConfig(of.physics_hz, of.vehicle(vehicle), of.camera_hz, of.wild_heading_share)
 
 
 class World:

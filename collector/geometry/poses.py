@@ -6,6 +6,8 @@ shape (..., 3). Everything here is pure numpy and works on map poses and ego pos
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -40,6 +42,14 @@ def to_map(poses_ego: ArrayLike, origin_map: ArrayLike) -> FloatArray:
     x = origin[..., 0] + cos * poses[..., 0] - sin * poses[..., 1]
     y = origin[..., 1] + sin * poses[..., 0] + cos * poses[..., 1]
     return np.stack([x, y, wrap_angle(poses[..., 2] + origin[..., 2])], axis=-1)
+
+
+def advance(pose: tuple[float, float, float], distance_m: float, curvature_1pm: float) -> tuple[float, float, float]:
+    """A pose moved along an arc (exact)."""
+    x, y, yaw = pose
+    half = 0.5 * distance_m * curvature_1pm
+    chord = distance_m * math.sin(half) / half if abs(half) > 1e-9 else distance_m
+    return x + chord * math.cos(yaw + half), y + chord * math.sin(yaw + half), yaw + 2.0 * half
 
 
 def interpolate_poses(stamps_ns: ArrayLike, poses: ArrayLike, query_ns: ArrayLike) -> FloatArray:

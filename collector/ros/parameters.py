@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from collector.common.arguments import MOST_SEED, Arguments, Value, argument, arguments_of
 from collector.common.files import with_homes
@@ -32,6 +32,7 @@ class Program:
     name: str
     module: str
     parameters: type[Arguments]
+    switch: str = ""  # of a program beside the main one: the setting that starts it
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class RoadParameters(Arguments):
         "Lanelet2 .osm), read as FILE:open, FILE:half_width=1.5 or FILE:lanes=ID+ID say",
     )
     max_speed_mps: float = argument(5.0, "speed limit of expert and driver, m/s", 0.5, 20.0)
+    vehicle: str = argument("", "YAML of the kart, as alpamayo-mono identify writes it; empty is the Challenge's kart")
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,23 @@ class SimulatorParameters(RoadParameters):
     speed_noise_mps: float = argument(
         0.0, "standard deviation of noise on the odometry's speed, m/s, a fault on purpose", 0.0, 10.0
     )
+    mode: Literal["dev", "e2e"] = argument(
+        "dev",
+        "dev: the kart's pose is published, as with AWSIM's dev script; e2e: as with its end-to-end script there is "
+        "none, a picture comes every 105 ms, a standing kart moves off from 0.4 m/s^2 on only, heading rates are "
+        "garbage now and then, and the wheels turn by 0.6 of what is asked",
+    )
+    simulated_vehicle: str = argument(
+        "", "YAML of the kart that is moved, where it is to be another than the driver knows; empty takes vehicle"
+    )
+    countdown_s: float = argument(
+        0.0,
+        "simulated seconds on the grid: /awsim/state says Spawned, Grounded, Ready, and the kart is held until Start; "
+        "0 starts at once",
+        0.0,
+        600.0,
+    )
+    session_laps: int = argument(0, "laps after which /awsim/state says Finish; 0 never", 0, 1000)
     log: str = argument("", "file (.npz) for the simulator's own record of pose, speed and commands; empty writes none")
 
 
@@ -228,8 +247,8 @@ def declare_parameters(node: Node, parameters: type[Parameters]) -> Parameters:
     return with_homes(parameters(**values))
 
 
-def describe(config: type[Arguments], main: Program, simulator: Program) -> LaunchDescription:
-    """The main node, whose end ends the launch, and the embedded simulator beside it on ``simulator:=true``.
+def describe(config: type[Arguments], main: Program, *beside: Program) -> LaunchDescription:
+    """The main node, whose end ends the launch, and those beside it whose switch is true, as ``simulator:=true``.
 
     Each of the verb's settings (``config``) becomes a launch argument.
     """
@@ -244,7 +263,7 @@ def describe(config: type[Arguments], main: Program, simulator: Program) -> Laun
         declared.append(DeclareLaunchArgument(each.name, default_value=default, description=each.help, choices=choices))
     nodes = [
         _node(config, main, on_exit=Shutdown(reason=f"{main.name} has ended")),
-        _node(config, simulator, condition=IfCondition(LaunchConfiguration("simulator"))),
+        *(_node(config, each, condition=IfCondition(LaunchConfiguration(each.switch))) for each in beside),
     ]
     return LaunchDescription([*declared, *nodes])
 

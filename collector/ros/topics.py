@@ -19,6 +19,7 @@ Reliability = Literal["reliable", "best_effort"]
 Durability = Literal["volatile", "transient_local"]
 
 MAP_FRAME = "map"
+ODOM_FRAME = "odom"  # of dead reckoning: begins anywhere, and drifts
 BASE_FRAME = "base_link"  # rear axle, on the ground, x forward, y left
 CAMERA_FRAME = "camera_optical_link"  # z forward, x right, y down
 CONTROL_HZ = 40.0  # rate of the commands

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,12 +15,14 @@ import pytest
 from closed_loop.comparison import rollout
 from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.control.faults import Faults
-from closed_loop.control.kart import KART, Command
+from closed_loop.control.kart import Command
+from closed_loop.control.wheel_odometry import Rules
 from closed_loop.course.design import course_named
 from closed_loop.simulator.pacing import is_due
-from closed_loop.simulator.sensors import Sensors
+from closed_loop.simulator.sensors import Sensors, WheelReport
 from closed_loop.simulator.vehicle import VehicleState, yaw_rate_radps
 from closed_loop.simulator.world import World
+from collector.vehicle.model import KART
 from finetune.policy import Observation, Plan
 from tests.helpers.paths import ROOT
 from tests.helpers.rollouts import drive
@@ -31,9 +34,12 @@ SECONDS, HZ, CONTROL_HZ = 24.0, 100.0, 40.0
 class Recording:
     """What reached the driver in one drive, by physics step, and what the policy answered, by stamp."""
 
+    rules: Rules = "free"
     states: dict[int, VehicleState] = field(default_factory=dict)
+    reports: dict[int, WheelReport] = field(default_factory=dict)
     images: dict[int, np.ndarray] = field(default_factory=dict)
     odometry: dict[int, Any] = field(default_factory=dict)
+    wheels: dict[int, tuple[Any, Any]] = field(default_factory=dict)
     pictures: dict[int, Any] = field(default_factory=dict)
     plans: dict[int, Plan] = field(default_factory=dict)
 
@@ -41,7 +47,7 @@ class Recording:
         """The same as real messages, and what a node would read from them as what the rollout is given."""
         from collector.ros.conversions import fill_image, odometry_of, rgb_of, set_pose, set_stamp
         from collector.ros.message_packages import message_class
-        from collector.ros.topics import CAMERA_IMAGE, ODOMETRY
+        from collector.ros.topics import CAMERA_IMAGE, ODOMETRY, STEERING_STATUS, VELOCITY_STATUS
 
         for step, state in self.states.items():
             message = message_class(ODOMETRY.type)()
@@ -51,6 +57,17 @@ class Recording:
             message.twist.twist.angular.z = yaw_rate_radps(state, KART)
             _, (x, y, yaw), _ = odometry_of(message)
             self.states[step], self.odometry[step] = replace(state, x_m=x, y_m=y, yaw_rad=yaw), message
+        for step, report in self.reports.items():
+            velocity, steering = message_class(VELOCITY_STATUS.type)(), message_class(STEERING_STATUS.type)()
+            set_stamp(velocity.header.stamp, step * 10_000_000)
+            set_stamp(steering.stamp, step * 10_000_000)
+            # As they are after their way through a message of single precision.
+            speed, rate, angle = np.float32(
+                (report.speed_mps, report.heading_rate_radps, report.tire_angle_rad)
+            ).tolist()
+            velocity.longitudinal_velocity, velocity.heading_rate = speed, rate
+            steering.steering_tire_angle = angle
+            self.reports[step], self.wheels[step] = WheelReport(speed, rate, angle), (velocity, steering)
         for step, image in self.images.items():
             message = message_class(CAMERA_IMAGE.type)()
             set_stamp(message.header.stamp, step * 10_000_000)
@@ -118,16 +135,26 @@ CONFIG = RolloutConfig(
 )
 
 
-@pytest.fixture
-def recording(monkeypatch: pytest.MonkeyPatch) -> Recording:
+@pytest.fixture(params=["free", "e2e"])
+def recording(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Recording:
     pytest.importorskip("rclpy")
-    kept = Recording()
+    kept = Recording(request.param)
 
     class Keeping(Sensors):
         def odometry(self, step: int) -> VehicleState | None:
             if (state := super().odometry(step)) is not None:
                 kept.states[step] = state
             return state
+
+        def wheels(self, step: int) -> WheelReport | None:
+            if (report := super().wheels(step)) is not None:
+                # Garbage now and then, as AWSIM says it, and wheels that say nothing for a while.
+                report = replace(report, heading_rate_radps=1256.0) if step % 9 == 0 else report
+                report = replace(report, speed_mps=math.nan) if step % 31 == 0 else report
+                report = None if 1200 < step < 1300 else report
+            if report is not None:
+                kept.reports[step] = report
+            return report
 
         def frame(self, step: int) -> Any:
             if (images := super().frame(step)) is not None:
@@ -136,7 +163,7 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Recording:
 
     with monkeypatch.context() as patched:
         patched.setattr(rollout, "Sensors", Keeping)
-        result = drive(course_named("city"), Wavy(kept.plans), CONFIG)
+        result = drive(course_named("city"), Wavy(kept.plans), replace(CONFIG, rules=kept.rules))
     assert len(result.resets_s) >= 2, "the drive is to contain what a driver must cope with"
     kept.make_messages()
     return kept
@@ -151,12 +178,15 @@ def through_the_rollout(
         def odometry(self, step: int) -> VehicleState | None:
             return recording.states.get(step)
 
+        def wheels(self, step: int) -> WheelReport | None:
+            return recording.reports.get(step)
+
         def frame(self, step: int) -> Mapping[str, np.ndarray] | None:
             return {"front": recording.images[step]} if step in recording.images else None
 
     monkeypatch.setattr(rollout, "Sensors", Replayed)
     world, policy = ListeningWorld(), Recorded(recording.plans)
-    result = drive(world, policy, CONFIG)
+    result = drive(world, policy, replace(CONFIG, rules=recording.rules))
     ticks = [step for step in range(len(world.commands)) if is_due(step, CONTROL_HZ, HZ)]
     return [world.commands[step] for step in ticks], policy.seen, result.brakes
 
@@ -201,6 +231,8 @@ def through_the_node(recording: Recording, out: Path) -> tuple[list[Command], li
         "laps": 0,
         "wait_s": 1000.0,
         "policy": "none:None",
+        "rules": recording.rules,
+        "evaluator": "false",
         # 0 drives freely, as the rollout does by default; the node's parameter has a least speed limit.
         "max_speed_mps": 20.0,
     }
@@ -218,10 +250,14 @@ def through_the_node(recording: Recording, out: Path) -> tuple[list[Command], li
         process.on_ready(0.0)
         for step in range(round(SECONDS * HZ) + 1):
             now_s[0] = step / HZ
-            if step in recording.odometry:
-                node._on_odometry(recording.odometry[step])
+            if step in recording.odometry and recording.rules == "free":
+                node.inputs.on_odometry(recording.odometry[step])
+            if step in recording.wheels:
+                velocity, steering = recording.wheels[step]
+                node.inputs.on_velocity(velocity)
+                node.inputs.on_steering(steering)
             if step in recording.pictures:
-                node._on_image(recording.pictures[step])
+                node.inputs.on_image(recording.pictures[step])
             process.answer()
             if is_due(step, CONTROL_HZ, HZ):
                 node.control(now_s[0])
@@ -272,9 +308,14 @@ def control_files(path: str) -> set[str]:
 
 
 def test_rollout_and_node_reach_the_kart_through_the_same_files() -> None:
-    ours, theirs = (control_files(f"closed_loop/{name}.py") for name in ("comparison/rollout", "ros/drive_node"))
-    drive_files = control_files("closed_loop/control/driver.py") | {"closed_loop.control.driver"}
-    assert {f"closed_loop.control.{name}" for name in ("buffers", "controller", "safety_monitor", "kart")} < drive_files
+    ours, node, inputs = (
+        control_files(f"closed_loop/{name}.py") for name in ("comparison/rollout", "ros/drive_node", "ros/inputs")
+    )
+    theirs = node | inputs
+    drive_files = control_files("closed_loop/control/wheel_odometry.py") | {"closed_loop.control.wheel_odometry"}
+    assert {
+        f"closed_loop.control.{name}" for name in ("buffers", "controller", "driver", "safety_monitor", "kart")
+    } < drive_files
     assert drive_files <= ours and drive_files <= theirs
     # What they import beside that decides about the drive, not about the kart's commands.
     beside = {"off_track", "faults"}

@@ -23,6 +23,7 @@ ROOMS = {
         "bags",
         "pose_tracks",
         "recording",
+        "vehicle",
         "calibration",
         "dataset",
         "doctor",

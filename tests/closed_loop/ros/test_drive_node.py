@@ -53,6 +53,7 @@ def driver_of(domain: Domain, out: Path, **parameters: Any) -> Node:
         "policy": "tests.helpers.constant_curvature:LeftCircle",
         "use_sim_time": True,
         "off_road_s": 0.0,
+        "rules": "free",
         **parameters,
     }
     return domain.start("closed_loop.ros.drive_node", out=out, **values)

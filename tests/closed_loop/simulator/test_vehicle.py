@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from closed_loop.comparison.rollout import RolloutConfig
-from closed_loop.control.kart import VehicleParams, footprint
+from closed_loop.control.kart import footprint
 from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import (
     Disturbance,
@@ -16,6 +16,7 @@ from closed_loop.simulator.expert import (
     speed_profile,
 )
 from closed_loop.simulator.vehicle import Vehicle
+from collector.vehicle.model import VehicleModel
 from tests.helpers.rollouts import drive
 
 DT = 0.01
@@ -50,7 +51,7 @@ def test_commands_wait_for_the_dead_time_then_lag_under_the_rate_limit() -> None
     assert max(map(abs, angles[:10])) == 0.0 and angles[10] > 0.0
     assert np.diff(angles).max() <= 0.8 * DT + 1e-12
     assert np.diff(angles).max() == pytest.approx(0.8 * DT)  # 0.31 rad at once would be faster: the limit holds
-    free = Vehicle(VehicleParams(steer_rate_radps=100.0))
+    free = Vehicle(VehicleModel(steer_rate_radps=100.0))
     free.place((0.0, 0.0, 0.0), 3.0)
     angles = [free.step(0.1, 0.0, DT).steer_rad for _ in range(30)]
     assert angles[19] == pytest.approx(0.062 * (1.0 - np.exp(-1.0)), rel=0.02)  # one lag after the dead time
@@ -77,7 +78,7 @@ def test_a_command_that_is_no_number_brakes() -> None:
 
 
 def test_footprint_is_the_kart_around_its_rear_axle() -> None:
-    corners = footprint(np.array([10.0, 5.0, np.pi / 2.0]), VehicleParams())
+    corners = footprint(np.array([10.0, 5.0, np.pi / 2.0]), VehicleModel())
     assert corners == pytest.approx(np.array([[9.35, 6.554], [10.65, 6.554], [10.65, 4.49], [9.35, 4.49]]))
     length = np.linalg.norm(corners[0] - corners[3])
     assert length == pytest.approx(2.064) and np.linalg.norm(corners[0] - corners[1]) == pytest.approx(1.30)
@@ -126,7 +127,7 @@ def test_a_disturbed_expert_goes_aside_and_then_recovers_without_overshoot() -> 
 
 
 def test_drawn_disturbances_leave_the_kart_on_the_road_and_depend_on_the_seed() -> None:
-    course, params = course_named("random:11"), VehicleParams()
+    course, params = course_named("random:11"), VehicleModel()
     phases = [draw_phase(np.random.default_rng(k), 3.0, course, params, DisturbanceConfig()) for k in range(60)]
     room = course.half_width_m - params.width_m / 2.0
     assert all(abs(phase.lateral_m) < room for phase in phases)
