@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from closed_loop.control.driver import DriverConfig
 from closed_loop.control.safety_limits import SafetyLimits
 from closed_loop.control.wheel_odometry import Rules
-from closed_loop.ros.policy_process import DEFAULT_POLICY
+from closed_loop.serving.settings import PolicyPlace
 from collector.common.arguments import Arguments, argument, same_as
 from collector.ros import parameters
 from collector.ros.topics import CONTROL_HZ
 from collector.vehicle.model import GivenGain
-from finetune.policy import Engine, FrontMode, PolicySettings
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,9 @@ class EvaluatorBeside(Arguments):
 
 
 @dataclass(frozen=True)
-class DriveParameters(GoalParameters, parameters.RunParameters, GivenGain, EvaluatorBeside):
+class DriveParameters(GoalParameters, parameters.RunParameters, PolicyPlace, GivenGain, EvaluatorBeside):
     """Parameters of the driving node."""
 
-    model: str = argument(
-        "", "Alpamayo model folder, or an id of the Hugging Face hub; empty takes the tiny base shipped"
-    )
-    adapter: str = argument("", "PEFT adapter folder (what finetune wrote); empty drives the bare model")
-    cameras: FrontMode = argument(
-        PolicySettings.cameras,
-        "what the model is shown: mono (the front frame), mono-4frames (its last four), mono-padded (the other cameras "
-        "filled with black)",
-    )
     calibration: str = argument(
         "",
         "YAML of alpamayo-mono calibrate: a frame is taken to show what was lag_s before its stamp; empty: its stamp",
@@ -72,24 +62,6 @@ class DriveParameters(GoalParameters, parameters.RunParameters, GivenGain, Evalu
         "line the lateral deviation is measured from: centreline CSV, raceline CSV or a course name; empty is the "
         "centreline of course",
     )
-    noise_temperature: float = same_as(PolicySettings, "noise_temperature")
-    policy: str = argument(
-        DEFAULT_POLICY, "who drives, as module:Class with a plan() method; a team's own driver goes here"
-    )
-    policy_python: str = argument(
-        "", "Python interpreter of the policy process, e.g. of a newer environment with torch; empty takes this one"
-    )
-    flow_steps: int = same_as(PolicySettings, "flow_steps")
-    reasoning: bool = argument(
-        PolicySettings.reasoning, "false skips the reasoning and answers with the trajectory alone"
-    )
-    engine: Engine = argument(
-        PolicySettings.engine,
-        "fast reads along what the reasoning will probably say; eager is the reference, word by word",
-    )
-    samples: int = same_as(PolicySettings, "samples")
-    reasoning_hz: float = same_as(PolicySettings, "reasoning_hz")
-    device: str = argument(PolicySettings.device, "torch device of the model: cpu, cuda, cuda:1")
     frame_timeout_s: float = same_as(SafetyLimits, "frame_age_s")
     odometry_timeout_s: float = same_as(SafetyLimits, "odometry_age_s")
     plan_timeout_s: float = same_as(SafetyLimits, "plan_age_s")

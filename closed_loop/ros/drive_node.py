@@ -30,9 +30,10 @@ from closed_loop.ros.config import DriveParameters
 from closed_loop.ros.inputs import DriveInputs
 from closed_loop.ros.log import DriveLog
 from closed_loop.ros.orders import DRIVER_NAME
-from closed_loop.ros.policy_process import DEFAULT_POLICY, PlanReply, PolicyProcess, PolicySpec
 from closed_loop.ros.publishing import DrivePublishing
 from closed_loop.ros.termination import DriveTermination
+from closed_loop.serving.child import open_policy
+from closed_loop.serving.client import Answers, PlanReply, PolicyClient
 from collector.calibration.model import read_calibration
 from collector.common.errors import MonoError
 from collector.common.model_files import find_model
@@ -41,7 +42,6 @@ from collector.ros import topics
 from collector.ros.parameters import declare_parameters
 from collector.ros.session import Session, node_main
 from collector.vehicle.model import vehicle_named
-from finetune import TINY_BASE
 from finetune.policy import frames_of
 
 STATUS_HZ = 5.0
@@ -57,7 +57,7 @@ class DriveNode(Node):
         self,
         session: Session,
         clock: Callable[[], float] = time.monotonic,
-        start_policy: Callable[..., PolicyProcess] = PolicyProcess,
+        start_policy: Callable[..., PolicyClient] = open_policy,
     ) -> None:
         super().__init__(DRIVER_NAME)
         self._session, self._steady = session, clock
@@ -85,12 +85,8 @@ class DriveNode(Node):
             lambda observation: self._policy.submit(observation),  # noqa: PLW0108 - the policy is started below
             Faults(latency_s=v.latency_s, jitter_s=v.jitter_s),
         )
-        spec = self._policy_spec()
-        inputs = [
-            find_model(Path(path))
-            for path in (spec.options["model_folder"], v.adapter, v.calibration, v.vehicle)
-            if path
-        ]
+        model = "" if v.policy_server else v.spec().options["model_folder"]
+        inputs = [find_model(Path(path)) for path in (model, v.adapter, v.calibration, v.vehicle) if path]
         open_run(self._out, {"parameters": v, "driver": self.driver.config}, inputs, "drive")
         self.termination = DriveTermination(v.laps, v.duration_s, v.off_road_s, wait_s=v.wait_s, began_s=clock())
         self._ready = False
@@ -114,19 +110,9 @@ class DriveNode(Node):
         self.termination.pose_topic = self.inputs.pose_topic.name
         if v.rules == "e2e" and v.evaluator:
             self.inputs.orders.wait(clock())
-        self._policy = start_policy(
-            spec, self._on_ready, self._on_plan, self._on_policy_error, self._on_policy_death, self._on_policy_line
-        )
-        self.get_logger().info(f"policy process {self._policy.pid} loads {v.policy}")
-
-    def _policy_spec(self) -> PolicySpec:
-        v = self.values
-        model = v.model or (str(TINY_BASE) if v.policy == DEFAULT_POLICY else "")
-        same = ("cameras", "flow_steps", "noise_temperature", "reasoning", "device")
-        options = {"model_folder": model, "adapter": v.adapter or None, **{name: getattr(v, name) for name in same}}
-        if v.policy == DEFAULT_POLICY:
-            options |= {name: getattr(v, name) for name in ("engine", "samples", "reasoning_hz")}
-        return PolicySpec(v.policy, options, v.policy_python)
+        answers = (self._on_ready, self._on_plan, self._on_policy_error, self._on_policy_death, self._on_policy_line)
+        self._policy = start_policy(v, Answers(*answers), v.wait_s)
+        self.get_logger().info(f"waiting for the {self._policy.name}")
 
     def _placed(self, stamp_ns: int, pose: Pose, speed_mps: float) -> None:
         self._log.odometry(stamp_ns, pose, speed_mps)

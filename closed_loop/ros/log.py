@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from closed_loop.control.driver import Tick
-from closed_loop.ros.policy_process import PlanReply
+from closed_loop.serving.client import PlanReply
 from collector.common.errors import MonoError
 from collector.common.output_folder import OutputFolder
 from collector.common.run_folder import RunFolder

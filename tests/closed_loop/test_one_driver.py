@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from closed_loop.control.faults import Faults
 from closed_loop.control.kart import Command
 from closed_loop.control.wheel_odometry import Rules
 from closed_loop.course.design import course_named
+from closed_loop.serving.client import Answers, PlanReply
 from closed_loop.simulator.pacing import is_due
 from closed_loop.simulator.sensors import Sensors, WheelReport
 from closed_loop.simulator.vehicle import VehicleState, yaw_rate_radps
@@ -191,27 +192,20 @@ def through_the_rollout(
     return [world.commands[step] for step in ticks], policy.seen, result.brakes
 
 
-Callback = Callable[[Any], None]
-
-
 class RecordedProcess:
     """In the place of the policy process: asked at once, answers when the test says so."""
 
-    pid = 0
+    name = "recording"
 
-    def __init__(
-        self, plans: Mapping[int, Plan], _spec: object, on_ready: Callback, on_plan: Callback, *_more: object
-    ) -> None:
+    def __init__(self, plans: Mapping[int, Plan], _place: object, answers: Answers, _give_up_s: float) -> None:
         self.plans, self.seen, self.waiting = plans, [], []
-        self.on_ready, self.on_plan = on_ready, on_plan
+        self.on_ready, self.on_plan = answers.on_ready, answers.on_plan
 
     def submit(self, observation: Observation) -> None:
         self.seen.append(observation)
         self.waiting.append(observation)
 
     def answer(self) -> None:
-        from closed_loop.ros.policy_process import PlanReply
-
         while self.waiting:
             self.on_plan(PlanReply(self.plans[self.waiting.pop().stamp_ns], 1.0, 2.0))
 

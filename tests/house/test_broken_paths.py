@@ -60,6 +60,7 @@ def required(verb: str) -> set[str]:
         "report": "run",
         "merge": "model adapter out",
         "compare": "model out",
+        "serve": "model",
         "action-range": "dataset out",
         "demo": "out",
     }

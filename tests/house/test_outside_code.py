@@ -96,7 +96,7 @@ def full_folder(folder: Path) -> Path:
 
 
 def test_what_we_start_does_not_even_run_files_named_like_pythons_own(full_folder: Path) -> None:
-    run(module_command("closed_loop.ros.policy_worker"), full_folder)
+    run(module_command("closed_loop.serving.worker"), full_folder)
     build = [*module_command("closed_loop.cli"), "build", "--bags", "nowhere", "--out", "x"]
     assert "no bag at nowhere" in run(build, full_folder)
 
@@ -151,7 +151,7 @@ def test_the_trap_works(folder: Path) -> None:
 
 
 def test_a_teams_own_driver_lies_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from closed_loop.ros.policy_worker import build_policy
+    from closed_loop.serving.loading import build_policy
 
     (tmp_path / "own_driver_of_a_test.py").write_text(
         "import own_helper_of_a_test\nclass Own:\n    def plan(self, observation):\n        return None\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from closed_loop.ros.policy_process import PlanReply, PolicyProcess, PolicySpec, child_environment
-from closed_loop.ros.protocol import pack_observation, read_message, unpack_observation, write_message
+from closed_loop.serving.child import PolicyProcess, child_environment
+from closed_loop.serving.client import Answers, PlanReply
+from closed_loop.serving.settings import PolicySpec
 from collector.common.errors import MonoError
 from collector.common.files import PROJECT_ROOT
 from finetune.policy import Observation
@@ -29,9 +29,9 @@ class Events:
         self.errors: list[str] = []
         self.deaths: list[str] = []
         self.log: list[str] = []
-        self.process = PolicyProcess(
-            spec, self.ready.append, self.plans.append, self.errors.append, self.deaths.append, self.log.append
-        )
+        answers = (self.ready.append, self.plans.append, self.errors.append, self.deaths.append, self.log.append)
+        self.process = PolicyProcess(spec, Answers(*answers))
+        self.process.start()
 
 
 @pytest.fixture
@@ -58,29 +58,6 @@ def until(variant: Callable[[], Any], timeout_s: float = 10.0) -> None:
 def observation(stamp_ns: int, frames: int = 4) -> Observation:
     images = np.full((frames, 36, 64, 3), stamp_ns % 251, np.uint8)
     return Observation(stamp_ns, {"front": images}, np.zeros((16, 3)), 2.5)
-
-
-def test_an_observation_survives_the_wire() -> None:
-    sent = observation(1_790_000_000_123_456_789)
-    stream = io.BytesIO()
-    write_message(stream, *pack_observation(sent))
-    stream.seek(0)
-    message = read_message(stream)
-    assert message is not None
-    received = unpack_observation(*message)
-    assert received.stamp_ns == sent.stamp_ns and received.speed_mps == sent.speed_mps
-    np.testing.assert_array_equal(received.frames["front"], sent.frames["front"])
-    np.testing.assert_array_equal(received.history, sent.history)
-    assert read_message(stream) is None
-
-
-@pytest.mark.parametrize(
-    "rubbish",
-    [b"Loading checkpoint shards...\n", b"\0\0\0\2[]", b"\0\0\0\x20{", b'\0\0\0\x22{"arrays": [["a", "object", [1]]]}'],
-)
-def test_rubbish_on_the_wire_is_a_sentence(rubbish: bytes) -> None:
-    with pytest.raises(MonoError, match="pipe to the policy process"):
-        read_message(io.BytesIO(rubbish))
 
 
 def test_plans_return_and_the_newest_frame_wins(start: Callable[..., Events]) -> None:
