@@ -100,12 +100,11 @@ class DriveNode(Node):
             (AWSIM_STATUS, self._on_status),
         ):
             self.create_subscription(message_class(topic.type), topic.name, callback, qos_profile(topic))
-        answers = (self._on_ready, self._on_plan, self._on_policy_error, self._on_policy_death, self._on_policy_line)
-        self._policy = start_policy(v, Answers(*answers), v.wait_s)
-        self.get_logger().info(f"waiting for the {self._policy.name}")
+        told = (self._on_ready, self._on_plan, self._on_policy_error, self._on_policy_death, self._on_policy_line)
+        self._policy = start_policy(v, Answers(*told), v.wait_s)
+        self.get_logger().info(f"{self._policy.name} {'plans' if v.policy_server else f'loads {v.policy}'}")
 
     # Messages in.
-
     def _on_odometry(self, message: RosMessage) -> None:
         stamp_ns, pose_map, speed_mps = odometry_of(message)
         steady_s = self._steady()
@@ -134,7 +133,7 @@ class DriveNode(Node):
 
     def _on_ready(self, load_s: float) -> None:
         self._ready = True
-        self.get_logger().info(f"policy ready after {load_s:.1f} s")
+        self._note("policy ready", f"loaded in {load_s:.1f} s")
         self.driver.policy_ready()
 
     def _on_plan(self, reply: PlanReply) -> None:
@@ -142,7 +141,8 @@ class DriveNode(Node):
 
     def _taken(self, reply: PlanReply, placed: PlacedPlan | None) -> None:
         defect = "" if placed else self.driver.safety_monitor.defect or "from before a jump"
-        self._log.plan(reply, self._odometry_ns or reply.plan.stamp_ns, defect)
+        if unwritten := self._log.plan(reply, self._odometry_ns or reply.plan.stamp_ns, defect):
+            self._note("log not written", unwritten)
         if placed is not None:
             self._say.plan(placed)
 
