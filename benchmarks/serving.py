@@ -7,8 +7,8 @@
 round-trip: from handing a frame over to having its plan, in milliseconds, through the policy process that the node
 starts: raw and JPEG, 640 x 384 and 1920 x 1080, with a policy that answers at once, so that the way itself shows, and
 with --model with the tiny model. --baseline is a checkout from before the server (7b01d29), whose pipe is timed in
-turns with it: a round of one, a round of the other. faults: real processes, the simulator and the node over ROS 2, and a
-server that is killed, stopped, restarted, and comes back as another. Run from the repository's root, on a quiet
+turns with it: a round of one, a round of the other. faults: real processes, the simulator and the node over ROS 2,
+and a server that is killed, stopped, restarted, and comes back as another. Run from the repository's root, on a quiet
 machine.
 """
 
@@ -218,7 +218,7 @@ def faults(options: argparse.Namespace) -> None:
         second.end(signal.SIGTERM)
         see("SIGTERM", drive, at_s, "policy error", ": braking")
     with server(port, "--flow-steps", "9"):
-        see("comes back as another", drive, time.monotonic(), "came back with another", "drive ended|error:")
+        see("comes back as another", drive, time.monotonic(), "came back as another", "drive ended|error:")
         print(f"{'':<28} exit code {drive.process.wait(60)}", flush=True)
     (out / "faults.txt").write_text("\n".join(line for _, line in drive.lines) + "\n")
     print(f"the node's lines: {out / 'faults.txt'}")

@@ -20,7 +20,7 @@ from closed_loop.ros.config import DriveParameters
 from closed_loop.serving.child import PolicyProcess, open_policy
 from closed_loop.serving.client import Answers, PlanReply, PolicyClient
 from closed_loop.serving.handshake import accept, read_request
-from closed_loop.serving.metadata import metadata_of
+from closed_loop.serving.metadata import check_metadata, metadata_of
 from closed_loop.serving.msgpack_numpy import pack
 from closed_loop.serving.settings import PolicySpec, address, read_token
 from closed_loop.serving.websocket import BINARY, TEXT, WebSocket
@@ -112,6 +112,12 @@ def test_a_server_that_restarts_is_gone_on_with(to: Connect) -> None:
     assert [reply.plan.stamp_ns for reply in told.plans] == [1, 3] and not told.deaths
 
 
+def test_other_settings_are_named() -> None:
+    before, now = (metadata_of(PolicySpec("a:B", {"flow_steps": steps, "device": "cpu"})) for steps in (10, 9))
+    with pytest.raises(MonoError, match=r"its settings now flow_steps 9\. Expected: flow_steps 10, as"):
+        check_metadata(now, "mono", before)
+
+
 def test_another_adapter_after_a_restart_is_the_end(to: Connect) -> None:
     with serving(ConstantCurvature, adapter={"name": "a", "sha256": "1" * 64}) as server:
         port = server.port  # type: ignore[attr-defined]
@@ -119,7 +125,8 @@ def test_another_adapter_after_a_restart_is_the_end(to: Connect) -> None:
         until(lambda: told.ready)
     with serving(ConstantCurvature, port=port, adapter={"name": "b", "sha256": "2" * 64}):
         until(lambda: told.deaths)
-    assert "came back with another adapter: b (sha256 222222222222)" in told.deaths[0]
+    assert "came back as another, its adapter now b (sha256 222222222222)" in told.deaths[0]
+    assert "Expected: a (sha256 111111111111), as when the drive began" in told.deaths[0]
     assert len(told.ready) == len(told.deaths) == 1
 
 
