@@ -72,7 +72,12 @@ STAGES: dict[str, tuple[Verb, ...]] = {
     ),
     "4 drive and measure": (
         Verb("drive", "closed_loop.launcher:main_drive", "drive closed-loop over ROS 2 with one camera"),
-        Verb("serve", "closed_loop.serving.command", "the model as a server, for a drive elsewhere", "model"),
+        Verb(
+            "serve",
+            "closed_loop.serving.command",
+            "the model as a server, for a node on this or another machine",
+            "model",
+        ),
         Verb("measure", "closed_loop.comparison.measure", "lateral deviation of a drive, curve by curve"),
         Verb("compare", "closed_loop.comparison.compare", "before and after on held-out courses, no ROS", "model"),
         Verb("report", "closed_loop.report.page", "one HTML page from the runs", "report"),

@@ -1,1 +1,1 @@
-"""The drive node and the policy process beside it."""
+"""The drive node: its settings, its messages, its log, and when it ends."""

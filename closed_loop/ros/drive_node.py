@@ -110,9 +110,9 @@ class DriveNode(Node):
         self.termination.pose_topic = self.inputs.pose_topic.name
         if v.rules == "e2e" and v.evaluator:
             self.inputs.orders.wait(clock())
-        answers = (self._on_ready, self._on_plan, self._on_policy_error, self._on_policy_death, self._on_policy_line)
-        self._policy = start_policy(v, Answers(*answers), v.wait_s)
-        self.get_logger().info(f"waiting for the {self._policy.name}")
+        told = (self._on_ready, self._on_plan, self._on_policy_error, self._on_policy_death, self._on_policy_line)
+        self._policy = start_policy(v, Answers(*told), v.wait_s)
+        self.get_logger().info(f"{self._policy.name} {'plans' if v.policy_server else f'loads {v.policy}'}")
 
     def _placed(self, stamp_ns: int, pose: Pose, speed_mps: float) -> None:
         self._log.odometry(stamp_ns, pose, speed_mps)
@@ -127,7 +127,7 @@ class DriveNode(Node):
 
     def _on_ready(self, load_s: float) -> None:
         self._ready = True
-        self.get_logger().info(f"policy ready after {load_s:.1f} s")
+        self._note("policy ready", f"loaded in {load_s:.1f} s")
         self.driver.policy_ready()
 
     def _on_plan(self, reply: PlanReply) -> None:
@@ -135,7 +135,8 @@ class DriveNode(Node):
 
     def _taken(self, reply: PlanReply, placed: PlacedPlan | None) -> None:
         defect = "" if placed else self.driver.safety_monitor.defect or "from before a jump"
-        self._log.plan(reply, self.inputs.pose_ns or reply.plan.stamp_ns, defect)
+        if unwritten := self._log.plan(reply, self.inputs.pose_ns or reply.plan.stamp_ns, defect):
+            self._note("log not written", unwritten)
         if placed is not None:
             self._say.plan(placed)
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,8 @@ class DriveLog:
             self._tick_steady_s.append(self._clock())
             self._time.add(tick.stamp_ns)
 
-    def plan(self, reply: PlanReply, arrived_ns: int, defect: str) -> None:
-        """Note a plan as it arrives, sane or not."""
+    def plan(self, reply: PlanReply, arrived_ns: int, defect: str) -> str:
+        """Note a plan as it arrives, sane or not; says, once, why it and all further ones cannot be written."""
         plan = reply.plan
         age_s = (arrived_ns - plan.stamp_ns) * 1e-9
         line = {
@@ -96,15 +97,21 @@ class DriveLog:
         }
         with self._lock:
             if self._plans_file.closed:
-                return
+                return ""
             self._arrival_ages_s.append(age_s)
             self._passes.append(plan.passes)
             self._reasoning_ages_s.append(plan.reasoning_age_s)
             stages = {f"stage_{name}": float(value) for name, value in plan.timings_ms.items()}
             for name, value in {"compute": reply.compute_ms, "round_trip": reply.round_trip_ms, **stages}.items():
                 self._timings_ms[name].append(value)
-            self._plans_file.write(json.dumps(line) + "\n")
-            self._plans_file.flush()
+            try:
+                self._plans_file.write(json.dumps(line) + "\n")
+                self._plans_file.flush()
+            except OSError as error:
+                with suppress(OSError):
+                    self._plans_file.close()  # which tries once more
+                return f"{self.out / 'plans.jsonl'}: {error.strerror}"
+        return ""
 
     def event(self, stamp_ns: int | None, what: str, detail: str = "") -> None:
         """Note a change worth reading later: braking, driving again, a lap, an error."""

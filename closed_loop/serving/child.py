@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from closed_loop.serving.client import Answers, PolicyClient
+from closed_loop.serving.client import CLOSE_S, Answers, PolicyClient
 from closed_loop.serving.settings import TOKEN_VARIABLE, PolicyPlace, PolicySpec, address, read_token
 from collector.common.errors import MonoError
 from collector.common.files import PROJECT_ROOT
@@ -95,7 +95,7 @@ class PolicyProcess(PolicyClient):
         """The policy as a log may call it."""
         return f"policy process {self.pid}"
 
-    def close(self, within_s: float = 2.0) -> None:
+    def close(self, within_s: float = CLOSE_S) -> None:
         """End the child: it leaves when its input closes, and is killed, with what it started, if it does not."""
         began_s = time.monotonic()
         super().close(within_s / 4)

@@ -29,6 +29,7 @@ from finetune.policy import Observation, Plan
 
 _CONNECT_S, _PING_S = 2.0, 2.0
 _SOONEST_S, _LATEST_S = 0.1, 1.0  # between two attempts to connect
+CLOSE_S = 2.0  # the longest that a node waits for its policy to end
 _LOADING = 503  # of HTTP: ask again
 DEFAULT_PLACE = PolicyPlace()
 
@@ -106,7 +107,7 @@ class PolicyClient:
             self._waiting = observation
         self._ring()
 
-    def close(self, within_s: float = 2.0) -> None:
+    def close(self, within_s: float = CLOSE_S) -> None:
         """Let go of the server. Safe to call twice, and quick whatever the server does."""
         with self._condition:
             self._closing = True

@@ -52,7 +52,6 @@ def main(argv: list[str]) -> int:
     listener = _listen(config.host, config.port)
     server = PolicyServer(listener, lambda: build_policy(spec.policy, dict(spec.options)), metadata_of(spec), token)
     host, port = listener.getsockname()[:2]
-    print(f"serving on {host}:{port}{' with a token' if token else ''}: {description(server.metadata)}", flush=True)
     received: list[str] = []
 
     def end(signal_name: str) -> None:
@@ -62,6 +61,7 @@ def main(argv: list[str]) -> int:
         server.end()
 
     with signals_to(end):
+        print(f"serving on {host}:{port}{' with a token' if token else ''}: {description(server.metadata)}", flush=True)
         server.run()
     print(f"serve ended: {received[0] if received else 'closed'}", flush=True)
     sys.stdout.flush()

@@ -22,7 +22,7 @@ from finetune.policy import FUTURE_STEPS, HISTORY_STEPS, Observation, Plan
 # Of an observation, its JPEGs decoded: four cameras of four raw frames at 1920 x 1080 are 100 MB.
 MOST_OBSERVATION_BYTES = 128 << 20
 MOST_PLAN_BYTES = 1 << 20
-_MOST_FRAMES, _MOST_CAMERAS, _MOST_REASONING = 16, 8, 1 << 16
+_FRAMES_A_CAMERA, _CAMERAS, _MOST_REASONING = 16, 8, 1 << 16
 _OBSERVATION = ("stamp_ns", "frames", "history", "speed_mps")
 
 Message = dict[str, Any]
@@ -142,27 +142,27 @@ def _numbers(value: object, name: str, shape: tuple[int, ...]) -> NDArray[np.flo
 
 
 def _frames(value: object) -> dict[str, NDArray[np.uint8]]:
-    if not isinstance(value, dict) or not 0 < len(value) <= _MOST_CAMERAS:
-        raise _wrong(f"frames {_short(value)}", f"1 to {_MOST_CAMERAS} cameras by name")
+    if not isinstance(value, dict) or not 0 < len(value) <= _CAMERAS:
+        raise _wrong(f"frames {_short(value)}", f"1 to {_CAMERAS} cameras by name")
     frames: dict[str, NDArray[np.uint8]] = {}
     size = 0
     for camera, images in value.items():
         name = f"frames of {_short(camera)}"
         array = _decoded(images, name, MOST_OBSERVATION_BYTES - size) if isinstance(images, list) else images
         kind = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else _short(array)
-        expected = f"uint8 of shape (n, height, width, 3), n up to {_MOST_FRAMES}, or so many JPEGs in a list"
+        expected = f"uint8 of shape (n, height, width, 3), n up to {_FRAMES_A_CAMERA}, or so many JPEGs in a list"
         if not isinstance(camera, str) or not isinstance(array, np.ndarray) or array.dtype != np.uint8:
             raise _wrong(f"{name} that are {kind}", expected)
         frames[camera] = several = array[None] if array.ndim == 3 else array
-        if several.ndim != 4 or several.shape[3] != 3 or not several.size or len(several) > _MOST_FRAMES:
+        if several.ndim != 4 or several.shape[3] != 3 or not several.size or len(several) > _FRAMES_A_CAMERA:
             raise _wrong(f"{name} that are {kind}", expected)
         size += several.nbytes
     return frames
 
 
 def _decoded(images: list[Any], name: str, most_bytes: int) -> NDArray[np.uint8]:
-    if not 0 < len(images) <= _MOST_FRAMES or not all(isinstance(each, memoryview) for each in images):
-        raise _wrong(f"{name} in a list of {len(images)}", f"1 to {_MOST_FRAMES} JPEGs")
+    if not 0 < len(images) <= _FRAMES_A_CAMERA or not all(isinstance(each, memoryview) for each in images):
+        raise _wrong(f"{name} in a list of {len(images)}", f"1 to {_FRAMES_A_CAMERA} JPEGs")
     data = [np.frombuffer(each, np.uint8) for each in images]
     sizes = {jpeg.size_of(each) for each in data}
     (width, height), *others = sizes

@@ -73,8 +73,9 @@ def check_metadata(said: object, mode: str, before: Mapping[str, Any] | None = N
         raise MonoError(found, "the same", "give both the same cameras:=")
     for name in _SAME if before is not None else ():
         if before is not None and said.get(name) != before.get(name):
-            found = f"the policy server came back with another {name}: {_text(said.get(name))}"
-            raise MonoError(found, f"{_text(before.get(name))}, as when the drive began", "begin a new drive")
+            now, then = _differing(said.get(name), before.get(name))
+            found = f"the policy server came back as another, its {name} now {now}"
+            raise MonoError(found, f"{then}, as when the drive began", "begin a new drive")
     return said
 
 
@@ -84,6 +85,14 @@ def description(said: Mapping[str, Any]) -> str:
     parts = [f"policy {_text(said.get('policy'))}" if own else f"model {_text(said.get('model'))}"]
     parts += [f"adapter {_text(said.get('adapter'))}" if said.get("adapter") else "no adapter"] * (not own)
     return f"alpamayo_mono {_text(said.get('version'))}, protocol {_text(said.get('protocol'))}, " + ", ".join(parts)
+
+
+def _differing(now: object, then: object) -> tuple[str, str]:
+    """Two unequal values as texts; of settings those that differ."""
+    if isinstance(now, dict) and isinstance(then, dict) and "sha256" not in then:
+        names = [name for name in {**then, **now} if now.get(name) != then.get(name)]
+        return tuple(", ".join(f"{_text(name)} {_text(each.get(name))}" for name in names) for each in (now, then))  # type: ignore[return-value]
+    return _text(now), _text(then)
 
 
 def _frames(cameras: object) -> str:

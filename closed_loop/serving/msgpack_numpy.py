@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from collector.common.errors import MonoError
 
 _DTYPE = re.compile(r"[<>|=]?(b1|[ui][1248]|f[248])")
-_MOST_DEPTH, _MOST_ITEMS, _MOST_AXES = 8, 10_000, 8
+_DEEPEST, _MOST_ITEMS, _MOST_AXES = 8, 10_000, 8
 _NDARRAY, _NUMBER, _DATA, _DTYPE_KEY, _SHAPE = b"__ndarray__", b"__npgeneric__", b"data", b"dtype", b"shape"
 
 Buffer: TypeAlias = "bytes | memoryview"
@@ -60,8 +60,8 @@ def unpack(data: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - whatever was packe
 
 
 def _pieces(value: object, depth: int) -> Iterator[Buffer]:  # noqa: C901, PLR0912 - a branch per kind
-    if depth > _MOST_DEPTH:
-        raise MonoError("a message nested too deeply", f"at most {_MOST_DEPTH} levels", "flatten it")
+    if depth > _DEEPEST:
+        raise MonoError("a message nested too deeply", f"at most {_DEEPEST} levels", "flatten it")
     if value is None:
         yield b"\xc0"
     elif isinstance(value, (bool, np.bool_)):
@@ -128,8 +128,8 @@ class _Reader:
 
     def value(self, depth: int) -> Any:  # noqa: ANN401
         self._items += 1
-        if depth > _MOST_DEPTH or self._items > _MOST_ITEMS:
-            raise _not_msgpack(f"a message of more than {_MOST_DEPTH} levels or {_MOST_ITEMS} items")
+        if depth > _DEEPEST or self._items > _MOST_ITEMS:
+            raise _not_msgpack(f"a message of more than {_DEEPEST} levels or {_MOST_ITEMS} items")
         first = self._number("B")
         if first in _WORDS:
             return _WORDS[first]

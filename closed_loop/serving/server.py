@@ -30,7 +30,9 @@ from closed_loop.serving.websocket import (
     BINARY,
     GOING_AWAY,
     POLICY_VIOLATION,
+    PROTOCOL_ERROR,
     TEXT,
+    TOO_BIG,
     ConnectionLostError,
     WebSocket,
     readable,
@@ -40,6 +42,7 @@ from finetune.policy import Observation, Policy
 
 _MOST_CLIENTS, _MOST_CONNECTIONS = 16, 64
 _HANDSHAKE_S, _TAKE_S = 5.0, 10.0  # a client that is slower is dropped: in its request, in a message either way
+_LINGER_S = 3.0  # for one that is refused while it sends
 
 
 @dataclass(eq=False)
@@ -232,7 +235,11 @@ class PolicyServer:
             client.gone = True
             with self._changed:
                 self._clients.discard(client)
-            websocket.close(code, why)
+            refused = code in (PROTOCOL_ERROR, POLICY_VIOLATION, TOO_BIG)
+            with suppress(ConnectionLostError):
+                if refused:
+                    websocket.send(TEXT, [why.encode()], 0.2)
+            websocket.close(code, why, _LINGER_S if refused else 0.0)
             bell.close()
             ringer.close()
             self.say(f"client {name} has left: {why}")
@@ -258,7 +265,6 @@ class PolicyServer:
                 continue
             if asked or not greeted:
                 why = "one frame at a time: wait for the answer" if greeted else "wait for the metadata before asking"
-                client.websocket.send(TEXT, [why.encode()], _TAKE_S)
                 raise ConnectionLostError(why, POLICY_VIOLATION)
             asked = self._take(client, *message)
         raise ConnectionLostError("the server has ended", GOING_AWAY)

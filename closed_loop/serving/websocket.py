@@ -108,10 +108,20 @@ class WebSocket:
             if last:
                 return first, parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def close(self, code: int = 1000, why: str = "") -> None:
-        """Say goodbye where the other end still listens, and let go of the socket. Safe to call twice."""
+    def close(self, code: int = 1000, why: str = "", linger_s: float = 0.0) -> None:
+        """Say goodbye where the other end still listens, and let go of the socket. Safe to call twice.
+
+        One that is still sending would be reset before it has read why: for ``linger_s`` what comes is thrown away.
+        """
         with suppress(ConnectionLostError):
             self.send(CLOSE, [struct.pack(">H", code) + why.encode()[:120]], 0.2)
+        deadline_s = time.monotonic() + linger_s
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+            while (left_s := deadline_s - time.monotonic()) > 0:
+                self._socket.settimeout(left_s)
+                if not self._socket.recv(1 << 16):
+                    break
         self.cut()
         self._socket.close()
 

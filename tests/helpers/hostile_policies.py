@@ -106,6 +106,13 @@ class Odd:
         os._exit(3)
 
 
+class Hanging(Odd):
+    """Never answers."""
+
+    def __init__(self, **_options: object) -> None:
+        super().__init__("hangs", once=False)
+
+
 @contextmanager
 def serving(make: Callable[[], Any], token: str = "", port: int = 0, **metadata: object) -> Iterator[PolicyServer]:
     """A server in this process, on a free port (its ``listener`` knows which) or a given one."""

@@ -160,9 +160,9 @@ BAD = {
     "a number": 7,
     "another key": message(prompt="drive"),
     "no stamp": {"frames": {"front": FRAMES}, "history": np.zeros((16, 3))},
-    "a stamp with a point": message(stamp_ns=1.0),
-    "a stamp below zero": message(stamp_ns=-1),
-    "a true stamp": message(stamp_ns=True),
+    "a stamp with a point": message() | {"stamp_ns": 1.0},
+    "a stamp below zero": message() | {"stamp_ns": -1},
+    "a true stamp": message() | {"stamp_ns": True},
     "a speed that is no number": message(speed_mps=float("nan")),
     "a speed in words": message(speed_mps="fast"),
     "a short history": message(history=np.zeros((15, 3))),
@@ -202,9 +202,9 @@ def test_other_bad_messages(sound: PolicyServer) -> None:
         assert "msgpack" in reply(websocket)
         websocket.send(TEXT, [b"plan, please"], 1.0)
         assert "a text" in reply(websocket)
-    with client(sound) as websocket, pytest.raises(ConnectionLostError, match="209715200 bytes"):
+    with client(sound) as websocket:
         websocket.send(BINARY, [bytes(200 << 20)], 10.0)
-        reply(websocket)
+        assert "209715200 bytes" in reply(websocket)
     assert health(sound)[0] == 200
 
 
@@ -302,7 +302,11 @@ def test_the_verb(tmp_path: Any) -> None:
 
 
 def test_the_verb_ends_though_its_policy_hangs() -> None:
-    process, port = start_serve("--policy", "tests.helpers.constant_curvature:ConstantCurvature")
+    process, port = start_serve("--policy", "tests.helpers.hostile_policies:Hanging")
+    websocket = connect("127.0.0.1", port, 5.0)
+    assert reply(websocket)["policy"].endswith("Hanging")
+    websocket.send(BINARY, pack(message()), 1.0)
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     assert "serve ended: SIGINT" in process.communicate(timeout=10)[0]
     with pytest.raises(ConnectionLostError, match="nobody answers"):

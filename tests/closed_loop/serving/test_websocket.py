@@ -121,8 +121,7 @@ def test_both_ends_of_ours(size: int) -> None:
     listener.close()
 
 
-def test_the_key_of_the_rfc(ends: tuple[WebSocket, socket.socket]) -> None:
-    _, bare = ends
+def test_the_key_of_the_rfc() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     client = socket.create_connection(listener.getsockname())
     connection, _ = listener.accept()
