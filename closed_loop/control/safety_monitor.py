@@ -90,6 +90,12 @@ class SafetyMonitor:
     _fault_frames: int = 0
     _began_s: deque[float] = field(default_factory=deque)
 
+    @property
+    def refused(self) -> dict[str, int]:
+        """How many frames, odometry messages and plans could not be used, by what was wrong."""
+        inputs = (self.camera, self.odometry, self.plans)
+        return {f"{health.name}: {what}": n for health in inputs for what, n in sorted(health.refused.items())}
+
     def frame_arrived(self, steady_s: float) -> None:
         """Take note of a camera frame."""
         self.camera.arrived(steady_s)

@@ -52,7 +52,7 @@ Change = Callable[[Memory, float, Any], Any]  # memory, seconds since it began, 
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind; ``expected`` is ``brake``, ``none`` (nothing may brake) or ``degrade`` (documented, either is right)."""
+    """One kind; ``expected`` is ``brake``, ``none`` (nothing may brake) or ``degrade`` (documented)."""
 
     name: str
     changes: dict[str, Change]
