@@ -41,6 +41,7 @@ EXTRAS = {
         "ros-std-msgs",
         "ros-std-srvs",
         "ros-geometry-msgs",
+        "ros-diagnostic-msgs",
         "ros-nav-msgs",
         "ros-sensor-msgs",
         "ros-rosgraph-msgs",

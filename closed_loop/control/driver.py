@@ -156,12 +156,13 @@ class Driver:
 
     def _defect(self, plan: Plan) -> str:
         """What is wrong with a plan of a covered stamp, by itself and beside the plan in use."""
-        before, later_s = None, 0.0
+        before, later_s, repeats = None, 0.0, False
         speed_mps = self.poses.speed_at(plan.stamp_ns)
         if self._plan is not None and np.shape(plan.poses) == np.shape(self._plan.poses_map):
             later_s = (plan.stamp_ns - self._plan.plan.stamp_ns) * 1e-9
             before = to_ego(self._plan.poses_map, self.poses.pose_at(plan.stamp_ns))
-        return self.safety_monitor.plan_arrived(plan.poses, speed_mps, before, later_s)
+            repeats = np.array_equal(plan.poses, self._plan.plan.poses)
+        return self.safety_monitor.plan_arrived(plan.poses, speed_mps, before, later_s, repeats)
 
     def policy_failed(self, why: str) -> None:
         """The policy answered with an error."""

@@ -21,7 +21,7 @@ _POINT_M, _CHORD = (
 )  # curvature is of three points 1.5 m apart, which the unevenness of a drawn path does not bend
 _KNOWN_S, _LEAST_M = 3.0, 4.0  # so far ahead a plan has to be drivable
 _SEARCH_M = 6.0  # how far along its path another plan may have got faster or slower
-_STANDING_MPS = 0.5
+_BACK_S = 1.0  # a hairpin comes back later
 
 
 def plan_defect(poses_ego: FloatArray, limits: SafetyLimits = DEFAULT_LIMITS, speed_mps: float | None = None) -> str:
@@ -49,7 +49,7 @@ def plan_defect(poses_ego: FloatArray, limits: SafetyLimits = DEFAULT_LIMITS, sp
 def _undrivable(poses: FloatArray, limits: SafetyLimits, speed_mps: float) -> str:
     """Backwards, or round bends that no kart drives, or not at this speed."""
     xy = np.vstack([[0.0, 0.0], poses[:, :2]])
-    back_m = -float(xy[: round(_KNOWN_S / STEP_S) + 1, 0].min())
+    back_m = -float(xy[: round(_BACK_S / STEP_S) + 1, 0].min())
     yaw = np.concatenate([[0.0], poses[:, 2]])
     along_m = np.diff(xy, axis=0)[:, 0] * np.cos(yaw[:-1]) + np.diff(xy, axis=0)[:, 1] * np.sin(yaw[:-1])
     back_m = max(back_m, -float(along_m.sum()))
@@ -86,17 +86,19 @@ def plan_contradiction(
     poses_ego: FloatArray,
     before_ego: FloatArray,
     later_s: float,
-    speed_mps: float,
+    repeats: bool = False,
     limits: SafetyLimits = DEFAULT_LIMITS,
 ) -> str:
     """Where a plan leaves the way of the one taken before it, ``later_s`` older, in the same frame; empty where not.
 
-    A road does not turn into another within a fraction of a second. A kart that stands may change its mind.
+    A road does not turn into another while the older plan still reaches there. A plan that ``repeats`` the other bit by
+    bit, from another place, is of a policy that does not look any more unless both lie on one arc.
     """
-    if speed_mps < _STANDING_MPS:
-        return ""
     plan, before = PlanPath(poses_ego, STEP_S), PlanPath(before_ego, STEP_S)
-    for t_s, limit_m in zip(limits.plan_change_s, limits.plan_change_m, strict=True):
+    for t_s, change_m in zip(limits.plan_change_s, limits.plan_change_m, strict=True):
+        if later_s + t_s > before.t_s[-1]:
+            break
+        limit_m = limits.plan_repeat_m if repeats else change_m
         place = plan.at(np.array([plan.distance(t_s)]))[0]
         foot_m = before.foot(place, before.distance(later_s + t_s), _SEARCH_M)
         # Beyond the end of the way that the one before knew, nothing is contradicted.

@@ -31,6 +31,9 @@ class SafetyLimits(Arguments):
         0.05,
         30.0,
     )
+    refused_age_s: float = (
+        0.35  # the same for both while what arrives is refused: a fault that is known needs no patience
+    )
     clock_age_s: float = 0.5  # the node's clock, once it has run, stands still for longer than this
 
     # Pictures, of 255 grey levels. Rendered ones have a contrast of 37 to 48 and a roughness of 0.01 (1920 x 1080) to
@@ -79,6 +82,7 @@ class SafetyLimits(Arguments):
     # seen with the adapter at 5 m/s, less when slower.
     plan_change_m: tuple[float, float, float] = (2.2, 3.0, 3.8)
     plan_change_s: tuple[float, float, float] = (1.5, 2.0, 2.5)
+    plan_repeat_m: float = 0.5  # the same for two plans that are equal bit by bit
     # A plan that is late may be driven on for so many metres after it should have been replaced.
     plan_late_m: float = 2.0
 
@@ -86,6 +90,7 @@ class SafetyLimits(Arguments):
     # fault of the last seconds, up to eight times.
     recover_s: float = 0.8
     recover_frames: int = 3
+    doubt: int = 4  # times as long after odometry that contradicted itself: of a standing kart no motion tells
     repeat_s: float = 20.0
 
 

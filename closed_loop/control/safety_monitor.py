@@ -23,6 +23,7 @@ _LATE_S = 0.5  # a plan that is this much later than usual does not come
 _SLOW_MPS = 0.5  # below this speed metres say nothing about how long a plan is good for
 _MOST_DOUBLED = 3  # how often the wait after a fault is doubled
 STALE_PLAN = "plan stale"
+IMPLAUSIBLE = "odometry implausible"
 # Reasons that are no faults: nothing has come yet, or somebody else says when to drive.
 STOPPING = "stopping"
 HELD = "held"
@@ -89,6 +90,12 @@ class SafetyMonitor:
     _fault_frames: int = 0
     _began_s: deque[float] = field(default_factory=deque)
 
+    @property
+    def refused(self) -> dict[str, int]:
+        """How many frames, odometry messages and plans could not be used, by what was wrong."""
+        inputs = (self.camera, self.odometry, self.plans)
+        return {f"{health.name}: {what}": n for health in inputs for what, n in sorted(health.refused.items())}
+
     def frame_arrived(self, steady_s: float) -> None:
         """Take note of a camera frame."""
         self.camera.arrived(steady_s)
@@ -103,7 +110,7 @@ class SafetyMonitor:
 
     def odometry_refused(self, defect: str) -> None:
         """Take note of an odometry message that cannot be used."""
-        self.odometry.refuse(defect, "odometry implausible")
+        self.odometry.refuse(defect, IMPLAUSIBLE)
 
     def plan_arrived(
         self,
@@ -111,16 +118,17 @@ class SafetyMonitor:
         speed_mps: float | None = None,
         before_ego: FloatArray | None = None,
         later_s: float = 0.0,
+        repeats: bool = False,
     ) -> str:
         """Take note of a plan, made at a speed; returns its defect, empty when the plan may be used.
 
-        ``before_ego`` is the plan in use, ``later_s`` older, in the frame of the new one. A defective plan stops the
-        kart until a sound one follows: whatever made the policy say nonsense is about the present, and the plan before
-        it is older still.
+        ``before_ego`` is the plan in use, ``later_s`` older, in the frame of the new one, which ``repeats`` it or not.
+        A defective plan stops the kart until a sound one follows: whatever made the policy say nonsense is about the
+        present, and the plan before it is older still.
         """
         self.defect = plan_defect(poses_ego, self.limits, speed_mps)
         if not self.defect and before_ego is not None:
-            self.defect = plan_contradiction(poses_ego, before_ego, later_s, speed_mps or 0.0, self.limits)
+            self.defect = plan_contradiction(poses_ego, before_ego, later_s, repeats, self.limits)
         self._has_plan = self._has_plan or not self.defect
         if self.defect:
             self.plans.refuse(self.defect, "plan not sane")
@@ -189,6 +197,7 @@ class SafetyMonitor:
         times = min(max(len(self._began_s) - 1, 0), _MOST_DOUBLED)
         # A single plan that was late, and has come, leaves nothing to wait for.
         wait_s = limits.recover_s * (2**times - (fault.reason == STALE_PLAN))
+        wait_s *= limits.doubt if fault.reason == IMPLAUSIBLE else 1
         few = self.camera.count - self._fault_frames < limits.recover_frames and wait_s > 0.0
         if over_s < wait_s or few:
             detail = f"over for {over_s:.1f} s, driving on after {wait_s:g} s and {limits.recover_frames} frames"
@@ -200,8 +209,9 @@ class SafetyMonitor:
         """Reasons to brake that do not lie in the plan, each with its detail; the gravest first."""
         if self._dead:
             yield "policy process died", self._dead
-        for health, limit_s in ((self.camera, self.limits.frame_age_s), (self.odometry, self.limits.odometry_age_s)):
+        for health, patience_s in ((self.camera, self.limits.frame_age_s), (self.odometry, self.limits.odometry_age_s)):
             age_s = 0.0 if health.arrived_s is None else (steady_s - health.arrived_s) * time_rate
+            limit_s = min(patience_s, self.limits.refused_age_s) if health.defect else patience_s
             if health.arrived_s is None:
                 yield f"no {health.name} yet", health.defect
             elif age_s > limit_s:

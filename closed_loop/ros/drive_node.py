@@ -21,12 +21,14 @@ from rclpy.node import Node
 
 from closed_loop.control.buffers import Pose
 from closed_loop.control.controller import ControllerConfig
+from closed_loop.control.diagnosis import findings
 from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan, Tick
 from closed_loop.control.faults import Faults
 from closed_loop.control.off_track import OffTrackMonitor
 from closed_loop.control.safety_limits import SafetyLimits
 from closed_loop.course.design import course_named
 from closed_loop.ros.config import DriveParameters
+from closed_loop.ros.diagnostics import Diagnostics
 from closed_loop.ros.inputs import DriveInputs
 from closed_loop.ros.log import DriveLog
 from closed_loop.ros.orders import DRIVER_NAME
@@ -94,6 +96,7 @@ class DriveNode(Node):
         self._ticks, self._engaged_s = 0, -math.inf
 
         # Publishers and subscriptions first, the policy last: its callbacks use them.
+        self._diagnostics = Diagnostics(self)
         self._say = DrivePublishing(self, topics.MAP_FRAME if v.rules == "free" else topics.ODOM_FRAME)
         self.inputs = DriveInputs(
             self,
@@ -189,6 +192,7 @@ class DriveNode(Node):
     def control(self, now_s: float) -> None:
         """One tick of the control loop: decide, say so, write it down, and see whether the drive is over."""
         self.inputs.orders.tick(now_s)
+        self.driver.clock(self.get_clock().now().nanoseconds, now_s)
         tick = self.driver.tick(now_s)
         self._say.command(tick.command, tick.speed_mps)
         self._log.tick(tick)
@@ -199,6 +203,8 @@ class DriveNode(Node):
             self._note("driving" if tick.decision.drive else f"braking: {tick.decision.reason}", tick.decision.detail)
         if changed or self._ticks % max(1, round(self.values.control_hz / STATUS_HZ)) == 0:
             self._say.status(self._status(tick))
+        if self._diagnostics.is_due(tick.decision.reason, now_s):
+            self._diagnostics.publish(findings(self.driver.safety_monitor, tick.decision, now_s))
         if now_s - self._engaged_s > 1.0:
             self._engaged_s = now_s
             self._say.engage()
@@ -248,6 +254,7 @@ class DriveNode(Node):
                 "complete": complete,
                 "frames": {"received": frames.received, "lost": frames.lost},
                 "brakes": dict(self.driver.safety_monitor.brakes),
+                "refused": self.driver.safety_monitor.refused,
                 "jumps": self.driver.jumps,
                 "parameters": self.values,
             }

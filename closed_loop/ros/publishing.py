@@ -62,7 +62,7 @@ class DrivePublishing:
             set_pose(pose.pose, pose_map)
             path.poses.append(pose)
         self._send(topics.PLANNED_PATH, path)
-        self._send(topics.REASONING, self._types[topics.REASONING](data=placed.plan.reasoning))
+        self._send(topics.REASONING, self._types[topics.REASONING](data=placed.plan.reasoning or ""))
 
     def status(self, fields: Mapping[str, Any]) -> None:
         """One JSON object."""

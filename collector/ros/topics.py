@@ -80,13 +80,15 @@ _COMPRESSED = "sensor_msgs/msg/CompressedImage"
 CAMERA_JPEG = Topic(f"{CAMERA_IMAGE.name}/compressed", _COMPRESSED, "best_effort", rate_hz=10.0, frame_id=CAMERA_FRAME)
 PLANNED_PATH = Topic("/planning/alpamayo/path", "nav_msgs/msg/Path", frame_id=MAP_FRAME)
 REASONING = Topic("/planning/alpamayo/reasoning", "std_msgs/msg/String")
+# How the driver is, in the words that ROS has for it.
+DIAGNOSTICS = Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
 DRIVE_STATUS = Topic("/planning/alpamayo/status", "std_msgs/msg/String")  # one JSON object per message
 
 VEHICLE_STATUS = (VELOCITY_STATUS, STEERING_STATUS, GEAR_STATUS, CONTROL_MODE)
 SIMULATOR_STATUS = (CLOCK, AWSIM_STATUS, AWSIM_STATE, TF_STATIC)
 FROM_SIMULATOR = (CAMERA_IMAGE, CAMERA_INFO, *VEHICLE_STATUS, *SIMULATOR_STATUS, ODOMETRY)
 TO_SIMULATOR = (CONTROL_CMD, GEAR_CMD, CONTROL_MODE_REQUEST, AWSIM_RESET)
-FROM_DRIVER = (PLANNED_PATH, REASONING, DRIVE_STATUS)
+FROM_DRIVER = (PLANNED_PATH, REASONING, DRIVE_STATUS, DIAGNOSTICS)
 # The collector's bag, by the names and types it has inside the bag (frames arrive raw, are stored as JPEG).
 RECORDED = (CAMERA_JPEG, CAMERA_INFO, ODOMETRY, *VEHICLE_STATUS, CONTROL_CMD, *SIMULATOR_STATUS)
 ALL_TOPICS = (*FROM_SIMULATOR, *TO_SIMULATOR, SCENARIO_TRAJECTORY, CAMERA_JPEG, *FROM_DRIVER)
