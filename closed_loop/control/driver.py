@@ -27,7 +27,14 @@ from finetune.policy import FRAMES_PER_CAMERA, FUTURE_STEPS, STEP_S, Observation
 LONGEST_CARRY_S = 0.1
 LATE_PLANS = 5  # the latest but one of so many says how late the next may be
 # While braking for these reasons the last sound plan still shows where the road goes; for others the wheel is held.
-STEER_ON = ("camera frame stale", "plan stale", "plan not sane", "policy process died", "stopping")
+STEER_ON = (
+    "camera frame stale",
+    "plan stale",
+    "plan not sane",
+    "policy process died",
+    "another controller",
+    "stopping",
+)
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,11 @@ class Driver:
         """There will be no answers any more."""
         with self._lock:
             self.safety_monitor.policy_died(why)
+
+    def forbid(self, reason: str, detail: str = "") -> None:
+        """Brake for a reason from outside, until it is taken back with an empty one."""
+        with self._lock:
+            self.safety_monitor.forbid(reason, detail)
 
     def stop(self) -> None:
         """From now on brake, along the last plan."""

@@ -89,6 +89,7 @@ class SafetyMonitor:
     _odometry_s: float | None = None
     _has_plan: bool = False
     _dead: str = ""
+    _forbidden: tuple[str, str] = ("", "")
     _stopping: bool = False
     _last_reason: str = ""
 
@@ -117,6 +118,10 @@ class SafetyMonitor:
     def policy_died(self, why: str) -> None:
         """The policy process is gone: nothing ends this."""
         self._dead = why
+
+    def forbid(self, reason: str, detail: str = "") -> None:
+        """Brake for a reason that lies outside of what is seen here, until it is taken back with an empty one."""
+        self._forbidden = reason, detail
 
     def stop(self) -> None:
         """The drive is over: brake from now on, whatever else is well."""
@@ -153,6 +158,8 @@ class SafetyMonitor:
         """Reasons to brake that do not lie in the plan, each with its detail; the gravest first."""
         if self._dead:
             yield "policy process died", self._dead
+        if self._forbidden[0]:
+            yield self._forbidden
         for what, arrived_s, limit_s in (
             ("camera frame", self._frame_s, self.limits.frame_age_s),
             ("odometry", self._odometry_s, self.limits.odometry_age_s),

@@ -5,7 +5,7 @@ As :mod:`collector.ros.parameters` it needs neither tyro nor pydantic: launch fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import DriverConfig
@@ -97,7 +97,10 @@ class DriveConfig(parameters.SimulatorParameters, DriveParameters, parameters.Si
     expert: bool = argument(False, "the simulator's built-in driver publishes control_cmd; two drivers would quarrel")
 
 
-DRIVE_NODE = parameters.Program("drive_node", "closed_loop.ros.drive_node", DriveParameters)
-SIMULATE_NODE = parameters.Program("simulator", "closed_loop.simulator.node", parameters.SimulateConfig)
+_CHECKS = "closed_loop.start_checks"
+DRIVE_NODE = parameters.Program("drive_node", "closed_loop.ros.drive_node", DriveParameters, f"{_CHECKS}:check_drive")
+SIMULATE_NODE = parameters.Program(
+    "simulator", "closed_loop.simulator.node", parameters.SimulateConfig, f"{_CHECKS}:check_simulator"
+)
 # Beside another node it is not told when to end: the recorder counts its seconds from the first frame.
-SIMULATOR_BESIDE = parameters.Program(SIMULATE_NODE.name, SIMULATE_NODE.module, parameters.SimulatorParameters)
+SIMULATOR_BESIDE = replace(SIMULATE_NODE, parameters=parameters.SimulatorParameters)
