@@ -2,10 +2,13 @@
 
 AWSIM goes on with the last command it heard. A node that ends stops the kart itself; one that was killed, crashed in a
 library or was stopped (SIGSTOP) cannot. So it starts this process with a pipe to it, and says at every control tick
-what it commands. While that goes on, and after a clean end, the guard publishes nothing and has no publisher. When the
-pipe is closed without a farewell, or silent for longer than :data:`SILENT_S`, it makes one and brakes at the last wheel
-angle until the kart stands. A node that goes on after all (SIGCONT) has the kart again with its first tick: it has old
-inputs then, and brakes by itself until they are fresh.
+what it commands. While that goes on, and after a clean end, the guard publishes nothing. When the pipe is closed
+without a farewell, or silent for longer than :data:`SILENT_S`, it brakes at the last wheel angle until the kart stands.
+A node that goes on after all (SIGCONT) has the kart again with its first tick: it has old inputs then, and brakes by
+itself until they are fresh.
+
+The publisher is there from the start, since finding each other takes a second where the machine is busy; whoever counts
+the publishers of the topic knows this one by its node's name.
 
     python -m closed_loop.ros.guard STOP_MPS2 < PIPE
 """
@@ -20,7 +23,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from collector.common.start import module_command
 from collector.ros import topics
@@ -32,6 +35,7 @@ from collector.ros.transport import PROFILE_VARIABLES
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+    from rclpy.publisher import Publisher
 
     from collector.ros.session import Session
 
@@ -99,14 +103,10 @@ class Guard:
 
 
 class _Brake:
-    """A publisher of braking commands, and an ear for whether the kart stands; both only as long as they are needed."""
+    """One braking: its commands, and an ear for whether the kart stands, which is there as long as it is needed."""
 
-    def __init__(self, node: Node, stop_mps2: float) -> None:
-        self._node, self._stop_mps2 = node, stop_mps2
-        self._type = message_class(topics.CONTROL_CMD.type)
-        self._publisher = node.create_publisher(
-            self._type, topics.CONTROL_CMD.name, topics.qos_profile(topics.CONTROL_CMD)
-        )
+    def __init__(self, node: Node, publisher: Publisher[Any], stop_mps2: float) -> None:
+        self._node, self._publisher, self._stop_mps2 = node, publisher, stop_mps2
         speed = topics.VELOCITY_STATUS
         self._ear = node.create_subscription(
             message_class(speed.type), speed.name, self._on_speed, topics.qos_profile(speed)
@@ -121,7 +121,7 @@ class _Brake:
 
     def command(self, steer_rad: float, stamp_ns: int) -> None:
         """Publish one command; ``stamp_ns`` is the vehicle's time when the node was last heard of."""
-        message = self._type()
+        message = message_class(topics.CONTROL_CMD.type)()
         stamp_ns += int((time.monotonic() - self._began_s) * 1e9)
         for stamp in (message.stamp, message.lateral.stamp, message.longitudinal.stamp):
             set_stamp(stamp, stamp_ns)
@@ -136,8 +136,7 @@ class _Brake:
         return now_s - self._began_s > (SHORTEST_S if stands else LONGEST_S)
 
     def close(self) -> None:
-        """Leave the topic."""
-        self._node.destroy_publisher(self._publisher)
+        """Do without the ear."""
         self._node.destroy_subscription(self._ear)
 
 
@@ -150,6 +149,8 @@ class _Watchman:
         self._node, self._stop_mps2 = node, stop_mps2
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(node)
+        command = topics.CONTROL_CMD
+        self._publisher = node.create_publisher(message_class(command.type), command.name, topics.qos_profile(command))
         self._steer_rad, self._stamp_ns, self._beat_s = 0.0, 0, 0.0  # no beat yet: the node has commanded nothing
         self._policy = 0
         self._left = b""
@@ -198,7 +199,8 @@ class _Watchman:
         if self._stands:
             return
         if self._brake is None:
-            self._brake = _Brake(self._node, self._stop_mps2)
+            self._brake = _Brake(self._node, self._publisher, self._stop_mps2)
+            self._brake.command(self._steer_rad, self._stamp_ns)
             why = "is gone" if self._is_closed else f"says nothing since {now_s - self._beat_s:.1f} s"
             print(f"guard: the driving node {why}: braking", file=sys.stderr, flush=True)
         self._brake.command(self._steer_rad, self._stamp_ns)

@@ -151,12 +151,15 @@ class Strangers:
         executor.add_node(self._node)
         try:
             until_s, suspected = joined_s + DISCOVERY_S, False
-            while (now_s := time.monotonic()) < until_s:
+            while True:
+                now_s = time.monotonic()
                 for watch in self._watches:
                     if who := watch.look(now_s):
                         raise watch.sole.error(who)
                     if not suspected and watch.is_suspicious:
                         suspected, until_s = True, max(until_s, now_s + _LISTEN_S)
+                if now_s >= until_s:
+                    return
                 executor.spin_once(timeout_sec=0.05)
         finally:
             executor.shutdown(timeout_sec=1.0)
