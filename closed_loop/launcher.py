@@ -1,7 +1,8 @@
 """Record, drive and simulate without ``ros2 launch``: the same processes, started and ended by us.
 
-The verb's main node decides: when it ends, a simulator started beside it is asked to end. Ctrl-C and SIGTERM are
-passed on, and every node gets time to finish its files. The exit code is the worst one of the children.
+The verb's main node decides: when it ends, a simulator started beside it is asked to end. Ctrl-C, SIGTERM and a closed
+terminal are passed on, and every node gets time to finish its files; where this process is killed, they end by
+themselves. The exit code is the worst one of the children.
 """
 
 from __future__ import annotations
@@ -15,17 +16,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from closed_loop.course.design import check_named
 from closed_loop.ros.config import DRIVE_NODE, EVALUATOR_BESIDE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
 from collector.common.arguments import Arguments, Value
 from collector.common.errors import MonoError
-from collector.common.output_folder import OutputFolder
 from collector.common.run_folder import command_line
 from collector.common.start import module_command
-from collector.ros.message_packages import message_class
-from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, SimulateConfig, parameter_values
+from collector.ros.launch_description import check_start, launcher_variables
+from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, SimulateConfig, parameter_values, started
 from collector.ros.session import signals_to
-from collector.ros.topics import CONTROL_CMD
 
 _POLL_S = 0.1
 Patience = tuple[tuple[signal.Signals, float], ...]
@@ -52,29 +50,18 @@ def run(config: Arguments, main: Program) -> int:
     """Start a verb's nodes and wait: 0 when all ended well, else the worst exit code (128 + number for a signal).
 
     Raises:
-        MonoError: no ROS in this Python, or a course that nobody knows.
+        MonoError: no ROS in this Python, or settings that a node would refuse.
     """
     if importlib.util.find_spec("rclpy") is None:
         found = "rclpy cannot be imported"
         do = "source /opt/ros/<distribution>/setup.bash, or without any ROS: pip install 'alpamayo_mono[ros]'"
         raise MonoError(found, "a sourced ROS 2, or the ROS wheels", do)
-    courses = [getattr(config, "course", ""), *getattr(config, "courses", "").split(",")]
-    for spec in filter(None, map(str.strip, courses)):
-        check_named(spec)
-    if out := getattr(config, "out", ""):
-        with OutputFolder(out) as folder:  # before any node starts; the node takes it for good
-            folder.require_empty(do="choose another out:=")
-    # A first build of the messages takes half a minute: do it once here, before any node's patience starts to run.
-    message_class(CONTROL_CMD.type)
-
-    programs = [main]
-    environment = {"PYTHONUNBUFFERED": "1", **os.environ}
-    if getattr(config, "simulator", False):
-        programs.append(SIMULATOR_BESIDE)
+    programs = started(config, main, SIMULATOR_BESIDE, EVALUATOR_BESIDE)
+    check_start(programs, config)
+    environment = {"PYTHONUNBUFFERED": "1", **os.environ, **launcher_variables()}
+    if SIMULATOR_BESIDE in programs:
         # All our processes are on this machine: stay off the network unless the user has said otherwise.
         environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    if getattr(config, "evaluator", False) and getattr(config, "rules", "") == "e2e":
-        programs.append(EVALUATOR_BESIDE)
     commands = {each.name: node_command(each, parameter_values(each, config)) for each in programs}
     return supervise(commands, main.name, environment)
 

@@ -3,7 +3,7 @@
 from launch import LaunchDescription
 
 from closed_loop.ros.config import DRIVE_NODE, EVALUATOR_BESIDE, SIMULATOR_BESIDE, DriveConfig
-from collector.ros.parameters import describe
+from collector.ros.launch_description import describe
 
 
 def generate_launch_description() -> LaunchDescription:

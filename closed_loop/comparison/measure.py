@@ -86,7 +86,7 @@ def deviation_line(folder: Path) -> str:
     """How far a finished drive strayed, in a line; `alpamayo-mono measure` and the report say it in full."""
     try:
         drive = measure_drive(folder)
-    except MonoError as error:
+    except (MonoError, OSError) as error:
         return f"deviation not measured: {error}"
     rms_m, curves, road = drive.summary["all"]["rms_m"], drive.summary["on_curves"], drive.measured.road.name
     if rms_m is not None and rms_m > FOREIGN_M:

@@ -180,6 +180,11 @@ class Driver:
         with self._lock:
             self._hold = why
 
+    def forbid(self, reason: str, detail: str = "") -> None:
+        """Brake for a reason from outside, until it is taken back with an empty one."""
+        with self._lock:
+            self.safety_monitor.forbid(reason, detail)
+
     def stop(self) -> None:
         """From now on brake, along the last plan."""
         with self._lock:

@@ -109,6 +109,7 @@ class DriveGoal:
     max_off_track: int = 0  # or as often; 0 for no limit
     laps_done: float = 0.0  # how many there are, kept by whoever counts them
     goal: str = ""  # what was reached, or why no more can be; empty while the drive goes on
+    reached: bool = False  # whether the goal is what was asked for
 
     @property
     def complete(self) -> bool:
@@ -120,11 +121,11 @@ class DriveGoal:
         if self.goal:
             return self.goal
         if self.laps and self.complete:
-            self.goal = f"{min(self.laps_done, self.laps):g} of {self.laps:g} laps done"
+            self.goal, self.reached = f"{min(self.laps_done, self.laps):g} of {self.laps:g} laps done", True
         elif off_track is not None and self.max_off_track and off_track.events >= self.max_off_track:
             self.goal = "too often off the road"
         elif off_track is not None and self.off_track_s and off_track.off_s > self.off_track_s:
             self.goal = f"off the road for {self.off_track_s:g} s"
         elif self.duration_s and driven_s >= self.duration_s:
-            self.goal = f"{self.duration_s:g} s driven"
+            self.goal, self.reached = f"{self.duration_s:g} s driven", True
         return self.goal

@@ -82,6 +82,7 @@ class SafetyMonitor:
     _clock: tuple[int, float] | None = None  # the node's clock, and the steady time since which it says so
     _has_plan: bool = False
     _dead: str = ""
+    _forbidden: tuple[str, str] = ("", "")
     _stopping: bool = False
     _last_reason: str = ""
     # The fault that was last, when it was last seen, the frames until then; when the faults of late began
@@ -150,6 +151,10 @@ class SafetyMonitor:
         if clock_ns and (self._clock is None or self._clock[0] != clock_ns):
             self._clock = clock_ns, steady_s
 
+    def forbid(self, reason: str, detail: str = "") -> None:
+        """Brake for a reason that lies outside of what is seen here, until it is taken back with an empty one."""
+        self._forbidden = reason, detail
+
     def stop(self) -> None:
         """The drive is over: brake from now on, whatever else is well."""
         self._stopping = True
@@ -209,6 +214,8 @@ class SafetyMonitor:
         """Reasons to brake that do not lie in the plan, each with its detail; the gravest first."""
         if self._dead:
             yield "policy process died", self._dead
+        if self._forbidden[0]:
+            yield self._forbidden
         for health, patience_s in ((self.camera, self.limits.frame_age_s), (self.odometry, self.limits.odometry_age_s)):
             age_s = 0.0 if health.arrived_s is None else (steady_s - health.arrived_s) * time_rate
             limit_s = min(patience_s, self.limits.refused_age_s) if health.defect else patience_s

@@ -5,7 +5,7 @@ As :mod:`collector.ros.parameters` it needs neither tyro nor pydantic: launch fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from closed_loop.control.driver import DriverConfig
 from closed_loop.control.safety_limits import SafetyLimits
@@ -90,13 +90,21 @@ class DriveConfig(parameters.SimulatorParameters, DriveParameters, parameters.Si
     )
     expert: bool = argument(False, "the simulator's built-in driver publishes control_cmd; two drivers would quarrel")
 
+    @property
+    def evaluates(self) -> bool:
+        """Whether the evaluator is started beside the driver: driving freely, the driver counts for itself."""
+        return self.evaluator and self.rules == "e2e"
 
+
+_CHECKS = "closed_loop.start_checks"
 EVALUATOR_BESIDE = parameters.Program(
-    "evaluator_node", "closed_loop.ros.evaluator_node", GoalParameters, switch="evaluator"
+    "evaluator_node", "closed_loop.ros.evaluator_node", GoalParameters, switch="evaluates"
 )
-DRIVE_NODE = parameters.Program("drive_node", "closed_loop.ros.drive_node", DriveParameters)
-SIMULATE_NODE = parameters.Program("simulator", "closed_loop.simulator.node", parameters.SimulateConfig)
+DRIVE_NODE = parameters.Program(
+    "drive_node", "closed_loop.ros.drive_node", DriveParameters, check=f"{_CHECKS}:check_drive"
+)
+SIMULATE_NODE = parameters.Program(
+    "simulator", "closed_loop.simulator.node", parameters.SimulateConfig, check=f"{_CHECKS}:check_simulator"
+)
 # Beside another node it is not told when to end: the recorder counts its seconds from the first frame.
-SIMULATOR_BESIDE = parameters.Program(
-    SIMULATE_NODE.name, SIMULATE_NODE.module, parameters.SimulatorParameters, switch="simulator"
-)
+SIMULATOR_BESIDE = replace(SIMULATE_NODE, parameters=parameters.SimulatorParameters, switch="simulator")

@@ -13,9 +13,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rclpy.node import Node
 
@@ -24,15 +24,18 @@ from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.diagnosis import findings
 from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan, Tick
 from closed_loop.control.faults import Faults
+from closed_loop.control.kart import Command
 from closed_loop.control.off_track import OffTrackMonitor
 from closed_loop.control.safety_limits import SafetyLimits
 from closed_loop.course.design import course_named
 from closed_loop.ros.config import DriveParameters
 from closed_loop.ros.diagnostics import Diagnostics
+from closed_loop.ros.guard import Guard
 from closed_loop.ros.inputs import DriveInputs
 from closed_loop.ros.log import DriveLog
 from closed_loop.ros.orders import DRIVER_NAME
-from closed_loop.ros.publishing import DrivePublishing
+from closed_loop.ros.publishing import DrivePublishing, status_of
+from closed_loop.ros.results import leave_results
 from closed_loop.ros.termination import DriveTermination
 from closed_loop.serving.child import open_policy
 from closed_loop.serving.client import Answers, PlanReply, PolicyClient
@@ -41,8 +44,9 @@ from collector.common.errors import MonoError
 from collector.common.model_files import find_model
 from collector.common.run_folder import open_run
 from collector.ros import topics
+from collector.ros.graph import ONE_CONTROLLER, ONE_SIMULATOR, Strangers, UnorderedClock, Watch
 from collector.ros.parameters import declare_parameters
-from collector.ros.session import Session, node_main
+from collector.ros.session import EXIT_FAILED, Session, node_main
 from collector.vehicle.model import vehicle_named
 from finetune.policy import frames_of
 
@@ -94,10 +98,17 @@ class DriveNode(Node):
         self._ready = False
         self._last_reason = ""
         self._ticks, self._engaged_s = 0, -math.inf
+        self._guard: Guard | None = None
+        self._over = threading.Event()
 
         # Publishers and subscriptions first, the policy last: its callbacks use them.
         self._diagnostics = Diagnostics(self)
         self._say = DrivePublishing(self, topics.MAP_FRAME if v.rules == "free" else topics.ODOM_FRAME)
+        self._strangers = Strangers(
+            self,
+            Watch(self, ONE_CONTROLLER, lambda message: not self._say.is_ours(message), 1, clock),
+            Watch(self, ONE_SIMULATOR, UnorderedClock(), 0, clock),
+        )
         self.inputs = DriveInputs(
             self,
             v.rules,
@@ -138,8 +149,7 @@ class DriveNode(Node):
 
     def _taken(self, reply: PlanReply, placed: PlacedPlan | None) -> None:
         defect = "" if placed else self.driver.safety_monitor.defect or "from before a jump"
-        if unwritten := self._log.plan(reply, self.inputs.pose_ns or reply.plan.stamp_ns, defect):
-            self._note("log not written", unwritten)
+        self._log.plan(reply, self.inputs.pose_ns or reply.plan.stamp_ns, defect)
         if placed is not None:
             self._say.plan(placed)
 
@@ -158,35 +168,23 @@ class DriveNode(Node):
         else:
             self.termination.failed = f"the policy did not start: {why}"
 
-    def _status(self, tick: Tick) -> dict[str, Any]:
-        return {
-            "driving": tick.decision.drive,
-            "reason": tick.decision.reason,
-            "detail": tick.decision.detail,
-            "plan_age_s": None if tick.plan_age_s is None else round(tick.plan_age_s, 3),
-            "speed_mps": round(tick.speed_mps, 3),
-            "laps": self.termination.laps_done,
-            "frames": self.driver.frames.received,
-            "frames_lost": self.driver.frames.lost,
-            "time_rate": round(self.driver.rate.value, 3),
-        }
-
     # The control loop, in a thread of its own: neither images nor inference nor the executor can hold it up.
 
     def _control_loop(self) -> None:
-        """Tick at ``control_hz`` of vehicle time until the session ends."""
+        """Tick at ``control_hz`` of vehicle time until the drive is over and its files are written."""
         next_s = self._steady()
         try:
-            while not self._session.stop.is_set():
+            while not self._over.is_set():
                 now_s = self._steady()
                 self.control(now_s)
                 # After a stall the missed ticks are not made up for: old commands help nobody.
                 next_s = max(next_s + 1.0 / (self.values.control_hz * self.driver.rate.value), now_s)
                 time.sleep(max(0.0, next_s - self._steady()))
         except Exception as error:
-            # Nobody would notice a dead control thread: end the node, whose last word to the kart is a stop.
+            # Nobody would notice a dead control thread: end the node. The guard brakes until its last word.
             self.termination.failed = f"the control loop failed: {error!r}"
-            self._session.end(self.termination.failed)
+            self._session.fail(self.termination.failed)
+            self._last_words()
             raise
 
     def control(self, now_s: float) -> None:
@@ -195,6 +193,8 @@ class DriveNode(Node):
         self.driver.clock(self.get_clock().now().nanoseconds, now_s)
         tick = self.driver.tick(now_s)
         self._say.command(tick.command, tick.speed_mps)
+        if self._guard is not None:
+            self._guard.beat(tick.command.steer_rad, tick.stamp_ns or 0, now_s)
         self._log.tick(tick)
         self._ticks += 1
         changed = tick.decision.reason != self._last_reason
@@ -202,13 +202,24 @@ class DriveNode(Node):
             self._last_reason = tick.decision.reason
             self._note("driving" if tick.decision.drive else f"braking: {tick.decision.reason}", tick.decision.detail)
         if changed or self._ticks % max(1, round(self.values.control_hz / STATUS_HZ)) == 0:
-            self._say.status(self._status(tick))
+            self._say.status(status_of(tick, self.driver, self.termination.laps_done))
         if self._diagnostics.is_due(tick.decision.reason, now_s):
             self._diagnostics.publish(findings(self.driver.safety_monitor, tick.decision, now_s))
         if now_s - self._engaged_s > 1.0:
             self._engaged_s = now_s
             self._say.engage()
-        self._watch_for_the_end(tick, now_s)
+        if not self._session.stop.is_set():
+            self._look_around(now_s)
+            self._watch_for_the_end(tick, now_s)
+
+    def _look_around(self, now_s: float) -> None:
+        """Brake while somebody else drives too, or another simulator speaks; before the first metre, end over it."""
+        found = self._strangers.look(now_s)
+        self.driver.forbid(*(("", "") if found is None else (found[0].reason, found[1])))
+        if found is not None and not self.termination.has_driven:
+            self.termination.failed = str(found[0].error(found[1]))
+        if self._log.error is not None:
+            self.termination.give_up(str(self._log.error))
 
     def _watch_for_the_end(self, tick: Tick, now_s: float) -> None:
         termination, frames, heard_s = self.termination, self.driver.frames.received, self.inputs.pose_s
@@ -216,9 +227,9 @@ class DriveNode(Node):
         ending = termination.update(now_s, tick.stamp_ns, driving, speed_mps, heard_s, frames, self._off_track)
         if termination.goal:
             self.driver.stop()
-        # Asking the graph costs more than a tick: only when odometry has been silent for long.
-        silent = not ending and termination.is_gone(now_s, heard_s, 0)
-        if silent and not self.count_publishers(self.inputs.pose_topic.name):
+        publishers = self.count_publishers(self.inputs.pose_topic.name)
+        termination.simulator(publishers + self.count_publishers(topics.CLOCK.name))
+        if not ending and termination.is_gone(now_s, heard_s, publishers):
             ending = "the simulator has left"
         if ending:
             self._session.end(ending)
@@ -228,53 +239,48 @@ class DriveNode(Node):
         self.get_logger().info(f"{what} ({detail})" if detail else what)
 
     def drive(self) -> int:
-        """Run to the end; returns the exit code: 0 when what was asked for was driven or a signal came, else 1."""
-        control = threading.Thread(target=self._control_loop, name="control", daemon=True)
-        control.start()
-        try:
-            self._session.spin(self)
-        finally:
-            self._session.end("an error")
-            control.join(5.0)
-            # AWSIM goes on with the last command it heard: it must be a stop.
-            self.driver.stop()
-            for _ in range(3):
-                tick = self.driver.tick(self._steady())
-                self._say.command(tick.command, tick.speed_mps)
-                time.sleep(0.02)
-            self._policy.close()
-        return self._finish()
+        """Run to the end; returns the exit code: 0 when what was asked for was driven or a signal came, else 1.
 
-    def _finish(self) -> int:
-        complete, frames = self.termination.complete, self.driver.frames
-        metrics = self._log.finish(
-            {
-                "ended": self._session.why,
-                "laps": self.termination.laps_done,
-                "complete": complete,
-                "frames": {"received": frames.received, "lost": frames.lost},
-                "brakes": dict(self.driver.safety_monitor.brakes),
-                "refused": self.driver.safety_monitor.refused,
-                "jumps": self.driver.jumps,
-                "parameters": self.values,
-            }
-        )
+        Raises:
+            MonoError: somebody else drives, there was nothing to drive with, or the log could not be written.
+        """
+        try:
+            self._strangers.refuse(self._session.joined_s)
+        except MonoError:
+            self._policy.close()  # and not a word to the kart, which somebody else drives
+            raise
+        self._guard = Guard(self.driver.config.controller.stop_mps2)
+        if self._policy.pid:
+            self._guard.policy(self._policy.pid)
+        control = threading.Thread(target=self._control_loop, name="control", daemon=True)
+        # From the last line to the first, whatever fails on the way. The control loop brakes until all is written.
+        with ExitStack() as ending:
+            ending.callback(self._guard.farewell)
+            ending.callback(self._last_words)
+            ending.callback(control.join, 5.0)
+            ending.callback(self._over.set)
+            ending.callback(self._policy.close)
+            ending.callback(
+                lambda: leave_results(self._log, self._session.why, self.driver, self.termination, self.values)
+            )
+            ending.callback(self.driver.stop)
+            ending.callback(self._session.end, "an error")
+            control.start()
+            self._session.spin(self)
         if self.termination.failed:
             raise MonoError(self.termination.failed)
-        age = metrics["plan_age_s"]
-        print(
-            f"drive ended: {self._session.why}; laps {self.termination.laps_done:g}; "
-            f"control {metrics['control_rate_hz']} Hz; "
-            + (f"plan age p50 {age['p50']:.2f} s, p95 {age['p95']:.2f} s; " if age else "no plan was driven; ")
-            + f"frames lost {self.driver.frames.lost} of {self.driver.frames.received + self.driver.frames.lost}; "
-            f"{self._out / 'metrics.json'}",
-            flush=True,
-        )
-        if self.values.rules == "free":
-            from closed_loop.comparison.measure import deviation_line
+        if self._log.error is not None:
+            raise self._log.error
+        return 0 if self.termination.reached or self._session.interrupted else EXIT_FAILED
 
-            print(deviation_line(self._out), flush=True)
-        return 0 if complete or self._session.why.startswith("SIG") else 1
+    def _last_words(self) -> None:
+        """AWSIM goes on with the last command it heard: it must be a stop, in whatever state the driver is."""
+        command = Command(0.0, self.driver.config.controller.stop_mps2)
+        for _ in range(3):
+            with suppress(Exception):
+                command = self.driver.tick(self._steady()).command
+            self._say.command(Command(command.steer_rad, min(command.accel_mps2, 0.0)), 0.0)
+            time.sleep(0.02)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

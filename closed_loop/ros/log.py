@@ -1,6 +1,6 @@
 """What a drive leaves behind: a line per plan, the driven track, and figures about how well the loop ran.
 
-``plans.jsonl`` is written as the drive goes (a crash keeps it), ``drive.npz`` and ``metrics.json`` at its end.
+``plans.jsonl`` is written as the drive goes (a crash keeps it), ``metrics.json`` and ``drive.npz`` at its end.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,13 @@ from numpy.typing import ArrayLike, NDArray
 from closed_loop.control.driver import Tick
 from closed_loop.serving.client import PlanReply
 from collector.common.errors import MonoError
-from collector.common.output_folder import OutputFolder
+from collector.common.files import path_error
+from collector.common.output_folder import PROVENANCE_FILE, OutputFolder
 from collector.common.run_folder import RunFolder
 from collector.geometry.discontinuity import StampedTime, teleports
+
+_PLANS, _TRACK = "plans.jsonl", "drive.npz"
+_FILES = {_PLANS, _TRACK, PROVENANCE_FILE, "config.yaml", "metrics.json"}
 
 
 class DriveLog:
@@ -47,13 +51,13 @@ class DriveLog:
         self._arrival_ages_s: list[float] = []
         self._events: list[dict[str, Any]] = []
         self._braked_s: defaultdict[str, float] = defaultdict(float)
+        self.error: MonoError | None = None  # why something could not be written
         self._folder = OutputFolder(out)
-        plans = out / "plans.jsonl"
-        if plans.exists():
-            raise MonoError(f"{out} already holds a drive", "a new folder", "choose another out:=")
-        self._folder.require_empty()
+        require_undriven(self._folder)
         try:
-            self._plans_file = plans.open("x", encoding="utf-8")
+            for left in self._folder.entries():
+                left.unlink()
+            self._plans_file = (out / _PLANS).open("x", encoding="utf-8")
         except OSError as error:
             raise MonoError(f"{out}: {error.strerror}", "a folder of yours", "choose another out:=") from error
 
@@ -76,8 +80,8 @@ class DriveLog:
             self._tick_steady_s.append(self._clock())
             self._time.add(tick.stamp_ns)
 
-    def plan(self, reply: PlanReply, arrived_ns: int, defect: str) -> str:
-        """Note a plan as it arrives, sane or not; says, once, why it and all further ones cannot be written."""
+    def plan(self, reply: PlanReply, arrived_ns: int, defect: str) -> None:
+        """Note a plan as it arrives, sane or not."""
         plan = reply.plan
         age_s = (arrived_ns - plan.stamp_ns) * 1e-9
         line = {
@@ -97,47 +101,62 @@ class DriveLog:
         }
         with self._lock:
             if self._plans_file.closed:
-                return ""
+                return
             self._arrival_ages_s.append(age_s)
             self._passes.append(plan.passes)
             self._reasoning_ages_s.append(plan.reasoning_age_s)
             stages = {f"stage_{name}": float(value) for name, value in plan.timings_ms.items()}
             for name, value in {"compute": reply.compute_ms, "round_trip": reply.round_trip_ms, **stages}.items():
                 self._timings_ms[name].append(value)
-            try:
+            with self._noting_errors(self.out / _PLANS):
                 self._plans_file.write(json.dumps(line) + "\n")
                 self._plans_file.flush()
-            except OSError as error:
-                with suppress(OSError):
-                    self._plans_file.close()  # which tries once more
-                return f"{self.out / 'plans.jsonl'}: {error.strerror}"
-        return ""
 
     def event(self, stamp_ns: int | None, what: str, detail: str = "") -> None:
         """Note a change worth reading later: braking, driving again, a lap, an error."""
         with self._lock:
             self._events.append({"t_s": None if stamp_ns is None else stamp_ns * 1e-9, "what": what, "detail": detail})
 
+    @contextmanager
+    def _noting_errors(self, path: Path) -> Iterator[None]:
+        """A disk that is full must end the drive and not the thread that notices; the first error is kept."""
+        try:
+            yield
+        except OSError as error:
+            self.error = self.error or path_error(error, path)
+
     def finish(self, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the files and return the metrics, ``extra`` entries among them."""
+        """Write the files and return the metrics, ``extra`` entries among them; see ``error`` for what failed."""
         with self._lock:
-            self._plans_file.close()
+            with suppress(OSError):  # what is left of a line that found no room
+                self._plans_file.close()
             ticks = np.array(self._ticks, np.float64).reshape(-1, 5)
             odometry = np.array(self._odometry, np.float64).reshape(-1, 5)
             metrics = {**self._metrics(ticks, odometry), **extra}
-        np.savez_compressed(
-            self.out / "drive.npz",
-            t_s=odometry[:, 0],
-            **{self._poses: odometry[:, 1:4]},  # type: ignore[arg-type]
-            speed_mps=odometry[:, 4],
-            command_t_s=ticks[:, 0],
-            commands=ticks[:, 1:3],
-            plan_age_s=ticks[:, 3],
-            driving=ticks[:, 4] > 0,
-        )
-        RunFolder(self.out).write_metrics(metrics)
+        # The metrics first: they are small, and what a person wants.
+        with self._noting_errors(self.out):
+            RunFolder(self.out).write_metrics(metrics)
+        with self._noting_errors(self.out / _TRACK):
+            self._write_track(odometry, ticks)
         self._folder.close()
         return metrics
+
+    def _write_track(self, odometry: NDArray[np.float64], ticks: NDArray[np.float64]) -> None:
+        track = self.out / _TRACK
+        try:
+            np.savez_compressed(
+                track,
+                t_s=odometry[:, 0],
+                **{self._poses: odometry[:, 1:4]},  # type: ignore[arg-type]
+                speed_mps=odometry[:, 4],
+                command_t_s=ticks[:, 0],
+                commands=ticks[:, 1:3],
+                plan_age_s=ticks[:, 3],
+                driving=ticks[:, 4] > 0,
+            )
+        except OSError:
+            track.unlink(missing_ok=True)  # half of it would be taken for a drive
+            raise
 
     def _metrics(self, ticks: NDArray[np.float64], odometry: NDArray[np.float64]) -> dict[str, Any]:
         driving, plans = ticks[:, 4] > 0, len(self._arrival_ages_s)
@@ -161,6 +180,17 @@ class DriveLog:
             "braked_s": {reason: round(seconds, 2) for reason, seconds in sorted(self._braked_s.items())},
             "events": self._events,
         }
+
+
+def require_undriven(folder: OutputFolder) -> None:
+    """Refuse (MonoError) a folder that holds anything but what a start leaves that never had a plan."""
+    names = {entry.name for entry in folder.entries()}
+    plans = folder.path / _PLANS
+    if not names or (_PLANS in names and names <= _FILES and not plans.stat().st_size):
+        return
+    if _PLANS in names:
+        raise MonoError(f"{folder.path} already holds a drive", "a new folder", "choose another out:=")
+    folder.require_empty(do="choose another out:=")
 
 
 def _spread(values: ArrayLike) -> dict[str, float] | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
 from rclpy.node import Node
 
-from closed_loop.control.driver import PlacedPlan
+from closed_loop.control.driver import Driver, PlacedPlan, Tick
 from closed_loop.control.kart import Command
 from collector.geometry.constants import STEP_NS
 from collector.ros import topics
@@ -32,6 +34,7 @@ class DrivePublishing:
             topics.DRIVE_STATUS,
         )
         self._clock = node.get_clock()
+        self._said: deque[tuple[float, ...]] = deque(maxlen=200)  # of five seconds, appended to by one thread
         self._types = {topic: message_class(topic.type) for topic in spoken}
         self._pose_stamped = message_class("geometry_msgs/msg/PoseStamped")
         self._publishers = {
@@ -47,7 +50,12 @@ class DrivePublishing:
         message.lateral.steering_tire_angle = float(command.steer_rad)
         message.longitudinal.acceleration = float(command.accel_mps2)
         message.longitudinal.speed = float(max(0.0, speed_mps))
+        self._said.append(_numbers_of(message))
         self._send(topics.CONTROL_CMD, message)
+
+    def is_ours(self, message: RosMessage) -> bool:
+        """Whether a command on the topic is one of the last that :meth:`command` published."""
+        return _numbers_of(message) in self._said
 
     def plan(self, placed: PlacedPlan) -> None:
         """The planned path in the map, each pose with the time it is meant for, and its reasoning."""
@@ -78,3 +86,25 @@ class DrivePublishing:
 
     def _send(self, topic: topics.Topic, message: RosMessage) -> None:
         self._publishers[topic].publish(message)
+
+
+def status_of(tick: Tick, driver: Driver, laps: float) -> dict[str, Any]:
+    """What the driver says about itself at a tick."""
+    return {
+        "driving": tick.decision.drive,
+        "reason": tick.decision.reason,
+        "detail": tick.decision.detail,
+        "plan_age_s": None if tick.plan_age_s is None else round(tick.plan_age_s, 3),
+        "speed_mps": round(tick.speed_mps, 3),
+        "laps": laps,
+        "frames": driver.frames.received,
+        "frames_lost": driver.frames.lost,
+        "time_rate": round(driver.rate.value, 3),
+    }
+
+
+def _numbers_of(command: RosMessage) -> tuple[float, ...]:
+    """What tells one command from another, as it looks after its way through a message of single precision."""
+    numbers = command.lateral.steering_tire_angle, command.longitudinal.acceleration
+    angle, acceleration = np.array(numbers, np.float32).tolist()
+    return command.stamp.sec, command.stamp.nanosec, angle, acceleration

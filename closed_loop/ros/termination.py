@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 from closed_loop.control.off_track import DriveGoal, OffTrackMonitor
 from collector.geometry.discontinuity import StampedTime
-from collector.ros.topics import AWSIM_STATUS_FIELDS, CAMERA_IMAGE, ODOMETRY
+from collector.ros.topics import AWSIM_STATUS_FIELDS, CAMERA_IMAGE, ODOMETRY, STANDING_MPS
 
 LAP_FIELD = AWSIM_STATUS_FIELDS.index("lap_count")
 GONE_AFTER_S = 5.0  # wall seconds without odometry and without its publisher: the simulator has left
 STOP_WITHIN_S = 6.0  # wall seconds given to the kart to come to rest at a clean end
-STANDING_MPS = 0.05
 
 
 @dataclass
@@ -26,6 +25,8 @@ class DriveTermination(DriveGoal):
     began_s: float = 0.0  # steady time of the start
     pose_topic: str = ODOMETRY.name  # where the driver's poses come from
     failed: str = ""  # why nothing could be driven, as a sentence
+    simulator_seen: bool = False  # whether anybody ever published what a simulator says
+    simulator_there: bool = False  # whether somebody does now
     _lap: int | None = None
     _driven: StampedTime | None = None  # from the first driven tick
     _goal_s: float | None = None
@@ -59,11 +60,7 @@ class DriveTermination(DriveGoal):
         waited = steady_s - self.began_s > self.wait_s
         if stamp_ns is None or odometry_s is None:
             if waited and not self.failed:
-                localised = " with localisation" if self.pose_topic == ODOMETRY.name else ""
-                self.failed = (
-                    f"no odometry on {self.pose_topic} after {self.wait_s:g} s. Expected: a running simulator"
-                    f"{localised} in this ROS domain. Do: start it, or add simulator:=true"
-                )
+                self.failed = self.nothing_came(frames)
             return self.failed
         if self._driven is None:
             if driving:
@@ -83,6 +80,33 @@ class DriveTermination(DriveGoal):
             self._goal_s = steady_s
             return ""
         return self.goal if speed_mps < STANDING_MPS or steady_s - self._goal_s > STOP_WITHIN_S else ""
+
+    @property
+    def has_driven(self) -> bool:
+        """Whether the kart was driven for a tick at least."""
+        return self._driven is not None
+
+    def nothing_came(self, frames: int) -> str:
+        """Why there was no odometry, as a sentence; the ROS domain is suspected only where nothing at all was heard."""
+        found = f"no odometry on {self.pose_topic} after {self.wait_s:g} s"
+        if self.simulator_seen and not self.simulator_there:
+            return f"{found}: the simulator has left. Expected: one that runs. Do: see why it ended, and start it again"
+        if self.pose_topic != ODOMETRY.name:
+            return f"{found}. Expected: a running simulator in this ROS domain. Do: start it, or add simulator:=true"
+        if frames or self.simulator_seen:
+            return (
+                f"{found}, though a simulator is there. Expected: localisation. Do: run it with GNSS and IMU on "
+                "(AWSIM's e2e modes switch them off)"
+            )
+        return (
+            f"{found}. Expected: a running simulator with localisation in this ROS domain. Do: start it, or add "
+            "simulator:=true"
+        )
+
+    def simulator(self, publishers: int) -> None:
+        """Take how many publish what a simulator says."""
+        self.simulator_there = publishers > 0
+        self.simulator_seen = self.simulator_seen or self.simulator_there
 
     def give_up(self, why: str) -> None:
         """There is no driving on from here: bring the kart to rest, then end."""

@@ -61,6 +61,8 @@ class PolicyClient:
     for by ``on_ready``. After ``give_up_s`` without any answer there is no hope left (``on_death``).
     """
 
+    pid = 0  # of the server's process, where that is a child of ours
+
     def __init__(
         self,
         server: tuple[str, int],

@@ -36,6 +36,7 @@ from closed_loop.simulator.world import World, WorldConfig, config_of
 from collector.common.errors import MonoError
 from collector.common.files import check_file_place
 from collector.ros import topics
+from collector.ros.graph import NO_SIMULATOR, Strangers, Watch
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import SimulateConfig, declare_parameters
 from collector.ros.session import Session, node_main
@@ -118,6 +119,7 @@ class SimulatorNode(Node):
         step, episode, next_report_s = 0, world.episode, time.monotonic() + PROGRESS_S
         if self._camera:
             world.render(self._camera)  # painting the first scene takes time that belongs before the start
+        Strangers(self, Watch(self, NO_SIMULATOR, lambda _message: True, own=1)).refuse(self._session.joined_s)
         with self._session.spinning(self):
             while not self._session.stop.is_set():
                 if v.duration_s and world.time_s >= v.duration_s - 1e-9:

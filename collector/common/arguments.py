@@ -11,6 +11,7 @@ import difflib
 import math
 import typing
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ Value = bool | int | float | str
 Setting = Value | tuple[Value, ...] | None
 Default = TypeVar("Default", bound=Setting)
 MOST_SEED = 2**31 - 1  # what every generator takes
+TRUE_WORDS, FALSE_WORDS = ("true", "1", "on", "yes"), ("false", "0", "off", "no")
 _LARGEST_WHOLE = 1 << 1000  # beyond it a whole number is no float
 
 # Words of version 0.1 in names of settings, and what they are called since.
@@ -94,6 +96,16 @@ class Argument:
     def refusal(self, found: str) -> MonoError:
         """What to raise for a value that does not fit."""
         return MonoError(found, self.expected, f"set {self.name}: {self.text}")
+
+    def from_text(self, text: str) -> Setting:
+        """The value that a text spells, as a launch argument does (MonoError: no such value)."""
+        value: object = text
+        if self.type is bool:
+            value = True if text.lower() in TRUE_WORDS else False if text.lower() in FALSE_WORDS else text
+        elif self.type in (int, float) and "_" not in text:
+            with suppress(ValueError):
+                value = self.type(text)
+        return self.fitted(value)
 
     def fitted(self, value: object) -> Setting:
         """The value in the type of the field; a whole number serves as a float.

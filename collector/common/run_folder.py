@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from collector.common.arguments import arguments_of, nearest_name
+from collector.common.arguments import FALSE_WORDS, TRUE_WORDS, arguments_of, nearest_name
 from collector.common.errors import MonoError
 from collector.common.files import PROJECT_ROOT, check_paths, empty_path, with_homes, write_atomically
 from collector.common.output_folder import PROVENANCE_FILE
@@ -35,7 +35,6 @@ Config = TypeVar("Config")
 _PACKAGES = ("alpamayo_mono", "numpy", "opencv-python-headless", "rosbags", "torch", "transformers", "peft", "rclpy")
 # Up to here a file in an input folder is hashed by all its bytes, beyond by its size and its two ends.
 _SMALL_BYTES, _END_BYTES = 16 * 1024 * 1024, 1024 * 1024
-_TRUE, _FALSE = ("true", "1", "on", "yes"), ("false", "0", "off", "no")
 _ASSIGNMENT = re.compile(r"([A-Za-z][\w.-]*):=(.*)", re.DOTALL)
 
 
@@ -257,10 +256,10 @@ def _names(cls: type, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 def _bool_flag(name: str, text: str) -> str:
     """The flag that says so (MonoError: neither true nor false)."""
-    if text.lower() not in _TRUE + _FALSE:
+    if text.lower() not in TRUE_WORDS + FALSE_WORDS:
         raise MonoError(f"--{name} {text}", "true or false, a value of type bool", f"write {name}:=true")
     parent, dot, last = name.rpartition(".")
-    return f"--{parent}{dot}{'no_' if text.lower() in _FALSE else ''}{last}"
+    return f"--{parent}{dot}{'no_' if text.lower() in FALSE_WORDS else ''}{last}"
 
 
 def _as_flags(cls: type, argv: Sequence[str], prog: str) -> list[str]:
@@ -284,9 +283,9 @@ def _as_flags(cls: type, argv: Sequence[str], prog: str) -> list[str]:
         if not (text if equals and word.startswith("-") else word) and "Path" in str(holder):
             raise empty_path(f"--{name}" if equals else "a path")
         if word.startswith("--") and kinds.get(name) is bool:
-            if not equals and words and words[0].lower() in _TRUE + _FALSE:
+            if not equals and words and words[0].lower() in TRUE_WORDS + FALSE_WORDS:
                 equals, text = "=", words.pop(0)
-            word = _bool_flag(name, text if equals else _TRUE[0])
+            word = _bool_flag(name, text if equals else TRUE_WORDS[0])
         kind = kinds.get(name) if word.startswith("--") else None
         if typing.get_origin(kind) is tuple and {int, float} & set(typing.get_args(kind)):
             # Numbers may stand in one word, as in 0,0.15,0.6.

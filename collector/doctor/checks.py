@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from collector.doctor.facts import DiskFacts, Facts, RosFacts, Row
 from collector.doctor.topics import topic_rows
 from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, RECORDED
+from collector.ros.transport import RECEIVE_BUFFER_BYTES, TUNE_NETWORK
 
 if TYPE_CHECKING:
     from collector.doctor.config import DoctorConfig
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
 _NOMINAL_JPEG_BYTES, _NOMINAL_REST_BPS = 500_000, 50_000.0
 _DRIVE_BYTES = 100 * 10**6  # log, metrics and plots, generously
 _TIGHT = 1.2
-# The competition's Cyclone settings ask for this much.
-_RECEIVE_BUFFER_BYTES = 10 * 10**6
-_TUNE = (
-    "sudo sysctl -w net.core.rmem_max=2147483647; sudo ip link set lo multicast on (or ./setup.bash network tune of "
-    "the competition's repository)"
-)
 _INSTALL_ROS = (
     "source /opt/ros/<distribution>/setup.bash and your workspace, or without any ROS: pip install "
     "'alpamayo_mono[ros]'. RMW_IMPLEMENTATION, if set, must name an installed middleware, ROS_DOMAIN_ID a number from "
@@ -48,12 +43,12 @@ def _middleware(ros: RosFacts, facts: Facts) -> Row:
     found = f"{ros.rmw}, ROS domain {ros.domain}" + (f", {ros.discovery}" if ros.discovery else "")
     if "cyclone" in ros.rmw:
         wrong = []
-        if facts.rmem_max is not None and facts.rmem_max < _RECEIVE_BUFFER_BYTES:
+        if facts.rmem_max is not None and facts.rmem_max < RECEIVE_BUFFER_BYTES:
             wrong.append(f"net.core.rmem_max is {facts.rmem_max}, too little for camera frames")
         if facts.lo_multicast is False:
             wrong.append("lo carries no multicast")
         if wrong:
-            return Row("middleware", "warning", f"{found}; {'; '.join(wrong)}", _TUNE)
+            return Row("middleware", "warning", f"{found}; {'; '.join(wrong)}", TUNE_NETWORK)
     return Row("middleware", "ok", found)
 
 

@@ -18,8 +18,9 @@ from collector.common.start import LEAVE_WORKING_FOLDER
 from collector.doctor.checks import examine
 from collector.doctor.config import DoctorConfig
 from collector.doctor.facts import Facts, RosFacts, Row
-from collector.doctor.machine import look_at_disk, look_at_files, look_at_python, network_settings
+from collector.doctor.machine import look_at_disk, look_at_files, look_at_python
 from collector.ros.session import ros_session
+from collector.ros.transport import network_settings
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,9 +10,9 @@ import tyro
 
 from collector.common.arguments import Arguments, argument, same_as
 from collector.ros.parameters import RecordParameters
+from collector.ros.transport import LAST_DOMAIN
 
 Purpose = Literal["record", "drive"]
-_LAST_DOMAIN = 232  # its ports are the last that exist; beyond it a middleware ends the process
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,6 @@ class DoctorConfig(Arguments):
     device: str = "cpu"  # torch device of the drive.
     own_policy: bool = False  # the driver is a team's own (policy:=module:Class): do not ask for a model and torch.
     domains: tuple[int, ...] = argument(
-        (0, 1, 2, 3, 4), "other ROS domains to look for a simulator in when there is none in this one", 0, _LAST_DOMAIN
+        (0, 1, 2, 3, 4), "other ROS domains to look for a simulator in when there is none in this one", 0, LAST_DOMAIN
     )
     json: bool = False  # print the rows as JSON instead of a table.

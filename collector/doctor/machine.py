@@ -18,9 +18,6 @@ from collector.common.text_files import read_json
 from collector.doctor.facts import DiskFacts, Row
 from collector.ros.transport import without_our_libraries
 
-_RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
-_LO_FLAGS = Path("/sys/class/net/lo/flags")
-_IFF_MULTICAST = 0x1000
 _IMPORT_S = 90.0  # torch takes a second from a warm disk and a minute from a cold one
 
 MODEL_FILES, ADAPTER_FILES = ("config.json", "tokenizer.json"), ("adapter_config.json",)
@@ -49,18 +46,6 @@ def look_at_disk(folder: Path, is_new: bool) -> DiskFacts:
         place = place.parent
     writable = os.access(place, os.W_OK | os.X_OK)
     return DiskFacts(folder, place, shutil.disk_usage(place).free, writable, is_new and folder.exists())
-
-
-def network_settings() -> tuple[int | None, bool | None]:
-    """The largest receive buffer a socket may ask for, bytes, and whether lo carries multicast; None where unknown."""
-    numbers: list[int | None] = []
-    for path, base in ((_RMEM_MAX, 10), (_LO_FLAGS, 16)):
-        try:
-            numbers.append(int(path.read_text(), base))
-        except (OSError, ValueError):
-            numbers.append(None)
-    rmem_max, flags = numbers
-    return rmem_max, None if flags is None else bool(flags & _IFF_MULTICAST)
 
 
 def look_at_files(model: Path | None, adapter: Path | None) -> list[Row]:

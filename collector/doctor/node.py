@@ -28,6 +28,7 @@ from collector.doctor.hearing import SIMULATORS_OWN, has_simulator
 from collector.doctor.topics import ADMIN_TOPIC, GNSS_TOPIC, IMU_TOPIC, LISTENED, LOOKED_UP
 from collector.ros import topics as interface
 from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of
+from collector.ros.graph import GUARD_NODE
 from collector.ros.images import encode_jpeg
 from collector.ros.message_builder import messages_folder
 from collector.ros.message_packages import MessageClass, installed_packages, message_class
@@ -164,7 +165,7 @@ class DoctorNode(Node):
         publishers = self.get_publishers_info_by_topic(topic.name)
         subscribers = self.get_subscriptions_info_by_topic(topic.name)
         return heard(
-            [_endpoint(info) for info in publishers],
+            [_endpoint(info) for info in publishers if info.node_name != GUARD_NODE],
             [_endpoint(info) for info in subscribers if info.node_name != self.get_name()],
             topic.rate_hz,
             ear.stamps_ns,

@@ -25,6 +25,7 @@ from collector.geometry.discontinuity import StampedTime
 from collector.recording.recorder import BagRecorder
 from collector.recording.report import loss_cause
 from collector.ros.conversions import stamp_ns_of
+from collector.ros.graph import ONE_SIMULATOR, Strangers, UnorderedClock, Watch
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import RecordParameters, declare_parameters
 from collector.ros.session import Session, node_main
@@ -55,6 +56,7 @@ class RecordNode(Node):
         self._last_s = self._began_s
         self._time = StampedTime()
         self._failed = ""
+        self._strangers = Strangers(self, Watch(self, ONE_SIMULATOR, UnorderedClock()))
         self._simulators = 0  # most publishers of poses at once
         for topic in RECORDED:
             if topic is CAMERA_JPEG:
@@ -106,7 +108,7 @@ class RecordNode(Node):
             if now_s >= next_s:
                 next_s += PROGRESS_S
                 print(self._progress(now_s), flush=True)
-                self._simulators = max(self._simulators, self.count_publishers(ODOMETRY.name))
+            self._simulators = max(self._simulators, self.count_publishers(ODOMETRY.name))
             ending = self._ending(now_s)
             if ending:
                 self._session.end(ending)
@@ -114,6 +116,9 @@ class RecordNode(Node):
     def _ending(self, now_s: float) -> str:
         if self._recorder.error:
             return self._recorder.error
+        if found := self._strangers.look(now_s):
+            self._failed = str(found[0].error(found[1]))
+            return self._failed
         duration_s = self.values.duration_s
         # The frame that closes the interval belongs to it: 60 s at 10 Hz are 601 frames.
         if duration_s and self._recorded_s >= duration_s:
@@ -135,6 +140,8 @@ class RecordNode(Node):
         missing = self._missing()
         if CAMERA_JPEG.name not in missing and ODOMETRY.name not in missing:
             return ""
+        if self._simulators and not self.count_publishers(ODOMETRY.name) + self.count_publishers(CLOCK.name):
+            return f"nothing arrived on {', '.join(missing)}, and the simulator has left. Do: see why it ended"
         cure = "Do: record with GNSS and IMU on, so that localisation runs (AWSIM's e2e modes switch them off)"
         if CLOCK.name in missing and ODOMETRY.name in missing:
             cure = "Do: start the simulator in this ROS domain (ROS_DOMAIN_ID), or add simulator:=true"

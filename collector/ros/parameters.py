@@ -1,24 +1,22 @@
 """Settings of the nodes and of the verbs that start them, each with its name, default, range and help once.
 
-The launch files (:func:`describe`), ``alpamayo-mono record`` and the nodes (their ROS parameters) read these
-dataclasses. Only the standard library is needed; ``launch`` and ``launch_ros`` come with a ROS installation, and
-without one the verbs start the same processes. What drives the kart is described in :mod:`closed_loop.ros.config`.
+The launch files (:mod:`collector.ros.launch_description`), ``alpamayo-mono record`` and the nodes (their ROS
+parameters) read these dataclasses. Only the standard library is needed. What drives the kart is described in
+:mod:`closed_loop.ros.config`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from collector.common.arguments import MOST_SEED, Arguments, Value, argument, arguments_of
 from collector.common.files import with_homes
-from collector.common.start import module_command, without_working_folder
 
 if TYPE_CHECKING:
-    from launch import LaunchDescription
-    from launch_ros import actions
     from rclpy.node import Node
 
 LONGEST_S = 1e7  # of whatever runs for a while: four months
@@ -33,6 +31,18 @@ class Program:
     module: str
     parameters: type[Arguments]
     switch: str = ""  # of a program beside the main one: the setting that starts it
+    check: str = ""  # `"module:function"`, given the verb's settings before any process starts; raises a MonoError
+
+    def check_settings(self, settings: Arguments) -> None:
+        """Refuse (MonoError) settings that this node could not start with."""
+        if self.check:
+            module, _, function = self.check.partition(":")
+            getattr(importlib.import_module(module), function)(settings)
+
+
+def started(settings: Arguments, main: Program, *beside: Program) -> list[Program]:
+    """The programs of a verb that these settings start: the main one first."""
+    return [main, *(each for each in beside if getattr(settings, each.switch, False))]
 
 
 @dataclass(frozen=True)
@@ -207,7 +217,16 @@ class RecordConfig(SimulatorParameters, RecordParameters, SimulatorBeside):
     """
 
 
-RECORD_NODE = Program("record_node", "collector.recording.node", RecordParameters)
+def check_record(settings: RecordParameters) -> None:
+    """Refuse (MonoError) a folder that cannot take a bag."""
+    from collector.common.output_folder import OutputFolder
+
+    if settings.out:
+        with OutputFolder(settings.out) as folder:  # the node takes it for good
+            folder.require_empty(do="choose another out:=")
+
+
+RECORD_NODE = Program("record_node", "collector.recording.node", RecordParameters, check=f"{__name__}:check_record")
 
 
 def parameter_values(program: Program, config: Arguments) -> dict[str, Value]:
@@ -245,43 +264,3 @@ def declare_parameters(node: Node, parameters: type[Parameters]) -> Parameters:
         except InvalidParameterValueException as error:
             raise each.refusal(f"parameter {each.name} of {node.get_name()} is out of range") from error
     return with_homes(parameters(**values))
-
-
-def describe(config: type[Arguments], main: Program, *beside: Program) -> LaunchDescription:
-    """The main node, whose end ends the launch, and those beside it whose switch is true, as ``simulator:=true``.
-
-    Each of the verb's settings (``config``) becomes a launch argument.
-    """
-    from launch import LaunchDescription
-    from launch.actions import DeclareLaunchArgument, Shutdown
-    from launch.conditions import IfCondition
-    from launch.substitutions import LaunchConfiguration
-
-    declared = []
-    for each in arguments_of(config):
-        default, choices = each.default_text, list(each.choices) or None
-        declared.append(DeclareLaunchArgument(each.name, default_value=default, description=each.help, choices=choices))
-    nodes = [
-        _node(config, main, on_exit=Shutdown(reason=f"{main.name} has ended")),
-        *(_node(config, each, condition=IfCondition(LaunchConfiguration(each.switch))) for each in beside),
-    ]
-    return LaunchDescription([*declared, *nodes])
-
-
-def _node(config: type[Arguments], program: Program, **options: object) -> actions.Node:
-    from launch.substitutions import LaunchConfiguration
-    from launch_ros.actions import Node
-    from launch_ros.parameter_descriptions import ParameterValue
-
-    wanted = {field.name for field in dataclasses.fields(program.parameters)}
-    parameters = {
-        # Without value_type launch would make `duration_s:=5` an integer and `out:=2026` a number.
-        each.name: ParameterValue(LaunchConfiguration(each.name), value_type=each.type)
-        for each in arguments_of(config)
-        if each.name in wanted
-    }
-    # By module, not by package and executable: pip puts no scripts into lib/<package>, and this way the nodes run in
-    # the Python that reads this file, under colcon and pip alike.
-    executable, *words = module_command(program.module)
-    shown: dict[str, object] = {"output": "screen", "emulate_tty": True, "additional_env": without_working_folder()}
-    return Node(executable=executable, arguments=words, parameters=[parameters], **shown, **options)

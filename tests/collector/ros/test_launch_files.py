@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,13 @@ from typing import Any
 import pytest
 
 from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
+from closed_loop.ros.log import DriveLog
 from collector.common.arguments import Arguments, arguments_of
+from collector.common.errors import MonoError
 from collector.common.start import module_command
-from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, describe, parameter_values
+from collector.ros.launch_description import check_start, describe, refuse_unknown, settings_of, typed_names
+from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, parameter_values
+from collector.ros.session import LAUNCHER_VARIABLE
 from tests.helpers.paths import ROOT
 
 VERBS: dict[str, tuple[type[Arguments], Program]] = {
@@ -62,9 +67,7 @@ def written_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
     modules = {
         "launch": {"LaunchDescription": keep},
-        "launch.actions": {"DeclareLaunchArgument": keep, "Shutdown": keep},
-        "launch.conditions": {"IfCondition": lambda on: on.args[0]},
-        "launch.substitutions": {"LaunchConfiguration": keep},
+        "launch.actions": {"DeclareLaunchArgument": keep, "OpaqueFunction": keep, "Shutdown": keep},
         "launch_ros": {},
         "launch_ros.actions": {"Node": keep},
         "launch_ros.parameter_descriptions": {"ParameterValue": keep},
@@ -73,6 +76,18 @@ def written_down(monkeypatch: pytest.MonkeyPatch) -> None:
         module = ModuleType(name)
         vars(module).update(content)
         monkeypatch.setitem(sys.modules, name, module)
+    # Of the messages only that they can be had is asked, which takes a ROS.
+    monkeypatch.setattr("collector.ros.launch_description.message_class", lambda _type: None)
+
+
+def context_of(*words: str, file: str = "", **configurations: str) -> Any:
+    """What launch tells a function of a launch file: the words of the command line, and every configuration."""
+    return SimpleNamespace(
+        argv=words,
+        launch_configurations=configurations,
+        get_locals_as_dict=lambda: {"current_launch_file_path": file} if file else {},
+        is_shutdown=False,
+    )
 
 
 @pytest.mark.parametrize("file", sorted(VERBS))
@@ -83,7 +98,9 @@ def test_launch_file_describes_its_verb(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}::/a:.:../{tmp_path.name}:below:")
     config, main = VERBS[file]
-    *declared, node, simulator = load(file).generate_launch_description().args[0]
+    start, *declared = load(file).generate_launch_description().args[0]
+    (node,) = start.function(context_of())
+    node, simulator = start.function(context_of(simulator="true"))
     assert [item.args[0] for item in declared] == [each.name for each in arguments_of(config)]
     for item, each in zip(declared, arguments_of(config), strict=True):
         assert item.default_value == (
@@ -94,9 +111,103 @@ def test_launch_file_describes_its_verb(
     for found, program in ((node, main), (simulator, SIMULATOR_BESIDE)):
         assert [found.executable, *found.arguments] == module_command(program.module)
         assert found.additional_env["PYTHONPATH"] == f"{ROOT}:/a:below", "nothing of where somebody stands"
-        types = {name: value.value_type for name, value in found.parameters[0].items()}
-        assert types == {name: type(value) for name, value in parameter_values(program, config()).items()}
-    assert simulator.condition == "simulator" and "has ended" in node.on_exit.reason
+        assert found.additional_env[LAUNCHER_VARIABLE] == str(os.getpid())
+        values = {name: value.args[0] for name, value in found.parameters[0].items()}
+        assert values == parameter_values(program, config())
+        assert all(value.value_type is type(value.args[0]) for value in found.parameters[0].values())
+
+
+@pytest.mark.parametrize("file", sorted(VERBS))
+def test_one_nodes_end_is_everybodys_and_its_failure_the_launchs(file: str, written_down: None) -> None:
+    start, *_ = load(file).generate_launch_description().args[0]
+    for node in start.function(context_of(simulator="true")):
+        context = context_of()
+        (shutdown,) = node.on_exit(SimpleNamespace(returncode=0), context)
+        assert "has ended" in shutdown.reason
+        for code, says in ((2, "exit code 2"), (1, "exit code 1"), (-9, "SIGKILL"), (-11, "SIGSEGV"), (-2, "SIGINT")):
+            with pytest.raises(MonoError, match=says):
+                node.on_exit(SimpleNamespace(returncode=code), context)
+        context.is_shutdown = True
+        assert node.on_exit(SimpleNamespace(returncode=-15), context) is None
+        with pytest.raises(MonoError, match="SIGKILL"):
+            node.on_exit(SimpleNamespace(returncode=-9), context)
+
+
+WRONG = [
+    ({"simulator": "flase"}, "simulator:='flase'.*bool"),
+    ({"laps": "-1"}, "laps:=-1.*0 to 1000"),
+    ({"laps": "1.5"}, "laps:='1.5'.*int"),
+    ({"laps": "1_0"}, "laps:='1_0'"),
+    ({"laps": ""}, "laps:=''"),
+    ({"max_speed_mps": "1e999"}, "max_speed_mps:=inf"),
+    ({"max_speed_mps": "nan"}, "max_speed_mps:=nan"),
+    ({"max_speed_mps": "fast"}, "max_speed_mps:='fast'.*float"),
+    ({"cameras": "five"}, "cameras:='five'.*mono"),
+    ({"out": "~nosuchuser/x"}, "no home folder"),
+    ({"out": "a\0b"}, "zero|null"),
+    ({"course": "nowhere"}, "course 'nowhere'"),
+    ({"course": ""}, ""),
+    ({"reference": "nowhere"}, "course 'nowhere'"),
+    ({"courses": "city,nowhere", "simulator": "true"}, "course 'nowhere'"),
+    ({"log": "/", "simulator": "on"}, "/ is a folder"),
+    ({"model": "/no/where"}, "model:=/no/where is not there"),
+    ({"adapter": "runs/no/adapter"}, "adapter:=runs/no/adapter"),
+    ({"adapter": __file__}, "is no folder"),
+    ({"calibration": "/no.yaml"}, "/no.yaml"),
+    ({"policy": "my.module"}, "policy:=my.module.*module:Class"),
+    ({"policy_python": "/no/python"}, "policy_python:=/no/python"),
+]
+
+
+@pytest.mark.parametrize(("texts", "says"), WRONG, ids=[str(next(iter(texts.items()))) for texts, _ in WRONG])
+def test_a_wrong_value_is_refused_before_any_process_starts(
+    texts: dict[str, str], says: str, written_down: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    start, *_ = load("drive.launch.py").generate_launch_description().args[0]
+    if not says:
+        start.function(context_of(**texts))
+        return
+    with pytest.raises(MonoError, match=says):
+        start.function(context_of(**texts))
+    assert not list(tmp_path.iterdir())
+
+
+def test_values_that_are_spelt_otherwise_are_read(tmp_path: Path) -> None:
+    texts = {"simulator": "True", "laps": "3", "max_speed_mps": "5", "reasoning": "off", "out": "2026", "else": "x"}
+    expected = DriveConfig(simulator=True, laps=3, max_speed_mps=5.0, reasoning=False, out="2026")
+    assert settings_of(DriveConfig, texts) == expected
+
+
+def test_a_misspelt_name_is_refused_with_the_nearest_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_unknown(["adapter", "laps", "launch-prefix"], DriveConfig)
+    for name, near in (("adpater", "'adapter'"), ("Laps", "'laps'"), ("teacher", "'expert'"), ("jpeg_quality", "")):
+        with pytest.raises(MonoError, match=f"no argument '{name}'.*{near}"):
+            refuse_unknown([name], DriveConfig)
+    # Only of the launch file that was named are the words known to be meant for it.
+    context = context_of("adpater:=x", "word", file="/somewhere/launch/drive.launch.py")
+    monkeypatch.setattr(sys, "argv", ["/opt/ros/bin/ros2", "launch", "closed_loop", "drive.launch.py", "adpater:=x"])
+    assert typed_names(context) == ["adpater"]
+    monkeypatch.setattr(sys, "argv", ["/opt/ros/bin/ros2", "launch", "team", "reference.launch.xml", "adpater:=x"])
+    assert typed_names(context) == []
+    assert typed_names(context_of("adpater:=x")) == []
+
+
+def test_an_output_folder_that_never_saw_a_plan_is_taken_again(tmp_path: Path, written_down: None) -> None:
+    out = tmp_path / "drive"
+    settings = DriveConfig(out=str(out))
+    log = DriveLog(out)
+    with pytest.raises(MonoError, match="being written"):
+        check_start([DRIVE_NODE], settings)
+    log.finish({})
+    check_start([DRIVE_NODE], settings)
+    (out / "plans.jsonl").write_text("{}\n")
+    with pytest.raises(MonoError, match="already holds a drive"):
+        check_start([DRIVE_NODE], settings)
+    (out / "plans.jsonl").write_text("")
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(MonoError, match=r"notes\.txt|already holds"):
+        check_start([DRIVE_NODE], settings)
 
 
 def test_recording_is_described_without_the_packages_above_it() -> None:
