@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from closed_loop.course.design import check_named
 from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
 from collector.common.arguments import Arguments, Value
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
 from collector.common.output_folder import OutputFolder
-from collector.common.run_folder import command_line
 from collector.common.start import module_command
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, SimulateConfig, parameter_values

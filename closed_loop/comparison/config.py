@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.comparison.runs import BEFORE_AFTER, VARIANTS, RunSettings, Variant
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import DriverConfig
 from closed_loop.control.faults import Faults
 from closed_loop.simulator.expert import ExpertConfig
-from collector.common.arguments import MOST_SEED, Arguments, argument, same_as
+from collector.common.arguments import MOST_SEED, OUT, Arguments, argument, same_as
 from collector.common.errors import MonoError
 from finetune import TINY_BASE
 from finetune.adapters.folder import adapter_facts
@@ -38,7 +36,7 @@ class CompareConfig(Arguments):
     # base-padded, base-mono, expert, and with an adapter the base and the adapter with the cameras it was trained for.
     variants: tuple[str, ...] = ()
     # run folder; finished runs in it are not driven again.
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/compare")
+    out: Annotated[Path, OUT] = Path("runs/compare")
     # line the deviation is measured from (a raceline or centreline file); empty is each course's own centreline. A file
     # fits one course only.
     reference: str = ""

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
-from collector.common.run_folder import command_line
 from collector.ros.message_builder import build_messages, messages_folder, package_names
 from collector.ros.topics import ALL_TOPICS
 

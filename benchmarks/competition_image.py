@@ -1,6 +1,6 @@
 """Make a stand-in for the Challenge's image: its Python, its versions, and nothing that it does not have.
 
-    python3 tests/image/make_environment.py FOLDER [--sources DIR] [--pydantic 1.10.24 | none]
+    python3 benchmarks/competition_image.py FOLDER [--sources DIR] [--pydantic 1.10.24 | none]
 
 makes a virtual environment of Python 3.10 with the versions that Ubuntu 22.04 and the Challenge's Dockerfile bring
 (numpy 1.26, OpenCV 4.9, setuptools 59, PyYAML 5.4, pydantic 1 or none), ROS 2 from PyPI (Jazzy, the nearest to Humble
