@@ -19,9 +19,10 @@ from closed_loop.course.design import check_named
 from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
 from collector.common.arguments import Arguments, Value
 from collector.common.command_line import command_line
-from collector.common.errors import MonoError
+from collector.common.errors import MonoError, install_ros
 from collector.common.output_folder import OutputFolder
 from collector.common.start import module_command
+from collector.ros.families import asked_or_installed
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, SimulateConfig, parameter_values
 from collector.ros.session import signals_to
@@ -56,8 +57,7 @@ def run(config: Arguments, main: Program) -> int:
     """
     if importlib.util.find_spec("rclpy") is None:
         found = "rclpy cannot be imported"
-        do = "source /opt/ros/<distribution>/setup.bash, or without any ROS: pip install 'alpamayo_mono[ros]'"
-        raise MonoError(found, "a sourced ROS 2, or the ROS wheels", do)
+        raise MonoError(found, "a sourced ROS 2, or the ROS wheels", install_ros())
     courses = [getattr(config, "course", ""), *getattr(config, "courses", "").split(",")]
     for spec in filter(None, map(str.strip, courses)):
         check_named(spec)
@@ -65,7 +65,7 @@ def run(config: Arguments, main: Program) -> int:
         with OutputFolder(out) as folder:  # before any node starts; the node takes it for good
             folder.require_empty(do="choose another out:=")
     # A first build of the messages takes half a minute: do it once here, before any node's patience starts to run.
-    message_class(CONTROL_CMD.type)
+    message_class(asked_or_installed(getattr(config, "messages", "")).topic(CONTROL_CMD).type)
 
     programs = [main]
     environment = {"PYTHONUNBUFFERED": "1", **os.environ}

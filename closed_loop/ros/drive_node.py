@@ -35,6 +35,7 @@ from collector.common.errors import MonoError
 from collector.common.model_files import find_model
 from collector.common.run_folder import open_run
 from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of
+from collector.ros.families import choose_family
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import declare_parameters
 from collector.ros.session import Session, node_main
@@ -93,13 +94,15 @@ class DriveNode(Node):
         self._ticks, self._engaged_s = 0, -math.inf
 
         # Publishers and subscriptions first, the policy last: its callbacks use them.
-        self._say = DrivePublishing(self)
+        family = choose_family(self, v.messages, v.wait_s, session.stop.is_set)
+        self.get_logger().info(str(family))
+        self._say = DrivePublishing(self, family)
         for topic, callback in (
             (CAMERA_IMAGE, self._on_image),
             (ODOMETRY, self._on_odometry),
             (AWSIM_STATUS, self._on_status),
         ):
-            self.create_subscription(message_class(topic.type), topic.name, callback, qos_profile(topic))
+            self.create_subscription(message_class(family.topic(topic).type), topic.name, callback, qos_profile(topic))
         self._policy = start_policy(
             spec, self._on_ready, self._on_plan, self._on_policy_error, self._on_policy_death, self._on_policy_line
         )

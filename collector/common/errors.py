@@ -61,18 +61,33 @@ def _expected(extra: str) -> str:
 
 
 def pip_install(extra: str, module: str = "") -> str:
-    """The command that installs an extra's packages, of an empty one ``module`` alone.
+    """The command that installs an extra's packages, or of an empty one what ``module`` comes with.
 
     This project is on no package index. From a checkout its folder is named; a wheel and a colcon workspace know what
-    the extra asks for, and not where they came from.
+    is asked for, and not where they came from.
     """
+    asked = _requirements(extra)
     if not extra:
-        return f"pip install {module.partition('.')[0]}"
+        name = module.partition(".")[0]
+        return f"pip install '{next((each for each in asked if each.startswith(name)), name)}'"
     if (_ROOT / "setup.py").is_file():
         return f"pip install '{_ROOT}[{extra}]'"
+    return " ".join(["pip install", *(f"'{each}'" for each in asked)]) if asked else f"pip install '.[{extra}]'"
+
+
+def _requirements(extra: str) -> list[str]:
+    """What the installed package asks for, without an extra or for this one."""
     try:
         asked = importlib.metadata.requires("alpamayo_mono") or ()
     except importlib.metadata.PackageNotFoundError:
-        asked = ()
-    wanted = [re.split(r"\s*;", each)[0] for each in asked if re.search(rf"extra == ['\"]{extra}['\"]", each)]
-    return " ".join(["pip install", *(f"'{each}'" for each in wanted)]) if wanted else f"pip install '.[{extra}]'"
+        return []
+    found = []
+    for requirement, _, marker in (each.partition(";") for each in asked):
+        named = re.search(r"extra == ['\"]([\w-]+)", marker)
+        found += [requirement.strip()] if (named[1] if named else "") == extra else []
+    return found
+
+
+def install_ros() -> str:
+    """What to do where rclpy or a message package is missing."""
+    return f"source /opt/ros/<distribution>/setup.bash and your workspace, or without any ROS: {pip_install('ros')}"

@@ -10,7 +10,7 @@ import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from collector.ros import topics
 from collector.ros.conversions import set_stamp
@@ -19,7 +19,6 @@ from collector.ros.topics import Message, Topic
 if TYPE_CHECKING:
     from rclpy.node import Node
 
-Asked = Literal["detect", "autoware_auto", "autoware"]  # of the argument ``messages``
 FAMILIES = ("autoware_auto", "autoware")
 # Type of autoware_auto: the same in autoware.
 _RENAMED = {
@@ -67,9 +66,19 @@ class Family:
         return f"messages: {self.name}" + (f" ({self.why})" if self.why else "")
 
 
+def has_two_types(topic: Topic) -> bool:
+    """Whether the families have different types for it."""
+    return topic.type in _RENAMED
+
+
 def both_names(type_name: str) -> tuple[str, ...]:
     """A type of the table of topics, and what it is called in the other family."""
     return tuple(dict.fromkeys([type_name, _RENAMED.get(type_name, type_name)]))
+
+
+def asked_or_installed(asked: str) -> Family:
+    """The family to speak where nobody is waited for: as asked, or as installed."""
+    return Family(asked, "as asked") if asked in FAMILIES else installed_family()
 
 
 def installed_family() -> Family:
@@ -92,9 +101,9 @@ def family_on_graph(node: Node) -> Family | None:
             for each in look(topic.name):
                 for family, name in zip(FAMILIES, both_names(topic.type), strict=True):
                     if each.topic_type == name and each.node_name != node.get_name():
-                        found.setdefault(family, f"so {each.node_name} has {topic.name}")
+                        found.setdefault(family, f"as {each.node_name} has it on {topic.name}")
     for family, why in found.items():
-        others = [f"; but {said.removeprefix('so ')} as {other}" for other, said in found.items() if other != family]
+        others = [f", while {other} is {said}" for other, said in found.items() if other != family]
         return Family(family, why + "".join(others))
     return None
 
@@ -102,7 +111,7 @@ def family_on_graph(node: Node) -> Family | None:
 def choose_family(node: Node, asked: str, wait_s: float, is_ended: Callable[[], bool] = lambda: False) -> Family:
     """The family to speak: as ``asked``, or for ``"detect"`` as the others do, waiting so long for them."""
     if asked in FAMILIES:
-        return Family(asked, "as asked")
+        return asked_or_installed(asked)
     end_s = time.monotonic() + wait_s
     settled_s = None
     while (now_s := time.monotonic()) < end_s and not is_ended():
