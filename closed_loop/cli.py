@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from collector.common.cpu import share_cores
-from collector.common.errors import EXIT_USAGE, MonoError
+from collector.common.errors import EXIT_USAGE, MonoError, pip_install
 from collector.common.files import sentence_of
 from collector.common.start import EXIT_INTERRUPTED, leave_working_folder
 
@@ -84,6 +84,12 @@ STAGES: dict[str, tuple[Verb, ...]] = {
     ),
 }
 VERBS = {verb.name: verb for verbs in STAGES.values() for verb in verbs}
+# What `ros2 run` starts comes through here too; its words are ROS's (--ros-args ...).
+NODES = {
+    "record_node": Verb("record_node", "collector.recording.node", "the recording node"),
+    "drive_node": Verb("drive_node", "closed_loop.ros.drive_node", "the driving node"),
+    "simulator": Verb("simulator", "closed_loop.simulator.node", "the embedded simulator's node"),
+}
 
 
 def help_text() -> str:
@@ -138,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, words: list[str]) -> int:
-    verb = VERBS.get(name)
+    verb = VERBS.get(name) or NODES.get(name)
     if verb is None:
         close = difflib.get_close_matches(name, VERBS, n=1)
         found = f"there is no verb {name!r}"
@@ -146,13 +152,15 @@ def _run(name: str, words: list[str]) -> int:
     module, _, function = verb.target.partition(":")
     try:
         code = getattr(importlib.import_module(module), function or "main")(words)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         missing = (error.name or "").split(".")[0]
         if not missing or missing in _OWN_PACKAGES:
             raise
-        found = f"the Python module {missing!r} is missing"
-        do = f"pip install 'alpamayo_mono[{verb.extra}]'" if verb.extra else f"pip install {missing}"
-        raise MonoError(found, "" if not verb.extra else f"the extra [{verb.extra}]", do) from error
+        is_there = not isinstance(error, ModuleNotFoundError)
+        found = f"the Python module {missing!r} is {f'another than expected ({error})' if is_there else 'missing'}"
+        raise MonoError(
+            found, "" if not verb.extra else f"the extra [{verb.extra}]", pip_install(verb.extra, missing)
+        ) from error
     return int(code or 0)
 
 

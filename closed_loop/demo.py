@@ -27,10 +27,10 @@ from closed_loop.demo_folder import (
     take_folder,
 )
 from collector.common.arguments import Arguments, argument
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.common.output_folder import OutputFolder
-from collector.common.run_folder import command_line
 from collector.common.start import module_command
 from collector.ros.parameters import LONGEST_S
 from collector.ros.transport import without_our_libraries

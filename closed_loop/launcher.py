@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 
 from closed_loop.ros.config import DRIVE_NODE, EVALUATOR_BESIDE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
 from collector.common.arguments import Arguments, Value
-from collector.common.errors import MonoError
-from collector.common.run_folder import command_line
+from collector.common.command_line import command_line
+from collector.common.errors import MonoError, install_ros
 from collector.common.start import module_command
 from collector.ros.launch_description import check_start, launcher_variables
 from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, SimulateConfig, parameter_values, started
@@ -54,8 +54,7 @@ def run(config: Arguments, main: Program) -> int:
     """
     if importlib.util.find_spec("rclpy") is None:
         found = "rclpy cannot be imported"
-        do = "source /opt/ros/<distribution>/setup.bash, or without any ROS: pip install 'alpamayo_mono[ros]'"
-        raise MonoError(found, "a sourced ROS 2, or the ROS wheels", do)
+        raise MonoError(found, "a sourced ROS 2, or the ROS wheels", install_ros())
     programs = started(config, main, SIMULATOR_BESIDE, EVALUATOR_BESIDE)
     check_start(programs, config)
     environment = {"PYTHONUNBUFFERED": "1", **os.environ, **launcher_variables()}

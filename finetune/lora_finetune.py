@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from collector.common.arguments import argument
+from collector.common.command_line import command_line
 from collector.common.cpu import share_cores
 from collector.common.errors import MonoError, require
 from collector.common.files import sentence_of
 from collector.common.output_folder import alone_in_out
-from collector.common.run_folder import RunFolder, command_line, plain
+from collector.common.run_folder import RunFolder, plain
 from collector.dataset.schema import METADATA_FILE
 from finetune.adapters.settings import LoraSettings
 from finetune.model_files.location import resolve_model

@@ -24,8 +24,8 @@ from closed_loop.simulator.camera import FOUR_CAMERAS
 from closed_loop.simulator.expert import DisturbanceConfig, Expert, ExpertConfig, draw_phase
 from closed_loop.simulator.scene import Scene
 from closed_loop.simulator.vehicle import Vehicle
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
-from collector.common.run_folder import command_line
 from collector.geometry.poses import to_ego
 from finetune.policy import CAMERA_ORDER, FRAMES_PER_CAMERA, FUTURE_STEPS, HISTORY_STEPS, STEP_S
 from finetune.processing.images import resize

@@ -27,7 +27,7 @@ from benchmarks.tiny_base.architecture import IMAGES, PROMPT_WORDS, build_tokeni
 from benchmarks.tiny_base.new_model import adopt_weights, new_model
 from benchmarks.tiny_base.prompts import encode_prompts
 from benchmarks.tiny_base.shards import FULL_RIG, SMALL_RIGS, Rig, Shards, load_shards, patchify
-from collector.common.run_folder import command_line
+from collector.common.command_line import command_line
 from finetune.alpamayo.flow_matching import horizon_weights, interpolate, sample_times
 from finetune.alpamayo.generation import generate
 from finetune.alpamayo.model import AlpamayoR1, VisionFeatures

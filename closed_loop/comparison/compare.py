@@ -16,9 +16,11 @@ from closed_loop.comparison.runs import RunStore
 from closed_loop.comparison.table import assemble, has_latencies, printed_tables, write_table
 from closed_loop.comparison.workers import LONGEST_FIRST, Job, driven_jobs, jobs_of
 from closed_loop.course.design import course_named
+from collector.common.command_line import command_line
 from collector.common.errors import require
 from collector.common.output_folder import alone_in_out
-from collector.common.run_folder import command_line, open_run
+from collector.common.run_folder import open_run
+from collector.common.tables import Console
 from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.model_files.location import resolve_model
 
@@ -69,8 +71,6 @@ def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``alpamayo-mono compare``: the before/after table on held-out courses."""
-    from rich.console import Console
-
     config = command_line(CompareConfig, argv, "alpamayo-mono compare")
     metrics = compare(config)
     console = Console()

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.comparison.runs import BEFORE_AFTER, VARIANTS, RunSettings, Variant
 from closed_loop.control.controller import ControllerConfig
@@ -17,7 +15,7 @@ from closed_loop.control.faults import Faults
 from closed_loop.control.wheel_odometry import Rules
 from closed_loop.simulator.expert import ExpertConfig
 from closed_loop.simulator.modes import ModeName
-from collector.common.arguments import MOST_SEED, Arguments, argument, same_as
+from collector.common.arguments import MOST_SEED, OUT, Arguments, argument, same_as
 from collector.common.errors import MonoError
 from collector.ros.parameters import RoadParameters, SimulatorParameters
 from collector.vehicle.model import GivenGain, read_vehicle, vehicle_named
@@ -42,7 +40,7 @@ class CompareConfig(Arguments):
     # base-padded, base-mono, expert, and with an adapter the base and the adapter with the cameras it was trained for.
     variants: tuple[str, ...] = ()
     # run folder; finished runs in it are not driven again.
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/compare")
+    out: Annotated[Path, OUT] = Path("runs/compare")
     # line the deviation is measured from (a raceline or centreline file); empty is each course's own centreline. A file
     # fits one course only.
     reference: str = ""

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from closed_loop.comparison.runs import VARIANTS
 from collector.common.plotting import STYLE
-from collector.common.tables import metres, number, text_table
+from collector.common.tables import Table, metres, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
-
 PLOT = "latency.png"
 Row = Mapping[str, Any]
 
@@ -47,7 +45,7 @@ def latency_texts(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 def latency_table(rows: Sequence[Row]) -> Table:
     """The rows for a terminal."""
-    return text_table("Late plans", HEADINGS, latency_texts(rows))
+    return Table("Late plans", HEADINGS, latency_texts(rows))
 
 
 def write_latency_plot(rows: Sequence[Row], folder: Path) -> None:

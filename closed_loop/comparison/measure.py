@@ -10,10 +10,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-import tyro
 
 from closed_loop.comparison import deviation, reasoning
 from closed_loop.comparison.deviation import Deviation, measure, result_text, summarise
@@ -21,10 +20,12 @@ from closed_loop.comparison.reasoning import check_plans, summarise_checks
 from closed_loop.comparison.runs import load_drive
 from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.design import course_named
+from collector.common.arguments import POSITIONAL
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
 from collector.common.files import check_file_place, write_atomically
-from collector.common.run_folder import command_line, plain
-from collector.common.tables import metres, number, text_table
+from collector.common.run_folder import plain
+from collector.common.tables import Console, Table, metres, number
 from collector.common.text_files import read_json, read_json_lines
 from collector.geometry.constants import FUTURE_STEPS, NS_PER_S
 from collector.geometry.discontinuity import teleports
@@ -156,15 +157,13 @@ class MeasureConfig:
     """Lateral deviation on curves, off-track events and reasoning-path consistency of drives over ROS 2."""
 
     # folders that `alpamayo-mono drive` wrote, each of which gets a deviation.json; or bags with the kart's poses.
-    drives: tyro.conf.Positional[tuple[Path, ...]]
+    drives: Annotated[tuple[Path, ...], POSITIONAL]
     course: str = ""  # the course, where the drive does not name it.
     reference: str = ""  # the line to measure from: a raceline or centreline file; empty is the course's centreline.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``alpamayo-mono measure``: the deviation of drive folders."""
-    from rich.console import Console
-
     config = command_line(MeasureConfig, argv, "alpamayo-mono measure")
     if not config.drives:
         raise MonoError("no drive folder named", "at least one", "alpamayo-mono measure runs/...-drive")
@@ -189,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for row in drive.summary["curves"]
         ]
         headings = ("curve", "from m", "to m", "R min m", "max m", "RMS m", "mean m", "off-track")
-        console.print(text_table(f"{folder}: deviation from {drive.summary['reference']}", headings, rows, left=()))
+        console.print(Table(f"{folder}: deviation from {drive.summary['reference']}", headings, rows, left=()))
         curves = drive.summary["on_curves"]
         most, rms = metres(curves["max_m"]), metres(curves["rms_m"])
         console.print(f"{result_text(drive.summary)}; on curves max {most}, RMS {rms}")

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from closed_loop.comparison import deviation, reasoning
 from closed_loop.comparison.latency import latency_table
 from closed_loop.comparison.runs import VARIANTS, Variant
 from collector.common.files import write_atomically
-from collector.common.tables import metres, percent, text_table, write_csv
+from collector.common.tables import Console, Table, metres, percent, write_csv
 from collector.common.text_files import read_json
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 DISCLAIMER = (
     "The tiny model shows that the loop works and what the recipe does at small scale; "
@@ -186,7 +183,7 @@ def table_texts(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
 _STYLES = {"before": "red", "after": "green", "expert": "dim", "control": "cyan"}
 
 
-def rich_table(metrics: Mapping[str, Any], width: int = WIDE) -> Table:
+def headline_table(metrics: Mapping[str, Any], width: int = WIDE) -> Table:
     """The headline table for a terminal; a narrow one gets the columns that matter most."""
     starts = f"{metrics['starts']} start{'s' if metrics['starts'] != 1 else ''}"
     laps = f"{metrics['laps']:g} lap{'s' if metrics['laps'] != 1 else ''}"
@@ -198,21 +195,17 @@ def rich_table(metrics: Mapping[str, Any], width: int = WIDE) -> Table:
         headings = [HEADINGS[i].replace("deviation", "dev.").replace("-track", "-\ntrack") for i in shown]
         rows = [tuple(row[i].split("\n")[0] for i in shown) for row in rows]
     left = {0, *range(len(headings) - 3 if width >= WIDE else 4, len(headings))}
-    table = text_table(title, headings, rows, left=left, styles=[_STYLES.get(row["role"]) for row in metrics["table"]])
-    for column in table.columns[:-1]:
-        column.no_wrap = True
-    return table
+    styles = [_STYLES.get(row["role"]) for row in metrics["table"]]
+    return Table(title, headings, rows, left=left, styles=styles, whole=range(len(headings) - 1))
 
 
 def printed_tables(metrics: Mapping[str, Any], width: int) -> list[Table]:
     """The headline table, and where several latencies were driven that of all of them."""
-    return [rich_table(metrics, width), *([latency_table(metrics["by_latency"])] if has_latencies(metrics) else [])]
+    return [headline_table(metrics, width), *([latency_table(metrics["by_latency"])] if has_latencies(metrics) else [])]
 
 
 def write_table(metrics: Mapping[str, Any], folder: Path) -> None:
     """``table.csv`` (a line per variant, course and latency, and over all courses) and ``table.txt`` (as printed)."""
-    from rich.console import Console
-
     rows = [
         {"course": run["course"], **latency_rows([VARIANTS[run["variant"]]], [run])[0]}
         for variant in metrics["variants"]
@@ -228,6 +221,6 @@ def write_table(metrics: Mapping[str, Any], folder: Path) -> None:
     write_csv(folder / "table.csv", rows, columns)
     with (folder / "table.txt").open("w", encoding="utf-8") as file:
         for table in printed_tables(metrics, WIDE):
-            Console(file=file, width=WIDE, no_color=True).print(table)
+            Console(file=file, width=WIDE).print(table)
         file.write(metrics["disclaimer"] + "\n")
     write_atomically(folder / "definitions.txt", "\n\n".join(metrics["definitions"].values()) + "\n")

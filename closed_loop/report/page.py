@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from closed_loop.comparison.table import DISCLAIMER
+from collector.common.arguments import OUT
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError, require
 from collector.common.files import write_atomically
-from collector.common.run_folder import command_line, git_commit
+from collector.common.run_folder import git_commit
 from collector.common.text_files import read_json
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "report.html.j2"
@@ -32,7 +32,7 @@ class ReportConfig:
     # of a comparison.
     run: Path
     # the page to write; empty is report.html in the run folder.
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    out: Annotated[Path | None, OUT] = None
     compare: Path | None = None  # run folder of compare, where it is not RUN/compare.
     training: Path | None = None  # run folder of finetune, where it is not RUN/finetune.
     evaluation: Path | None = None  # run folder of evaluate, where it is not RUN/evaluate.

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +45,7 @@ from collector.common.errors import MonoError
 from collector.common.model_files import find_model
 from collector.common.run_folder import open_run
 from collector.ros import topics
+from collector.ros.families import choose_family
 from collector.ros.graph import ONE_CONTROLLER, ONE_SIMULATOR, Strangers, UnorderedClock, Watch
 from collector.ros.parameters import declare_parameters
 from collector.ros.session import EXIT_FAILED, Session, node_main
@@ -102,16 +104,26 @@ class DriveNode(Node):
         self._over = threading.Event()
 
         # Publishers and subscriptions first, the policy last: its callbacks use them.
+        family = choose_family(self, v.messages, v.wait_s, session.stop.is_set)
+        self._family = family
+        self.get_logger().info(str(family))
         self._diagnostics = Diagnostics(self)
-        self._say = DrivePublishing(self, topics.MAP_FRAME if v.rules == "free" else topics.ODOM_FRAME)
+        self._say = DrivePublishing(self, family, topics.MAP_FRAME if v.rules == "free" else topics.ODOM_FRAME)
         self._strangers = Strangers(
             self,
-            Watch(self, ONE_CONTROLLER, lambda message: not self._say.is_ours(message), 1, clock),
+            Watch(
+                self,
+                replace(ONE_CONTROLLER, topic=family.topic(topics.CONTROL_CMD)),
+                lambda message: not self._say.is_ours(message),
+                1,
+                clock,
+            ),
             Watch(self, ONE_SIMULATOR, UnorderedClock(), 0, clock),
         )
         self.inputs = DriveInputs(
             self,
             v.rules,
+            family,
             vehicle,
             self.driver,
             self.termination,
@@ -249,7 +261,7 @@ class DriveNode(Node):
         except MonoError:
             self._policy.close()  # and not a word to the kart, which somebody else drives
             raise
-        self._guard = Guard(self.driver.config.controller.stop_mps2)
+        self._guard = Guard(self.driver.config.controller.stop_mps2, self._family)
         if self._policy.pid:
             self._guard.policy(self._policy.pid)
         control = threading.Thread(target=self._control_loop, name="control", daemon=True)

@@ -10,7 +10,7 @@ itself until they are fresh.
 The publisher is there from the start, since finding each other takes a second where the machine is busy; whoever counts
 the publishers of the topic knows this one by its node's name.
 
-    python -m closed_loop.ros.guard STOP_MPS2 < PIPE
+    python -m closed_loop.ros.guard STOP_MPS2 MESSAGES < PIPE
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from collector.common.start import module_command
 from collector.ros import topics
-from collector.ros.conversions import set_stamp
+from collector.ros.families import Family
 from collector.ros.graph import GUARD_NODE
 from collector.ros.message_packages import message_class
 from collector.ros.session import LAUNCHER_VARIABLE, is_running, run_node
@@ -51,8 +51,8 @@ _POLICY, _FAREWELL = "policy", "farewell"
 class Guard:
     """The driving node's end of the pipe. Never waits, and never raises once it has started."""
 
-    def __init__(self, stop_mps2: float) -> None:
-        self._command = [*module_command("closed_loop.ros.guard"), str(stop_mps2)]
+    def __init__(self, stop_mps2: float, family: Family) -> None:
+        self._command = [*module_command("closed_loop.ros.guard"), str(stop_mps2), family.name]
         self._beat_s = self._started_s = 0.0
         self._policy = 0
         self._start()
@@ -105,9 +105,10 @@ class Guard:
 class _Brake:
     """One braking: its commands, and an ear for whether the kart stands, which is there as long as it is needed."""
 
-    def __init__(self, node: Node, publisher: Publisher[Any], stop_mps2: float) -> None:
+    def __init__(self, node: Node, family: Family, publisher: Publisher[Any], stop_mps2: float) -> None:
         self._node, self._publisher, self._stop_mps2 = node, publisher, stop_mps2
-        speed = topics.VELOCITY_STATUS
+        self._family = family
+        speed = family.topic(topics.VELOCITY_STATUS)
         self._ear = node.create_subscription(
             message_class(speed.type), speed.name, self._on_speed, topics.qos_profile(speed)
         )
@@ -121,11 +122,9 @@ class _Brake:
 
     def command(self, steer_rad: float, stamp_ns: int) -> None:
         """Publish one command; ``stamp_ns`` is the vehicle's time when the node was last heard of."""
-        message = message_class(topics.CONTROL_CMD.type)()
+        message = message_class(self._family.topic(topics.CONTROL_CMD).type)()
         stamp_ns += int((time.monotonic() - self._began_s) * 1e9)
-        for stamp in (message.stamp, message.lateral.stamp, message.longitudinal.stamp):
-            set_stamp(stamp, stamp_ns)
-        message.lateral.steering_tire_angle, message.longitudinal.acceleration = steer_rad, self._stop_mps2
+        self._family.fill_command(message, stamp_ns, steer_rad, self._stop_mps2, 0.0)
         self._publisher.publish(message)
 
     @property
@@ -143,13 +142,13 @@ class _Brake:
 class _Watchman:
     """The guard's process: reads the pipe, and brakes when nobody else does."""
 
-    def __init__(self, node: Node, stop_mps2: float) -> None:
+    def __init__(self, node: Node, family: Family, stop_mps2: float) -> None:
         from rclpy.executors import SingleThreadedExecutor
 
-        self._node, self._stop_mps2 = node, stop_mps2
+        self._node, self._family, self._stop_mps2 = node, family, stop_mps2
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(node)
-        command = topics.CONTROL_CMD
+        command = family.topic(topics.CONTROL_CMD)
         self._publisher = node.create_publisher(message_class(command.type), command.name, topics.qos_profile(command))
         self._steer_rad, self._stamp_ns, self._beat_s = 0.0, 0, 0.0  # no beat yet: the node has commanded nothing
         self._policy = 0
@@ -199,7 +198,7 @@ class _Watchman:
         if self._stands:
             return
         if self._brake is None:
-            self._brake = _Brake(self._node, self._publisher, self._stop_mps2)
+            self._brake = _Brake(self._node, self._family, self._publisher, self._stop_mps2)
             self._brake.command(self._steer_rad, self._stamp_ns)
             why = "is gone" if self._is_closed else f"says nothing since {now_s - self._beat_s:.1f} s"
             print(f"guard: the driving node {why}: braking", file=sys.stderr, flush=True)
@@ -225,15 +224,16 @@ class _Watchman:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point: ``python -m closed_loop.ros.guard STOP_MPS2``, with the pipe on its standard input."""
-    stop_mps2 = float((sys.argv[1:] if arguments is None else arguments)[0])
+    """Entry point: ``python -m closed_loop.ros.guard STOP_MPS2 MESSAGES``, with the pipe on its standard input."""
+    words = sys.argv[1:] if arguments is None else arguments
+    stop_mps2, family = float(words[0]), Family(words[1])
 
     def guard(_session: Session) -> int:
         from rclpy.node import Node
 
         node = Node(GUARD_NODE, start_parameter_services=False, enable_rosout=False)
         try:
-            return _Watchman(node, stop_mps2).run(sys.stdin.fileno())
+            return _Watchman(node, family, stop_mps2).run(sys.stdin.fileno())
         finally:
             node.destroy_node()
 

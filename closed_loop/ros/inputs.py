@@ -19,6 +19,7 @@ from closed_loop.ros.session_state import SessionState
 from closed_loop.ros.termination import DriveTermination
 from collector.common.errors import MonoError
 from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of
+from collector.ros.families import Family
 from collector.ros.message_packages import message_class
 from collector.ros.topics import (
     AWSIM_STATE,
@@ -49,6 +50,7 @@ class DriveInputs:
         self,
         node: Node,
         rules: Rules,
+        family: Family,
         vehicle: VehicleModel,
         driver: Driver,
         termination: DriveTermination,
@@ -71,7 +73,7 @@ class DriveInputs:
         wheels = ((VELOCITY_STATUS, self.on_velocity), (STEERING_STATUS, self.on_steering), (GEAR_STATUS, self.on_gear))
         free = ((ODOMETRY, self.on_odometry), (AWSIM_STATUS, self.on_status), (AWSIM_STATE, self.on_state))
         for topic, callback in ((CAMERA_IMAGE, self.on_image), *(wheels if rules == "e2e" else free)):
-            node.create_subscription(message_class(topic.type), topic.name, callback, qos_profile(topic))
+            node.create_subscription(message_class(family.topic(topic).type), topic.name, callback, qos_profile(topic))
 
     def on_image(self, message: RosMessage) -> None:
         """A camera frame."""

@@ -15,6 +15,7 @@ from closed_loop.control.kart import Command
 from collector.geometry.constants import STEP_NS
 from collector.ros import topics
 from collector.ros.conversions import set_pose, set_stamp
+from collector.ros.families import Family
 from collector.ros.message_packages import message_class
 
 RosMessage: TypeAlias = Any  # rclpy's messages carry no types
@@ -23,7 +24,7 @@ RosMessage: TypeAlias = Any  # rclpy's messages carry no types
 class DrivePublishing:
     """The driver's publishers; methods may be called from several threads."""
 
-    def __init__(self, node: Node, frame_id: str = topics.MAP_FRAME) -> None:
+    def __init__(self, node: Node, family: Family, frame_id: str = topics.MAP_FRAME) -> None:
         self._frame_id = frame_id  # of the poses that plans are placed by
         spoken = (
             topics.CONTROL_CMD,
@@ -33,9 +34,9 @@ class DrivePublishing:
             topics.REASONING,
             topics.DRIVE_STATUS,
         )
-        self._clock = node.get_clock()
+        self._clock, self._family = node.get_clock(), family
         self._said: deque[tuple[float, ...]] = deque(maxlen=200)  # of five seconds, appended to by one thread
-        self._types = {topic: message_class(topic.type) for topic in spoken}
+        self._types = {topic: message_class(family.topic(topic).type) for topic in spoken}
         self._pose_stamped = message_class("geometry_msgs/msg/PoseStamped")
         self._publishers = {
             topic: node.create_publisher(self._types[topic], topic.name, topics.qos_profile(topic)) for topic in spoken
@@ -45,11 +46,7 @@ class DrivePublishing:
         """Steering and acceleration; the speed is for information, the simulator ignores it."""
         message = self._types[topics.CONTROL_CMD]()
         now_ns = self._clock.now().nanoseconds
-        for stamp in (message.stamp, message.lateral.stamp, message.longitudinal.stamp):
-            set_stamp(stamp, now_ns)
-        message.lateral.steering_tire_angle = float(command.steer_rad)
-        message.longitudinal.acceleration = float(command.accel_mps2)
-        message.longitudinal.speed = float(max(0.0, speed_mps))
+        self._family.fill_command(message, now_ns, command.steer_rad, command.accel_mps2, max(0.0, speed_mps))
         self._said.append(_numbers_of(message))
         self._send(topics.CONTROL_CMD, message)
 

@@ -13,8 +13,8 @@ from closed_loop.serving.metadata import description, metadata_of
 from closed_loop.serving.server import PolicyServer
 from closed_loop.serving.settings import TOKEN_VARIABLE, PolicyParameters, read_token
 from collector.common.arguments import argument
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
-from collector.common.run_folder import command_line
 from collector.ros.session import signals_to
 
 

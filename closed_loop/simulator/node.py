@@ -36,6 +36,7 @@ from closed_loop.simulator.world import World, WorldConfig, config_of
 from collector.common.errors import MonoError
 from collector.common.files import check_file_place
 from collector.ros import topics
+from collector.ros.families import asked_or_installed
 from collector.ros.graph import NO_SIMULATOR, Strangers, Watch
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import SimulateConfig, declare_parameters
@@ -78,7 +79,8 @@ class SimulatorNode(Node):
         self._camera = replace(FRONT, width_px=v.image_width, height_px=v.image_height) if v.camera else None
         faults = {each.name: getattr(v, each.name) for each in fields(Faults) if hasattr(v, each.name)}
         self._sensors = Sensors(self.world, [self._camera] if self._camera else [], Faults(**faults))
-        self._say = Publishing(self, self._camera, self.world.config.vehicle, v.expert, self._mode.localised)
+        family = asked_or_installed(v.messages)
+        self._say = Publishing(self, self._camera, self.world.config.vehicle, v.expert, family, self._mode.localised)
         self._session_states = SessionStates(v.countdown_s, v.session_laps)
         self._heard = Heard()
         self._command = STANDSTILL
@@ -92,7 +94,9 @@ class SimulatorNode(Node):
             (topics.AWSIM_RESET, self._on_reset),
         ):
             if topic is not topics.CONTROL_CMD or not v.expert:
-                self.create_subscription(message_class(topic.type), topic.name, callback, topics.qos_profile(topic))
+                self.create_subscription(
+                    message_class(family.topic(topic).type), topic.name, callback, topics.qos_profile(topic)
+                )
 
     # Messages in, in the callback thread.
 

@@ -18,6 +18,7 @@ from closed_loop.simulator.sensors import WheelReport
 from closed_loop.simulator.vehicle import VehicleState, yaw_rate_radps
 from collector.ros import topics
 from collector.ros.conversions import fill_image, set_pose, set_stamp
+from collector.ros.families import Family
 from collector.ros.message_packages import message_class
 from collector.vehicle.model import VehicleModel
 
@@ -30,15 +31,21 @@ class Publishing:
     """
 
     def __init__(
-        self, node: Node, camera: Camera | None, params: VehicleModel, expert: bool, localised: bool = True
+        self,
+        node: Node,
+        camera: Camera | None,
+        params: VehicleModel,
+        expert: bool,
+        family: Family,
+        localised: bool = True,
     ) -> None:
-        self._params, self._localised = params, localised
+        self._params, self._family, self._localised = params, family, localised
         absent = [*(() if camera else (topics.CAMERA_IMAGE, topics.CAMERA_INFO))]
         absent += [] if localised else [topics.ODOMETRY]
         spoken = [topic for topic in topics.FROM_SIMULATOR if topic not in absent]
         if expert:
             spoken.append(topics.CONTROL_CMD)
-        self._messages: dict[topics.Topic, Any] = {topic: message_class(topic.type)() for topic in spoken}
+        self._messages: dict[topics.Topic, Any] = {topic: message_class(family.topic(topic).type)() for topic in spoken}
         self._publishers = {
             topic: node.create_publisher(type(message), topic.name, topics.qos_profile(topic))
             for topic, message in self._messages.items()
@@ -81,12 +88,8 @@ class Publishing:
     def command(self, stamp_ns: int, command: Command, state: VehicleState) -> None:
         """The expert's command, as a team's controller would publish it."""
         message = self._messages[topics.CONTROL_CMD]
-        for part in (message.lateral, message.longitudinal):
-            set_stamp(part.stamp, stamp_ns)
-        message.lateral.steering_tire_angle = float(command.steer_rad)
-        message.longitudinal.acceleration = float(command.accel_mps2)
-        message.longitudinal.speed = float(state.speed_mps)
-        self._send(topics.CONTROL_CMD, message.stamp, stamp_ns)
+        self._family.fill_command(message, stamp_ns, command.steer_rad, command.accel_mps2, state.speed_mps)
+        self._send(topics.CONTROL_CMD)
 
     def frame(self, stamp_ns: int, image_rgb: NDArray[np.uint8]) -> None:
         """A camera image and its camera info, both with the stamp of the instant they show."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from collector.bags.compression import LZ4_MAGIC, ZSTD_MAGIC
-from collector.bags.mcap_records import MAGIC
+from collector.bags.mcap_format import MAGIC
 from collector.bags.metadata import METADATA_FILE, RESERVE_FILE
 from collector.common.errors import MonoError
 from collector.common.text_files import MIB, read_yaml

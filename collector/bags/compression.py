@@ -7,10 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-import lz4.frame
-import zstandard
-
-from collector.common.errors import MonoError
+from collector.common.errors import MonoError, require
 
 ZSTD_MAGIC, LZ4_MAGIC = b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 # Of a chunk, a message or a row. The largest honest one is a raw picture of MAX_PIXELS (collector.ros.images).
@@ -50,7 +47,7 @@ def decompressed(compression: str, data: bytes, size: int = LARGEST_BYTES) -> by
     if compression == "":
         found = data
     elif compression == "lz4":
-        found = bytes(lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=most))
+        found = bytes(require("lz4.frame").LZ4FrameDecompressor().decompress(data, max_length=most))
     elif compression == "zstd":
         found = _unzstd(data, most)
     else:
@@ -61,6 +58,7 @@ def decompressed(compression: str, data: bytes, size: int = LARGEST_BYTES) -> by
 
 def _unzstd(data: bytes, most: int) -> bytes:
     """All frames of the data; the buffer is made as large as the first one says, or grows."""
+    zstandard = require("zstandard")
     said = zstandard.frame_content_size(data)
     wanted = min(most, said + 1) if said > 0 else min(most, _BLOCK)
     pieces: list[bytes] = []
@@ -87,6 +85,7 @@ def unpack_file(source: Path, target: Path) -> str:
     Raises:
         MonoError: it grows beyond all measure.
     """
+    zstandard = require("zstandard")
     size = source.stat().st_size
     written = 0
     with source.open("rb") as stream, target.open("wb") as out:
@@ -112,10 +111,11 @@ def unpack_file(source: Path, target: Path) -> str:
 
 
 def _lz4_blocks(stream: BinaryIO) -> Iterator[bytes]:
-    frame, data = lz4.frame.LZ4FrameDecompressor(), b""
+    decompressor = require("lz4.frame").LZ4FrameDecompressor
+    frame, data = decompressor(), b""
     while data := data or stream.read(_LZ4_BLOCK):
         if frame.eof:  # one frame may follow another
-            frame = lz4.frame.LZ4FrameDecompressor()
+            frame = decompressor()
         yield bytes(frame.decompress(data))
         data = frame.unused_data or b""
     if not frame.eof:
@@ -126,5 +126,5 @@ def pack_file(source: Path, target: Path) -> None:
     """Compress a file as `ros2 bag record --compression-mode file` does at its end."""
     part = target.with_name(target.name + ".part")
     with source.open("rb") as stream, part.open("wb") as out:
-        zstandard.ZstdCompressor(write_checksum=True).copy_stream(stream, out, size=source.stat().st_size)
+        require("zstandard").ZstdCompressor(write_checksum=True).copy_stream(stream, out, size=source.stat().st_size)
     part.replace(target)

@@ -14,24 +14,21 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from mcap import records as mcap_types
-from mcap.data_stream import ReadDataStream
-from mcap.opcode import Opcode
-from mcap.reader import make_reader
-from mcap.summary import Summary
 
 from collector.bags.compression import LARGEST_BYTES, TooLargeError, check_growth, check_size
-from collector.bags.mcap_records import (
+from collector.bags.mcap_format import (
     CHUNK_HEAD,
     MAGIC,
     MESSAGE_HEAD,
     RECORD_HEAD,
-    Record,
-    check_count,
-    chunk_content,
-    names_all,
-    records,
+    Channel,
+    ChunkIndex,
+    Fields,
+    Opcode,
+    Schema,
+    Summary,
 )
+from collector.bags.mcap_records import Record, check_count, chunk_content, names_all, read_summary, records
 
 _INDEX_HEAD, _INDEX_ENTRY = 15, 16  # bytes of a MessageIndex record without entries, and of an entry
 # Of chunks whose times overlap, so many bytes are held at once.
@@ -71,7 +68,7 @@ class McapMessages:
         self._opened_bytes = 0  # of chunks, in the pass that is under way
         self._stream = path.open("rb")
         self._channels: dict[int, TopicType] = {}
-        self._chunks: list[mcap_types.ChunkIndex] = []
+        self._chunks: list[ChunkIndex] = []
         if not self._read_index():
             for row in self._from_front():
                 self.counts[row.channel] += 1
@@ -97,7 +94,7 @@ class McapMessages:
     def _read_index(self) -> bool:
         """Take topics, counts and chunks from the summary; False where it is absent or contradicts itself."""
         try:
-            summary = make_reader(self._stream).get_summary()
+            summary = read_summary(self._stream, self._size)
         except Exception:  # noqa: BLE001 - an end that breaks off may read as anything
             return False
         if summary is None or not summary.chunk_indexes or (numbers := _counts_of(summary)) is None:
@@ -109,7 +106,7 @@ class McapMessages:
         self.start_ns = min(chunk.message_start_time for chunk in self._chunks)
         return True
 
-    def _declare(self, number: int, channel: mcap_types.Channel, schema: mcap_types.Schema | None) -> None:
+    def _declare(self, number: int, channel: Channel, schema: Schema | None) -> None:
         self._channels[number] = TopicType(channel.topic, schema.name if schema else "", channel.message_encoding)
         if schema is not None:
             self.definitions[schema.name] = schema.encoding, schema.data.decode("utf-8", "replace")
@@ -127,7 +124,7 @@ class McapMessages:
                 yield row
 
     def _chunk_rows(
-        self, chunk: mcap_types.ChunkIndex, wanted: dict[int, TopicType], held: Counter[str]
+        self, chunk: ChunkIndex, wanted: dict[int, TopicType], held: Counter[str]
     ) -> Iterator[tuple[int, int, StoredMessage | None]]:
         """(time of arrival, place of the chunk, message) in order of time; a first one without a message.
 
@@ -179,12 +176,7 @@ class McapMessages:
             self._note(f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
 
     def _record_rows(  # noqa: C901 - a branch per kind of record
-        self,
-        stream: BinaryIO,
-        size: int,
-        stored_bytes: int,
-        schemas: dict[int, mcap_types.Schema],
-        is_chunk: bool = False,
+        self, stream: BinaryIO, size: int, stored_bytes: int, schemas: dict[int, Schema], is_chunk: bool = False
     ) -> Iterator[StoredMessage]:
         """The messages of a file or of a chunk's records, up to where they make no sense (ValueError)."""
         end = stream.tell()
@@ -212,7 +204,7 @@ class McapMessages:
         if not is_chunk or end != size:
             raise ValueError(f"the file ends at byte {size} in the middle of the recording")
 
-    def _chunk_from_front(self, record: Record, schemas: dict[int, mcap_types.Schema]) -> Iterator[StoredMessage]:
+    def _chunk_from_front(self, record: Record, schemas: dict[int, Schema]) -> Iterator[StoredMessage]:
         stored_bytes, why = record.end - record.start, f"the chunk at byte {record.start} cannot be read to its end"
         try:
             check_size(stored_bytes, "a chunk")
@@ -228,24 +220,22 @@ class McapMessages:
         except Exception as error:  # noqa: BLE001 - as above
             self._note(f"{why} ({error})")
 
-    def _declare_record(self, opcode: int, body: bytes, schemas: dict[int, mcap_types.Schema]) -> None:
+    def _declare_record(self, opcode: int, body: bytes, schemas: dict[int, Schema]) -> None:
         """Note a schema or a channel; of one whose end is damaged only the names are read."""
-        reader = ReadDataStream(BytesIO(body))
+        fields = Fields(body)
         if opcode == Opcode.SCHEMA:
-            number, name = reader.read2(), reader.read_prefixed_string()
+            number, name = fields.number(2), fields.text()
             try:
-                schemas[number] = mcap_types.Schema.read(ReadDataStream(BytesIO(body)))
+                schemas[number] = Schema.read(body)
             except Exception:  # noqa: BLE001 - bytes that are no text, a length beyond the record
-                schemas[number] = mcap_types.Schema(id=number, name=name, encoding="", data=b"")
+                schemas[number] = Schema(id=number, name=name, encoding="", data=b"")
             return
-        number, schema_id, topic = reader.read2(), reader.read2(), reader.read_prefixed_string()
+        number, schema_id, topic = fields.number(2), fields.number(2), fields.text()
         try:
-            encoding = reader.read_prefixed_string()
+            encoding = fields.text()
         except Exception:  # noqa: BLE001 - as above
             encoding = "cdr"
-        channel = mcap_types.Channel(
-            id=number, schema_id=schema_id, topic=topic, message_encoding=encoding, metadata={}
-        )
+        channel = Channel(id=number, schema_id=schema_id, topic=topic, message_encoding=encoding, metadata={})
         self._declare(number, channel, schemas.get(schema_id))
 
 
@@ -264,7 +254,7 @@ def _counts_of(summary: Summary) -> Counter[int] | None:
     return counts if fits and names_all(summary, counts) else None
 
 
-def _counts(chunk: mcap_types.ChunkIndex) -> dict[int, int]:
+def _counts(chunk: ChunkIndex) -> dict[int, int]:
     """Messages per channel, from the lengths of the chunk's message indexes."""
     places = sorted((offset, number) for number, offset in chunk.message_index_offsets.items())
     end = chunk.chunk_start_offset + chunk.chunk_length + chunk.message_index_length

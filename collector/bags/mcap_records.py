@@ -6,7 +6,6 @@ chunk checked against its checksum. Record layout: https://mcap.dev/spec.
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -15,23 +14,36 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
-from mcap import records as mcap_types
-from mcap.data_stream import ReadDataStream
-from mcap.opcode import Opcode
-from mcap.reader import make_reader
-from mcap.summary import Summary
 from tqdm import tqdm
 
 from collector.bags.compression import LARGEST_BYTES, check_size, decompressed
+from collector.bags.mcap_format import (
+    CHUNK_HEAD,
+    FOOTER_BYTES,
+    MAGIC,
+    MESSAGE_HEAD,
+    RECORD_HEAD,
+    Attachment,
+    AttachmentIndex,
+    Channel,
+    Chunk,
+    ChunkIndex,
+    Fields,
+    Footer,
+    Header,
+    MessageIndex,
+    Metadata,
+    MetadataIndex,
+    Opcode,
+    Schema,
+    Statistics,
+    Summary,
+)
 from collector.bags.metadata import StoredFile, StoredTopic
 from collector.common.errors import MonoError
 
-MAGIC = b"\x89MCAP0\r\n"
-RECORD_HEAD = struct.Struct("<BQ")  # opcode, length
 # Keys of a channel's metadata, as rosbag2 writes them.
 QOS_KEY, TYPE_HASH_KEY = "offered_qos_profiles", "topic_type_hash"
-CHUNK_HEAD = struct.Struct("<QQQII")  # first and last time, size, checksum, length of the compression's name
-MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time; the data follows
 
 
 class Record(NamedTuple):
@@ -75,16 +87,16 @@ class Declarations:
     """What a chunk or a file declares, by id; ``end`` is the byte behind its last whole record."""
 
     end: int = 0
-    schemas: dict[int, mcap_types.Schema] = field(default_factory=dict)
-    channels: dict[int, mcap_types.Channel] = field(default_factory=dict)
+    schemas: dict[int, Schema] = field(default_factory=dict)
+    channels: dict[int, Channel] = field(default_factory=dict)
 
     def declare(self, record: Record) -> bool:
         """Note a schema or a channel; False for any other record."""
         if record.opcode == Opcode.SCHEMA:
-            schema = mcap_types.Schema.read(ReadDataStream(BytesIO(record.body)))
+            schema = Schema.read(record.body)
             self.schemas[schema.id] = schema
         elif record.opcode == Opcode.CHANNEL:
-            channel = mcap_types.Channel.read(ReadDataStream(BytesIO(record.body)))
+            channel = Channel.read(record.body)
             self.channels[channel.id] = channel
         else:
             return False
@@ -103,9 +115,9 @@ class FileContent(Declarations):
     """The records of a file; ``end`` is that of its data section, 0 where not even a header is there."""
 
     is_finished: bool = False  # the file has its summary; only the declarations and the counts are then filled in
-    chunks: list[mcap_types.ChunkIndex] = field(default_factory=list)  # their index records
-    attachments: list[mcap_types.AttachmentIndex] = field(default_factory=list)  # theirs
-    metadata: list[mcap_types.MetadataIndex] = field(default_factory=list)  # theirs
+    chunks: list[ChunkIndex] = field(default_factory=list)  # their index records
+    attachments: list[AttachmentIndex] = field(default_factory=list)  # theirs
+    metadata: list[MetadataIndex] = field(default_factory=list)  # theirs
     counts: Counter[int] = field(default_factory=Counter)  # messages per channel id
     first_ns: int | None = None  # time of arrival, None without messages
     last_ns: int = 0  # and 0 without
@@ -119,7 +131,7 @@ class FileContent(Declarations):
         Raises:
             Exception: of many kinds, where its content cannot be read.
         """
-        chunk = mcap_types.Chunk.read(ReadDataStream(BytesIO(body)))
+        chunk = Chunk.read(body)
         data = chunk_content(body)
         content = read_chunk(data, len(body))
         if content.end != len(data):
@@ -128,7 +140,7 @@ class FileContent(Declarations):
         self.channels.update(content.channels)
         self.newest = content
         self.chunks.append(
-            mcap_types.ChunkIndex(
+            ChunkIndex(
                 chunk_length=RECORD_HEAD.size + len(body),
                 chunk_start_offset=start,
                 compression=chunk.compression,
@@ -147,24 +159,24 @@ class FileContent(Declarations):
     def add_record(self, record: Record) -> bool:
         """Note any other record; False for one that does not belong to the data section."""
         start, opcode, body = record.start, record.opcode, record.body
-        reader, length = ReadDataStream(BytesIO(body)), record.end - start
+        length = record.end - start
         if opcode == Opcode.MESSAGE_INDEX:
             if self.newest is not None:
                 index = self.chunks[-1]
-                index.message_index_offsets[mcap_types.MessageIndex.read(reader).channel_id] = start
+                index.message_index_offsets[MessageIndex.read(body).channel_id] = start
                 index.message_index_length += length
         elif opcode == Opcode.MESSAGE:
             channel_id, _, log_time_ns, _ = MESSAGE_HEAD.unpack_from(body)
             self._count(channel_id, log_time_ns)
         elif opcode == Opcode.METADATA:
-            self.metadata.append(mcap_types.MetadataIndex(start, length, mcap_types.Metadata.read(reader).name))
+            self.metadata.append(MetadataIndex(start, length, Metadata.read(body).name))
         elif opcode == Opcode.ATTACHMENT:
-            a = mcap_types.Attachment.read(reader)
+            a = Attachment.read(body)
             self.attachments.append(
-                mcap_types.AttachmentIndex(start, length, a.log_time, a.create_time, len(a.data), a.name, a.media_type)
+                AttachmentIndex(start, length, a.log_time, a.create_time, len(a.data), a.name, a.media_type)
             )
         elif opcode == Opcode.HEADER:
-            mcap_types.Header.read(reader)
+            Header.read(body)
         else:
             return self.declare(record)
         return True
@@ -196,12 +208,47 @@ class FileContent(Declarations):
         self.last_ns = max(self.last_ns, log_time_ns)
 
 
+def read_summary(stream: BinaryIO, size: int) -> Summary | None:
+    """The summary of a file of so many bytes, None for a finished file without one.
+
+    Raises:
+        Exception: of many kinds, where the file does not end as it should.
+    """
+    stream.seek(size - FOOTER_BYTES - len(MAGIC))
+    end = stream.read()
+    [opcode, _], is_closed = RECORD_HEAD.unpack_from(end), end[FOOTER_BYTES:] == MAGIC
+    if opcode != Opcode.FOOTER or not is_closed:
+        raise ValueError("it does not end like an mcap file")
+    footer = Footer.read(end[RECORD_HEAD.size : FOOTER_BYTES])
+    if not footer.summary_start:
+        return None
+    stream.seek(footer.summary_start)
+    summary, declared = Summary(), Declarations()
+    for record in records(stream, size):
+        if not record.is_whole:
+            raise ValueError(f"the summary's record at byte {record.start} breaks off")
+        if record.opcode == Opcode.STATISTICS:
+            summary.statistics = Statistics.read(record.body)
+        elif record.opcode == Opcode.CHUNK_INDEX:
+            summary.chunk_indexes.append(ChunkIndex.read(record.body))
+        elif record.opcode == Opcode.ATTACHMENT_INDEX:
+            summary.attachment_indexes.append(AttachmentIndex.read(record.body))
+        elif record.opcode == Opcode.METADATA_INDEX:
+            summary.metadata_indexes.append(MetadataIndex.read(record.body))
+        elif record.opcode == Opcode.FOOTER:
+            summary.schemas, summary.channels = declared.schemas, declared.channels
+            return summary
+        else:
+            declared.declare(record)
+    raise ValueError("its summary has no end")
+
+
 def read_contents(path: Path, show_progress: bool = False) -> FileContent:
     """What a file holds, by its summary if that tells, else by walking it (MonoError: not an mcap file)."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         try:
-            summary, is_finished = make_reader(stream).get_summary(), True
+            summary, is_finished = read_summary(stream, size), True
         except Exception:  # noqa: BLE001 - an end that breaks off may read as anything
             summary, is_finished = None, False
         if summary is not None and (finished := _from_summary(summary)) is not None:
@@ -223,11 +270,11 @@ def chunk_content(body: bytes, is_whole: bool = True) -> bytes:
         Exception: of other kinds, where it is damaged.
     """
     _, _, size, crc, _ = CHUNK_HEAD.unpack_from(body)
-    reader = ReadDataStream(BytesIO(body))
-    reader.read(CHUNK_HEAD.size - 4)
-    compression = reader.read_prefixed_string()
+    fields = Fields(body)
+    fields.data(CHUNK_HEAD.size - 4)
+    compression = fields.text()
     check_size(size, "a chunk")
-    data = decompressed(compression, body[reader.count + 8 :], size if is_whole else LARGEST_BYTES)
+    data = decompressed(compression, body[fields.at + 8 :], size if is_whole else LARGEST_BYTES)
     if is_whole and len(data) != size:
         raise ValueError(f"it holds {len(data)} bytes where it says {size}")
     if is_whole and crc and zlib.crc32(data) != crc:

@@ -23,7 +23,7 @@ from collector.bags.sqlite_messages import SqliteMessages, has_journal, undone
 from collector.common.errors import MonoError
 from collector.ros.conversions import stamp_ns_of, yaw_of
 from collector.ros.images import ENCODINGS, UNDECODABLE, BadFrame, FrameError, RawFrame, image_rows
-from collector.ros.message_builder import DEFINITIONS
+from collector.ros.message_builder import DEFINITIONS, OTHER_FAMILY
 from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, ODOMETRY, Message
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def typestore() -> Typestore:
 
     store = get_typestore(Stores.ROS2_HUMBLE)
     added: dict[str, Any] = {}
-    for file in sorted(DEFINITIONS.glob("*/msg/*.msg")):
+    for file in sorted([*DEFINITIONS.glob("*/msg/*.msg"), *OTHER_FAMILY.glob("*/msg/*.msg")]):
         name = f"{file.parts[-3]}/msg/{file.stem}"
         if name not in store.fielddefs:
             added.update(get_types_from_msg(file.read_text("utf-8"), name))

@@ -13,17 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from collector.bags.bag_files import COMPRESSED, BagFiles, files_named, find_bag_files, kind_of, read_metadata
 from collector.bags.compression import ZSTD_MAGIC, pack_file, unpack_file
 from collector.bags.mcap_messages import McapMessages
 from collector.bags.mcap_records import read_contents
 from collector.bags.metadata import METADATA_FILE, RESERVE_FILE, StoredTopic, write_metadata
 from collector.bags.repair import Repair, name_aside, repair_mcap
+from collector.common.arguments import POSITIONAL
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
 from collector.common.output_folder import lock_folder
-from collector.common.run_folder import command_line
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class RecoverConfig:
     were finished stay as they are. Reads mcap bags of ours and of ros2 bag record.
     """
 
-    bags: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    bags: Annotated[tuple[Path, ...], POSITIONAL]
     """Bag folders, or single .mcap files."""
 
 

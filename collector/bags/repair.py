@@ -10,18 +10,24 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from mcap.data_stream import RecordBuilder
-from mcap.opcode import Opcode
-from mcap.records import Chunk, DataEnd, Footer, Header, McapRecord, MessageIndex, Statistics, SummaryOffset
-
-from collector.bags.mcap_records import CHUNK_HEAD, MAGIC, RECORD_HEAD, FileContent, read_chunk, read_contents
+from collector.bags.mcap_format import (
+    CHUNK_HEAD,
+    MAGIC,
+    RECORD_HEAD,
+    Chunk,
+    Header,
+    MessageIndex,
+    Summary,
+    counted,
+    end_of_file,
+)
+from collector.bags.mcap_records import FileContent, read_chunk, read_contents
+from collector.bags.mcap_writer import LIBRARY, PROFILE
 from collector.bags.metadata import StoredFile, StoredTopic
 
 
@@ -60,10 +66,10 @@ def repair_mcap(path: Path, keep_aside: bool = True, show_progress: bool = False
         stream.truncate(content.end)
         stream.seek(content.end)
         if not content.end:
-            stream.write(MAGIC + _bytes_of(Header("ros2", "alpamayo_mono")))
+            stream.write(MAGIC + Header(PROFILE, LIBRARY).to_bytes())
         _write_newest_index(stream, content)
         salvaged = _write_salvage(stream, content)
-        stream.write(_summary(content, stream.tell()))
+        stream.write(_end(content, stream.tell()))
         stream.flush()
         os.fsync(stream.fileno())
     file, topics = content.stored_file(path.name), content.stored_topics()
@@ -111,7 +117,7 @@ def _write_newest_index(stream: BinaryIO, content: FileContent) -> None:
     index = content.chunks[-1]
     for channel_id, rows in content.newest.messages.items():
         index.message_index_offsets[channel_id] = stream.tell()
-        index.message_index_length += stream.write(_bytes_of(MessageIndex(channel_id, rows)))
+        index.message_index_length += stream.write(MessageIndex(channel_id, rows).to_bytes())
     content.newest = None
 
 
@@ -129,51 +135,17 @@ def _write_salvage(stream: BinaryIO, content: FileContent) -> int:
         return 0
     data = half[CHUNK_HEAD.size + 8 :][: found.end]
     start = stream.tell()
-    record = _bytes_of(Chunk("", data, max(times), min(times), zlib.crc32(data), len(data)))
+    record = Chunk(min(times), max(times), len(data), zlib.crc32(data), "", data).to_bytes()
     stream.write(record)
     content.add_chunk(start, record[RECORD_HEAD.size :])
     _write_newest_index(stream, content)
     return len(times)
 
 
-def _summary(content: FileContent, at: int) -> bytes:
+def _end(content: FileContent, at: int) -> bytes:
     """Everything behind the data section, for a file whose data ends at byte ``at``."""
-    before, summary = _bytes_of(DataEnd(0)), b""
-    start = at + len(before)
-    statistics = Statistics(
-        attachment_count=len(content.attachments),
-        channel_count=len(content.channels),
-        channel_message_counts=dict(content.counts),
-        chunk_count=len(content.chunks),
-        message_count=sum(content.counts.values()),
-        message_end_time=content.last_ns,
-        message_start_time=content.first_ns or 0,
-        metadata_count=len(content.metadata),
-        schema_count=len(content.schemas),
+    summary = Summary(
+        *(content.schemas, content.channels, None), *(content.chunks, content.attachments, content.metadata)
     )
-    groups: tuple[tuple[Opcode, Sequence[McapRecord]], ...] = (
-        (Opcode.SCHEMA, list(content.schemas.values())),
-        (Opcode.CHANNEL, list(content.channels.values())),
-        (Opcode.STATISTICS, [statistics]),
-        (Opcode.CHUNK_INDEX, content.chunks),
-        (Opcode.ATTACHMENT_INDEX, content.attachments),
-        (Opcode.METADATA_INDEX, content.metadata),
-    )
-    offsets = []
-    for opcode, records in groups:
-        group = b"".join(map(_bytes_of, records))
-        if records:
-            offsets.append(SummaryOffset(opcode, start + len(summary), len(group)))
-        summary += group
-    offset_start = start + len(summary)
-    summary += b"".join(map(_bytes_of, offsets))
-    # The footer's checksum covers the summary and the footer up to the checksum itself.
-    begun = struct.pack("<BQQQ", Opcode.FOOTER, 20, start, offset_start)
-    footer = _bytes_of(Footer(start, offset_start, zlib.crc32(begun, zlib.crc32(summary))))
-    return before + summary + footer + MAGIC
-
-
-def _bytes_of(record: McapRecord) -> bytes:
-    builder = RecordBuilder()
-    record.write(builder)
-    return bytes(builder.end())  # type: ignore[no-untyped-call]  # mcap leaves it untyped
+    summary.statistics = counted(summary, content.counts, content.first_ns or 0, content.last_ns)
+    return end_of_file(summary, at)

@@ -19,11 +19,13 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from mcap.writer import CompressionType, Writer
+import yaml
 
+from collector.bags.definitions import definition_of
+from collector.bags.mcap_format import Channel, Schema
 from collector.bags.mcap_records import QOS_KEY, TYPE_HASH_KEY
+from collector.bags.mcap_writer import McapWriter
 from collector.bags.metadata import RESERVE_FILE, StoredFile, StoredTopic, write_metadata
-from collector.bags.reader import typestore
 from collector.bags.repair import repair_mcap
 from collector.common.errors import MonoError
 from collector.common.files import real_place
@@ -36,6 +38,7 @@ SYNC_S = 1.0
 RESERVE_BYTES = 4 * 2**20
 # More would only make a killed recording lose more; less would make the index longer.
 _CHUNK_BYTES = 2**20
+_FOREVER = {"sec": 9223372036, "nsec": 854775807}
 _RECORD_BYTES = 31  # around each message
 # No space left, a quota reached, a file as large as the file system takes.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -43,14 +46,18 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def qos_text(topic: Topic) -> str:
     """The QoS of a topic as a bag holds it (YAML in the numbers of Humble), so that playback offers what was sent."""
-    from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-    from rosbags.rosbag2.metadata import dump_qos_v8
-
-    forever, history, liveliness = QosTime(9223372036, 854775807), QosHistory.KEEP_LAST, QosLiveliness.AUTOMATIC
-    reliability = QosReliability[topic.reliability.upper()]
-    durability = QosDurability[topic.durability.upper()]
-    qos = Qos(history, topic.depth, reliability, durability, forever, forever, liveliness, forever, False)
-    return dump_qos_v8([qos])
+    profile = {
+        "history": 1,  # keep the last
+        "depth": topic.depth,
+        "reliability": {"reliable": 1, "best_effort": 2}[topic.reliability],
+        "durability": {"transient_local": 1, "volatile": 2}[topic.durability],
+        "deadline": dict(_FOREVER),
+        "lifespan": dict(_FOREVER),
+        "liveliness": 1,  # automatic
+        "liveliness_lease_duration": dict(_FOREVER),
+        "avoid_ros_namespace_conventions": False,
+    }
+    return str(yaml.safe_dump([profile], default_flow_style=None)).rstrip()
 
 
 class BagWriter:
@@ -73,24 +80,29 @@ class BagWriter:
         reserve_bytes: int = RESERVE_BYTES,
     ) -> None:
         self.folder = Path(folder)
-        store = typestore()
-        if unknown := sorted({topic.type for topic in topics} - set(store.fielddefs)):
-            known, do = "a type of ROS 2 Humble or of collector/msg", "add its .msg text to collector/msg/<package>/msg"
-            raise MonoError(f"no definition of {', '.join(unknown)}", known, do)
+        definitions = {topic.type: definition_of(topic.type) for topic in topics}
         if real_place(self.folder).exists():
             if self.folder.is_dir():
                 os.close(lock_folder(self.folder))  # says who is writing it, if somebody is
             raise MonoError(f"{self.folder} exists", "a bag folder to create", "choose another name")
-        self._topics = tuple(StoredTopic(t.name, t.type, "cdr", qos_text(t), store.hash_rihs01(t.type)) for t in topics)
-        types = dict.fromkeys(topic.type for topic in topics)
-        self._definitions = {name: store.generate_msgdef(name, ros_version=2)[0] for name in types}
+        hashes = {name: each.type_hash for name, each in definitions.items()}
+        self._topics = tuple(StoredTopic(t.name, t.type, "cdr", qos_text(t), hashes[t.type]) for t in topics)
+        self._schemas = [
+            Schema(number, name, "ros2msg", each.text.encode())
+            for number, (name, each) in enumerate(definitions.items(), start=1)
+        ]
+        ids = {schema.name: schema.id for schema in self._schemas}
+        self._channels = [
+            Channel(number, ids[t.type], t.name, t.encoding, {QOS_KEY: t.qos, TYPE_HASH_KEY: t.type_hash})
+            for number, t in enumerate(self._topics, start=1)
+        ]
+        self._numbers = {each.topic: each.id for each in self._channels}
         self._split_bytes, self._split_ns = split_bytes, split_ns
         self._files: list[StoredFile] = []
         self._is_broken = self._is_closed = False
         self._path: Path
         self._stream: BinaryIO
-        self._writer: Writer
-        self._channels: dict[str, int] = {}
+        self._writer: McapWriter
         self._counts: Counter[str]
         self._bytes = self._start_ns = self._end_ns = 0
         self._flushed_s = self._synced_s = 0.0
@@ -125,8 +137,7 @@ class BagWriter:
             self._finish_file()
             self._open_file()
         with self._noting_failure():
-            # mcap writes whatever has a length.
-            self._writer.add_message(self._channels[topic_name], received_ns, cdr, received_ns)  # type: ignore[arg-type]
+            self._writer.add_message(self._numbers[topic_name], received_ns, cdr)
         self._bytes += len(cdr) + _RECORD_BYTES
         if not self._counts:
             self._start_ns = self._end_ns = received_ns
@@ -143,7 +154,7 @@ class BagWriter:
         if now_s < self._flushed_s + FLUSH_S:
             return
         with self._noting_failure():
-            self._flush()
+            self._writer.flush()
             self._look_at_syncs()
             if not self._syncs and now_s >= self._synced_s + SYNC_S:
                 self._sync_later(self._stream)
@@ -189,9 +200,6 @@ class BagWriter:
             self._is_broken = True
             raise
 
-    def _flush(self) -> None:
-        self._writer.flush()  # type: ignore[no-untyped-call]  # mcap leaves it untyped
-
     def _open_file(self) -> None:
         self._path = self.folder / f"{self.folder.name}_{len(self._files)}.mcap"
         self._counts = Counter()
@@ -202,21 +210,13 @@ class BagWriter:
             with suppress(OSError):  # not every file system has locks
                 fcntl.flock(self._stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Frames are JPEG already: compression would cost time and save nothing.
-            self._writer = Writer(self._stream, chunk_size=_CHUNK_BYTES, compression=CompressionType.NONE)
-            self._writer.start("ros2", "alpamayo_mono")
-            register = self._writer.register_schema
-            schemas = {name: register(name, "ros2msg", text.encode()) for name, text in self._definitions.items()}
-            for topic in self._topics:
-                about = {QOS_KEY: topic.qos, TYPE_HASH_KEY: topic.type_hash}
-                schema = schemas[topic.type]
-                self._channels[topic.name] = self._writer.register_channel(topic.name, topic.encoding, schema, about)
-            self._flush()
+            self._writer = McapWriter(self._stream, self._schemas, self._channels, _CHUNK_BYTES)
+            self._writer.flush()
             _sync_folder(self.folder)
 
     def _finish_file(self, is_last: bool = False) -> None:
         with self._noting_failure():
-            self._writer.finish()  # type: ignore[no-untyped-call]  # mcap leaves it untyped
-            self._stream.flush()
+            self._writer.finish()
             self._sync_later(self._stream, and_close=True)
             self._look_at_syncs(wait=is_last)
         self._files.append(StoredFile(self._path.name, dict(self._counts), self._start_ns, self._end_ns))

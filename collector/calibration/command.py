@@ -18,11 +18,12 @@ from collector.bags.reader import open_bag
 from collector.calibration.fit import OFFSET_STEP_S, PitchFit, TimeOffsetFit, fit_pitch, fit_time_offset
 from collector.calibration.model import DEFINITION, Calibration, describe, read_calibration, write_calibration
 from collector.calibration.pairs import CalibrateConfig, Pairs, read_pairs
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError, require
 from collector.common.files import check_file_place
 from collector.common.output_folder import OutputFolder
 from collector.common.plotting import families, is_shown, wrapped
-from collector.common.run_folder import command_line, hash_path
+from collector.common.run_folder import hash_path
 from collector.geometry.constants import NS_PER_S
 from collector.pose_tracks.recording import require_odometry, require_track
 from collector.pose_tracks.tracks import build_track

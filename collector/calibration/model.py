@@ -20,9 +20,10 @@ import numpy as np
 import yaml
 from numpy.typing import ArrayLike
 
+from collector.common.command_line import check_keys
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
-from collector.common.run_folder import check_keys, plain
+from collector.common.run_folder import plain
 from collector.common.text_files import read_yaml
 from collector.geometry.pinhole import field_matrix, scaled_matrix
 from collector.geometry.poses import FloatArray

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
 from collector.bags.reader import BagReader
@@ -17,9 +16,9 @@ from collector.calibration.ego_motion import Motion, gray_image, motion_between
 from collector.calibration.fit import FitLimits, offset_grid
 from collector.calibration.intrinsics import read_intrinsics
 from collector.calibration.model import Intrinsics, intrinsics_of, undistorted
-from collector.common.arguments import Arguments, argument
+from collector.common.arguments import OUT, POSITIONAL, Arguments, argument
 from collector.common.errors import MonoError
-from collector.common.progress import progress
+from collector.common.tables import progress
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.poses import FloatArray
 from collector.pose_tracks.tracks import CLOCKS_DIFFER, NO_POSE, PoseTrack, TrackConfig
@@ -41,9 +40,9 @@ _LENSES = ("", "plumb_bob", "rational_polynomial")
 class CalibrateConfig(Arguments):
     """Estimate the camera's time offset and pitch from a recorded bag; see the plot before you trust it."""
 
-    bag: tyro.conf.Positional[Path]  # bag folder (metadata.yaml inside) or single .mcap / .db3 file.
+    bag: Annotated[Path, POSITIONAL]  # bag folder (metadata.yaml inside) or single .mcap / .db3 file.
     # folder for calibration.yaml and calibration.png; existing ones are replaced.
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    out: Annotated[Path, OUT]
     image_topic: str | None = None  # camera topic; by default our JPEG topic, else the raw one.
     odometry_topic: str = ODOMETRY.name  # nav_msgs/Odometry with the pose of base_link in the map.
     # CameraInfo with the intrinsics, used where --hfov-deg is not given; by default camera_info beside the camera

@@ -1,7 +1,7 @@
 """The settings of a command as one frozen dataclass, told to everyone who offers them.
 
 Flags, YAML keys, ROS parameters and launch arguments are all read off the fields: name, type, default, choices (a
-``Literal``), range and help. Standard library only, so that a node runs where neither tyro nor pydantic is installed.
+``Literal``), range and help. Standard library only, so that a node runs where nothing else is installed.
 """
 
 from __future__ import annotations
@@ -50,6 +50,20 @@ def same_as(cls: type, name: str) -> Any:  # noqa: ANN401 - of the type of that 
     """A field with default, help and range of another settings dataclass's field of this name."""
     field = next(field for field in dataclasses.fields(cls) if field.name == name)
     return dataclasses.field(default=field.default, metadata=field.metadata)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How a command line spells a field, as a mark of its type: ``Annotated[Path, Flag(aliases=("-o",))]``."""
+
+    name: str = ""  # in place of the field's own
+    aliases: tuple[str, ...] = ()  # with their dashes
+    is_positional: bool = False  # given as a word without a flag
+
+
+PLAIN = Flag()
+POSITIONAL = Flag(is_positional=True)
+OUT = Flag(aliases=("-o",))  # of the place where a command writes
 
 
 def _limits(minimum: float, maximum: float) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import re
+from pathlib import Path
 from types import ModuleType
 
 _MOST_SHOWN = 1500  # characters of each part of a message: names in files may be of any length
 # Characters that a terminal would obey, that turn the direction of reading, or that no encoding has.
 _UNSEEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_ROOT = Path(__file__).resolve().parents[2]
 EXIT_USAGE = 2  # of a command, after a sentence that says what the user can mend
 
 
@@ -42,12 +45,49 @@ def shown(text: str) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:half]} ... {text[-half:]}"
 
 
-def require(module: str, extra: str) -> ModuleType:
-    """Import an optional module, or say (MonoError) which extra of this package brings it, e.g. ``"gpu"``."""
+def require(module: str, extra: str = "") -> ModuleType:
+    """Import an optional module, or say (MonoError) how to install it: alone, or with an extra of this package."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         # An installed module may fail on one of its own imports: name the one that is really missing.
-        found = f"the Python module {error.name or module!r} cannot be imported ({error})"
-        expected = f"the packages of the extra [{extra}]"
-        raise MonoError(found, expected, f"pip install 'alpamayo_mono[{extra}]'") from error
+        missing = error.name or module
+        found = f"the Python module {missing!r} cannot be imported ({error})"
+        raise MonoError(found, _expected(extra), pip_install(extra, missing)) from error
+
+
+def _expected(extra: str) -> str:
+    return f"the packages of the extra [{extra}]" if extra else ""
+
+
+def pip_install(extra: str, module: str = "") -> str:
+    """The command that installs an extra's packages, or of an empty one what ``module`` comes with.
+
+    This project is on no package index. From a checkout its folder is named; a wheel and a colcon workspace know what
+    is asked for, and not where they came from.
+    """
+    asked = _requirements(extra)
+    if not extra:
+        name = module.partition(".")[0]
+        return f"pip install '{next((each for each in asked if each.startswith(name)), name)}'"
+    if (_ROOT / "setup.py").is_file():
+        return f"pip install '{_ROOT}[{extra}]'"
+    return " ".join(["pip install", *(f"'{each}'" for each in asked)]) if asked else f"pip install '.[{extra}]'"
+
+
+def _requirements(extra: str) -> list[str]:
+    """What the installed package asks for, without an extra or for this one."""
+    try:
+        asked = importlib.metadata.requires("alpamayo_mono") or ()
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    found = []
+    for requirement, _, marker in (each.partition(";") for each in asked):
+        named = re.search(r"extra == ['\"]([\w-]+)", marker)
+        found += [requirement.strip()] if (named[1] if named else "") == extra else []
+    return found
+
+
+def install_ros() -> str:
+    """What to do where rclpy or a message package is missing."""
+    return f"source /opt/ros/<distribution>/setup.bash and your workspace, or without any ROS: {pip_install('ros')}"

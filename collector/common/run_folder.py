@@ -1,4 +1,4 @@
-"""Run folders that explain themselves, and configurations that refuse what they do not know.
+"""Run folders that explain themselves.
 
 A run folder holds ``config.yaml`` (every setting as used), ``provenance.json`` (commit, versions, hashes of the
 inputs) and, at its end, ``metrics.json``.
@@ -10,32 +10,25 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
-import io
 import json
 import math
 import platform
-import re
 import subprocess
 import sys
-import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
-from collector.common.arguments import FALSE_WORDS, TRUE_WORDS, arguments_of, nearest_name
 from collector.common.errors import MonoError
-from collector.common.files import PROJECT_ROOT, check_paths, empty_path, with_homes, write_atomically
+from collector.common.files import PROJECT_ROOT, write_atomically
 from collector.common.output_folder import PROVENANCE_FILE
-from collector.common.text_files import read_yaml
 
-Config = TypeVar("Config")
 _PACKAGES = ("alpamayo_mono", "numpy", "opencv-python-headless", "rosbags", "torch", "transformers", "peft", "rclpy")
 # Up to here a file in an input folder is hashed by all its bytes, beyond by its size and its two ends.
 _SMALL_BYTES, _END_BYTES = 16 * 1024 * 1024, 1024 * 1024
-_ASSIGNMENT = re.compile(r"([A-Za-z][\w.-]*):=(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -159,156 +152,3 @@ def plain(value: object) -> Any:  # noqa: ANN401, PLR0911 - what comes out is JS
     if value is None or isinstance(value, (bool, int, str)):
         return value
     return str(value)
-
-
-def command_line(cls: type[Config], argv: Sequence[str] | None, prog: str) -> Config:
-    """Parse a command's words into its dataclass with tyro; ``--config FILE`` gives defaults that the words override.
-
-    ``--name value``, ``--name=value`` and ``name:=value`` mean the same, and so do underscores and dashes; of a bool
-    also ``--name`` and ``--no-name``.
-
-    Raises:
-        MonoError: a wrong word or value, or a file that cannot be read or does not fit.
-    """
-    import tyro
-
-    words = _as_flags(cls, sys.argv[1:] if argv is None else argv, prog)
-    given: dict[str, Any] = {}
-    for index, word in enumerate(words):
-        name, equals, file = word.partition("=")
-        if name == "--config":
-            if not equals and index + 1 >= len(words):
-                raise MonoError("--config without a file", "--config FILE.yaml", "name the file")
-            given["default"] = _with_defaults(cls, file or words[index + 1], tyro.MISSING)
-            del words[index : index + (1 if equals else 2)]
-            break
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            config: Config = tyro.cli(cls, args=words, prog=prog, **given)
-    except SystemExit as end:
-        if not end.code:
-            raise
-        raise _one_sentence(cls, said.getvalue(), prog) from None
-    config = with_homes(config)
-    check_paths(config)
-    return config
-
-
-def check_keys(cls: type, values: Mapping[str, Any], source: Path | str, prefix: str = "") -> None:
-    """Refuse a key that is no field of the dataclass (MonoError with the nearest one); nested mappings too."""
-    hints = typing.get_type_hints(cls)
-    fields = {field.name for field in dataclasses.fields(cls) if field.init}
-    for key, value in values.items():
-        if key not in fields:
-            near = nearest_name(str(key), fields)
-            found, do = f"{source} has the unknown key {prefix + str(key)!r}", near.replace("'", f"'{prefix}", 1)
-            raise MonoError(found, f"a setting of {cls.__name__}", do or "remove it")
-        if isinstance(value, Mapping) and dataclasses.is_dataclass(hints[key]):
-            check_keys(hints[key], value, source, f"{prefix}{key}.")
-
-
-def _with_defaults(cls: type[Config], file: str, missing: object) -> Config:
-    """The dataclass with the file's values as tyro's defaults; what neither has is ``missing`` and must be typed."""
-    from pydantic import TypeAdapter, ValidationError
-
-    values = read_yaml(file)
-    check_keys(cls, values, file)
-    hints = typing.get_type_hints(cls, include_extras=True)
-    defaults = object.__new__(cls)  # not constructed: the checks of the whole come when the words are known
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if field.name in values:
-            try:
-                given = values[field.name]
-                if typing.get_origin(hints[field.name]) is tuple and type(given) in (int, float):
-                    given = [given]  # one number, as some settings were before they took several
-                # As JSON, strict takes lists for tuples and texts for paths, and nothing else for something else.
-                text = json.dumps(given, default=str)
-                value = TypeAdapter(hints[field.name]).validate_json(text, strict=True)
-            except ValidationError as error:
-                first = error.errors(include_url=False, include_context=False)[0]
-                inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-                found, expected = f"{file}: {field.name}{inner} = {first['input']!r}", first["msg"].replace("'", "")
-                raise MonoError(found, expected.removeprefix("Input should be "), "correct the value") from error
-            if text == '""' and value == Path():
-                raise empty_path(f"{file}: {field.name}")
-        elif field.default_factory is not dataclasses.MISSING:
-            value = field.default_factory()
-        else:
-            value = missing if field.default is dataclasses.MISSING else field.default
-        object.__setattr__(defaults, field.name, value)
-    return defaults
-
-
-def _names(cls: type, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Name and type of every setting, nested ones as ``outer.inner``; by its flag where that is named otherwise."""
-    hints, annotated = typing.get_type_hints(cls), typing.get_type_hints(cls, include_extras=True)
-    for field in dataclasses.fields(cls):
-        kind = hints[field.name]
-        yield prefix + field.name, kind
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            yield from _names(kind, f"{prefix}{field.name}.")
-        for named in getattr(annotated[field.name], "__metadata__", ()):
-            for other in (getattr(named, "name", None), *(getattr(named, "aliases", None) or ())):
-                if other:
-                    yield other.lstrip("-").replace("-", "_"), kind
-
-
-def _bool_flag(name: str, text: str) -> str:
-    """The flag that says so (MonoError: neither true nor false)."""
-    if text.lower() not in TRUE_WORDS + FALSE_WORDS:
-        raise MonoError(f"--{name} {text}", "true or false, a value of type bool", f"write {name}:=true")
-    parent, dot, last = name.rpartition(".")
-    return f"--{parent}{dot}{'no_' if text.lower() in FALSE_WORDS else ''}{last}"
-
-
-def _as_flags(cls: type, argv: Sequence[str], prog: str) -> list[str]:
-    """Words in the spelling that tyro reads: ``name:=value`` as ``--name=value``, true and false without a value."""
-    kinds = dict(_names(cls))
-    words, flags = list(argv), []
-    holder: object = Path  # of a word: what comes before any flag is a path
-    while words:
-        word = words.pop(0)
-        assigned = _ASSIGNMENT.fullmatch(word)
-        if assigned:
-            word = f"--{assigned[1]}={assigned[2]}"
-        name, equals, text = word.removeprefix("--").partition("=")
-        name = name.replace("-", "_")
-        known = name in kinds or re.sub(r"(^|\.)no_", r"\1", name) in kinds or name in ("", "help", "config")
-        if word.startswith("--") and not known and not name.startswith("tyro_"):
-            verb, help_of = prog.rpartition(" ")[2], f"see the names with: {prog} --help"
-            raise MonoError(f"{verb} has no argument {name!r}", nearest_name(name, kinds), help_of)
-        if word.startswith("-"):
-            holder = kinds.get(name.lstrip("_"))
-        if not (text if equals and word.startswith("-") else word) and "Path" in str(holder):
-            raise empty_path(f"--{name}" if equals else "a path")
-        if word.startswith("--") and kinds.get(name) is bool:
-            if not equals and words and words[0].lower() in TRUE_WORDS + FALSE_WORDS:
-                equals, text = "=", words.pop(0)
-            word = _bool_flag(name, text if equals else TRUE_WORDS[0])
-        kind = kinds.get(name) if word.startswith("--") else None
-        if typing.get_origin(kind) is tuple and {int, float} & set(typing.get_args(kind)):
-            # Numbers may stand in one word, as in 0,0.15,0.6.
-            if not equals and words and not words[0].startswith("--"):
-                equals, text = "=", words.pop(0)
-            flags += [f"--{name}", *(text.split(",") if equals else ())]
-            continue
-        flags.append(word)
-    return flags
-
-
-def _one_sentence(cls: type, box: str, prog: str) -> MonoError:
-    """What tyro says in a box, in a sentence with the nearest name."""
-    # A title, perhaps a rule, the message, and from the next rule on the help of the argument.
-    lines = [line.strip("│╭╮╰╯|+ ") for line in box.splitlines()[1:]]
-    parts = re.split(r"[-─]{8,}", " ".join(line for line in lines if line))
-    message = next((part.strip() for part in parts if part.strip()), "wrong words").removeprefix("Error parsing ")
-    help_of = f"see the names with: {prog} --help"
-    unknown = re.match(r"Unrecognized options: (.+?)(, |$)", message)
-    if unknown:
-        return MonoError(f"the word {unknown[1]!r}", "name:=value or --name value", help_of)
-    flag = re.search(r"--([\w.-]+)", message)
-    for each in arguments_of(cls) if flag else ():
-        if flag and each.name == flag[1].replace("-", "_"):
-            return each.refusal(message.partition(". ")[0])
-    return MonoError(message, "", help_of)

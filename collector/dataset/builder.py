@@ -19,12 +19,13 @@ from typing import Any
 from collector.bags.reader import open_bag
 from collector.calibration.intrinsics import camera_block, read_intrinsics
 from collector.calibration.model import read_calibration
+from collector.common.command_line import command_line
 from collector.common.cpu import compressing, keep_freed_memory
 from collector.common.errors import MonoError, shown
 from collector.common.files import path_error
 from collector.common.output_folder import refuse_inside, refuse_within
-from collector.common.progress import progress
-from collector.common.run_folder import command_line, git_commit, hash_path, plain
+from collector.common.run_folder import git_commit, hash_path, plain
+from collector.common.tables import progress
 from collector.common.text_files import parse_json, read_lines
 from collector.dataset.balance import balance_folder
 from collector.dataset.build_report import BuildReport

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
-from collector.common.arguments import MOST_SEED, Arguments, argument
+from collector.common.arguments import MOST_SEED, OUT, Arguments, argument
 from collector.common.cpu import default_workers
 from collector.common.errors import MonoError
 from collector.geometry.curvature import CurveThresholds
@@ -56,7 +54,7 @@ class _Bags:
     """What every build of bags names; a base class of its own, so that it comes first."""
 
     bags: tuple[Path, ...]  # bag folders (metadata.yaml inside) or single .mcap / .db3 files.
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]  # dataset folder to write.
+    out: Annotated[Path, OUT]  # dataset folder to write.
 
 
 @dataclass(frozen=True)

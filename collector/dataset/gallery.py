@@ -14,7 +14,7 @@ from collector.calibration.intrinsics import DatasetCameras
 from collector.common.errors import MonoError, require
 from collector.common.files import check_file_place
 from collector.common.pictures import read_picture
-from collector.common.progress import progress
+from collector.common.tables import progress
 from collector.dataset.schema import Sample
 from collector.dataset.statistics import radius_m
 from collector.geometry.path_drawing import AboveView, Image, above_svg, draw_seen, ground_from_above

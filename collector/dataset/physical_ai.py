@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
 from collector.bags.reader import OdometryRow
+from collector.common.arguments import OUT
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError, require
 from collector.common.output_folder import refuse_within
-from collector.common.progress import progress
-from collector.common.run_folder import command_line
+from collector.common.tables import progress
 from collector.dataset.build_report import BuildReport
 from collector.dataset.builder import FramePipeline, finish_dataset, load_texts, print_report
 from collector.dataset.config import CurationConfig
@@ -53,7 +53,7 @@ class _Clips:
     """What every build of clips names; a base class of its own, so that it comes first."""
 
     data: Path  # the cache_dir that the package downloaded into.
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]  # dataset folder to write.
+    out: Annotated[Path, OUT]  # dataset folder to write.
     clips: tuple[str, ...] = ()  # clip ids; by default all that are downloaded.
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
 from collector.common.errors import MonoError
-from collector.common.progress import progress
+from collector.common.tables import progress
 from collector.dataset import schema
 from collector.dataset.schema import AnySample, QuarantinedSample, Sample
 from collector.geometry.curvature import PathLabel

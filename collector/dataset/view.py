@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import tyro
 
 from collector.calibration.intrinsics import DatasetCameras, cameras_of
-from collector.common.arguments import MOST_SEED, Arguments, argument
+from collector.common.arguments import MOST_SEED, OUT, POSITIONAL, Arguments, argument
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError, require
 from collector.common.files import write_atomically
-from collector.common.run_folder import command_line
 from collector.dataset import statistics as spread
 from collector.dataset.schema import QUARANTINE_FILE, Sample
 
@@ -36,9 +35,9 @@ class ViewConfig(Arguments):
     against the road. The page loads nothing from the network.
     """
 
-    dataset: tyro.conf.Positional[Path]  # dataset folder, as build wrote it.
+    dataset: Annotated[Path, POSITIONAL]  # dataset folder, as build wrote it.
     # the page to write; by default beside the folder, DATASET-view.html.
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    out: Annotated[Path | None, OUT] = None
     samples: int = argument(
         120, "how many kept samples to show, drawn by seed, evenly over the curve labels", 0, MOST_SAMPLES
     )

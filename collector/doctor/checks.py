@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from collector.common.errors import install_ros
 from collector.doctor.facts import DiskFacts, Facts, RosFacts, Row
 from collector.doctor.topics import topic_rows
 from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, RECORDED
@@ -20,18 +21,14 @@ if TYPE_CHECKING:
 _NOMINAL_JPEG_BYTES, _NOMINAL_REST_BPS = 500_000, 50_000.0
 _DRIVE_BYTES = 100 * 10**6  # log, metrics and plots, generously
 _TIGHT = 1.2
-_INSTALL_ROS = (
-    "source /opt/ros/<distribution>/setup.bash and your workspace, or without any ROS: pip install "
-    "'alpamayo_mono[ros]'. RMW_IMPLEMENTATION, if set, must name an installed middleware, ROS_DOMAIN_ID a number from "
-    "0 to 101"
-)
+_SETTINGS = "RMW_IMPLEMENTATION, if set, must name an installed middleware, ROS_DOMAIN_ID a number from 0 to 101"
 
 
 def examine(facts: Facts, config: DoctorConfig) -> list[Row]:
     """The doctor's table: ROS first, then its topics, then the disk and (for a drive) the model."""
     ros, rows = facts.ros, []
     if ros is None:
-        rows.append(Row("ROS 2", "failed", facts.ros_error, facts.ros_cure or _INSTALL_ROS))
+        rows.append(Row("ROS 2", "failed", facts.ros_error, facts.ros_cure or f"{install_ros()}. {_SETTINGS}"))
     else:
         rows += [_middleware(ros, facts), _messages(ros)]
         rows += topic_rows(ros, config.purpose, config.use_sim_time)
@@ -61,7 +58,8 @@ def _messages(ros: RosFacts) -> Row:
         if folder is None or package.startswith("autoware"):
             where = "not found" if folder is None else "built by us in" if is_ours else "installed in"
             places[where + (f" {folder.parent}" if folder else "")].append(package)
-    return Row("messages", "ok", "; ".join(f"{', '.join(packages)} {where}" for where, packages in places.items()))
+    found = [f"{', '.join(packages)} {where}" for where, packages in places.items()]
+    return Row("messages", "ok", "; ".join([str(ros.family).removeprefix("messages: "), *found]))
 
 
 def planned_bytes(ros: RosFacts | None, minutes: float) -> tuple[int, str]:

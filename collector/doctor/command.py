@@ -10,20 +10,18 @@ import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
-from collector.common.run_folder import command_line, plain
+from collector.common.run_folder import plain
 from collector.common.start import LEAVE_WORKING_FOLDER
+from collector.common.tables import Cell, Console, Styled, Table
 from collector.doctor.checks import examine
 from collector.doctor.config import DoctorConfig
 from collector.doctor.facts import Facts, RosFacts, Row
 from collector.doctor.machine import look_at_disk, look_at_files, look_at_python
 from collector.ros.session import ros_session
 from collector.ros.transport import network_settings
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 EXIT_USELESS = 1
 _MARKS = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "bold red")}
@@ -40,11 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.json:
         print(json.dumps({"for": config.purpose, "useful": is_useful(rows), "rows": plain(rows)}, indent=2))
     else:
-        from rich.console import Console
-
-        console = Console(highlight=False)
+        console = Console()
         console.print(table(rows))
-        console.print(verdict(rows, config.purpose), markup=False)
+        console.print(verdict(rows, config.purpose))
     return 0 if is_useful(rows) else EXIT_USELESS
 
 
@@ -63,25 +59,17 @@ def folded(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """The rows as a rich table; the cure stands below what was found, so that 80 columns are enough."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    shown.add_column("")
-    shown.add_column("check", min_width=12)
-    shown.add_column("found", ratio=1, overflow="fold")
+    """The rows as a table; the cure stands below what was found, so that 80 columns are enough."""
+    shown: list[Sequence[Cell]] = []
     for line in folded(rows):
         row = line[0]
         mark, style = _MARKS[row.state]
-        # Names and paths are data: as Text nothing in them is taken for markup.
         topics = [entry.topic for entry in line if entry.topic]
-        found = Text(("\n" if len(topics) > 1 else ": ").join([*topics, row.found]))
+        found = [Styled(("\n" if len(topics) > 1 else ": ").join([*topics, row.found]))]
         if row.cure:
-            found.append(f"\n-> {row.cure}", style=style.replace("bold ", ""))
-        shown.add_row(Text(mark, style=style), Text("\n".join(entry.name for entry in line)), found)
-    return shown
+            found.append(Styled(f"-> {row.cure}", style.replace("bold ", "")))
+        shown.append(([Styled(mark, style)], "\n".join(entry.name for entry in line), found))
+    return Table("", ("", "check", "found"), shown, left=(0, 1, 2), whole=(0, 1))
 
 
 def verdict(rows: Sequence[Row], purpose: str) -> str:

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
-from collector.common.arguments import Arguments, argument, same_as
+from collector.common.arguments import OUT, Arguments, Flag, argument, same_as
 from collector.ros.parameters import RecordParameters
 from collector.ros.transport import LAST_DOMAIN
 
@@ -24,11 +22,11 @@ class DoctorConfig(Arguments):
     """
 
     # the run that is planned; it decides which rows may fail.
-    purpose: Annotated[Purpose, tyro.conf.arg(name="for", aliases=["--purpose"])] = "record"
+    purpose: Annotated[Purpose, Flag(name="for", aliases=("--purpose",))] = "record"
     seconds: float = argument(3.0, "wall seconds to listen, counted from the first message", 0.5, 120.0)
     minutes: float = argument(10.0, "planned length of the recording in simulated minutes, for the disk", 0.0, 10000.0)
     # folder the recording will be written to; by default one below runs/.
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    out: Annotated[Path | None, OUT] = None
     jpeg_quality: int = same_as(RecordParameters, "jpeg_quality")
     use_sim_time: bool = True  # --no-use-sim-time for a real vehicle, which has no /clock.
     # model folder of the drive, or its id on the hub; by default the tiny one, which needs no check.

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from collector.recording.report import missing_messages
+from collector.ros.families import FAMILIES, Family
 
 State = Literal["ok", "warning", "failed"]
 
@@ -81,6 +82,7 @@ class RosFacts:
     topics: Mapping[str, TopicFacts]  # by name; a topic whose message type could not be loaded has its graph only
     # message packages and where each was found: a folder, and whether it is our own build
     packages: Mapping[str, tuple[Path | None, bool]] = field(default_factory=dict)
+    family: Family = Family(FAMILIES[0])  # noqa: RUF009 - frozen; whose message types the others speak
     type_errors: Mapping[str, str] = field(default_factory=dict)  # message types that could not be loaded, and why
     listened_s: float = 0.0  # wall seconds of the window in which messages were counted
     time_scale: float | None = None  # clock seconds per wall second, None when fewer than two clock messages came

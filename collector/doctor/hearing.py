@@ -35,7 +35,7 @@ def heard_row(  # noqa: C901, PLR0911 - one return for each thing that may be wr
     A missing topic makes it ``bad``. ``absent`` is the cure where nobody publishes it, ``silent`` where nothing comes
     all the same; below the share ``slow`` of the nominal rate there is a warning.
     """
-    facts = ros.topics[topic.name]
+    topic, facts = ros.family.topic(topic), ros.topics[topic.name]
     right = [offer for offer in facts.publishers if offer.type == topic.type]
     audible = [offer for offer in right if fits(offer, topic)]
 
@@ -61,14 +61,14 @@ def heard_row(  # noqa: C901, PLR0911 - one return for each thing that may be wr
         if clock_runs and topic.rate_hz and expected < 2.0:
             return row("warning", f"{silence}, which is {expected:.1f} of its periods", "listen longer: --seconds 30")
         # A simulator that is paused explains the silence of every topic but its clock's.
-        if topic is not CLOCK and ros.topics[CLOCK.name].publishers and not clock_runs:
+        if topic != CLOCK and ros.topics[CLOCK.name].publishers and not clock_runs:
             return row(bad, silence, "let the simulator run first (row clock)")
         return row(bad, silence, silent or absent)
     strange = [offer for offer in facts.publishers if offer not in audible]
     if strange:
         found = f"heard, but also published as {types(strange)}, {_qos(strange[0])}, by {nodes(strange)}"
         return row("warning", found, f"stop {nodes(strange)}, or remap its topic")
-    if len(audible) > 1 and topic is not TF_STATIC:
+    if len(audible) > 1 and topic != TF_STATIC:
         jumping = "; stamps jump back and forth between them" if facts.went_back else ""
         found = f"{len(audible)} publishers ({nodes(audible)}){jumping}"
         cure = "stop all but one (a node that was killed stays listed for up to 20 s)"

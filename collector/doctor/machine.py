@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from collector.common.errors import MonoError
+from collector.common.errors import MonoError, pip_install
 from collector.common.model_files import find_model, weights_defect
 from collector.common.start import LEAVE_WORKING_FOLDER
 from collector.common.text_files import read_json
@@ -119,7 +119,7 @@ def look_at_python(python: str, with_adapter: bool, device: str) -> Row:
         last = (done.stderr.strip() or "no word").splitlines()[-1]
         error = f"it ended with exit code {done.returncode}: {last}"
     name, place = "policy python", command[0]
-    cure = f"{place} -m pip install 'alpamayo_mono[model]'; or name another interpreter: --policy-python"
+    cure = f"{place} -m {pip_install('model')}; or name another interpreter: --policy-python"
     if error:
         return Row(name, "failed", f"{place}: {error}", cure)
     if found["missing"]:

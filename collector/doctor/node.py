@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,10 +28,11 @@ from collector.doctor.hearing import SIMULATORS_OWN, has_simulator
 from collector.doctor.topics import ADMIN_TOPIC, GNSS_TOPIC, IMU_TOPIC, LISTENED, LOOKED_UP
 from collector.ros import topics as interface
 from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of
+from collector.ros.families import Family, family_on_graph, has_two_types, installed_family
 from collector.ros.graph import GUARD_NODE
 from collector.ros.images import encode_jpeg
 from collector.ros.message_builder import messages_folder
-from collector.ros.message_packages import MessageClass, installed_packages, message_class
+from collector.ros.message_packages import MessageClass, definitions_of, installed_packages, message_class
 from collector.ros.session import Session
 from collector.ros.topics import Message, Topic, qos_profile
 from collector.ros.transport import PROFILE_VARIABLES
@@ -72,11 +73,16 @@ class DoctorNode(Node):
         self._ears = {topic: _Ear() for topic in LISTENED}
         self._bad_poses = 0
         self.type_errors: dict[str, str] = {}
-        for topic in LISTENED:
+        self._family = installed_family()
+        self._subscribe(topic for topic in LISTENED if not has_two_types(topic))
+
+    def _subscribe(self, listened: Iterable[Topic]) -> None:
+        for topic in listened:
+            name = self._family.topic(topic).type
             try:
-                message_type = message_class(topic.type)
+                message_type = message_class(name)
             except MonoError as error:
-                self.type_errors[topic.type] = str(error)
+                self.type_errors[name] = str(error)
                 continue
             self.create_subscription(
                 message_type, topic.name, self._take(topic, message_type), qos_profile(topic, _DEPTH), raw=True
@@ -105,6 +111,9 @@ class DoctorNode(Node):
 
     def listen(self, seconds: float, jpeg_quality: int) -> RosFacts:
         """Listen until publishers are matched, then for ``seconds``, and look at the graph."""
+        # By now the others are on the graph, and their types tell how they are to be heard.
+        self._family = family_on_graph(self) or self._family
+        self._subscribe(topic for topic in LISTENED if has_two_types(topic))
         # Topics are matched one after the other: counted from here on, all have the same chance.
         self._spin(_MATCHING_S)
         for topic, ear in self._ears.items():
@@ -118,8 +127,12 @@ class DoctorNode(Node):
     def wait(self, seconds: float) -> bool:
         """Wait so long for a first message of a simulator; whether one came."""
         own = [self._ears[topic] for topic in SIMULATORS_OWN]
-        self._spin(seconds, lambda: any(ear.arrivals_ns for ear in own))
-        return any(ear.arrivals_ns for ear in own)
+
+        def is_heard() -> bool:
+            return any(ear.arrivals_ns for ear in own) or family_on_graph(self) is not None
+
+        self._spin(seconds, is_heard)
+        return is_heard()
 
     def _spin(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
         end_s = time.monotonic() + seconds
@@ -145,7 +158,8 @@ class DoctorNode(Node):
             rmw=get_rmw_implementation_identifier(),
             domain=self.context.get_domain_id(),
             topics={topic.name: self._topic(topic, scale) for topic in (*LISTENED, *LOOKED_UP)},
-            packages=_packages(),
+            packages=_packages(self._family),
+            family=self._family,
             type_errors=self.type_errors,
             listened_s=listened_s,
             time_scale=scale,
@@ -248,12 +262,14 @@ def _frame(image: Message, jpeg_quality: int) -> FrameFacts:
     return FrameFacts(image.width, image.height, image.encoding, jpeg_bytes, is_blank=bool(np.ptp(rgb) == 0))
 
 
-def _packages() -> dict[str, tuple[Path | None, bool]]:
+def _packages(family: Family) -> dict[str, tuple[Path | None, bool]]:
     try:
-        ours: Path | None = messages_folder()
+        ours: Path | None = messages_folder(definitions_of(family))
     except MonoError:
         ours = None  # no generators here: then nothing is our build
-    return {name: (place, place is not None and place.parent == ours) for name, place in installed_packages().items()}
+    return {
+        name: (place, place is not None and place.parent == ours) for name, place in installed_packages(family).items()
+    }
 
 
 def _setting(of_interest: Mapping[str, Sequence[str | None]]) -> str:

@@ -199,6 +199,7 @@ def _other_driver(ros: RosFacts) -> Row:
 
 def _obeys(name: str, topic: Topic, ros: RosFacts, bad: State) -> Row:
     """Whether somebody hears what the driver says, by the type and the QoS it says it with."""
+    topic = ros.family.topic(topic)
     there = [
         entry for entry in ros.topics[topic.name].subscribers if not entry.node.lstrip("/").startswith(_ONLY_LISTEN)
     ]
@@ -214,7 +215,7 @@ def _obeys(name: str, topic: Topic, ros: RosFacts, bad: State) -> Row:
         cure = f"let {nodes(ears)} ask for it {topic.durability}"
     elif there:
         found = f"{nodes(there)} expects {types(there)}, the driver sends {topic.type}"
-        cure = "use the messages of the competition's stack (autoware_auto)"
+        cure = "let both use the same: messages:=autoware_auto (the Challenge's) or messages:=autoware"
     elif not has_simulator(ros):
         cure = START_SIMULATOR
     return Row(name, bad, found, cure, topic.name)

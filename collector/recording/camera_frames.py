@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
-import numpy as np
-
-from collector.bags.reader import typestore
-from collector.geometry.constants import NS_PER_S
+from collector.bags.cdr import camera_info_places, compressed_image
 from collector.ros.images import FrameError, RawFrame, as_bgr, encode_jpeg, encoding_of
-from collector.ros.topics import CAMERA_INFO, CAMERA_JPEG, Message
 
 
 def compressed_image_cdr(frame: RawFrame, quality: int, scale: float = 1.0) -> memoryview:
@@ -30,14 +27,9 @@ def compressed_image_cdr(frame: RawFrame, quality: int, scale: float = 1.0) -> m
     if scale != 1.0 and is_mosaic:
         bgr = _scaled(bgr, scale)
     jpeg = encode_jpeg(bgr, quality)
-    types = typestore().types
-    seconds, nanoseconds = divmod(frame.stamp_ns, NS_PER_S)
-    stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
-    header = types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame.frame_id)
     # The text by which image_transport tells what the pixels were before compression.
     stored_as = f"{frame.encoding}; jpeg compressed {'mono8' if bgr.ndim == 2 else 'bgr8'}"
-    message = types[CAMERA_JPEG.type](header=header, format=stored_as, data=np.frombuffer(jpeg, np.uint8))
-    return typestore().serialize_cdr(message, CAMERA_JPEG.type)
+    return compressed_image(frame.stamp_ns, frame.frame_id, stored_as, jpeg)
 
 
 def _scaled(image: Any, scale: float) -> Any:  # noqa: ANN401 - an image of any depth
@@ -60,25 +52,33 @@ def scaled_camera_info_cdr(cdr: bytes | memoryview, scale: float) -> memoryview:
     Raises:
         FrameError: the message cannot be read.
     """
-    store = typestore()
+    changed = bytearray(cdr)
     try:
-        info: Message = store.deserialize_cdr(bytes(cdr), CAMERA_INFO.type)
-    except Exception as error:  # a damaged message may fail anywhere inside the decoder
+        places = camera_info_places(changed)
+    except (ValueError, struct.error) as error:
         raise FrameError(f"a CameraInfo of {len(cdr)} bytes that cannot be read") from error
-    width, height = scaled_size(info.width, info.height, scale)
-    if info.width and info.height:
-        scale_x, scale_y = width / info.width, height / info.height
+
+    def at(place: int, form: str) -> list[Any]:
+        return list(struct.unpack_from(places.order + form, changed, place))
+
+    said_height, said_width = at(places.size, "2I")
+    width, height = scaled_size(said_width, said_height, scale)
+    if said_width and said_height:
+        scale_x, scale_y = width / said_width, height / said_height
     else:
         scale_x = scale_y = scale
         width = height = 0
-    info.width, info.height = width, height
-    info.k, info.p = info.k.copy(), info.p.copy()
-    for matrix, columns in ((info.k, 3), (info.p, 4)):
+    struct.pack_into(f"{places.order}2I", changed, places.size, height, width)
+    for place, columns in ((places.k, 3), (places.p, 4)):
+        matrix = at(place, f"{3 * columns}d")
         for row, factor in ((0, scale_x), (1, scale_y)):
-            matrix[row * columns : (row + 1) * columns] *= factor
-            if matrix[row * columns + row]:  # an uncalibrated camera sends zeros
-                matrix[row * columns + 2] += 0.5 * factor - 0.5
-    roi = info.roi
-    roi.x_offset, roi.y_offset = round(roi.x_offset * scale_x), round(roi.y_offset * scale_y)
-    roi.width, roi.height = round(roi.width * scale_x), round(roi.height * scale_y)
-    return store.serialize_cdr(info, CAMERA_INFO.type)
+            values = [value * factor for value in matrix[row * columns : (row + 1) * columns]]
+            if values[row]:  # an uncalibrated camera sends zeros
+                values[2] += 0.5 * factor - 0.5
+            matrix[row * columns : (row + 1) * columns] = values
+        struct.pack_into(f"{places.order}{3 * columns}d", changed, place, *matrix)
+    x, y, roi_height, roi_width = at(places.roi, "4I")
+    scaled = [round(value * factor) for value, factor in ((x, scale_x), (y, scale_y))]
+    scaled += [round(roi_height * scale_y), round(roi_width * scale_x)]
+    struct.pack_into(f"{places.order}4I", changed, places.roi, *scaled)
+    return memoryview(changed)

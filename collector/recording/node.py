@@ -25,6 +25,7 @@ from collector.geometry.discontinuity import StampedTime
 from collector.recording.recorder import BagRecorder
 from collector.recording.report import loss_cause
 from collector.ros.conversions import stamp_ns_of
+from collector.ros.families import choose_family
 from collector.ros.graph import ONE_SIMULATOR, Strangers, UnorderedClock, Watch
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import RecordParameters, declare_parameters
@@ -45,20 +46,23 @@ class RecordNode(Node):
         self._session = session
         self.values = declare_parameters(self, RecordParameters)
         self._out = Path(self.values.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-record")
-        types = {topic: message_class(topic.type) for topic in (*RECORDED, CAMERA_IMAGE)}
         v = self.values
+        self._began_s = time.monotonic()
+        family = choose_family(self, v.messages, v.wait_s, session.stop.is_set)
+        print(family, flush=True)
+        recorded = tuple(map(family.topic, RECORDED))
+        types = {topic: message_class(topic.type) for topic in (*recorded, CAMERA_IMAGE)}
         splits = v.split_mb * 1_000_000, round(v.split_minutes * 60e9)
         self._recorder = BagRecorder(
-            self._out, RECORDED, v.jpeg_quality, v.queue_frames, v.jpeg_workers, v.image_scale, *splits
+            self._out, recorded, v.jpeg_quality, v.queue_frames, v.jpeg_workers, v.image_scale, *splits
         )
-        self._counts = {topic.name: 0 for topic in RECORDED}
-        self._began_s = time.monotonic()
+        self._counts = {topic.name: 0 for topic in recorded}
         self._last_s = self._began_s
         self._time = StampedTime()
         self._failed = ""
         self._strangers = Strangers(self, Watch(self, ONE_SIMULATOR, UnorderedClock()))
         self._simulators = 0  # most publishers of poses at once
-        for topic in RECORDED:
+        for topic in recorded:
             if topic is CAMERA_JPEG:
                 continue
             # raw: the bytes as they came, without taking them apart and putting them together again.

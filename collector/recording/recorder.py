@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from collector.bags.definitions import definition_of
 from collector.bags.metadata import METADATA_FILE
-from collector.bags.reader import typestore
 from collector.bags.writer import DISK_FULL, FLUSH_S, BagWriter
 from collector.common.errors import MonoError
 from collector.geometry.constants import NS_PER_S
@@ -75,7 +75,7 @@ class BagRecorder:
             raise MonoError(f"an image scale of {image_scale}", "above 0, at most 1", "1 stores frames as they come")
         self.folder = Path(folder)
         self._quality, self._scale, self._queue_frames = jpeg_quality, image_scale, queue_frames
-        self._stamped = {topic.name: begins_with_stamp(topic.type) for topic in topics}
+        self._stamped = {topic.name: definition_of(topic.type).begins_with_stamp for topic in topics}
         self._logs = {topic.name: TopicLog(topic.name, topic.type, topic.rate_hz) for topic in topics}
         self._bag = BagWriter(self.folder, topics, split_bytes, split_ns)
         self._lock = threading.Lock()
@@ -262,15 +262,6 @@ class BagRecorder:
             self._error = f"the disk takes no more ({error.strerror})"
         else:
             self._error = f"{type(error).__name__}: {error}"
-
-
-def begins_with_stamp(type_name: str) -> bool:
-    """Whether a message's first bytes are its stamp: it begins with a Header or with a Time."""
-    store = typestore()
-    if type_name not in store.fielddefs:
-        return False
-    fields = store.fielddefs[type_name][1]
-    return bool(fields) and fields[0][1][1] in ("std_msgs/msg/Header", "builtin_interfaces/msg/Time")
 
 
 def stamp_in(cdr: bytes | memoryview) -> int | None:

@@ -6,7 +6,6 @@ too; topics without a header are only counted.
 
 from __future__ import annotations
 
-import io
 import json
 from array import array
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.common.tables import number, text_table
+from collector.common.tables import Table, number
 
 REPORT_FILE = "recording_report.json"
 # Its name in bags of version 0.1.
@@ -90,8 +89,6 @@ class RecordingReport:
 
     def table(self) -> str:
         """The report for a terminal."""
-        from rich.console import Console
-
         headings = ("topic", "expected", "received", "lost", "dropped", "Hz", "nominal", "worst gap s", "MB")
         rows = [
             (
@@ -102,10 +99,7 @@ class RecordingReport:
             for topic in self.topics
         ]
         # A line per topic, however narrow the terminal is.
-        console = Console(file=io.StringIO(), width=_TABLE_COLUMNS)
-        with console.capture() as shown:
-            console.print(text_table("", headings, rows))
-        lines = [line.rstrip() for line in shown.get().splitlines() if line.strip()]
+        lines = Table("", headings, rows).lines(_TABLE_COLUMNS)
         lines.append(f"{self.duration_s:.1f} s recorded in {self.folder}; {self.missing} messages missing")
         if self.jpeg_queue_high_water:
             waited = f"{self.jpeg_queue_high_water} of {self.jpeg_queue_frames}"

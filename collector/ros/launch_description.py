@@ -17,6 +17,7 @@ from collector.common.arguments import Arguments, arguments_of, nearest_name
 from collector.common.errors import MonoError
 from collector.common.files import check_paths, with_homes
 from collector.common.start import module_command, without_working_folder
+from collector.ros.families import asked_or_installed
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import Program, parameter_values, started
 from collector.ros.session import LAUNCHER_VARIABLE
@@ -98,7 +99,7 @@ def check_start(programs: Sequence[Program], settings: Arguments) -> None:
     for program in programs:
         program.check_settings(settings)
     # A first build of the messages takes half a minute: do it once here, before any node's patience starts to run.
-    message_class(CONTROL_CMD.type)
+    message_class(asked_or_installed(getattr(settings, "messages", "")).topic(CONTROL_CMD).type)
 
 
 def launcher_variables() -> dict[str, str]:

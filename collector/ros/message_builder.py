@@ -26,12 +26,13 @@ from pathlib import Path
 
 import numpy as np
 
-from collector.common.errors import MonoError
+from collector.common.errors import MonoError, install_ros
 from collector.common.files import PROJECT_ROOT, with_home
 from collector.common.start import module_command
 from collector.ros.ownership import only_ours
 
-DEFINITIONS = PROJECT_ROOT / "collector" / "msg"
+DEFINITIONS = PROJECT_ROOT / "collector" / "msg"  # as the Challenge has them
+OTHER_FAMILY = DEFINITIONS / "autoware"  # built only where somebody speaks it
 # Raise it when the way of building changes, so that caches of older versions are not used.
 BUILDER_VERSION = 1
 
@@ -45,7 +46,6 @@ _IMPLEMENTATIONS = ["rosidl_typesupport_fastrtps_c", "rosidl_typesupport_introsp
 # A field whose type names another package: `std_msgs/Header header`.
 _FOREIGN_TYPE = re.compile(r"^\s*([a-z]\w*)/\w+", re.MULTILINE)
 _INSTALL_COMPILER = "sudo apt install g++ python3-dev"
-_INSTALL_ROS = "source a ROS 2 that has the Autoware messages, or without any ROS: pip install 'alpamayo_mono[ros]'"
 
 
 def package_names(definitions: Path = DEFINITIONS) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ def _build_into(built: Path, definitions: Path, toolchain: Toolchain, work: Path
     needs = {package: dependencies(definitions / package, share) for package in packages}
     for package in packages:
         if missing := [name for name in needs[package] if not (share / name).is_dir()]:
-            raise MonoError(f"{package} needs {', '.join(missing)}, not found in {share}", "installed", _INSTALL_ROS)
+            raise MonoError(f"{package} needs {', '.join(missing)}, not found in {share}", "installed", install_ros())
     project = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")]))
     environment = {**os.environ, "AMENT_PREFIX_PATH": str(toolchain.prefix), "PYTHONPATH": project}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -284,11 +284,11 @@ def _locked(target: Path) -> Iterator[None]:
 def _ros_prefix() -> Path:
     spec = importlib.util.find_spec("rosidl_adapter")
     if spec is None or spec.origin is None:
-        raise MonoError("no rosidl generators in this Python", "a ROS 2 with rosidl", _INSTALL_ROS)
+        raise MonoError("no rosidl generators in this Python", "a ROS 2 with rosidl", install_ros())
     for folder in Path(spec.origin).parents:
         if (folder / "share" / "rosidl_adapter").is_dir():
             return folder
-    raise MonoError(f"{spec.origin} belongs to no ROS installation (no share/rosidl_adapter above)", "", _INSTALL_ROS)
+    raise MonoError(f"{spec.origin} belongs to no ROS installation (no share/rosidl_adapter above)", "", install_ros())
 
 
 def _rosidl_version() -> str:
@@ -296,7 +296,7 @@ def _rosidl_version() -> str:
     for module in ("rosidl_adapter", "rosidl_generator_type_description"):
         if importlib.util.find_spec(module) is None:
             found = f"the Python module {module} is missing"
-            raise MonoError(found, "the rosidl generators of Jazzy or later", _INSTALL_ROS)
+            raise MonoError(found, "the rosidl generators of Jazzy or later", install_ros())
     try:
         return importlib.metadata.version("rosidl_generator_c")
     except importlib.metadata.PackageNotFoundError:

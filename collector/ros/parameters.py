@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from collector.common.arguments import MOST_SEED, Arguments, Value, argument, arguments_of
 from collector.common.files import with_homes
+from collector.ros.topics import FamilyAsked
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -68,7 +69,18 @@ class Duration(Arguments):
 
 
 @dataclass(frozen=True)
-class RunParameters(Duration):
+class MessageParameters(Arguments):
+    """What every node needs to understand the others."""
+
+    messages: FamilyAsked = argument(
+        "detect",
+        "Autoware's message packages: autoware_auto (the Challenge's), autoware (newer stacks'), or detect: those that "
+        "the others on the ROS graph use; the embedded simulator then takes what is installed",
+    )
+
+
+@dataclass(frozen=True)
+class RunParameters(Duration, MessageParameters):
     """What recording and driving share."""
 
     out: str = argument(
@@ -128,7 +140,7 @@ class RoadParameters(Arguments):
 
 
 @dataclass(frozen=True)
-class SimulatorParameters(RoadParameters):
+class SimulatorParameters(RoadParameters, MessageParameters):
     """Parameters of the embedded simulator that every verb offers; how long it runs, the verb's main node says."""
 
     courses: str = argument("", "comma-separated courses, the next one at each episode; empty stays on course")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Message: TypeAlias = Any
 Reliability = Literal["reliable", "best_effort"]
 Durability = Literal["volatile", "transient_local"]
+FamilyAsked = Literal["detect", "autoware_auto", "autoware"]  # which of Autoware's message packages to speak
 
 MAP_FRAME = "map"
 ODOM_FRAME = "odom"  # of dead reckoning: begins anywhere, and drifts

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from collector.common.arguments import arguments_of
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError, require
 from collector.common.files import check_file_place
 from collector.common.output_folder import OutputFolder
 from collector.common.plotting import families, is_shown, wrapped
-from collector.common.run_folder import command_line
 from collector.geometry.poses import FloatArray
 from collector.vehicle.fit import VehicleFit, fit_vehicle
 from collector.vehicle.model import VehicleModel, read_vehicle, vehicle_named, write_vehicle

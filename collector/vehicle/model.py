@@ -58,7 +58,7 @@ def read_vehicle(path: Path | str) -> VehicleModel:
     Raises:
         MonoError: absent, unreadable, of another definition, with unknown keys, or impossible values.
     """
-    from collector.common.run_folder import check_keys
+    from collector.common.command_line import check_keys
     from collector.common.text_files import read_yaml
 
     values = read_yaml(path)

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import tyro
 
 from collector.bags.reader import POSE_TYPES, BagReader, OdometryRow, header_stamp_ns, odometry_row, open_bag
-from collector.common.arguments import Arguments, same_as
+from collector.common.arguments import OUT, POSITIONAL, Arguments, same_as
 from collector.common.errors import MonoError
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.discontinuity import CLOCK_BACK, discontinuity
@@ -36,9 +35,9 @@ class IdentifyConfig(Arguments):
     lap of S-curves tell all of it.
     """
 
-    bag: tyro.conf.Positional[Path]  # bag folder (metadata.yaml inside) or single .mcap / .db3 file.
+    bag: Annotated[Path, POSITIONAL]  # bag folder (metadata.yaml inside) or single .mcap / .db3 file.
     # folder for vehicle.yaml and vehicle.png; existing ones are replaced.
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    out: Annotated[Path, OUT]
     # YAML of what is known of the vehicle: wheelbase and steering limit are taken from it, and what this bag does not
     # show stays as it is there; empty is the Challenge's kart.
     vehicle: str = same_as(RoadParameters, "vehicle")

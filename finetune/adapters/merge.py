@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from collector.common.arguments import Arguments, argument
+from collector.common.arguments import OUT, Arguments, argument
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
 from collector.common.output_folder import OutputFolder, refuse_inside
 from collector.common.replacement import Replacement, settle
-from collector.common.run_folder import command_line
 from finetune.adapters.folder import AdapterFacts, adapter_facts, check_belongs
 from finetune.alpamayo.configuration import CONFIG_FILE
 from finetune.model_files.configuration_files import read_config
@@ -52,7 +51,7 @@ class MergeConfig(Arguments):
 
     model: Path  # base model, a folder in the official layout or its id on the Hugging Face hub.
     adapter: Path  # adapter folder (what finetune wrote to OUT/adapter).
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]  # folder to make; one that holds anything is refused.
+    out: Annotated[Path, OUT]  # folder to make; one that holds anything is refused.
     # of the written weights; "base" keeps each tensor's own type. Weights in bfloat16 are rounded once more than those
     # of base and adapter driven in float32, as on a CPU; float32 gives the very same plans.
     dtype: Literal["base", "float32", "bfloat16", "float16"] = "base"

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import numpy as np
-import tyro
 from numpy.typing import ArrayLike
 
-from collector.common.arguments import MOST_SEED, Arguments, argument
+from collector.common.arguments import MOST_SEED, OUT, Arguments, argument
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError, require
 from collector.common.output_folder import alone_in_out
-from collector.common.run_folder import command_line, open_run, plain
+from collector.common.run_folder import open_run, plain
+from collector.common.tables import Console
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples
 from finetune.adapters.card import add_evaluation
 from finetune.adapters.folder import adapter_facts, check_belongs
@@ -46,7 +47,7 @@ class EvaluateConfig(Arguments):
     # dataset folder; its validation split is evaluated. The ego-only regressor is fitted on its training split.
     dataset: Path | None = None
     # folder for metrics.json, the tables, the plots and plans.jsonl.
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/evaluate")
+    out: Annotated[Path, OUT] = Path("runs/evaluate")
     # adapter folder; with it the tables show before and after, and its card gets the result.
     adapter: Path | None = None
     clip: str | None = None  # id of a clip of NVIDIA's PhysicalAI-AV to evaluate instead of a split.
@@ -284,8 +285,6 @@ def _notes(metrics: dict[str, Any]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """``alpamayo-mono evaluate``: open-loop tables of a model, with and without an adapter."""
-    from rich.console import Console
-
     config = command_line(EvaluateConfig, argv, "alpamayo-mono evaluate")
     metrics = evaluate(config)
     print_tables(metrics, Console())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from collector.common.errors import MonoError
-from collector.common.progress import progress
+from collector.common.tables import progress
 from collector.dataset.schema import Sample
 from finetune.alpamayo_policy import AlpamayoPolicy, load_base
 from finetune.policy import REFERENCE, Observation, Plan

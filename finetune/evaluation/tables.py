@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from collector.common.tables import metres, number, percent, text_table, write_csv
+from collector.common.tables import Console, Table, metres, number, percent, write_csv
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from finetune.evaluation.bootstrap import CONFIDENCE, RESAMPLES, Difference, Groups, Measure, compare
 from finetune.evaluation.consistency import RATES, SYMPTOM_DEFINITION
@@ -21,9 +21,6 @@ from finetune.evaluation.metrics import (
     label_masks,
     radius_masks,
 )
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 WIDE = 150
 # What is compared on each curve label and radius bin; everything else over all samples only.
@@ -214,23 +211,21 @@ def verdict_texts(metrics: Mapping[str, Any], wide: bool) -> Cells:
 
 
 def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
-    """All tables on a ``rich`` console, the definitions under them; a narrow one gets what matters most."""
+    """All tables on a console, the definitions under them; a narrow one gets what matters most."""
     makers = [headline_texts, horizon_texts, curve_texts, *([verdict_texts] if metrics["verdicts"] else [])]
     colours = {"better": "green", "worse": "red"}
     for make in makers:
         title, headings, rows = make(metrics, console.width >= WIDE)
         words = [at for at, heading in enumerate(headings) if at == 0 or heading == "verdict" or "interval" in heading]
         styles = [colours.get(row[-1]) for row in rows]
-        console.print(text_table(title, headings, rows, left=words, styles=styles))
+        console.print(Table(title, headings, rows, left=words, styles=styles))
     for note in metrics["notes"]:
-        console.print(note, highlight=False)
-    console.print(metrics["definitions"], style="dim", highlight=False)
+        console.print(note)
+    console.print(metrics["definitions"], style="dim")
 
 
 def write_tables(metrics: Mapping[str, Any], folder: Path) -> list[Path]:
     """``table.csv`` (the headline), ``errors.csv`` (every figure), ``verdicts.csv`` and ``tables.txt``."""
-    from rich.console import Console
-
     table, errors, verdicts, texts = (
         folder / name for name in ("table.csv", "errors.csv", "verdicts.csv", "tables.txt")
     )
@@ -247,7 +242,7 @@ def write_tables(metrics: Mapping[str, Any], folder: Path) -> list[Path]:
         [*columns, "before", "after", "change", "low", "high", "verdict", "why"],
     )
     with texts.open("w", encoding="utf-8") as file:
-        print_tables(metrics, Console(file=file, width=WIDE, no_color=True))
+        print_tables(metrics, Console(file=file, width=WIDE))
     return [table, errors, verdicts, texts]
 
 

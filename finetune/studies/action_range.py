@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from collector.common.progress import progress
+from collector.common.tables import progress
 from collector.geometry.poses import FloatArray
 from finetune.evaluation.consistency import mean_of
 from finetune.policy import STEP_S

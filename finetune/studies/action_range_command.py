@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import tyro
 
-from collector.common.arguments import MOST_SEED, Arguments, argument
+from collector.common.arguments import MOST_SEED, POSITIONAL, Arguments, argument
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError, require
 from collector.common.output_folder import alone_in_out
 from collector.common.plotting import SIDES, STYLE, bars
-from collector.common.run_folder import command_line, open_run
-from collector.common.tables import percent, text_table, write_csv
+from collector.common.run_folder import open_run
+from collector.common.tables import Console, Table, percent, write_csv
 from collector.dataset.schema import METADATA_FILE, read_samples
 from collector.geometry.poses import FloatArray
 from finetune.adapters.folder import adapter_facts, check_belongs
@@ -46,7 +46,7 @@ class ActionRangeConfig(Arguments):
     measures which waypoints that model's flow loss comes from and how many Euler steps its paths need.
     """
 
-    dataset: tyro.conf.Positional[Path]  # dataset folder made by `alpamayo-mono build`.
+    dataset: Annotated[Path, POSITIONAL]  # dataset folder made by `alpamayo-mono build`.
     out: Path = Path("runs/action_range")  # folder for metrics.json, bins.csv and action_range.png.
     model: Path | None = None  # model folder in the official layout, or its id on the Hugging Face hub.
     adapter: Path | None = None  # adapter folder; with it the model is measured before and after.
@@ -111,12 +111,10 @@ def _beyond(of: Mapping[str, float]) -> list[str]:
 
 def print_report(metrics: Mapping[str, Any]) -> None:
     """Tables on the terminal: reach, clips, loss by bin, Euler steps, and what the default makes of it."""
-    from rich.console import Console
-
     console = Console()
 
     def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        console.print(text_table(title, columns, rows))
+        console.print(Table(title, columns, rows))
 
     show(
         f"Reach of {metrics['samples']} samples, in released standard deviations; shares of waypoints (of samples)",

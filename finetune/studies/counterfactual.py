@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from collector.common.arguments import Arguments, argument
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError, require
 from collector.common.output_folder import alone_in_out
 from collector.common.plotting import INK, STYLE
-from collector.common.run_folder import command_line, open_run, plain
-from collector.common.tables import percent, text_table, write_csv
+from collector.common.run_folder import open_run, plain
+from collector.common.tables import Console, Table, percent, write_csv
 from collector.dataset.schema import METADATA_FILE, Sample
 from collector.geometry.curvature import CurveLabel
 from collector.reasoning.consistency import language_of, measure_motion, parse_claim
@@ -223,13 +224,11 @@ def table_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def print_table(metrics: Mapping[str, Any]) -> None:
     """The table on the terminal, with the definitions under it."""
-    from rich.console import Console
-
     rows, console = table_rows(metrics), Console()
     for variant in metrics["variants"]:
         mine = [list(row.values())[1:] for row in rows if row["variant"] == variant]
         title = f"Reasoning forced, {variant}: {metrics['samples']} samples that bend"
-        console.print(text_table(title, list(rows[0])[1:], mine))
+        console.print(Table(title, list(rows[0])[1:], mine))
     console.print(metrics["definitions"], style="dim")
 
 

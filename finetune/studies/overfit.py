@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from collector.common.arguments import MOST_SEED, Arguments, argument, same_as
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
 from collector.common.output_folder import alone_in_out
-from collector.common.run_folder import command_line, open_run
-from collector.common.tables import number, text_table
+from collector.common.run_folder import open_run
+from collector.common.tables import Console, Table, number
 from collector.dataset.schema import METADATA_FILE, read_samples
 from finetune.adapters.settings import LoraSettings
 from finetune.evaluation.metrics import plan_figures
@@ -134,13 +135,11 @@ def _clear(subset: Path, training: Path) -> None:
 
 def print_report(metrics: Mapping[str, Any]) -> None:
     """The figures on the terminal, and under them the verdict."""
-    from rich.console import Console
-
     rows = [
         [name, *(number(of.get(key), 3) for key in ("before", "reached", "most")), "" if of["passed"] else "MISSED"]
         for name, of in metrics["figures"].items()
     ]
-    Console().print(text_table("Learnt by heart?", ["figure", "before", "reached", "at most", ""], rows))
+    Console().print(Table("Learnt by heart?", ["figure", "before", "reached", "at most", ""], rows))
     if metrics["passed"]:
         print(f"passed: {len(metrics['samples'])} samples learnt by heart in {metrics['steps']} steps")
     else:

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.common.arguments import Arguments, argument, same_as
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
 from collector.common.output_folder import alone_in_out
-from collector.common.progress import progress
-from collector.common.run_folder import command_line, open_run
-from collector.common.tables import text_table
+from collector.common.run_folder import open_run
+from collector.common.tables import Console, Table, progress
 from collector.dataset.schema import METADATA_FILE, read_samples
 from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.evaluation.command import spread
@@ -188,14 +188,12 @@ def check_driving(config: CheckDrivingConfig) -> dict[str, Any]:
 
 def print_report(metrics: Mapping[str, Any]) -> None:
     """The stages on the terminal, and under them the verdict."""
-    from rich.console import Console
-
     rows = []
     for stage, gap in metrics["stages"].items():
         figures = [f"{gap.largest:.2e}", f"{gap.relative:.1e}", f"{gap.allowed:.0e}"]
         rows.append([stage, *figures, gap.sample_id, "" if gap.agrees else "DIFFERS"])
     headings = ["stage", "largest gap", "as share", "allowed", "sample", ""]
-    Console().print(text_table("Driving against training", headings, rows, left=(0, 4)))
+    Console().print(Table("Driving against training", headings, rows, left=(0, 4)))
     speed = metrics["start_speed"]
     print(
         f"not judged: driving starts from the wheel speed, training reads the speed off the poses; they are up to "

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collector.common.arguments import argument
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError, require
 from collector.common.files import write_atomically
 from collector.common.output_folder import alone_in_out
 from collector.common.plotting import SIDES, STYLE
-from collector.common.run_folder import command_line, hash_path, open_run, plain
-from collector.common.tables import number, percent, text_table, write_csv
+from collector.common.run_folder import hash_path, open_run, plain
+from collector.common.tables import Console, Table, number, percent, write_csv
 from collector.common.text_files import read_json
 from collector.dataset.schema import METADATA_FILE, Sample, read_samples
 from finetune.evaluation.command import split_samples, spread
@@ -284,8 +285,6 @@ def _figure_of(result: Mapping[str, Any], key: str) -> float:
 
 def print_table(summary: Mapping[str, Any]) -> None:
     """The table of sizes on the terminal, and under it how many samples are enough."""
-    from rich.console import Console
-
     rows = []
     for row in summary["sizes"]:
         figures = [(percent if key == "symptom_rate" else number)(row.get(key)) for key in FIGURES]
@@ -294,7 +293,7 @@ def print_table(summary: Mapping[str, Any]) -> None:
     headings = ["samples", "epochs", *(column for column, _ in FIGURES.values())]
     console = Console()
     title = f"{summary['steps']} steps of {summary['batch_size']} at every size"
-    console.print(text_table(title, headings, rows, left=()))
+    console.print(Table(title, headings, rows, left=()))
     console.print(
         f"Losses, ADE and max deviation within 3 s (m) and symptom on {summary['judged_samples']} validation samples. "
         f"enough: {summary['enough_means']}. {SYMPTOM_DEFINITION}.",

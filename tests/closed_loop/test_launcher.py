@@ -13,8 +13,8 @@ import pytest
 
 from closed_loop.launcher import node_command, run, supervise
 from closed_loop.ros.config import DriveConfig
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
-from collector.common.run_folder import command_line
 from collector.common.start import module_command
 from collector.ros.parameters import RECORD_NODE, RecordConfig, RecordParameters, parameter_values
 from tests.helpers.paths import ROOT

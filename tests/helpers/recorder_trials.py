@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from rosbags.highlevel import AnyReader
 
+from collector.bags.definitions import definition_of
 from collector.bags.reader import typestore
 from collector.bags.recover import recover_bag
-from collector.recording.recorder import begins_with_stamp, stamp_in
+from collector.recording.recorder import stamp_in
 from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG
 from tests.helpers.ros_processes import Domain, until
 
@@ -57,7 +58,7 @@ def stored_stamps(bag: Path) -> dict[str, list[int]]:
     found: dict[str, list[int]] = defaultdict(list)
     with AnyReader([bag], default_typestore=typestore()) as reader:
         for connection, _, data in reader.messages():
-            if begins_with_stamp(connection.msgtype):
+            if definition_of(connection.msgtype).begins_with_stamp:
                 found[connection.topic].append(stamp_in(data) or 0)
     return found
 

@@ -16,8 +16,8 @@ from closed_loop.comparison.runs import read_json as read_run
 from closed_loop.course.design import course_named
 from closed_loop.report.sections import read_losses
 from collector.calibration.model import read_calibration
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
-from collector.common.run_folder import command_line
 from collector.common.text_files import read_json, read_text, read_yaml
 from collector.dataset.builder import load_texts
 from collector.dataset.config import BuildConfig

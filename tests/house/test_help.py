@@ -13,6 +13,7 @@ import pytest
 from closed_loop.cli import STAGES, VERBS, help_text, main
 from closed_loop.ros.config import DriveConfig
 from collector.common.arguments import arguments_of
+from collector.common.errors import pip_install
 from collector.ros.parameters import RecordConfig, SimulateConfig
 from tests.helpers.paths import ROOT
 
@@ -124,4 +125,4 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys
 
     monkeypatch.setattr("closed_loop.cli.importlib.import_module", no_torch)
     assert main(["finetune"]) == 2
-    assert "pip install 'alpamayo_mono[model]'" in capsys.readouterr().err
+    assert pip_install("model") in capsys.readouterr().err

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from closed_loop.cli import VERBS
 from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, DriveConfig
 from collector.common.arguments import Argument, Arguments, argument, arguments_of, same_as
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
-from collector.common.run_folder import command_line
 from collector.doctor.config import DoctorConfig
 from collector.geometry.curvature import CurveThresholds
 from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, declare_parameters

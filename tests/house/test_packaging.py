@@ -29,7 +29,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("source")
     for name in ("collector", "finetune", "closed_loop", "launch", "resource"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "setup.cfg", "pyproject.toml", "package.xml", "MANIFEST.in", "LICENSE"):
+    for name in ("setup.py", "pyproject.toml", "package.xml", "MANIFEST.in", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     target = tmp_path_factory.mktemp("prefix")
     done = subprocess.run(
@@ -81,6 +81,8 @@ def test_data_files_are_installed(prefix: Path) -> None:
     site = next(prefix.rglob("collector/__init__.py")).parents[1]
     patterns = (
         ("collector", "msg/*/msg/*.msg"),
+        ("collector", "msg/*/*/msg/*.msg"),
+        ("collector", "bags/*.json"),
         ("collector", "dataset/templates/*"),
         ("collector", "ros/*.xml"),
         ("finetune", "tiny_base/*"),

@@ -18,7 +18,7 @@ from mcap.records import Channel, Chunk, ChunkIndex, DataEnd, Footer, Header, Mc
 
 from collector.bags import compression
 from collector.bags.compression import LARGEST_BYTES, TooLargeError, decompressed, message_bytes, unpack_file
-from collector.bags.mcap_records import MAGIC
+from collector.bags.mcap_format import MAGIC
 from collector.bags.reader import open_bag
 from collector.bags.recover import recover_bag
 from collector.common.errors import MonoError

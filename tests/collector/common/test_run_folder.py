@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from collector.common.arguments import Arguments, argument
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
-from collector.common.run_folder import command_line, git_commit, hash_path, open_run
+from collector.common.run_folder import git_commit, hash_path, open_run
 from collector.dataset.config import BuildConfig
 
 

@@ -7,6 +7,7 @@ import io
 import pytest
 
 from collector.common.errors import MonoError
+from collector.common.tables import Console
 from collector.doctor.checks import examine
 from collector.doctor.command import folded, table
 from collector.doctor.config import DoctorConfig
@@ -18,8 +19,6 @@ RECORD = DoctorConfig(purpose="record")
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_table_keeps_every_word_at_any_width(width: int) -> None:
-    from rich.console import Console
-
     facts = with_topic(with_topic(healthy("record"), STEERING_STATUS, **GONE), VELOCITY_STATUS, **GONE)
     facts = with_topic(facts, CAMERA_IMAGE, publishers=(offer(CAMERA_IMAGE, "[red]node[/red]"),))
     rows = examine(facts, RECORD)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from collector.common.errors import pip_install
 from collector.common.model_files import find_model, weights_defect
 from collector.doctor.facts import Row
 from collector.doctor.machine import (
@@ -116,7 +117,7 @@ def test_interpreters_are_really_asked(tmp_path: Path) -> None:
     fake = interpreter(tmp_path, "echo 'no such option' >&2\nexit 3")
     row = look_at_python(fake, False, "cpu")
     assert (row.state, row.found) == ("failed", f"{fake}: it ended with exit code 3: no such option")
-    assert "alpamayo_mono[model]" in row.cure and "--policy-python" in row.cure
+    assert pip_install("model") in row.cure and "--policy-python" in row.cure
     assert "cannot be started" in look_at_python(str(tmp_path / "nothing"), False, "cpu").found
     # A virtual environment of its own has none of our packages, however ours are found.
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True, timeout=60)
@@ -163,4 +164,4 @@ def test_without_ros_the_other_rows_are_still_there(tmp_path: Path) -> None:
     rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
     assert set(rows) == {"ROS 2", "disk"} and rows["disk"]["state"] == "ok"
     assert "rclpy" in rows["ROS 2"]["found"]
-    assert "source /opt/ros" in rows["ROS 2"]["cure"] and "alpamayo_mono[ros]" in rows["ROS 2"]["cure"]
+    assert "source /opt/ros" in rows["ROS 2"]["cure"] and pip_install("ros") in rows["ROS 2"]["cure"]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from collector.common.errors import MonoError
+from collector.common.tables import Console
 from collector.geometry.poses import mirror_poses
 from finetune.evaluation.bootstrap import group_samples
 from finetune.evaluation.consistency import answers, check_reasoning, summarise
@@ -142,11 +143,10 @@ def test_the_table_says_better_worse_or_undecided(tmp_path: Path, after_m: float
 
 @pytest.mark.parametrize("width", [80, 200])
 def test_tables_fit_a_terminal(width: int) -> None:
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=width, no_color=True)
+    file = io.StringIO()
+    console = Console(file, width)
     print_tables(metrics_of([planned("before", 2.0, 3), planned("after", 0.4, 3)], draws=3), console)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    lines = file.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     assert not any("…" in line for line in lines), "a cut cell"
     assert any("better: -1.60" in line for line in lines)

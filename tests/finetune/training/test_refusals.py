@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 from closed_loop.cli import main as cli  # noqa: E402
+from collector.common.errors import pip_install  # noqa: E402
 from collector.dataset.builder import main as build  # noqa: E402
 from collector.dataset.schema import read_samples  # noqa: E402
 from finetune import TINY_BASE  # noqa: E402
@@ -158,7 +159,7 @@ def test_four_bits_without_bitsandbytes_name_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     assert finetune(built, tmp_path / "run", "--method", "qlora") == 2
-    assert "alpamayo_mono[gpu]" in capsys.readouterr().err
+    assert pip_install("gpu") in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
