@@ -54,6 +54,7 @@ def required(verb: str) -> set[str]:
         "build": "bags out",
         "build-physical-ai": "data out",
         "calibrate": "bag out",
+        "identify": "bag out",
         "recover": "bags",
         "view": "dataset",
         "measure": "drives",
