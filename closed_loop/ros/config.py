@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from closed_loop.control.driver import DriverConfig
 from closed_loop.control.safety_monitor import SafetyLimits
-from closed_loop.control.wheel_odometry import Rules
 from closed_loop.ros.policy_process import DEFAULT_POLICY
 from collector.common.arguments import Arguments, argument, same_as
 from collector.ros import parameters
@@ -19,14 +18,9 @@ from finetune.policy import Engine, FrontMode, PolicySettings
 
 
 @dataclass(frozen=True)
-class GoalParameters(parameters.RoadParameters):
+class GoalParameters(parameters.RulesParameters, parameters.RoadParameters):
     """What driver and evaluator share."""
 
-    rules: Rules = argument(
-        "e2e",
-        "what the driver hears: e2e, camera, wheels and gear only (as the end-to-end class demands) with poses of dead "
-        "reckoning; free, the localisation's poses",
-    )
     laps: int = argument(1, "laps to drive before a clean end; 0 drives on", 0, 1000)
     off_road_s: float = argument(
         8.0,
