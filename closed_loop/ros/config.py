@@ -11,6 +11,7 @@ from closed_loop.control.driver import DriverConfig
 from closed_loop.control.safety_monitor import SafetyLimits
 from closed_loop.ros.policy_process import DEFAULT_POLICY
 from collector.common.arguments import Arguments, argument, same_as
+from collector.common.errors import MonoError
 from collector.ros import parameters
 from collector.ros.topics import CONTROL_HZ
 from collector.vehicle.model import GivenGain
@@ -111,6 +112,12 @@ class DriveConfig(parameters.SimulatorParameters, DriveParameters, parameters.Si
         0.0, "scale of the simulator's disturbances; 0 starts in the lane, straight", 0.0, 3.0
     )
     expert: bool = argument(False, "the simulator's built-in driver publishes control_cmd; two drivers would quarrel")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.simulator and self.mode == "e2e" and self.rules == "free":
+            found = "rules:=free beside a simulator with mode:=e2e, which publishes no pose"
+            raise MonoError(found, "poses for a driver that needs them", "rules:=e2e, or mode:=dev")
 
 
 EVALUATOR_BESIDE = parameters.Program(
