@@ -3,9 +3,9 @@
     python benchmarks/benchmark_dead_reckoning.py [--seconds 90] [DRIVE ...]
 
 The expert drives a lap of each course in the simulator's end-to-end mode (pictures every 105 ms, garbage heading
-rates); the history that a model would be shown comes from the wheels' reports, its truth from the world. ``noisy``: with
-white noise of 0.01 rad and 0.1 m/s on each report. ``odd``: a kart whose wheels report by other scales, once unknown and
-once known. DRIVE: folders of `drive`, their wheels (drive.npz) against the evaluator's truth (truth.npz).
+rates); the history that a model would be shown comes from the wheels' reports, its truth from the world. ``noisy``:
+with white noise of 0.01 rad and 0.1 m/s on each report. ``odd``: a kart whose wheels report by other scales, once
+unknown and once known. DRIVE: folders of `drive`, their wheels (drive.npz) against the evaluator's truth (truth.npz).
 """
 
 from __future__ import annotations

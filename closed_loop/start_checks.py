@@ -19,7 +19,7 @@ from collector.common.files import check_file_place
 from collector.common.model_files import find_model
 from collector.common.output_folder import OutputFolder
 from collector.ros.parameters import SimulatorParameters
-from collector.vehicle.model import read_vehicle
+from collector.vehicle.model import vehicle_named
 
 _MODULE_CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -30,6 +30,7 @@ def check_simulator(settings: SimulatorParameters) -> None:
         check_named(spec)
     if settings.log:
         check_file_place(Path(settings.log))
+    vehicle_named(settings.simulated_vehicle)
 
 
 def check_drive(settings: DriveConfig) -> None:
@@ -41,8 +42,7 @@ def check_drive(settings: DriveConfig) -> None:
             require_undriven(folder)
     if settings.calibration:
         read_calibration(settings.calibration)
-    if settings.vehicle:
-        read_vehicle(settings.vehicle)
+    vehicle_named(settings.vehicle, settings.steering_gain)
     if settings.policy == DEFAULT_POLICY and not settings.policy_server:
         for name, do in (("model", "a model folder, or owner/name"), ("adapter", "what finetune wrote")):
             _check_folder(name, getattr(settings, name), do)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from collector.common.arguments import OUT, Arguments, Flag, argument, same_as
-from collector.ros.parameters import RecordParameters
+from collector.ros.parameters import RecordParameters, Rules, RulesParameters
 from collector.ros.transport import LAST_DOMAIN
 
 Purpose = Literal["record", "drive"]
@@ -28,6 +28,8 @@ class DoctorConfig(Arguments):
     # folder the recording will be written to; by default one below runs/.
     out: Annotated[Path | None, OUT] = None
     jpeg_quality: int = same_as(RecordParameters, "jpeg_quality")
+    # of the drive: e2e needs wheels and no localisation (without one nobody measures it), free its poses.
+    rules: Rules = RulesParameters.rules
     use_sim_time: bool = True  # --no-use-sim-time for a real vehicle, which has no /clock.
     # model folder of the drive, or its id on the hub; by default the tiny one, which needs no check.
     model: Path | None = None

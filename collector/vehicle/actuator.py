@@ -19,7 +19,7 @@ _DEAD_TIMES_S = np.arange(0.0, 0.56, 0.04)
 _LAGS_S = np.array([0.01, 0.03, 0.08, 0.16, 0.32, 0.64])
 _RATES_1PS = np.array([0.3, 0.6, 1.0, 1.6, 3.0, 1000.0])  # of the angle in units of the gain
 _BOUNDS = np.array([(0.0, 0.6), (1e-3, 1.0), (0.05, 1000.0)])
-_MOST_STEPS = 40
+_MOST_REFINEMENTS = 40
 _MOVING_RADPS = 0.02  # slower wheels stand, as to the share of the time at the limit
 _SPIKE = 6.0  # reports so many times farther off than the median do not count
 
@@ -114,7 +114,7 @@ def _nudged(shape: FloatArray) -> tuple[FloatArray, FloatArray]:
 def _refined(shape: FloatArray, data: ActuatorData) -> FloatArray:
     """The shape of least cost nearby."""
     damping = 1e-3
-    for _ in range(_MOST_STEPS):
+    for _ in range(_MOST_REFINEMENTS):
         shapes, nudges = _nudged(shape)
         costs, _, left = data.solved(shapes)
         slopes = data.weights[:, None] * (left[:, 1:] - left[:, :1]) / nudges

@@ -24,9 +24,9 @@ from collector.vehicle.signals import IdentifyConfig, read_signals
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-VEHICLE_FILE, PLOT_FILE = "vehicle.yaml", "vehicle.png"
+VEHICLE_FILE, PICTURE_FILE = "vehicle.yaml", "vehicle.png"
 _EXCERPT_S = 12.0
-_TITLE_COLUMNS = 120
+_WIDTH_COLUMNS = 118
 _ASKED, _REPORTED, _MODELLED = "gray", "tab:blue", "tab:red"
 
 
@@ -55,7 +55,7 @@ def write_plot(path: Path, fit: VehicleFit, bag: str) -> None:
     _draw_ratio(turns, fit, "report_scale", "turn_rad", "explained_rad", *labels)
     name = bag if is_shown(bag) else "(its name is in the YAML file)"
     with mpl.rc_context({"font.family": families()}):  # for the name of the bag
-        figure.suptitle(wrapped(f"vehicle: {name}", _TITLE_COLUMNS), parse_math=False)
+        figure.suptitle(wrapped(f"vehicle: {name}", _WIDTH_COLUMNS), parse_math=False)
         figure.savefig(path)
 
 
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = command_line(IdentifyConfig, argv, "alpamayo-mono identify")
     require("matplotlib", "report")
     base = vehicle_named(config.vehicle)
-    plot, written = config.out / PLOT_FILE, config.out / VEHICLE_FILE
+    plot, written = config.out / PICTURE_FILE, config.out / VEHICLE_FILE
     with OutputFolder(config.out):
         if written.exists() or plot.exists():
             read_vehicle(written)  # says so where these are no files of ours

@@ -7,13 +7,14 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
+from closed_loop.ros.config import DRIVE_NODE, EVALUATOR_BESIDE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
 from closed_loop.ros.log import DriveLog
 from collector.common.arguments import Arguments, arguments_of
 from collector.common.errors import MonoError
@@ -99,8 +100,9 @@ def test_launch_file_describes_its_verb(
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}::/a:.:../{tmp_path.name}:below:")
     config, main = VERBS[file]
     start, *declared = load(file).generate_launch_description().args[0]
-    (node,) = start.function(context_of())
-    node, simulator = start.function(context_of(simulator="true"))
+    assert len(start.function(context_of())) == (2 if config is DriveConfig else 1)
+    node, *beside = start.function(context_of(simulator="true"))
+    programs = (main, SIMULATOR_BESIDE, *([EVALUATOR_BESIDE] if config is DriveConfig else []))
     assert [item.args[0] for item in declared] == [each.name for each in arguments_of(config)]
     for item, each in zip(declared, arguments_of(config), strict=True):
         assert item.default_value == (
@@ -108,7 +110,7 @@ def test_launch_file_describes_its_verb(
         )
         assert item.description == each.help and each.limits in item.description
         assert item.choices == (list(each.choices) or None)
-    for found, program in ((node, main), (simulator, SIMULATOR_BESIDE)):
+    for found, program in zip((node, *beside), programs, strict=True):
         assert [found.executable, *found.arguments] == module_command(program.module)
         assert found.additional_env["PYTHONPATH"] == f"{ROOT}:/a:below", "nothing of where somebody stands"
         assert found.additional_env[LAUNCHER_VARIABLE] == str(os.getpid())
@@ -248,7 +250,7 @@ def test_real_launch_keeps_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "import time; time.sleep(60 if name == 'simulator' else 3)\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{':'.join(sys.path)}")
-    spies = [Program(each.name, "spy_node", each.parameters) for each in (RECORD_NODE, SIMULATOR_BESIDE)]
+    spies = [replace(each, module="spy_node") for each in (RECORD_NODE, SIMULATOR_BESIDE)]
     typed = {"wait_s": "5", "out": "2026", "simulator": "true", "duration_s": "7", "expert": "false"}
     service = LaunchService()
     settings = [SetLaunchConfiguration(*item) for item in typed.items()]
