@@ -6,7 +6,7 @@ The embedded simulator runs alone, as AWSIM does; a driver with a stand-in for t
 m/s; then one thing ends or is broken. A node of this script listens to what everybody says. Per kind of ending: time to
 the first braking command and to standstill on the steady clock, metres driven until then, the exit code, whether the
 metrics were written, and how many processes of the driver are left 15 s later. Kinds with ``ros2`` need a sourced ROS
-with ``ros2 launch``, and this package as one of its own; a full disk needs root, who may mount one of 300 kB.
+with ``ros2 launch``, and this package as one of its own; a full disk needs root, who may mount one of 400 kB.
 """
 
 from __future__ import annotations
@@ -226,11 +226,11 @@ KINDS = {
     "simulator: SIGKILL": Kind(DRIVER, simulator_dies, (1,)),
     "another controller at 10 Hz for 4 s": Kind(DRIVER, speak(CONTROL_CMD, 10.0, 4.0), (0,)),
     "another clock at 20 Hz for 4 s": Kind(DRIVER, speak(CLOCK, 20.0, 4.0), (0,)),
-    "disk full": Kind(DRIVER, wait, (2,), disk_kb=120),
+    "disk full": Kind(DRIVER, wait, (2,), disk_kb=400),
     "seconds driven": Kind(DRIVER, wait, (0,), ("duration_s:=8.0",)),
     "laps:=0, off the road": Kind(DRIVER, wait, (1,), ("laps:=0", "off_road_s:=1.0")),
     "alpamayo-mono drive: SIGINT": Kind(VERB, by(INT), (0,)),
-    "alpamayo-mono drive: SIGHUP": Kind(VERB, by(HUP), (1,)),
+    "alpamayo-mono drive: SIGHUP": Kind(VERB, by(HUP), (0,)),
     "alpamayo-mono drive: SIGKILL": Kind(VERB, by(KILL), (-9,)),
     "ros2 launch: SIGINT": Kind(LAUNCH, by(INT), (0,)),
     "ros2 launch: SIGTERM": Kind(LAUNCH, by(TERM), (1, -15)),

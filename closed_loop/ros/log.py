@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 import time
 from collections import defaultdict
@@ -21,13 +22,14 @@ from numpy.typing import ArrayLike, NDArray
 from closed_loop.control.driver import Tick
 from closed_loop.serving.client import PlanReply
 from collector.common.errors import MonoError
-from collector.common.files import path_error
+from collector.common.files import PART, path_error
 from collector.common.output_folder import PROVENANCE_FILE, OutputFolder
 from collector.common.run_folder import RunFolder
 from collector.geometry.discontinuity import StampedTime, teleports
 
 _PLANS, _TRACK = "plans.jsonl", "drive.npz"
 _FILES = {_PLANS, _TRACK, PROVENANCE_FILE, "config.yaml", "metrics.json"}
+_ROOM_BYTES = 256 * 1024  # kept for the metrics on a disk that fills up meanwhile
 
 
 class DriveLog:
@@ -58,6 +60,9 @@ class DriveLog:
             for left in self._folder.entries():
                 left.unlink()
             self._plans_file = (out / _PLANS).open("x", encoding="utf-8")
+            self._room = out / f"room{PART}"
+            with self._room.open("wb") as room:
+                os.posix_fallocate(room.fileno(), 0, _ROOM_BYTES)
         except OSError as error:
             raise MonoError(f"{out}: {error.strerror}", "a folder of yours", "choose another out:=") from error
 
@@ -133,6 +138,8 @@ class DriveLog:
             ticks = np.array(self._ticks, np.float64).reshape(-1, 5)
             odometry = np.array(self._odometry, np.float64).reshape(-1, 5)
             metrics = {**self._metrics(ticks, odometry), **extra}
+        with suppress(OSError):
+            self._room.unlink()
         # The metrics first: they are small, and what a person wants.
         with self._noting_errors(self.out):
             RunFolder(self.out).write_metrics(metrics)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from collector.common.arguments import Arguments, arguments_of, nearest_name
 from collector.common.errors import MonoError
 from collector.common.files import check_paths, with_homes
-from collector.common.start import module_command, without_working_folder
+from collector.common.start import EXIT_INTERRUPTED, module_command, without_working_folder
 from collector.ros.families import asked_or_installed
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import Program, parameter_values, started
@@ -138,8 +138,8 @@ def _on_exit(name: str) -> Callable[[ProcessExited, LaunchContext], Any]:
         from launch.actions import Shutdown
 
         code = event.returncode
-        if context.is_shutdown and -code in (signal.SIGINT, signal.SIGTERM):
-            return None  # by launch itself
+        if context.is_shutdown and code in (-signal.SIGINT, -signal.SIGTERM, EXIT_INTERRUPTED):
+            return None  # by launch itself, before it could answer
         if code < 0:
             raise MonoError(f"{name} was ended by {signal.Signals(-code).name}")
         if code > 0:

@@ -157,6 +157,7 @@ def test_a_full_disk_is_named_and_ends_the_drive(domain: Domain, world: Node) ->
     assert "plans.jsonl: File too large" in driver.output and "Traceback" not in driver.output
     assert "policy process died" not in driver.output
     assert "drive ended" in driver.output
+    assert json.loads((out / "metrics.json").read_text())["plans"] > 5 and not list(out.glob("*.part"))
     time.sleep(1.0)
     assert stands(domain, world)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from closed_loop.control.off_track import OffTrackMonitor
+from closed_loop.course.design import course_named
 from closed_loop.ros.termination import DriveTermination
 
 SECOND = 1_000_000_000
@@ -72,6 +74,36 @@ def test_waiting_in_vain_says_what_is_missing() -> None:
     assert blind.update(9.0, SECOND, False, 0.0, 9.0, 0) == ""
     assert "--camera" in blind.update(11.0, SECOND, False, 0.0, 11.0, 0)
     assert "--camera" in blind.failed
+
+
+def test_the_ros_domain_is_suspected_only_where_nothing_was_heard() -> None:
+    def failure(*publishers: int, frames: int = 0) -> str:
+        termination = DriveTermination(1, 0.0, wait_s=10.0)
+        for count in publishers:
+            termination.simulator(count)
+        return termination.update(11.0, None, False, 0.0, None, frames)
+
+    assert "in this ROS domain" in failure(0)
+    for sentence in (failure(1), failure(0, 1), failure(frames=5), failure(1, 0, 1)):
+        assert "a simulator is there" in sentence and "GNSS" in sentence and "domain" not in sentence
+    for sentence in (failure(1, 0), failure(0, 1, 0, frames=5)):
+        assert "the simulator has left" in sentence and "domain" not in sentence
+
+
+def test_what_was_asked_for_is_told_from_what_merely_ended() -> None:
+    def drive(**asked: float) -> DriveTermination:
+        return DriveTermination(**{"laps": 0, "wait_s": 10.0, **asked})  # type: ignore[arg-type]
+
+    laps, seconds, road, dead = drive(laps=1), drive(laps=3, duration_s=1.0), drive(off_track_s=1.0), drive()
+    laps.laps_done = 1
+    off = OffTrackMonitor(course_named("city"))
+    off.off_s = 2.0
+    dead.give_up("the policy process died")
+    for termination, monitor in ((laps, None), (seconds, None), (road, off), (dead, None)):
+        for tick in range(3):
+            termination.update(float(tick), tick * SECOND, True, 2.0, float(tick), 5, monitor)
+        assert termination.goal
+    assert laps.reached and seconds.reached and not road.reached and not dead.reached
 
 
 def test_a_silent_simulator_has_left_only_with_its_publisher() -> None:
