@@ -1,6 +1,6 @@
-"""Whether every `>=` of setup.py is true: installs exactly the versions that stand behind them, and runs tests with them.
+"""Whether every `>=` of setup.py is true: installs the versions that stand behind them, and runs tests with these.
 
-    python3 benchmarks/minimum_versions.py FOLDER [--extras report,model] [--python python3.10] [-- PYTEST WORDS]
+    python3 benchmarks/minimum_versions.py FOLDER [--extras report,model] [--python python3.10] [--tests PATH ...]
 
 Makes a virtual environment in FOLDER and fills it from PyPI; run by hand and from CI, never by a test. By default the
 tests of the extras' own rooms are run; the exit code is pytest's.
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="folder of the new environment")
     parser.add_argument("--python", default="python3.10", help="the oldest Python that is supported")
     parser.add_argument("--extras", default="", help="comma-separated extras")
-    parser.add_argument("words", nargs="*", help="pytest's words, behind --")
+    parser.add_argument("--tests", nargs="*", help="what pytest is given in place of the extras' own rooms")
     given = parser.parse_args()
     extras = [each for each in given.extras.split(",") if each]
     own = str(given.folder.resolve() / "bin" / "python")
@@ -58,7 +58,7 @@ def main() -> int:
     wanted = [pinned(each) for each in [*requirements(own, extras), "mcap>=1.5"]]
     print("\n".join(wanted), flush=True)
     subprocess.run([own, "-m", "pip", "install", "--quiet", *wanted], check=True)
-    words = given.words or [room for extra in ["", *extras] for room in ROOMS.get(extra, ())]
+    words = given.tests or [room for extra in ["", *extras] for room in ROOMS.get(extra, ())]
     done = subprocess.run([own, "-m", "pytest", "-q", "-m", "not slow and not ros", *words], check=False, cwd=ROOT)
     return done.returncode
 
