@@ -33,8 +33,7 @@ class RecoverConfig:
     were finished stay as they are. Reads mcap bags of ours and of ros2 bag record.
     """
 
-    bags: Annotated[tuple[Path, ...], POSITIONAL]
-    """Bag folders, or single .mcap files."""
+    bags: Annotated[tuple[Path, ...], POSITIONAL]  # bag folders, or single .mcap files.
 
 
 def recover_bag(place: Path, show_progress: bool = False) -> list[Repair]:

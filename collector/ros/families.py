@@ -32,6 +32,7 @@ _RENAMED = {
 # Fields of a command that only one family has, or calls otherwise: (part, speed, flags that say what is given).
 _SPEED_FIELD = {"autoware_auto": "speed", "autoware": "velocity"}
 _GIVEN_FIELDS = {"autoware_auto": (), "autoware": ("is_defined_acceleration",)}
+_NO_NAME_YET = "_NODE_NAME_UNKNOWN_"
 _POLL_S = 0.05
 # Somebody speaks, and of the topics with two types none has come up: who has them is there by now.
 _SETTLED_S = 2.0
@@ -101,11 +102,16 @@ def family_on_graph(node: Node) -> Family | None:
             for each in look(topic.name):
                 for family, name in zip(FAMILIES, both_names(topic.type), strict=True):
                     if each.topic_type == name and each.node_name != node.get_name():
-                        found.setdefault(family, f"as {each.node_name} has it on {topic.name}")
+                        found.setdefault(family, f"as {_named(each.node_name)} has it on {topic.name}")
     for family, why in found.items():
         others = [f", while {other} is {said}" for other, said in found.items() if other != family]
         return Family(family, why + "".join(others))
     return None
+
+
+def _named(node_name: str) -> str:
+    # A topic may be found before the node it belongs to.
+    return "somebody" if node_name == _NO_NAME_YET else node_name
 
 
 def choose_family(node: Node, asked: str, wait_s: float, is_ended: Callable[[], bool] = lambda: False) -> Family:
