@@ -95,12 +95,15 @@ def plan_contradiction(
     bit, from another place, is of a policy that does not look any more unless both lie on one arc.
     """
     plan, before = PlanPath(poses_ego, STEP_S), PlanPath(before_ego, STEP_S)
+    # Where the kart is on the older plan: at most as far as planned, and not so far where it had to brake.
+    half_m = 0.5 * before.distance(later_s)
+    here_m = before.foot((0.0, 0.0), half_m, half_m + _SEARCH_M)
     for t_s, change_m in zip(limits.plan_change_s, limits.plan_change_m, strict=True):
         if later_s + t_s > before.t_s[-1]:
             break
         limit_m = limits.plan_repeat_m if repeats else change_m
         place = plan.at(np.array([plan.distance(t_s)]))[0]
-        foot_m = before.foot(place, before.distance(later_s + t_s), _SEARCH_M)
+        foot_m = before.foot(place, here_m + plan.distance(t_s), _SEARCH_M)
         # Beyond the end of the way that the one before knew, nothing is contradicted.
         apart_m = float(np.hypot(*(before.at(np.array([foot_m]))[0] - place)))
         if apart_m > limit_m and foot_m < before.s_m[-1] - 1e-6:

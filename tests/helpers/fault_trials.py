@@ -77,7 +77,15 @@ class Trial:
 class Drive:
     """Kart, sensors, driver and policy on one clock; the fault in between."""
 
-    def __init__(self, fault: Fault, rules: str = "free", course: str = COURSE) -> None:
+    def __init__(
+        self,
+        fault: Fault,
+        rules: str = "free",
+        course: str = COURSE,
+        fault_s: float = FAULT_S,
+        after_s: float = AFTER_S,
+    ) -> None:
+        self.fault_s, self.after_s = fault_s, after_s
         self.fault, self.injected, self.rules = fault, Injected(fault), rules
         self.world = world_of(course)
         self.curve_m = curve_m(self.world.course)
@@ -101,7 +109,7 @@ class Drive:
     @property
     def since_s(self) -> float | None:
         """Since the fault began, None before and after it."""
-        if self.began_step < 0 or self.t_s - self.began_step / HZ > FAULT_S:
+        if self.began_step < 0 or self.t_s - self.began_step / HZ > self.fault_s:
             return None
         return self.t_s - self.began_step / HZ
 
@@ -165,7 +173,7 @@ class Drive:
             since_s = self.since_s
             if self.began_step >= 0 and since_s is None and not ended:
                 ended, trial.end_mps = True, self.world.speed_mps
-            if ended and self.t_s - self.began_step / HZ > FAULT_S + AFTER_S:
+            if ended and self.t_s - self.began_step / HZ > self.fault_s + self.after_s:
                 break
             self.sense()
             while self.queue and self.queue[0][0] <= self.t_s + 1e-9:
