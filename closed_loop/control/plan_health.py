@@ -19,7 +19,7 @@ _POINT_M, _CHORD = (
     0.25,
     6,
 )  # curvature is of three points 1.5 m apart, which the unevenness of a drawn path does not bend
-_KNOWN_S, _LEAST_M = 3.0, 4.0  # so far ahead a plan has to be drivable
+_DRIVABLE_S, _LEAST_M = 3.0, 4.0  # so far ahead a plan has to be drivable
 _SEARCH_M = 6.0  # how far along its path another plan may have got faster or slower
 _BACK_S = 1.0  # a hairpin comes back later
 
@@ -56,7 +56,7 @@ def _undrivable(poses: FloatArray, limits: SafetyLimits, speed_mps: float) -> st
     if back_m > limits.plan_back_m:
         return f"leads {back_m:.1f} m backwards, limit {limits.plan_back_m:g} m"
     s_m = distance_along(xy)
-    at_m = np.arange(0.0, min(s_m[-1], max(_LEAST_M, _KNOWN_S * speed_mps)), _POINT_M)
+    at_m = np.arange(0.0, min(s_m[-1], max(_LEAST_M, _DRIVABLE_S * speed_mps)), _POINT_M)
     if len(at_m) <= 2 * _CHORD:
         return ""
     points = np.stack([np.interp(at_m, s_m, xy[:, axis]) for axis in (0, 1)], axis=1)

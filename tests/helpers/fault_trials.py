@@ -17,6 +17,7 @@ from closed_loop.control.wheel_odometry import WheelOdometry
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT
+from closed_loop.simulator.pacing import is_due
 from closed_loop.simulator.vehicle import yaw_rate_radps
 from closed_loop.simulator.world import World
 from collector.vehicle.model import KART
@@ -84,8 +85,9 @@ class Drive:
         course: str = COURSE,
         fault_s: float = FAULT_S,
         after_s: float = AFTER_S,
+        camera_s: float = 0.1,
     ) -> None:
-        self.fault_s, self.after_s = fault_s, after_s
+        self.fault_s, self.after_s, self.camera_s = fault_s, after_s, camera_s
         self.fault, self.injected, self.rules = fault, Injected(fault), rules
         self.world = world_of(course)
         self.curve_m = curve_m(self.world.course)
@@ -156,7 +158,7 @@ class Drive:
         if self.rules == "e2e" and self.step % 3 == 0:
             self._say("wheels", moving, self._wheels)
             self.wheels.steering(stamp_ns, state.steer_rad, 500.0 + self.t_s)
-        if self.step % 10 == 0:
+        if is_due(self.step, 1.0 / self.camera_s, HZ):
             image = self.world.render(self.camera)
             mark(image, number_of(self.world.pose, self.world.course))
             self._say("frame", Frame(stamp_ns, image), self._frame)

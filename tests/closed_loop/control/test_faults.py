@@ -46,6 +46,12 @@ def test_what_is_no_fault_brakes_nothing(fault: Fault) -> None:
     assert not seen.reason and seen.braked_s is None and seen.end_mps > 4.0, seen
 
 
+@pytest.mark.parametrize("rules", ["free", "e2e"])
+def test_pictures_every_105_ms_and_rubbish_for_yaw_rates_brake_nothing(rules: str) -> None:
+    seen = Drive(BY_NAME["odometry, yaw rate rubbish"], rules, fault_s=4.0, after_s=0.0, camera_s=0.105).run()
+    assert not seen.reason and seen.braked_s is None and seen.end_mps > 4.0, seen
+
+
 @pytest.mark.parametrize("name", ["plans 0.4 s later", "plans 0.55 s later", "plans up to 0.7 s later"])
 def test_late_plans_make_it_slow_and_keep_it_on_the_road(name: str) -> None:
     seen = trial(BY_NAME[name], fault_s=6.0)
@@ -58,6 +64,11 @@ def test_wheels_that_lie_stop_a_kart_that_has_nothing_else(name: str) -> None:
     seen = trial(BY_NAME[name], "e2e")
     assert seen.braked_s is not None and seen.braked_s < WITHIN_S, seen
     assert seen.beyond_m < 0.0 and seen.end_mps < STANDING_MPS, seen
+
+
+def test_a_plan_that_stands_is_driven_to_a_stop() -> None:
+    seen = trial(BY_NAME["plan standing"], fault_s=4.0)
+    assert seen.braked_s is not None and seen.braked_s < WITHIN_S and seen.end_mps < STANDING_MPS, seen
 
 
 def test_it_drives_on_when_all_has_been_well_for_a_while_and_not_before() -> None:
