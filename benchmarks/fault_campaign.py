@@ -3,9 +3,11 @@
     python benchmarks/fault_campaign.py [--rules free|e2e] [--kinds WORD ...] [--out FOLDER]
 
 For each kind of tests/helpers/driver_faults.py: the embedded simulator and the drive node as processes, the policy as
-the process that the node starts, and this one between simulator and driver: it hears what the simulator says under other
-names, breaks it from the curve on for four seconds, and passes it on. The policy knows the road and reads the place
-off a mark in the picture. Measured by the simulator's truth and a steady clock: first braking command, standstill, metres
+the process that the node starts, and this one between simulator and driver: it hears what the simulator says under
+other names, breaks it from the curve on for four seconds, and passes it on. The policy knows the road and reads the
+place off a mark in the picture.
+
+Measured by the simulator's truth and a steady clock: first braking command, standstill, metres
 until the command, how far the kart's outline went over the edge, whether it drove on when the fault was over, and its
 speed when the driver had ended. Returns 1 where a kind that has to brake took longer than 0.7 s, left the road, or left
 a kart moving. ``ROS_DOMAIN_ID`` is taken where set.

@@ -23,6 +23,7 @@ from closed_loop.control.safety_limits import DEFAULT_LIMITS, SafetyLimits
 from closed_loop.control.safety_monitor import HELD, STOPPING, Decision, SafetyMonitor
 from closed_loop.control.senses import Heard, Senses
 from collector.common.arguments import Arguments, argument
+from collector.geometry.constants import NS_PER_S
 from collector.geometry.poses import FloatArray, to_ego, to_map
 from finetune.policy import FRAMES_PER_CAMERA, FUTURE_STEPS, STEP_S, Observation, Plan
 
@@ -93,6 +94,7 @@ class Driver:
         self._faults = faults
         self._held: deque[tuple[Plan, Callable[[PlacedPlan | None], object]]] = deque()
         self._plan: PlacedPlan | None = None
+        self._said: PlacedPlan | None = None  # the plan that a new one is set against
         self._path_xy, self._plan_m = np.empty((0, 2)), 0.0
         self._asked_ns: int | None = None
         self._late_s: deque[float] = deque(maxlen=LATE_PLANS)
@@ -159,9 +161,12 @@ class Driver:
         before, later_s, repeats = None, 0.0, False
         speed_mps = self.poses.speed_at(plan.stamp_ns)
         if self._plan is not None and np.shape(plan.poses) == np.shape(self._plan.poses_map):
-            later_s = (plan.stamp_ns - self._plan.plan.stamp_ns) * 1e-9
-            before = to_ego(self._plan.poses_map, self.poses.pose_at(plan.stamp_ns))
+            # Plans that are all the same are set against one of a second ago: from one to the next little changes.
             repeats = np.array_equal(plan.poses, self._plan.plan.poses)
+            if not repeats or self._said is None or plan.stamp_ns - self._said.plan.stamp_ns > NS_PER_S:
+                self._said = self._plan
+            later_s = (plan.stamp_ns - self._said.plan.stamp_ns) * 1e-9
+            before = to_ego(self._said.poses_map, self.poses.pose_at(plan.stamp_ns))
         return self.safety_monitor.plan_arrived(plan.poses, speed_mps, before, later_s, repeats)
 
     def policy_failed(self, why: str) -> None:
@@ -288,6 +293,6 @@ class Driver:
             self._controller.reset()
         self._jumped = self._jumped_on = goes_on
         self._ahead_s = self._ahead_s if goes_on else 0.0
-        self._plan = self._asked_ns = None
+        self._plan = self._said = self._asked_ns = None
         self._senses.forget()
         self.safety_monitor.forget_plan()

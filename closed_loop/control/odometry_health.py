@@ -11,13 +11,13 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
+from closed_loop.control.buffers import STANDING_MPS, Pose
 from closed_loop.control.safety_limits import DEFAULT_LIMITS, SafetyLimits
 
-Pose = tuple[float, float, float]
 # Poses are set against speeds over the shorter for what is fast, over the longer for what is slow.
 _WINDOWS_S = (0.4, 1.5)
 _REFILL_S = 0.4  # after a step nothing is known to fit until a window of it has been seen
-_STANDING_MPS, _STILL_S = 0.3, 0.5
+_STILL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,9 @@ class OdometryHealth:
             good_ns, good_mps = self._good
             seconds = (stamp_ns - good_ns) * 1e-9
             if abs(speed_mps - good_mps) > limits.speed_step_mps + limits.speed_rate_mps2 * seconds:
-                self._speed_lost = abs(speed_mps) < _STANDING_MPS
+                self._speed_lost = abs(speed_mps) < STANDING_MPS
                 return f"the speed went from {good_mps:.1f} to {speed_mps:.1f} m/s in {seconds:.2f} s"
-        if self._speed_lost and abs(speed_mps) < _STANDING_MPS and still_s < _STILL_S:
+        if self._speed_lost and abs(speed_mps) < STANDING_MPS and still_s < _STILL_S:
             return "the speed fell to nothing, and the picture does not stand still"
         self._speed_lost = False
         return ""

@@ -19,7 +19,7 @@ _POINT_M, _CHORD = (
     0.25,
     6,
 )  # curvature is of three points 1.5 m apart, which the unevenness of a drawn path does not bend
-_KNOWN_S, _LEAST_M = 3.0, 4.0  # so far ahead a plan has to be drivable
+_DRIVABLE_S, _LEAST_M = 3.0, 4.0  # so far ahead a plan has to be drivable
 _SEARCH_M = 6.0  # how far along its path another plan may have got faster or slower
 _BACK_S = 1.0  # a hairpin comes back later
 
@@ -56,7 +56,7 @@ def _undrivable(poses: FloatArray, limits: SafetyLimits, speed_mps: float) -> st
     if back_m > limits.plan_back_m:
         return f"leads {back_m:.1f} m backwards, limit {limits.plan_back_m:g} m"
     s_m = distance_along(xy)
-    at_m = np.arange(0.0, min(s_m[-1], max(_LEAST_M, _KNOWN_S * speed_mps)), _POINT_M)
+    at_m = np.arange(0.0, min(s_m[-1], max(_LEAST_M, _DRIVABLE_S * speed_mps)), _POINT_M)
     if len(at_m) <= 2 * _CHORD:
         return ""
     points = np.stack([np.interp(at_m, s_m, xy[:, axis]) for axis in (0, 1)], axis=1)
@@ -95,12 +95,15 @@ def plan_contradiction(
     bit, from another place, is of a policy that does not look any more unless both lie on one arc.
     """
     plan, before = PlanPath(poses_ego, STEP_S), PlanPath(before_ego, STEP_S)
+    # Where the kart is on the older plan: at most as far as planned, and not so far where it had to brake.
+    half_m = 0.5 * before.distance(later_s)
+    here_m = before.foot((0.0, 0.0), half_m, half_m + _SEARCH_M)
     for t_s, change_m in zip(limits.plan_change_s, limits.plan_change_m, strict=True):
         if later_s + t_s > before.t_s[-1]:
             break
         limit_m = limits.plan_repeat_m if repeats else change_m
         place = plan.at(np.array([plan.distance(t_s)]))[0]
-        foot_m = before.foot(place, before.distance(later_s + t_s), _SEARCH_M)
+        foot_m = before.foot(place, here_m + plan.distance(t_s), _SEARCH_M)
         # Beyond the end of the way that the one before knew, nothing is contradicted.
         apart_m = float(np.hypot(*(before.at(np.array([foot_m]))[0] - place)))
         if apart_m > limit_m and foot_m < before.s_m[-1] - 1e-6:

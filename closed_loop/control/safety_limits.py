@@ -82,7 +82,7 @@ class SafetyLimits(Arguments):
     # seen with the adapter at 5 m/s, less when slower.
     plan_change_m: tuple[float, float, float] = (2.2, 3.0, 3.8)
     plan_change_s: tuple[float, float, float] = (1.5, 2.0, 2.5)
-    plan_repeat_m: float = 0.5  # the same for two plans that are equal bit by bit
+    plan_repeat_m: float = 1.0  # the same for plans that are equal bit by bit, within a second
     # A plan that is late may be driven on for so many metres after it should have been replaced.
     plan_late_m: float = 2.0
 

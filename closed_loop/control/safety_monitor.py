@@ -20,7 +20,7 @@ from collector.geometry.poses import FloatArray
 from finetune.policy import FUTURE_STEPS, STEP_S
 
 _LATE_S = 0.5  # a plan that is this much later than usual does not come
-_SLOW_MPS = 0.5  # below this speed metres say nothing about how long a plan is good for
+_WALK_MPS = 0.5  # below this speed metres say nothing about how long a plan is good for
 _MOST_DOUBLED = 3  # how often the wait after a fault is doubled
 STALE_PLAN = "plan stale"
 IMPLAUSIBLE = "odometry implausible"
@@ -239,7 +239,7 @@ class SafetyMonitor:
         # next one comes. The controller is slow by then, see ControllerConfig.blind_m.
         longest_s = max(limits.plan_age_s, min(plan_due_s + _LATE_S, FUTURE_STEPS * STEP_S))
         # A plan is worth less with every metre, so a fast kart waits for less long than a slow one.
-        longest_s = min(longest_s, plan_due_s + limits.plan_late_m / max(speed_mps, _SLOW_MPS))
+        longest_s = min(longest_s, plan_due_s + limits.plan_late_m / max(speed_mps, _WALK_MPS))
         if self.defect:
             yield "plan not sane", self.defect
         if not self._has_plan or plan_age_s is None:

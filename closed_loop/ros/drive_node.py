@@ -22,7 +22,6 @@ from rclpy.node import Node
 
 from closed_loop.control.buffers import Pose
 from closed_loop.control.controller import ControllerConfig
-from closed_loop.control.diagnosis import findings
 from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan, Tick
 from closed_loop.control.faults import Faults
 from closed_loop.control.kart import Command
@@ -30,7 +29,7 @@ from closed_loop.control.off_track import OffTrackMonitor
 from closed_loop.control.safety_limits import SafetyLimits
 from closed_loop.course.design import course_named
 from closed_loop.ros.config import DriveParameters
-from closed_loop.ros.diagnostics import Diagnostics
+from closed_loop.ros.diagnostics import Diagnostics, findings
 from closed_loop.ros.guard import Guard
 from closed_loop.ros.inputs import DriveInputs
 from closed_loop.ros.log import DriveLog

@@ -229,6 +229,11 @@ _silent: Change = lambda memory, t, m: None  # noqa: E731
 _repeated: Change = lambda memory, t, m: first(memory, "odometry", m)  # noqa: E731
 
 
+def _unsteady(memory: Memory, t: float, message: Any) -> Any:
+    draw = memory.setdefault("draw", np.random.default_rng(2))
+    return replace(message, late_s=0.06 * float(draw.random()))
+
+
 def _named(kinds: dict[str, Any]) -> list[Fault]:
     made = []
     for name, kind in kinds.items():
@@ -298,6 +303,7 @@ FAULTS: list[Fault] = _named(
             {"odometry": now_and_again(lambda o: replace(o, rate=1256.0)), "wheels": moved(rate=lambda o: 1256.0)},
             FREE,
         ),
+        "all a little late, now more, now less": (dict.fromkeys(("frame", "odometry", "wheels"), _unsteady), FREE),
         "clock stopped": {"clock": lambda memory, t, c: first(memory, "clock", c)},
         "clock at half its pace": ({"clock": slowed("clock", 0.5)}, FREE | {"processes_only": True}),
         "plan not finite": planned(not_numbers),
@@ -308,8 +314,8 @@ FAULTS: list[Fault] = _named(
         "plan of another shape": planned(lambda poses: poses[:10]),
         "plan off the road": planned(bent(-0.25, 1.0)),
         "plan mirrored": planned(lambda poses: poses * (1.0, -1.0, -1.0)),
-        "plan constant": ({"plan": lambda memory, t, a: replace(a, poses=first(memory, "plan", a).poses)}, DEGRADE),
-        "plan standing": planned(np.zeros_like),
+        "plan constant": {"plan": lambda memory, t, a: replace(a, poses=first(memory, "plan", a).poses)},
+        "plan standing": (planned(np.zeros_like), DEGRADE),
         "plans 0.4 s later": (answered(late_s=0.4), DEGRADE),
         "plans 0.55 s later": (answered(late_s=0.55), DEGRADE),
         "plans 1 s later": answered(late_s=1.0),

@@ -17,6 +17,7 @@ from closed_loop.control.wheel_odometry import WheelOdometry
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT
+from closed_loop.simulator.pacing import is_due
 from closed_loop.simulator.vehicle import yaw_rate_radps
 from closed_loop.simulator.world import World
 from collector.vehicle.model import KART
@@ -77,7 +78,16 @@ class Trial:
 class Drive:
     """Kart, sensors, driver and policy on one clock; the fault in between."""
 
-    def __init__(self, fault: Fault, rules: str = "free", course: str = COURSE) -> None:
+    def __init__(
+        self,
+        fault: Fault,
+        rules: str = "free",
+        course: str = COURSE,
+        fault_s: float = FAULT_S,
+        after_s: float = AFTER_S,
+        camera_s: float = 0.1,
+    ) -> None:
+        self.fault_s, self.after_s, self.camera_s = fault_s, after_s, camera_s
         self.fault, self.injected, self.rules = fault, Injected(fault), rules
         self.world = world_of(course)
         self.curve_m = curve_m(self.world.course)
@@ -101,7 +111,7 @@ class Drive:
     @property
     def since_s(self) -> float | None:
         """Since the fault began, None before and after it."""
-        if self.began_step < 0 or self.t_s - self.began_step / HZ > FAULT_S:
+        if self.began_step < 0 or self.t_s - self.began_step / HZ > self.fault_s:
             return None
         return self.t_s - self.began_step / HZ
 
@@ -148,7 +158,7 @@ class Drive:
         if self.rules == "e2e" and self.step % 3 == 0:
             self._say("wheels", moving, self._wheels)
             self.wheels.steering(stamp_ns, state.steer_rad, 500.0 + self.t_s)
-        if self.step % 10 == 0:
+        if is_due(self.step, 1.0 / self.camera_s, HZ):
             image = self.world.render(self.camera)
             mark(image, number_of(self.world.pose, self.world.course))
             self._say("frame", Frame(stamp_ns, image), self._frame)
@@ -165,7 +175,7 @@ class Drive:
             since_s = self.since_s
             if self.began_step >= 0 and since_s is None and not ended:
                 ended, trial.end_mps = True, self.world.speed_mps
-            if ended and self.t_s - self.began_step / HZ > FAULT_S + AFTER_S:
+            if ended and self.t_s - self.began_step / HZ > self.fault_s + self.after_s:
                 break
             self.sense()
             while self.queue and self.queue[0][0] <= self.t_s + 1e-9:

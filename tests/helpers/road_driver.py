@@ -1,7 +1,7 @@
 """A policy that knows the road, and sees where it is by a mark in the picture: it plans by what it saw.
 
-The mark is the number of a place, in the first row of the picture, 8 pixels to a bit. Without it a picture shows nothing:
-then the policy goes straight on, as a model does.
+The mark is the number of a place, in the first row of the picture, 8 pixels to a bit. Without it a picture shows
+nothing: then the policy goes straight on, as a model does.
 """
 
 from __future__ import annotations
