@@ -14,7 +14,7 @@ from closed_loop.ros.policy_process import DEFAULT_POLICY
 from collector.common.arguments import argument, same_as
 from collector.ros import parameters
 from collector.ros.topics import CONTROL_HZ
-from finetune.policy import Engine, FrontMode, PolicySettings
+from finetune.policy import Engine, FrontMode, Pack, PolicySettings
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ class DriveParameters(parameters.RoadParameters, parameters.RunParameters):
     )
     samples: int = same_as(PolicySettings, "samples")
     reasoning_hz: float = same_as(PolicySettings, "reasoning_hz")
+    quantised: Pack = argument(
+        PolicySettings.quantised,
+        "nf4 packs the language model in four bits, for cards of 12 to 16 GB (needs the extra [gpu])",
+    )
     device: str = argument(PolicySettings.device, "torch device of the model: cpu, cuda, cuda:1")
     steering_gain: float = same_as(ControllerConfig, "steering_gain")
     frame_timeout_s: float = same_as(SafetyLimits, "frame_age_s")

@@ -111,7 +111,7 @@ class DriveNode(Node):
         same = ("cameras", "flow_steps", "noise_temperature", "reasoning", "device")
         options = {"model_folder": model, "adapter": v.adapter or None, **{name: getattr(v, name) for name in same}}
         if v.policy == DEFAULT_POLICY:
-            options |= {name: getattr(v, name) for name in ("engine", "samples", "reasoning_hz")}
+            options |= {name: getattr(v, name) for name in ("engine", "samples", "reasoning_hz", "quantised")}
         return PolicySpec(v.policy, options, v.policy_python)
 
     # Messages in.
