@@ -4,7 +4,8 @@
 
 Random weights of the released sizes (11.1 billion), one front image, both losses, LoRA of rank 16 on both halves and
 the two projections in full. Each row of the table is a process of its own, so that no row's memory counts for the
-next; "reserved" is what PyTorch's allocator holds at its peak, to which CUDA itself adds about 0.5 GiB.
+next; "reserved" is what PyTorch's allocator holds at its peak, to which CUDA itself adds about 0.5 GiB. Rows with a
+limit are held to so much memory, and recompute as many layers ("again") as that asks for.
 
 The naive rows are what one writes first: transformers' modules, PEFT and AdamW as they come, vision tower in every
 step, logits of every token. With gradient checkpointing transformers drops the cache, so the naive checkpointed row
@@ -26,6 +27,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 # One 1920x1080 frame is 20 x 36 patches, 180 tokens; the words around it and a reasoning of 30 words.
 GRID = (1, 20, 36)
+# Steps until all is compiled and the layers to recompute are chosen.
+WARM_UPS = 5
 IMAGE_TOKENS, HEAD, HISTORY, REQUEST, REASONING = 180, 24, 50, 24, 32
 
 
@@ -36,7 +39,8 @@ class Row:
     name: str
     batch_size: int
     naive: bool = False
-    recompute: int = 36
+    recompute: int = -1  # -1: as many as the memory asks for
+    limit_gib: float = 0.0
     four_bits: bool = False
     draws: int = 1
     compiled: bool = False
@@ -45,13 +49,18 @@ class Row:
 
 ROWS = (
     Row("naive", 1, naive=True, recompute=0),
-    Row("naive, checkpointed", 4, naive=True),
-    Row("lora 1", 1),
-    Row("lora 16", 16),
-    Row("lora 16, PEFT's layers", 16, fused=False),
-    Row("lora 16, compiled", 16, compiled=True),
-    Row("qlora 1", 1, four_bits=True),
-    Row("qlora 8, compiled", 8, compiled=True, four_bits=True),
+    Row("naive qlora", 1, naive=True, recompute=0, four_bits=True),
+    Row("naive, checkpointed", 4, naive=True, recompute=36),
+    Row("lora 1, least memory", 1, recompute=36),
+    Row("lora 1", 1, limit_gib=22.0),
+    Row("lora 1, compiled", 1, limit_gib=22.0, compiled=True),
+    Row("lora 16", 16, recompute=36),
+    Row("lora 16, PEFT's layers", 16, recompute=36, fused=False),
+    Row("lora 16, compiled", 16, compiled=True, limit_gib=23.6),
+    Row("qlora 1, least memory", 1, recompute=36, four_bits=True),
+    Row("qlora 1", 1, limit_gib=22.0, four_bits=True),
+    Row("qlora 1, compiled", 1, limit_gib=22.0, compiled=True, four_bits=True),
+    Row("qlora 8, compiled", 8, compiled=True, recompute=36, four_bits=True),
 )
 
 
@@ -140,6 +149,25 @@ def naive_step(model: Any, batch: Any, noise: Any, times: Any) -> Any:
     return output.loss + flow
 
 
+def backward(row: Row, loss: Any, batch: Any, noise: Any, times: Any, recomputation: Any) -> Any:
+    """The loss, after its backward pass; None where the memory was full and more layers can be computed again."""
+    import torch
+
+    try:
+        if row.naive:
+            with torch.autocast("cuda", torch.bfloat16):
+                total = naive_step(loss.model, batch, noise, times)
+        else:
+            total = sum(loss(batch, noise, times))
+        recomputation.remembered(batch.input_ids.numel())
+        total.backward()
+    except torch.OutOfMemoryError:
+        if not recomputation.can_make_room:
+            raise
+        return None
+    return total.detach()
+
+
 def measure(row: Row, steps: int) -> dict[str, Any]:
     """Build, train a few steps, and say what it took. Runs in a process of its own."""
     import torch
@@ -148,14 +176,22 @@ def measure(row: Row, steps: int) -> dict[str, Any]:
     from finetune.adapters.lora import add_lora, trainable_counts
     from finetune.adapters.settings import LoraSettings
     from finetune.alpamayo.layers import compiled_layer
+    from finetune.alpamayo.placement import place_on_card, quantise_language_model
     from finetune.training.batches import VisionFeatures
     from finetune.training.loop import JointLoss, LoopSettings, batch_to, draws
-    from finetune.training.memory import place_for_training
+    from finetune.training.memory import Recomputation
 
     device = torch.device("cuda")
     model = random_model("cuda")
+    if row.limit_gib:
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(row.limit_gib * 2**30 / total)
     batch = batch_to(random_batch(model, row.batch_size, "cuda"), device)
     if row.naive:
+        if row.four_bits:
+            quantise_language_model(model, device)
+            torch.cuda.empty_cache()
         add_lora(model, LoraSettings())
         model.train()
         if row.recompute:
@@ -171,13 +207,12 @@ def measure(row: Row, steps: int) -> dict[str, Any]:
                 "vision": VisionFeatures(vision.embeds.clone(), [layer.clone() for layer in vision.deepstack]),
             }
         )
-        place_for_training(model, device, four_bits=row.four_bits)
+        place_on_card(model, device, four_bits=row.four_bits)
         add_lora(model, LoraSettings())
         if row.fused:
             fuse_lora(model)
         if row.compiled:
-            model.body = compiled_layer()
-        model.checkpointed_layers = row.recompute
+            model.body = compiled_layer(device)
         model.train()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trainable:
@@ -190,24 +225,25 @@ def measure(row: Row, steps: int) -> dict[str, Any]:
     resting = torch.cuda.memory_allocated() / 2**30
     torch.cuda.reset_peak_memory_stats()
     times_s, values = [], []
-    for step in range(steps + 4):
+    recomputation = Recomputation(model, row.recompute, device, batch.input_ids.numel())
+    for step in range(steps + WARM_UPS):
         torch.cuda.synchronize()
         began = time.perf_counter()
         noise, times = draws(row.batch_size, settings, step, device)
-        if row.naive:
-            with torch.autocast("cuda", torch.bfloat16):
-                total = naive_step(model, batch, noise, times)
-        else:
-            text, flow = loss(batch, noise, times)
-            total = text + flow
-        total.backward()
+        recomputation.begin_step()
+        total = backward(row, loss, batch, noise, times, recomputation)
+        if total is None:
+            optimizer.zero_grad(set_to_none=True)
+            recomputation.make_room()
+            continue
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        recomputation.end_step()
         values.append(float(total))
         torch.cuda.synchronize()
         times_s.append(time.perf_counter() - began)
-    step_s = sorted(times_s[4:])[steps // 2]
+    step_s = sorted(times_s[WARM_UPS:])[steps // 2]
     return {
         "name": row.name,
         "batch_size": row.batch_size,
@@ -218,6 +254,8 @@ def measure(row: Row, steps: int) -> dict[str, Any]:
         "reserved_gib": torch.cuda.max_memory_reserved() / 2**30,
         "step_ms": 1000 * step_s,
         "samples_per_s": row.batch_size / step_s,
+        "recomputed": 0 if row.naive else model.checkpointed_layers,
+        "warm_up_s": sum(times_s[:WARM_UPS]),
         "first_loss": values[0],
         "last_loss": values[-1],
         "card": torch.cuda.get_device_name(),
@@ -229,7 +267,7 @@ def main() -> None:
     """Run every row and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], help="rows by name; all without")
-    parser.add_argument("--steps", type=int, default=8, help="timed steps of each row, after three to warm up")
+    parser.add_argument("--steps", type=int, default=8, help="timed steps of each row, after five to warm up")
     parser.add_argument("--out", type=Path, help="JSON of all figures")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -237,7 +275,8 @@ def main() -> None:
     if arguments.row:
         print("RESULT " + json.dumps(measure(next(r for r in ROWS if r.name == arguments.row), arguments.steps)))
         return
-    print(f"{'':<22}{'batch':>6}{'tokens':>8}{'at rest':>9}{'reserved':>10}{'ms/step':>9}{'samples/s':>11}{'loss':>16}")
+    columns = f"{'batch':>6}{'tokens':>8}{'at rest':>9}{'reserved':>10}{'ms/step':>9}{'samples/s':>11}"
+    print(f"{'':<22}{columns}{'again':>7}{'first s':>9}{'loss':>16}")
     results = []
     for row in chosen:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -260,6 +299,7 @@ def main() -> None:
         print(
             f"{result['name']:<22}{result['batch_size']:>6}{result['tokens']:>8}{result['resting_gib']:>9.2f}"
             f"{result['reserved_gib']:>10.2f}{result['step_ms']:>9.0f}{result['samples_per_s']:>11.2f}"
+            f"{result['recomputed']:>7}{result['warm_up_s']:>9.0f}"
             f"{result['first_loss']:>8.2f}{result['last_loss']:>8.2f}",
             flush=True,
         )

@@ -7,7 +7,8 @@ Random weights of the released sizes in bfloat16 on one GPU, 1920 x 1080 frames,
 that is right, one that goes wrong in the middle and is continued rightly, and none. Beside each stage stands its floor:
 the bytes of its weights and the operations of its products, over what this card was just measured to read and multiply.
 --plans replays the reasonings of a recorded drive (plans.jsonl), so that drafts hit as often as they did there.
---soak_s plans on and on, and says what grew; --limit_gib holds PyTorch to so much memory, as a smaller card would.
+--soak_s plans on and on, and says what grew; --limit_gib holds PyTorch to so much memory, as a
+smaller card would; --quantised packs the language model for one.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmark_finetune import random_model
+from random_checkpoint import released_tokenizer
 from transformers import DynamicCache
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from benchmark_finetune import random_model
-from random_checkpoint import released_tokenizer
-
+from collector.common.cpu import share_cores
 from finetune.alpamayo.draft import ReasoningDraft
 from finetune.alpamayo.flow_matching import integrate
 from finetune.alpamayo.generation import choose
@@ -191,10 +192,12 @@ class Bench:
         options, slow = self.options, self.options.slow_repetitions
         how: dict[str, Any] = {"cameras": MODES[frames], "device": "cuda", "reasoning": words > 0}
         how["max_reasoning_tokens"] = words or None
+        how["quantised"] = options.quantised
         eager, fast = (AlpamayoPolicy(self.loaded, engine=engine, **how) for engine in ("eager", "fast"))
         seen, name = observation(frames, 0), f"{frames} frames, {words} words"
-        if slow:
+        if slow and options.quantised == "none":
             self.report(f"{name}, naive", timed(lambda: naive_plan(eager, seen, words), slow, 1)[0])
+        if slow:
             self.report(f"{name}, eager", *timed(lambda: eager.plan(seen), slow, 1))
         began = time.perf_counter()
         text = settled_text(fast, seen) if words else []
@@ -211,7 +214,7 @@ class Bench:
         for kind, told in drafts.items():
             fast._draft = told
             self.report(f"{name}, engine, {kind}", *timed(lambda: fast.plan(seen), options.repetitions), floor)
-        if options.agree:
+        if options.agree and options.quantised == "none":
             self.agree(eager, fast, frames, name)
         if options.plans is not None and words:
             replay(fast, words_of(options.plans, fast), seen, self.report, name)
@@ -289,16 +292,22 @@ def main() -> None:
     parser.add_argument("--plans", type=Path)
     parser.add_argument("--soak_s", type=float, default=0.0)
     parser.add_argument("--limit_gib", type=float, default=0.0)
+    parser.add_argument("--quantised", default="none", choices=("none", "nf4"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    share_cores()  # the allocator's settings, before it is first used
     torch.set_grad_enabled(False)
     gib = 2**30
     card = torch.cuda.get_device_properties(0)
     read, multiply = (0.0, 0.0) if options.limit_gib else ceilings()
     torch.cuda.empty_cache()
+    model = random_model("cuda")
+    if options.quantised != "none":  # a card too small for the model gets it part by part
+        model.cpu()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     if options.limit_gib:
         torch.cuda.set_per_process_memory_fraction(options.limit_gib * gib / card.total_memory)
-    model = random_model("cuda")
     loaded = LoadedModel(model, Processor(model.settings, released_tokenizer()), model.settings)
     found: dict[str, Any] = {"card": card.name, "torch": torch.__version__, "read_tb_s": read / 1e12}
     print(

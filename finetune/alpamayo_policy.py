@@ -17,13 +17,14 @@ from finetune.alpamayo.cache import PrefixCache
 from finetune.alpamayo.decoder import pack_linears
 from finetune.alpamayo.draft import ReasoningDraft, ReasoningPace
 from finetune.alpamayo.generation import Generation, generate
+from finetune.alpamayo.placement import place_on_card
 from finetune.alpamayo.sampling import initial_noise, medoid
-from finetune.checkpoint import LoadedModel, load_model
+from finetune.checkpoint import LoadedModel, load_base
 from finetune.engine.engine import Engine, PromptShape
 from finetune.engine.fixed_decoder import UnsuitableError
 from finetune.engine.frames import FramePatches
 from finetune.engine.stage_clock import StageClock
-from finetune.model_files.configuration_files import read_json
+from finetune.model_files.configuration_files import reasoning_room
 from finetune.model_files.location import resolve_model
 from finetune.policy import (
     CHALLENGE_FRAME_PX,
@@ -40,7 +41,6 @@ from finetune.policy import (
 from finetune.processing.images import patch_grid
 from finetune.processing.processor import Encoded, pad_right
 
-MAX_REASONING_TOKENS = 128
 # Plans until nothing is made or recorded for the first time.
 _WARM_UPS = 3
 # What an engine is made for: the prompt, and number, height and width of the frames.
@@ -75,6 +75,7 @@ class AlpamayoPolicy:
         engine: str = PolicySettings.engine,  # see finetune.policy.Engine
         samples: int = PolicySettings.samples,  # trajectories drawn, of which the medoid is driven
         reasoning_hz: float = PolicySettings.reasoning_hz,  # of new reasonings; 0 with every plan
+        quantised: str = PolicySettings.quantised,  # see finetune.policy.Pack; once packed, a model stays so
     ) -> None:
         cameras_of(cameras)
         if flow_steps < 1 or noise_temperature < 0.0:
@@ -84,7 +85,7 @@ class AlpamayoPolicy:
         if adapter is not None:  # rather now than after minutes of loading
             known = model_folder.folder if isinstance(model_folder, LoadedModel) else resolve_model(model_folder)
             check_belongs(adapter_facts(adapter), known, cameras)
-        loaded = model_folder if isinstance(model_folder, LoadedModel) else load_base(model_folder, device)
+        loaded = model_folder if isinstance(model_folder, LoadedModel) else load_base(model_folder, device, quantised)
         self.processor = loaded.processor
         self.model = loaded.model
         if adapter is not None:
@@ -92,6 +93,8 @@ class AlpamayoPolicy:
 
             load_adapter(loaded.model, adapter)
         self.model.eval()
+        if quantised != "none":
+            place_on_card(self.model, torch.device(device), four_bits=True, vision_on_card=True)
         pack_linears(self.model.vlm.model.language_model)
         pack_linears(self.model.expert)
         if self.model.device.type == "cuda":
@@ -167,8 +170,8 @@ class AlpamayoPolicy:
             tokens = [words]
         clock.lap("decode")
         noise = self._noise([observation], 0)[0]
-        actions = torch.cat([engine.drive(one[None]) for one in noise])
-        poses = self._poses([observation] * len(noise), actions)
+        actions = [engine.drive(one[None]) for one in noise]
+        poses = self._poses([observation] * len(noise), torch.cat(actions))
         return self._plans([observation], tokens, poses[None], passes, clock)[0]
 
     def encode(self, observation: Observation) -> Encoded:
@@ -283,29 +286,10 @@ class AlpamayoPolicy:
     def _poses(self, observations: Sequence[Observation], actions: Tensor) -> np.ndarray:
         """Poses (B, 64, 3); the wheel speed at t0, where known, replaces the estimate from poses."""
         space = self.model.action_space
-        history = torch.as_tensor(np.stack([o.history for o in observations]), device=actions.device)
+        history = torch.as_tensor(np.stack([o.history for o in observations]))
+        # What needs no actions first: a GPU may still be at work on them.
         v0 = space.estimate_v0(history)
         given = [np.nan if o.speed_mps is None else o.speed_mps for o in observations]
-        speeds = torch.tensor(given, dtype=v0.dtype, device=v0.device)
+        speeds = torch.tensor(given, dtype=v0.dtype)
         v0 = torch.where(speeds.isfinite(), speeds, v0)
-        return np.asarray(space.action_to_traj(history, actions.double(), v0=v0).cpu().numpy())
-
-
-def load_base(folder: Path | str, device: str) -> LoadedModel:
-    """A model folder as a driver wants it: on a CPU weights are float32, elsewhere as stored."""
-    return load_model(folder, dtype=torch.float32 if torch.device(device).type == "cpu" else None, device=device)
-
-
-def reasoning_room(folder: Path | None) -> int:
-    """Longest reasoning a model folder asks for: one that babbles must not keep its plan waiting.
-
-    Raises:
-        MonoError: a ``generation_config.json`` without a usable number.
-    """
-    path = folder / "generation_config.json" if folder else None
-    if path is None or not path.is_file():
-        return MAX_REASONING_TOKENS
-    room = read_json(path, "correct or remove it").get("max_new_tokens", MAX_REASONING_TOKENS)
-    if not isinstance(room, int) or room < 2:
-        raise MonoError(f"{path}: max_new_tokens is {room!r}", "a whole number of at least 2", "correct or remove it")
-    return room
+        return np.asarray(space.action_to_traj(history, actions.cpu().double(), v0=v0).numpy())

@@ -25,6 +25,7 @@ from finetune.alpamayo.model import AlpamayoR1
 from finetune.model_files.configuration_files import official_vlm, read_config
 from finetune.model_files.location import resolve_model
 from finetune.model_files.weight_files import WEIGHTS_FILE, read_header, weight_files
+from finetune.policy import PolicySettings
 from finetune.processing.processor import Processor
 
 _NAMED = 5
@@ -86,6 +87,15 @@ def load_model(
     if left:
         raise MonoError(f"tensors without values: {', '.join(left[:_NAMED])}", "all of them filled")
     return LoadedModel(model.eval(), processor, config, folder)
+
+
+def load_base(folder: Path | str, device: str, quantised: str = PolicySettings.quantised) -> LoadedModel:
+    """A model folder as a driver wants it: on a CPU weights are float32, elsewhere as stored.
+
+    What is to be packed is loaded to the CPU: the card may have no room for it as it is.
+    """
+    dtype = torch.float32 if torch.device(device).type == "cpu" else None
+    return load_model(folder, dtype=dtype, device=device if quantised == "none" else "cpu")
 
 
 def save_model(loaded: LoadedModel, folder: Path | str, *, dtype: torch.dtype | None = None) -> None:

@@ -23,7 +23,7 @@ from collector.dataset.schema import METADATA_FILE
 from finetune.adapters.settings import LoraSettings
 from finetune.model_files.location import resolve_model
 from finetune.policy import FrontMode, PolicySettings
-from finetune.training.settings import LoopSettings
+from finetune.training.settings import STEPS_WORTH_COMPILING, LoopSettings
 
 Method = Literal["lora", "qlora", "full"]
 
@@ -52,13 +52,6 @@ class FinetuneConfig(LoopSettings, LoraSettings, Place):
     """
 
     mirror: bool = False  # train on the mirror image of every sample too; for a camera on the kart's middle line.
-    recompute_layers: int = argument(
-        -1,
-        "layers of each half that are computed again in the backward pass instead of remembered; less memory "
-        "for more time. -1 means all on a card and none on a CPU",
-        -1,
-        1000,
-    )
     device: Literal["cpu", "cuda"] = "cpu"  # cpu or cuda.
     # of the weights; auto means bfloat16 on a card and float32 on a CPU. What trains is kept in float32.
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -104,7 +97,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     from finetune.adapters.lora import trainable_counts, trainable_table
     from finetune.checkpoint import load_model
     from finetune.training.encoding import ASIDE_FILE, SetAside, encode_dataset, encoded_rows, usable_samples
-    from finetune.training.loop import on_main, processes, train
+    from finetune.training.loop import train
+    from finetune.training.processes import on_main, processes
     from finetune.training.run import ROWS, open_training_run, remove_intermediate
 
     refuse_early(config)
@@ -168,20 +162,17 @@ def prepare(model: Any, config: FinetuneConfig, device: Any) -> Any:
     """Put a model where it trains and mark what trains: the ``PeftModel`` around it, None where all weights train."""
     from finetune.adapters.fused import fuse_lora
     from finetune.adapters.lora import add_lora, train_in_full
-    from finetune.training.memory import place_for_training, quantise_language_model
+    from finetune.alpamayo.layers import compiled_layer
+    from finetune.alpamayo.placement import place_on_card, quantise_language_model
 
     on_card = device.type == "cuda"
-    layers = len(model.expert.layers)
-    model.checkpointed_layers = config.recompute_layers if config.recompute_layers >= 0 else layers if on_card else 0
-    if config.compile:
-        from finetune.alpamayo.layers import compiled_layer
-
-        model.body = compiled_layer()
+    if config.compile and on_card and config.steps >= STEPS_WORTH_COMPILING:
+        model.body = compiled_layer(device)
     if config.method == "full":
         train_in_full(model.to(device), config)
         return None
     if on_card:
-        place_for_training(model, device, four_bits=config.method == "qlora", vision_on_card=config.adapt_vision)
+        place_on_card(model, device, four_bits=config.method == "qlora", vision_on_card=config.adapt_vision)
     elif config.method == "qlora":
         quantise_language_model(model, device)
     adapted = add_lora(model, config)

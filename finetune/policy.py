@@ -44,12 +44,16 @@ if TYPE_CHECKING:
     CameraMode: TypeAlias = str
     FrontMode: TypeAlias = str
     Engine: TypeAlias = str
+    Pack: TypeAlias = str
 else:
     CameraMode = Literal[tuple(MODES)]
     FrontMode = Literal[tuple(name for name, mode in MODES.items() if mode.cameras == ("front",))]
     # How a plan is computed. ``eager`` reads and writes word by word, operation by operation: the reference. ``fast``
     # says the same, but reads along what the reasoning will probably say.
     Engine = Literal["fast", "eager"]
+    # How the language model's matrices are held: as stored, or in four bits (NF4) and computed in the precision of the
+    # rest, its vocabulary in the computer's memory.
+    Pack = Literal["none", "nf4"]
 
 
 # The engine whose figures depend on nothing that was planned before: what is read along changes the last digits.
@@ -72,6 +76,7 @@ class PolicySettings(Arguments):
     reasoning: bool = True
     device: str = "cpu"
     engine: Engine = "fast"
+    quantised: Pack = "none"
     samples: int = argument(
         1,
         "trajectories drawn for each plan, at noise_temperature or 1 where that is 0; of several the one driven is "

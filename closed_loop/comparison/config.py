@@ -20,7 +20,7 @@ from collector.ros.parameters import RoadParameters, Rules, SimulatorParameters
 from collector.vehicle.model import GivenGain, read_vehicle, vehicle_named
 from finetune import TINY_BASE
 from finetune.adapters.folder import adapter_facts
-from finetune.policy import Engine, Policy, PolicySettings
+from finetune.policy import Engine, Pack, Policy, PolicySettings
 
 DEFAULTS = RunSettings()
 
@@ -60,6 +60,8 @@ class CompareConfig(Arguments):
     engine: Engine = PolicySettings.engine  # eager is the reference, word by word.
     samples: int = same_as(PolicySettings, "samples")
     reasoning_hz: float = same_as(PolicySettings, "reasoning_hz")
+    # nf4 packs the language model in four bits, for cards of 12 to 16 GB (needs the extra [gpu]).
+    quantised: Pack = PolicySettings.quantised
     max_speed_mps: float = argument(
         0.0, "the driver is held to this speed, and the expert drives no faster; 0 leaves the model free", 0.0, 20.0
     )
@@ -127,7 +129,7 @@ def settings_of(config: CompareConfig, latency_s: float | None) -> RunSettings:
 
 
 # What decides a plan beside weights, code, cameras and seed.
-POLICY_OPTIONS = ("flow_steps", "noise_temperature", "reasoning", "engine", "samples", "reasoning_hz")
+POLICY_OPTIONS = ("flow_steps", "noise_temperature", "reasoning", "engine", "samples", "reasoning_hz", "quantised")
 
 
 def make_policy(config: CompareConfig, variant: Variant) -> Policy | None:

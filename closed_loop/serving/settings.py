@@ -15,7 +15,7 @@ from collector.common.arguments import Arguments, argument, same_as
 from collector.common.errors import MonoError
 from collector.common.files import read_regular
 from finetune import TINY_BASE
-from finetune.policy import FUTURE_STEPS, STEP_S, Engine, FrontMode, PolicySettings
+from finetune.policy import FUTURE_STEPS, STEP_S, Engine, FrontMode, Pack, PolicySettings
 
 DEFAULT_POLICY = "finetune.alpamayo_policy:AlpamayoPolicy"
 TOKEN_VARIABLE = "ALPAMAYO_MONO_TOKEN"  # noqa: S105 - the name, not the token
@@ -62,13 +62,17 @@ class PolicyParameters(Arguments):
     )
     samples: int = same_as(PolicySettings, "samples")
     reasoning_hz: float = same_as(PolicySettings, "reasoning_hz")
+    quantised: Pack = argument(
+        PolicySettings.quantised,
+        "nf4 packs the language model in four bits, for cards of 12 to 16 GB (needs the extra [gpu])",
+    )
     device: str = argument(PolicySettings.device, "torch device of the model: cpu, cuda, cuda:1")
 
     def spec(self, python: str = "") -> PolicySpec:
         """The policy these settings name; one of a team's own is given what every policy has."""
         own = self.policy != DEFAULT_POLICY
         names = ["cameras", "flow_steps", "noise_temperature", "reasoning", "device"]
-        names += [] if own else ["engine", "samples", "reasoning_hz"]
+        names += [] if own else ["engine", "samples", "reasoning_hz", "quantised"]
         model = self.model or ("" if own else str(TINY_BASE))
         options = {"model_folder": model, "adapter": self.adapter or None}
         return PolicySpec(self.policy, {**options, **{name: getattr(self, name) for name in names}}, python)

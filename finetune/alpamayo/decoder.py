@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.alpamayo.cache import LayerColumns
+from finetune.alpamayo.placement import is_packed
 
 
 def pack_linears(decoder: Any) -> None:
@@ -56,12 +57,23 @@ def joined_weight(linears: Sequence[Any]) -> Tensor | None:
     return joined
 
 
+def packed_product(linears: Sequence[Any]) -> Callable[[Tensor], Tensor] | None:
+    """The outputs side by side of packed layers; None for others."""
+    return _side_by_side(linears) if all(map(is_packed, linears)) else None
+
+
+def _side_by_side(linears: Sequence[Any]) -> Callable[[Tensor], Tensor]:
+    if len(linears) == 1:
+        return linears[0]  # type: ignore[no-any-return]
+    return lambda x: torch.cat([linear(x) for linear in linears], dim=-1)
+
+
 def _product(linears: Sequence[Any]) -> Callable[[Tensor], Tensor]:
     """The layers' outputs side by side, of one input."""
     weight = joined_weight(linears)
     if weight is not None:
         return lambda x: functional.linear(x, weight)
-    return lambda x: torch.cat([linear(x) for linear in linears], dim=-1)
+    return _side_by_side(linears)
 
 
 @lru_cache

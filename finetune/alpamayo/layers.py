@@ -16,6 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from finetune.alpamayo.cache import join_draws
 
+_MOST_PROGRAMS = 64
+
 
 class _LayerKVCache:
     """Stands where transformers' attention expects a cache: joins one layer's past with its new columns."""
@@ -50,16 +52,25 @@ def run_layer(
     return output, *store.new
 
 
-def compiled_layer() -> Any:
+def compiled_layer(device: torch.device | None = None) -> Any:
     """:func:`run_layer` compiled; the layers of a decoder share one program per shape.
 
-    Compiling takes about a minute and pays where a GPU waits for launches: 1.6 times the samples per second of a
-    released-size LoRA at 16 rows. Every new length of a batch compiles again, so pad to few lengths.
+    Compiling takes about a minute and pays where a GPU waits for launches. Every new length of a batch compiles again,
+    so pad to few lengths. Where nothing can be compiled for the device, for want of a compiler, :func:`run_layer`
+    itself is returned and the reason printed.
     """
     import torch._dynamo
 
     # The index that transformers gives each layer must not make each a program of its own.
     torch._dynamo.config.allow_unspec_int_on_nn_module = True
+    # Beyond so many lengths a layer runs as it is.
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+    setattr(torch._dynamo.config, limit, _MOST_PROGRAMS)
+    try:
+        torch.compile(torch.negative)(torch.zeros(8, device=device))
+    except Exception as error:  # noqa: BLE001 - whatever it is, training goes on without
+        print(f"layers are not compiled ({str(error).strip().splitlines()[0][:200]})", flush=True)
+        return run_layer
     return torch.compile(run_layer, dynamic=False)
 
 

@@ -21,6 +21,7 @@ from finetune.alpamayo.cache import VisionFeatures
 from finetune.alpamayo.flow_matching import euler_times, integrate
 from finetune.alpamayo.generation import WORDS_PER_PASS, Expectation, ReasoningRules, WrittenRow, likeliest
 from finetune.alpamayo.model import AlpamayoR1
+from finetune.alpamayo.placement import HostEmbedding
 from finetune.alpamayo.rope import prefix_positions
 from finetune.alpamayo.vision import encode_equal_images
 from finetune.engine.fixed_decoder import FixedDecoder, UnsuitableError
@@ -111,8 +112,9 @@ class Engine:
         self._rotary = self._tables(columns)
 
         # What the recorded stages read: written into before each replay.
-        self._prompt = torch.zeros(shape.length + longest, dtype=torch.int64, device=device)
-        self._words = torch.zeros(WORDS_PER_PASS, dtype=torch.int64, device=device)
+        width = text.hidden_size
+        self._rows = like.new_zeros(shape.length + longest, width)
+        self._words = like.new_zeros(WORDS_PER_PASS, width)
         self._filled = torch.full((1,), shape.length, dtype=torch.int64, device=device)
         self._noise = torch.zeros(1, waypoints, 2, device=device)
         with torch.no_grad():
@@ -128,7 +130,6 @@ class Engine:
         with torch.inference_mode():
             self._see_stage = recorded(self._see)
             self._vision = self._see_stage()
-            self._prompt[self._image_places] = model.settings.vlm["image_token_id"]
             lengths = [length for length in DRAFT_LENGTHS if length <= longest]
             self._prefill_stages = {length: recorded(partial(self._prefill, length)) for length in lengths}
             self._read_stage = recorded(self._read) if room else None
@@ -147,8 +148,7 @@ class Engine:
             (length for length in sorted(self._prefill_stages) if length >= len(draft)), max(self._prefill_stages)
         )
         draft = draft[:size]
-        words = torch.cat([input_ids, torch.tensor(draft, dtype=torch.int64)])
-        self._prompt[: len(words)].copy_(words, non_blocking=True)
+        self._look_up(torch.cat([input_ids, torch.tensor(draft, dtype=torch.int64)]), self._rows)
         self._filled.fill_(self.shape.length)
         chosen: list[int] = self._prefill_stages[size]().tolist()
         return chosen[: len(draft) + 1]
@@ -162,7 +162,7 @@ class Engine:
         filled = self.shape.length + row.take(draft[: len(choices) - 1], choices)
         while row.unread is not None and self._read_stage is not None:
             words = row.to_read(expect)
-            self._words[: len(words)].copy_(torch.tensor(words), non_blocking=True)
+            self._look_up(torch.tensor(words), self._words)
             self._filled.fill_(filled)
             filled += row.has_read(words, self._read_stage().tolist())
             passes += 1
@@ -171,10 +171,15 @@ class Engine:
 
     @torch.inference_mode()
     def drive(self, noise: Tensor) -> Tensor:
-        """Actions (1, 64, 2), on the CPU, from noise of that shape."""
+        """Actions (1, 64, 2), where the model is, from noise of that shape; a GPU may still be at work on them."""
         self._noise.copy_(noise, non_blocking=True)
-        actions: Tensor = self._drive_stage().cpu()
+        actions: Tensor = self._drive_stage().clone()
         return actions
+
+    def _look_up(self, ids: Tensor, rows: Tensor) -> None:
+        """The words' embeddings into the first rows; not recorded, since the table may lie beside the card."""
+        table = self._language.embed_tokens
+        rows[: len(ids)].copy_(table(ids if isinstance(table, HostEmbedding) else ids.to(rows.device)))
 
     # -- the stages as they are recorded ---------------------------------------------------------------------------
 
@@ -186,14 +191,13 @@ class Engine:
         if self._vision is None:
             raise ValueError("nothing was seen")
         count, length = self.shape.length + drafted, self.shape.length
-        ids = self._prompt[:count]
-        hidden = self._language.embed_tokens(ids)
+        hidden = self._rows[:count].clone()
         hidden.index_copy_(0, self._image_places, self._vision.embeds.to(hidden.dtype))
         deepstack = [layer.to(hidden.dtype) for layer in self._vision.deepstack]
         last = self._reader.run(
             hidden,
             self._rotary,
-            torch.arange(count, device=ids.device),
+            torch.arange(count, device=hidden.device),
             self._memory,
             image_places=self._image_places,
             deepstack=deepstack,
@@ -203,7 +207,7 @@ class Engine:
 
     def _read(self) -> Tensor:
         places = self._filled + torch.arange(WORDS_PER_PASS, device=self._filled.device)
-        hidden = self._language.embed_tokens(self._words)
+        hidden = self._words.clone()
         limits = (places + 1).to(torch.int32)
         return self._choose(self._reader.run(hidden, self._rotary, places, self._memory, limits))
 

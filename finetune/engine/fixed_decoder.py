@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from finetune.alpamayo.decoder import joined_weight, linear_groups
-from finetune.engine.operations import Operations
+from finetune.alpamayo.decoder import joined_weight, linear_groups, packed_product
+from finetune.engine.operations import Operations, Weight
 
 
 class UnsuitableError(Exception):
@@ -23,10 +23,10 @@ Memory = Sequence[tuple[Tensor, Tensor]]
 class _Weights:
     """Of one layer: the four products' matrices and the four norms'."""
 
-    qkv: Tensor
-    out: Tensor
-    gate_up: Tensor
-    down: Tensor
+    qkv: Weight
+    out: Weight
+    gate_up: Weight
+    down: Weight
     before_attention: Tensor
     before_perceptron: Tensor
     queries: Tensor
@@ -42,7 +42,7 @@ class FixedDecoder:
         operations: how it is computed.
 
     Raises:
-        UnsuitableError: its matrices are not plain ones side by side (adapters, quantised weights).
+        UnsuitableError: its matrices are neither plain ones side by side nor packed (adapters).
     """
 
     def __init__(self, module: Any, operations: Operations) -> None:
@@ -53,10 +53,9 @@ class FixedDecoder:
     @staticmethod
     def _weights(layer: Any) -> _Weights:
         attention = layer.self_attn
-        qkv, gate_up = (joined_weight(group) for group in linear_groups(layer))
-        out, down = joined_weight([attention.o_proj]), joined_weight([layer.mlp.down_proj])
-        if qkv is None or gate_up is None or out is None or down is None:
-            raise UnsuitableError("weights that are no plain matrices")
+        qkv, gate_up, out, down = (
+            _weight(group) for group in (*linear_groups(layer), [attention.o_proj], [layer.mlp.down_proj])
+        )
         norms = (layer.input_layernorm, layer.post_attention_layernorm, attention.q_norm, attention.k_norm)
         return _Weights(qkv, out, gate_up, down, *(norm.weight.detach() for norm in norms))
 
@@ -94,3 +93,12 @@ class FixedDecoder:
                 hidden.index_add_(0, image_places, deepstack[index])
                 parts = None
         return do.add_and_norm(hidden[wanted], None if parts is None else parts[:, wanted], self._norm, self._eps)
+
+
+def _weight(linears: Sequence[Any]) -> Weight:
+    """What multiplies by all of them at once."""
+    weight = joined_weight(linears)
+    found: Weight | None = packed_product(linears) if weight is None else weight
+    if found is None:
+        raise UnsuitableError("weights that are no plain matrices")
+    return found

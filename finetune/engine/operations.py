@@ -8,19 +8,25 @@ A product is handed on in parts (S, T, N) that sum up to it, so that whoever nee
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from finetune.alpamayo.vision import turn_queries_and_keys
 
+# What multiplies rows (T, K) into rows (T, N): a matrix (N, K), or packed layers that are called.
+Weight: TypeAlias = Tensor | Callable[[Tensor], Tensor]
+
 
 class Operations:
     """The plain form; every result is rounded to the precision of the weights, as transformers' modules do."""
 
-    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+    def product(self, x: Tensor, weight: Weight) -> Tensor:
         """Rows (T, K) times a matrix (N, K): parts (S, T, N)."""
-        return functional.linear(x, weight)[None]
+        return (functional.linear(x, weight) if isinstance(weight, Tensor) else weight(x))[None]
 
     def add_and_norm(self, hidden: Tensor, parts: Tensor | None, weight: Tensor, eps: float) -> Tensor:
         """Add a product to ``hidden`` (T, D) in place; its RMS norm (T, D) times ``weight``."""
@@ -84,9 +90,9 @@ class Operations:
         )
         return mixed[0].transpose(0, 1).reshape(count, -1)
 
-    def gated(self, x: Tensor, weight: Tensor) -> Tensor:
+    def gated(self, x: Tensor, weight: Weight) -> Tensor:
         """silu(gate) * up (T, I) of x (T, D), where ``weight`` (2 I, D) holds gate before up."""
-        gate, up = functional.linear(x, weight).chunk(2, dim=-1)
+        gate, up = Operations.product(self, x, weight)[0].chunk(2, dim=-1)
         return functional.silu(gate) * up
 
     @staticmethod

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from torch.nn import functional
 
 from finetune.engine import kernels
-from finetune.engine.operations import Operations
+from finetune.engine.operations import Operations, Weight
 
 # More rows than these are worth cuBLAS.
 _FEW_ROWS = 64
@@ -32,10 +31,10 @@ class TritonOperations(Operations):
         early = properties.major >= 9
         self._launch: dict[str, Any] = {"EARLY": early, "launch_pdl": True} if early else {"EARLY": False}
 
-    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+    def product(self, x: Tensor, weight: Weight) -> Tensor:
         rows, inner = x.shape
-        if rows > _FEW_ROWS or inner % 64:
-            return functional.linear(x, weight)[None]
+        if not isinstance(weight, Tensor) or rows > _FEW_ROWS or inner % 64:
+            return super().product(x, weight)
         tall, block_n, block_k = _rows(rows), 64, 128 if inner % 128 == 0 else 64
         blocks = triton.cdiv(len(weight), block_n)
         # Narrow tiles leave room for two on a multiprocessor.
@@ -129,14 +128,16 @@ class TritonOperations(Operations):
         )
         return out
 
-    def gated(self, x: Tensor, weight: Tensor) -> Tensor:
+    def gated(self, x: Tensor, weight: Weight) -> Tensor:
         rows, inner = x.shape
-        width = len(weight) // 2
-        out = x.new_empty(rows, width)
-        if rows > _FEW_ROWS or inner % 128 or width % 32:
-            both = functional.linear(x, weight)
+        if not isinstance(weight, Tensor) or rows > _FEW_ROWS or inner % 128 or len(weight) % 64:
+            both = super().product(x, weight)[0]
+            width = both.shape[1] // 2
+            out = x.new_empty(rows, width)
             kernels.silu_mul[(triton.cdiv(out.numel(), 1024),)](both, out, width, out.numel(), 1024, **self._launch)
         else:
+            width = len(weight) // 2
+            out = x.new_empty(rows, width)
             kernels.gated[(width // 32,)](x, weight, out, rows, width, inner, _rows(rows), 32, 128, 3, **self._launch)
         return out
 

@@ -27,7 +27,7 @@ from finetune.evaluation.bootstrap import CONFIDENCE, RESAMPLES, group_samples
 from finetune.evaluation.metrics import Scores, identical_samples, set_aside_texts
 from finetune.evaluation.tables import compare_before_after, definitions, headline, print_tables, write_tables
 from finetune.model_files.location import resolve_model
-from finetune.policy import CameraMode, PolicySettings
+from finetune.policy import CameraMode, Pack, PolicySettings
 
 PLANS_FILE = "plans.jsonl"
 REGRESSOR = "ego-only regressor"
@@ -63,6 +63,8 @@ class EvaluateConfig(Arguments):
     batch_size: int = argument(8, "samples per forward pass", 1, 65_536)
     plots: bool = True  # draw plots (needs the extra [report]).
     device: str = PolicySettings.device  # torch device.
+    # nf4 packs the language model in four bits, as for a small card (needs the extra [gpu]).
+    quantised: Pack = PolicySettings.quantised
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -216,7 +218,9 @@ def _plan_models(config: EvaluateConfig, samples: Sequence[Sample], folder: Path
     prompts = SamplePrompts(samples, folder, config.cameras, CACHE_BYTES if config.adapter is not None else 0)
     draws = config.samples if config.samples > 1 else 0
     done = []
-    for name, policy in policies(config.model, config.adapter, config.cameras, config.device, config.seed):
+    for name, policy in policies(
+        config.model, config.adapter, config.cameras, config.device, config.seed, config.quantised
+    ):
         scores = Scores(name, samples, config.samples)
         for batch in plan_samples(policy, prompts, config.batch_size, name, draws):
             for index, planned in batch:

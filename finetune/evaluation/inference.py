@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,9 @@ from torch import Tensor
 from collector.common.errors import MonoError
 from collector.common.tables import progress
 from collector.dataset.schema import Sample
-from finetune.alpamayo_policy import AlpamayoPolicy, load_base
-from finetune.policy import REFERENCE, Observation, Plan
+from finetune.alpamayo_policy import AlpamayoPolicy
+from finetune.checkpoint import load_base
+from finetune.policy import REFERENCE, Observation, Plan, PolicySettings
 from finetune.processing.processor import Encoded
 from finetune.training.batches import observe, pack_pixels, unpack_pixels
 
@@ -31,19 +33,24 @@ class FrameError(MonoError):
 
 
 def policies(
-    model: Path, adapter: Path | None, cameras: str, device: str, seed: int = 0
+    model: Path,
+    adapter: Path | None,
+    cameras: str,
+    device: str,
+    seed: int = 0,
+    quantised: str = PolicySettings.quantised,
 ) -> Iterator[tuple[str, AlpamayoPolicy]]:
     """The base as "before" and, with an adapter, base and adapter as "after".
 
     The base is loaded once and the adapter merged into it in place: be done with the one before asking for the other.
     """
-    loaded = load_base(model, device)
-    for name, added in (("before", None), ("after", adapter)):
-        if name == "before" or added is not None:
-            yield (
-                name,
-                AlpamayoPolicy(loaded, adapter=added, cameras=cameras, seed=seed, device=device, engine=REFERENCE),
-            )
+    how: dict[str, Any] = {"cameras": cameras, "seed": seed, "device": device, "quantised": quantised}
+    loaded = load_base(model, device, quantised)
+    yield "before", AlpamayoPolicy(loaded, engine=REFERENCE, **how)
+    if adapter is not None:
+        if quantised != "none":  # nothing can be merged into packed weights
+            loaded = load_base(model, device, quantised)
+        yield "after", AlpamayoPolicy(loaded, adapter=adapter, engine=REFERENCE, **how)
 
 
 class SamplePrompts:

@@ -37,6 +37,7 @@ from finetune.alpamayo.configuration import (
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+MAX_REASONING_TOKENS = 128
 FLOW = "diffusion.flow_matching.FlowMatching"
 SPACE = "action_space.UnicycleAccelCurvatureActionSpace"
 IN_PROJ = "models.action_in_proj.PerWaypointActionInProjV2"
@@ -206,3 +207,18 @@ def official_vlm(config: AlpamayoConfig) -> dict[str, Any]:
         "tie_word_embeddings": False,
         "vision_config": {**config.vlm["vision_config"], "model_type": "qwen3_vl"},
     }
+
+
+def reasoning_room(folder: Path | None) -> int:
+    """Longest reasoning a model folder asks for: one that babbles must not keep its plan waiting.
+
+    Raises:
+        MonoError: a ``generation_config.json`` without a usable number.
+    """
+    path = folder / "generation_config.json" if folder else None
+    if path is None or not path.is_file():
+        return MAX_REASONING_TOKENS
+    room = read_json(path, "correct or remove it").get("max_new_tokens", MAX_REASONING_TOKENS)
+    if not isinstance(room, int) or room < 2:
+        raise MonoError(f"{path}: max_new_tokens is {room!r}", "a whole number of at least 2", "correct or remove it")
+    return room

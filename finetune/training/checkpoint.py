@@ -52,6 +52,11 @@ class MasterWeights:
             elif master is not parameter:
                 master.grad, parameter.grad = parameter.grad.float(), None
 
+    def drop_gradients(self) -> None:
+        """Forget the gradients of a step that broke off."""
+        for parameter in self._parameters.values():
+            parameter.grad = None
+
     @torch.no_grad()
     def give_values(self) -> None:
         """Write the masters' values into the parameters."""

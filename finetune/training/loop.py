@@ -7,11 +7,9 @@ noise, reasoning dropout, LoRA dropout) follows from seed and step alone.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +18,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from collector.common.errors import MonoError, require
+from collector.common.errors import MonoError
+from finetune.alpamayo.layers import run_layer
 from finetune.training.batches import Batch, EncodedSample, collate
 from finetune.training.checkpoint import Checkpoints, MasterWeights, restore_state, state_tensors
 from finetune.training.loss import JointLoss, RowLosses, draws
+from finetune.training.memory import Recomputation, peak_memory_gib
+from finetune.training.processes import processes
 from finetune.training.run import CHECKPOINTS, TrainingLog
 from finetune.training.settings import LoopSettings, learning_rate_factor
 
 # Noise of validation batches: far from that of any training step.
 _VALIDATION_STEP = 10_000_000
-# Encoding and saving are the main process's; the others wait for it that long.
-_PATIENCE = timedelta(hours=12)
 # Compiled layers are padded to multiples of so many words: few lengths, and under a tenth of the work wasted.
 _COMPILED_LENGTHS = 32
 _TERMS = ("text", "flow", "xy")
@@ -55,38 +54,18 @@ def batch_to(batch: Batch, device: torch.device) -> Batch:
     return Batch(**moved)
 
 
-def processes(device: str) -> Any:
-    """Accelerate's view of this run's processes: ``device``, ``num_processes``, ``is_main_process`` and so on."""
-    accelerate = require("accelerate", "model")
-    patience = accelerate.InitProcessGroupKwargs(timeout=_PATIENCE)
-    return accelerate.Accelerator(cpu=device == "cpu", kwargs_handlers=[patience])
-
-
-def on_main(accelerator: Any, work: Callable[[], None]) -> None:
-    """Let the main process do something while the others wait; where it cannot, all end, and it alone says why.
-
-    Raises:
-        MonoError: of the work, in the main process; the others leave with its exit code.
-    """
-    failed: MonoError | None = None
-    if accelerator.is_main_process:
-        try:
-            work()
-        except MonoError as error:
-            failed = error
-    told = torch.tensor([float(failed is not None)], device=accelerator.device)
-    told = accelerator.reduce(told, "sum")
-    if failed is not None:
-        raise failed
-    if bool(told):
-        raise SystemExit(2)
-
-
 class Passes:
-    """Forward passes of one process (see :func:`processes`) over its share of a global batch."""
+    """Forward passes of one process (see :mod:`finetune.training.processes`) over its share of a global batch."""
 
-    def __init__(self, loss: JointLoss, accelerator: Any, settings: LoopSettings, pad_id: int) -> None:
-        self._loss, self._accelerator, self._settings, self._pad_id = loss, accelerator, settings, pad_id
+    def __init__(
+        self, loss: JointLoss, accelerator: Any, settings: LoopSettings, pad_id: int, rows: Sequence[EncodedSample]
+    ) -> None:
+        self._loss, self.accelerator, self.settings, self._pad_id = loss, accelerator, settings, pad_id
+        self._multiple = 1 if loss.model.body is run_layer else _COMPILED_LENGTHS
+        longest = -(-max(len(row.input_ids) for row in rows) // self._multiple) * self._multiple
+        share = -(-settings.batch_size // accelerator.num_processes)
+        most_words = longest * min(share, settings.rows_per_pass or share)
+        self.recomputation = Recomputation(loss.model, settings.recompute_layers, accelerator.device, most_words)
 
     def losses(
         self,
@@ -99,24 +78,25 @@ class Passes:
 
         The step decides the noise. ``learn`` gets the losses of each pass, while their graph lives.
         """
-        device = self._accelerator.device
+        device = self.accelerator.device
         # Drawn for the global batch, so that a row meets the same noise wherever it is computed.
-        noise, times = draws(len(rows), self._settings, step, device)
+        noise, times = draws(len(rows), self.settings, step, device)
         table = torch.zeros(len(rows), len(_TERMS), device=device)
         for part in self._parts(len(rows)):
             chosen, quiet = [rows[index] for index in part], [silent[index] for index in part]
-            batch = collate(chosen, self._pad_id, quiet, _COMPILED_LENGTHS if self._settings.compile else 1)
+            batch = collate(chosen, self._pad_id, quiet, self._multiple)
             losses = self._loss.rows(batch_to(batch, device), noise[part], times[part])
             if learn is not None:
+                self.recomputation.remembered(batch.input_ids.numel())
                 learn(losses)
             table[part] = losses.table().detach().float()
-        total: Tensor = self._accelerator.reduce(table, "sum")
+        total: Tensor = self.accelerator.reduce(table, "sum")
         return total
 
     def _parts(self, count: int) -> Iterator[list[int]]:
-        accelerator = self._accelerator
+        accelerator = self.accelerator
         mine = np.array_split(np.arange(count), accelerator.num_processes)[accelerator.process_index].tolist()
-        size = self._settings.rows_per_pass or max(1, len(mine))
+        size = self.settings.rows_per_pass or max(1, len(mine))
         for start in range(0, len(mine), size):
             yield mine[start : start + size]
 
@@ -184,7 +164,7 @@ def train(  # noqa: C901, PLR0915 - the whole of a training, read from top to bo
         restore_state(weights, optimizer, found.tensors)
         del found
     loss = JointLoss(model, settings.horizon_s, settings.expert_gradient, with_xy=settings.xy_weight > 0.0)
-    passes = Passes(loss, accelerator, settings, pad_id)
+    passes = Passes(loss, accelerator, settings, pad_id, rows)
     terms = _TERMS if settings.xy_weight > 0.0 else _TERMS[:2]
     chooser = np.random.default_rng(settings.seed + 17)
     order = row_order(len(rows), settings.batch_size, settings.seed)
@@ -253,8 +233,6 @@ def _step(
 ) -> dict[str, float]:
     """One optimiser step; returns the global mean losses."""
     speaking = max(1, speaking_rows(rows, silent))
-    # LoRA dropout is the one draw that takes torch's own generator.
-    torch.manual_seed((settings.seed * 1_000_003 + step) * 1_009 + accelerator.process_index)
 
     def learn(losses: RowLosses) -> None:
         # Shares of the global means: over passes and processes they add up to them, however unevenly rows speak.
@@ -264,16 +242,10 @@ def _step(
             share = share + settings.xy_weight * losses.xy.sum() / len(rows)
         share.backward()
 
-    try:
-        table = passes.losses(rows, silent, step, learn)
-    except torch.cuda.OutOfMemoryError as error:
-        raise MonoError(
-            f"the memory of {torch.cuda.get_device_name(accelerator.device)} is full at step {step + 1} "
-            f"({peak_memory_gib(accelerator.device):.1f} GiB reserved): {str(error).splitlines()[0]}",
-            "room for one forward and backward pass",
-            "use --rows_per_pass 1, then --recompute_layers 36, --dtype bfloat16, --method qlora; all but the last two "
-            "leave the numbers as they are",
-        ) from error
+    passes.recomputation.begin_step()
+    while (table := _tried(passes, rows, silent, step, learn)) is None:
+        weights.drop_gradients()
+        passes.recomputation.make_room()
     values = means(table, speaking)
     guilty = [row.sample_id for row, fine in zip(rows, table.isfinite().all(dim=1).tolist(), strict=False) if not fine]
     if guilty:
@@ -291,17 +263,30 @@ def _step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     weights.give_values()
+    passes.recomputation.end_step()
     return values
+
+
+def _tried(
+    passes: Passes, rows: Sequence[EncodedSample], silent: Sequence[bool], step: int, learn: Callable[[RowLosses], None]
+) -> Tensor | None:
+    """:meth:`Passes.losses`; None where the memory was full and more layers can be computed again."""
+    settings, accelerator = passes.settings, passes.accelerator
+    # LoRA dropout is the one draw that takes torch's own generator.
+    torch.manual_seed((settings.seed * 1_000_003 + step) * 1_009 + accelerator.process_index)
+    try:
+        return passes.losses(rows, silent, step, learn)
+    except torch.cuda.OutOfMemoryError as error:
+        if passes.recomputation.can_make_room:
+            return None
+        device = accelerator.device
+        found = f"the memory of {torch.cuda.get_device_name(device)} is full at step {step + 1} "
+        found += f"({peak_memory_gib(device):.1f} GiB reserved): {str(error).splitlines()[0]}"
+        do = "use --rows_per_pass 1, --dtype bfloat16, then --method qlora; the first leaves the numbers as they are"
+        raise MonoError(found, "room for one forward and backward pass", do) from error
 
 
 def _not_finite(what: str, step: int, sample_ids: Sequence[str]) -> MonoError:
     found = f"a {what} that is not finite at step {step + 1}; samples: {', '.join(sample_ids)}"
     do = "look at these samples, or lower --learning_rate; the last checkpoint is as it was"
     return MonoError(found, "finite losses and gradients", do)
-
-
-def peak_memory_gib(device: torch.device) -> float:
-    """Most memory this process has held so far: reserved on a GPU, resident on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

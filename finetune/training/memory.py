@@ -1,102 +1,91 @@
-"""What need not lie on the card while adapters train: the vision tower once its features exist, and the words.
+"""How much a training step remembers: as much as the card has room for, the rest is computed again.
 
-Both are frozen: 1.07 GiB of vision tower and 1.19 GiB of embedding rows of the released model, of which a batch looks
-up a few hundred. On cards too small for 13 GiB of bfloat16 layers, the language model's linear ones are packed in four
-bits (NF4): 6.9 of the released 11.1 billion weights. Vision tower, vocabulary and action expert stay as they are, since
-waypoints are read off the expert directly.
+A layer that is computed again in the backward pass (see :mod:`finetune.alpamayo.layers`) costs a third more time and
+saves what it would have remembered. Which of the two is scarce depends on card, batch and adapters, so it is measured:
+a step that recomputes every layer and one that recomputes one less tell what a layer holds for each word.
 """
 
 from __future__ import annotations
 
+import resource
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
 
-from collector.common.errors import MonoError, require
+# Of the room found this part is used: the allocator needs some, and the backward pass varies.
+_USED = 0.85
+# Share of the layers that are computed again in addition when the memory was full.
+_MORE = 6
 
 
-class HostEmbedding(nn.Module):
-    """A frozen embedding whose rows stay in the computer's memory; those looked up travel to the card."""
+class Recomputation:
+    """How many layers of each half are computed again, ``model.checkpointed_layers``.
 
-    def __init__(self, embedding: nn.Embedding, device: torch.device) -> None:
-        super().__init__()
-        # Not a parameter, so that `model.to(device)` leaves it where it is; saving asks for it by name.
-        self.rows = embedding.weight.detach().cpu()
-        self.target = device
+    Fixed where it was asked for or where the model is on a CPU. Else all of them in the first two steps, since the
+    first one makes the optimiser's state, one less in the third, and from then on as many as the memory asks for. The
+    numbers of a step are the same whatever it is.
+
+    Args:
+        model: an ``AlpamayoR1`` where it trains.
+        wanted: layers of each half; -1 measures on a card, and means none on a CPU.
+        device: where.
+        most_words: words of the largest forward pass, padding included.
+    """
+
+    def __init__(self, model: Any, wanted: int, device: torch.device, most_words: int) -> None:
+        self._model, self._device, self._most_words = model, device, most_words
+        self._layers = len(model.expert.layers)
+        self._measures = wanted < 0 and device.type == "cuda"
+        self._step, self._resting = 0, 0
+        self._held: list[float] = []  # bytes remembered for each word, of the measuring steps
+        model.checkpointed_layers = self._layers if self._measures else max(0, wanted)
+
+    def begin_step(self) -> None:
+        """Before the forward passes of a step."""
+        if self._measures:
+            self._resting = torch.cuda.memory_allocated(self._device)
+            self._model.checkpointed_layers = self._layers - (self._step == 2)
+
+    def remembered(self, words: int) -> None:
+        """Between a forward pass over so many words and its backward pass."""
+        if self._measures and self._step > 0 and len(self._held) < self._step:
+            self._held.append((torch.cuda.memory_allocated(self._device) - self._resting) / words)
+
+    def end_step(self) -> None:
+        """After the optimiser."""
+        self._step += 1
+        if self._measures and len(self._held) == 2:
+            self._measures = False
+            per_layer = (self._held[1] - self._held[0]) * self._most_words
+            room = _USED * (card_bytes(self._device) - torch.cuda.max_memory_allocated(self._device))
+            remembered = self._layers if per_layer <= 0.0 else int(max(0.0, room) / per_layer)
+            self._settle(self._layers - min(self._layers, remembered))
 
     @property
-    def weight(self) -> Tensor:
-        """All rows (V, D), on the CPU."""
-        return self.rows
+    def can_make_room(self) -> bool:
+        """Whether more layers can be computed again."""
+        return bool(self._model.checkpointed_layers < self._layers)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(...,) ids on any device to (..., D) on the card."""
-        unique, places = ids.unique(return_inverse=True)
-        return self.rows[unique.cpu()].to(self.target)[places.to(self.target)]
-
-
-def place_for_training(
-    model: Any, device: torch.device, *, four_bits: bool = False, vision_on_card: bool = False
-) -> None:
-    """Bring to the card what a training step computes with, and leave the rest in the computer's memory.
-
-    A model loaded to the CPU never needs more of the card than it trains with: a card of 12 GB takes the released model
-    in four bits, which would not fit together with its vision tower and vocabulary. It is an ``AlpamayoR1`` without
-    adapters, changed in place. Image features must exist already unless ``vision_on_card``.
-    """
-    language = model.vlm.model.language_model
-    if isinstance(language.embed_tokens, nn.Embedding):
-        language.embed_tokens = HostEmbedding(language.embed_tokens, device)
-    model.vlm.model.visual.to(device if vision_on_card else "cpu")
-    if four_bits:
-        quantise_language_model(model, device)
-    for part in (
-        language.layers,
-        language.norm,
-        language.rotary_emb,
-        model.vlm.lm_head,
-        model.expert,
-        model.action_in_proj,
-        model.action_out_proj,
-        model.action_space,
-    ):
-        part.to(device)
-    if device.type == "cuda":
+    def make_room(self) -> None:
+        """The memory was full: compute more layers again, from this step on."""
+        self._measures = False
+        self._settle(min(self._layers, self._model.checkpointed_layers + max(1, self._layers // _MORE)))
         torch.cuda.empty_cache()
 
+    def _settle(self, count: int) -> None:
+        self._model.checkpointed_layers = count
+        print(f"{count} of {self._layers} layers of each half are computed again in the backward pass", flush=True)
 
-def quantise_language_model(model: Any, device: torch.device | str = "cuda") -> int:
-    """Pack the language model's linear layers, one after the other, on their way to the card; how many were packed.
 
-    The model has no adapters yet and is changed in place; what is not packed stays where it is.
+def card_bytes(device: torch.device) -> float:
+    """What this process can have of a card: what it holds and what is free, at most what it was limited to."""
+    free, total = torch.cuda.mem_get_info(device)
+    share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda _: 1.0)(device.index or 0)
+    return min(free + torch.cuda.memory_reserved(device), share * total)
 
-    Raises:
-        MonoError: bitsandbytes is missing, or adapters are already in place.
-    """
-    bitsandbytes = require("bitsandbytes", "gpu")
-    decoder = model.vlm.model.language_model.layers
-    found = [(name, layer) for name, layer in decoder.named_modules() if isinstance(layer, nn.Linear)]
-    if any("base_layer" in name for name, _ in found):
-        raise MonoError("a model with adapters", "a base model", "pack first, then add LoRA")
-    for name, layer in tqdm(found, desc="pack in 4 bits", unit="layer", dynamic_ncols=True):
-        packed = bitsandbytes.nn.Linear4bit(
-            layer.in_features,
-            layer.out_features,
-            bias=layer.bias is not None,
-            compute_dtype=layer.weight.dtype,
-            compress_statistics=True,
-            quant_type="nf4",
-            device="meta",
-        )
-        # Moving the parameter to the card is what packs it.
-        packed.weight = bitsandbytes.nn.Params4bit(
-            layer.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4", module=packed
-        ).to(device)
-        if layer.bias is not None:
-            packed.bias = nn.Parameter(layer.bias.data.to(device), requires_grad=False)
-        parent, _, leaf = name.rpartition(".")
-        setattr(decoder.get_submodule(parent), leaf, packed)
-        layer.weight = None  # type: ignore[assignment]
-    return len(found)
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Most memory this process has held so far: reserved on a GPU, resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

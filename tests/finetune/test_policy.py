@@ -101,7 +101,7 @@ def test_unusable_settings_are_named(loaded: LoadedModel, tmp_path: Path) -> Non
 
 
 def test_a_folder_says_how_long_its_reasonings_may_be(tmp_path: Path) -> None:
-    from finetune.alpamayo_policy import MAX_REASONING_TOKENS, reasoning_room
+    from finetune.model_files.configuration_files import MAX_REASONING_TOKENS, reasoning_room
 
     assert reasoning_room(None) == reasoning_room(tmp_path) == MAX_REASONING_TOKENS
     (tmp_path / "generation_config.json").write_text('{"max_new_tokens": 40}')

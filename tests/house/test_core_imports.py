@@ -31,6 +31,7 @@ TORCH_LEAVES = (
     "finetune.training.loss",
     "finetune.adapters.fused",
     "finetune.training.memory",
+    "finetune.training.processes",
     "finetune.evaluation.inference",
     "finetune.studies.stages",
     "finetune.training.loop",

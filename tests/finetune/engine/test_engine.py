@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from finetune.alpamayo.draft import ReasoningPace
+from finetune.alpamayo.placement import HostEmbedding, is_packed
 from finetune.alpamayo.sampling import medoid
 from finetune.alpamayo_policy import AlpamayoPolicy
 from finetune.engine import engine as engine_module
@@ -162,6 +163,24 @@ def test_what_cannot_be_recorded_is_planned_operation_by_operation(capsys: pytes
     assert "operation by operation" in capsys.readouterr().err
     with pytest.raises(UnsuitableError, match="matrices"):
         engine_for(fast, observation(0))
+
+
+def test_a_packed_model_is_planned_with_by_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("bitsandbytes")
+    loaded = small_model(hidden=64)
+    plain = AlpamayoPolicy(loaded, max_reasoning_tokens=ROOM, engine="eager").plan(observation(0))
+    eager, fast = (
+        AlpamayoPolicy(loaded, max_reasoning_tokens=ROOM, engine=way, quantised="nf4") for way in ("eager", "fast")
+    )
+    language = fast.model.vlm.model.language_model
+    assert isinstance(language.embed_tokens, HostEmbedding) and is_packed(language.layers[0].mlp.down_proj)
+    fast._engines = {}
+    with torch.no_grad():
+        expected, found, again = eager.plan(observation(0)), fast.plan(observation(0)), fast.plan(observation(0))
+    assert len(fast._engines) == 1 and "operation by operation" not in capsys.readouterr().err
+    assert found.reasoning == expected.reasoning and again.passes < found.passes
+    np.testing.assert_allclose(found.poses, expected.poses, atol=2e-2)
+    assert np.abs(found.poses - plain.poses).max() > 0.0
 
 
 SETTINGS = [

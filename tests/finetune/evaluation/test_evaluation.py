@@ -18,8 +18,8 @@ from closed_loop.cli import main as cli  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
 from collector.dataset.schema import read_samples  # noqa: E402
 from finetune.adapters.lora import LoraSettings, add_lora, save_adapter  # noqa: E402
-from finetune.alpamayo_policy import AlpamayoPolicy, load_base  # noqa: E402
-from finetune.checkpoint import save_model  # noqa: E402
+from finetune.alpamayo_policy import AlpamayoPolicy  # noqa: E402
+from finetune.checkpoint import load_base, save_model  # noqa: E402
 from finetune.evaluation import inference  # noqa: E402
 from finetune.evaluation.command import NO_PICTURE, PLANS_FILE, EvaluateConfig, evaluate, fit_regressor  # noqa: E402
 from finetune.evaluation.inference import SamplePrompts, plan_samples  # noqa: E402

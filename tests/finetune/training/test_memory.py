@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,13 +10,15 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from collector.common.errors import MonoError  # noqa: E402
 from finetune.adapters.fused import fuse_lora  # noqa: E402
 from finetune.adapters.lora import LoraSettings, add_lora  # noqa: E402
 from finetune.alpamayo.layers import compiled_layer  # noqa: E402
+from finetune.alpamayo.placement import HostEmbedding, place_on_card  # noqa: E402
 from finetune.checkpoint import LoadedModel  # noqa: E402
 from finetune.training.batches import collate  # noqa: E402
-from finetune.training.loop import JointLoss, LoopSettings, draws  # noqa: E402
-from finetune.training.memory import HostEmbedding, place_for_training  # noqa: E402
+from finetune.training.loop import JointLoss, LoopSettings, draws, train  # noqa: E402
+from finetune.training.memory import Recomputation  # noqa: E402
 from tests.helpers.small_model import small_model, small_rows  # noqa: E402
 
 
@@ -106,6 +109,49 @@ def test_fused_lora_is_pefts_lora() -> None:
     assert_same(losses_and_gradients(loaded), peft_way)
 
 
+def test_a_number_of_recomputed_layers_is_kept_and_none_is_measured_on_a_cpu() -> None:
+    model = adapted().model
+    for wanted, expected in ((-1, 0), (0, 0), (2, 2)):
+        recomputation = Recomputation(model, wanted, torch.device("cpu"), 100)
+        for _ in range(5):
+            recomputation.begin_step()
+            recomputation.remembered(100)
+            recomputation.end_step()
+            assert model.checkpointed_layers == expected
+
+
+def test_a_full_memory_costs_a_pass_and_changes_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Full in the middle of a step, when the first of its two passes has left its gradients."""
+    settings = LoopSettings(steps=4, batch_size=4, rows_per_pass=2, checkpoint_every=4, validate_every=4)
+
+    def curve(name: str) -> list[str]:
+        loaded = adapted(dropout=0.1)
+        (tmp_path / name).mkdir()
+        train(loaded.model, small_rows(loaded, 6), [], settings, loaded.processor.pad_id, tmp_path / name)
+        lines = (tmp_path / name / "training.jsonl").read_text().splitlines()
+        return [line.partition(', "samples_per_s"')[0] for line in lines]
+
+    undisturbed, whole, calls = curve("undisturbed"), JointLoss.rows, [0]
+
+    def rows(self: JointLoss, *arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] in (4, 8):
+            raise torch.cuda.OutOfMemoryError("planted")
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(JointLoss, "rows", rows)
+    assert curve("disturbed") == undisturbed and calls[0] == 8 + 2 + 2
+    said = capsys.readouterr().out
+    assert "1 of 2 layers" in said and "2 of 2 layers" in said
+    calls[0] = -100
+    monkeypatch.setattr(JointLoss, "rows", lambda *_: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("planted")))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")
+    with pytest.raises(MonoError, match="memory of a card is full"):
+        curve("full")
+
+
 def test_compiled_layers_give_the_same_losses_and_gradients() -> None:
     loaded = adapted()
     plain = losses_and_gradients(loaded)
@@ -134,7 +180,7 @@ def test_layers_with_dropout_are_left_to_peft() -> None:
 def test_words_on_the_host_give_the_same_losses() -> None:
     loaded = adapted()
     before = losses_and_gradients(loaded)
-    place_for_training(loaded.model, torch.device("cpu"))
+    place_on_card(loaded.model, torch.device("cpu"))
     embedding = loaded.model.vlm.model.language_model.embed_tokens
     assert isinstance(embedding, HostEmbedding) and "rows" not in dict(embedding.named_parameters())
     assert_same(losses_and_gradients(loaded), before)
@@ -142,7 +188,7 @@ def test_words_on_the_host_give_the_same_losses() -> None:
 
 def test_four_bit_layers_train_adapters_of_both_halves() -> None:
     pytest.importorskip("bitsandbytes")
-    from finetune.training.memory import quantise_language_model
+    from finetune.alpamayo.placement import quantise_language_model
 
     def build(pack: bool) -> LoadedModel:
         torch.manual_seed(1)
