@@ -14,7 +14,7 @@ import numpy as np
 
 from collector.geometry.poses import FloatArray
 
-_GRID_S = 0.005  # steps of the model
+_FINE_S, _COARSE_S = 0.005, 0.02  # steps of the model; the latter to search with
 _DEAD_TIMES_S = np.arange(0.0, 0.56, 0.04)
 _LAGS_S = np.array([0.01, 0.03, 0.08, 0.16, 0.32, 0.64])
 _RATES_1PS = np.array([0.3, 0.6, 1.0, 1.6, 3.0, 1000.0])  # of the angle in units of the gain
@@ -45,32 +45,32 @@ class ActuatorData:
     ) -> None:
         self._command_s, self._command_rad = command_s, command_rad
         self.report_s, self.report_rad = report_s, report_rad
-        self._grid_s = np.arange(report_s[0], report_s[-1] + _GRID_S, _GRID_S)
         # Its difference over a step of the grid is the mean command there, exact for any dead time.
         self._integral = np.concatenate([[0.0], np.cumsum(command_rad[:-1] * np.diff(command_s))])
         self.weights = np.ones(len(report_rad))
 
-    def angles(self, shapes: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def angles(self, shapes: FloatArray, step_s: float = _FINE_S) -> tuple[FloatArray, FloatArray]:
         """(R, K) reports over gain of shapes (K, 3): dead time, lag, rate; and how much of the time limited (K,)."""
-        times = self._grid_s[:, None] - shapes[None, :, 0]
+        grid_s = np.arange(self.report_s[0], self.report_s[-1] + step_s, step_s)
+        times = grid_s[:, None] - shapes[None, :, 0]
         sums = np.interp(times, self._command_s, self._integral)
         sums += np.maximum(times - self._command_s[-1], 0.0) * self._command_rad[-1]
         sums += np.minimum(times - self._command_s[0], 0.0) * self._command_rad[0]
-        goals = np.diff(sums, axis=0) / _GRID_S
-        share, limit = 1.0 - np.exp(-_GRID_S / shapes[:, 1]), shapes[:, 2] * _GRID_S
+        goals = np.diff(sums, axis=0) / step_s
+        share, limit = 1.0 - np.exp(-step_s / shapes[:, 1]), shapes[:, 2] * step_s
         angle, angles = goals[0].copy(), np.empty(times.shape)
         angles[0] = angle
         for index, goal in enumerate(goals, start=1):
             angle = angle + np.clip((goal - angle) * share, -limit, limit)
             angles[index] = angle
         turned = np.abs(np.diff(angles, axis=0))
-        moving = turned > _MOVING_RADPS * _GRID_S
+        moving = turned > _MOVING_RADPS * step_s
         limited = ((turned > 0.999 * limit) & moving).sum(axis=0) / np.maximum(moving.sum(axis=0), 1)
-        return np.stack([np.interp(self.report_s, self._grid_s, each) for each in angles.T], axis=1), limited
+        return np.stack([np.interp(self.report_s, grid_s, each) for each in angles.T], axis=1), limited
 
-    def solved(self, shapes: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def solved(self, shapes: FloatArray, step_s: float = _FINE_S) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Of shapes (K, 3) the cost (K,), the best gain (K,), and what is left of the reports (R, K)."""
-        angles, _ = self.angles(shapes)
+        angles, _ = self.angles(shapes, step_s)
         weights, report = self.weights, self.report_rad
         centre, mean = (weights @ angles) / weights.sum(), (weights @ report) / weights.sum()
         spread = angles - centre
@@ -82,7 +82,7 @@ class ActuatorData:
 def fit_actuator(data: ActuatorData) -> ActuatorFit:
     """The model that explains the reports best."""
     tried = np.stack(np.meshgrid(_DEAD_TIMES_S, _LAGS_S, _RATES_1PS, indexing="ij"), axis=-1).reshape(-1, 3)
-    costs = np.concatenate([data.solved(part)[0] for part in np.array_split(tried, 8)])
+    costs = np.concatenate([data.solved(part, _COARSE_S)[0] for part in np.array_split(tried, 8)])
     shape = tried[int(np.argmin(costs))]
     for _ in range(2):
         shape = _refined(shape, data)

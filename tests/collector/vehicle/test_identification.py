@@ -24,7 +24,7 @@ NAMES = ("steering_gain", "dead_time_s", "lag_s", "steer_rate_radps", "report_sc
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_vehicle_bag(tmp_path_factory.mktemp("odd") / "bag", ODD, seconds=45.0)
+    return write_vehicle_bag(tmp_path_factory.mktemp("odd") / "bag", ODD, seconds=36.0)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_short_drive_says_what_is_missing(signals: DriveSignals) -> None:
 def test_a_bag_without_a_topic(lacking: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     topics = tuple(t for t in (CONTROL_CMD, STEERING_STATUS, VELOCITY_STATUS, ODOMETRY) if t is not lacking)
-    bag = write_vehicle_bag(tmp_path / "bag", ODD, seconds=30.0, topics=topics, stamped=False)
+    bag = write_vehicle_bag(tmp_path / "bag", ODD, seconds=24.0, topics=topics, stamped=False)
     if lacking in (CONTROL_CMD, STEERING_STATUS):
         with pytest.raises(MonoError, match="holds no messages of"):
             main([str(bag), "--out", str(tmp_path / "out")])
