@@ -84,6 +84,7 @@ class Watch:
         self.sole, self._node, self._is_strange, self._clock = sole, node, is_strange, clock
         self._own = Counter({_full_name(node.get_namespace(), node.get_name()): own})
         self._ear: Subscription[Any] | None = None
+        self.is_suspicious = False  # whether there are publishers that do not belong there, silent or not
         self._heard_s = 0.0
         self._who = ""
 
@@ -97,16 +98,10 @@ class Watch:
                 self._ear = self._node.create_subscription(
                     message_class(topic.type), topic.name, self._listen, qos_profile(topic)
                 )
+        self.is_suspicious = len(others) > self.sole.allowed
+        # The ear stays: taken away from another thread than the executor's, it would make that one fail.
         speaks = bool(self._heard_s) and steady_s - self._heard_s < FORGET_S
-        if len(others) <= self.sole.allowed and self._ear is not None and not speaks:
-            self._node.destroy_subscription(self._ear)
-            self._ear, self._heard_s = None, 0.0
         return self._who if speaks else ""
-
-    @property
-    def is_suspicious(self) -> bool:
-        """Whether there are publishers that do not belong there, silent or not."""
-        return self._ear is not None
 
     def others(self) -> list[str]:
         """The nodes that publish there, without our own publishers and the guard's."""
