@@ -40,6 +40,7 @@ STAGES: dict[str, tuple[Verb, ...]] = {
     ),
     "2 curate": (
         Verb("calibrate", "collector.calibration.command", "the camera's time offset and pitch, from a bag", "report"),
+        Verb("identify", "collector.vehicle.command", "the kart's steering and wheels, from a bag, as YAML", "report"),
         Verb("build", "collector.dataset.builder", "cut bags into samples whose reasoning and path agree"),
         Verb(
             "build-physical-ai",

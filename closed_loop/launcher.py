@@ -26,6 +26,7 @@ from collector.ros.message_packages import message_class
 from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, SimulateConfig, parameter_values
 from collector.ros.session import signals_to
 from collector.ros.topics import CONTROL_CMD
+from collector.vehicle.model import vehicle_named
 
 _POLL_S = 0.1
 Patience = tuple[tuple[signal.Signals, float], ...]
@@ -52,7 +53,7 @@ def run(config: Arguments, main: Program) -> int:
     """Start a verb's nodes and wait: 0 when all ended well, else the worst exit code (128 + number for a signal).
 
     Raises:
-        MonoError: no ROS in this Python, or a course that nobody knows.
+        MonoError: no ROS in this Python, a course that nobody knows, or a file that is no vehicle.
     """
     if importlib.util.find_spec("rclpy") is None:
         found = "rclpy cannot be imported"
@@ -61,6 +62,8 @@ def run(config: Arguments, main: Program) -> int:
     courses = [getattr(config, "course", ""), *getattr(config, "courses", "").split(",")]
     for spec in filter(None, map(str.strip, courses)):
         check_named(spec)
+    vehicle_named(getattr(config, "vehicle", ""), getattr(config, "steering_gain", 0.0))
+    vehicle_named(getattr(config, "simulated_vehicle", ""))
     if out := getattr(config, "out", ""):
         with OutputFolder(out) as folder:  # before any node starts; the node takes it for good
             folder.require_empty(do="choose another out:=")

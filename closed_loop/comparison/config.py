@@ -14,12 +14,11 @@ from closed_loop.comparison.runs import BEFORE_AFTER, VARIANTS, RunSettings, Var
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import DriverConfig
 from closed_loop.control.faults import Faults
-from closed_loop.control.wheel_odometry import Rules
 from closed_loop.simulator.expert import ExpertConfig
 from closed_loop.simulator.modes import ModeName
 from collector.common.arguments import MOST_SEED, Arguments, argument, same_as
 from collector.common.errors import MonoError
-from collector.ros.parameters import RoadParameters, SimulatorParameters
+from collector.ros.parameters import RoadParameters, Rules, SimulatorParameters
 from collector.vehicle.model import GivenGain, read_vehicle, vehicle_named
 from finetune import TINY_BASE
 from finetune.adapters.folder import adapter_facts

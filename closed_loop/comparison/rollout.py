@@ -16,7 +16,7 @@ from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan
 from closed_loop.control.faults import Faults
 from closed_loop.control.kart import Command
 from closed_loop.control.off_track import DriveGoal, OffTrackMonitor
-from closed_loop.control.wheel_odometry import Rules, WheelOdometry
+from closed_loop.control.wheel_odometry import WheelOdometry
 from closed_loop.course.course import Course
 from closed_loop.simulator.camera import FOUR_CAMERAS, Camera
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
@@ -26,6 +26,7 @@ from closed_loop.simulator.vehicle import yaw_rate_radps
 from closed_loop.simulator.world import World
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.poses import FloatArray
+from collector.ros.parameters import Rules
 from collector.ros.topics import CONTROL_CMD
 from collector.vehicle.model import KART, VehicleModel
 from finetune.policy import Observation, Policy, cameras_of, frames_of

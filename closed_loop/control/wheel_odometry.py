@@ -7,14 +7,10 @@ monitor sees its places as odometry: wheels that fall silent are odometry gone s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from closed_loop.control.driver import Driver
 from collector.vehicle.dead_reckoning import DeadReckoning, Reckoned
 from collector.vehicle.model import VehicleModel
-
-# e2e: by camera, wheels and gear alone; free: by the localisation's poses too.
-Rules = Literal["e2e", "free"]
 
 
 class WheelOdometry:

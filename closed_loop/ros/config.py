@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from closed_loop.control.driver import DriverConfig
 from closed_loop.control.safety_limits import SafetyLimits
-from closed_loop.control.wheel_odometry import Rules
 from closed_loop.ros.policy_process import DEFAULT_POLICY
 from collector.common.arguments import Arguments, argument, same_as
+from collector.common.errors import MonoError
 from collector.ros import parameters
 from collector.ros.topics import CONTROL_HZ
 from collector.vehicle.model import GivenGain
@@ -19,14 +19,9 @@ from finetune.policy import Engine, FrontMode, PolicySettings
 
 
 @dataclass(frozen=True)
-class GoalParameters(parameters.RoadParameters):
+class GoalParameters(parameters.RulesParameters, parameters.RoadParameters):
     """What driver and evaluator share."""
 
-    rules: Rules = argument(
-        "e2e",
-        "what the driver hears: e2e, camera, wheels and gear only (as the end-to-end class demands) with poses of dead "
-        "reckoning; free, the localisation's poses",
-    )
     laps: int = argument(1, "laps to drive before a clean end; 0 drives on", 0, 1000)
     off_road_s: float = argument(
         8.0,
@@ -117,6 +112,12 @@ class DriveConfig(parameters.SimulatorParameters, DriveParameters, parameters.Si
         0.0, "scale of the simulator's disturbances; 0 starts in the lane, straight", 0.0, 3.0
     )
     expert: bool = argument(False, "the simulator's built-in driver publishes control_cmd; two drivers would quarrel")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.simulator and self.mode == "e2e" and self.rules == "free":
+            found = "rules:=free beside a simulator with mode:=e2e, which publishes no pose"
+            raise MonoError(found, "poses for a driver that needs them", "rules:=e2e, or mode:=dev")
 
 
 EVALUATOR_BESIDE = parameters.Program(

@@ -13,13 +13,14 @@ from rclpy.node import Node
 
 from closed_loop.control.buffers import Pose
 from closed_loop.control.driver import Driver
-from closed_loop.control.wheel_odometry import Rules, WheelOdometry
+from closed_loop.control.wheel_odometry import WheelOdometry
 from closed_loop.ros.orders import Orders
 from closed_loop.ros.session_state import SessionState
 from closed_loop.ros.termination import DriveTermination
 from collector.common.errors import MonoError
 from collector.ros.conversions import odometry_of, rgb_of, stamp_ns_of
 from collector.ros.message_packages import message_class
+from collector.ros.parameters import Rules
 from collector.ros.topics import (
     AWSIM_STATE,
     AWSIM_STATUS,

@@ -61,9 +61,15 @@ class Vehicle:
             steer_cmd_rad, accel_cmd_mps2 = 0.0, -p.max_decel_mps2
         wanted = min(max(steer_cmd_rad, -p.max_steer_rad), p.max_steer_rad) * p.steering_gain
         self._pending.append((self._time_s + p.dead_time_s, wanted))
-        while self._pending and self._pending[0][0] <= self._time_s + 1e-9:
-            self._arrived_rad = self._pending.popleft()[1]
-        steer = actuate(old.steer_rad, self._arrived_rad, p, dt_s)
+        steer, left_s = old.steer_rad, dt_s
+        while self._pending and self._pending[0][0] < self._time_s + dt_s - 1e-9:
+            arrives_s, arrived_rad = self._pending.popleft()
+            if arrives_s > self._time_s + 1e-9:  # within the step
+                before_s = arrives_s - self._time_s - (dt_s - left_s)
+                steer = actuate(steer, self._arrived_rad, p, before_s)
+                left_s -= before_s
+            self._arrived_rad = arrived_rad
+        steer = actuate(steer, self._arrived_rad, p, left_s)
         accel_goal = min(max(accel_cmd_mps2, -p.max_decel_mps2), p.max_accel_mps2)
         if old.speed_mps <= 0.0 and accel_goal < p.sticks_below_mps2:
             accel_goal = min(accel_goal, 0.0)

@@ -39,7 +39,7 @@ def examine(facts: Facts, config: DoctorConfig) -> list[Row]:
         rows.append(Row("ROS 2", "failed", facts.ros_error, facts.ros_cure or _INSTALL_ROS))
     else:
         rows += [_middleware(ros, facts), _messages(ros)]
-        rows += topic_rows(ros, config.purpose, config.use_sim_time)
+        rows += topic_rows(ros, config.purpose, config.use_sim_time, by_wheels=config.rules == "e2e")
     return [*rows, _disk(facts.disk, ros, config), *facts.model_rows]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from collector.common.arguments import Arguments, argument, same_as
-from collector.ros.parameters import RecordParameters
+from collector.ros.parameters import RecordParameters, Rules, RulesParameters
 
 Purpose = Literal["record", "drive"]
 _LAST_DOMAIN = 232  # its ports are the last that exist; beyond it a middleware ends the process
@@ -30,6 +30,8 @@ class DoctorConfig(Arguments):
     # folder the recording will be written to; by default one below runs/.
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     jpeg_quality: int = same_as(RecordParameters, "jpeg_quality")
+    # of the drive: e2e needs wheels and no localisation (without one nobody measures it), free its poses.
+    rules: Rules = RulesParameters.rules
     use_sim_time: bool = True  # --no-use-sim-time for a real vehicle, which has no /clock.
     # model folder of the drive, or its id on the hub; by default the tiny one, which needs no check.
     model: Path | None = None

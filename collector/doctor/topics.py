@@ -46,8 +46,11 @@ _ONE_CLOCK = "start every node with use_sim_time:=true (on a real vehicle with f
 _ONLY_LISTEN = ("alpamayo_record", "rosbag2_recorder", "rviz", "rqt", "foxglove_bridge")
 
 
-def topic_rows(ros: RosFacts, purpose: str, use_sim_time: bool = True) -> list[Row]:
-    """Every row about a topic that the run planned (``"record"`` or ``"drive"``) depends on."""
+def topic_rows(ros: RosFacts, purpose: str, use_sim_time: bool = True, by_wheels: bool = False) -> list[Row]:
+    """Every row about a topic that the run planned (``"record"`` or ``"drive"``) depends on.
+
+    A drive ``by_wheels`` alone needs no poses.
+    """
     rows = [_simulator(ros)] if not has_simulator(ros) else []
     rows += [_camera(ros), _odometry(ros), _clock(ros, purpose, use_sim_time), *_stamps(ros), *_state(ros)]
     if purpose == "record":
@@ -55,6 +58,11 @@ def topic_rows(ros: RosFacts, purpose: str, use_sim_time: bool = True) -> list[R
         silent = "the controller is silent: has the session started, is the control mode autonomous?"
         rows.append(heard_row("driving", interface.CONTROL_CMD, ros, "warning", _NOBODY_DRIVES, silent))
     else:
+        if by_wheels:
+            rows = [_unmeasured(row) if row.name == "odometry" and row.state == "failed" else row for row in rows]
+            cure = "the vehicle's interface must run: by its wheels the driver knows where it is"
+            for name, topic in (("velocity", interface.VELOCITY_STATUS), ("steering", interface.STEERING_STATUS)):
+                rows.append(heard_row(name, topic, ros, "failed", cure))
         laps = "laps are not counted without it: end the drive with duration_s:="
         rows += [heard_row("status", interface.AWSIM_STATUS, ros, "warning", laps), _other_driver(ros)]
         rows += [
@@ -146,6 +154,12 @@ def _odometry(ros: RosFacts) -> Row:
         found = f"{ros.bad_poses} of {received} poses are not finite numbers"
         return row.but("failed", found, f"restart the localisation, and {_GIVE_POSE}")
     return row
+
+
+def _unmeasured(row: Row) -> Row:
+    """The row of poses that a drive can do without."""
+    cure = "nothing, if nobody is to measure the drive (rules e2e); else: "
+    return row.but("warning", row.found, cure + row.cure)
 
 
 def _clock(ros: RosFacts, purpose: str, use_sim_time: bool) -> Row:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 LONGEST_S = 1e7  # of whatever runs for a while: four months
+Rules = Literal["e2e", "free"]
 Parameters = TypeVar("Parameters", bound=Arguments)
 
 
@@ -115,6 +116,17 @@ class RoadParameters(Arguments):
     )
     max_speed_mps: float = argument(5.0, "speed limit of expert and driver, m/s", 0.5, 20.0)
     vehicle: str = argument("", "YAML of the kart, as alpamayo-mono identify writes it; empty is the Challenge's kart")
+
+
+@dataclass(frozen=True)
+class RulesParameters(Arguments):
+    """By what a kart is driven."""
+
+    rules: Rules = argument(
+        "e2e",
+        "what the driver hears: e2e, camera, wheels and gear only (as the end-to-end class demands) with poses of dead "
+        "reckoning; free, the localisation's poses",
+    )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,6 +66,32 @@ def test_a_wrong_course_is_refused_before_any_node_starts(tmp_path: Path) -> Non
         with pytest.raises(MonoError, match=r"course 'citty'.*random:SEED"):
             run(config, RECORD_NODE)
     assert not (tmp_path / "bag").exists()
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("vehicle:=nowhere.yaml", r"nowhere\.yaml"),
+        ("simulated_vehicle:={}", "definition"),
+        ("steering_gain:=0.05", "steering_gain"),
+        ("rules:=e2", "rules"),
+        ("evaluator:=perhaps", "evaluator"),
+    ],
+)
+def test_a_wrong_vehicle_or_rule_is_refused_before_any_node_starts(word: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "vehicle.yaml"
+    file.write_text("steering_gain: 0.7\n")
+    with pytest.raises((MonoError, SystemExit)) as refused:
+        run(command_line(DriveConfig, [word.format(file), f"out:={tmp_path / 'run'}"], "drive"), RECORD_NODE)
+    assert isinstance(refused.value, SystemExit) or re.search(said, str(refused.value))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_driver_that_needs_poses_is_not_started_beside_a_session_without() -> None:
+    with pytest.raises(MonoError, match="publishes no pose"):
+        DriveConfig(simulator=True, mode="e2e", rules="free")
+    assert DriveConfig(mode="e2e", rules="free").rules == "free", "which mode a simulator elsewhere is in nobody knows"
 
 
 def test_a_value_may_look_like_anything() -> None:

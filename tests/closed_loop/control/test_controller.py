@@ -16,6 +16,7 @@ from closed_loop.simulator.expert import Expert
 from closed_loop.simulator.vehicle import Vehicle
 from collector.common.errors import MonoError
 from collector.geometry.poses import mirror_poses, to_map
+from collector.vehicle.model import KART, VehicleModel
 
 STEP_S = 0.01
 
@@ -145,6 +146,28 @@ def test_a_kart_can_stop_within_what_its_plan_shows() -> None:
         given = TrackingController(config).command(plan, 0.0, 0.0, np.zeros(3), speed_mps, 0.0, blind_s)
         needed_m = speed_mps * blind_s + speed_mps**2 / (2.0 * -config.stop_mps2)
         assert (given.accel_mps2 < 0.0) == (needed_m > 3.0)
+
+
+@pytest.mark.parametrize(("planned_mps", "expected_mps2"), [(0.3, 0.6), (3.0, 1.0)])
+def test_a_standing_kart_is_moved_off_hard_enough_to_start(planned_mps: float, expected_mps2: float) -> None:
+    controller = TrackingController()
+    plan = straight_plan(planned_mps)
+    assert controller.command(plan, 0.0, 0.0, np.zeros(3), 0.0).accel_mps2 == pytest.approx(expected_mps2)
+    assert controller.command(plan, 0.0, 0.1, np.zeros(3), planned_mps - 0.05).accel_mps2 < 0.3, (
+        "once it rolls no longer"
+    )
+
+
+def test_a_plan_that_stands_does_not_move_off() -> None:
+    assert TrackingController().command(straight_plan(0.02), 0.0, 0.0, np.zeros(3), 0.0).accel_mps2 < 0.1
+
+
+def test_the_controller_is_that_of_its_vehicle() -> None:
+    odd = VehicleModel(wheelbase_m=1.3, steering_gain=0.9, dead_time_s=0.2, lag_s=0.05, sticks_below_mps2=0.8)
+    config = ControllerConfig.of(odd, 4.0)
+    assert (config.wheelbase_m, config.steering_gain, config.dead_time_s, config.lag_s) == (1.3, 0.9, 0.2, 0.05)
+    assert config.move_off_mps2 == pytest.approx(1.2) and config.max_speed_mps == 4.0
+    assert ControllerConfig.of(KART) == ControllerConfig()
 
 
 def test_steers_the_angle_of_a_circle_and_mirrors_exactly() -> None:

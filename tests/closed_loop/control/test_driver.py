@@ -222,3 +222,20 @@ def test_a_lagging_camera_is_shown_at_the_moment_its_frames_show() -> None:
     for stamp_ns in common:
         np.testing.assert_array_equal(true[stamp_ns].history, late[stamp_ns].history)
         assert true[stamp_ns].speed_mps == late[stamp_ns].speed_mps
+
+
+def test_a_kart_that_is_held_stands_and_drives_on_when_let_go() -> None:
+    loop = Loop()
+    loop.driver.hold("not yet")
+    ticks = loop.run(3.0)
+    assert {tick.decision.reason for tick in ticks[50:]} == {"held"} and loop.vehicle.state.speed_mps == 0.0
+    assert max(tick.command.accel_mps2 for tick in ticks) < 0.0
+    loop.driver.hold("")
+    loop.run(4.0)
+    assert loop.vehicle.state.speed_mps > 2.0
+    loop.driver.hold("stand")
+    loop.run(3.0)
+    assert loop.vehicle.state.speed_mps == 0.0
+    loop.driver.hold("")
+    loop.run(4.0)
+    assert loop.vehicle.state.speed_mps > 2.0, "it starts anew after a stop"

@@ -31,7 +31,7 @@ from collector.ros.topics import (
 )
 from tests.helpers.doctor_facts import GB, GONE, healthy, healthy_ros, offer, with_ros, with_topic
 
-RECORD, DRIVE = DoctorConfig(purpose="record"), DoctorConfig(purpose="drive")
+RECORD, DRIVE = DoctorConfig(purpose="record"), DoctorConfig(purpose="drive", rules="free")
 FAST = {"rmw": "rmw_fastrtps_cpp"}
 Change = Callable[[Facts], Facts]
 
@@ -386,3 +386,13 @@ def test_disk_is_planned_from_what_was_measured() -> None:
     assert planned_bytes(replace(facts, frame=None), 1.0)[0] == round((500_000 * 10.0 + rest_bps) * 60.0)
     bytes_without_ros, how = planned_bytes(None, 1.0)
     assert bytes_without_ros == round(5_050_000.0 * 60.0) and "guess" in how
+
+
+def test_a_drive_by_its_wheels_needs_them_and_no_poses() -> None:
+    by_wheels = DoctorConfig(purpose="drive")
+    without_poses = {row.name: row for row in examine(topic(ODOMETRY, **GONE)(healthy("drive")), by_wheels)}
+    assert without_poses["odometry"].state == "warning" and "measure" in without_poses["odometry"].cure
+    assert is_useful(list(without_poses.values()))
+    for wheels, name in ((VELOCITY_STATUS, "velocity"), (STEERING_STATUS, "steering")):
+        rows = {row.name: row for row in examine(topic(wheels, **GONE)(healthy("drive")), by_wheels)}
+        assert rows[name].state == "failed" and not is_useful(list(rows.values()))

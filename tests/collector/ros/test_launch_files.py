@@ -6,13 +6,14 @@ import importlib
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
+from closed_loop.ros.config import DRIVE_NODE, EVALUATOR_BESIDE, SIMULATE_NODE, SIMULATOR_BESIDE, DriveConfig
 from collector.common.arguments import Arguments, arguments_of
 from collector.common.start import module_command
 from collector.ros.parameters import RECORD_NODE, Program, RecordConfig, describe, parameter_values
@@ -83,7 +84,9 @@ def test_launch_file_describes_its_verb(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}::/a:.:../{tmp_path.name}:below:")
     config, main = VERBS[file]
-    *declared, node, simulator = load(file).generate_launch_description().args[0]
+    described = load(file).generate_launch_description().args[0]
+    declared, (node, *beside) = described[: len(arguments_of(config))], described[len(arguments_of(config)) :]
+    programs = (main, SIMULATOR_BESIDE, *([EVALUATOR_BESIDE] if config is DriveConfig else []))
     assert [item.args[0] for item in declared] == [each.name for each in arguments_of(config)]
     for item, each in zip(declared, arguments_of(config), strict=True):
         assert item.default_value == (
@@ -91,12 +94,13 @@ def test_launch_file_describes_its_verb(
         )
         assert item.description == each.help and each.limits in item.description
         assert item.choices == (list(each.choices) or None)
-    for found, program in ((node, main), (simulator, SIMULATOR_BESIDE)):
+    for found, program in zip((node, *beside), programs, strict=True):
         assert [found.executable, *found.arguments] == module_command(program.module)
         assert found.additional_env["PYTHONPATH"] == f"{ROOT}:/a:below", "nothing of where somebody stands"
         types = {name: value.value_type for name, value in found.parameters[0].items()}
         assert types == {name: type(value) for name, value in parameter_values(program, config()).items()}
-    assert simulator.condition == "simulator" and "has ended" in node.on_exit.reason
+    assert [each.condition for each in beside] == ["simulator", "evaluator"][: len(beside)]
+    assert "has ended" in node.on_exit.reason
 
 
 def test_recording_is_described_without_the_packages_above_it() -> None:
@@ -137,7 +141,7 @@ def test_real_launch_keeps_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "import time; time.sleep(60 if name == 'simulator' else 3)\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{':'.join(sys.path)}")
-    spies = [Program(each.name, "spy_node", each.parameters) for each in (RECORD_NODE, SIMULATOR_BESIDE)]
+    spies = [replace(each, module="spy_node") for each in (RECORD_NODE, SIMULATOR_BESIDE)]
     typed = {"wait_s": "5", "out": "2026", "simulator": "true", "duration_s": "7", "expert": "false"}
     service = LaunchService()
     settings = [SetLaunchConfiguration(*item) for item in typed.items()]
