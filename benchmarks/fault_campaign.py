@@ -316,6 +316,9 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="*", default=[], help="words of which a kind's name has to hold one")
     parser.add_argument("--out", type=Path, help="folder for logs; a temporary one by default")
     arguments = parser.parse_args()
+    # Whoever ends this ends the processes of the drive under way too.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     root = arguments.out or Path(tempfile.mkdtemp(prefix="faults-"))
     for topic in (*STREAMS, topics.CONTROL_CMD):
         message_class(topic.type)

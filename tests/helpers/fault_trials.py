@@ -123,7 +123,7 @@ class Drive:
         poses = self.planner.plan(observation.frames["front"][-1], observation.speed_mps or 0.0)
         for answer in self.injected.passed("plan", self.since_s, Answer(poses)):
             if answer.what == "die":
-                self.driver.policy_died("ended by signal 9")
+                self.later(LATENCY_S, lambda: self.driver.policy_died("ended by signal 9"))
             elif answer.what == "error":
                 self.later(LATENCY_S, lambda: self.driver.policy_failed("out of memory"))
             elif answer.what == "plan":

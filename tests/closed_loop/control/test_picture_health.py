@@ -39,6 +39,19 @@ def test_a_drive_and_a_stop_are_well(size: tuple[int, int]) -> None:
     assert health.still_s(8.0) == pytest.approx(2.0, abs=0.11)
 
 
+def test_plain_asphalt_is_a_picture() -> None:
+    """On city, 167 m along, much of the lower third is of one colour."""
+    world, health = world_of("city"), PictureHealth()
+    stations = np.concatenate([np.arange(0.0, 2.0, 0.5), np.arange(160.0, 172.0, 0.25)])
+    shown = [world.scene.render(FRONT, world.course.pose_at(s, 0.3 * np.sin(s / 5.0))) for s in stations]
+    verdicts = [
+        health.judge({"front": each}, float(s), 0.1 * n)
+        for n, (each, s) in enumerate(zip(shown, stations, strict=True))
+    ]
+    # The one jump from the start to there may be noticed, and is.
+    assert not any(verdicts[:4]) and not any(verdicts[5:])
+
+
 @pytest.mark.parametrize("fault", PICTURES, ids=lambda fault: fault.name)
 def test_each_kind_is_refused_and_forgiven(fault: Fault) -> None:
     if fault.name == "camera, upper half black":
