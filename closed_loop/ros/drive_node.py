@@ -85,6 +85,8 @@ class DriveNode(Node):
         spec = self._policy_spec()
         inputs = [find_model(Path(path)) for path in (spec.options["model_folder"], v.adapter, v.calibration) if path]
         open_run(self._out, {"parameters": v, "driver": self.driver.config}, inputs, "drive")
+        family = choose_family(self, v.messages, v.wait_s, session.stop.is_set)
+        self.get_logger().info(str(family))
         self.termination = DriveTermination(v.laps, v.duration_s, v.off_road_s, wait_s=v.wait_s, began_s=clock())
         self._odometry_ns: int | None = None
         self._odometry_s: float | None = None
@@ -94,8 +96,6 @@ class DriveNode(Node):
         self._ticks, self._engaged_s = 0, -math.inf
 
         # Publishers and subscriptions first, the policy last: its callbacks use them.
-        family = choose_family(self, v.messages, v.wait_s, session.stop.is_set)
-        self.get_logger().info(str(family))
         self._say = DrivePublishing(self, family)
         for topic, callback in (
             (CAMERA_IMAGE, self._on_image),
