@@ -94,7 +94,7 @@ setup(
     install_requires=[
         "setuptools",
         "numpy>=1.24",
-        "opencv-python-headless>=4.5",
+        "opencv-python-headless>=4.5.4.60",
         "pydantic>=2",
         "tqdm",
         "rosbags>=0.10.2",

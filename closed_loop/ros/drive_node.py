@@ -95,6 +95,8 @@ class DriveNode(Node):
         model = "" if v.policy_server else v.spec().options["model_folder"]
         inputs = [find_model(Path(path)) for path in (model, v.adapter, v.calibration, v.vehicle) if path]
         open_run(self._out, {"parameters": v, "driver": self.driver.config}, inputs, "drive")
+        family = choose_family(self, v.messages, v.wait_s, session.stop.is_set)
+        self.get_logger().info(str(family))
         self.termination = DriveTermination(v.laps, v.duration_s, v.off_road_s, wait_s=v.wait_s, began_s=clock())
         self._ready = False
         self._last_reason = ""
@@ -103,9 +105,7 @@ class DriveNode(Node):
         self._over = threading.Event()
 
         # Publishers and subscriptions first, the policy last: its callbacks use them.
-        family = choose_family(self, v.messages, v.wait_s, session.stop.is_set)
         self._family = family
-        self.get_logger().info(str(family))
         self._diagnostics = Diagnostics(self)
         self._say = DrivePublishing(self, family, topics.MAP_FRAME if v.rules == "free" else topics.ODOM_FRAME)
         self._strangers = Strangers(

@@ -47,7 +47,6 @@ class RecordNode(Node):
         self.values = declare_parameters(self, RecordParameters)
         self._out = Path(self.values.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-record")
         v = self.values
-        self._began_s = time.monotonic()
         family = choose_family(self, v.messages, v.wait_s, session.stop.is_set)
         print(family, flush=True)
         recorded = tuple(map(family.topic, RECORDED))
@@ -57,6 +56,7 @@ class RecordNode(Node):
             self._out, recorded, v.jpeg_quality, v.queue_frames, v.jpeg_workers, v.image_scale, *splits
         )
         self._counts = {topic.name: 0 for topic in recorded}
+        self._began_s = time.monotonic()  # whom we hear, we can hear from here on
         self._last_s = self._began_s
         self._time = StampedTime()
         self._failed = ""

@@ -34,8 +34,8 @@ _SPEED_FIELD = {"autoware_auto": "speed", "autoware": "velocity"}
 _GIVEN_FIELDS = {"autoware_auto": (), "autoware": ("is_defined_acceleration",)}
 _NO_NAME_YET = "_NODE_NAME_UNKNOWN_"
 _POLL_S = 0.05
-# Somebody speaks, and of the topics with two types none has come up: who has them is there by now.
-_SETTLED_S = 2.0
+# Somebody speaks, and of the topics with two types none has come up: on a busy machine too they are found by now.
+_SETTLED_S = 5.0
 
 
 @dataclass(frozen=True)
