@@ -140,7 +140,14 @@ def help_page(cls: type, settings: Sequence[Setting], prog: str) -> str:
     columns = min(shutil.get_terminal_size().columns, _MOST_COLUMNS)
 
     def wrapped(text: str, indent: str = "") -> list[str]:
-        return textwrap.wrap(text, columns, initial_indent=indent, subsequent_indent=indent, break_long_words=False)
+        return textwrap.wrap(
+            text,
+            columns,
+            initial_indent=indent,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
 
     words = [_metavar(each, each.key.upper()) for each in settings if each.flag.is_positional]
     lines = [" ".join(["usage:", prog, "[OPTIONS]", *words])]
