@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import struct
 from dataclasses import replace
@@ -108,6 +109,8 @@ def test_definitions_are_those_of_rosbags() -> None:
 
 
 def test_qos_is_written_as_rosbags_writes_it() -> None:
+    if not hasattr(importlib.import_module("rosbags.interfaces"), "Qos"):
+        pytest.skip("this rosbags has no names for them")
     from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
     from rosbags.rosbag2.metadata import dump_qos_v8
 
