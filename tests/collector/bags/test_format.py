@@ -19,6 +19,7 @@ from mcap.writer import CompressionType, Writer
 from collector.bags import mcap_format as ours
 from collector.bags.cdr import compressed_image
 from collector.bags.definitions import FILE, _known, recorded_definitions
+from collector.bags.mcap_summary import DataEnd, SummaryOffset
 from collector.bags.mcap_writer import LIBRARY, PROFILE, McapWriter
 from collector.bags.reader import typestore
 from collector.bags.writer import BagWriter, qos_text
@@ -41,8 +42,8 @@ RECORDS = [
     (ours.Statistics(5, 1, 2, 3, 4, 6, 7, 8, {3: 5}), theirs.Statistics(3, 2, {3: 5}, 6, 5, 8, 7, 4, 1)),
     (ours.Metadata("name", TEXTS), theirs.Metadata("name", TEXTS)),
     (ours.MetadataIndex(1, 2, "n"), theirs.MetadataIndex(1, 2, "n")),
-    (ours.SummaryOffset(3, 4, 5), theirs.SummaryOffset(3, 4, 5)),
-    (ours.DataEnd(6), theirs.DataEnd(6)),
+    (SummaryOffset(3, 4, 5), theirs.SummaryOffset(3, 4, 5)),
+    (DataEnd(6), theirs.DataEnd(6)),
 ]
 
 
@@ -91,7 +92,7 @@ def test_a_file_is_what_the_mcap_library_writes(count: int) -> None:
     both = theirs_file.getvalue(), ours_file.getvalue()
     summaries = [make_reader(io.BytesIO(data), validate_crcs=True).get_summary() for data in both]
     assert vars(summaries[0]) == vars(summaries[1])
-    ends = [data.rindex(ours.DataEnd(0).to_bytes()) for data in both]
+    ends = [data.rindex(DataEnd(0).to_bytes()) for data in both]
     assert ends[0] == ends[1] and both[0][: ends[0]] == both[1][: ends[0]]
     # Their reader checks every checksum, those of the footer and the chunks too.
     assert list(StreamReader(io.BytesIO(both[1]), validate_crcs=True, emit_chunks=True).records)
