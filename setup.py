@@ -95,7 +95,7 @@ setup(
         "setuptools",
         "numpy>=1.24",
         "opencv-python-headless>=4.5.4.60",
-        "pydantic>=2",
+        "pydantic>=2.5",
         "tqdm",
         "rosbags>=0.10.2",
         "pyyaml",

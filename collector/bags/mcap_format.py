@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -295,76 +294,3 @@ class MetadataIndex(Content):
     offset: int
     length: int
     name: str
-
-
-@dataclass
-class SummaryOffset(Content):
-    """Where the records of one kind lie in the summary."""
-
-    opcode = Opcode.SUMMARY_OFFSET
-    layout = ("number1", "number8", "number8")
-    group_opcode: int
-    group_start: int
-    group_length: int
-
-
-@dataclass
-class DataEnd(Content):
-    """The end of the data; a checksum of 0 is none."""
-
-    opcode = Opcode.DATA_END
-    layout = ("number4",)
-    data_section_crc: int
-
-
-@dataclass
-class Summary:
-    """What lies behind the data: declarations, indexes and counts."""
-
-    schemas: dict[int, Schema] = field(default_factory=dict)
-    channels: dict[int, Channel] = field(default_factory=dict)
-    statistics: Statistics | None = None
-    chunk_indexes: list[ChunkIndex] = field(default_factory=list)
-    attachment_indexes: list[AttachmentIndex] = field(default_factory=list)
-    metadata_indexes: list[MetadataIndex] = field(default_factory=list)
-
-
-def counted(summary: Summary, counts: Mapping[int, int], first_ns: int, last_ns: int) -> Statistics:
-    """The statistics of a file with this summary, messages by channel, and first and last time of arrival."""
-    return Statistics(
-        message_count=sum(counts.values()),
-        schema_count=len(summary.schemas),
-        channel_count=len(summary.channels),
-        attachment_count=len(summary.attachment_indexes),
-        metadata_count=len(summary.metadata_indexes),
-        chunk_count=len(summary.chunk_indexes),
-        message_start_time=first_ns,
-        message_end_time=last_ns,
-        channel_message_counts=dict(counts),
-    )
-
-
-def end_of_file(summary: Summary, at: int) -> bytes:
-    """Everything behind the data section, for a file whose data ends at byte ``at``."""
-    before, written = DataEnd(0).to_bytes(), b""
-    start = at + len(before)
-    groups: tuple[Sequence[Content], ...] = (
-        list(summary.schemas.values()),
-        list(summary.channels.values()),
-        [summary.statistics] if summary.statistics else [],
-        summary.chunk_indexes,
-        summary.attachment_indexes,
-        summary.metadata_indexes,
-    )
-    offsets = []
-    for records in groups:
-        group = b"".join(each.to_bytes() for each in records)
-        if records:
-            offsets.append(SummaryOffset(records[0].opcode, start + len(written), len(group)))
-        written += group
-    offset_start = start + len(written)
-    written += b"".join(each.to_bytes() for each in offsets)
-    # The footer's checksum covers the summary and the footer up to the checksum itself.
-    begun = Footer(start, offset_start, 0).to_bytes()[:-4]
-    footer = Footer(start, offset_start, zlib.crc32(begun, zlib.crc32(written)))
-    return before + written + footer.to_bytes() + MAGIC

@@ -26,9 +26,9 @@ from collector.bags.mcap_format import (
     Fields,
     Opcode,
     Schema,
-    Summary,
 )
-from collector.bags.mcap_records import Record, check_count, chunk_content, names_all, read_summary, records
+from collector.bags.mcap_records import check_count, chunk_content, names_all
+from collector.bags.mcap_summary import Record, Summary, read_summary, records
 
 _INDEX_HEAD, _INDEX_ENTRY = 15, 16  # bytes of a MessageIndex record without entries, and of an entry
 # Of chunks whose times overlap, so many bytes are held at once.

@@ -8,99 +8,36 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, NoReturn
+from typing import BinaryIO, NoReturn
 
 from tqdm import tqdm
 
 from collector.bags.compression import LARGEST_BYTES, check_size, decompressed
 from collector.bags.mcap_format import (
     CHUNK_HEAD,
-    FOOTER_BYTES,
     MAGIC,
     MESSAGE_HEAD,
     RECORD_HEAD,
     Attachment,
     AttachmentIndex,
-    Channel,
     Chunk,
     ChunkIndex,
     Fields,
-    Footer,
     Header,
     MessageIndex,
     Metadata,
     MetadataIndex,
     Opcode,
-    Schema,
-    Statistics,
-    Summary,
 )
+from collector.bags.mcap_summary import Declarations, Record, Summary, read_summary, records
 from collector.bags.metadata import StoredFile, StoredTopic
 from collector.common.errors import MonoError
 
 # Keys of a channel's metadata, as rosbag2 writes them.
 QOS_KEY, TYPE_HASH_KEY = "offered_qos_profiles", "topic_type_hash"
-
-
-class Record(NamedTuple):
-    """A record as it lies in a file: where it begins and ends, its opcode and body, and whether all of it is there."""
-
-    start: int
-    end: int  # the byte behind a whole record
-    opcode: int
-    body: bytes
-    is_whole: bool
-
-    @property
-    def is_too_large(self) -> bool:
-        """Whether it claims more bytes than are read in one piece; its body is then left out."""
-        return not self.body and self.end - self.start - RECORD_HEAD.size > LARGEST_BYTES
-
-
-def records(stream: BinaryIO, size: int) -> Iterator[Record]:
-    """The records from the stream's position on; the last one may break off, and only of a chunk what is left is read.
-
-    A record whose opcode the format does not have comes without its body, as the last.
-    """
-    while len(head := stream.read(RECORD_HEAD.size)) == RECORD_HEAD.size:
-        opcode, length = RECORD_HEAD.unpack(head)
-        start = stream.tell() - RECORD_HEAD.size
-        left = size - stream.tell()
-        if not Opcode.HEADER <= opcode <= Opcode.DATA_END or length > left:
-            half = stream.read(min(length, left, LARGEST_BYTES)) if opcode == Opcode.CHUNK else b""
-            yield Record(start, start + RECORD_HEAD.size + len(half), opcode, half, is_whole=False)
-            return
-        end = start + RECORD_HEAD.size + length
-        if length > LARGEST_BYTES and opcode in (Opcode.CHUNK, Opcode.MESSAGE):
-            yield Record(start, end, opcode, b"", is_whole=True)
-            stream.seek(end)
-        else:
-            yield Record(start, end, opcode, stream.read(length), is_whole=True)
-
-
-@dataclass
-class Declarations:
-    """What a chunk or a file declares, by id; ``end`` is the byte behind its last whole record."""
-
-    end: int = 0
-    schemas: dict[int, Schema] = field(default_factory=dict)
-    channels: dict[int, Channel] = field(default_factory=dict)
-
-    def declare(self, record: Record) -> bool:
-        """Note a schema or a channel; False for any other record."""
-        if record.opcode == Opcode.SCHEMA:
-            schema = Schema.read(record.body)
-            self.schemas[schema.id] = schema
-        elif record.opcode == Opcode.CHANNEL:
-            channel = Channel.read(record.body)
-            self.channels[channel.id] = channel
-        else:
-            return False
-        return True
 
 
 @dataclass
@@ -206,41 +143,6 @@ class FileContent(Declarations):
         self.counts[channel_id] += 1
         self.first_ns = log_time_ns if self.first_ns is None else min(self.first_ns, log_time_ns)
         self.last_ns = max(self.last_ns, log_time_ns)
-
-
-def read_summary(stream: BinaryIO, size: int) -> Summary | None:
-    """The summary of a file of so many bytes, None for a finished file without one.
-
-    Raises:
-        Exception: of many kinds, where the file does not end as it should.
-    """
-    stream.seek(size - FOOTER_BYTES - len(MAGIC))
-    end = stream.read()
-    [opcode, _], is_closed = RECORD_HEAD.unpack_from(end), end[FOOTER_BYTES:] == MAGIC
-    if opcode != Opcode.FOOTER or not is_closed:
-        raise ValueError("it does not end like an mcap file")
-    footer = Footer.read(end[RECORD_HEAD.size : FOOTER_BYTES])
-    if not footer.summary_start:
-        return None
-    stream.seek(footer.summary_start)
-    summary, declared = Summary(), Declarations()
-    for record in records(stream, size):
-        if not record.is_whole:
-            raise ValueError(f"the summary's record at byte {record.start} breaks off")
-        if record.opcode == Opcode.STATISTICS:
-            summary.statistics = Statistics.read(record.body)
-        elif record.opcode == Opcode.CHUNK_INDEX:
-            summary.chunk_indexes.append(ChunkIndex.read(record.body))
-        elif record.opcode == Opcode.ATTACHMENT_INDEX:
-            summary.attachment_indexes.append(AttachmentIndex.read(record.body))
-        elif record.opcode == Opcode.METADATA_INDEX:
-            summary.metadata_indexes.append(MetadataIndex.read(record.body))
-        elif record.opcode == Opcode.FOOTER:
-            summary.schemas, summary.channels = declared.schemas, declared.channels
-            return summary
-        else:
-            declared.declare(record)
-    raise ValueError("its summary has no end")
 
 
 def read_contents(path: Path, show_progress: bool = False) -> FileContent:

@@ -18,10 +18,8 @@ from collector.bags.mcap_format import (
     MessageIndex,
     Opcode,
     Schema,
-    Summary,
-    counted,
-    end_of_file,
 )
+from collector.bags.mcap_summary import Summary, counted, end_of_file
 
 PROFILE, LIBRARY = "ros2", "alpamayo_mono"
 

@@ -15,18 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from collector.bags.mcap_format import (
-    CHUNK_HEAD,
-    MAGIC,
-    RECORD_HEAD,
-    Chunk,
-    Header,
-    MessageIndex,
-    Summary,
-    counted,
-    end_of_file,
-)
+from collector.bags.mcap_format import CHUNK_HEAD, MAGIC, RECORD_HEAD, Chunk, Header, MessageIndex
 from collector.bags.mcap_records import FileContent, read_chunk, read_contents
+from collector.bags.mcap_summary import Summary, counted, end_of_file
 from collector.bags.mcap_writer import LIBRARY, PROFILE
 from collector.bags.metadata import StoredFile, StoredTopic
 

@@ -20,7 +20,7 @@ from closed_loop.cli import NODES
 from closed_loop.ros.config import DRIVE_NODE, SIMULATE_NODE
 from collector.ros.parameters import RECORD_NODE
 from tests.helpers.paths import ROOT
-from tests.house.test_core_imports import import_all
+from tests.helpers.refused_imports import import_all
 
 # Python's name of what a key of rosdep installs on Ubuntu 22.04, and the version there (packages.ubuntu.com).
 ROSDEP = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import struct
 from dataclasses import replace
@@ -18,6 +19,7 @@ from mcap.writer import CompressionType, Writer
 from collector.bags import mcap_format as ours
 from collector.bags.cdr import compressed_image
 from collector.bags.definitions import FILE, _known, recorded_definitions
+from collector.bags.mcap_summary import DataEnd, SummaryOffset
 from collector.bags.mcap_writer import LIBRARY, PROFILE, McapWriter
 from collector.bags.reader import typestore
 from collector.bags.writer import BagWriter, qos_text
@@ -40,8 +42,8 @@ RECORDS = [
     (ours.Statistics(5, 1, 2, 3, 4, 6, 7, 8, {3: 5}), theirs.Statistics(3, 2, {3: 5}, 6, 5, 8, 7, 4, 1)),
     (ours.Metadata("name", TEXTS), theirs.Metadata("name", TEXTS)),
     (ours.MetadataIndex(1, 2, "n"), theirs.MetadataIndex(1, 2, "n")),
-    (ours.SummaryOffset(3, 4, 5), theirs.SummaryOffset(3, 4, 5)),
-    (ours.DataEnd(6), theirs.DataEnd(6)),
+    (SummaryOffset(3, 4, 5), theirs.SummaryOffset(3, 4, 5)),
+    (DataEnd(6), theirs.DataEnd(6)),
 ]
 
 
@@ -90,7 +92,7 @@ def test_a_file_is_what_the_mcap_library_writes(count: int) -> None:
     both = theirs_file.getvalue(), ours_file.getvalue()
     summaries = [make_reader(io.BytesIO(data), validate_crcs=True).get_summary() for data in both]
     assert vars(summaries[0]) == vars(summaries[1])
-    ends = [data.rindex(ours.DataEnd(0).to_bytes()) for data in both]
+    ends = [data.rindex(DataEnd(0).to_bytes()) for data in both]
     assert ends[0] == ends[1] and both[0][: ends[0]] == both[1][: ends[0]]
     # Their reader checks every checksum, those of the footer and the chunks too.
     assert list(StreamReader(io.BytesIO(both[1]), validate_crcs=True, emit_chunks=True).records)
@@ -108,6 +110,8 @@ def test_definitions_are_those_of_rosbags() -> None:
 
 
 def test_qos_is_written_as_rosbags_writes_it() -> None:
+    if not hasattr(importlib.import_module("rosbags.interfaces"), "Qos"):
+        pytest.skip("this rosbags has no names for them")
     from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
     from rosbags.rosbag2.metadata import dump_qos_v8
 
