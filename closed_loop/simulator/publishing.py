@@ -23,16 +23,21 @@ from collector.ros.message_packages import message_class
 class Publishing:
     """The simulator's publishers, and one message each that is filled anew: publishing copies it.
 
-    Without a camera there are no camera topics; ``expert`` says whether ``control_cmd`` is ours to publish.
+    Without a camera there are no camera topics; ``expert`` says whether ``control_cmd`` is ours to publish, ``manners``
+    whether the expert has any to tell.
     """
 
-    def __init__(self, node: Node, camera: Camera | None, params: VehicleParams, expert: bool) -> None:
+    def __init__(
+        self, node: Node, camera: Camera | None, params: VehicleParams, expert: bool, manners: bool = False
+    ) -> None:
         self._params = params
         spoken = [
             topic for topic in topics.FROM_SIMULATOR if camera or topic not in (topics.CAMERA_IMAGE, topics.CAMERA_INFO)
         ]
         if expert:
             spoken.append(topics.CONTROL_CMD)
+        if manners:
+            spoken.append(topics.MANNER)
         self._messages: dict[topics.Topic, Any] = {topic: message_class(topic.type)() for topic in spoken}
         self._publishers = {
             topic: node.create_publisher(type(message), topic.name, topics.qos_profile(topic))
@@ -91,6 +96,11 @@ class Publishing:
         """The seven numbers of ``/awsim/status``, see :data:`collector.ros.topics.AWSIM_STATUS_FIELDS`."""
         self._messages[topics.AWSIM_STATUS].data = [float(value) for value in fields]
         self._send(topics.AWSIM_STATUS)
+
+    def manner(self, words: str) -> None:
+        """How the expert drives from now on."""
+        self._messages[topics.MANNER].data = words
+        self._send(topics.MANNER)
 
     def state(self, name: str) -> None:
         """The session's state, latched."""

@@ -12,7 +12,15 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from collector.geometry.pinhole import KART_WIDTH_M, Pinhole, path_borders, path_ribbon, seen_part
+from collector.geometry.pinhole import (
+    KART_FRONT_M,
+    KART_REAR_M,
+    KART_WIDTH_M,
+    Pinhole,
+    path_borders,
+    path_ribbon,
+    seen_part,
+)
 from collector.geometry.poses import FloatArray
 
 Image = NDArray[np.uint8]
@@ -20,7 +28,6 @@ Image = NDArray[np.uint8]
 LEFT_RGB, RIGHT_RGB, PAST_RGB = (41, 121, 255), (255, 23, 68), (134, 142, 150)
 # Now, half-way, the end of the horizon.
 TIME_RGB = ((255, 241, 0), (255, 145, 0), (213, 0, 249))
-KART_FRONT_M, KART_REAR_M = 1.554, 0.510  # bumpers from the rear axle
 _STEPS_PER_S = 10
 # Depths between which a picture laid flat shows more than smear.
 _NEAREST_SEEN_M, _FARTHEST_SEEN_M = 0.3, 40.0

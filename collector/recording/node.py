@@ -28,7 +28,17 @@ from collector.ros.conversions import stamp_ns_of
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import RecordParameters, declare_parameters
 from collector.ros.session import Session, node_main
-from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, CLOCK, ODOMETRY, RECORDED, Message, Topic, qos_profile
+from collector.ros.topics import (
+    CAMERA_IMAGE,
+    CAMERA_JPEG,
+    CLOCK,
+    MARKS,
+    ODOMETRY,
+    RECORDED,
+    Message,
+    Topic,
+    qos_profile,
+)
 
 PROGRESS_S = 5.0
 # A queue this deep rides out a second without the interpreter, at any rate the interface has.
@@ -44,19 +54,19 @@ class RecordNode(Node):
         self._session = session
         self.values = declare_parameters(self, RecordParameters)
         self._out = Path(self.values.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}-record")
-        types = {topic: message_class(topic.type) for topic in (*RECORDED, CAMERA_IMAGE)}
+        types = {topic: message_class(topic.type) for topic in (*RECORDED, *MARKS, CAMERA_IMAGE)}
         v = self.values
         splits = v.split_mb * 1_000_000, round(v.split_minutes * 60e9)
         self._recorder = BagRecorder(
-            self._out, RECORDED, v.jpeg_quality, v.queue_frames, v.jpeg_workers, v.image_scale, *splits
+            self._out, (*RECORDED, *MARKS), v.jpeg_quality, v.queue_frames, v.jpeg_workers, v.image_scale, *splits
         )
-        self._counts = {topic.name: 0 for topic in RECORDED}
+        self._counts = {topic.name: 0 for topic in (*RECORDED, *MARKS)}
         self._began_s = time.monotonic()
         self._last_s = self._began_s
         self._time = StampedTime()
         self._failed = ""
         self._simulators = 0  # most publishers of poses at once
-        for topic in RECORDED:
+        for topic in (*RECORDED, *MARKS):
             if topic is CAMERA_JPEG:
                 continue
             # raw: the bytes as they came, without taking them apart and putting them together again.
@@ -128,7 +138,7 @@ class RecordNode(Node):
         return ""
 
     def _missing(self) -> tuple[str, ...]:
-        return tuple(name for name, count in self._counts.items() if not count)
+        return tuple(topic.name for topic in RECORDED if not self._counts[topic.name])
 
     def _essential_missing(self, waited_s: float) -> str:
         """A sentence with the likeliest cause where frames or poses, without which a bag is useless, are missing."""

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from collector.common.arguments import MOST_SEED, Arguments, Value, argument, arguments_of
 from collector.common.files import with_homes
 from collector.common.start import module_command, without_working_folder
+from collector.reasoning.manners import read_manner
 
 if TYPE_CHECKING:
     from launch import LaunchDescription
     from launch_ros import actions
     from rclpy.node import Node
 
+DRAWN_MANNER = "draw"
 LONGEST_S = 1e7  # of whatever runs for a while: four months
 Parameters = TypeVar("Parameters", bound=Arguments)
 
@@ -133,6 +135,11 @@ class SimulatorParameters(RoadParameters):
         0.0,
         3.0,
     )
+    manner: str = argument(
+        "",
+        "how the expert drives where the road allows several ways: words such as left, 'right slow', racing, stop or "
+        "'out left', or draw for another one every few seconds; recorded with the bag. Empty drives as ever",
+    )
     expert: bool = argument(True, "the built-in driver publishes control_cmd, as a team's own controller would")
     time_scale: float = argument(1.0, "simulated seconds per second of wall time", 0.05, 20.0)
     image_width: int = argument(640, "width of the rendered frames, pixels", 64, 1920)
@@ -161,6 +168,11 @@ class SimulatorParameters(RoadParameters):
         0.0, "standard deviation of noise on the odometry's speed, m/s, a fault on purpose", 0.0, 10.0
     )
     log: str = argument("", "file (.npz) for the simulator's own record of pose, speed and commands; empty writes none")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.manner not in ("", DRAWN_MANNER):
+            read_manner(self.manner)
 
 
 @dataclass(frozen=True)
