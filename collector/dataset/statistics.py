@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, get_args
 from collector.common.errors import MonoError
 from collector.common.progress import progress
 from collector.dataset import schema
+from collector.dataset.build_report import PAIRED
 from collector.dataset.schema import AnySample, QuarantinedSample, Sample
 from collector.geometry.curvature import PathLabel
 
@@ -173,6 +174,9 @@ def count_rows(manifest: Mapping[str, Any]) -> dict[str, Any]:
     ]
     if isinstance(rejected, Mapping):
         rows += [(str(name), count, "") for name, count in sorted(rejected.items()) if isinstance(count, int)]
+    paired = whole.get("paired") if isinstance(whole, Mapping) else None
+    if isinstance(paired, int) and paired > 0:
+        rows.append((PAIRED, -paired, ""))
     total = sum(count for _name, count, _kind in rows)
     seen = counts.get("seen", total)
     return {

@@ -41,7 +41,7 @@ ROOMS = {
         "evaluation",
         "studies",
     ],
-    "closed_loop": ["course", "control", "simulator", "comparison", "ros", "report"],
+    "closed_loop": ["course", "control", "simulator", "pairs", "comparison", "ros", "report"],
 }
 
 # What a package's own `__init__` may import from above it: it has to come before every library.
