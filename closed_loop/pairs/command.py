@@ -19,7 +19,6 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.pairs.branching import MANNERS, Future, futures_of, road_ahead
 from closed_loop.simulator.camera import FRONT
@@ -29,6 +28,7 @@ from closed_loop.simulator.pacing import is_due
 from closed_loop.simulator.world import World, WorldConfig
 from collector.calibration.intrinsics import camera_block
 from collector.common.arguments import Arguments, argument, same_as
+from collector.common.errors import MonoError
 from collector.common.progress import progress
 from collector.common.run_folder import command_line
 from collector.dataset.build_report import BuildReport
@@ -84,6 +84,16 @@ class PairsConfig(Arguments, _Out):
     thresholds: CurveThresholds = field(default_factory=CurveThresholds)  # as of build.
     overwrite: bool = False  # replace a dataset that is there already.
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.course_names:
+            raise MonoError("no course", "at least one course", "name one: --courses city")
+
+    @property
+    def course_names(self) -> list[str]:
+        """Each by itself."""
+        return [spec.strip() for spec in self.courses.split(",") if spec.strip()]
+
 
 @dataclass(frozen=True, eq=False)
 class Moment:
@@ -100,8 +110,7 @@ class Moment:
 
 def moments(config: PairsConfig) -> Iterator[Moment]:
     """Drive, and stop at every frame that is asked for to look what could come."""
-    courses: list[Course] = [course_named(spec.strip()) for spec in config.courses.split(",") if spec.strip()]
-    world = World(courses, config.seed, WorldConfig(episode_s=_STRETCH_S))
+    world = World([course_named(name) for name in config.course_names], config.seed, WorldConfig(episode_s=_STRETCH_S))
     experts, manners = ExpertPool(ExpertConfig(max_speed_mps=config.max_speed_mps)), MannerDriver(world, DRAWN_MANNER)
     camera = replace(FRONT, width_px=config.image_width, height_px=config.image_height)
     draw = random.Random(config.seed)
