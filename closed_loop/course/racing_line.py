@@ -49,7 +49,7 @@ def racing_line(course: Course, keep_off_m: float) -> FloatArray:
             bend += weight * np.sum(course.xy[points] * aside[here], axis=1)
         table = table @ basis
         control = _within(table.T @ table + _STAY * np.eye(len(control)), -table.T @ bend, control, least, most)
-        offset = basis @ control
+        offset = np.asarray(basis @ control, np.float64)
     return offset
 
 

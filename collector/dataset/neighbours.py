@@ -26,7 +26,7 @@ _OTHER_LAP_NS = 8 * NS_PER_S
 _SETTLED_STEPS = 30
 # Of a lap beside the kart: how far off it may be, and how much it may point elsewhere.
 _BESIDE_M, _ALONG_RAD = 3.0, 0.8
-_BEHIND_STEPS, _AHEAD_M, _MOST_LAPS = 5, 50.0, 5
+_BEHIND_STEPS, _AHEAD_M, _LAPS_COMPARED = 5, 50.0, 5
 # Without marks nobody says which laps are usual: so many others have to agree.
 _UNMARKED_LAPS = 2
 # The same place and the same speed, for another future.
@@ -93,7 +93,7 @@ class Neighbours:
         if len(lines) < (1 if self.is_marked else _UNMARKED_LAPS):
             return None
         lines.sort(key=lambda line: -line.length_m)
-        base, others = lines[0], lines[1:_MOST_LAPS]
+        base, others = lines[0], lines[1:_LAPS_COMPARED]
         stations, zero = base.feet(base.xy)[0], np.zeros(len(base.xy))
         offsets, speeds = [zero], [base.usual_mps]
         for other in others:

@@ -23,7 +23,10 @@ from collector.common.files import write_atomically
 from collector.common.output_folder import OutputFolder, named
 from collector.common.replacement import UNFINISHED, Replacement, settle
 from collector.common.text_files import MOST_LINE_BYTES, read_json
-from collector.dataset.sample import AnySample, Curve, QuarantinedSample, Sample, Split, TextClaim  # noqa: F401 - all of a dataset
+from collector.dataset.sample import AnySample, Curve, QuarantinedSample, Sample, Split, TextClaim
+
+# Whoever reads a dataset finds what a sample is made of here too.
+__all__ = ["AnySample", "Curve", "QuarantinedSample", "Sample", "Split", "TextClaim"]
 
 SCHEMA_VERSION = 1
 METADATA_FILE = "metadata.jsonl"

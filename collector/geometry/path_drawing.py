@@ -93,7 +93,7 @@ def draw_fan(image_bgr: Image, futures: Sequence[ArrayLike], camera: Pinhole) ->
 
     The camera must be sized to the picture.
     """
-    canvas = image_bgr.copy()
+    canvas: Image = image_bgr.copy()
     scale = canvas.shape[1] / 480.0
     for number, given in enumerate(futures):
         future = _near(given)
