@@ -43,10 +43,10 @@ _OTHER_PLACE: Mapping[PositionClaim, PositionClaim] = {
 _OTHER_PACE: Mapping[PaceClaim, PaceClaim] = {"slow": "brisk", "brisk": "slow"}
 DEFINITIONS = (
     "Arms: against the plan from the true text and the same noise, after 1, 2 and 3 s: shift to the left in metres and "
-    "in m/s, means with 95 % intervals (bootstrap over stretches of driving). Obeys: the path does what the forced text "
-    "claims (of place, pace or change of speed in the arms that turn those round, of direction elsewhere). Off the "
-    "road: the kart's outline crosses an edge within 3 s, where the edges are known. Spread: standard deviation of "
-    "plans drawn at noise temperature 1."
+    "in m/s, means with 95 % intervals (bootstrap over stretches of driving). Obeys: the path does what the forced "
+    "text claims (of place, pace or change of speed in the arms that turn those round, of direction elsewhere). Off "
+    "the road: the kart's outline crosses an edge within 3 s, where the edges are known. Spread: standard deviation "
+    "of plans drawn at noise temperature 1."
 )
 
 

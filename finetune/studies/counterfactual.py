@@ -165,10 +165,9 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
     if config.adapter is not None:  # rather now than after a pass of the base
         check_belongs(adapter_facts(config.adapter), config.model, config.cameras)
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model], verb="counterfactual")
-    metrics: dict[str, Any] = {"definitions": DEFINITIONS, "samples": len(samples), "variants": {}}
-    metrics |= {"arms": {}, "spread": {}, "arm_definitions": ARM_DEFINITIONS}
-    rows: list[dict[str, Any]] = []
-    arms: list[dict[str, Any]] = []
+    said = {"definitions": DEFINITIONS, "arm_definitions": ARM_DEFINITIONS}
+    metrics: dict[str, Any] = {**said, "samples": len(samples), "variants": {}, "arms": {}, "spread": {}}
+    rows, arms = list[dict[str, Any]](), list[dict[str, Any]]()
     pairs = pairs_of(config.dataset, samples)
     paths: Paths = {}
     for variant, policy in policies(config.model, config.adapter, config.cameras, config.device):
@@ -186,8 +185,8 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
                 mine.append({**row, **measure_path(plan.poses, side, plan.reasoning), "text": plan.reasoning})
         metrics["variants"][variant] = summarise_reasonings(mine)
         rows += mine
-        place = config.dataset, config.batch_size
-        measured, metrics["spread"][variant] = plan_arms(policy, samples, *place, pairs, planned, variant)
+        asked = samples, config.dataset, config.batch_size, pairs, planned, variant
+        measured, metrics["spread"][variant] = plan_arms(policy, *asked)
         metrics["arms"][variant] = summarise_arms(measured, samples)
         arms += [{"variant": variant, **row} for row in measured]
     run.write_metrics(metrics)
