@@ -60,7 +60,7 @@ def _basis(course: Course) -> FloatArray:
     whole = np.floor(place).astype(int)
     part = place - whole
     cubic = ((1 - part) ** 3, 3 * part**3 - 6 * part**2 + 4, -3 * part**3 + 3 * part**2 + 3 * part + 1, part**3)
-    basis = np.zeros((len(place), knots))
+    basis: FloatArray = np.zeros((len(place), knots))
     for step, weight in zip((-1, 0, 1, 2), cubic, strict=True):
         column = (whole + step) % knots if course.closed else np.clip(whole + step, 0, knots - 1)
         np.add.at(basis, (np.arange(len(place)), column), weight / 6.0)
@@ -69,7 +69,7 @@ def _basis(course: Course) -> FloatArray:
 
 def _within(square: FloatArray, right: FloatArray, start: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
     """The least x' S x / 2 - r' x with every x between its bounds, one coordinate at a time."""
-    found = start.copy()
+    found: FloatArray = start.copy()
     for _ in range(_SWEEPS):
         moved = 0.0
         for index in range(len(found)):
@@ -78,4 +78,4 @@ def _within(square: FloatArray, right: FloatArray, start: FloatArray, low: Float
             moved, found[index] = max(moved, abs(new - found[index])), new
         if moved < _CLOSE_M:
             break
-    return found
+    return np.asarray(found, np.float64)
