@@ -46,7 +46,7 @@ DEFINITIONS = (
     "in m/s, means with 95 % intervals (bootstrap over stretches of driving). Obeys: the path does what the forced "
     "text claims (of place, pace or change of speed in the arms that turn those round, of direction elsewhere). Off "
     "the road: the kart's outline crosses an edge within 3 s, where the edges are known. Spread: standard deviation "
-    "of plans drawn at noise temperature 1."
+    "of plans drawn at noise temperature 1. ADE: mean distance, over 3 s, from the future that the sample has."
 )
 
 
@@ -167,6 +167,8 @@ def measure_arm(arm: str, poses: ArrayLike, reference: ArrayLike, text: str, sam
         row[f"left_{time_s:g}s_m"] = float(-np.sin(yaw) * dx + np.cos(yaw) * dy)
         row[f"faster_{time_s:g}s_mps"] = float(speeds[0][number] - speeds[1][number])
     row["moved_m"] = float(np.abs(path - base).max())
+    seen = slice(round(TIMES_S[-1] / STEP_S))
+    row["ade_3s_m"] = float(np.linalg.norm((path - sample.future_array())[seen, :2], axis=1).mean())
     claim, road = parse_claim(text), sample.local_road
     check = check_claim(claim, measure_motion(path, sample.dt_s, road=road))
     said = {
@@ -177,8 +179,7 @@ def measure_arm(arm: str, poses: ArrayLike, reference: ArrayLike, text: str, sam
     row["obeys"] = None if verdict in ("no_claim", "unjudged") else verdict == "agree"
     row["off_road"] = None
     if road is not None and np.all(road.left_m > 0.0) and np.all(road.right_m > 0.0):
-        seen = path[: round(TIMES_S[-1] / STEP_S)]
-        row["off_road"] = bool(np.maximum(*road.beyond_edges(seen)).max() > 0.0)
+        row["off_road"] = bool(np.maximum(*road.beyond_edges(path[seen])).max() > 0.0)
     return row
 
 
@@ -236,6 +237,7 @@ def arm_rows(arms: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[s
                 row[name] = " ".join(f"{values[f'{kind}_{at:g}s_{unit}']['mean']:+.2f}" for at in TIMES_S)
                 last = values[f"{kind}_{TIMES_S[-1]:g}s_{unit}"]
                 row[f"{name} (95 %)"] = _interval(last, "{:+.2f}")
+            row["ADE 3 s, m"] = f"{values['ade_3s_m']['mean']:.2f}" if "ade_3s_m" in values else ""
             for name in ("obeys", "off_road"):
                 row[name.replace("_", " ")] = (
                     percent(values[name]["mean"]) if name in values and values[name]["of"] else "-"

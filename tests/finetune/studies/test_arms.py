@@ -71,7 +71,7 @@ def test_shifts_are_measured_left_and_in_speed() -> None:
     base = PATHS["usual"][16:]
     row = measure_arm("true", PATHS["left"][16:], base, left.reasoning, left)
     assert [row[f"left_{at}s_m"] for at in (1, 2, 3)] == pytest.approx([0.5, 1.0, 1.0])
-    assert row["faster_3s_mps"] == pytest.approx(0.0, abs=1e-9) and not row["off_road"]
+    assert row["faster_3s_mps"] == pytest.approx(0.0, abs=1e-9) and not row["off_road"] and row["ade_3s_m"] == 0.0
     row = measure_arm("opposite speed", PATHS["slow"][16:], base, slow.reasoning, slow)
     assert row["faster_3s_mps"] == pytest.approx(-1.6) and row["left_3s_m"] == 0.0 and row["obeys"] is True
     # The same text, and the kart does not obey.
