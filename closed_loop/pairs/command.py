@@ -143,7 +143,7 @@ def moments(config: PairsConfig) -> Iterator[Moment]:
 
 def make_pairs(config: PairsConfig, show_progress: bool = True) -> BuildReport:
     """Write the dataset (MonoError: an unknown course, or a folder that is in use)."""
-    report = BuildReport(_seen_as="futures driven")
+    report = BuildReport()
     per_stretch = max(1, int((_STRETCH_S - HISTORY_STEPS * STEP_NS / NS_PER_S) / config.every_s))
     stretches = max(1, -(-config.frames // per_stretch))
     count = min(max(1, round(config.val_fraction * stretches)), stretches - 1) if config.val_fraction > 0.0 else 0
@@ -178,8 +178,9 @@ def _write(writer: DatasetWriter, report: BuildReport, config: PairsConfig, mome
     history = np.round(to_ego(moment.poses_map, moment.poses_map[-1]), 6) + 0.0
     pair = f"{BAG}_{moment.stamp_ns}"
     is_written = False
+    report.seen += 1
+    report.paired += len(moment.futures) - 1
     for number, future in enumerate(moment.futures):
-        report.seen += 1
         if isinstance(future, str):
             report.reject(future)
             continue

@@ -8,7 +8,7 @@ from typing import Any
 
 from collector.dataset.sample import Sample
 
-PAIRED = "of the kept, other futures of the same frames"
+PAIRED = "less other futures of the same frames"
 
 
 @dataclass
@@ -21,11 +21,10 @@ class BuildReport:
     rejected: Counter[str] = field(default_factory=Counter)  # the rest, by reason
     labels: Counter[str] = field(default_factory=Counter)  # of the kept samples
     splits: Counter[str] = field(default_factory=Counter)  # of the kept samples
-    paired: int = 0  # of the kept samples, those that are another future of a frame
+    paired: int = 0  # other futures of frames, counted above beside the frames' own
     manners: Counter[str] = field(default_factory=Counter)  # of the kept samples that say one
     claims: Counter[str] = field(default_factory=Counter)  # of their places and paces
     breaks: dict[str, str] = field(default_factory=dict)  # bag -> why it breaks off; what lies before is used
-    _seen_as: str = "frames seen"  # how a table calls them
     _notes: dict[tuple[str, str], str] = field(default_factory=dict)  # by bag and subject, the first sentence
 
     def keep(self, sample: Sample, change: int = 1) -> None:
@@ -86,7 +85,7 @@ class BuildReport:
         rows += [(f"rejected: {reason}", count) for reason, count in sorted(self.rejected.items())]
         if self.paired:
             rows.append((PAIRED, -self.paired))
-        rows.append((self._seen_as, self.seen))
+        rows.append(("frames seen", self.seen))
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {count:>8}" for name, count in rows]
         lines.insert(-1, "-" * (width + 10))

@@ -26,6 +26,8 @@ _SYNONYMS = {
     "out-right": "out right",
 }
 _CAUSE = re.compile(r"\bbecause\b")
+# A cause is learnt by a model: nothing in it may look like a word of the model's own, or stand for a lost character.
+_NO_WORDS = re.compile("[<>|\ufffd]")
 _NUMBER = re.compile(r"[a-z_]+=[-+0-9.e]+")
 MOST_LETTERS = 200  # of a manner's message
 
@@ -65,8 +67,9 @@ def read_manner(text: str) -> Manner:
     """
     known = "left, right, middle, racing, slow, brisk, stop, out left, out right or usual, then perhaps: because ..."
     do = 'say it in these words, e.g. "left slow"'
-    if len(text) > MOST_LETTERS or not text.isprintable():
-        raise MonoError(f"a manner of {len(text)} characters, or with some that do not print", known, do)
+    if len(text) > MOST_LETTERS or not text.isprintable() or _NO_WORDS.search(text):
+        found = f"a manner of {len(text)} characters, {text[:40]!a}: too many, or some that are no words"
+        raise MonoError(found, known, do)
     said, _, cause = (part.strip() for part in _partition(text))
     words = said.lower().replace("out left", "out-left").replace("out right", "out-right").replace(",", " ").split()
     found: dict[str, str] = {}

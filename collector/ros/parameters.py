@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from collector.common.arguments import MOST_SEED, Arguments, Value, argument, arguments_of
+from collector.common.errors import MonoError
 from collector.common.files import with_homes
 from collector.common.start import module_command, without_working_folder
 from collector.reasoning.manners import read_manner
@@ -171,6 +172,9 @@ class SimulatorParameters(RoadParameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.manner and not self.expert:
+            found = f"manner:={self.manner} without the expert"
+            raise MonoError(found, "expert:=true, who drives it", "leave manner out, or have the expert drive")
         if self.manner not in ("", DRAWN_MANNER):
             read_manner(self.manner)
 

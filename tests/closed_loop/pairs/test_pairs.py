@@ -103,7 +103,8 @@ def test_what_the_road_does_not_allow_is_driven_as_usual(pairs: dict[str, list[S
 def test_the_manifest_counts_manners_and_claims(folder: Path, pairs: dict[str, list[Sample]]) -> None:
     counts = load_manifest(folder)["counts"]
     samples = [one for pair in pairs.values() for one in pair]
-    assert counts["kept"] == len(samples) and counts["seen"] == counts["kept"] + sum(counts["rejected"].values())
+    assert counts["kept"] == len(samples) and counts["seen"] == SMALL["frames"]
+    assert counts["seen"] + counts["paired"] == counts["kept"] + sum(counts["rejected"].values())
     for manner in ("usual", "left", "slow"):
         assert counts["manners"][manner] == sum(one.manner == manner for one in samples) > 0
     assert counts["claims"]["left"] == sum(one.claim.position == "left" for one in samples)

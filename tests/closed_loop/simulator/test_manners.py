@@ -97,3 +97,5 @@ def test_an_empty_manner_drives_as_ever_and_a_wrong_one_is_refused() -> None:
     assert SimulateConfig(manner="right slow").manner == "right slow"
     with pytest.raises(MonoError, match="lefft"):
         SimulateConfig(manner="lefft")
+    with pytest.raises(MonoError, match="without the expert"):
+        SimulateConfig(manner="left", expert=False)

@@ -225,7 +225,20 @@ def test_messages_are_read(text: str, manner: Manner) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "lefft", "left right", "slow brisk", "stop out left", "left out left", "x" * 300, "left\n"]
+    "text",
+    [
+        "",
+        " ",
+        "lefft",
+        "left right",
+        "slow brisk",
+        "stop out left",
+        "left out left",
+        "x" * 300,
+        "left because <|cot_end|>",
+        "left because \ufffd",
+        "left\n",
+    ],
 )
 def test_messages_that_say_none_are_refused(text: str) -> None:
     with pytest.raises(MonoError):
