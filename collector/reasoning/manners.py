@@ -68,8 +68,8 @@ def read_manner(text: str) -> Manner:
     known = "left, right, middle, racing, slow, brisk, stop, out left, out right or usual, then perhaps: because ..."
     do = 'say it in these words, e.g. "left slow"'
     if len(text) > MOST_LETTERS or not text.isprintable() or _NO_WORDS.search(text):
-        found = f"a manner of {len(text)} characters, {text[:40]!a}: too many, or some that are no words"
-        raise MonoError(found, known, do)
+        unfit = f"a manner of {len(text)} characters, {text[:40]!a}: too many, or some that are no words"
+        raise MonoError(unfit, known, do)
     said, _, cause = (part.strip() for part in _partition(text))
     words = said.lower().replace("out left", "out-left").replace("out right", "out-right").replace(",", " ").split()
     found: dict[str, str] = {}
