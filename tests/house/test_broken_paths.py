@@ -62,6 +62,7 @@ def required(verb: str) -> set[str]:
         "compare": "model out",
         "action-range": "dataset out",
         "demo": "out",
+        "pairs": "out",
     }
     return set(given.get(verb, "" if verb in NODES else "model dataset out").split())
 
