@@ -48,6 +48,7 @@ STAGES: dict[str, tuple[Verb, ...]] = {
             "the same from curves of NVIDIA's PhysicalAI-AV",
             "physical-ai",
         ),
+        Verb("pairs", "closed_loop.pairs.command", "one frame, several futures, each with its text: in the simulator"),
         Verb("view", "collector.dataset.view", "one HTML page of a dataset, the paths drawn on the road", "report"),
     ),
     "3 finetune": (

@@ -6,6 +6,7 @@ R. C. Coulter, CMU-RI-TR-92-01), and keeps a speed that the bends, its throttle 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from dataclasses import dataclass, field
@@ -38,11 +39,12 @@ class ExpertConfig:
 
 @dataclass(frozen=True)
 class Disturbance:
-    """An error on purpose: a line beside the centreline, another speed, a hand that shakes."""
+    """What is done otherwise on purpose: a line beside the centreline, another speed, a hand that shakes, a brake."""
 
     lateral_m: float = 0.0
     speed_scale: float = 1.0
     steer_rad: float = 0.0
+    most_accel_mps2: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,12 @@ class Expert:
         self._sent.clear()
         self._station_m = None
 
+    def twin(self) -> Expert:
+        """Another driver who remembers the same commands."""
+        twin = copy.copy(self)
+        twin._sent = deque(self._sent)  # noqa: SLF001 - one of us
+        return twin
+
     def command(self, state: VehicleState, t_s: float, disturbance: Disturbance | None = None) -> Command:
         """What to do now, by the applied tyre angle in ``state``; ``disturbance`` is an error to make on purpose.
 
@@ -149,7 +157,7 @@ class Expert:
         self._sent.append((t_s, steer))
         while len(self._sent) > 1 and self._sent[1][0] < t_s - (c.vehicle.dead_time_s + 0.1):
             self._sent.popleft()
-        return Command(steer, self._throttle(state, station, wrong.speed_scale))
+        return Command(steer, min(self._throttle(state, station, wrong.speed_scale), wrong.most_accel_mps2))
 
     def _locate(self, state: VehicleState) -> float:
         """Station of the kart; near the last one where there is one, so that a close stretch cannot take it."""

@@ -27,6 +27,7 @@ from closed_loop.control.kart import Command
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
+from closed_loop.simulator.manners import MannerDriver
 from closed_loop.simulator.modes import MODES
 from closed_loop.simulator.pacing import Pacer, is_due
 from closed_loop.simulator.publishing import Publishing
@@ -48,6 +49,7 @@ MODE_AUTONOMOUS, MODE_MANUAL = 1, 4
 STANDSTILL = Command(0.0, -3.0)
 LOG_HZ = 50.0
 DISTURB_EVERY_S = 8.0
+MANNER_HZ = 1.0
 PROGRESS_S = 10.0
 
 
@@ -79,8 +81,18 @@ class SimulatorNode(Node):
         self._camera = replace(FRONT, width_px=v.image_width, height_px=v.image_height) if v.camera else None
         faults = {each.name: getattr(v, each.name) for each in fields(Faults) if hasattr(v, each.name)}
         self._sensors = Sensors(self.world, [self._camera] if self._camera else [], Faults(**faults))
+        self._manners = MannerDriver(self.world, v.manner) if v.manner and v.expert else None
+        self._told = ""  # the manner as it was last said
         family = asked_or_installed(v.messages)
-        self._say = Publishing(self, self._camera, self.world.config.vehicle, v.expert, family, self._mode.localised)
+        self._say = Publishing(
+            self,
+            self._camera,
+            self.world.config.vehicle,
+            v.expert,
+            family,
+            self._mode.localised,
+            self._manners is not None,
+        )
         self._session_states = SessionStates(v.countdown_s, v.session_laps)
         self._heard = Heard()
         self._command = STANDSTILL
@@ -167,10 +179,12 @@ class SimulatorNode(Node):
         if self.values.expert:
             if due(topics.CONTROL_HZ):
                 expert = self._experts.for_course(world.course)
-                self._command = expert.command(state, world.time_s, world.disturbance)
+                otherwise = world.disturbance if self._manners is None else self._manners.now()
+                self._command = expert.command(state, world.time_s, otherwise)
                 say.command(stamp_ns, self._command, state)
         else:
             self._command = obeyed(heard)
+        self._say_manner(due(MANNER_HZ))
         if (believed := self._sensors.odometry(step)) is not None:
             say.odometry(stamp_ns, believed)
         if (wheels := self._sensors.wheels(step)) is not None:
@@ -186,6 +200,12 @@ class SimulatorNode(Node):
             self._track.append(
                 (stamp_ns * 1e-9, *state.pose, state.speed_mps, command.steer_rad, command.accel_mps2, self._laps())
             )
+
+    def _say_manner(self, due: bool) -> None:
+        """Where it changes, and again and again for a recorder that begins later."""
+        if self._manners is not None and (due or self._manners.errand.message != self._told):
+            self._told = self._manners.errand.message
+            self._say.manner(self._told)
 
     def _laps(self) -> int:
         # An open course counts as one lap when its end is reached.

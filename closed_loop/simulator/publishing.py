@@ -27,7 +27,7 @@ class Publishing:
     """The simulator's publishers, and one message each that is filled anew: publishing copies it.
 
     Without a camera there are no camera topics, without localisation there is no odometry; ``expert`` says whether
-    ``control_cmd`` is ours to publish.
+    ``control_cmd`` is ours to publish, ``manners`` whether the expert has any to tell.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Publishing:
         expert: bool,
         family: Family,
         localised: bool = True,
+        manners: bool = False,
     ) -> None:
         self._params, self._family, self._localised = params, family, localised
         absent = [*(() if camera else (topics.CAMERA_IMAGE, topics.CAMERA_INFO))]
@@ -45,6 +46,8 @@ class Publishing:
         spoken = [topic for topic in topics.FROM_SIMULATOR if topic not in absent]
         if expert:
             spoken.append(topics.CONTROL_CMD)
+        if manners:
+            spoken.append(topics.MANNER)
         self._messages: dict[topics.Topic, Any] = {topic: message_class(family.topic(topic).type)() for topic in spoken}
         self._publishers = {
             topic: node.create_publisher(type(message), topic.name, topics.qos_profile(topic))
@@ -101,6 +104,11 @@ class Publishing:
         """The seven numbers of ``/awsim/status``, see :data:`collector.ros.topics.AWSIM_STATUS_FIELDS`."""
         self._messages[topics.AWSIM_STATUS].data = [float(value) for value in fields]
         self._send(topics.AWSIM_STATUS)
+
+    def manner(self, words: str) -> None:
+        """How the expert drives from now on."""
+        self._messages[topics.MANNER].data = words
+        self._send(topics.MANNER)
 
     def state(self, name: str) -> None:
         """The session's state, latched."""

@@ -55,7 +55,7 @@ def balance_folder(folder: Path, config: CurationConfig, report: BuildReport) ->
             name = bin_of(sample)
             if sample.split == "train":
                 if _digest(f"{config.seed}/{sample.id}") > highest.get(name, 2**64):
-                    report.take_back(sample.curve.label, sample.split, BALANCED)
+                    report.take_back(sample, BALANCED)
                     continue
                 after[name] += 1
             kept.write(raw)

@@ -6,10 +6,9 @@ counted reason. The sum is checked. Reading streams, so memory does not grow wit
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict
 from functools import partial
@@ -19,30 +18,27 @@ from typing import Any
 from collector.bags.reader import open_bag
 from collector.calibration.intrinsics import camera_block, read_intrinsics
 from collector.calibration.model import read_calibration
+from collector.common.arguments import Arguments
 from collector.common.command_line import command_line
 from collector.common.cpu import compressing, keep_freed_memory
-from collector.common.errors import MonoError, shown
+from collector.common.errors import MonoError
 from collector.common.files import path_error
 from collector.common.output_folder import refuse_inside, refuse_within
 from collector.common.run_folder import git_commit, hash_path, plain
 from collector.common.tables import progress
-from collector.common.text_files import parse_json, read_lines
 from collector.dataset.balance import balance_folder
 from collector.dataset.build_report import BuildReport
 from collector.dataset.config import BuildConfig, CurationConfig
 from collector.dataset.extraction import GUARD_NS, HISTORY_NS, HORIZON_NS, NO_HISTORY, Candidate, SampleExtractor
-from collector.dataset.schema import OWN_NAMES, DatasetWriter, Sample, SchemaError
+from collector.dataset.given_texts import load_texts
+from collector.dataset.neighbours import Neighbours
+from collector.dataset.schema import OWN_NAMES, DatasetWriter, Sample
 from collector.dataset.splits import choose_validation, intervals_of
 from collector.pose_tracks.identity import Looks, looks_of, refuse_copies
 from collector.pose_tracks.recording import Recording, read_recording
+from collector.reasoning.places import DEFAULT_MANNER_THRESHOLDS
 from collector.ros.images import BadFrame, RawFrame
 from collector.ros.jpeg import UPRIGHT
-
-LONGEST_TEXT = 10_000  # of a text; a model says some dozen words
-_SPECIAL = re.compile(r"<\||<i\d+>")  # how the words begin that tell a model where a text or a path ends
-MOST_TEXTS = 1_000_000  # of a reasoning file, held in memory
-# What readers put in the place of bytes they could not decode, and half a character, which JSON can spell.
-_DAMAGED = re.compile("[\ufffd\ud800-\udfff\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildReport:
@@ -83,15 +79,18 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
         refuse_copies(names, [one.identity for one in recordings], partial(_looks, config))
         intervals = [each for one in recordings for each in intervals_of(one, HISTORY_NS, HORIZON_NS)]
         validation = choose_validation(intervals, config.val_fraction, config.seed, GUARD_NS)
+        neighbours = (
+            Neighbours(recordings) if texts is not None or any(one.marks.manners for one in recordings) else None
+        )
         for path, recording in zip(config.bags, recordings, strict=True):
             with open_bag(path) as bag:
                 topic = bag.image_topic(config.image_topic)
                 what, total = f"build {recording.name}", bag.counts[topic]
                 frames = progress(bag.frames(topic), what, "frame", show=show_progress, total=total)
-                extractor = SampleExtractor(recording, config, validation, texts, lag_ns)
+                extractor = SampleExtractor(recording, config, validation, texts, lag_ns, neighbours)
                 FramePipeline(writer, report, pool, config.workers).run(frames, extractor)
                 report.note_break(recording.name, bag.breaks_off)
-                for remark in (*bag.notes, *extractor.remarks()):
+                for remark in (*bag.notes, *filter(None, [recording.marks.unread]), *extractor.remarks()):
                     report.note(recording.name, remark)
         facts = {
             "made_by": "alpamayo_mono collector.dataset.builder",
@@ -105,6 +104,8 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
             "poses": "[x_m, y_m, yaw_rad] in the ego frame at t0 = stamp_ns - lag_s of the calibration, "
             "x forward, y left",
         }
+        if neighbours is not None and neighbours.is_marked:
+            facts["manner_thresholds"] = asdict(DEFAULT_MANNER_THRESHOLDS)
         finish_dataset(writer, config, report, facts, private=("bags", "out", "overwrite", "workers", "calibration"))
     return report
 
@@ -115,14 +116,14 @@ def _looks(config: BuildConfig, number: int, stamps_ns: Sequence[int]) -> Looks:
 
 
 def finish_dataset(
-    writer: DatasetWriter, config: CurationConfig, report: BuildReport, facts: dict[str, Any], private: Sequence[str]
+    writer: DatasetWriter, config: Arguments, report: BuildReport, facts: dict[str, Any], private: Sequence[str]
 ) -> None:
     """Balance the samples where asked to, check the counts and put the dataset in its place.
 
     The manifest says what ``facts`` do and the settings that are not ``private``: everything needed to build the same
     folder again, and nothing that would differ if one did.
     """
-    if config.balance:
+    if isinstance(config, CurationConfig) and config.balance:
         facts = facts | {"balance": balance_folder(writer.written(), config, report)}
     report.check_sum()
     if writer.replaces and not report.kept:
@@ -154,56 +155,6 @@ def refuse_repeated(paths: Sequence[Path]) -> None:
     for number, place in enumerate(places):
         if any(other == place or other in place.parents or place in other.parents for other in places[:number]):
             raise MonoError(f"the bag {paths[number]} is named twice", "each bag once", "leave one out of --bags")
-
-
-def _given_text(values: Mapping[str, Any], where: str) -> tuple[tuple[str | None, int], str]:
-    """Bag and stamp, and the text, of a line of given reasoning (SchemaError: it names the field)."""
-    stamp_ns, text, bag = values.get("stamp_ns"), values.get("reasoning"), values.get("bag")
-    # JSON knows no subclass of these, and a bool is no int.
-    if type(stamp_ns) is not int:
-        raise SchemaError(f"{where}, field stamp_ns: found {stamp_ns!r}", "int", "repair it")
-    if type(text) is not str or (bag is not None and type(bag) is not str):
-        name, value = ("reasoning", text) if type(text) is not str else ("bag", bag)
-        raise SchemaError(f"{where}, field {name}: found {value!r}", "str", "repair it")
-    for name, value in (("reasoning", text), ("bag", bag or "")):
-        if not (value.isascii() and value.isprintable()) and _DAMAGED.search(value):
-            found = f"{where}, field {name}: {value[:60]!a} has a control character, or one that "
-            found += "stands for one that was lost"
-            raise SchemaError(found, "text as it was written", "save the file again from its source, as UTF-8")
-    if not text.strip() or len(text) > LONGEST_TEXT or _SPECIAL.search(text):
-        expected = f"words, at most {LONGEST_TEXT:,} characters, none of a model's own like <|...|>"
-        raise SchemaError(f"{where}, field reasoning: found {text[:60]!r}", expected, "repair or remove this line")
-    return (bag, stamp_ns), text
-
-
-def load_texts(path: Path | str) -> dict[tuple[str | None, int], str]:
-    """Texts by (bag or None, stamp_ns) from a JSONL file.
-
-    Raises:
-        MonoError: the file cannot be read, a line is not UTF-8 or no JSON, or there are more than :data:`MOST_TEXTS`.
-        SchemaError: a line does not fit; it names file, line and field.
-    """
-    texts: dict[tuple[str | None, int], str] = {}
-    unused: set[str] = set()
-    known, file = Sample.model_fields.keys(), str(path)
-    for number, line in read_lines(path, "the reasoning file"):
-        where = f"{file}, line {number}"
-        values = parse_json(line, where, "repair this line")
-        values = values if isinstance(values, dict) else {}
-        if not values.keys() <= known:
-            unused |= values.keys() - known
-        key, text = _given_text(values, where)
-        if texts.setdefault(key, text) != text:
-            raise SchemaError(
-                f"{where}, field stamp_ns: {key[1]} has another text above", "one text a frame", "remove one"
-            )
-        if len(texts) > MOST_TEXTS:
-            raise MonoError(
-                f"{where}: more texts than can be held", f"at most {MOST_TEXTS:,}", "split the bags and the file"
-            )
-    if unused:
-        print(f"reasoning file {path}: fields not used: {shown(', '.join(sorted(unused)[:20]))}", file=sys.stderr)
-    return texts
 
 
 class FramePipeline:
@@ -261,7 +212,10 @@ class FramePipeline:
             self._writer.add_image(candidate.image_stem, held.stamp_ns, held.jpeg() or b"")
         if candidate.verdict is None:
             self._writer.write(candidate.sample)
-            self._report.keep(candidate.sample.curve.label, candidate.sample.split)
+            self._report.keep(candidate.sample)
+            for other in candidate.others:
+                self._writer.write(other)
+                self._report.keep_pair(other)
         else:
             self._writer.quarantine(candidate.sample, candidate.verdict)
             self._report.quarantined += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,17 @@ from collector.common.pictures import read_picture
 from collector.common.tables import progress
 from collector.dataset.schema import Sample
 from collector.dataset.statistics import radius_m
-from collector.geometry.path_drawing import AboveView, Image, above_svg, draw_seen, ground_from_above
+from collector.geometry.path_drawing import (
+    AboveView,
+    Image,
+    above_svg,
+    draw_fan,
+    draw_seen,
+    fan_rgb,
+    fan_svg,
+    ground_from_above,
+)
+from collector.geometry.poses import FloatArray
 from collector.ros.images import encode_jpeg
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -36,15 +46,25 @@ class GalleryItem:
     image: str  # JPEG as a data URI, empty where the frame cannot be read, and then `fault` says why
     fault: str
     above: str  # the path from above, SVG
+    others: tuple[tuple[str, Sample], ...] = ()  # of a pair: all its samples, each with the colour of its path
 
 
-def gallery_item(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int = 60_000) -> GalleryItem:
-    """One sample to show; its picture becomes smaller and coarser until it fits, and is left out where it is broken."""
+def gallery_item(
+    sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int = 60_000, pair: Sequence[Sample] = ()
+) -> GalleryItem:
+    """One sample to show; its picture becomes smaller and coarser until it fits, and is left out where it is broken.
+
+    Of a pair, whose samples may be given, the futures of all are drawn into one picture.
+    """
     image = ground = fault = ""
     try:
-        image, ground = _pictures(sample, folder, cameras, most_bytes)
+        image, ground = _pictures(sample, folder, cameras, most_bytes, [one.future_array() for one in pair])
     except MonoError as error:
         fault = error.found
+    if pair:
+        above = fan_svg(sample.history_array(), [one.future_array() for one in pair], ground)
+        coloured = tuple(("#{:02x}{:02x}{:02x}".format(*fan_rgb(number)), one) for number, one in enumerate(pair))
+        return GalleryItem(sample, radius_m(sample), image, fault, above, coloured)
     above = above_svg(sample.history_array(), sample.future_array(), ground)
     return GalleryItem(sample, radius_m(sample), image, fault, above)
 
@@ -55,11 +75,17 @@ def gallery_html(
     cameras: DatasetCameras,
     most_bytes: int = 60_000,
     show_progress: bool = False,
+    pairs: Mapping[str, Sequence[Sample]] | None = None,
 ) -> tuple[str, int]:
-    """The samples as one HTML fragment that needs no page around it, and how many have no readable picture."""
+    """The samples as one HTML fragment that needs no page around it, and how many have no readable picture.
+
+    ``pairs`` are all the samples of the pairs among them, by the pair's id.
+    """
     require("jinja2", "report")
     shown = progress(samples, "draw", "sample", show=show_progress)
-    items = [gallery_item(sample, folder, cameras, most_bytes) for sample in shown]
+    items = [
+        gallery_item(sample, folder, cameras, most_bytes, (pairs or {}).get(sample.pair or "", ())) for sample in shown
+    ]
     return rendered(TEMPLATES / "gallery.html.j2", items=items), sum(1 for item in items if item.fault)
 
 
@@ -82,16 +108,22 @@ def rendered(template: Path, **values: object) -> str:
     return str(environment.from_string(template.read_text("utf-8")).render(**values))
 
 
-def _pictures(sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int) -> tuple[str, str]:
-    """Data URIs of the frame with its path, and of the frame laid flat; together at most so many bytes of JPEG."""
+def _pictures(
+    sample: Sample, folder: Path, cameras: DatasetCameras, most_bytes: int, fan: Sequence[FloatArray]
+) -> tuple[str, str]:
+    """Data URIs of the frame with its path, and of the frame laid flat; together at most so many bytes of JPEG.
+
+    ``fan`` are several futures to draw in its place.
+    """
     image: Image = read_picture(folder / sample.file_name)
-    view = AboveView.around(sample.history_array(), sample.future_array())
+    view = AboveView.around(sample.history_array(), np.vstack(fan) if fan else sample.future_array())
     flat = ground_from_above(image, cameras.of(sample.bag, image.shape[1], image.shape[0]), view)
     for most_px, quality in _SIZES:
         width = min(most_px, image.shape[1])
         height = max(8, round(image.shape[0] * width / image.shape[1]))
         small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-        drawn = draw_seen(small, sample.future_array(), cameras.of(sample.bag, width, height))
+        camera = cameras.of(sample.bag, width, height)
+        drawn = draw_fan(small, fan, camera) if fan else draw_seen(small, sample.future_array(), camera)
         pair = encode_jpeg(drawn, quality), encode_jpeg(flat, quality - 15)
         if sum(map(len, pair)) <= most_bytes:
             break

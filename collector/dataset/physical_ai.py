@@ -24,9 +24,10 @@ from collector.common.errors import MonoError, require
 from collector.common.output_folder import refuse_within
 from collector.common.tables import progress
 from collector.dataset.build_report import BuildReport
-from collector.dataset.builder import FramePipeline, finish_dataset, load_texts, print_report
+from collector.dataset.builder import FramePipeline, finish_dataset, print_report
 from collector.dataset.config import CurationConfig
 from collector.dataset.extraction import SampleExtractor
+from collector.dataset.given_texts import load_texts
 from collector.dataset.schema import OWN_NAMES, DatasetWriter, Sample
 from collector.dataset.splits import Interval
 from collector.geometry.constants import FUTURE_STEPS, STEP_NS, STEP_S

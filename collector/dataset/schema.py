@@ -12,12 +12,10 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from typing_extensions import Self
 
 from collector.common.errors import MonoError
@@ -25,9 +23,10 @@ from collector.common.files import write_atomically
 from collector.common.output_folder import OutputFolder, named
 from collector.common.replacement import UNFINISHED, Replacement, settle
 from collector.common.text_files import MOST_LINE_BYTES, read_json
-from collector.geometry.constants import FRAME_STEPS, FUTURE_STEPS, HISTORY_STEPS, STEP_S
-from collector.geometry.curvature import PathLabel
-from collector.reasoning.claims import LateralClaim, LongitudinalClaim
+from collector.dataset.sample import AnySample, Curve, QuarantinedSample, Sample, Split, TextClaim
+
+# Whoever reads a dataset finds what a sample is made of here too.
+__all__ = ["AnySample", "Curve", "QuarantinedSample", "Sample", "Split", "TextClaim"]
 
 SCHEMA_VERSION = 1
 METADATA_FILE = "metadata.jsonl"
@@ -46,87 +45,8 @@ _MARKED = r"\1~"
 _IMAGE_NAME = re.compile(r".+_-?\d+\.jpg", re.DOTALL)
 
 
-def _inside(name: str) -> str:
-    """A file's name below the dataset folder, as :func:`image_name` makes them."""
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or any(ord(letter) < 32 for letter in name):
-        raise ValueError("a file below the dataset folder is expected")
-    return name
-
-
-FrameName = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_inside)]
-Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-PoseRow = tuple[Finite, Finite, Finite]
-Split = Literal["train", "val"]
-
-
 class SchemaError(MonoError):
     """A line of a dataset does not fit; the message names file, line and field."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Curve(_Strict):
-    """The curve label of the reasoning's window (:class:`collector.geometry.curvature.CurveLabel`).
-
-    A straight path has in ``entry_m`` the length driven in the window, before which no curve begins: Hugging Face
-    learns the type of a column from the first lines, and many straights in a row would teach it "always null". (A
-    null, from older datasets, is read.)
-    """
-
-    label: PathLabel
-    max_abs_curvature_1pm: Finite
-    entry_m: Finite | None
-    turn_rad: Finite
-
-
-class TextClaim(_Strict):
-    """What the reasoning claims (:class:`collector.reasoning.claims.Claim`)."""
-
-    lateral: LateralClaim
-    longitudinal: LongitudinalClaim
-
-
-class Sample(_Strict):
-    """One line of ``metadata.jsonl``; poses are in the ego frame at t0, metres and radians."""
-
-    file_name: FrameName  # the front frame at t0, relative to the dataset folder
-    # the last four front frames at 10 Hz, oldest first; the last one is `file_name`
-    frames: Annotated[tuple[FrameName, ...], Field(min_length=FRAME_STEPS, max_length=FRAME_STEPS)]
-    id: str = Field(min_length=1)  # unique within the dataset
-    bag: str  # name of the recording
-    lap: Whole  # lap count at t0, 0 where not recorded
-    stamp_ns: Whole  # header stamp of the frame at t0; t0 is earlier by the lag of the manifest's calibration
-    reasoning: str  # the reasoning
-    # 16 poses [x, y, yaw] at t0-1.5 s ... t0, the last one the origin.
-    history: Annotated[tuple[PoseRow, ...], Field(min_length=HISTORY_STEPS, max_length=HISTORY_STEPS)]
-    # 64 poses at t0+0.1 ... t0+6.4 s.
-    future: Annotated[tuple[PoseRow, ...], Field(min_length=FUTURE_STEPS, max_length=FUTURE_STEPS)]
-    dt_s: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = STEP_S  # time between poses
-    speed_mps: Finite  # wheel speed at t0 where recorded, else from the poses
-    curve: Curve  # label of the path within the reasoning's window
-    claim: TextClaim  # what the reasoning claims
-    split: Split = "train"  # train or val
-
-    def history_array(self) -> NDArray[np.float64]:
-        """The history as (16, 3)."""
-        return np.array(self.history, np.float64)
-
-    def future_array(self) -> NDArray[np.float64]:
-        """The future as (64, 3)."""
-        return np.array(self.future, np.float64)
-
-
-class QuarantinedSample(Sample):
-    """One line of ``quarantine.jsonl``: a sample, and under ``verdict`` why it must not train."""
-
-    verdict: dict[str, Any]
-
-
-AnySample = TypeVar("AnySample", bound=Sample)
 
 
 def parse_sample(line: str, file: Path | str, line_number: int, kind: type[AnySample]) -> AnySample:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, get_args
 from collector.common.errors import MonoError
 from collector.common.tables import progress
 from collector.dataset import schema
+from collector.dataset.build_report import PAIRED
 from collector.dataset.schema import AnySample, QuarantinedSample, Sample
 from collector.geometry.curvature import PathLabel
 
@@ -74,6 +75,8 @@ class Tally:
     missing: int = 0  # frames at t0 that are not on the disk
     labels: Counter[str] = field(default_factory=Counter)  # how many of each
     splits: Counter[str] = field(default_factory=Counter)  # how many of each
+    manners: Counter[str] = field(default_factory=Counter)  # where samples say one
+    claims: Counter[str] = field(default_factory=Counter)  # of places and paces
     radius_m: Counter[int] = field(default_factory=Counter)  # by the lower end of a bin of `RADIUS_FROM_M`
     speed_mps: Counter[int] = field(default_factory=Counter)  # by whole m/s, the last one is that and faster
     named: list[str] = field(default_factory=list)  # the first faults, in words
@@ -83,6 +86,11 @@ class Tally:
         self.lines += 1
         self.labels[sample.curve.label] += 1
         self.splits[sample.split] += 1
+        if sample.manner is not None:
+            self.manners[sample.manner] += 1
+            self.claims.update(
+                said for said in (sample.claim.position, sample.claim.pace) if said not in (None, "none")
+            )
         radius = radius_m(sample)
         self.radius_m[max(bin_m for bin_m in RADIUS_FROM_M if bin_m <= radius)] += 1
         self.speed_mps[int(min(max(sample.speed_mps, 0.0), FASTEST_BIN_MPS))] += 1
@@ -146,6 +154,15 @@ def dataset_statistics(
     return DatasetStatistics(manifest, fault, kept, refused, picked, picked_refused)
 
 
+def pairs_of(folder: Path, chosen: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """All samples of the pairs that chosen samples belong to, by the pair's id."""
+    found: dict[str, list[Sample]] = {sample.pair: [] for sample in chosen if sample.pair}
+    for sample in schema.scan_samples(folder / schema.METADATA_FILE, Sample) if found else ():
+        if isinstance(sample, Sample) and sample.pair in found:
+            found[sample.pair].append(sample)
+    return found
+
+
 def radius_m(sample: Sample) -> float:
     """Smallest radius within the reasoning's window, metres; infinite on a line without curvature."""
     curvature = abs(sample.curve.max_abs_curvature_1pm)
@@ -173,6 +190,9 @@ def count_rows(manifest: Mapping[str, Any]) -> dict[str, Any]:
     ]
     if isinstance(rejected, Mapping):
         rows += [(str(name), count, "") for name, count in sorted(rejected.items()) if isinstance(count, int)]
+    paired = whole.get("paired") if isinstance(whole, Mapping) else None
+    if isinstance(paired, int) and paired > 0:
+        rows.append((PAIRED, -paired, ""))
     total = sum(count for _name, count, _kind in rows)
     seen = counts.get("seen", total)
     return {

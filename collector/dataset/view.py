@@ -81,9 +81,10 @@ def write_view(config: ViewConfig, show_progress: bool = True) -> Path:
         config.dataset, config.samples, config.quarantined, config.seed, show_progress
     )
     cameras = cameras_of(statistics.manifest, config.pitch_deg, config.hfov_deg, config.camera_height_m)
-    chosen: list[Sample] = [*statistics.picked, *statistics.picked_quarantined]
+    pairs = spread.pairs_of(config.dataset, statistics.picked)
+    chosen: list[Sample] = [*_once_each(statistics.picked), *statistics.picked_quarantined]
     most_bytes = PICTURE_BYTES // max(1, len(chosen))
-    gallery, unreadable = gallery_html(chosen, config.dataset, cameras, most_bytes, show_progress)
+    gallery, unreadable = gallery_html(chosen, config.dataset, cameras, most_bytes, show_progress, pairs)
     cards = {"gallery": jinja2.utils.markupsafe.Markup(gallery), "shown": len(chosen), "unreadable": unreadable}
     text = rendered(TEMPLATES / "view.html.j2", **_context(config, statistics, cameras), **cards)
     try:
@@ -91,6 +92,12 @@ def write_view(config: ViewConfig, show_progress: bool = True) -> Path:
     except OSError as error:
         raise MonoError(f"{config.page} cannot be written: {error}", "a writable place", "choose --out") from error
     return config.page
+
+
+def _once_each(samples: Sequence[Sample]) -> list[Sample]:
+    """Of each pair the first one: its card shows them all."""
+    first = {one.pair: one for one in reversed(samples) if one.pair}
+    return [one for one in samples if not one.pair or first[one.pair] is one]
 
 
 def _context(config: ViewConfig, statistics: spread.DatasetStatistics, cameras: DatasetCameras) -> dict[str, Any]:
@@ -132,6 +139,14 @@ def _context(config: ViewConfig, statistics: spread.DatasetStatistics, cameras: 
             ("smallest radius in the reasoning's window", _bars(radii, kept.radius_m, refused.radius_m)),
             ("speed at t0", _bars(speeds, kept.speed_mps, refused.speed_mps)),
             ("split", _bars({name: name for name in ("train", "val")}, kept.splits, refused.splits)),
+            *(
+                (title, _bars({name: name for name in sorted({*mine, *theirs})}, mine, theirs))
+                for title, mine, theirs in (
+                    ("manner", kept.manners, refused.manners),
+                    ("place or pace claimed", kept.claims, refused.claims),
+                )
+                if mine or theirs
+            ),
         ],
         "filters": [
             ("label", [name for name in spread.LABELS if kept.labels[name] or refused.labels[name]]),

@@ -6,13 +6,22 @@ border blue and marked L, its right border red and marked R, a dot at every seco
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from collector.geometry.pinhole import KART_WIDTH_M, Pinhole, path_borders, path_ribbon, seen_part
+from collector.geometry.pinhole import (
+    KART_FRONT_M,
+    KART_REAR_M,
+    KART_WIDTH_M,
+    Pinhole,
+    path_borders,
+    path_ribbon,
+    seen_part,
+)
 from collector.geometry.poses import FloatArray
 
 Image = NDArray[np.uint8]
@@ -20,11 +29,14 @@ Image = NDArray[np.uint8]
 LEFT_RGB, RIGHT_RGB, PAST_RGB = (41, 121, 255), (255, 23, 68), (134, 142, 150)
 # Now, half-way, the end of the horizon.
 TIME_RGB = ((255, 241, 0), (255, 145, 0), (213, 0, 249))
-KART_FRONT_M, KART_REAR_M = 1.554, 0.510  # bumpers from the rear axle
 _STEPS_PER_S = 10
 # Depths between which a picture laid flat shows more than smear.
 _NEAREST_SEEN_M, _FARTHEST_SEEN_M = 0.3, 40.0
 _ABOVE_W, _ABOVE_H = 130.0, 164.0
+_FAN_RGB = (
+    *((32, 38, 46), (41, 121, 255), (229, 23, 60), (29, 142, 78), (224, 142, 42), (156, 54, 181), (0, 151, 167)),
+    *((121, 85, 72), (216, 27, 96), (84, 110, 122), (130, 119, 23), (63, 81, 181), (0, 105, 92), (191, 54, 12)),
+)
 _SHIFT = 4  # cv2 takes coordinates as whole numbers of 1/16 pixel
 
 
@@ -74,6 +86,48 @@ def draw_seen(image_bgr: Image, future: ArrayLike, camera: Pinhole) -> Image:
             spot = np.clip(inside[0] + (outwards * scale, 0.0), (2, 14 * scale), (width - 14 * scale, height - 4))
             _word(canvas, spot, word, rgb, 0.6 * scale)
     return canvas
+
+
+def draw_fan(image_bgr: Image, futures: Sequence[ArrayLike], camera: Pinhole) -> Image:
+    """A copy of the picture with the middles of several futures, (64, 3) ego poses each, in :func:`fan_rgb`'s colours.
+
+    The camera must be sized to the picture.
+    """
+    canvas: Image = image_bgr.copy()
+    scale = canvas.shape[1] / 480.0
+    for number, given in enumerate(futures):
+        future = _near(given)
+        first, last = seen_part(future, camera)
+        whole = path_borders(np.vstack([np.zeros((1, 3)), future]), 0.0)[0][first : last + 1]
+        line = np.clip(camera.project(whole), -8000.0, 8000.0)
+        line = line[np.isfinite(line).all(axis=1)]
+        if len(line) < 2:
+            continue
+        for rgb, wide in (((255, 255, 255), 5.0), (fan_rgb(number), 3.0)):
+            cv2.polylines(canvas, [_fixed(line)], False, _bgr(rgb), max(1, round(wide * scale)), cv2.LINE_AA, _SHIFT)
+    _dash(canvas, camera.horizon_px, scale)
+    return canvas
+
+
+def fan_rgb(number: int) -> tuple[int, int, int]:
+    """The colour of one of several futures."""
+    return _FAN_RGB[number % len(_FAN_RGB)]
+
+
+def fan_svg(history: ArrayLike, futures: Sequence[ArrayLike], ground: str = "") -> str:
+    """Several futures from above, over the frame laid flat where its data URI is given; as :func:`above_svg`."""
+    past, paths = _near(history), [_near(future) for future in futures]
+    view = AboveView.around(past, np.vstack(paths))
+    parts = [f'<svg class="above" viewBox="0 0 {_ABOVE_W:g} {_ABOVE_H:g}" role="img" aria-label="several futures">']
+    if ground:
+        parts.append(f'<image href="{ground}" width="{_ABOVE_W:g}" height="{_ABOVE_H:g}"/>')
+    parts.append(_line(view.place(past[:, :2]), PAST_RGB, 2.0))
+    for number, path in enumerate(paths):
+        whole = np.vstack([np.zeros((1, 3)), path])
+        parts.append(_line(view.place(whole[:, :2]), fan_rgb(number), 2.0))
+        spot = view.place(path[3 * _STEPS_PER_S - 1, :2])
+        parts.append(f'<circle cx="{spot[0]:.1f}" cy="{spot[1]:.1f}" r="1.7" fill="#fff" stroke="#20262e"/>')
+    return "".join([*parts, "</svg>"])
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from collector.common.errors import MonoError
 from collector.geometry.poses import FloatArray
 
 KART_WIDTH_M = 1.30  # over the bodywork, from the kart's vehicle_info
+KART_FRONT_M, KART_REAR_M = 1.554, 0.510  # bumpers from the rear axle
 # Nearer ground than this in front of the lens fills the picture and tells nothing.
 _NEAREST_M = 0.5
 

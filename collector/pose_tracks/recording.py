@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +17,8 @@ from collector.pose_tracks.identity import Identity, PictureHashes
 from collector.pose_tracks.sane_stamps import ZERO_STAMP
 from collector.pose_tracks.smoothing import Speeds
 from collector.pose_tracks.tracks import PoseTrack, TrackConfig, clean_track, cut_track
-from collector.ros.topics import AWSIM_STATUS, AWSIM_STATUS_FIELDS, VELOCITY_STATUS
+from collector.reasoning.manners import Manner, read_manner
+from collector.ros.topics import AWSIM_STATUS, AWSIM_STATUS_FIELDS, MANNER, VELOCITY_STATUS
 
 # A count beyond this is a damaged message.
 _MOST_LAPS = 1_000_000
@@ -36,6 +38,20 @@ class LapCount:
 
 
 @dataclass(frozen=True)
+class Marks:
+    """How the kart was asked to drive, over time of arrival: rising; None from a mark on that cannot be read."""
+
+    received_ns: tuple[int, ...] = ()
+    manners: tuple[Manner | None, ...] = ()
+    unread: str = ""  # the first one that cannot be read, in a sentence
+
+    def at(self, received_ns: int) -> Manner | None:
+        """The manner when a message arrived; before the first mark the usual one."""
+        index = bisect_right(self.received_ns, received_ns) - 1
+        return self.manners[index] if index >= 0 else Manner()
+
+
+@dataclass(frozen=True)
 class Recording:
     """What a bag knows about the kart: poses, wheel speed (by the clock's epoch) and lap over time."""
 
@@ -44,6 +60,7 @@ class Recording:
     laps: LapCount
     wheel: Mapping[int, Speeds]
     identity: Identity = field(default_factory=Identity)  # what tells it from others
+    marks: Marks = field(default_factory=Marks)
 
     def wheel_speed(self, stamp_ns: int, epoch: int) -> float | None:
         """Wheel speed at a stamp of an epoch, None without a report within 0.2 s on both sides."""
@@ -104,23 +121,23 @@ def read_recording(
     require_odometry(bag, odometry_topic, wanted)
     wheel_ns, wheel_mps = array("q"), array("d")
     laps: list[tuple[int, int]] = []
+    said: list[tuple[int, str]] = []
     pictures = PictureHashes()
-    field_index = AWSIM_STATUS_FIELDS.index("lap_count")
 
     def poses() -> Iterator[OdometryRow | None]:
         # All topics in one pass: every pass through a bag of raw images reads the images too.
-        for topic, received_ns, message in bag.messages_of([*wanted, *filter(None, [image_topic])]):
+        for topic, received_ns, message in bag.messages_of([*wanted, MANNER.name, *filter(None, [image_topic])]):
             if topic == image_topic:
                 pictures.add(message)
+            elif topic == MANNER.name:
+                said.append((received_ns, str(getattr(message, "data", ""))))
             elif topic == odometry_topic:
                 yield None if message is None else odometry_row(received_ns, message)
             elif message is not None and hasattr(message, "longitudinal_velocity") and hasattr(message, "header"):
                 wheel_ns.extend((received_ns, header_stamp_ns(message)))
                 wheel_mps.append(float(message.longitudinal_velocity))
             elif topic == status_topic:
-                data = getattr(message, "data", None)
-                if isinstance(data, np.ndarray) and len(data) > field_index and abs(data[field_index]) < _MOST_LAPS:
-                    laps.append((received_ns, int(data[field_index])))
+                laps.extend(_lap_row(received_ns, getattr(message, "data", None)))
 
     track = cut_track(poses(), config)
     require_track(bag, odometry_topic, track)
@@ -135,7 +152,27 @@ def read_recording(
     speeds = _by_epoch(np.array(wheel_ns, np.int64).reshape(-1, 2), np.array(wheel_mps, np.float64), track)
     identity = pictures.identity(track)
     lap_count = LapCount(lap_rows[:, 0], lap_rows[:, 1])
-    return Recording(name, clean_track(track, config, speeds), lap_count, speeds, identity)
+    return Recording(name, clean_track(track, config, speeds), lap_count, speeds, identity, _marks(said))
+
+
+def _lap_row(received_ns: int, data: object) -> list[tuple[int, int]]:
+    """Arrival and lap count of a status message, nothing where it has none."""
+    index = AWSIM_STATUS_FIELDS.index("lap_count")
+    if isinstance(data, np.ndarray) and len(data) > index and abs(data[index]) < _MOST_LAPS:
+        return [(received_ns, int(data[index]))]
+    return []
+
+
+def _marks(said: Sequence[tuple[int, str]]) -> Marks:
+    manners: list[Manner | None] = []
+    unread = ""
+    for _, text in said:
+        try:
+            manners.append(read_manner(text))
+        except MonoError as error:
+            manners.append(None)
+            unread = unread or str(error)
+    return Marks(tuple(received_ns for received_ns, _ in said), tuple(manners), unread)
 
 
 def _by_epoch(times_ns: NDArray[np.int64], speeds_mps: NDArray[np.float64], track: PoseTrack) -> dict[int, Speeds]:

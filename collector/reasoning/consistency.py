@@ -22,11 +22,14 @@ from numpy.typing import ArrayLike
 from collector.common.errors import MonoError
 from collector.geometry.constants import STEP_S
 from collector.geometry.curvature import DEFAULT_THRESHOLDS, CurveLabel, CurveThresholds, Direction, label_path
+from collector.geometry.road import LocalRoad
 from collector.reasoning import english, japanese
 from collector.reasoning.claims import Claim, Language, LongitudinalClaim
+from collector.reasoning.places import Place, measure_place
 
 SpeedChange = Literal["accelerate", "decelerate", "keep", "stop"]
-AxisCheck = Literal["agree", "contradict", "no_claim"]
+# A claim is unjudged where nothing is known to hold it against.
+AxisCheck = Literal["agree", "contradict", "no_claim", "unjudged"]
 
 
 @dataclass(frozen=True)
@@ -38,20 +41,24 @@ class Motion:
     curve: CurveLabel
     speed_start_mps: float
     speed_end_mps: float
+    place: Place | None = None  # where on the road, None where that is not known
 
 
 @dataclass(frozen=True)
 class ClaimCheck:
     """The comparison of a claim and a motion, axis by axis.
 
-    ``keep`` is whether a sample with this text may train: nothing contradicts, and a curve is not passed over in
-    silence. ``no_claim`` is never agreement: count it apart, as coverage. ``reason`` is a sentence for the audit.
+    ``keep`` is whether a sample with this text may train: nothing contradicts, a curve is not passed over in silence,
+    and a place on the road is claimed only where the road is known. ``no_claim`` is never agreement: count it apart, as
+    coverage; nor is ``unjudged``. ``reason`` is a sentence for the audit.
     """
 
     lateral: AxisCheck
     longitudinal: AxisCheck
     keep: bool
     reason: str
+    position: AxisCheck = "no_claim"
+    pace: AxisCheck = "no_claim"
 
 
 def measure_motion(
@@ -59,8 +66,9 @@ def measure_motion(
     dt_s: float = STEP_S,
     thresholds: CurveThresholds = DEFAULT_THRESHOLDS,
     speed_mps: float | None = None,
+    road: LocalRoad | None = None,
 ) -> Motion:
-    """Measure the first ``window_s`` seconds of a future.
+    """Measure the first ``window_s`` seconds of a future, and where on the road it runs where that is known.
 
     ``future``: (N, 3) ego poses at dt_s, 2 dt_s, ... (64 for a plan); the origin is put before them. (N, 2) works.
     ``speed_mps`` is the true speed at t0 where known; else it is the path's own mean over its first
@@ -87,17 +95,21 @@ def measure_motion(
         longitudinal = "accelerate"
     elif change_mps <= -thresholds.speed_change_mps:
         longitudinal = "decelerate"
-    return Motion(curve.direction, longitudinal, curve, start_mps, end_mps)
+    place = None if road is None else measure_place(road, poses, thresholds.window_s, dt_s)
+    return Motion(curve.direction, longitudinal, curve, start_mps, end_mps, place)
 
 
 def check_claim(claim: Claim, motion: Motion) -> ClaimCheck:
-    """Compare a claim with a motion on both axes.
+    """Compare a claim with a motion on every axis.
 
-    Slowing down is said truly of a kart that comes to a stop; apart from that the words must be the same.
+    Slowing down is said truly of a kart that comes to a stop, and of a sideways move both that it goes to the left and
+    that it ends there; apart from that the words must be the same.
     """
+    position, pace = _check_place(claim, motion.place)
     lateral: AxisCheck = "no_claim"
     if claim.lateral != "none":
-        lateral = "agree" if claim.lateral == motion.lateral else "contradict"
+        moves = position == "agree" and claim.position == claim.lateral
+        lateral = "agree" if claim.lateral == motion.lateral or moves else "contradict"
     longitudinal: AxisCheck = "no_claim"
     if claim.longitudinal != "none":
         true_words = {motion.longitudinal, "decelerate"} if motion.longitudinal == "stop" else {motion.longitudinal}
@@ -116,7 +128,37 @@ def check_claim(claim: Claim, motion: Motion) -> ClaimCheck:
             f"the text claims {claim.longitudinal}, the speed goes from {motion.speed_start_mps:.1f} to "
             f"{motion.speed_end_mps:.1f} m/s ({motion.longitudinal})"
         )
-    return ClaimCheck(lateral, longitudinal, not reasons, "; ".join(reasons) or "text and path agree")
+    reasons += _place_reasons(claim, motion.place, position, pace)
+    reason = "; ".join(reasons) or "text and path agree"
+    return ClaimCheck(lateral, longitudinal, not reasons, reason, position, pace)
+
+
+def _check_place(claim: Claim, place: Place | None) -> tuple[AxisCheck, AxisCheck]:
+    position: AxisCheck = "no_claim" if claim.position == "none" else "unjudged"
+    pace: AxisCheck = "no_claim" if claim.pace == "none" else "unjudged"
+    if place is not None and position == "unjudged":
+        position = "agree" if place.agrees(claim.position) else "contradict"
+    if place is not None and pace == "unjudged" and (driven := place.pace()) is not None:
+        pace = "agree" if claim.pace == driven else "contradict"
+    return position, pace
+
+
+def _place_reasons(claim: Claim, place: Place | None, position: AxisCheck, pace: AxisCheck) -> list[str]:
+    reasons = []
+    if position == "unjudged":
+        reasons.append(f"the text claims {claim.position} of the road, and nothing tells where its middle is there")
+    if place is not None and position == "contradict":
+        reasons.append(
+            f"the text claims {claim.position} of the road, the path runs {place.offset_m:+.2f} m from its middle "
+            f"({place.position()}; {place.start_m:+.2f} m at first, between {place.most_right_m:+.2f} and "
+            f"{place.most_left_m:+.2f} m on the way)"
+        )
+    if place is not None and pace == "contradict":
+        reasons.append(
+            f"the text claims a {claim.pace} pace, the path has {place.usual_share or 0.0:.0%} of the usual speed "
+            f"({place.pace()})"
+        )
+    return reasons
 
 
 _JAPANESE = re.compile("[\u3041-\u30ff\u4e00-\u9fff]")
@@ -127,15 +169,20 @@ def parse_claim(text: str) -> Claim:
     """Read the claims of an English or Japanese reasoning; anything unreadable claims nothing.
 
     What the driver does ("steer right") outranks what the road does ("the lane bends right"); among equals the first
-    one counts, so an S-bend claims its first direction. A stop outranks the slowing down that leads to it.
+    one counts, so an S-bend claims its first direction. A stop outranks the slowing down that leads to it. What is said
+    after a "but" takes back what was said before it of the same kind: "keep to the left edge, but the road ends there,
+    so stay in the middle" claims the middle.
     """
     room = japanese if language_of(text) == "ja" else english
-    ours, roads, speeds = room.read(text)
+    said, corrected = room.read(text)
+    sides = (*corrected.ours, *corrected.roads) or (*said.ours, *said.roads)
+    speeds = corrected.speeds or said.speeds
     speed: LongitudinalClaim = speeds[0] if speeds else "none"
     # "Accelerate, then stop at the line" speaks of now first; "slow down and stop" of one manoeuvre.
     if "stop" in speeds and speed != "accelerate":
         speed = "stop"
-    return Claim((*ours, *roads, "none")[0], speed)
+    positions, paces = corrected.positions or said.positions, corrected.paces or said.paces
+    return Claim((*sides, "none")[0], speed, (*positions, "none")[0], (*paces, "none")[0])
 
 
 def language_of(text: str) -> Language:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
-from collector.reasoning.claims import LateralClaim, LongitudinalClaim, any_of
+from collector.reasoning.claims import LateralClaim, LongitudinalClaim, Said, any_of
+from collector.reasoning.english_places import read_places, without_places
 
 
-def read(text: str) -> tuple[list[LateralClaim], list[LateralClaim], list[LongitudinalClaim]]:
-    """The directions of our own acts, those of the road, and the changes of speed, each in order of speaking."""
+def read(text: str) -> tuple[Said, Said]:
+    """What a text says, and what of that comes after its last "but", which takes back what was said before."""
     clauses = _clauses(text)
-    return _own_sides(clauses), _road_sides(clauses), _speeds(clauses)
+    turns = clauses[-1].turns if clauses else 0
+    return _said(clauses), _said([clause for clause in clauses if clause.turns == turns]) if turns else Said()
+
+
+def _said(clauses: list[_Clause]) -> Said:
+    positions, paces = read_places([clause.plain for clause in clauses])
+    sided = [
+        replace(clause, plain=plain)
+        for clause, plain in zip(clauses, without_places([each.plain for each in clauses]), strict=True)
+    ]
+    return Said(tuple(_own_sides(sided)), tuple(_road_sides(sided)), tuple(_speeds(clauses)), positions, paces)
 
 
 # "and" bounds a clause too, so that neither a negation nor an actor reaches across it.
@@ -183,6 +194,7 @@ class _Clause:
 
     plain: str
     negated: str
+    turns: int  # how often the text has said "but" before
 
 
 def _clauses(text: str) -> list[_Clause]:
@@ -194,8 +206,9 @@ def _clauses(text: str) -> list[_Clause]:
     lowered = re.sub(r"\b(lane|distance|gap|path|position|direction) (?:and|or) (speed|pace)\b", r"speed", lowered)
     lowered = _name_it(lowered)
     pieces = _BOUNDARY.split(lowered)
-    clauses, theirs = [], False
+    clauses, theirs, turns = [], False, 0
     for joint, piece in zip(["", *pieces[1::2]], pieces[::2], strict=True):
+        turns += joint == "but"
         words = " ".join(_WORD.findall(piece))
         words = re.sub(r"^.*\b(?:let|lets|letting|allow|allows|allowing) us\b", "", words)
         if re.match("(?:which|who|that) ", words) or (theirs and joint == "and" and not _OWN_SUBJECT.search(words)):
@@ -204,13 +217,13 @@ def _clauses(text: str) -> list[_Clause]:
         theirs = ours != words and len(ours.split()) <= 4 and not _OWN_VERB.search(ours)
         negation = _NEGATION.search(ours)
         if negation is None:
-            clauses.append(_Clause(ours, ""))
+            clauses.append(_Clause(ours, "", turns))
             continue
         # "the lane does not bend": the subject before the negation claims nothing by itself.
         negated, place = ours[negation.end() :].strip(), ""
         if found := _PLACE.search(negated):
             negated, place = negated[: found.start()].strip(), negated[found.start() :]
-        clauses.append(_Clause(f"{ours[: negation.start()].strip()} {place}".strip(), negated))
+        clauses.append(_Clause(f"{ours[: negation.start()].strip()} {place}".strip(), negated, turns))
     return clauses
 
 

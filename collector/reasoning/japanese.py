@@ -11,21 +11,37 @@ import re
 import unicodedata
 from typing import cast
 
-from collector.reasoning.claims import LateralClaim, LongitudinalClaim, any_of
+from collector.reasoning.claims import LateralClaim, LongitudinalClaim, PaceClaim, PositionClaim, Said, any_of
 
 _SIDES: dict[str, LateralClaim] = {"左": "left", "右": "right"}
 
 
-def read(text: str) -> tuple[list[LateralClaim], list[LateralClaim], list[LongitudinalClaim]]:
-    """The directions of our own acts, those of the road, and the changes of speed, each in order of speaking."""
+def read(text: str) -> tuple[Said, Said]:
+    """What a text says, and what of that comes after its last "but" (が, けど), which takes back what was before."""
+    pieces = _pieces(text)
+    turns = [number for number, (_, is_turn) in enumerate(pieces) if is_turn]
+    after = pieces[turns[-1] :] if turns else []
+    return _said([piece for piece, _ in pieces]), _said([piece for piece, _ in after])
+
+
+def _said(pieces: list[str]) -> Said:
     ours: list[LateralClaim] = []
     roads: list[LateralClaim] = []
     speeds: list[LongitudinalClaim] = []
-    for piece in _pieces(text):
-        _read_sides(piece, ours, roads)
+    positions: list[PositionClaim] = []
+    paces: list[PaceClaim] = []
+    for piece in pieces:
+        sided = piece
+        for match in reversed(_affirmed(_STAYED, piece)):
+            sided = sided[: match.start()] + "、" + sided[match.end() :]
+        _read_sides(sided, ours, roads)
         found = [(match.start(), speed) for speed, acts in _SPEEDS.items() for match in _affirmed(acts, piece)]
         speeds += [speed for _, speed in sorted(found)]
-    return ours, roads, speeds
+        placed = [(match.start(), _position_of(match)) for match in _affirmed(_PLACED, piece)]
+        positions += [place for _, place in sorted(placed)]
+        driven = [(match.start(), pace) for pace, words in _PACES.items() for match in _affirmed(words, piece)]
+        paces += [pace for _, pace in sorted(driven)]
+    return Said(tuple(ours), tuple(roads), tuple(speeds), tuple(positions), tuple(paces))
 
 
 # One way of writing each word, and nothing left that only looks like an act or a negation.
@@ -56,6 +72,8 @@ _END = re.compile(
     "(?<=[るたいだすん])が、?|(?<=[るたいだす])から、?|(?<=[るたいだ])(?:場合|とき|時)(?:は|に)?、?|(?<=[るい])と、|"
     "(?<=[えけせてねめれ])ば、?|(?<=る)まで|(?<=る)間に?"
 )
+_ENDS = re.compile(f"({_END.pattern})")
+_TURN, _HOWEVER = re.compile("が|けれど|けど|のに"), re.compile("しかし|ただし|だが|でも、")
 _OTHER = (
     any_of(
         "(?:先行|前走|対向|後続|並走|隣接|合流|緊急|割り?込み)車両? 車両群? 車列 他車 前車 後車 救急車 消防車 乗用車 "
@@ -154,18 +172,41 @@ _SPEEDS: dict[LongitudinalClaim, re.Pattern[str]] = {
     ),
 }
 
+_EDGE = any_of("端 側 寄り 縁石?(?:際|側|沿い)? 路肩(?:側|寄り)? いっぱい 際")
+_RUN = "(?:走|進|通|保|キープ|維持|とど|留|沿)"
+# To stay at a side, or to pull out and come back, is no turn.
+_STAYED = re.compile(
+    f"(?P<stay>[左右]){_EDGE}+(?:ぎりぎり)?[をにで](?:[^、左右]{{0,6}}?(?:寄せて|寄って|沿って))?[^、左右を]{{0,4}}?{_RUN}"
+    "|(?P<out>[左右]){1}(?:側|へ|に|の外){1,2}[^、左右]{0,6}?(?:出て|膨らんで|はみ出して|寄って)から?[、]?[^左右]{0,8}?戻"
+)
+_PLACED = re.compile(
+    f"{_STAYED.pattern}|(?P<move>[左右]){_EDGE}+(?:に|へ|まで)[^、左右]{{0,6}}?(?:寄|移|移動)"
+    f"|(?P<middle>中央|真ん?中|センター)(?:付近|寄り|側)?[をにで][^、左右を]{{0,6}}?(?:{_RUN}|寄|戻|移)"
+)
+_DRIVEN = "(?:走|進|曲が|通|抜け|回|入|旋回|コーナリング|運転|カーブ)"
+_PACES: dict[PaceClaim, re.Pattern[str]] = {
+    "slow": re.compile(f"(?<!もっと)(?<!より)(?<!さらに)(?:ゆっくり|低速で|遅めに|のろのろ)と?[^、]{{0,8}}?{_DRIVEN}"),
+    "brisk": re.compile(
+        f"(?<!もっと)(?<!より)(?<!さらに)(?:きびきび|素早く|すばやく|速めに|高速で|速く)と?[^、]{{0,8}}?{_DRIVEN}"
+    ),
+}
 
-def _pieces(text: str) -> list[str]:
-    """What the text says of us and the road, statement by statement."""
+
+def _pieces(text: str) -> list[tuple[str, bool]]:
+    """What the text says of us and the road, statement by statement, each with whether it follows a "but"."""
     text = unicodedata.normalize("NFKC", text)
     for spelling, word in _SPELLINGS:
         text = re.sub(spelling, word, text)
-    pieces = []
-    for statement in _END.split(text):
+    pieces, joint = [], ""
+    for number, statement in enumerate(_ENDS.split(text)):
+        if number % 2:
+            joint = statement
+            continue
         piece = statement
         for said_of_them in (_STANDING, _OTHERS_VERB, _OTHERS_PLACE, _OTHERS_ACT):
             piece = said_of_them.sub("、", piece)
-        pieces.append(_SIDE_LIST.sub(r"\1", _NOT_BUT.sub("", piece)))
+        turned = bool(_TURN.match(joint) or _HOWEVER.match(statement))
+        pieces.append((_SIDE_LIST.sub(r"\1", _NOT_BUT.sub("", piece)), turned))
     return pieces
 
 
@@ -193,3 +234,11 @@ def _read_sides(piece: str, ours: list[LateralClaim], roads: list[LateralClaim])
 
 def _side_of(match: re.Match[str]) -> LateralClaim:
     return _SIDES[cast(str, next(side for side in match.groupdict().values() if side))]
+
+
+def _position_of(match: re.Match[str]) -> PositionClaim:
+    if match["middle"]:
+        return "middle"
+    if match["out"]:
+        return "out left" if match["out"] == "左" else "out right"
+    return cast("PositionClaim", _SIDES[match["stay"] or match["move"]])

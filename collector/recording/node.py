@@ -30,7 +30,17 @@ from collector.ros.graph import ONE_SIMULATOR, Strangers, UnorderedClock, Watch
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import RecordParameters, declare_parameters
 from collector.ros.session import Session, node_main
-from collector.ros.topics import CAMERA_IMAGE, CAMERA_JPEG, CLOCK, ODOMETRY, RECORDED, Message, Topic, qos_profile
+from collector.ros.topics import (
+    CAMERA_IMAGE,
+    CAMERA_JPEG,
+    CLOCK,
+    MARKS,
+    ODOMETRY,
+    RECORDED,
+    Message,
+    Topic,
+    qos_profile,
+)
 
 PROGRESS_S = 5.0
 # A queue this deep rides out a second without the interpreter, at any rate the interface has.
@@ -49,7 +59,7 @@ class RecordNode(Node):
         v = self.values
         family = choose_family(self, v.messages, v.wait_s, session.stop.is_set)
         print(family, flush=True)
-        recorded = tuple(map(family.topic, RECORDED))
+        recorded = tuple(map(family.topic, (*RECORDED, *MARKS)))
         types = {topic: message_class(topic.type) for topic in (*recorded, CAMERA_IMAGE)}
         splits = v.split_mb * 1_000_000, round(v.split_minutes * 60e9)
         self._recorder = BagRecorder(
@@ -137,7 +147,7 @@ class RecordNode(Node):
         return ""
 
     def _missing(self) -> tuple[str, ...]:
-        return tuple(name for name, count in self._counts.items() if not count)
+        return tuple(topic.name for topic in RECORDED if not self._counts[topic.name])
 
     def _essential_missing(self, waited_s: float) -> str:
         """A sentence with the likeliest cause where frames or poses, without which a bag is useless, are missing."""

@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from collector.common.arguments import MOST_SEED, Arguments, Value, argument, arguments_of
+from collector.common.errors import MonoError
 from collector.common.files import with_homes
+from collector.reasoning.manners import read_manner
 from collector.ros.topics import FamilyAsked
 
 if TYPE_CHECKING:
     from rclpy.node import Node
 
+DRAWN_MANNER = "draw"
 LONGEST_S = 1e7  # of whatever runs for a while: four months
 Rules = Literal["e2e", "free"]
 Parameters = TypeVar("Parameters", bound=Arguments)
@@ -169,6 +172,11 @@ class SimulatorParameters(RoadParameters, MessageParameters):
         0.0,
         3.0,
     )
+    manner: str = argument(
+        "",
+        "how the expert drives where the road allows several ways: words such as left, 'right slow', racing, stop or "
+        "'out left', or draw for another one every few seconds; recorded with the bag. Empty drives as ever",
+    )
     expert: bool = argument(True, "the built-in driver publishes control_cmd, as a team's own controller would")
     time_scale: float = argument(1.0, "simulated seconds per second of wall time", 0.05, 20.0)
     image_width: int = argument(640, "width of the rendered frames, pixels", 64, 1920)
@@ -214,6 +222,14 @@ class SimulatorParameters(RoadParameters, MessageParameters):
     )
     session_laps: int = argument(0, "laps after which /awsim/state says Finish; 0 never", 0, 1000)
     log: str = argument("", "file (.npz) for the simulator's own record of pose, speed and commands; empty writes none")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.manner and not self.expert:
+            found = f"manner:={self.manner} without the expert"
+            raise MonoError(found, "expert:=true, who drives it", "leave manner out, or have the expert drive")
+        if self.manner not in ("", DRAWN_MANNER):
+            read_manner(self.manner)
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,9 @@ REASONING = Topic("/planning/alpamayo/reasoning", "std_msgs/msg/String")
 # How the driver is, in the words that ROS has for it.
 DIAGNOSTICS = Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
 DRIVE_STATUS = Topic("/planning/alpamayo/status", "std_msgs/msg/String")  # one JSON object per message
+# What the kart is asked to do where the road allows several things (collector.reasoning.manners): from our simulator's
+# expert, or from whoever drives by hand.
+MANNER = Topic("/planning/alpamayo/manner", "std_msgs/msg/String", depth=10)
 
 VEHICLE_STATUS = (VELOCITY_STATUS, STEERING_STATUS, GEAR_STATUS, CONTROL_MODE)
 SIMULATOR_STATUS = (CLOCK, AWSIM_STATUS, AWSIM_STATE, TF_STATIC)
@@ -93,7 +96,8 @@ TO_SIMULATOR = (CONTROL_CMD, GEAR_CMD, CONTROL_MODE_REQUEST, AWSIM_RESET)
 FROM_DRIVER = (PLANNED_PATH, REASONING, DRIVE_STATUS, DIAGNOSTICS)
 # The collector's bag, by the names and types it has inside the bag (frames arrive raw, are stored as JPEG).
 RECORDED = (CAMERA_JPEG, CAMERA_INFO, ODOMETRY, *VEHICLE_STATUS, CONTROL_CMD, *SIMULATOR_STATUS)
-ALL_TOPICS = (*FROM_SIMULATOR, *TO_SIMULATOR, SCENARIO_TRAJECTORY, CAMERA_JPEG, *FROM_DRIVER)
+MARKS = (MANNER,)  # recorded too where somebody sends them; nobody has to
+ALL_TOPICS = (*FROM_SIMULATOR, *TO_SIMULATOR, SCENARIO_TRAJECTORY, CAMERA_JPEG, *FROM_DRIVER, *MARKS)
 
 # Meaning of the seven numbers in AWSIM_STATUS.data, in order.
 AWSIM_STATUS_FIELDS = (

@@ -142,6 +142,21 @@ def compare(
     }
 
 
+def mean_interval(
+    measure: Measure, groups: Groups, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float | None, float | None]:
+    """The interval of a mean over samples, by drawing whole groups; None where there are too few of them."""
+    held = np.unique(groups.index[measure.weights > 0])
+    if len(held) < FEWEST_GROUPS:
+        return None, None
+    totals = np.stack([_sums(measure.values * measure.weights, groups), _sums(measure.weights, groups)], axis=1)[held]
+    generator, share = np.random.default_rng(seed), np.full(len(held), 1.0 / len(held))
+    sums = generator.multinomial(len(held), share, size=resamples) @ totals
+    tail = tail_share(len(held))
+    low, high = np.quantile(sums[:, 0] / sums[:, 1], [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
 def _sums(values: FloatArray, groups: Groups) -> FloatArray:
     return np.bincount(groups.index, weights=values, minlength=groups.count).astype(np.float64)
 

@@ -25,6 +25,7 @@ from collector.common.plotting import INK, STYLE
 from collector.common.run_folder import open_run, plain
 from collector.common.tables import Console, Table, percent, write_csv
 from collector.dataset.schema import METADATA_FILE, Sample
+from collector.dataset.statistics import pairs_of
 from collector.geometry.curvature import CurveLabel
 from collector.reasoning.consistency import language_of, measure_motion, parse_claim
 from collector.reasoning.writing import swap_sides, write_reasoning
@@ -32,7 +33,9 @@ from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.evaluation.command import split_samples, spread
 from finetune.evaluation.consistency import mean_of
 from finetune.model_files.location import resolve_model
-from finetune.policy import STEP_S, CameraMode, Observation, PolicySettings
+from finetune.policy import STEP_S, CameraMode, Observation, Plan, PolicySettings
+from finetune.studies.arms import DEFINITIONS as ARM_DEFINITIONS
+from finetune.studies.arms import arm_tables, plan_arms, summarise_arms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +73,7 @@ class CounterfactualConfig(Arguments):
 
     model: Path  # model folder in the official layout, or its id on the Hugging Face hub.
     dataset: Path  # dataset folder made by `alpamayo-mono build`; the samples that bend are taken.
-    # folder for metrics.json, table.csv, samples.csv, paths.json and counterfactual.png.
+    # folder for metrics.json, table.csv, samples.csv, arms.csv, paths.json and counterfactual.png.
     out: Path = Path("runs/counterfactual")
     adapter: Path | None = None  # adapter folder; with it the table shows before and after.
     cameras: CameraMode = PolicySettings.cameras  # what the kart has when it drives.
@@ -163,15 +166,18 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
     if config.adapter is not None:  # rather now than after a pass of the base
         check_belongs(adapter_facts(config.adapter), config.model, config.cameras)
     run = open_run(config.out, config, inputs=[config.dataset / METADATA_FILE, config.model], verb="counterfactual")
-    metrics: dict[str, Any] = {"definitions": DEFINITIONS, "samples": len(samples), "variants": {}}
-    rows: list[dict[str, Any]] = []
+    said = {"definitions": DEFINITIONS, "arm_definitions": ARM_DEFINITIONS}
+    metrics: dict[str, Any] = {**said, "samples": len(samples), "variants": {}, "arms": {}, "spread": {}}
+    rows, arms = list[dict[str, Any]](), list[dict[str, Any]]()
+    pairs = pairs_of(config.dataset, samples)
     paths: Paths = {}
     for variant, policy in policies(config.model, config.adapter, config.cameras, config.device):
+        planned: dict[str, list[Plan]] = {}
         paths[variant], mine = {}, []
         for reasoning, name in REASONINGS.items():
             forced = None if reasoning == "own" else partial(_plan_forced, policy, reasoning)
             title = f"{variant}, reasoning: {name}"
-            plans = plan_all(policy, samples, config.dataset, config.batch_size, title, forced)
+            plans = planned[reasoning] = plan_all(policy, samples, config.dataset, config.batch_size, title, forced)
             paths[variant][reasoning] = np.stack([plan.poses for plan in plans])
             for sample, plan in zip(samples, plans, strict=True):
                 direction = measure_motion(sample.future_array(), sample.dt_s).lateral
@@ -180,9 +186,14 @@ def counterfactual(config: CounterfactualConfig) -> dict[str, Any]:
                 mine.append({**row, **measure_path(plan.poses, side, plan.reasoning), "text": plan.reasoning})
         metrics["variants"][variant] = summarise_reasonings(mine)
         rows += mine
+        asked = samples, config.dataset, config.batch_size, pairs, planned, variant
+        measured, metrics["spread"][variant] = plan_arms(policy, *asked)
+        metrics["arms"][variant] = summarise_arms(measured, samples)
+        arms += [{"variant": variant, **row} for row in measured]
     run.write_metrics(metrics)
     write_csv(config.out / "table.csv", table_rows(metrics))
     write_csv(config.out / "samples.csv", rows)
+    write_csv(config.out / "arms.csv", arms)
     truth = np.stack([sample.future_array() for sample in samples])
     drawn = {variant: {name: np.round(poses, 3) for name, poses in of.items()} for variant, of in paths.items()}
     shown = plain({"ids": [sample.id for sample in samples], "truth": np.round(truth, 3), **drawn})
@@ -230,6 +241,9 @@ def print_table(metrics: Mapping[str, Any]) -> None:
         title = f"Reasoning forced, {variant}: {metrics['samples']} samples that bend"
         console.print(Table(title, list(rows[0])[1:], mine))
     console.print(metrics["definitions"], style="dim")
+    for table in arm_tables(metrics):
+        console.print(table)
+    console.print(metrics["arm_definitions"], style="dim")
 
 
 def counterfactual_figure(rows: Sequence[Mapping[str, Any]], paths: Paths, truth: NDArray[np.float64]) -> Figure:

@@ -196,11 +196,12 @@ def plan_with_reasonings(
     observations: Sequence[Observation],
     reasonings: Sequence[str],
     encoded: Sequence[Encoded] | None = None,
+    draws: int = 0,
 ) -> list[Planned]:
     """Plans of the driving path with these reasoning texts; "" everywhere skips it, as ``reasoning=False`` does.
 
     A policy's room for reasoning texts is widened for the call where a reasoning needs it. ``encoded`` are the prompts
-    that ask for a reasoning, where they are at hand.
+    that ask for a reasoning, where they are at hand; ``draws`` are further plans drawn at noise temperature 1.
 
     Raises:
         ValueError: some reasoning texts are empty and others are not.
@@ -209,12 +210,12 @@ def plan_with_reasonings(
     try:
         if not any(reasonings):
             policy.reasoning = False
-            return policy.plan_draws(observations, 0)
+            return policy.plan_draws(observations, draws)
         if not all(reasonings) or len(reasonings) != len(observations):
             raise ValueError("one reasoning per observation, all of them empty or none")
         room = max(len(reasoning_ids(policy, reasoning)) for reasoning in reasonings)
         policy.reasoning, policy.max_reasoning_tokens = True, max(before[1], room)
         with watched(policy, reasonings):
-            return policy.plan_draws(observations, 0, encoded)
+            return policy.plan_draws(observations, draws, encoded)
     finally:
         policy.reasoning, policy.max_reasoning_tokens = before

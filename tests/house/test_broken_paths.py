@@ -64,6 +64,7 @@ def required(verb: str) -> set[str]:
         "serve": "model",
         "action-range": "dataset out",
         "demo": "out",
+        "pairs": "out",
     }
     return set(given.get(verb, "" if verb in NODES else "model dataset out").split())
 

@@ -1,0 +1,181 @@
+"""Reasoning texts of drives in a manner: what was asked and why, then what the lane asks of whoever drives there.
+
+"Keep to the left edge and take the bend slowly, as asked. The lane bends right now, so slow down and steer right to
+keep the lane." A manner is said only where the path has it, and nothing is said of a road that is not known. What the
+road does not allow is taken back in the same breath: "Keep to the left edge, but the road ends there, so stay in the
+middle."
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from collector.geometry.curvature import CurveThresholds
+from collector.reasoning.claims import Claim, Language, PositionClaim
+from collector.reasoning.consistency import Motion
+from collector.reasoning.manners import Manner
+from collector.reasoning.places import DEFAULT_MANNER_THRESHOLDS, Place, pace_claim
+from collector.reasoning.writing import write_reasoning
+
+# What may be asked that a road does not allow: a side where there is no room, or a way that it does not go.
+Refused = Literal["left", "right", "turn left", "turn right", "straight on"]
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How one language says it; every list holds equivalent phrasings, ``{side}`` is left or right."""
+
+    positions: Mapping[str, tuple[str, ...]]
+    paces: Mapping[tuple[str, bool], str]  # with whether there is a bend to take
+    stops: Mapping[str, str]
+    joint: str
+    asked: tuple[str, ...]  # {acts}
+    racing: str
+    cause: str
+    no_room: str
+    ways: Mapping[str, str]
+    other_way: tuple[str, str]  # {act}, {side}: the road bends, and the road is straight
+    sides: Mapping[str, str]
+    gap: str  # between two sentences
+
+
+_WORDS: dict[Language, _Words] = {
+    "en": _Words(
+        positions={
+            "side": ("keep to the {side} edge", "stay on the {side} side of the lane", "hug the {side} edge"),
+            "middle": ("keep to the middle of the lane", "stay in the middle"),
+            "out": ("pull out to the {side} and come back", "swing out to the {side} and then come back"),
+        },
+        paces={
+            ("slow", True): "take the bend slowly",
+            ("slow", False): "drive slowly",
+            ("brisk", True): "take the bend briskly",
+            ("brisk", False): "drive briskly",
+        },
+        stops={"stop": "stop before the mark", "decelerate": "slow down for the mark"},
+        joint=" and ",
+        asked=("{acts}, as asked.", "{acts}, since we were asked to."),
+        racing="{acts}, since the racing line runs there.",
+        cause="{acts}, since {cause}.",
+        no_room="{act}, but the road ends there, so stay in the middle.",
+        ways={"turn left": "turn left", "turn right": "turn right", "straight on": "go straight on"},
+        other_way=("{act}, but the lane bends {side}, so follow it.", "{act}, but the lane is straight, so follow it."),
+        sides={"left": "left", "right": "right"},
+        gap=" ",
+    ),
+    "ja": _Words(
+        positions={
+            "side": ("{side}端を走る", "{side}側に寄って走る", "{side}寄りを走る"),
+            "middle": ("中央を走る", "真ん中を走る"),
+            "out": ("{side}側へ出てから戻る", "{side}側に膨らんでから戻る"),
+        },
+        paces={
+            ("slow", True): "ゆっくり曲がる",
+            ("slow", False): "ゆっくり走る",
+            ("brisk", True): "きびきび曲がる",
+            ("brisk", False): "きびきび走る",
+        },
+        stops={"stop": "目印の手前で止まる", "decelerate": "目印に向けて減速する"},
+        joint="。",
+        asked=("指示どおり{acts}。", "指示があったので、{acts}。"),
+        racing="レーシングラインがそこを通るので、{acts}。",
+        cause="{cause}ので、{acts}。",
+        no_room="{act}ところだが、道がそこで終わるので、中央を走る。",
+        ways={"turn left": "左に曲がる", "turn right": "右に曲がる", "straight on": "まっすぐ進む"},
+        other_way=(
+            "{act}ところだが、車線が{side}に曲がるので、それに従う。",
+            "{act}ところだが、車線がまっすぐなので、それに従う。",
+        ),
+        sides={"left": "左", "right": "右"},
+        gap="",
+    ),
+}
+
+
+def write_manner(
+    motion: Motion, manner: Manner, seed: int, thresholds: CurveThresholds, language: Language
+) -> str | None:
+    """The reasoning of a motion in a manner; None where the path does not have it, or where that cannot be known.
+
+    In the usual manner it is :func:`collector.reasoning.writing.write_reasoning`'s, word for word. The same motion,
+    manner and seed give the same text.
+    """
+    base = write_reasoning(motion, seed, thresholds, language)
+    if manner.is_usual:
+        return base
+    words, draw, place = _WORDS[language], random.Random(seed), motion.place
+    if place is None or not is_driven(manner, motion):
+        return None
+    acts = []
+    if manner.act in ("out left", "out right"):
+        acts.append(_position(words, manner.act, draw))
+    elif manner.line != "usual":
+        acts.append(_position(words, place.position(), draw))
+    if manner.pace != "usual":
+        acts.append(words.paces[manner.pace, motion.lateral != "straight"])
+    if manner.act == "stop":
+        acts.append(words.stops[motion.longitudinal])
+    form = draw.choice(words.asked)
+    if manner.cause:
+        form = words.cause
+    elif manner.line == "racing" and len(acts) == 1:
+        form = words.racing
+    said = form.format(acts=words.joint.join(acts), cause=manner.cause)
+    return f"{said[:1].upper()}{said[1:]}{words.gap}{base}"
+
+
+def is_driven(manner: Manner, motion: Motion) -> bool:
+    """Whether a motion whose place is known has the manner; on the way to it, it has not."""
+    place = motion.place
+    if place is None:
+        return False
+    claim = Claim(position=asked_position(manner, place), pace=pace_claim(manner.pace))
+    return (
+        (claim.position == "none" or place.agrees(claim.position))
+        and (manner.pace == "usual" or place.pace() == manner.pace)
+        and (manner.act != "stop" or motion.longitudinal in ("stop", "decelerate"))
+    )
+
+
+def asked_position(manner: Manner, place: Place) -> PositionClaim:
+    """The place a manner asks for; of the racing line, wherever it runs."""
+    if manner.act in ("out left", "out right"):
+        return manner.act
+    if manner.line == "racing":
+        return place.position()
+    return "none" if manner.line == "usual" else manner.line
+
+
+def refusals(motion: Motion) -> tuple[Refused, ...]:
+    """What the road does not allow where a motion in the usual manner runs, of all that could be asked there."""
+    place, refused = motion.place, list[Refused]()
+    if place is not None and place.position() == "middle":
+        least_m = DEFAULT_MANNER_THRESHOLDS.side_m
+        refused += ["left"] if place.room_left_m is not None and place.room_left_m < least_m else []
+        refused += ["right"] if place.room_right_m is not None and place.room_right_m < least_m else []
+    if motion.curve.label == "left":
+        return (*refused, "turn right", "straight on")
+    if motion.curve.label == "right":
+        return (*refused, "turn left", "straight on")
+    return (*refused, "turn left", "turn right") if motion.curve.label == "straight" else tuple(refused)
+
+
+def write_refusal(motion: Motion, refused: Refused, seed: int, thresholds: CurveThresholds, language: Language) -> str:
+    """What is asked and the road does not allow, taken back at once; then the reasoning of the motion as ever."""
+    words, draw = _WORDS[language], random.Random(seed)
+    if refused in ("left", "right"):
+        said = words.no_room.format(act=_position(words, refused, draw))
+    else:
+        bends = motion.lateral != "straight"
+        side = words.sides.get(motion.lateral, "")
+        said = words.other_way[0 if bends else 1].format(act=words.ways[refused], side=side)
+    return f"{said[:1].upper()}{said[1:]}{words.gap}{write_reasoning(motion, seed, thresholds, language)}"
+
+
+def _position(words: _Words, position: str, draw: random.Random) -> str:
+    kind = "out" if position.startswith("out") else "side" if position in words.sides else position
+    side = words.sides.get(position.removeprefix("out "), "")
+    return draw.choice(words.positions[kind]).format(side=side)
