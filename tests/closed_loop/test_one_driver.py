@@ -226,6 +226,7 @@ def through_the_node(recording: Recording, out: Path) -> tuple[list[Command], li
         "wait_s": 1000.0,
         "policy": "none:None",
         "rules": recording.rules,
+        "messages": "autoware_auto",
         "evaluator": "false",
         # 0 drives freely, as the rollout does by default; the node's parameter has a least speed limit.
         "max_speed_mps": 20.0,

@@ -47,7 +47,13 @@ def make(tmp_path: Path, ros_environment: dict[str, str]) -> Iterator[Any]:
     contexts = []
 
     def made(**values: object) -> DriveNode:
-        given = {"out": tmp_path / f"drive{len(contexts)}", "policy": "none:None", "use_sim_time": "true", **values}
+        given = {
+            "out": tmp_path / f"drive{len(contexts)}",
+            "policy": "none:None",
+            "use_sim_time": "true",
+            "messages": "autoware_auto",
+            **values,
+        }
         words = [word for name, value in given.items() for word in ("-p", f"{name}:={value}")]
         contexts.append(ros_session(["--ros-args", *words]))
         session = contexts[-1].__enter__()
