@@ -95,17 +95,16 @@ class DriveNode(Node):
         model = "" if v.policy_server else v.spec().options["model_folder"]
         inputs = [find_model(Path(path)) for path in (model, v.adapter, v.calibration, v.vehicle) if path]
         open_run(self._out, {"parameters": v, "driver": self.driver.config}, inputs, "drive")
-        family = choose_family(self, v.messages, v.wait_s, session.stop.is_set)
+        self._family = family = choose_family(self, v.messages, v.wait_s, session.stop.is_set)
         self.get_logger().info(str(family))
         self.termination = DriveTermination(v.laps, v.duration_s, v.off_road_s, wait_s=v.wait_s, began_s=clock())
         self._ready = False
-        self._last_reason = ""
+        self._last_reason: str | None = None  # said of the last tick, where there was one
         self._ticks, self._engaged_s = 0, -math.inf
         self._guard: Guard | None = None
         self._over = threading.Event()
 
         # Publishers and subscriptions first, the policy last: its callbacks use them.
-        self._family = family
         self._diagnostics = Diagnostics(self)
         self._say = DrivePublishing(self, family, topics.MAP_FRAME if v.rules == "free" else topics.ODOM_FRAME)
         self._strangers = Strangers(

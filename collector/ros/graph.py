@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
 # The process that brakes where a driver of ours is gone: it speaks for that driver.
 GUARD_NODE = "alpamayo_guard"
-DISCOVERY_S = 1.0  # Cyclone finds others in one second, Fast DDS in half a second
+# Cyclone finds others in one second, Fast DDS in half a second; both need twice that on a machine that is busy.
+DISCOVERY_S = 2.5
 _LISTEN_S = 0.6  # for a message of somebody suspected; the slowest that may speak there do so at 10 Hz
 LOOK_S = 0.25
+_UNNAMED = "a node without a name"
 FORGET_S = 1.0  # so long after its last message somebody counts as speaking
 _UNORDERED = 3  # stamps of a clock that do not grow, before they are those of two
 
@@ -133,7 +135,7 @@ class Strangers:
         return self._found
 
     def refuse(self, joined_s: float) -> None:
-        """Look around before the node says anything: until a second after it joined the domain (steady clock).
+        """Look around before the node says anything: for :data:`DISCOVERY_S` from when it joined the domain.
 
         Longer where somebody is suspected. The node's callbacks are run meanwhile.
 
@@ -149,7 +151,8 @@ class Strangers:
             while True:
                 now_s = time.monotonic()
                 for watch in self._watches:
-                    if who := watch.look(now_s):
+                    # A name comes later than what its node publishes.
+                    if (who := watch.look(now_s)) and (_UNNAMED not in who or now_s >= until_s):
                         raise watch.sole.error(who)
                     if not suspected and watch.is_suspicious:
                         suspected, until_s = True, max(until_s, now_s + _LISTEN_S)
@@ -161,4 +164,6 @@ class Strangers:
 
 
 def _full_name(namespace: str, name: str) -> str:
+    if name.startswith("_NODE_NAME_UNKNOWN"):
+        return _UNNAMED
     return f"{namespace.rstrip('/')}/{name}"

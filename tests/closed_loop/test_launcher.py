@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from closed_loop.launcher import node_command, run, supervise
-from closed_loop.ros.config import DriveConfig
+from closed_loop.ros.config import DRIVE_NODE, DriveConfig
 from collector.common.command_line import command_line
 from collector.common.errors import MonoError
 from collector.common.start import module_command
@@ -82,8 +82,9 @@ def test_a_wrong_course_is_refused_before_any_node_starts(tmp_path: Path) -> Non
 def test_a_wrong_vehicle_or_rule_is_refused_before_any_node_starts(word: str, said: str, tmp_path: Path) -> None:
     file = tmp_path / "vehicle.yaml"
     file.write_text("steering_gain: 0.7\n")
+    words = [word.format(file), f"out:={tmp_path / 'run'}", "simulator:=true"]
     with pytest.raises((MonoError, SystemExit)) as refused:
-        run(command_line(DriveConfig, [word.format(file), f"out:={tmp_path / 'run'}"], "drive"), RECORD_NODE)
+        run(command_line(DriveConfig, words, "drive"), DRIVE_NODE)
     assert isinstance(refused.value, SystemExit) or re.search(said, str(refused.value))
     assert not (tmp_path / "run").exists()
 

@@ -188,7 +188,7 @@ def test_nothing_outlives_a_launcher_that_is_killed(domain: Domain) -> None:
 
     try:
         until(lambda: "]: driving" in log.read_text(), 60.0, log.read_text)
-        assert len(left()) == 5  # launcher, simulator, node, policy, guard
+        assert len(left()) == 6  # launcher, simulator, evaluator, node, policy, guard
         launcher.kill()
         launcher.wait()
         until(lambda: not left(), 20.0, lambda: f"left: {left()}\n{log.read_text()}")

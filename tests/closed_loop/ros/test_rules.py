@@ -37,7 +37,7 @@ FREE = {topics.CAMERA_IMAGE, topics.ODOMETRY, topics.AWSIM_STATUS, topics.AWSIM_
 class Idle:
     """In the policy process's place: is never ready."""
 
-    pid = 0
+    pid, name = 0, "nobody"
 
     def __init__(self, *_arguments: object) -> None: ...
 
