@@ -224,7 +224,7 @@ KINDS = {
     "node: SIGSTOP, never continued": Kind(DRIVER, by(STOP), ()),
     "node: SIGSTOP, SIGCONT, SIGINT": Kind(DRIVER, stop_and_go_on, (0,)),
     "guard killed, then the node": Kind(DRIVER, guard_and_node, (-9,)),
-    "policy: SIGKILL": Kind(DRIVER, by(KILL, "policy_worker"), (1,)),
+    "policy: SIGKILL": Kind(DRIVER, by(KILL, "serving.worker"), (1,)),
     "simulator: SIGKILL": Kind(DRIVER, simulator_dies, (1,), is_of_kart=False),
     "another controller at 10 Hz for 4 s": Kind(DRIVER, speak(CONTROL_CMD, 10.0, 4.0), (0,)),
     "another clock at 20 Hz for 4 s": Kind(DRIVER, speak(CLOCK, 20.0, 4.0), (0,)),
@@ -239,7 +239,7 @@ KINDS = {
     "ros2 launch: SIGHUP": Kind(LAUNCH, by(HUP), (1, -1)),
     "ros2 launch: SIGKILL": Kind(LAUNCH, by(KILL), (-9,)),
     "ros2 launch: the node is killed": Kind(LAUNCH, by(KILL, "drive_node"), (1,)),
-    "ros2 launch: the policy is killed": Kind(LAUNCH, by(KILL, "policy_worker"), (1,)),
+    "ros2 launch: the policy is killed": Kind(LAUNCH, by(KILL, "serving.worker"), (1,)),
     "ros2 launch: seconds driven": Kind(LAUNCH, wait, (0,), ("duration_s:=8.0",)),
 }
 

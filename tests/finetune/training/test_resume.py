@@ -15,8 +15,8 @@ pytest.importorskip("peft")
 
 from safetensors.torch import save_file  # noqa: E402
 
+from collector.common.command_line import command_line  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
-from collector.common.run_folder import command_line  # noqa: E402
 from collector.dataset.builder import main as build  # noqa: E402
 from finetune import TINY_BASE  # noqa: E402
 from finetune.adapters.lora import LoraSettings, add_lora  # noqa: E402
