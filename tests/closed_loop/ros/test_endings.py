@@ -121,15 +121,24 @@ def test_seconds_that_were_asked_for_are_a_success(domain: Domain, world: Node) 
     assert stands(domain, world)
 
 
-def test_another_controller_is_braked_for_and_refused(domain: Domain, world: Node) -> None:
+def test_a_second_driver_is_refused(domain: Domain, world: Node) -> None:
     driver = driving(domain)
     second = domain.start("closed_loop.ros.drive_node", **CIRCLE, out=domain.folder / "second")
     assert second.wait(40.0) == 2, second.output
-    assert "another controller: /alpamayo_drive" in second.output and "Traceback" not in second.output
+    # On a busy machine its name may be late.
+    assert re.search("another controller: (/alpamayo_drive|a node without a name)", second.output), second.output
     assert not re.search(r"\]: (driving|braking)", second.output), "its control loop never began"
+    assert "Traceback" not in second.output
+    assert driver.interrupt() == 0
+    time.sleep(2.0)
+    assert stands(domain, world)
+
+
+def test_another_controller_is_braked_for(domain: Domain, world: Node) -> None:
+    driver = driving(domain)
     other = subprocess.Popen([sys.executable, "-c", TELEOP], env=domain.environment, cwd=ROOT)
     try:
-        driver.wait_for(r"braking: another controller \(.*/joy/teleop\)")
+        driver.wait_for(r"braking: another controller \(.*(/joy/teleop|a node without a name)")
     finally:
         other.kill()
         other.wait()
