@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from closed_loop.control.kart import footprint
+from closed_loop.control.off_track import beyond_edges
 from closed_loop.course.course import Course
 from closed_loop.simulator.expert import Disturbance, Expert
 from closed_loop.simulator.manners import Errand
@@ -82,8 +82,7 @@ def drive_on(world: World, expert: Expert, manner: Manner) -> tuple[FloatArray, 
     kart, driver, course = copy.deepcopy(world.vehicle), expert.twin(), world.course
     errand = Errand(manner, course, kart.state, world.station_m, world.time_s, vehicle=world.config.vehicle)
     poses, stations = _driven(kart, driver, errand, world)
-    outline = footprint(poses, world.config.vehicle)
-    beyond = np.maximum(*course.beyond_edges_m(outline, stations[:, None]))
+    beyond = np.maximum(*beyond_edges(course, poses, stations, world.config.vehicle))
     return to_ego(poses, world.pose), float(beyond.max())
 
 
