@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 from rclpy.node import Node
@@ -29,10 +28,9 @@ from collector.ros.conversions import odometry_of
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import declare_parameters
 from collector.ros.session import Session, node_main
-from collector.ros.topics import AWSIM_STATE, AWSIM_STATUS, ODOMETRY, qos_profile
+from collector.ros.topics import AWSIM_STATE, AWSIM_STATUS, ODOMETRY, Message, qos_profile
 from collector.vehicle.model import vehicle_named
 
-RosMessage: TypeAlias = Any  # rclpy's messages carry no types
 _LOOK_S = 0.1
 _DRIVER_WRITES_S = 4.0  # the driver's own files come within so many wall seconds of its end
 
@@ -59,7 +57,7 @@ class EvaluatorNode(Node):
         ):
             self.create_subscription(message_class(topic.type), topic.name, callback, qos_profile(topic))
 
-    def _on_odometry(self, message: RosMessage) -> None:
+    def _on_odometry(self, message: Message) -> None:
         stamp_ns, pose_map, speed_mps = odometry_of(message)
         if not all(map(math.isfinite, (*pose_map, speed_mps))):
             return
@@ -67,11 +65,11 @@ class EvaluatorNode(Node):
         if self._off_track is not None and self._off_track.update(stamp_ns, pose_map):
             self.get_logger().info("off the road")
 
-    def _on_status(self, message: RosMessage) -> None:
+    def _on_status(self, message: Message) -> None:
         if self.goal.status(list(message.data)):
             self.get_logger().info(f"lap ({self.goal.laps_done:g} done)")
 
-    def _on_state(self, message: RosMessage) -> None:
+    def _on_state(self, message: Message) -> None:
         known = self.session.heard(message.data)
         self.get_logger().info(f"session: {message.data}" + ("" if known else ", which changes nothing"))
 

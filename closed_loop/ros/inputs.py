@@ -7,7 +7,6 @@ Driving freely: the localisation's odometry in place of the wheels, and the sess
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
 
 from rclpy.node import Node
 
@@ -31,13 +30,12 @@ from collector.ros.topics import (
     ODOMETRY,
     STEERING_STATUS,
     VELOCITY_STATUS,
+    Message,
     Topic,
     qos_profile,
 )
 from collector.vehicle.dead_reckoning import Reckoned
 from collector.vehicle.model import VehicleModel
-
-RosMessage: TypeAlias = Any  # rclpy's messages carry no types
 
 
 class DriveInputs:
@@ -76,7 +74,7 @@ class DriveInputs:
         for topic, callback in ((CAMERA_IMAGE, self.on_image), *(wheels if rules == "e2e" else free)):
             node.create_subscription(message_class(family.topic(topic).type), topic.name, callback, qos_profile(topic))
 
-    def on_image(self, message: RosMessage) -> None:
+    def on_image(self, message: Message) -> None:
         """A camera frame."""
         try:
             image = rgb_of(message)
@@ -86,7 +84,7 @@ class DriveInputs:
             return
         self._driver.frame(stamp_ns_of(message.header.stamp), {"front": image}, self._steady())
 
-    def on_odometry(self, message: RosMessage) -> None:
+    def on_odometry(self, message: Message) -> None:
         """The pose of a localisation."""
         stamp_ns, pose_map, speed_mps = odometry_of(message)
         steady_s = self._steady()
@@ -94,14 +92,14 @@ class DriveInputs:
         if self._driver.odometry(stamp_ns, pose_map, speed_mps, message.twist.twist.angular.z, steady_s):
             self._placed(stamp_ns, pose_map, speed_mps)
 
-    def on_velocity(self, message: RosMessage) -> None:
+    def on_velocity(self, message: Message) -> None:
         """What the wheels say of speed; the heading rate may be anything."""
         stamp_ns, steady_s = stamp_ns_of(message.header.stamp), self._steady()
         self.pose_ns, self.pose_s = stamp_ns, steady_s
         speed_mps, heading_rate = float(message.longitudinal_velocity), float(message.heading_rate)
         self._reckoned(self._wheels.velocity(stamp_ns, speed_mps, heading_rate, steady_s))
 
-    def on_steering(self, message: RosMessage) -> None:
+    def on_steering(self, message: Message) -> None:
         """The tyre angle."""
         place = self._wheels.steering(stamp_ns_of(message.stamp), float(message.steering_tire_angle), self._steady())
         self._reckoned(place)
@@ -112,7 +110,7 @@ class DriveInputs:
         if place is not None:
             self._placed(place.stamp_ns, place.pose_odom, place.speed_mps)
 
-    def on_gear(self, message: RosMessage) -> None:
+    def on_gear(self, message: Message) -> None:
         """The gear: whenever it is another than drive it is asked for anew."""
         gear, before = int(message.report), self._gear
         self._gear = gear
@@ -121,12 +119,12 @@ class DriveInputs:
                 self._note("gear", f"{gear}, wanted {GEAR_DRIVE}" if gear != GEAR_DRIVE else "drive again")
             self._engage()
 
-    def on_status(self, message: RosMessage) -> None:
+    def on_status(self, message: Message) -> None:
         """The session's numbers, laps among them."""
         if self._termination.status(list(message.data)):
             self._note("lap", f"{self._termination.laps_done:g} done")
 
-    def on_state(self, message: RosMessage) -> None:
+    def on_state(self, message: Message) -> None:
         """The session's state."""
         self._session = self._session or SessionState()
         if not self._session.heard(message.data):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from rclpy.node import Node
@@ -17,8 +17,7 @@ from collector.ros import topics
 from collector.ros.conversions import set_pose, set_stamp
 from collector.ros.families import Family
 from collector.ros.message_packages import message_class
-
-RosMessage: TypeAlias = Any  # rclpy's messages carry no types
+from collector.ros.topics import Message
 
 
 class DrivePublishing:
@@ -50,7 +49,7 @@ class DrivePublishing:
         self._said.append(_numbers_of(message))
         self._send(topics.CONTROL_CMD, message)
 
-    def is_ours(self, message: RosMessage) -> bool:
+    def is_ours(self, message: Message) -> bool:
         """Whether a command on the topic is one of the last that :meth:`command` published."""
         return _numbers_of(message) in self._said
 
@@ -81,7 +80,7 @@ class DrivePublishing:
         self._send(topics.GEAR_CMD, gear)
         self._send(topics.CONTROL_MODE_REQUEST, self._types[topics.CONTROL_MODE_REQUEST](data=True))
 
-    def _send(self, topic: topics.Topic, message: RosMessage) -> None:
+    def _send(self, topic: topics.Topic, message: Message) -> None:
         self._publishers[topic].publish(message)
 
 
@@ -100,7 +99,7 @@ def status_of(tick: Tick, driver: Driver, laps: float) -> dict[str, Any]:
     }
 
 
-def _numbers_of(command: RosMessage) -> tuple[float, ...]:
+def _numbers_of(command: Message) -> tuple[float, ...]:
     """What tells one command from another, as it looks after its way through a message of single precision."""
     numbers = command.lateral.steering_tire_angle, command.longitudinal.acceleration
     angle, acceleration = np.array(numbers, np.float32).tolist()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from collector.ros import topics
 from collector.ros.conversions import set_stamp
-from collector.ros.topics import Message, Topic
+from collector.ros.topics import NO_NAME_YET, Message, Topic
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -32,7 +32,6 @@ _RENAMED = {
 # Fields of a command that only one family has, or calls otherwise: (part, speed, flags that say what is given).
 _SPEED_FIELD = {"autoware_auto": "speed", "autoware": "velocity"}
 _GIVEN_FIELDS = {"autoware_auto": (), "autoware": ("is_defined_acceleration",)}
-_NO_NAME_YET = "_NODE_NAME_UNKNOWN_"
 _POLL_S = 0.05
 # Somebody speaks, and of the topics with two types none has come up: on a busy machine too they are found by now.
 _SETTLED_S = 5.0
@@ -111,7 +110,7 @@ def family_on_graph(node: Node) -> Family | None:
 
 def _named(node_name: str) -> str:
     # A topic may be found before the node it belongs to.
-    return "somebody" if node_name == _NO_NAME_YET else node_name
+    return "somebody" if node_name == NO_NAME_YET else node_name
 
 
 def choose_family(node: Node, asked: str, wait_s: float, is_ended: Callable[[], bool] = lambda: False) -> Family:

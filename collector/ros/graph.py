@@ -164,6 +164,6 @@ class Strangers:
 
 
 def _full_name(namespace: str, name: str) -> str:
-    if name.startswith("_NODE_NAME_UNKNOWN"):
+    if name == topics.NO_NAME_YET:
         return _UNNAMED
     return f"{namespace.rstrip('/')}/{name}"

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 if TYPE_CHECKING:
     from rclpy.qos import QoSProfile
 
+# What rclpy calls a node whose endpoints are found before its name.
+NO_NAME_YET = "_NODE_NAME_UNKNOWN_"
 # A message of rclpy or rosbags: whatever has the fields of its type.
 Message: TypeAlias = Any
 Reliability = Literal["reliable", "best_effort"]
