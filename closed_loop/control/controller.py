@@ -48,6 +48,7 @@ class ControllerConfig(Arguments):
     steering_gain: float = same_as(VehicleModel, "steering_gain")
     dead_time_s: float = KART.dead_time_s  # a command does nothing for this long
     lag_s: float = KART.lag_s  # first-order lag of the steering after the dead time
+    accel_lag_s: float = KART.accel_lag_s  # and of the acceleration
     preview_s: float = 0.40  # steering looks this many seconds ahead at the present speed ...
     preview_min_m: float = 0.9  # ... but never nearer ...
     preview_max_m: float = 4.0  # ... or farther than this
@@ -79,6 +80,7 @@ class ControllerConfig(Arguments):
             steering_gain=vehicle.steering_gain,
             dead_time_s=vehicle.dead_time_s,
             lag_s=vehicle.lag_s,
+            accel_lag_s=vehicle.accel_lag_s,
             move_off_mps2=max(cls.move_off_mps2, _TEAR_OFF * vehicle.sticks_below_mps2),
             max_speed_mps=max_speed_mps,
         )

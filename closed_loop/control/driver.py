@@ -86,7 +86,7 @@ class Driver:
         self._submit = submit
         self._controller = TrackingController(config.controller)
         self._lock = threading.Lock()
-        self._last_path = LastPath()
+        self._last_path = LastPath(config.controller.accel_lag_s)
         self._ticked_s: float | None = None
         # The controller's clock: vehicle time, but for jumps of its stamps
         self._control_s = self._ahead_s = 0.0

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from collector.geometry.poses import FloatArray
-from collector.vehicle.model import KART
 
 _HEARD_MPS = 1.5  # a speed that is heard this far from the reckoned one is not believed
 
@@ -21,6 +20,7 @@ _HEARD_MPS = 1.5  # a speed that is heard this far from the reckoned one is not 
 class LastPath:
     """``poses_map`` is the plan (64, 3) or None; the rest is the kart's place on it, in the plan's own map."""
 
+    accel_lag_s: float  # of the kart
     poses_map: FloatArray | None = None
     stamp_s: float = 0.0  # of the plan's picture, on the controller's clock ...
     age_s: float = 0.0  # ... vehicle seconds since ...
@@ -47,7 +47,8 @@ class LastPath:
         """
         seconds = max(steady_s - self._steady_s, 0.0) * time_rate
         self._steady_s = steady_s
-        self._accel_mps2 += (self._told_mps2 - self._accel_mps2) * (1.0 - math.exp(-seconds / KART.accel_lag_s))
+        left = math.exp(-seconds / max(self.accel_lag_s, 1e-6))  # of the difference
+        self._accel_mps2 += (self._told_mps2 - self._accel_mps2) * (1.0 - left)
         speed_mps = max(0.0, self.speed_mps + self._accel_mps2 * seconds)
         if heard_mps is not None and abs(heard_mps - speed_mps) < _HEARD_MPS:
             speed_mps = max(0.0, heard_mps)
