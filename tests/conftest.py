@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import collector  # noqa: F401 - before OpenCV, as in every command
+from tests.helpers.ros_processes import Domain
 
 # Before torch is imported. The models of the tests are so small that two threads wait for each other longer than they
 # compute, and `make test` runs one worker per core.
@@ -61,3 +63,15 @@ def ros_environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     return dict(os.environ)
+
+
+@pytest.fixture
+def domain(tmp_path: Path) -> Iterator[Domain]:
+    """A ROS domain for the processes of one test, with the messages built."""
+    from collector.ros.message_packages import message_class
+    from collector.ros.topics import CONTROL_CMD
+
+    message_class(CONTROL_CMD.type)  # a first build takes half a minute, which no node's patience is made for
+    domain = Domain(tmp_path)
+    yield domain
+    domain.close()

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,9 @@ pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
 from closed_loop.comparison.measure import measure_drive  # noqa: E402
-from collector.ros.message_packages import message_class  # noqa: E402
-from collector.ros.topics import CONTROL_CMD  # noqa: E402
 from finetune import TINY_BASE  # noqa: E402
 
 SMALL = {"image_width": 320, "image_height": 180}
-
-
-@pytest.fixture
-def domain(tmp_path: Path) -> Iterator[Domain]:
-    message_class(CONTROL_CMD.type)  # a first build takes half a minute, which no node's patience is made for
-    domain = Domain(tmp_path)
-    yield domain
-    domain.close()
 
 
 class Truth:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,7 @@ from tests.helpers.ros_processes import Domain, Node, until
 pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
-from collector.ros.message_packages import message_class  # noqa: E402
 from collector.ros.session import is_running  # noqa: E402
-from collector.ros.topics import CONTROL_CMD  # noqa: E402
 
 CIRCLE = {"policy": "tests.helpers.constant_curvature:LeftCircle", "off_road_s": 0.0}
 # Another controller, of which nobody knows but who looks: full speed ahead until it is killed.
@@ -42,14 +39,6 @@ while True:
     publisher.publish(message)
     time.sleep(0.05)
 """
-
-
-@pytest.fixture
-def domain(tmp_path: Path) -> Iterator[Domain]:
-    message_class(CONTROL_CMD.type)  # a first build takes half a minute, which no node's patience is made for
-    domain = Domain(tmp_path)
-    yield domain
-    domain.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +19,7 @@ pytestmark = pytest.mark.ros
 
 from collector.bags.reader import open_bag  # noqa: E402
 from collector.ros.conversions import odometry_of, stamp_ns_of  # noqa: E402
-from collector.ros.message_packages import message_class  # noqa: E402
 from collector.ros.topics import CAMERA_INFO, CAMERA_JPEG, CONTROL_CMD, ODOMETRY, RECORDED  # noqa: E402
-
-
-@pytest.fixture
-def domain(tmp_path: Path) -> Iterator[Domain]:
-    message_class(CONTROL_CMD.type)  # a first build takes half a minute, which no node's patience is made for
-    domain = Domain(tmp_path)
-    yield domain
-    domain.close()
 
 
 def test_everything_sent_is_in_the_bag_and_sigint_finishes_it(domain: Domain, tmp_path: Path) -> None:
