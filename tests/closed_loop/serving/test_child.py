@@ -13,24 +13,19 @@ import numpy as np
 import pytest
 
 from closed_loop.serving.child import PolicyProcess, child_environment
-from closed_loop.serving.client import Answers, PlanReply
 from closed_loop.serving.settings import PolicySpec
 from collector.common.errors import MonoError
 from collector.common.files import PROJECT_ROOT
 from finetune.policy import Observation
+from tests.helpers.told import Told
 
 
-class Events:
+class Events(Told):
     """A policy process whose callbacks are written down."""
 
     def __init__(self, spec: PolicySpec) -> None:
-        self.ready: list[float] = []
-        self.plans: list[PlanReply] = []
-        self.errors: list[str] = []
-        self.deaths: list[str] = []
-        self.log: list[str] = []
-        answers = (self.ready.append, self.plans.append, self.errors.append, self.deaths.append, self.log.append)
-        self.process = PolicyProcess(spec, Answers(*answers))
+        super().__init__()
+        self.process = PolicyProcess(spec, self.answers)
         self.process.start()
 
 

@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from closed_loop.ros.config import DriveParameters
-from closed_loop.serving.child import PolicyProcess, open_policy
+from closed_loop.serving.child import open_policy
 from closed_loop.serving.client import Answers, PlanReply, PolicyClient
 from closed_loop.serving.handshake import accept, read_request
 from closed_loop.serving.metadata import check_metadata, metadata_of
 from closed_loop.serving.msgpack_numpy import pack
-from closed_loop.serving.settings import PolicySpec, address, read_token
+from closed_loop.serving.settings import PolicySpec
 from closed_loop.serving.websocket import BINARY, TEXT, WebSocket
 from collector.common.errors import MonoError
-from collector.common.files import PROJECT_ROOT
 from collector.common.start import module_command
 from finetune.policy import Observation
 from tests.helpers.constant_curvature import ConstantCurvature
 from tests.helpers.hostile_policies import serving
+from tests.helpers.told import Told, observation, until
 
 SPEC = PolicySpec("tests:Policy", {"cameras": "mono"})
-
-
-class Told:
-    """What a client told, written down."""
-
-    def __init__(self) -> None:
-        self.ready: list[float] = []
-        self.plans: list[PlanReply] = []
-        self.errors: list[str] = []
-        self.deaths: list[str] = []
-        self.log: list[str] = []
-        self.answers = Answers(
-            self.ready.append, self.plans.append, self.errors.append, self.deaths.append, self.log.append
-        )
 
 
 Connect = Callable[..., tuple[PolicyClient, Told]]
@@ -64,34 +47,6 @@ def to() -> Iterator[Connect]:
     yield begin
     for client in clients:
         client.close()
-
-
-@pytest.fixture
-def child(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[PolicyProcess, Told]]]:
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT_ROOT))
-    children: list[PolicyProcess] = []
-
-    def begin(how: str, **settings: Any) -> tuple[PolicyProcess, Told]:
-        told = Told()
-        spec = PolicySpec("tests.helpers.hostile_policies:Odd", {"how": how})
-        children.append(PolicyProcess(spec, told.answers, **settings))
-        children[-1].start()
-        return children[-1], told
-
-    yield begin
-    for each in children:
-        each.close()
-
-
-def until(variant: Callable[[], Any], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not variant():
-        assert time.monotonic() < deadline, "nothing happened in time"
-        time.sleep(0.01)
-
-
-def observation(stamp_ns: int) -> Observation:
-    return Observation(stamp_ns, {"front": np.zeros((1, 36, 64, 3), np.uint8)}, np.zeros((16, 3)), 2.5)
 
 
 def test_a_server_that_restarts_is_gone_on_with(to: Connect) -> None:
@@ -291,105 +246,6 @@ def test_jpeg_is_smaller_and_nearly_the_same(to: Connect) -> None:
     np.testing.assert_array_equal(seen[0], frame)
     difference = np.abs(seen[1].astype(int) - frame)
     assert difference.max() > 0 and difference.mean() < 2.0, "red is still red"
-
-
-@pytest.mark.parametrize("how", ["closes_output", "prints", "forks", "sound"])
-def test_a_child_that_does_odd_things_plans_on(child: Any, how: str) -> None:
-    client, told = child(how)
-    until(lambda: told.ready)
-    for stamp_ns in (1, 2):
-        client.submit(observation(stamp_ns))
-        until(lambda n=stamp_ns: len(told.plans) == n)
-    assert told.plans[-1].plan.reasoning == "sound" and not told.deaths and not told.errors
-
-
-def test_a_child_that_ends_itself(child: Any) -> None:
-    client, told = child("ends")
-    until(lambda: told.ready)
-    client.submit(observation(1))
-    until(lambda: told.deaths)
-    assert "exit code 3" in told.deaths[0]
-
-
-def living_group(number: int) -> list[str]:
-    """Processes of a group; one that is dead and that nobody has asked about does not count."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, group = status.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        found += [status.parent.name] if int(group) == number and state != "Z" else []
-    return found
-
-
-@pytest.mark.parametrize("how", ["hangs", "leaves_a_child"])
-def test_closing_is_quick_and_leaves_nobody(child: Any, how: str) -> None:
-    client, told = child(how, timeout_s=0.3)
-    until(lambda: told.ready)
-    client.submit(observation(1))
-    until(lambda: told.plans or told.errors)
-    assert len(living_group(client.pid)) == (2 if how == "leaves_a_child" else 1)
-    began_s = time.monotonic()
-    client.close()
-    assert time.monotonic() - began_s < 3.0
-    until(lambda: not living_group(client.pid))
-
-
-PARENT = """
-import sys, time
-from closed_loop.serving.child import PolicyProcess
-from closed_loop.serving.client import Answers
-from closed_loop.serving.settings import PolicySpec
-nothing = lambda _: None
-spec = PolicySpec("tests.helpers.hostile_policies:Odd", {})
-process = PolicyProcess(spec, Answers(lambda _: print(process.pid, flush=True), nothing, nothing, nothing))
-process.start()
-time.sleep(100)
-"""
-
-
-@pytest.mark.parametrize("stopped", [False, True])
-def test_a_child_ends_with_its_parent(stopped: bool) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, env=environment)
-    assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
-    if stopped:
-        os.kill(pid, signal.SIGSTOP)
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    status = Path(f"/proc/{pid}/stat")
-    # Whoever inherits it may leave it as a zombie.
-    until(lambda: not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z")
-
-
-@pytest.mark.parametrize(
-    "text", ["gpu-box", "gpu-box:", ":8000", "a b:1", "x:0", "x:65536", "::1:80", "x:²", "http://x:1"]
-)
-def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(MonoError, match="policy_server"):
-        address(text)
-
-
-def test_addresses_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [address(text) for text in ("gpu-box:8000", "ws://10.0.0.2:80", "[::1]:8000")] == [
-        ("gpu-box", 8000),
-        ("10.0.0.2", 80),
-        ("::1", 8000),
-    ]
-    monkeypatch.setenv("ALPAMAYO_MONO_TOKEN", "of-the-environment")
-    (tmp_path / "token").write_text("of-the-file\nmore\n")
-    (tmp_path / "empty").write_text("")
-    assert read_token("") == "of-the-environment"
-    assert read_token("", "given") == "given"
-    assert read_token(str(tmp_path / "token"), "given") == "of-the-file"
-    for bad in (tmp_path / "empty", tmp_path / "none", tmp_path):
-        with pytest.raises(MonoError, match="token"):
-            read_token(str(bad))
-    with pytest.raises(MonoError, match="token"):
-        read_token("", "a\r\nHost: b")
 
 
 def test_a_node_is_told_one_thing_or_the_other() -> None:
