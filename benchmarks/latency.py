@@ -6,9 +6,9 @@ Random weights of the released sizes in bfloat16 on one GPU, 1920 x 1080 frames,
 "naive" is transformers' generate() and the expert through its own modules and cache. The engine is timed with a draft
 that is right, one that goes wrong in the middle and is continued rightly, and none. Beside each stage stands its floor:
 the bytes of its weights and the operations of its products, over what this card was just measured to read and multiply.
---plans replays the reasonings of a recorded drive (plans.jsonl), so that drafts hit as often as they did there.
---soak_s plans on and on, and says what grew; --limit_gib holds PyTorch to so much memory, as a
-smaller card would; --quantised packs the language model for one.
+--plans replays the reasonings of a recorded drive (plans.jsonl), so that drafts hit as often as they did there, and
+--soak_s plans that drive over and over for so long, and says what grew; --limit_gib holds PyTorch to so much memory, as
+a smaller card would; --quantised packs the language model for one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import triton
 from benchmark_finetune import random_model
 from random_checkpoint import released_tokenizer
 from transformers import DynamicCache
@@ -217,9 +219,10 @@ class Bench:
         if options.agree and options.quantised == "none":
             self.agree(eager, fast, frames, name)
         if options.plans is not None and words:
-            replay(fast, words_of(options.plans, fast), seen, self.report, name)
-        if options.soak_s and words:
-            soak(fast, text, seen, options.soak_s, self.found)
+            drive, texts = Recorded(fast), words_of(options.plans, fast)
+            replay(drive, texts, seen, self.report, name)
+            if options.soak_s:
+                soak(drive, texts, frames, options.soak_s, self.found)
 
     def agree(self, eager: Any, fast: Any, frames: int, name: str) -> None:
         """Eager and engine on fresh inputs, each beside the same weights in float32, reading the same words.
@@ -295,6 +298,8 @@ def main() -> None:
     parser.add_argument("--quantised", default="none", choices=("none", "nf4"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.soak_s and options.plans is None:
+        parser.error("--soak_s plans a recorded drive: say which by --plans FILE")
     share_cores()  # the allocator's settings, before it is first used
     torch.set_grad_enabled(False)
     gib = 2**30
@@ -326,51 +331,87 @@ def main() -> None:
         options.out.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def replay(fast: Any, texts: list[list[int]], seen: Any, report: Any, name: str) -> None:
-    """Plan with the texts of a drive: real drafts, and a head whose choice is forced to what was said there."""
-    draft = ReasoningDraft()
-    taken, plans, passes = [], [], []
-    engine = next(iter(fast._engines.values()))
-    prompt, read = engine.prefill, engine._read_stage
-    state: dict[str, Any] = {"text": [], "at": 0}
+class Recorded:
+    """Plans with the reasonings of a drive: real drafts, and a head whose choice is forced to what was said there."""
 
-    def prefill(ids: Any, words: Sequence[int]) -> list[int]:
+    def __init__(self, fast: Any) -> None:
+        self.fast, self.text = fast, list[int]()
+        engine = next(iter(fast._engines.values()))
+        self._prefill, self._read, self._engine = engine.prefill, engine._read_stage, engine
+        engine.prefill, engine._read_stage, fast._draft = self.prefill, self.read, ReasoningDraft()
+        engine._rules = type(engine._rules)(128, engine._rules.cot_end_id, engine._rules.future_start_id)
+
+    def prefill(self, ids: Any, words: Sequence[int]) -> list[int]:
         # The work is done as ever; only what the random head would say is replaced by what was said.
-        chosen = prompt(ids, words)
-        return [state["text"][index] if index < len(state["text"]) else 0 for index in range(len(chosen))]
+        return [self._said(index) for index in range(len(self._prefill(ids, words)))]
 
-    class Read:
-        def __call__(self) -> Any:
-            chosen, at = read(), int(engine._filled) - engine.shape.length
-            said = [state["text"][at + 1 + k] if at + 1 + k < len(state["text"]) else 0 for k in range(len(chosen))]
-            return torch.tensor(said)
+    def read(self) -> Any:
+        chosen, at = self._read(), int(self._engine._filled) - self._engine.shape.length
+        return torch.tensor([self._said(at + 1 + k) for k in range(len(chosen))])
 
-    engine.prefill, engine._read_stage, fast._draft = prefill, Read(), draft
-    engine._rules = type(engine._rules)(128, engine._rules.cot_end_id, engine._rules.future_start_id)
-    for text in texts:
-        state["text"] = text
+    def plan(self, text: list[int], seen: Any) -> tuple[float, Any]:
+        """Milliseconds, and the plan."""
+        self.text = text
         torch.cuda.synchronize()
         start = time.perf_counter()
-        plan = fast.plan(seen)
-        taken.append(1e3 * (time.perf_counter() - start))
-        plans.append(plan)
-        passes.append(plan.passes)
-    report(f"{name}, engine, recorded drive", spread(taken[5:]), plans[5:])
+        plan = self.fast.plan(seen)
+        return 1e3 * (time.perf_counter() - start), plan
+
+    def _said(self, index: int) -> int:
+        return self.text[index] if index < len(self.text) else 0
+
+
+def replay(drive: Recorded, texts: list[list[int]], seen: Any, report: Any, name: str) -> None:
+    """Plan a drive once."""
+    made = [drive.plan(text, seen) for text in texts]
+    report(f"{name}, engine, recorded drive", spread([ms for ms, _ in made][5:]), [plan for _, plan in made][5:])
+    passes = [plan.passes for _, plan in made]
     whole = np.mean(np.equal(passes, 0))
     print(f"  {len(texts)} plans, {np.mean(passes):.2f} passes per plan, {whole:.0%} read along whole")
 
 
-def soak(fast: Any, text: Sequence[int], seen: Any, seconds: float, found: dict[str, Any]) -> None:
-    """Plan on and on: what a drive of half an hour would meet."""
-    fast._draft = Told(text, text)
-    before, taken, began = torch.cuda.memory_reserved(), [], time.monotonic()
-    while time.monotonic() - began < seconds:
-        start = time.perf_counter()
-        fast.plan(seen)
-        taken.append(1e3 * (time.perf_counter() - start))
-    grown = torch.cuda.memory_reserved() - before
-    found["soak"] = {**spread(taken), "plans": len(taken), "grown_bytes": grown, "engines": len(fast._engines)}
-    print(f"soak: {found['soak']}")
+def soak(drive: Recorded, texts: list[list[int]], frames: int, seconds: float, found: dict[str, Any]) -> None:
+    """Plan a recorded drive over and over, with ever other pictures: what half an hour of driving would meet."""
+    compiled: list[str] = []
+    triton.knobs.runtime.jit_post_compile_hook = lambda **what: compiled.append(str(what.get("repr")))
+    pictures = [observation(frames, number) for number in range(8)]
+    for index, text in enumerate(texts):
+        drive.plan(text, pictures[index % len(pictures)])
+    engines, graphs = len(drive.fast._engines), dict(torch._dynamo.utils.counters["stats"])
+    before = memory_bytes()
+    taken, grown, began = list[list[float]](), list[list[int]](), time.monotonic()
+    compiled.clear()
+    # In tenths, so that what grows or slows down shows.
+    for tenth in range(1, 11):
+        taken.append([])
+        while time.monotonic() - began < seconds * tenth / 10:
+            number = sum(map(len, taken))
+            ms, _ = drive.plan(texts[number % len(texts)], pictures[number % len(pictures)])
+            taken[-1].append(ms)
+        grown.append([now - then for now, then in zip(memory_bytes(), before, strict=True)])
+        part = spread(taken[-1])
+        print(
+            f"  soak, {seconds * tenth / 600:.1f} min: {sum(map(len, taken))} plans, "
+            f"p50 {part['p50']:.1f} p99 {part['p99']:.1f} max {part['max']:.1f} ms; grown by (card reserved, card in "
+            f"use, this process) {[round(each / 2**20, 1) for each in grown[-1]]} MiB",
+            flush=True,
+        )
+    found["soak"] = {
+        **spread([ms for part in taken for ms in part]),
+        "plans": sum(map(len, taken)),
+        "tenths": [spread(part) for part in taken],
+        "grown_bytes": grown,
+        "kernels_compiled": len(compiled),
+        "engines_made": len(drive.fast._engines) - engines,
+        "graphs_compiled": dict(torch._dynamo.utils.counters["stats"]) != graphs,
+    }
+    print({name: value for name, value in found["soak"].items() if name not in ("tenths", "grown_bytes")})
+
+
+def memory_bytes() -> tuple[int, int, int]:
+    """What is reserved on the card, in use there, and resident of this process."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return torch.cuda.memory_reserved(), torch.cuda.memory_allocated(), pages * resource.getpagesize()
 
 
 if __name__ == "__main__":
