@@ -35,6 +35,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from closed_loop.control.off_track import OffTrackMonitor
+from closed_loop.control.safety_monitor import STOPPING
 from closed_loop.course.design import course_named
 from collector.ros import topics
 from collector.ros.conversions import fill_image, odometry_of, rgb_of, set_pose, set_stamp, stamp_ns_of
@@ -289,7 +290,9 @@ def run(fault: Fault, rules: str, folder: Path) -> tuple[Trial, float, dict[str,
         rclpy.try_shutdown()
     trial = between.trial(ended_s)
     braking = re.findall(r"braking: ([^\n]*)", log.read_text(errors="replace"))
-    braking = [line for line in braking if not line.startswith(("no camera frame yet", "no odometry yet"))]
+    # Neither before the first frame nor at the end is a fault's doing.
+    others = ("no camera frame yet", "no odometry yet", STOPPING)
+    braking = [line for line in braking if not line.startswith(others)]
     trial.reason = trial.reason or (braking[1] if len(braking) > 1 and braking[0].startswith("no plan") else "")
     metrics = folder / "drive" / "metrics.json"
     return trial, end_mps, json.loads(metrics.read_text()) if metrics.is_file() else {}

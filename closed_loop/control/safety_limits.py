@@ -85,7 +85,7 @@ class SafetyLimits(Arguments):
     plan_change_s: tuple[float, float, float] = (1.5, 2.0, 2.5)
     plan_repeat_m: float = 1.0  # the same for plans that are equal bit by bit, within a second
     # A plan that is late may be driven on for so many metres after it should have been replaced.
-    plan_late_m: float = 2.0
+    plan_late_m: float = 1.6
 
     # Driving on after a fault: everything has been good for so long, with so many frames; twice as long for each other
     # fault of the last seconds, up to eight times.

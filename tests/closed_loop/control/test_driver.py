@@ -114,7 +114,7 @@ def test_it_slows_down_while_plans_come_late_and_forgives_one_that_does() -> Non
 
 
 @pytest.mark.parametrize(
-    ("break_it", "reason", "within_s"), [("camera", "camera frame stale", 0.7), ("alive", "plan stale", 1.2)]
+    ("break_it", "reason", "within_s"), [("camera", "camera frame stale", 0.7), ("alive", "plan stale", 1.0)]
 )
 def test_it_brakes_to_a_stop_along_its_plan(break_it: str, reason: str, within_s: float) -> None:
     loop = Loop()
