@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import pathlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,8 @@ def run_until(step: int, work: Callable[[], None], monkeypatch: pytest.MonkeyPat
 
         for name in ("rename", "replace", "unlink", "rmdir", "mkdir", "link", "symlink", "chmod"):
             monkeypatch.setattr(os, name, counted(getattr(os, name)))
+            if hasattr(pathlib, "_NormalAccessor"):  # through which Python 3.10 reaches the file system
+                monkeypatch.setattr(pathlib._NormalAccessor, name, staticmethod(getattr(os, name)))
         monkeypatch.setattr(replacement, "exchanged", counted(replacement.exchanged))
         try:
             work()
