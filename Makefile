@@ -1,5 +1,6 @@
 # make demo   the whole loop on this machine: no ROS, no GPU, no weights needed
 # make test   the tests
+# make test-image   the nodes in a stand-in of the competition's image, where Python 3.10 and PyPI are at hand
 # make test-transformers   the reference's golden figures on other versions of transformers (downloads them)
 # make lint types clean
 #
@@ -27,7 +28,7 @@ INSTALLED := $(VENV)/.installed
 # What tests and checks need besides is half a gigabyte, and a minute of a first demo.
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test test-transformers lint types messages install preflight clean
+.PHONY: demo test test-image test-transformers lint types messages install preflight clean
 
 demo: messages
 	$(BIN)/alpamayo-mono demo $(ARGS)
@@ -37,6 +38,11 @@ test: messages $(TOOLS)
 
 test-transformers: $(TOOLS)
 	$(BIN)/python benchmarks/golden_transformers.py $(or $(ARGS),5.17.0 5.24.0)
+
+IMAGE ?= $(CURDIR)/$(VENV)/image
+test-image: $(TOOLS)
+	[ -d $(IMAGE) ] || $(BIN)/python benchmarks/competition_image.py $(IMAGE) --where_possible
+	[ ! -d $(IMAGE) ] || ALPAMAYO_IMAGE=$(IMAGE) $(BIN)/python -m pytest tests/house/test_nodes_path.py -k image $(ARGS)
 
 lint: $(TOOLS)
 	$(BIN)/ruff format --check .
