@@ -28,11 +28,11 @@ def share(name: str, manifest: str, launch_files: list[str], nodes: list[str]) -
 
 
 MODEL = [
-    "torch>=2.4",
+    "torch>=2.6",
     "transformers>=5.17",
     "peft>=0.17",
-    "accelerate>=1.0",
-    "safetensors>=0.4",
+    "accelerate>=1.1",
+    "safetensors>=0.8",
     "tokenizers",
     "pillow",
     "tensorboard",

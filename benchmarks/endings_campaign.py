@@ -230,7 +230,7 @@ KINDS = {
     "another clock at 20 Hz for 4 s": Kind(DRIVER, speak(CLOCK, 20.0, 4.0), (0,)),
     "disk full": Kind(DRIVER, wait, (2,), disk_kb=400),
     "seconds driven": Kind(DRIVER, wait, (0,), ("duration_s:=8.0",)),
-    "laps:=0, off the road": Kind(DRIVER, wait, (1,), ("laps:=0", "off_road_s:=1.0")),
+    "laps:=0, off the road": Kind(VERB, wait, (1,), ("laps:=0", "off_road_s:=1.0")),
     "alpamayo-mono drive: SIGINT": Kind(VERB, by(INT), (0,)),
     "alpamayo-mono drive: SIGHUP": Kind(VERB, by(HUP), (0,)),
     "alpamayo-mono drive: SIGKILL": Kind(VERB, by(KILL), (-9,)),

@@ -63,7 +63,8 @@ class Orders:
         if self._waits_until_s <= now_s and self._waits_until_s != -math.inf:
             self._waits_until_s = -math.inf
             self.hold("")
-            self._changed("not told to wait", f"nobody has set {HOLD} within {_UNTOLD_S:g} s")
+            missing = f"no evaluator has set {HOLD} within {_UNTOLD_S:g} s: laps and leaving the road are not counted"
+            self._changed("not told to wait", missing)
 
     def hold(self, why: str) -> None:
         """Stand for this reason; go where it is empty."""
