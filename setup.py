@@ -30,7 +30,7 @@ def share(name: str, manifest: str, launch_files: list[str], nodes: list[str]) -
 MODEL = [
     "torch>=2.6",
     "transformers>=5.17",
-    "peft>=0.17",
+    "peft>=0.18",
     "accelerate>=1.1",
     "safetensors>=0.8",
     "tokenizers",
