@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from closed_loop.serving.client import CLOSE_S, Answers, PolicyClient
 from closed_loop.serving.settings import TOKEN_VARIABLE, PolicyPlace, PolicySpec, address, read_token
+from collector.common.cpu import plan_in_one_thread
 from collector.common.errors import MonoError
 from collector.common.files import PROJECT_ROOT
 from collector.common.start import module_command
@@ -37,8 +38,7 @@ def child_environment(python: str, environment: Mapping[str, str]) -> dict[str, 
     """
     child = dict(environment)
     child.pop(TOKEN_VARIABLE, None)  # of some other server
-    # Threads that wait for each other by spinning make a small model many times slower on busy cores.
-    child.setdefault("OMP_NUM_THREADS", "1")
+    plan_in_one_thread(child)
     if not python or Path(python).absolute() == Path(sys.executable).absolute():
         child["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT_ROOT), child.get("PYTHONPATH", "")]))
         return child

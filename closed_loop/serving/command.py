@@ -14,6 +14,7 @@ from closed_loop.serving.server import PolicyServer
 from closed_loop.serving.settings import TOKEN_VARIABLE, PolicyParameters, read_token
 from collector.common.arguments import argument
 from collector.common.command_line import command_line
+from collector.common.cpu import plan_in_one_thread
 from collector.common.errors import MonoError
 from collector.ros.session import signals_to
 
@@ -43,6 +44,7 @@ class ServeConfig(PolicyParameters):
 def main(argv: list[str]) -> int:
     """Verb ``serve``: 0 when a signal ended it."""
     config = command_line(ServeConfig, argv, "alpamayo-mono serve")
+    plan_in_one_thread(os.environ)
     token = read_token(config.token_file, config.token)
     if not token and not _is_loopback(config.host):
         found = f"--host {config.host} without a token: whoever reaches this machine could use the policy"

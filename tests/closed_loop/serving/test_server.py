@@ -23,6 +23,7 @@ from closed_loop.serving.messages import observation_message
 from closed_loop.serving.msgpack_numpy import pack, unpack
 from closed_loop.serving.server import PolicyServer
 from closed_loop.serving.websocket import BINARY, PING, TEXT, ConnectionLostError, WebSocket
+from collector.common.files import PROJECT_ROOT
 from collector.common.start import module_command
 from finetune.policy import Observation
 from tests.helpers.constant_curvature import ConstantCurvature
@@ -272,6 +273,21 @@ def test_seventeen_clients() -> None:
         connect("127.0.0.1", port, 5.0).close()
         for each in clients:
             each.close()
+
+
+def test_serve_plans_in_one_thread_like_the_process_that_a_node_starts() -> None:
+    code = """
+import os, sys
+from closed_loop.serving import command
+command._listen = lambda *_: sys.exit(f"{os.environ['OMP_NUM_THREADS']} {'torch' in sys.modules}")
+command.main([])
+"""
+    for given, threads in (({}, "1"), ({"OMP_NUM_THREADS": "3"}, "3")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | given
+        done = subprocess.run(
+            [sys.executable, "-c", code], check=False, env=environment, capture_output=True, text=True, cwd=PROJECT_ROOT
+        )
+        assert done.stderr.strip() == f"{threads} False"  # set before torch is there to read it
 
 
 def start_serve(*words: str, **environment: str) -> tuple[subprocess.Popen[str], int]:
