@@ -16,7 +16,7 @@ import numpy as np
 
 from closed_loop.comparison import deviation, reasoning
 from closed_loop.comparison.deviation import Deviation, measure, result_text, summarise
-from closed_loop.comparison.reasoning import check_plans, summarise_checks
+from closed_loop.comparison.reasoning import check_plans, place_plan, summarise_checks
 from closed_loop.comparison.runs import load_drive
 from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.design import course_named
@@ -29,7 +29,7 @@ from collector.common.tables import Console, Table, metres, number
 from collector.common.text_files import read_json, read_json_lines
 from collector.geometry.constants import FUTURE_STEPS, NS_PER_S
 from collector.geometry.discontinuity import teleports
-from collector.geometry.poses import FloatArray, interpolate_poses, to_map
+from collector.geometry.poses import FloatArray
 from collector.ros.parameters import RoadParameters
 from collector.ros.topics import ODOMETRY
 from finetune.policy import Plan
@@ -114,8 +114,7 @@ def _sane_plans(path: Path, t_s: FloatArray, poses: FloatArray) -> Iterator[Plac
 
     for found in read_json_lines(path, "the plans", plan_of):
         if found is not None and stamps_ns[0] <= found.stamp_ns <= stamps_ns[-1]:
-            pose_map = interpolate_poses(stamps_ns, poses, [found.stamp_ns])[0]
-            yield PlacedPlan(found, pose_map, to_map(found.poses, pose_map), found.stamp_ns)
+            yield place_plan(found, stamps_ns, poses)
 
 
 def is_bag(path: Path) -> bool:

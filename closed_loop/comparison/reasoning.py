@@ -12,17 +12,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from closed_loop.comparison.deviation import Deviation
 from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.course import Course
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
-from collector.geometry.poses import FloatArray, interpolate_poses, to_ego
+from collector.geometry.poses import FloatArray, interpolate_poses, to_ego, to_map
 from collector.reasoning.consistency import check_claim, measure_motion
 from finetune.evaluation.consistency import SYMPTOM_DEFINITION, ReasoningCheck, check_reasoning, summarise
-from finetune.policy import STEP_S
+from finetune.policy import STEP_S, Plan
 
 DEFINITIONS = (
     "Coverage: share of plans whose text claims a direction; the others count nowhere as consistent. "
@@ -54,6 +54,15 @@ def road_ahead(road: Course, pose_map: ArrayLike, plan: ArrayLike, hint_s_m: flo
     steps_m = np.linalg.norm(np.diff(np.asarray(plan, np.float64)[:, :2], axis=0, prepend=np.zeros((1, 2))), axis=1)
     station_m = float(road.project(np.asarray(pose_map, np.float64)[:2], hint_s_m).s_m)
     return to_ego(road.pose_at(station_m + np.cumsum(steps_m)), road.pose_at(station_m))
+
+
+def place_plan(plan: Plan, stamps_ns: NDArray[np.int64], poses: FloatArray) -> PlacedPlan:
+    """A plan from where the vehicle really was at its stamp: poses (N, 3) in the map at rising stamps (N,) around it.
+
+    By the rules of the end-to-end class a driver knows its place in a frame of its own only.
+    """
+    pose_map = interpolate_poses(stamps_ns, poses, np.clip([plan.stamp_ns], stamps_ns[0], stamps_ns[-1]))[0]
+    return PlacedPlan(plan, pose_map, to_map(plan.poses, pose_map), plan.stamp_ns)
 
 
 def check_plans(plans: Iterable[PlacedPlan], deviation: Deviation, road: Course) -> list[LapCheck]:

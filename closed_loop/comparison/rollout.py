@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from closed_loop.comparison.reasoning import place_plan
 from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan
 from closed_loop.control.faults import Faults
 from closed_loop.control.kart import Command
@@ -244,8 +245,11 @@ class _Kart:
         """What came of it."""
         t_s, speed, steer, accel, lateral, beyond, plan_age = np.array(self._rows).T
         motion = (np.array(self._poses), t_s, speed, steer, accel, lateral, beyond, plan_age)
-        plans, events, brakes = tuple(self._plans), tuple(self._events), self.driver.safety_monitor.brakes
+        plans, events, brakes = self._plans, tuple(self._events), self.driver.safety_monitor.brakes
+        if self._wheels is not None:
+            stamps_ns = np.round(t_s * NS_PER_S).astype(np.int64)
+            plans = [replace(place_plan(each.plan, stamps_ns, motion[0]), taken_ns=each.taken_ns) for each in plans]
         goal = self.goal
         return Rollout(
-            self.world.course, *motion, plans, events, brakes, float(goal.laps_done), goal.complete, goal.goal
+            self.world.course, *motion, tuple(plans), events, brakes, float(goal.laps_done), goal.complete, goal.goal
         )

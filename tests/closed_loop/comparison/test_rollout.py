@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from closed_loop.comparison.deviation import measure
+from closed_loop.comparison.reasoning import check_plans
 from closed_loop.comparison.rollout import Rollout, RolloutConfig, drive_many
 from closed_loop.control.driver import DriverConfig
 from closed_loop.control.faults import Faults
@@ -122,6 +124,23 @@ def test_what_the_policy_is_shown_is_the_true_path() -> None:
     driven = result.poses[np.searchsorted(result.t_s, 4.0 - 1e-6) - 2 * np.arange(15, -1, -1)]
     assert to_map(later.history, placed.pose_map) == pytest.approx(driven, abs=1e-9)
     assert later.frames["front"].shape == (1, SMALL[1], SMALL[0], 3)
+
+
+def test_plans_by_wheels_alone_are_judged_where_the_kart_was() -> None:
+    """Such a driver's frame begins where it started; the plans' places are the map's all the same."""
+    world = World(course_named("city"), 0)
+    config = RolloutConfig(laps=0.3, start_s_m=100.0, image_px=SMALL, rules="e2e", driver=DriverConfig())
+    lap = drive(world, Knowing(world), config)
+    assert lap.finished and len(lap.plans) > 50
+    for placed in lap.plans[::10]:
+        near = np.abs(lap.t_s - placed.plan.stamp_ns * 1e-9).argmin()
+        assert placed.pose_map[:2] == pytest.approx(lap.poses[near, :2], abs=0.2)
+        assert placed.poses_map[0, :2] == pytest.approx(lap.poses[near, :2], abs=1.0)
+        assert placed.taken_ns - placed.plan.stamp_ns == pytest.approx(0.15e9, abs=0.03e9)
+    measured = measure(lap.t_s, lap.poses, world.course)
+    checks = check_plans(lap.plans, measured, world.course)
+    same = [check.path_matches_lap for check in checks if check.path_matches_lap is not None]
+    assert np.mean(same) > 0.9
 
 
 def test_driving_straight_leaves_the_road_and_is_counted_and_reset() -> None:
