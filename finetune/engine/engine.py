@@ -191,13 +191,14 @@ class Engine:
         if self._vision is None:
             raise ValueError("nothing was seen")
         count, length = self.shape.length + drafted, self.shape.length
+        places = torch.arange(count, device=self._rows.device)
         hidden = self._rows[:count].clone()
         hidden.index_copy_(0, self._image_places, self._vision.embeds.to(hidden.dtype))
         deepstack = [layer.to(hidden.dtype) for layer in self._vision.deepstack]
         last = self._reader.run(
             hidden,
             self._rotary,
-            torch.arange(count, device=hidden.device),
+            places,
             self._memory,
             image_places=self._image_places,
             deepstack=deepstack,
@@ -207,8 +208,8 @@ class Engine:
 
     def _read(self) -> Tensor:
         places = self._filled + torch.arange(WORDS_PER_PASS, device=self._filled.device)
-        hidden = self._words.clone()
         limits = (places + 1).to(torch.int32)
+        hidden = self._words.clone()
         return self._choose(self._reader.run(hidden, self._rotary, places, self._memory, limits))
 
     def _drive(self) -> Tensor:

@@ -2,7 +2,8 @@
 
 One kart's rows are few, so a product waits for its matrix and little else: it is cut along its inner side as well, so
 that every multiprocessor has a piece of the matrix to fetch, and the kernel that reads it next adds the pieces up.
-``EARLY`` kernels come up while the one before ends (Hopper's programmatic dependent launch).
+``EARLY`` kernels come up while the one before ends (Hopper's programmatic dependent launch). Before they wait for it
+they read only what no kernel of the pass writes: weights, tables, places and limits.
 """
 
 from __future__ import annotations
@@ -13,10 +14,21 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @triton.jit
-def begin(EARLY: tl.constexpr):
+def come_up(EARLY: tl.constexpr):
     if EARLY:
         gdc_launch_dependents()
+
+
+@triton.jit
+def wait(EARLY: tl.constexpr):
+    if EARLY:
         gdc_wait()
+
+
+@triton.jit
+def begin(EARLY: tl.constexpr):
+    come_up(EARLY)
+    wait(EARLY)
 
 
 @triton.jit
@@ -32,10 +44,12 @@ def add_and_norm(
     PARTS: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    begin(EARLY)
+    come_up(EARLY)
     row = tl.program_id(0)
     at = tl.arange(0, BLOCK)
     here = at < D
+    factor = tl.load(weight + at, mask=here, other=0.0)
+    wait(EARLY)
     value = tl.load(hidden + row * D + at, mask=here, other=0.0)
     if PARTS > 0:
         added = tl.zeros([BLOCK], tl.float32)
@@ -45,7 +59,7 @@ def add_and_norm(
         tl.store(hidden + row * D + at, value, mask=here)
     wide = value.to(tl.float32)
     scale = tl.rsqrt(tl.sum(wide * wide) / D + eps)
-    tl.store(out + row * D + at, (wide * scale).to(value.dtype) * tl.load(weight + at, mask=here, other=0.0), mask=here)
+    tl.store(out + row * D + at, (wide * scale).to(value.dtype) * factor, mask=here)
 
 
 @triton.jit
@@ -69,12 +83,19 @@ def turn_and_store(
     PARTS: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    begin(EARLY)
+    come_up(EARLY)
     row = tl.program_id(0)
     group = tl.program_id(1)
     in_group = tl.arange(0, GROUP)[:, None]
     here = in_group < G
     at = tl.arange(0, HALF)[None]
+    place = tl.load(places + row)
+    norm = key_norm if group == H // G else query_norm
+    norm_a = tl.load(norm + at)
+    norm_b = tl.load(norm + HALF + at)
+    c = tl.load(cos + place * HALF + at).to(tl.float32)
+    s = tl.load(sin + place * HALF + at).to(tl.float32)
+    wait(EARLY)
     source = (row * (H + 2 * G) + group * G + in_group) * 2 * HALF + at
     a = tl.zeros([GROUP, HALF], tl.float32)
     b = tl.zeros([GROUP, HALF], tl.float32)
@@ -83,7 +104,6 @@ def turn_and_store(
         a += tl.load(shifted, mask=here, other=0.0).to(tl.float32)
         b += tl.load(shifted + HALF, mask=here, other=0.0).to(tl.float32)
     kind = keys.dtype.element_ty
-    place = tl.load(places + row)
     target = (in_group * columns + place) * 2 * HALF + at
     if group > H // G:
         tl.store(values + target, a.to(kind), mask=here)
@@ -92,11 +112,8 @@ def turn_and_store(
         a = a.to(kind).to(tl.float32)
         b = b.to(kind).to(tl.float32)
         scale = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / (2 * HALF) + eps)[:, None]
-        norm = key_norm if group == H // G else query_norm
-        a = ((a * scale).to(kind) * tl.load(norm + at)).to(tl.float32)
-        b = ((b * scale).to(kind) * tl.load(norm + HALF + at)).to(tl.float32)
-        c = tl.load(cos + place * HALF + at).to(tl.float32)
-        s = tl.load(sin + place * HALF + at).to(tl.float32)
+        a = ((a * scale).to(kind) * norm_a).to(tl.float32)
+        b = ((b * scale).to(kind) * norm_b).to(tl.float32)
         first = (a * c - b * s).to(kind)
         second = (b * c + a * s).to(kind)
         if group == H // G:
@@ -144,20 +161,22 @@ def attend(
     COLUMNS: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    begin(EARLY)
+    come_up(EARLY)
     head = tl.program_id(0)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     at = tl.arange(0, D)
     here = row < rows
-    query = tl.load(queries + (row[:, None] * H + head) * D + at[None], mask=here[:, None], other=0.0)
     limit = tl.load(limits + row, mask=here, other=1)
+    end = tl.max(limit)
+    wait(EARLY)
+    query = tl.load(queries + (row[:, None] * H + head) * D + at[None], mask=here[:, None], other=0.0)
     keys += (head // SHARED) * columns * D
     values += (head // SHARED) * columns * D
     highest = tl.full([ROWS], -1e30, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     mixed = tl.zeros([ROWS, D], tl.float32)
     # Columns behind the last limit hold what was written earlier: finite, and weighed with nothing.
-    for start in tl.range(0, tl.max(limit), COLUMNS, num_stages=3):
+    for start in tl.range(0, end, COLUMNS, num_stages=3):
         column = start + tl.arange(0, COLUMNS)
         key = tl.load(keys + column[None] * D + at[:, None])
         value = tl.load(values + column[:, None] * D + at[None])

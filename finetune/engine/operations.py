@@ -4,6 +4,7 @@
 GPU in fewer and faster launches. Shapes: T rows of width D, H query and G key heads of width d, C columns of memory.
 
 A product is handed on in parts (S, T, N) that sum up to it, so that whoever needs it next adds them up on the way.
+Tables, places and limits are read before the work ahead is done: they are made before the rows are.
 """
 
 from __future__ import annotations

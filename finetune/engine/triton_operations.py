@@ -55,7 +55,7 @@ class TritonOperations(Operations):
         summands = hidden if parts is None else parts.contiguous()
         block = triton.next_power_of_2(width)
         kernels.add_and_norm[(rows,)](
-            hidden, summands, weight, out, eps, rows, width, block, count, num_warps=8, **self._launch
+            hidden, summands, weight, out, eps, rows, width, block, count, num_warps=16, **self._launch
         )
         return out
 
