@@ -28,7 +28,7 @@ def share(name: str, manifest: str, launch_files: list[str], nodes: list[str]) -
 
 
 MODEL = [
-    "torch>=2.6",
+    "torch>=2.7",
     "transformers>=5.17",
     "peft>=0.18",
     "accelerate>=1.1",
