@@ -41,6 +41,17 @@ class LoadedModel:
     folder: Path | None = None
 
 
+def sound_device(name: str) -> torch.device:
+    """The device of this name (MonoError: there is none on this machine that a model could run on)."""
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    known = ["cpu", *(["cuda"] if cards else []), *(f"cuda:{card}" for card in range(cards))]
+    if name not in known:
+        found = f"the device {name!r}" + (", and torch sees no GPU" if name.startswith("cuda") and not cards else "")
+        do = "see what nvidia-smi says, or leave the device out to use the CPU"
+        raise MonoError(found, f"one of {', '.join(known)}", do)
+    return torch.device(name)
+
+
 def load_model(
     folder: Path | str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> LoadedModel:
@@ -50,8 +61,10 @@ def load_model(
     The weights' type is ``dtype``, or the configuration's; constants keep float32 whatever it is.
 
     Raises:
-        MonoError: an incomplete or foreign folder; missing and surplus tensors are named.
+        MonoError: an incomplete or foreign folder, missing and surplus tensors are named; or no such device.
     """
+    if isinstance(device, str):
+        device = sound_device(device)
     folder = resolve_model(folder)
     config = read_config(folder)
     processor = Processor.from_folder(folder, config)
@@ -94,7 +107,7 @@ def load_base(folder: Path | str, device: str, quantised: str = PolicySettings.q
 
     What is to be packed is loaded to the CPU: the card may have no room for it as it is.
     """
-    dtype = torch.float32 if torch.device(device).type == "cpu" else None
+    dtype = torch.float32 if sound_device(device).type == "cpu" else None
     return load_model(folder, dtype=dtype, device=device if quantised == "none" else "cpu")
 
 

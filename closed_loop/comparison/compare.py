@@ -43,12 +43,13 @@ def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str
     for variant in config.chosen:
         if variant.adapted and config.adapter is not None:
             check_belongs(adapter_facts(config.adapter), config.model, variant.cameras)
+    asked = jobs_of(config)  # which reads the vehicles: before a folder is made
     inputs = [config.model, *([config.adapter] if config.adapter else [])]
     run = open_run(config.out, config, inputs, "compare")
     store = RunStore(run.folder)
     rows: dict[int, dict[str, Any]] = {}
     jobs: list[Job] = []
-    for job in jobs_of(config):
+    for job in asked:
         row = None if config.fresh else store.load(job.variant.name, job.course, job.settings, job.key)
         if row is None:
             jobs.append(job)

@@ -161,6 +161,14 @@ class MeasureConfig:
     reference: str = ""  # the line to measure from: a raceline or centreline file; empty is the course's centreline.
 
 
+def require_here(folder: Path, drive: MeasuredDrive) -> None:
+    """Refuse (MonoError) a drive that took place elsewhere: its distances from this course say nothing."""
+    rms_m, road = drive.summary["all"]["rms_m"], drive.measured.road.name
+    if rms_m is not None and rms_m > FOREIGN_M:
+        found = f"{folder} does not lie on the course {road}: its distance from it is {rms_m:.0f} m (RMS)"
+        raise MonoError(found, "the course that was driven", "name it with --course")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """``alpamayo-mono measure``: the deviation of drive folders."""
     config = command_line(MeasureConfig, argv, "alpamayo-mono measure")
@@ -170,10 +178,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for folder in config.drives:
         if is_bag(folder):
             drive = measure_bag(folder, config.course, config.reference)
+            require_here(folder, drive)
         else:
             if folder.is_dir():
                 check_file_place(folder / "deviation.json")
             drive = measure_drive(folder, config.course, config.reference)
+            require_here(folder, drive)
             definitions = {"deviation": deviation.DEFINITIONS, "reasonings": reasoning.DEFINITIONS}
             found = {"definitions": definitions, "deviation": drive.summary, "reasonings": drive.reasonings}
             write_atomically(folder / "deviation.json", json.dumps(plain(found), indent=2) + "\n")

@@ -63,7 +63,7 @@ class PolicyProcess(PolicyClient):
         self._last_words: deque[str] = deque(maxlen=5)
         self._failed = ""
         self._told = threading.Event()  # of the port, or of the end
-        python = spec.python or sys.executable
+        self._python = python = spec.python or sys.executable
         try:
             # Its own session: Ctrl-C in the terminal reaches the driver alone, which then ends the child.
             self._process = subprocess.Popen(
@@ -132,7 +132,11 @@ class PolicyProcess(PolicyClient):
     def _ending(self) -> str:
         code = self._process.wait()
         ending = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
-        return "; ".join(filter(None, [self._failed or " | ".join(self._last_words), ending]))
+        said = "; ".join(filter(None, [self._failed or " | ".join(self._last_words), ending]))
+        if self._failed or self._server[1]:
+            return said
+        found = f"{self._python} ended before it served a policy ({said})"
+        return str(MonoError(found, "a Python with alpamayo_mono and its extra [model]", "set policy_python to one"))
 
     def _hear(self, stream: IO[bytes]) -> None:
         for line in stream:

@@ -44,6 +44,7 @@ class ServeConfig(PolicyParameters):
 def main(argv: list[str]) -> int:
     """Verb ``serve``: 0 when a signal ended it."""
     config = command_line(ServeConfig, argv, "alpamayo-mono serve")
+    config.check_folders()
     plan_in_one_thread(os.environ)
     token = read_token(config.token_file, config.token)
     if not token and not _is_loopback(config.host):
@@ -54,6 +55,7 @@ def main(argv: list[str]) -> int:
     listener = _listen(config.host, config.port)
     server = PolicyServer(listener, lambda: build_policy(spec.policy, dict(spec.options)), metadata_of(spec), token)
     host, port = listener.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host  # as policy_server wants it
     received: list[str] = []
 
     def end(signal_name: str) -> None:
@@ -71,9 +73,14 @@ def main(argv: list[str]) -> int:
     os._exit(0)
 
 
+def _bare(host: str) -> str:
+    """An address of IPv6 without the brackets in which it stands before a port."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
 def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(_bare(host)).is_loopback
     except ValueError:
         return host == "localhost"
 
@@ -82,7 +89,7 @@ def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens (MonoError: the address is not this machine's, or taken)."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=32)
+        return socket.create_server((_bare(host), port), family=family, backlog=32)
     except (OSError, UnicodeError) as error:
         found = f"cannot listen on {host}:{port} ({getattr(error, 'strerror', None) or error})"
         raise MonoError(found, "a free port of this machine", "choose another --port or --host") from error

@@ -11,6 +11,8 @@ from collector.common.errors import MonoError
 from collector.ros.parameters import RecordParameters
 
 _START_OF_FRAME = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+# Markers without a length: a decoder steps over them, and whoever takes what follows for one reads another size.
+_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xDA))
 
 
 def encode(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -33,6 +35,8 @@ def size_of(data: NDArray[np.uint8]) -> tuple[int, int]:
     if view[:2] == b"\xff\xd8":
         while at + 9 <= len(view) and view[at] == 0xFF:
             marker, length = view[at + 1], int.from_bytes(view[at + 2 : at + 4], "big")
+            if marker in _WITHOUT_LENGTH:
+                break
             if marker in _START_OF_FRAME:
                 return int.from_bytes(view[at + 7 : at + 9], "big"), int.from_bytes(view[at + 5 : at + 7], "big")
             at += 2 + length if marker != 0xFF else 1

@@ -6,6 +6,7 @@ Standard library and numpy only: launch files and nodes read it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,12 +15,20 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from collector.common.arguments import Arguments, argument, same_as
 from collector.common.errors import MonoError
 from collector.common.files import read_regular
+from collector.common.model_files import find_model
 from finetune import TINY_BASE
 from finetune.policy import FUTURE_STEPS, STEP_S, Engine, FrontMode, Pack, PolicySettings
 
 DEFAULT_POLICY = "finetune.alpamayo_policy:AlpamayoPolicy"
 TOKEN_VARIABLE = "ALPAMAYO_MONO_TOKEN"  # noqa: S105 - the name, not the token
 _MOST_TOKEN_BYTES = 4096
+_MODULE_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
+# Setting -> the file that makes a folder one of its kind, and what such a folder is.
+_FOLDERS = {
+    "model": ("config.json", "a model folder, or owner/name"),
+    "adapter": ("adapter_config.json", "what finetune wrote"),
+}
 if TYPE_CHECKING:
     FrameCoding: TypeAlias = str
 else:
@@ -67,6 +76,29 @@ class PolicyParameters(Arguments):
         "nf4 packs the language model in four bits, for cards of 12 to 16 GB (needs the extra [gpu])",
     )
     device: str = argument(PolicySettings.device, "torch device of the model: cpu, cuda, cuda:1")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not _MODULE_CLASS.fullmatch(self.policy):
+            raise MonoError(f"policy:={self.policy}", "module:Class", "name the class of the policy that drives")
+        if self.policy == DEFAULT_POLICY and not _DEVICE.fullmatch(self.device):
+            raise MonoError(f"device:={self.device}", "cpu, cuda, or one of several as cuda:1", "correct the device")
+
+    def check_folders(self) -> None:
+        """Refuse (MonoError) a model or an adapter that is none, before any of it is read.
+
+        Two words with a slash between them may be an id of the Hugging Face hub.
+        """
+        for name, (file, expected) in _FOLDERS.items() if self.policy == DEFAULT_POLICY else ():
+            text = getattr(self, name)
+            path = find_model(Path(text))
+            if not text or (path / file).is_file():
+                continue
+            if path.is_dir():
+                raise MonoError(f"{name}:={text} holds no {file}", expected, "correct the path")
+            if path.is_absolute() or len(path.parts) != 2 or path.exists():
+                found = f"{name}:={text} is {'no folder' if path.exists() else 'not there'}"
+                raise MonoError(found, expected, "correct the path")
 
     def spec(self, python: str = "") -> PolicySpec:
         """The policy these settings name; one of a team's own is given what every policy has."""

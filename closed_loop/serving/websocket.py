@@ -25,6 +25,8 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 GOING_AWAY, PROTOCOL_ERROR, POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = 1001, 1002, 1008, 1009, 1011
 
 Message = tuple[int, NDArray[np.uint8]]  # TEXT or BINARY, and its bytes
+# Seconds of silence until the system asks the other end's, between two such questions, and how many go unanswered.
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 
 class ConnectionLostError(Exception):
@@ -45,6 +47,10 @@ class WebSocket:
         self._socket, self._is_client = connection, is_client
         # A plan is small and waited for: not to be held back until more comes.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Whoever waits without a deadline would wait for ever for an end whose cable was pulled.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def fileno(self) -> int:
         """For ``select``; nothing is ever read ahead, so what it says is so."""

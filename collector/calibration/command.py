@@ -21,7 +21,7 @@ from collector.calibration.pairs import CalibrateConfig, Pairs, read_pairs
 from collector.common.command_line import command_line
 from collector.common.errors import MonoError, require
 from collector.common.files import check_file_place
-from collector.common.output_folder import OutputFolder
+from collector.common.output_folder import OutputFolder, refuse_inside
 from collector.common.plotting import families, is_shown, wrapped
 from collector.common.run_folder import hash_path
 from collector.geometry.constants import NS_PER_S
@@ -192,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = command_line(CalibrateConfig, argv, "alpamayo-mono calibrate")
     require("matplotlib", "report")
     plot, written = config.out / PLOT_FILE, config.out / CALIBRATION_FILE
+    refuse_inside(config)
     with OutputFolder(config.out):
         if written.exists() or plot.exists():
             read_calibration(written)  # says so where these are no files of ours

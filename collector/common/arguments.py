@@ -116,7 +116,7 @@ class Argument:
         value: object = text
         if self.type is bool:
             value = True if text.lower() in TRUE_WORDS else False if text.lower() in FALSE_WORDS else text
-        elif self.type in (int, float) and "_" not in text:
+        elif self.type in (int, float) and is_number(text):
             with suppress(ValueError):
                 value = self.type(text)
         return self.fitted(value)
@@ -182,6 +182,11 @@ class Arguments:
     def __post_init__(self) -> None:
         for each in arguments_of(type(self)):
             object.__setattr__(self, each.name, each.fitted(getattr(self, each.name)))
+
+
+def is_number(text: str) -> bool:
+    """Whether a text may be a number for a person, too: Python also takes 1_000 and the digits of every script."""
+    return text.isascii() and "_" not in text
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

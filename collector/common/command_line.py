@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 from collector.common.arguments import FALSE_WORDS, TRUE_WORDS, nearest_name
 from collector.common.errors import MonoError
-from collector.common.files import check_paths, empty_path, with_homes
+from collector.common.files import check_paths, empty_path, with_home, with_homes
 from collector.common.settings import Setting, help_page, settings_of, unfit
 from collector.common.text_files import read_yaml
 
@@ -45,7 +45,7 @@ def command_line(cls: type[Config], argv: Sequence[str] | None, prog: str) -> Co
         raise SystemExit(0)
     values = {each.key: each.default for each in settings if each.default is not _MISSING}
     if given.file:
-        tree = read_yaml(given.file)
+        tree = read_yaml(with_home(given.file))
         check_keys(cls, tree, given.file)
         values |= _of_file(cls, tree, given.file, settings)
     values |= given.values

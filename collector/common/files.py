@@ -18,7 +18,10 @@ from collector.common.errors import MonoError
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 PART = ".part"  # what a file is called until it is whole
 # Settings that are ROS parameters and so hold a path as text.
-PATH_TEXTS = ("out", "log", "model", "adapter", "calibration", "policy_python", "policy_token_file", "token_file")
+PATH_TEXTS = (
+    *("out", "log", "model", "adapter", "calibration", "vehicle", "simulated_vehicle"),
+    *("policy_python", "policy_token_file", "token_file"),
+)
 NAME_BYTES = 255  # of a name in a folder, at most
 _SHOWN = 200  # letters of a path in a sentence
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collector.common.arguments import FALSE_WORDS, PLAIN, TRUE_WORDS, Argument, Flag, arguments_of
+from collector.common.arguments import FALSE_WORDS, PLAIN, TRUE_WORDS, Argument, Flag, arguments_of, is_number
 from collector.common.errors import MonoError
 from collector.common.files import empty_path
 
@@ -57,6 +57,8 @@ class Setting:
             raise empty_path(self.spelling)
         if self.kind is bool and text.lower() not in TRUE_WORDS + FALSE_WORDS:
             raise MonoError(f"{self.spelling} {text}", "true or false, a value of type bool", f"write {self.key}:=true")
+        if self.kind in (int, float) and not is_number(text):
+            raise self._refusal(text)
         try:
             value = text.lower() in TRUE_WORDS if self.kind is bool else self.kind(text)
         except ValueError:

@@ -1,29 +1,36 @@
-"""Poses without those whose stamps tell no time: zeros of a publisher that fills none, and single damaged ones."""
+"""Messages without those whose stamps tell no time: zeros of a publisher that fills none, and single damaged ones."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
 
-from collector.bags.reader import OdometryRow
 from collector.geometry.constants import NS_PER_S
 
 ZERO_STAMP = "stamp 0"
 STRAY_STAMP = "stamp far off"
 
 
-def sane_stamps(
-    rows: Iterable[OdometryRow | None], dropped: Counter[str], gap_ns: float
-) -> Iterator[OdometryRow | None]:
-    """Rows in order of arrival without those, which are counted in ``dropped``; poses come less than a gap apart."""
+class Stamped(Protocol):
+    """What a message of any topic is here."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Of its header."""
+
+
+Row = TypeVar("Row", bound=Stamped)
+
+
+def sane_stamps(rows: Iterable[Row | None], dropped: Counter[str], gap_ns: float) -> Iterator[Row | None]:
+    """Rows in order of arrival without those, which are counted in ``dropped``; they come less than a gap apart."""
     return _without_strays(_without_zeros(rows, dropped, gap_ns), dropped, gap_ns)
 
 
-def _without_zeros(
-    rows: Iterable[OdometryRow | None], dropped: Counter[str], gap_ns: float
-) -> Iterator[OdometryRow | None]:
+def _without_zeros(rows: Iterable[Row | None], dropped: Counter[str], gap_ns: float) -> Iterator[Row | None]:
     """Leave out rows of a publisher that does not fill its stamp; a clock that begins at 0 has one such row."""
-    zero: OdometryRow | None = None
+    zero: Row | None = None
     for row in rows:
         if row is not None and row.stamp_ns == 0:
             dropped[ZERO_STAMP] += zero is not None
@@ -39,13 +46,11 @@ def _without_zeros(
     dropped[ZERO_STAMP] += zero is not None
 
 
-def _without_strays(
-    rows: Iterable[OdometryRow | None], dropped: Counter[str], gap_ns: float
-) -> Iterator[OdometryRow | None]:
+def _without_strays(rows: Iterable[Row | None], dropped: Counter[str], gap_ns: float) -> Iterator[Row | None]:
     """Leave out a row whose stamp leaps while the next one goes on where the last was: damage, and no other clock."""
     near_ns = 2.0 * gap_ns
     last_ns: int | None = None
-    held: OdometryRow | None = None
+    held: Row | None = None
     for row in rows:
         if row is None:
             yield row

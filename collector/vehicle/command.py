@@ -14,7 +14,7 @@ from collector.common.arguments import arguments_of
 from collector.common.command_line import command_line
 from collector.common.errors import MonoError, require
 from collector.common.files import check_file_place
-from collector.common.output_folder import OutputFolder
+from collector.common.output_folder import OutputFolder, refuse_inside
 from collector.common.plotting import families, is_shown, wrapped
 from collector.geometry.poses import FloatArray
 from collector.vehicle.fit import VehicleFit, fit_vehicle
@@ -109,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     require("matplotlib", "report")
     base = vehicle_named(config.vehicle)
     plot, written = config.out / PICTURE_FILE, config.out / VEHICLE_FILE
+    refuse_inside(config)
     with OutputFolder(config.out):
         if written.exists() or plot.exists():
             read_vehicle(written)  # says so where these are no files of ours

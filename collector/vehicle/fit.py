@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.common.arguments import arguments_of
 from collector.geometry.poses import FloatArray, interpolate_poses
 from collector.vehicle.actuator import ActuatorData, fit_actuator
 from collector.vehicle.model import VehicleModel
@@ -24,6 +25,8 @@ _LEAST_WAY_M, _LEAST_TURN_RAD = 20.0, 2.0
 _MOST_ERROR = 0.05
 _SHORT_S = 0.02  # a dead time or lag below this need be known to the millisecond only
 _MOST_TIRE_RAD = 1.3
+_LONGEST_S = 10_800.0  # a fit of more would take gigabytes
+_RANGES = {each.name: each for each in arguments_of(VehicleModel)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +53,14 @@ class VehicleFit:
     shown: dict[str, FloatArray] = field(default_factory=dict)  # for the plot
 
     def take(self, name: str, value: float, error: float, do: str, at_least: float = 0.0) -> None:
-        """Keep a value if it is known well enough; ``do`` says what would tell it better."""
-        if error <= _MOST_ERROR * max(abs(value), at_least):
-            self.values[name], self.errors[name] = value, error
-        else:
+        """Keep a value if it is known well enough and a vehicle may have it; ``do`` says what would tell it better."""
+        known = _RANGES[name]
+        if not error <= _MOST_ERROR * max(abs(value), at_least):
             self.refused[name] = f"it is {value:.3g} +- {error:.2g} only: {do}"
+        elif not known.minimum <= value <= known.maximum:
+            self.refused[name] = f"{value:.3g}, and a vehicle has {known.limits}: see the units and signs of the topics"
+        else:
+            self.values[name], self.errors[name] = value, error
 
 
 def fit_vehicle(signals: DriveSignals, base: VehicleModel) -> VehicleFit:
@@ -76,6 +82,11 @@ def _fit_steering(fit: VehicleFit, signals: DriveSignals, base: VehicleModel) ->
         return
     if np.std(command_rad) < _LEAST_COMMAND_RAD:
         why = f"the wheels were hardly turned (commands within {np.ptp(command_rad):.3f} rad): drive bends"
+        fit.refused |= dict.fromkeys(names, why)
+        return
+    reach_s = float(signals.report_s[-1] - signals.report_s[0])
+    if reach_s > _LONGEST_S:
+        why = f"the stamps of the reports reach over {reach_s:.3g} s: read a bag of {_LONGEST_S:g} s at most"
         fit.refused |= dict.fromkeys(names, why)
         return
     found = fit_actuator(ActuatorData(signals.command_s, command_rad, signals.report_s, signals.report_rad))

@@ -6,9 +6,10 @@ A clock that restarts begins another drive: the one with most steering reports i
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
@@ -18,12 +19,15 @@ from collector.common.errors import MonoError
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.discontinuity import CLOCK_BACK, discontinuity
 from collector.geometry.poses import FloatArray
+from collector.pose_tracks.sane_stamps import sane_stamps
 from collector.pose_tracks.tracks import TrackConfig, build_track
 from collector.ros.parameters import RoadParameters
 from collector.ros.topics import CONTROL_CMD, ODOMETRY, STEERING_STATUS, VELOCITY_STATUS, Message
 from collector.vehicle.fit import DriveSignals
 
 _MOST_RAD, _MOST_MPS = 1.5, 60.0  # beyond them a number is no report of a kart
+_ANGLE, _SPEED = "steering_tire_angle", "longitudinal_velocity"  # fields of the messages
+_USUAL_GAP_NS = NS_PER_S  # between two messages of a topic
 
 
 @dataclass(frozen=True)
@@ -46,22 +50,42 @@ class IdentifyConfig(Arguments):
     velocity_topic: str = VELOCITY_STATUS.name  # reported speed.
     odometry_topic: str = ODOMETRY.name  # poses of the rear axle in a map; without them no scale can be told.
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        topics = [self.command_topic, self.steering_topic, self.velocity_topic, self.odometry_topic]
+        if twice := sorted({topic for topic in topics if topics.count(topic) > 1}):
+            found = f"the topic {twice[0]} for two things"
+            raise MonoError(found, "commands, tyre angles, speeds and poses, each by a topic of its own", "name others")
+
+
+class _Reading(NamedTuple):
+    received_ns: int
+    stamp_ns: int
+    value: float
+
 
 @dataclass
 class _Stream:
-    """(received, stamp, value) of one topic; what is no number of a kart is counted."""
+    """What one topic says in a field of its messages; what is no number of a kart is counted."""
 
+    name: str
     most: float
-    rows: list[tuple[int, int, float]] = field(default_factory=list)
+    rows: list[_Reading] = field(default_factory=list)
     unusable: int = 0
 
     def take(self, received_ns: int, message: Message | None) -> None:
         """Take a message, or count it."""
-        value = math.nan if message is None else _value(message)
-        if message is not None and abs(value) <= self.most:
-            self.rows.append((received_ns, header_stamp_ns(message), value))
+        value = getattr(getattr(message, "lateral", message), self.name, None)
+        if message is not None and isinstance(value, (int, float)) and abs(value) <= self.most:
+            self.rows.append(_Reading(received_ns, header_stamp_ns(message), float(value)))
         else:
             self.unusable += 1
+
+    def leave_out_strays(self) -> None:
+        """Count, too, what has a stamp that tells no time."""
+        dropped: Counter[str] = Counter()
+        self.rows = [row for row in sane_stamps(self.rows, dropped, _USUAL_GAP_NS) if row is not None]
+        self.unusable += dropped.total()
 
     def between(self, first_ns: int, last_ns: int) -> tuple[FloatArray, FloatArray]:
         """Rising seconds and values of what arrived in a span."""
@@ -80,7 +104,8 @@ def read_signals(config: IdentifyConfig) -> tuple[DriveSignals, list[str]]:
     Raises:
         MonoError: no such bag, or it has no commands or no steering reports.
     """
-    commands, reports, speeds = _Stream(math.pi), _Stream(_MOST_RAD), _Stream(_MOST_MPS)
+    commands, reports = _Stream(_ANGLE, math.pi), _Stream(_ANGLE, _MOST_RAD)
+    speeds = _Stream(_SPEED, _MOST_MPS)
     streams = {config.command_topic: commands, config.steering_topic: reports, config.velocity_topic: speeds}
     poses: list[OdometryRow | None] = []
     with open_bag(config.bag) as bag:
@@ -91,6 +116,9 @@ def read_signals(config: IdentifyConfig) -> tuple[DriveSignals, list[str]]:
                 streams[topic].take(received_ns, message)
             elif posed:
                 poses.append(None if message is None else odometry_row(received_ns, message))
+        for stream in streams.values():
+            if any(row.stamp_ns for row in stream.rows) or stream is not commands:
+                stream.leave_out_strays()
         notes = [*bag.notes, *([f"the bag is not whole: {bag.breaks_off}"] if bag.breaks_off else [])]
     notes += [
         f"{stream.unusable} messages of {topic} are not those of a kart, and were left out"
@@ -100,7 +128,8 @@ def read_signals(config: IdentifyConfig) -> tuple[DriveSignals, list[str]]:
     for topic in (config.command_topic, config.steering_topic):
         if not streams[topic].rows:
             found = (
-                f"none of the {streams[topic].unusable} messages of {topic} in {config.bag} tells a kart's tyre angle"
+                f"none of the {streams[topic].unusable} messages of {topic} in {config.bag} tells a kart's tyre angle "
+                "and when it was"
             )
             raise MonoError(found, f"messages like {CONTROL_CMD.type} or {STEERING_STATUS.type}", "name another topic")
     if not any(stamp_ns for _, stamp_ns, _ in commands.rows):
@@ -127,15 +156,6 @@ def _require(bag: BagReader, config: IdentifyConfig) -> None:
             raise MonoError(found, "steering commands and reports", do)
 
 
-def _value(message: Message) -> float:
-    """The one number of a command, a steering report or a velocity report; NaN of another message."""
-    holder = getattr(message, "lateral", message)
-    for name in ("steering_tire_angle", "longitudinal_velocity"):
-        if hasattr(holder, name):
-            return float(getattr(holder, name))
-    return math.nan
-
-
 def _longest(reports: _Stream) -> tuple[int, int]:
     """Times of arrival between which the reports' clock did not restart, of most reports."""
     spans: list[tuple[int, int, int]] = []
@@ -149,9 +169,9 @@ def _longest(reports: _Stream) -> tuple[int, int]:
     return first_ns, last_ns
 
 
-def _stamped(stream: _Stream, by: _Stream) -> list[tuple[int, int, float]]:
+def _stamped(stream: _Stream, by: _Stream) -> list[_Reading]:
     """Rows with stamps by the times of arrival, as another stream's stamps go with its own."""
-    received, stamps = np.array([(row[0], row[1]) for row in by.rows], np.int64).T
+    received, stamps = np.array([row[:2] for row in by.rows], np.int64).T
     # The delay of arrival that most have: the median.
     offset_ns = int(np.median(received - stamps))
-    return [(received_ns, received_ns - offset_ns, value) for received_ns, _, value in stream.rows]
+    return [_Reading(received_ns, received_ns - offset_ns, value) for received_ns, _, value in stream.rows]

@@ -21,7 +21,7 @@ from finetune import TINY_BASE  # noqa: E402
 from finetune.alpamayo.action_projection import fourier_frequencies  # noqa: E402
 from finetune.alpamayo.configuration import RELEASED_BACKBONES, AlpamayoConfig  # noqa: E402
 from finetune.alpamayo.model import AlpamayoR1  # noqa: E402
-from finetune.checkpoint import load_model, save_model  # noqa: E402
+from finetune.checkpoint import load_base, load_model, save_model  # noqa: E402
 from finetune.model_files.configuration_files import official_vlm, parse_config, read_config  # noqa: E402
 from finetune.processing.images import ImageSettings  # noqa: E402
 from finetune.processing.tokenizer import Tokenizer  # noqa: E402
@@ -240,3 +240,10 @@ def test_a_model_with_adapters_is_not_saved_as_a_plain_one(tmp_path: Path) -> No
     assert any("expert" in name for name in adapted) and any("language_model" in name for name in adapted)
     with pytest.raises(MonoError, match="adapters"):
         save_model(loaded, tmp_path)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:7", "meta", ""])
+def test_a_device_that_is_not_there_is_no_damaged_model(device: str) -> None:
+    for load in (load_model, load_base):
+        with pytest.raises(MonoError, match=r"device.*Expected: one of cpu"):
+            load(TINY, device=device)

@@ -209,3 +209,13 @@ def test_sizes_of_a_sweep_are_refused_with_its_words(sizes: str) -> None:
 
     with pytest.raises(MonoError, match="sizes"):
         command_line(SweepConfig, ["--model", "m", "--dataset", "d", f"--sizes={sizes}"], "alpamayo-mono sweep")
+
+
+@pytest.mark.parametrize("text", ["1_000", "\u0663", "\uff13", "1_0.5"])
+def test_what_only_python_takes_for_a_number_is_none(text: str) -> None:
+    """On no way: a comma or a point mistyped must not make another number."""
+    for name in ("laps", "max_speed_mps"):
+        with pytest.raises(MonoError, match=name):
+            command_line(DriveConfig, [f"{name}:={text}"], "alpamayo-mono drive")
+        with pytest.raises(MonoError, match=name):
+            next(each for each in arguments_of(DriveConfig) if each.name == name).from_text(text)

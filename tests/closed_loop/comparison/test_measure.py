@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from closed_loop.comparison.measure import TRUTH_FILE, main, measure_bag, measure_drive
+from closed_loop.comparison.measure import TRUTH_FILE, main, measure_bag, measure_drive, require_here
 from closed_loop.course.design import course_named
 from collector.common.errors import MonoError
 from collector.ros.topics import CONTROL_CMD, STEERING_STATUS
@@ -54,6 +55,15 @@ def test_a_bag_is_measured_by_its_poses(tmp_path: Path, capsys: pytest.CaptureFi
     assert 0.0 < drive.summary["on_curves"]["rms_m"] < 1.5 and drive.reasonings is None
     assert main([str(bag)]) == 0 and "deviation from" in capsys.readouterr().out
     assert sorted(path.name for path in bag.iterdir()) == before, "nothing is written into a bag"
+
+
+def test_a_drive_that_took_place_elsewhere_is_no_result(tmp_path: Path) -> None:
+    bag = write_vehicle_bag(tmp_path / "bag", KART, course="random:7", seconds=8.0)
+    drive = measure_bag(bag, "random:7")
+    far = replace(drive, summary={**drive.summary, "all": {**drive.summary["all"], "rms_m": 60.0}})
+    with pytest.raises(MonoError, match=r"does not lie on the course random:7.*--course"):
+        require_here(bag, far)
+    require_here(bag, drive)
 
 
 def test_a_bag_without_poses_is_refused(tmp_path: Path) -> None:

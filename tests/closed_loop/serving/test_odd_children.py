@@ -106,3 +106,16 @@ def test_a_child_ends_with_its_parent(stopped: bool) -> None:
     status = Path(f"/proc/{pid}/stat")
     # Whoever inherits it may leave it as a zombie.
     until(lambda: not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+@pytest.mark.parametrize("program", ["/bin/true", "/bin/cat"])
+def test_a_program_that_is_no_python_is_said_so(program: str) -> None:
+    told = Told()
+    process = PolicyProcess(PolicySpec("tests.helpers.hostile_policies:Odd", {}, program), told.answers)
+    try:
+        process.start()
+        until(lambda: told.deaths)
+    finally:
+        process.close()
+    assert told.deaths[0].startswith(f"{program} ended before it served a policy")
+    assert "exit code" in told.deaths[0] and "set policy_python" in told.deaths[0]

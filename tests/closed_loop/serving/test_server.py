@@ -156,6 +156,14 @@ def claiming(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+def hiding(marker: int) -> bytes:
+    """A JPEG of 2000 x 2000 that says 16 x 16 to whoever takes what follows this marker for its length."""
+    data = jpeg(2000, 2000)
+    skipped = int.from_bytes(data[2:4], "big")
+    small = bytes(skipped - 22) + b"\xff\xc0\x00\x11\x08\x00\x10\x00\x10\x03"
+    return data[:2] + bytes([0xFF, marker]) + data[2:20] + b"\xff\xfe\xff\xfd" + small.ljust(65531, b"\0") + data[20:]
+
+
 BAD = {
     "a list": [1, 2],
     "a number": 7,
@@ -184,6 +192,9 @@ BAD = {
     "JPEGs of two sizes": message(frames={"front": [jpeg(16, 16), jpeg(16, 32)]}),
     "a JPEG of 4 gigapixels": message(frames={"front": [claiming(65535, 65535)]}),
     "many large JPEGs": message(frames={"front": [claiming(4000, 4000)] * 16}),
+    "a JPEG that hides its size": message(frames={"front": [hiding(0x01)]}),
+    "a JPEG that hides its size behind a restart": message(frames={"front": [hiding(0xD0)]}),
+    "a JPEG that hides its size behind nothing": message(frames={"front": [hiding(0x00)]}),
     "a JPEG without pixels": message(frames={"front": [claiming(0, 16)]}),
     "no JPEGs": message(frames={"front": []}),
 }

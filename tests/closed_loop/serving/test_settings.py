@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from closed_loop.serving.settings import address, read_token
+from closed_loop.serving.settings import PolicyParameters, address, read_token
 from collector.common.errors import MonoError
 
 
@@ -35,3 +35,32 @@ def test_addresses_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             read_token(str(bad))
     with pytest.raises(MonoError, match="token"):
         read_token("", "a\r\nHost: b")
+
+
+@pytest.mark.parametrize(
+    "policy", ["driver", "driver:", ":Driver", ".driver:Driver", "a..b:Driver", "a/b.py:Driver", ""]
+)
+def test_what_names_no_class(policy: str) -> None:
+    with pytest.raises(MonoError, match="module:Class"):
+        PolicyParameters(policy=policy)
+
+
+def test_a_device_that_no_machine_has_is_refused_at_once() -> None:
+    for device in ("", "gpu", "cuda9", "cuda:", "cpu:7", "meta"):
+        with pytest.raises(MonoError, match="cuda:1"):
+            PolicyParameters(device=device)
+    assert PolicyParameters(policy="own:Driver", device="tpu").device == "tpu", "a team's own knows its devices"
+
+
+def test_a_folder_of_something_else_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    PolicyParameters(adapter=str(tmp_path)).check_folders()
+    PolicyParameters(model="nvidia/some-model-of-the-hub").check_folders()
+    for settings, says in (
+        (PolicyParameters(model=str(tmp_path)), "no config.json"),
+        (PolicyParameters(adapter=str(tmp_path.parent)), "no adapter_config.json"),
+        (PolicyParameters(adapter=__file__), "no folder"),
+        (PolicyParameters(model=str(tmp_path / "none")), "not there"),
+    ):
+        with pytest.raises(MonoError, match=says):
+            settings.check_folders()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import threading
@@ -137,3 +138,14 @@ def test_the_key_of_the_rfc() -> None:
     client.sendall(b"x" * 9000)
     with pytest.raises(ConnectionLostError, match="does not end"):
         read_request(connection, 1.0)
+
+
+def test_an_end_whose_cable_was_pulled_is_noticed(ends: tuple[WebSocket, socket.socket]) -> None:
+    """Sixteen of them would keep every other client away for ever."""
+    with socket.socket(fileno=os.dup(ends[0].fileno())) as connection:
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        asked = [
+            connection.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        ]
+    assert asked[0] + asked[1] * asked[2] <= 30

@@ -259,3 +259,9 @@ def test_build_takes_poses_at_the_moment_a_picture_shows(tmp_path: Path) -> None
     assert (manifest["calibration"]["lag_s"], manifest["calibration"]["pitch_rad"]) == (0.07, 0.2)
     assert "calibration" not in manifest["config"]
     assert load_manifest(tmp_path / "true" / "dataset")["calibration"] is None
+
+
+def test_nothing_is_written_into_the_bag(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(MonoError, match="is read"):
+        main([str(tmp_path), "--out", str(tmp_path / "calibration")])

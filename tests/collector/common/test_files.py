@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from closed_loop.ros.config import DriveConfig
 from collector.common.arguments import Arguments, argument
+from collector.common.command_line import command_line
 from collector.common.errors import MonoError
 from collector.common.files import (
     check_file_place,
@@ -138,3 +140,12 @@ def test_the_home_folder_is_meant_where_no_shell_says_it(tmp_path: Path, monkeyp
         with pytest.raises(MonoError, match="no home folder"):
             with_homes(Settings((), Path(path), Inner(Path())))
     assert with_homes(Settings((), Path("./~"), Inner(Path()))).dataset == tmp_path
+
+
+def test_the_home_folder_is_meant_in_every_place_for_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "drive.yaml").write_text("laps: 7\n")
+    words = ["config:=~/drive.yaml", "vehicle:=~/kart.yaml", "simulated_vehicle:=~/other.yaml"]
+    config = command_line(DriveConfig, words, "alpamayo-mono drive")
+    assert config.laps == 7
+    assert (config.vehicle, config.simulated_vehicle) == (str(tmp_path / "kart.yaml"), str(tmp_path / "other.yaml"))

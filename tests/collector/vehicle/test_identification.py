@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from collector.common.errors import MonoError
+from collector.geometry.constants import NS_PER_S
 from collector.ros.topics import CONTROL_CMD, ODOMETRY, STEERING_STATUS, VELOCITY_STATUS
 from collector.vehicle.command import main
 from collector.vehicle.fit import DriveSignals, fit_vehicle
 from collector.vehicle.model import KART, VehicleModel, read_vehicle
-from collector.vehicle.signals import IdentifyConfig, read_signals
+from collector.vehicle.signals import IdentifyConfig, _Reading, _Stream, read_signals
 from tests.helpers.vehicle_bag import write_vehicle_bag
 
 ODD = replace(
@@ -125,3 +126,37 @@ def test_of_a_clock_that_restarts_the_longer_part_counts(bag: Path, tmp_path: Pa
     writer.close()
     found = fit_vehicle(read_signals(IdentifyConfig(tmp_path / "bag", tmp_path / "out"))[0], VehicleModel())
     assert found.values["dead_time_s"] == pytest.approx(ODD.dead_time_s, rel=0.05)
+
+
+def test_reports_in_other_units_are_left_out_and_the_rest_is_told(signals: DriveSignals) -> None:
+    degrees = fit_vehicle(replace(signals, report_rad=np.rad2deg(signals.report_rad), poses=()), KART)
+    assert "a vehicle has 0.2 to 1.5" in degrees.refused["steering_gain"] and "dead_time_s" in degrees.values
+    other_sign = fit_vehicle(replace(signals, report_rad=-signals.report_rad), KART)
+    assert list(other_sign.values) == ["speed_scale"] and "a vehicle has" in other_sign.refused["report_scale"]
+
+
+def test_a_damaged_stamp_costs_its_message_only(signals: DriveSignals, tmp_path: Path) -> None:
+    """It hid all that came after it, and a model of a thousand years asked for terabytes."""
+    rows = [_Reading(k, k * NS_PER_S // 30, 0.1) for k in range(1, 200)]
+    stream = _Stream("steering_tire_angle", 1.5, [*rows])
+    for place, stamp_ns in ((50, 10**18), (100, 0), (150, rows[149].stamp_ns + 60 * NS_PER_S)):
+        stream.rows[place] = stream.rows[place]._replace(stamp_ns=stamp_ns)
+    stream.leave_out_strays()
+    assert stream.rows == [row for place, row in enumerate(rows) if place not in (50, 100, 150)]
+    assert stream.unusable == 3
+    far = replace(signals, report_s=np.append(signals.report_s[:-1], 1e9))
+    assert "reach over" in fit_vehicle(far, KART).refused["steering_gain"]
+
+
+def test_a_topic_has_one_meaning(bag: Path, tmp_path: Path) -> None:
+    with pytest.raises(MonoError, match=f"{VELOCITY_STATUS.name} for two things"):
+        IdentifyConfig(bag, tmp_path, steering_topic=VELOCITY_STATUS.name)
+    speeds = {"steering_topic": VELOCITY_STATUS.name, "velocity_topic": "/none"}
+    with pytest.raises(MonoError, match="tells a kart's tyre angle"):
+        read_signals(IdentifyConfig(bag, tmp_path, **speeds))
+
+
+def test_nothing_is_written_into_the_bag(bag: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(MonoError, match="is read"):
+        main([str(bag), "--out", str(bag / "vehicle")])
