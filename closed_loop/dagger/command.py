@@ -35,7 +35,6 @@ from collector.common.tables import progress
 from collector.dataset.build_report import BuildReport
 from collector.dataset.builder import build_dataset, finish_dataset, print_report
 from collector.dataset.config import BuildConfig, CurationConfig
-from collector.dataset.extraction import STANDING
 from collector.dataset.sample import judged_sample
 from collector.dataset.schema import DatasetWriter, Sample, Split, image_name
 from collector.geometry.constants import FRAME_STEPS, HISTORY_STEPS, STEP_NS, STEP_S
@@ -52,6 +51,8 @@ from finetune import TINY_BASE
 from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.model_files.location import resolve_model
 from finetune.policy import Policy, PolicySettings
+
+SLOW = "as slow as a start"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ def make_policy(config: DaggerConfig) -> Policy:
     from finetune.alpamayo_policy import AlpamayoPolicy
 
     assert config.adapter is not None  # noqa: S101 - __post_init__ refuses its absence
-    cameras = adapter_facts(config.adapter).cameras or PolicySettings.cameras
+    facts = adapter_facts(config.adapter)
+    cameras = facts.cameras or PolicySettings.cameras
+    check_belongs(facts, config.model, cameras)
     return AlpamayoPolicy(config.model, config.adapter, cameras=cameras, seed=config.seed, device=config.device)
 
 
@@ -132,12 +135,9 @@ def dagger(
         build = BuildConfig(**{name: getattr(config, name) for name in names})
         return build_dataset(build, show_progress, LineCorrection(courses[0], expert, choice)), choice
     refuse_inside(config)
-    config = replace(config, model=resolve_model(config.model))
-    if config.adapter is not None:
-        facts = adapter_facts(config.adapter)
-        check_belongs(facts, config.model, facts.cameras or PolicySettings.cameras)
     report = BuildReport()
     with DatasetWriter(config.out, config.overwrite) as writer:
+        config = replace(config, model=resolve_model(config.model))
         count = len(courses)
         held = min(max(1, round(config.val_fraction * count)), count - 1) if config.val_fraction > 0.0 else 0
         splits: list[Split] = ["val" if number >= count - held else "train" for number in range(count)]
@@ -190,7 +190,7 @@ class _States:
         report.seen += 1
         if world.speed_mps < DriverConfig.rolling_start_mps:
             # The driver shows the model another history then.
-            report.reject(STANDING)
+            report.reject(SLOW)
             return
         line_yaw = world.course.follow(world.state.x_m, world.state.y_m, world.station_m)[2]
         heading_rad = float(wrap_angle(world.state.yaw_rad - line_yaw))
