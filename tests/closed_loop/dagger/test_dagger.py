@@ -17,7 +17,7 @@ from closed_loop.simulator.expert import Expert, ExpertConfig
 from closed_loop.simulator.pacing import is_due
 from collector.common.errors import MonoError
 from collector.dataset.schema import Sample, load_manifest, read_samples
-from collector.geometry.poses import to_map
+from collector.geometry.poses import interpolate_poses, to_map
 from collector.reasoning.consistency import check_claim, measure_motion, parse_claim
 from collector.reasoning.manners import Manner
 from collector.ros.topics import CONTROL_HZ
@@ -135,13 +135,14 @@ def test_a_drive_on_another_map_gives_no_sample(tmp_path: Path) -> None:
 
 def beside_m(drive: SyntheticDrive, sample: Sample) -> float:
     """Where a sample's future ends, beside the line of city."""
-    at = int(np.searchsorted(drive.stamps_ns, sample.stamp_ns))
-    end = to_map(sample.future_array()[-1], drive.poses[at])
+    pose = interpolate_poses(drive.stamps_ns, drive.poses, np.array([sample.stamp_ns]))[0]
+    end = to_map(sample.future_array()[-1], pose)
     return float(course_named("city").project(end[:2]).lateral_m)
 
 
 def test_what_cannot_be_corrected_is_refused(tmp_path: Path) -> None:
-    out = tmp_path / "out"
+    out, empty = tmp_path / "out", tmp_path / "empty"
+    empty.mkdir()
     for wrong, said in (
         ({}, "no driver"),
         ({"adapter": ADAPTER, "courses": " , "}, "no course"),
@@ -151,7 +152,7 @@ def test_what_cannot_be_corrected_is_refused(tmp_path: Path) -> None:
         with pytest.raises(MonoError, match=said):
             DaggerConfig(out=out, **wrong)  # type: ignore[arg-type]
     with pytest.raises(MonoError, match="no adapter"):
-        dagger(DaggerConfig(out=out, adapter=tmp_path), show_progress=False)
+        dagger(DaggerConfig(out=out, adapter=empty), show_progress=False)
     assert not out.exists()
 
 
