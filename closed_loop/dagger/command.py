@@ -70,8 +70,8 @@ class _Places:
 class DaggerConfig(ChoiceConfig, _Places):
     """Let a finetuned model drive, and make samples of what the expert does from the states that it comes to.
 
-    Train on them beside the first dataset: alpamayo-mono finetune --dataset FIRST SECOND. Courses that were recorded,
-    or that are to judge the result, do not belong here.
+    Train on them beside the first dataset: alpamayo-mono finetune --dataset FIRST --more_datasets SECOND. Courses that
+    were recorded, or that are to judge the result, do not belong here.
     """
 
     courses: str = argument(
