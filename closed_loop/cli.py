@@ -49,6 +49,12 @@ STAGES: dict[str, tuple[Verb, ...]] = {
             "physical-ai",
         ),
         Verb("pairs", "closed_loop.pairs.command", "one frame, several futures, each with its text: in the simulator"),
+        Verb(
+            "dagger",
+            "closed_loop.dagger.command",
+            "where a finetuned model comes to, and what the expert does from there",
+            "model",
+        ),
         Verb("view", "collector.dataset.view", "one HTML page of a dataset, the paths drawn on the road", "report"),
     ),
     "3 finetune": (

@@ -34,6 +34,8 @@ class Place:
 
     model: Path  # an Alpamayo-R1 or 1.5, a folder in the official layout or its id on the Hugging Face hub.
     dataset: Path  # dataset folder made by `alpamayo-mono build`.
+    # further dataset folders to train on together with it, such as those of `pairs` and `dagger`.
+    more_datasets: tuple[Path, ...] = ()
     out: Path = Path("runs/finetune")  # run folder; the adapter lands in OUT/adapter, a full model in OUT/model.
     # what the kart will have when it drives; mono is the newest frame of its front camera.
     cameras: FrontMode = PolicySettings.cameras
@@ -41,6 +43,11 @@ class Place:
     # weights of the chosen parts and writes a whole model instead of an adapter.
     method: Method = "lora"
     overwrite: bool = False  # forget the run that OUT holds, finished or not, and begin again.
+
+    @property
+    def datasets(self) -> tuple[Path, ...]:
+        """All of them, the first one first."""
+        return (self.dataset, *self.more_datasets)
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,8 @@ def refuse_early(config: FinetuneConfig) -> None:
     """Say before anything is loaded or written what cannot work.
 
     Raises:
-        MonoError: a camera mode the dataset cannot give, an adapter in place of a model, four bits without
-            bitsandbytes, a GPU that is not there.
+        MonoError: a camera mode the dataset cannot give, an adapter in place of a model, a dataset named twice, four
+            bits without bitsandbytes, a GPU that is not there.
     """
     import torch
 
@@ -76,6 +83,8 @@ def refuse_early(config: FinetuneConfig) -> None:
         found = f"{config.model} is an adapter"
         do = "give --model the base that the adapter was trained on, or merge the two first"
         raise MonoError(found, "a whole model", do)
+    if len({folder.resolve() for folder in config.datasets}) < len(config.datasets):
+        raise MonoError("a dataset that is named twice", "each once", "leave it out of --more_datasets")
     if config.method == "qlora":
         require("bitsandbytes", "gpu")
     if config.device == "cuda" and not torch.cuda.is_available():
@@ -106,7 +115,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     aside = SetAside()
-    samples = usable_samples(config.dataset, aside)
+    samples = {folder: usable_samples(folder, aside) for folder in config.datasets}
     base = resolve_model(config.model)
     accelerator = processes(config.device)
     # What trains on a card is brought there part by part, see `prepare`.
@@ -114,13 +123,12 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     rows_folder = config.out / ROWS
 
     def begin() -> None:
-        open_training_run(config, [config.dataset / METADATA_FILE, base], config.overwrite)
+        open_training_run(config, [*(each / METADATA_FILE for each in samples), base], config.overwrite)
         if not rows_folder.is_dir():
             loaded.model.vlm.model.visual.to(accelerator.device)
             encode_dataset(
                 loaded,
                 samples,
-                config.dataset,
                 rows_folder,
                 aside,
                 cameras=config.cameras,

@@ -154,10 +154,15 @@ class Expert:
         curvature = 2.0 * aside / max(dx * dx + dy * dy, 0.25)
         steer = math.atan(curvature * c.vehicle.wheelbase_m) / c.vehicle.steering_gain + wrong.steer_rad
         steer = min(max(steer, -c.vehicle.max_steer_rad), c.vehicle.max_steer_rad)
-        self._sent.append((t_s, steer))
-        while len(self._sent) > 1 and self._sent[1][0] < t_s - (c.vehicle.dead_time_s + 0.1):
-            self._sent.popleft()
+        self.note(t_s, steer)
         return Command(steer, min(self._throttle(state, station, wrong.speed_scale), wrong.most_accel_mps2))
+
+    def note(self, t_s: float, steer_rad: float) -> None:
+        """Remember a steering command that was given, by this driver or by another whose place it may have to take."""
+        limit, oldest_s = self.config.vehicle.max_steer_rad, t_s - (self.config.vehicle.dead_time_s + 0.1)
+        self._sent.append((t_s, min(max(steer_rad, -limit), limit)))
+        while len(self._sent) > 1 and self._sent[1][0] < oldest_s:
+            self._sent.popleft()
 
     def _locate(self, state: VehicleState) -> float:
         """Station of the kart; near the last one where there is one, so that a close stretch cannot take it."""

@@ -29,7 +29,15 @@ from collector.common.tables import progress
 from collector.dataset.balance import balance_folder
 from collector.dataset.build_report import BuildReport
 from collector.dataset.config import BuildConfig, CurationConfig
-from collector.dataset.extraction import GUARD_NS, HISTORY_NS, HORIZON_NS, NO_HISTORY, Candidate, SampleExtractor
+from collector.dataset.extraction import (
+    GUARD_NS,
+    HISTORY_NS,
+    HORIZON_NS,
+    NO_HISTORY,
+    Candidate,
+    Correction,
+    SampleExtractor,
+)
 from collector.dataset.given_texts import load_texts
 from collector.dataset.neighbours import Neighbours
 from collector.dataset.schema import OWN_NAMES, DatasetWriter, Sample
@@ -41,8 +49,8 @@ from collector.ros.images import BadFrame, RawFrame
 from collector.ros.jpeg import UPRIGHT
 
 
-def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildReport:
-    """Build a dataset folder.
+def build_dataset(config: BuildConfig, show_progress: bool = True, correction: Correction | None = None) -> BuildReport:
+    """Build a dataset folder; a ``correction`` says what ought to have been driven, in place of what was.
 
     Raises:
         MonoError: a bag is missing or lacks the camera or the odometry; the output folder is not empty; a line of the
@@ -80,14 +88,16 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
         intervals = [each for one in recordings for each in intervals_of(one, HISTORY_NS, HORIZON_NS)]
         validation = choose_validation(intervals, config.val_fraction, config.seed, GUARD_NS)
         neighbours = (
-            Neighbours(recordings) if texts is not None or any(one.marks.manners for one in recordings) else None
+            Neighbours(recordings)
+            if correction is None and (texts is not None or any(one.marks.manners for one in recordings))
+            else None
         )
         for path, recording in zip(config.bags, recordings, strict=True):
             with open_bag(path) as bag:
                 topic = bag.image_topic(config.image_topic)
                 what, total = f"build {recording.name}", bag.counts[topic]
                 frames = progress(bag.frames(topic), what, "frame", show=show_progress, total=total)
-                extractor = SampleExtractor(recording, config, validation, texts, lag_ns, neighbours)
+                extractor = SampleExtractor(recording, config, validation, texts, lag_ns, neighbours, correction)
                 FramePipeline(writer, report, pool, config.workers).run(frames, extractor)
                 report.note_break(recording.name, bag.breaks_off)
                 for remark in (*bag.notes, *filter(None, [recording.marks.unread]), *extractor.remarks()):
@@ -104,6 +114,8 @@ def build_dataset(config: BuildConfig, show_progress: bool = True) -> BuildRepor
             "poses": "[x_m, y_m, yaw_rad] in the ego frame at t0 = stamp_ns - lag_s of the calibration, "
             "x forward, y left",
         }
+        if correction is not None:
+            facts["correction"] = correction.facts()
         if neighbours is not None and neighbours.is_marked:
             facts["manner_thresholds"] = asdict(DEFAULT_MANNER_THRESHOLDS)
         finish_dataset(writer, config, report, facts, private=("bags", "out", "overwrite", "workers", "calibration"))

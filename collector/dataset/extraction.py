@@ -7,7 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,12 +72,25 @@ class Candidate:
         return BadFrame(NO_HISTORY, bad[0].sentence if bad[0] else "") if bad else None
 
 
+class Correction(Protocol):
+    """What ought to have been driven, in place of what was."""
+
+    def future(self, drive: str, t0_ns: int, history_map: NDArray[np.float64]) -> NDArray[np.float64] | str:
+        """(64, 3) poses in the map to follow a drive's last (16, 3) up to t0, or the reason why there is no sample."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What it did, for the manifest."""
+        ...
+
+
 class SampleExtractor:
     """Cuts the samples of one recording; feed it every camera frame in order of arrival.
 
     ``validation`` are the intervals of all recordings, ``texts`` reasoning texts to curate (None writes our own). A
     picture shows what was ``lag_ns`` before its stamp; poses are taken then. ``neighbours`` are the laps of all
-    recordings: where manners were marked, samples say them, and other laps show other futures of a frame.
+    recordings: where manners were marked, samples say them, and other laps show other futures of a frame. With a
+    ``correction`` a sample's future is what that says, and no more what was driven.
     """
 
     def __init__(
@@ -88,9 +101,10 @@ class SampleExtractor:
         texts: Texts | None = None,
         lag_ns: int = 0,
         neighbours: Neighbours | None = None,
+        correction: Correction | None = None,
     ) -> None:
         self._recording, self._config, self._validation, self._texts = recording, config, validation, texts
-        self._lag_ns, self._neighbours = lag_ns, neighbours
+        self._lag_ns, self._neighbours, self._correction = lag_ns, neighbours, correction
         self._window = FrameWindow(round(config.frame_tolerance_s * NS_PER_S))
         self._last_ns: int | None = None
         self._seen = self._restarts = self._zeros = 0
@@ -165,6 +179,12 @@ class SampleExtractor:
         split = split_of(recording.name, track.run_at(segment), t0_ns, self._validation, GUARD_NS)
         if frames is None or split is None:
             return NO_HISTORY if frames is None else GUARD
+        if self._correction is not None:
+            history_map = poses_map[:HISTORY_STEPS]
+            future = self._correction.future(recording.name, t0_ns, history_map)
+            if isinstance(future, str):
+                return future
+            poses_map = np.concatenate([history_map, future])
         return self._placed_candidate(held, frames, (recording, segment, t0_ns), poses_map, split)
 
     def _placed_candidate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from finetune.model_files.location import base_fingerprint, model_name
 CARD = Path(__file__).with_name("card.md")
 EVALUATION = "## Evaluation"  # as in the card
 # Settings that tell where and on what, not how.
-_PLACES = ("model", "dataset", "out", "cameras", "overwrite", "device", "threads", "checkpoint_every")
+_PLACES = ("model", "dataset", "more_datasets", "out", "cameras", "overwrite", "device", "threads", "checkpoint_every")
 
 
 def adapter_card(settings: Mapping[str, Any], precision: str, base_folder: Path, metrics: Mapping[str, Any]) -> str:
@@ -42,7 +42,7 @@ def adapter_card(settings: Mapping[str, Any], precision: str, base_folder: Path,
         trainable=sum(metrics["trainable_parameters"].values()),
         driven="MODEL" if whole else base + " adapter:=ADAPTER",
         option="--model MODEL" if whole else f"--model {base} --adapter ADAPTER",
-        data="\n".join(_data(Path(settings["dataset"]), metrics)),
+        data="\n".join(_data([settings["dataset"], *settings["more_datasets"]], metrics)),
         losses="\n".join(_losses(metrics)),
         settings="\n".join(f"| {name} | {value} |" for name, value in settings.items() if name not in _PLACES),
     )
@@ -80,15 +80,19 @@ def add_evaluation(adapter: Path, metrics: Mapping[str, Any], dataset: str) -> b
     return True
 
 
-def _data(dataset: Path, metrics: Mapping[str, Any]) -> list[str]:
+def _data(datasets: Sequence[str], metrics: Mapping[str, Any]) -> list[str]:
     lines = [
         "| | |",
         "|---|---|",
         f"| samples | {metrics['train_samples']:,} to train, {metrics['validation_samples']:,} to validate |",
-        f"| {METADATA_FILE} | sha256 {hash_path(dataset / METADATA_FILE)} |",
     ]
     if metrics["set_aside"]:
         lines.append("| set aside | " + ", ".join(f"{n} {reason}" for reason, n in metrics["set_aside"].items()) + " |")
+    return lines + [line for dataset in datasets for line in _facts(Path(dataset))]
+
+
+def _facts(dataset: Path) -> list[str]:
+    lines = [f"| {METADATA_FILE} | sha256 {hash_path(dataset / METADATA_FILE)} |"]
     try:
         manifest = read_json(dataset / MANIFEST_FILE)
     except MonoError:

@@ -58,7 +58,7 @@ ENOUGH = 1.2
 _SIZE_DIGITS = 8
 _AGAIN = "choose another --out, or --fresh to train all sizes again"
 # Settings that change where and how fast a size is trained, but not what comes out.
-_PLACE = ("out", "dataset", "threads", "overwrite")
+_PLACE = ("out", "dataset", "more_datasets", "threads", "overwrite")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ class SweepConfig(FinetuneConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         read_sizes(self.sizes)
+        if self.more_datasets:
+            raise MonoError("a sweep over several datasets", "one, of which the sizes are cut", "leave out the others")
 
 
 def read_sizes(words: Sequence[str]) -> tuple[int, ...]:

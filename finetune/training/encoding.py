@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from itertools import islice
@@ -97,8 +97,7 @@ def usable_samples(dataset: Path, aside: SetAside) -> list[Sample]:
 
 def encode_dataset(
     loaded: Any,
-    samples: list[Sample],
-    dataset: Path,
+    samples: Mapping[Path, Sequence[Sample]],
     folder: Path,
     aside: SetAside,
     *,
@@ -109,16 +108,17 @@ def encode_dataset(
 ) -> None:
     """Make a folder of encoded rows for :func:`encoded_rows`; it appears as a whole.
 
-    ``aside`` gets the samples that cannot be encoded. ``mirror`` adds the mirror image of each training sample,
-    ``frozen_vision`` keeps image features, computed on ``device``, in place of pixels.
+    ``samples`` are those of each dataset folder; ``aside`` gets those that cannot be encoded. ``mirror`` adds the
+    mirror image of each training sample, ``frozen_vision`` keeps image features, computed on ``device``, in place of
+    pixels.
     """
     part = part_of(folder)
     shutil.rmtree(part, ignore_errors=True)
     for split in ("train", "val"):
-        chosen = [sample for sample in samples if sample.split == split]
+        chosen = [(sample, place) for place, each in samples.items() for sample in each if sample.split == split]
         views = (False, True) if mirror and split == "train" else (False,)
         bar = tqdm(total=len(chosen) * len(views), desc=f"encode ({split})", unit="sample", dynamic_ncols=True)
-        rows: Iterable[EncodedSample] = _encoded(loaded, chosen, dataset, cameras, views, aside, bar)
+        rows: Iterable[EncodedSample] = _encoded(loaded, chosen, cameras, views, aside, bar)
         if frozen_vision:
             rows = cache_vision(loaded.model, rows, device)
         write_rows(rows, part / f"{split}.bin")
@@ -144,14 +144,14 @@ def encoded_rows(folder: Path) -> tuple[list[EncodedSample], list[EncodedSample]
 
 def _encoded(
     loaded: Any,
-    samples: Iterable[Sample],
-    dataset: Path,
+    samples: Iterable[tuple[Sample, Path]],
     cameras: str,
     views: tuple[bool, ...],
     aside: SetAside,
     bar: Any,
 ) -> Iterator[EncodedSample]:
-    def encode(sample: Sample) -> list[EncodedSample] | SampleError:
+    def encode(placed: tuple[Sample, Path]) -> list[EncodedSample] | SampleError:
+        sample, dataset = placed
         try:
             return [encode_row(loaded, sample, dataset, cameras, mirrored) for mirrored in views]
         except SampleError as fault:
@@ -163,7 +163,7 @@ def _encoded(
     with ThreadPoolExecutor(core_count(), thread_name_prefix="encode") as pool:
         # A few at a time: rows that wait to be written would fill the memory.
         while part := list(islice(waiting, _ENCODED_AT_ONCE)):
-            for sample, rows in zip(part, pool.map(encode, part), strict=True):
+            for (sample, _), rows in zip(part, pool.map(encode, part), strict=True):
                 bar.update(len(views))
                 if isinstance(rows, SampleError):
                     aside.add(sample.id, rows.reason, rows)

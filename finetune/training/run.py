@@ -35,7 +35,7 @@ _INSIDE = {
 }
 # Settings that change where, or how safely, but not what.
 _FREE = ("out", "overwrite", "checkpoint_every", "threads")
-_PATHS = ("model", "dataset")
+_PATHS = ("model", "dataset", "more_datasets")
 
 
 def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
@@ -141,11 +141,18 @@ def setting_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     changes = []
     for key in sorted((set(before) | set(now)) - set(_FREE)):
         old, new = before.get(key), now.get(key)
-        if key in _PATHS and Path(str(old)).exists() and Path(str(new)).exists():
-            old, new = str(Path(str(old)).resolve()), str(Path(str(new)).resolve())
+        if key in _PATHS and _real(old or []) == _real(new or []):
+            continue
         if old != new:
             changes.append(f"{key} {old} there, {new} now")
     return changes
+
+
+def _real(places: object) -> object:
+    """A path, or each of a list, as it is without links; what is no place stays as it was written."""
+    if isinstance(places, list):
+        return [_real(place) for place in places]
+    return str(Path(str(places)).resolve()) if Path(str(places)).exists() else places
 
 
 class TrainingLog:

@@ -65,6 +65,7 @@ def required(verb: str) -> set[str]:
         "action-range": "dataset out",
         "demo": "out",
         "pairs": "out",
+        "dagger": "adapter out",
     }
     return set(given.get(verb, "" if verb in NODES else "model dataset out").split())
 
@@ -72,6 +73,8 @@ def required(verb: str) -> set[str]:
 def words(verb: str, name: str, path: str, valid: dict[str, str]) -> list[str]:
     """The command line with everything it needs, one path of it broken."""
     given = {other: valid[other] for other in required(verb)} | {name: path}
+    if (verb, name) == ("dagger", "bags"):
+        del given["adapter"]  # either drives here, or was recorded
     flags: list[str] = []
     positional: list[str] = []
     for other, value in given.items():
@@ -79,9 +82,11 @@ def words(verb: str, name: str, path: str, valid: dict[str, str]) -> list[str]:
             positional.append(value)
         else:
             flags += [f"--{other}", value]
-    flags += {("evaluate", "data"): ["--clip", "a-clip"], ("build-physical-ai", "out"): ["--clips", "a-clip"]}.get(
-        (verb, name), []
-    )
+    flags += {
+        ("evaluate", "data"): ["--clip", "a-clip"],
+        ("build-physical-ai", "out"): ["--clips", "a-clip"],
+        ("dagger", "bags"): ["--courses", "city"],
+    }.get((verb, name), [])
     return [verb, *positional, *flags]
 
 

@@ -77,11 +77,11 @@ def _is_unchecked(cls: type) -> bool:
 
 
 def required(cls: type) -> dict[str, Any]:
-    """A word for each setting without a default, and for the dataset that `evaluate` wants where it has no clip."""
+    """A word for each setting without a default, and for what `evaluate` and `dagger` want without a clip, or a bag."""
     hints, values = typing.get_type_hints(cls), {}
     for field in dataclasses.fields(cls):
         optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-        if not optional or field.name == "dataset":
+        if not optional or field.name in ("dataset", "adapter"):
             many = typing.get_origin(hints[field.name]) is tuple
             values[field.name] = ["somewhere"] if many else "somewhere"
     return values

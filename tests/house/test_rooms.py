@@ -42,7 +42,7 @@ ROOMS = {
         "evaluation",
         "studies",
     ],
-    "closed_loop": ["course", "control", "simulator", "pairs", "comparison", "serving", "ros", "report"],
+    "closed_loop": ["course", "control", "simulator", "pairs", "comparison", "dagger", "serving", "ros", "report"],
 }
 
 # What a package's own `__init__` may import from above it: it has to come before every library.

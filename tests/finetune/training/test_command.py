@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 from collector.common.errors import MonoError  # noqa: E402
+from collector.common.run_folder import hash_path  # noqa: E402
 from collector.dataset.builder import main as build  # noqa: E402
-from collector.dataset.schema import read_samples  # noqa: E402
+from collector.dataset.schema import METADATA_FILE, read_samples  # noqa: E402
 from finetune import TINY_BASE  # noqa: E402
 from finetune.adapters.card import add_evaluation  # noqa: E402
 from finetune.alpamayo_policy import AlpamayoPolicy  # noqa: E402
 from finetune.evaluation.command import main as evaluate  # noqa: E402
 from finetune.lora_finetune import main as finetune  # noqa: E402
 from finetune.training.batches import observe  # noqa: E402
+from tests.helpers.driven_samples import make_stretches, write_dataset  # noqa: E402
 from tests.helpers.synthetic_bag import COURSE, drive_course, write_bag  # noqa: E402
 
 
@@ -115,6 +118,27 @@ def test_evaluation_sets_before_beside_after_on_the_same_samples(trained: tuple[
     assert again.count("## Evaluation") == 1 and "12345 samples of something else" in again
     assert again.partition("## Evaluation")[0] == card.partition("## Evaluation")[0]
     assert again.partition("## Settings")[2] == card.partition("## Settings")[2]
+
+
+def test_a_second_dataset_trains_beside_the_first(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    first, samples = trained[0], [*make_stretches(2, 2, "train"), *make_stretches(1, 2)]
+    second, link = write_dataset(tmp_path / "second", samples), tmp_path / "link"
+    link.symlink_to(second)
+    words = ["--model", str(TINY_BASE), "--dataset", str(first), "--steps", "1", "--batch_size", "2", "--more_datasets"]
+    finetune([*words, str(second), "--out", str(tmp_path / "run")])
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    alone = Counter(sample.split for sample in read_samples(first))
+    assert metrics["train_samples"] == alone["train"] + 4
+    assert metrics["validation_samples"] == alone["val"] + 2
+    card = (tmp_path / "run" / "adapter" / "README.md").read_text()
+    for dataset in (first, second):
+        assert f"sha256 {hash_path(dataset / METADATA_FILE)}" in card
+    with pytest.raises(MonoError, match="finished run with these settings"):
+        finetune([*words, str(link), "--out", str(tmp_path / "run")])
+    with pytest.raises(MonoError, match="other settings: more_datasets"):
+        finetune([*words[:-1], "--out", str(tmp_path / "run")])
+    with pytest.raises(MonoError, match="named twice"):
+        finetune([*words, str(first), "--out", str(tmp_path / "twice")])
 
 
 def test_cameras_a_front_dataset_cannot_give_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
