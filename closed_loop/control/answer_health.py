@@ -72,6 +72,8 @@ class AnswerHealth:
         self._speeds.append((now_s, speed_mps))
         while now_s - self._speeds[0][0] > limits.answer_fall[-1][0]:
             self._speeds.popleft()
+        if speed_mps < -limits.answer_back_mps:
+            return f"the kart goes backwards by {-speed_mps:.1f} m/s, limit {limits.answer_back_mps:g} m/s"
         for window_s, less_mps in limits.answer_fall:
             change_mps, asked_mps = self._change(window_s), self._asked(window_s)
             if change_mps < -limits.answer_slower_mps and change_mps < asked_mps - less_mps:

@@ -78,6 +78,7 @@ class SafetyLimits(Arguments):
     # (seconds, m/s): within so long a speed may fall by so much more than it was told to ...
     answer_fall: tuple[tuple[float, float], ...] = ((1.0, 1.6), (2.0, 2.4))
     answer_slower_mps: float = 0.8  # ... where it falls by this at least
+    answer_back_mps: float = 0.5  # no plan leads backwards: a kart that rolls so fast is in a wrong gear, or was pushed
     answer_stand_s: float = 0.4  # wheels that stand while the kart is pushed and the picture moves
 
     # Plans. The first waypoint of 1277 plans lay at most 0.03 m from where the speed leads, their curvature over 1.5 m

@@ -62,6 +62,12 @@ def test_a_kart_that_is_put_elsewhere_may_stand_there() -> None:
     assert not health.speed(0.0, False)
 
 
+def test_a_kart_that_goes_backwards_is_stopped_and_one_that_trembles_is_not() -> None:
+    refused = driven(lambda t: (0.0, 1.0), lambda t: -t, moves=False)[1]
+    assert refused and refused[0][0] < 0.6 and "backwards" in refused[0][1]
+    assert not driven(lambda t: (0.0, -1.0), lambda t: -0.1)[1]
+
+
 @pytest.mark.parametrize("share", [0.6, 1.0, 1.8])
 def test_wheels_of_a_kart_that_nobody_identified_are_believed(share: float) -> None:
     health, _ = driven(lambda t: (0.4, 0.0), lambda t: 4.0)
