@@ -53,6 +53,7 @@ STREAMS = {
     topics.CAMERA_IMAGE: "frame",
     topics.ODOMETRY: "odometry",
     topics.VELOCITY_STATUS: "wheels",
+    topics.STEERING_STATUS: "steering",
     topics.CLOCK: "clock",
 }
 
@@ -127,6 +128,8 @@ class Between:
         if topic is topics.VELOCITY_STATUS:
             speed_mps, rate = message.longitudinal_velocity, message.heading_rate
             return Odometry(stamp_ns_of(message.header.stamp), 0.0, 0.0, 0.0, speed_mps, rate)
+        if topic is topics.STEERING_STATUS:
+            return Odometry(stamp_ns_of(message.stamp), 0.0, 0.0, 0.0, message.steering_tire_angle)
         stamp_ns, pose, speed_mps = odometry_of(message)
         return Odometry(stamp_ns, *pose, speed_mps, message.twist.twist.angular.z)
 
@@ -142,6 +145,9 @@ class Between:
         elif topic is topics.VELOCITY_STATUS:
             message.longitudinal_velocity, message.heading_rate = float(changed.speed), float(changed.rate)
             set_stamp(message.header.stamp, max(changed.stamp_ns, 0))
+        elif topic is topics.STEERING_STATUS:
+            message.steering_tire_angle = float(changed.speed)
+            set_stamp(message.stamp, max(changed.stamp_ns, 0))
         else:
             set_pose(message.pose.pose, (changed.x, changed.y, changed.yaw))
             message.twist.twist.linear.x, message.twist.twist.angular.z = float(changed.speed), float(changed.rate)
@@ -325,7 +331,7 @@ def main() -> int:
     root = arguments.out or Path(tempfile.mkdtemp(prefix="faults-"))
     for topic in (*STREAMS, topics.CONTROL_CMD):
         message_class(topic.type)
-    stream = {"free": {"odometry"}, "e2e": {"wheels"}}[arguments.rules] | {"frame", "plan", "clock"}
+    stream = {"free": {"odometry"}, "e2e": {"wheels", "steering"}}[arguments.rules] | {"frame", "plan", "clock"}
     kinds = [fault for fault in (NOTHING, *FAULTS) if not fault.changes or stream & fault.changes.keys()]
     kinds = [fault for fault in kinds if not arguments.kinds or any(word in fault.name for word in arguments.kinds)]
     print(f"rules {arguments.rules}, logs in {root}")

@@ -105,6 +105,7 @@ def _end(child: subprocess.Popen[bytes], patience: Patience) -> None:
         if child.poll() is not None:
             return
         child.send_signal(number)
+        child.send_signal(signal.SIGCONT)  # one that was stopped would hear of it never
         try:
             child.wait(seconds)
         except subprocess.TimeoutExpired:

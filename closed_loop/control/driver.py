@@ -28,7 +28,7 @@ from collector.geometry.poses import FloatArray, to_ego, to_map
 from finetune.policy import FRAMES_PER_CAMERA, FUTURE_STEPS, STEP_S, Observation, Plan
 
 LATE_PLANS = 5  # the latest but one of so many says how late the next may be
-# A kart that was put elsewhere stands; one that goes on at its speed was only said to be elsewhere.
+# A kart that was put elsewhere stands; one that goes on at its speed was only said to be, and stops along its road.
 _MOVING_MPS, _SAME_MPS = 1.0, 1.5
 
 
@@ -83,24 +83,22 @@ class Driver:
         self.safety_monitor = SafetyMonitor(config.limits)
         self._senses = Senses(self.safety_monitor, config.camera_lag_s)
         self.frames, self.poses, self.rate = self._senses.frames, self._senses.poses, self._senses.rate
-        self._submit = submit
-        self._controller = TrackingController(config.controller)
-        self._lock = threading.Lock()
+        self.answers = self._senses.answers
+        self._submit, self._faults = submit, faults
+        self._controller, self._lock = TrackingController(config.controller), threading.Lock()
         self._last_path = LastPath(config.controller.accel_lag_s)
         self._ticked_s: float | None = None
         # The controller's clock: vehicle time, but for jumps of its stamps
         self._control_s = self._ahead_s = 0.0
         self._jumped = self._jumped_on = False  # the stamps did, and the kart goes on without a plan
-        self._faults = faults
         self._held: deque[tuple[Plan, Callable[[PlacedPlan | None], object]]] = deque()
         self._plan: PlacedPlan | None = None
         self._said: PlacedPlan | None = None  # the plan that a new one is set against
         self._path_xy, self._plan_m = np.empty((0, 2)), 0.0
         self._asked_ns: int | None = None
         self._late_s: deque[float] = deque(maxlen=LATE_PLANS)
-        self.jumps = 0
         self._policy_free = self._stopping = False
-        self._hold = ""
+        self.jumps, self._hold = 0, ""
 
     def odometry(self, stamp_ns: int, pose_map: Pose, speed_mps: float, yaw_rate_radps: float, steady_s: float) -> bool:
         """Take an odometry message; False for one that cannot be used, or repeats, which so does not count as fresh."""
@@ -111,6 +109,11 @@ class Driver:
             if heard is not Heard.NOTHING:
                 self._ask()
         return heard is not Heard.NOTHING
+
+    def wheels(self, angle_rad: float) -> bool:
+        """Judge a reported tyre angle; False for one that is none of a kart that does what it is told."""
+        with self._lock:
+            return self._senses.wheels(angle_rad)
 
     def frame(self, stamp_ns: int, images: Images, steady_s: float) -> None:
         """Take what the cameras show: name -> (H, W, 3) RGB. Repeated and unusable frames do not count as fresh.
@@ -217,6 +220,7 @@ class Driver:
                 decision = Decision(False, HELD, self._hold)
             command = self._command(decision, now_s)
             path.told(command.accel_mps2)
+            self.answers.told(command.steer_rad, command.accel_mps2, steady_s, self.rate.value)
             return Tick(command, decision, now_ns, speed_mps, plan_age_s)
 
     def _locate(self, steady_s: float, now_ns: int | None, pose_map: FloatArray | None, speed_mps: float) -> float:
@@ -276,8 +280,7 @@ class Driver:
         due_ns = 0 if self._asked_ns is None else self._asked_ns + int((self.config.replan_s - STEP_S / 2) * 1e9)
         if newest.stamp_ns < due_ns:
             return
-        config = self.config
-        observation = self._senses.observation(config.frames, config.rolling_start_mps)
+        observation = self._senses.observation(self.config.frames, self.config.rolling_start_mps)
         if observation is not None:
             self._asked_ns, self._policy_free = newest.stamp_ns, False
             self._submit(observation)
@@ -286,7 +289,6 @@ class Driver:
         """The vehicle or its clock jumped, or is said to have."""
         self.jumps += 1
         path = self._last_path
-        # A kart that was put elsewhere stands there; the other stops along the road that it saw last.
         goes_on = path.speed_mps > _MOVING_MPS and abs(path.speed_mps - speed_mps) < _SAME_MPS
         if not goes_on:
             path.forget()

@@ -17,6 +17,7 @@ from closed_loop.control.safety_limits import DEFAULT_LIMITS, SafetyLimits
 _ROWS, _COLUMNS, _CELL = 36, 64, 4  # samples of a picture, and how many to each side of a block
 _LOW = 2 * _ROWS // _CELL // 3  # the first row of blocks of the lower third
 _DARK, _BRIGHT = 40.0, 215.0  # grey levels that a picture without contrast is called black or white by
+_CHANGED = 1.0  # grey levels; noise of three moves the mean of a block by less
 _FLAT_SHARE = 0.9  # of blocks without any structure: there is nothing else to see
 _SWAP = 2.0  # grey levels by which red must have gone over blue, on average over a row, to be sure of a swap
 
@@ -78,6 +79,7 @@ class PictureHealth:
     """Judges each picture by itself, by those before it, and by the way driven between them."""
 
     limits: SafetyLimits = DEFAULT_LIMITS
+    moves: bool = False  # whether the newest picture shows that the kart moves
     still_since_s: float | None = None  # since when the pictures have not changed; None while they do
     _cameras: dict[str, _Camera] = field(default_factory=dict)
 
@@ -86,7 +88,7 @@ class PictureHealth:
 
         ``travelled_m`` is how far the kart has driven, by its odometry.
         """
-        defects, still = [], True
+        defects, still, moves = [], True, False
         for name, image in images.items():
             camera = self._cameras.setdefault(name, _Camera())
             height, width = image.shape[:2]
@@ -97,6 +99,7 @@ class PictureHealth:
             sketch = _sketch(image)
             before, camera.before = camera.before, sketch
             still = still and before is not None and self._alike(before, sketch)
+            moves = moves or (before is not None and self._moved(before, sketch))
             defect = self._alone(sketch, camera) or self._compared(sketch, before, camera, travelled_m)
             if defect:
                 defects.append(defect)
@@ -104,6 +107,7 @@ class PictureHealth:
             if camera.size is None:
                 camera.size, camera.flat_share, camera.flat_low = sketch.size, sketch.flat_share, sketch.flat_low
             camera.good = sketch
+        self.moves = moves and not defects
         if not still or defects:
             self.still_since_s = None
         elif self.still_since_s is None:
@@ -116,6 +120,11 @@ class PictureHealth:
 
     def _alike(self, one: _Sketch, other: _Sketch) -> bool:
         return float(np.abs(one.blocks - other.blocks).mean()) < self.limits.picture_still
+
+    def _moved(self, one: _Sketch, other: _Sketch) -> bool:
+        """Whether so much of the picture changed that the kart moved, and not only somebody before it."""
+        changed = np.abs(one.blocks - other.blocks).mean(axis=-1) > _CHANGED
+        return float(changed.mean()) > self.limits.picture_moved
 
     def _alone(self, sketch: _Sketch, camera: _Camera) -> str:
         """What a picture shows by itself, and by the first of its drive."""

@@ -48,6 +48,8 @@ class SafetyLimits(Arguments):
     picture_flat: float = 0.45
     picture_flat_low: float = 0.45
     picture_still: float = 0.3  # mean change of the blocks below which two pictures are the same but for noise ...
+    # share of blocks that change from one picture to the next when the kart moves (0.15 to 0.4 were seen 0.1 m apart)
+    picture_moved: float = 0.18
     picture_same_m: float = 0.15  # ... which no kart that has moved so far sees twice bit by bit ...
     picture_still_m: float = 1.0  # ... nor so far but for noise
     # A stamp is compared with the arrival, on the clock of the odometry's stamps. AWSIM's pictures are up to 0.105 s
@@ -67,6 +69,17 @@ class SafetyLimits(Arguments):
     drift_m: float = 0.3
     drift_share: float = 0.35  # of the way by speed: wheels of another size, slip, drift
     offset_m: float = 1.2
+
+    # Answers to commands. Unknown karts turned their wheels by 0.6 to 1.8 of what was expected (ten planted ones),
+    # after up to half a second; the kart's road is flat, and a climb of 10 % takes 1 m/s^2.
+    answer_late_s: float = 0.8  # commands of so long ago may still be on their way
+    answer_angle_shares: tuple[float, float] = (0.5, 2.0)
+    answer_angle_rad: float = 0.06
+    # (seconds, m/s): within so long a speed may fall by so much more than it was told to ...
+    answer_fall: tuple[tuple[float, float], ...] = ((1.0, 1.6), (2.0, 2.4))
+    answer_slower_mps: float = 0.8  # ... where it falls by this at least
+    answer_back_mps: float = 0.5  # no plan leads backwards: a kart that rolls so fast is in a wrong gear, or was pushed
+    answer_stand_s: float = 0.4  # wheels that stand while the kart is pushed and the picture moves
 
     # Plans. The first waypoint of 1277 plans lay at most 0.03 m from where the speed leads, their curvature over 1.5 m
     # was at most 0.33 (1/m), the lateral acceleration of a kart that brakes into their bends with 2 m/s^2 at most 4.4.

@@ -27,7 +27,8 @@ IMPLAUSIBLE = "odometry implausible"
 # Reasons that are no faults: nothing has come yet, or somebody else says when to drive.
 STOPPING = "stopping"
 HELD = "held"
-_PATIENT = ("no camera frame yet", "no odometry yet", "no plan yet", STOPPING, HELD)
+REVERSE = "in reverse"
+_PATIENT = ("no camera frame yet", "no odometry yet", "no plan yet", STOPPING, HELD, REVERSE)
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class SafetyMonitor:
     camera: Health = field(default_factory=lambda: Health("camera frame"))
     odometry: Health = field(default_factory=lambda: Health("odometry"))
     plans: Health = field(default_factory=lambda: Health("plan"))
+    is_reverse: bool = False  # the gear, by what the kart reports: pushed, it would go backwards
     _clock: tuple[int, float] | None = None  # the node's clock, and the steady time since which it says so
     _has_plan: bool = False
     _dead: str = ""
@@ -216,6 +218,8 @@ class SafetyMonitor:
             yield "policy process died", self._dead
         if self._forbidden[0]:
             yield self._forbidden
+        if self.is_reverse:
+            yield REVERSE, "the gear is asked for anew every second"
         for health, patience_s in ((self.camera, self.limits.frame_age_s), (self.odometry, self.limits.odometry_age_s)):
             age_s = 0.0 if health.arrived_s is None else (steady_s - health.arrived_s) * time_rate
             limit_s = min(patience_s, self.limits.refused_age_s) if health.defect else patience_s

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import math
 
+from closed_loop.control.answer_health import AnswerHealth
 from closed_loop.control.buffers import (
     GAP_S,
     CameraFrame,
@@ -46,6 +47,7 @@ class Senses:
     def __init__(self, monitor: SafetyMonitor, camera_lag_s: float) -> None:
         self.frames, self.poses, self.rate = FrameBuffer(), PoseBuffer(), TimeRate()
         self.pictures, self._health = PictureHealth(monitor.limits), OdometryHealth(monitor.limits)
+        self.answers = AnswerHealth(monitor.limits)
         self._monitor, self._camera_lag_ns = monitor, round(camera_lag_s * 1e9)
         self._heard: tuple[int, Pose] | None = None  # the newest odometry, used or not
         self._refused_s: float | None = None  # since when odometry has been refused
@@ -66,7 +68,9 @@ class Senses:
             self._heard = stamp_ns, pose_map
             if why:
                 self._health.reset()
+                self.answers.reset()
             defect = self._health.judge(stamp_ns, pose_map, speed_mps, self.pictures.still_s(steady_s))
+            defect = defect or self.answers.speed(speed_mps, self.pictures.moves)
         if defect:
             self._monitor.odometry_refused(defect)
             self._refused_s = steady_s if self._refused_s is None else self._refused_s
@@ -81,6 +85,13 @@ class Senses:
         believed = abs(yaw_rate_radps - self._health.yaw_rate_radps) < _YAW_RATE_RADPS
         self._yaw_rate_radps = yaw_rate_radps if believed else self._health.yaw_rate_radps
         return Heard.JUMP if self.poses.add(stamp_ns, pose_map, speed_mps) or elsewhere else Heard.MOTION
+
+    def wheels(self, angle_rad: float) -> bool:
+        """Judge a reported tyre angle; False for one that cannot be used."""
+        defect = self.answers.steering(angle_rad)
+        if defect:
+            self._monitor.odometry_refused(defect)
+        return not defect
 
     def frame(self, stamp_ns: int, images: Images, steady_s: float) -> bool:
         """Take what the cameras show; False for what is repeated or cannot be used."""

@@ -18,6 +18,7 @@ class WheelOdometry:
 
     def __init__(self, driver: Driver, vehicle: VehicleModel) -> None:
         self._driver, self._reckoning = driver, DeadReckoning(vehicle)
+        driver.answers.vehicle = vehicle
 
     @property
     def refused(self) -> Mapping[str, int]:
@@ -30,6 +31,8 @@ class WheelOdometry:
 
     def steering(self, stamp_ns: int, tire_angle_rad: float, steady_s: float) -> Reckoned | None:
         """Take a steering report likewise."""
+        if not self._driver.wheels(tire_angle_rad):
+            return None
         return self._handed_on(self._reckoning.steering(stamp_ns, tire_angle_rad), steady_s)
 
     def _handed_on(self, place: Reckoned | None, steady_s: float) -> Reckoned | None:

@@ -26,6 +26,7 @@ from collector.ros.topics import (
     AWSIM_STATUS,
     CAMERA_IMAGE,
     GEAR_DRIVE,
+    GEAR_REVERSES,
     GEAR_STATUS,
     ODOMETRY,
     STEERING_STATUS,
@@ -111,9 +112,10 @@ class DriveInputs:
             self._placed(place.stamp_ns, place.pose_odom, place.speed_mps)
 
     def on_gear(self, message: Message) -> None:
-        """The gear: whenever it is another than drive it is asked for anew."""
+        """The gear: whenever it is another than drive it is asked for anew, and in reverse the kart is not driven."""
         gear, before = int(message.report), self._gear
         self._gear = gear
+        self._driver.safety_monitor.is_reverse = gear in GEAR_REVERSES
         if gear != before:
             if gear != GEAR_DRIVE or before is not None:
                 self._note("gear", f"{gear}, wanted {GEAR_DRIVE}" if gear != GEAR_DRIVE else "drive again")

@@ -140,6 +140,11 @@ class DriveLog:
             metrics = {**self._metrics(ticks, odometry), **extra}
         with suppress(OSError):
             self._room.unlink()
+        if not (self.out / _PLANS).is_file():  # the folder was tidied away, and what comes now is worth having
+            found = f"{self.out / _PLANS} was removed while the drive went on"
+            self.error = self.error or MonoError(found, "a folder that stays", "see who removes it; the rest is there")
+            with self._noting_errors(self.out):
+                self.out.mkdir(parents=True, exist_ok=True)
         # The metrics first: they are small, and what a person wants.
         with self._noting_errors(self.out):
             RunFolder(self.out).write_metrics(metrics)

@@ -26,6 +26,7 @@ ODOM_FRAME = "odom"  # of dead reckoning: begins anywhere, and drifts
 BASE_FRAME = "base_link"  # rear axle, on the ground, x forward, y left
 CAMERA_FRAME = "camera_optical_link"  # z forward, x right, y down
 CONTROL_HZ = 40.0  # rate of the commands
+GEAR_REVERSES = (20, 21)  # of a gear report
 GEAR_DRIVE = 2  # of GearCommand and GearReport
 STANDING_MPS = 0.05  # a kart that is slower is taken to be at rest
 

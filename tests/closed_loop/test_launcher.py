@@ -159,6 +159,14 @@ def test_deaf_process_is_killed(tmp_path: Path) -> None:
     assert time.monotonic() - began < 20
 
 
+def test_a_process_that_was_stopped_hears_that_it_is_to_end(tmp_path: Path) -> None:
+    code = "import os, signal, time; os.kill(os.getpid(), signal.SIGSTOP); time.sleep(60)"
+    commands = {"drive_node": spy("main", 0, 1.5, tmp_path), "evaluator": [sys.executable, "-c", code]}
+    began = time.monotonic()
+    assert supervise(commands, "drive_node", os.environ) == 128 + signal.SIGINT
+    assert time.monotonic() - began < 15
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_the_main_node_first(tmp_path: Path, number: signal.Signals) -> None:
     """The recorder closes its bag while the simulator still runs, then the simulator is asked to end."""

@@ -1,8 +1,8 @@
 """What can go wrong with a driver's inputs, each fault as plain functions, in process and over ROS 2 the same.
 
 A fault begins at a moment and ends at another; between them every message of its stream passes through it. Streams are
-``frame``, ``odometry`` (localisation), ``wheels`` (speed alone, which dead reckoning makes poses of), ``clock`` and
-``plan``.
+``frame``, ``odometry`` (localisation), ``wheels`` (speed alone, which dead reckoning makes poses of), ``steering``
+(its ``speed`` is the tyre angle), ``clock`` and ``plan``.
 """
 
 from __future__ import annotations
@@ -178,6 +178,10 @@ def standing(memory: Memory, t: float, message: Odometry) -> Odometry:
     return replace(still(memory, t, message), speed=0.0)
 
 
+def stuck(memory: Memory, t: float, message: Odometry) -> Odometry:
+    return replace(message, speed=first(memory, "steering", message).speed)
+
+
 def now_and_again(value: Callable[[Odometry], Odometry]) -> Change:
     def change(memory: Memory, t: float, message: Odometry) -> Odometry:
         memory["count"] = memory.get("count", 0) + 1
@@ -303,6 +307,18 @@ FAULTS: list[Fault] = _named(
             {"odometry": now_and_again(lambda o: replace(o, rate=1256.0)), "wheels": moved(rate=lambda o: 1256.0)},
             FREE,
         ),
+        "wheel speed fades": (
+            {"wheels": lambda memory, t, o: replace(o, speed=o.speed * max(0.0, 1 - t / 2))},
+            DEGRADE,
+        ),
+        "steering silent": {"steering": _silent},
+        "steering not a number": {"steering": moved(speed=lambda o: math.nan)},
+        "steering off by 0.2 rad": {"steering": moved(speed=lambda o: o.speed + 0.2)},
+        "steering in degrees": {"steering": moved(speed=lambda o: math.degrees(o.speed))},
+        "steering, stamp stuck": {"steering": stamped(lambda memory, t, o: first(memory, "steering", o).stamp_ns)},
+        "steering stuck": ({"steering": stuck}, DEGRADE),  # right until the bend begins
+        "steering says straight on": ({"steering": moved(speed=lambda o: 0.0)}, DEGRADE),
+        "steering mirrored": ({"steering": moved(speed=lambda o: -o.speed)}, DEGRADE),
         "all a little late, now more, now less": (dict.fromkeys(("frame", "odometry", "wheels"), _unsteady), FREE),
         "clock stopped": {"clock": lambda memory, t, c: first(memory, "clock", c)},
         "clock at half its pace": ({"clock": slowed("clock", 0.5)}, FREE | {"processes_only": True}),

@@ -148,6 +148,9 @@ class Drive:
     def _wheels(self, o: Odometry) -> None:
         self.wheels.velocity(o.stamp_ns, o.speed, o.rate, 500.0 + self.t_s)
 
+    def _steering(self, o: Odometry) -> None:
+        self.wheels.steering(o.stamp_ns, o.speed, 500.0 + self.t_s)
+
     def sense(self) -> None:
         """What the simulator would publish at this step."""
         state, stamp_ns = self.world.state, (self.step + 1) * 10_000_000
@@ -157,7 +160,7 @@ class Drive:
             self._say("odometry", moving, self._odometry)
         if self.rules == "e2e" and self.step % 3 == 0:
             self._say("wheels", moving, self._wheels)
-            self.wheels.steering(stamp_ns, state.steer_rad, 500.0 + self.t_s)
+            self._say("steering", Odometry(stamp_ns, 0, 0, 0, state.steer_rad), self._steering)
         if is_due(self.step, 1.0 / self.camera_s, HZ):
             image = self.world.render(self.camera)
             mark(image, number_of(self.world.pose, self.world.course))

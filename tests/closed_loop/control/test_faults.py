@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from tests.helpers.driver_faults import FAULTS, Fault
+from tests.helpers.driver_faults import FAULTS, Fault, Memory, Odometry, moved
 from tests.helpers.fault_trials import STANDING_MPS, Drive, Trial
 
 WITHIN_S = 0.7
@@ -35,6 +38,10 @@ DRIVEN = (
     "policy answers errors",
     "camera black, odometry frozen",
 )
+
+
+def halted(memory: Memory, t: float, message: Odometry) -> Odometry:
+    return replace(memory.setdefault("halted", message), stamp_ns=message.stamp_ns)
 
 
 def trial(fault: Fault, rules: str = "free", fault_s: float = 2.6, after_s: float = 0.0) -> Trial:
@@ -94,3 +101,29 @@ def test_it_drives_on_when_all_has_been_well_for_a_while_and_not_before() -> Non
     seen = drive.run()
     assert seen.standing_s is not None and seen.recovered, seen
     assert seen.brakes["camera picture unusable"] == 1, "it never flickered"
+
+
+@pytest.mark.parametrize(
+    "name", ["wheel speed fades", "steering stuck", "steering says straight on", "steering mirrored", "steering silent"]
+)
+def test_reports_that_contradict_nothing_but_the_commands_stop_the_kart_on_the_road(name: str) -> None:
+    """A stuck angle is right until the bend begins, so it is not noticed before."""
+    seen = trial(BY_NAME[name], "e2e", fault_s=5.0, after_s=1.0)
+    assert seen.braked_s is not None and seen.braked_s < 2.5, seen
+    assert max(seen.beyond_m, seen.beyond_after_m) < -1.0 and seen.end_mps < STANDING_MPS, seen
+    assert "odometry" in seen.reason, seen
+
+
+@pytest.mark.parametrize(
+    ("rules", "changes"),
+    [("e2e", {"wheels": moved(speed=lambda o: 0.0)}), ("free", {"odometry": halted})],
+    ids=["wheels", "localisation"],
+)
+def test_a_kart_that_is_said_to_stand_from_the_first_metre_on_is_not_driven_ever_faster(
+    rules: str, changes: Any
+) -> None:
+    drive = Drive(Fault("dead from the start", changes), rules, fault_s=8.0, after_s=0.0)
+    drive.began_step, drive.world_m = 0, drive.world.progress_m
+    seen = drive.run()
+    assert seen.end_mps < 2.5 and seen.beyond_m < -2.0, seen
+    assert seen.brakes["odometry implausible"] >= 1, seen

@@ -110,6 +110,17 @@ def test_wheels_become_the_drivers_odometry(make: Any) -> None:
     node.destroy_node()
 
 
+def test_a_kart_in_reverse_is_not_pushed(make: Any) -> None:
+    node = make(evaluator="false")
+    reports(node, 5)
+    for gear, braked in ((topics.GEAR_DRIVE, False), (20, True), (21, True), (3, False), (0, False)):
+        node.inputs.on_gear(message_class(topics.GEAR_STATUS.type)(report=gear))
+        tick = node.driver.tick(0.0)
+        assert (tick.decision.reason == "in reverse") == braked
+        assert tick.command.accel_mps2 < 0.0
+    node.destroy_node()
+
+
 def told(node: DriveNode, **orders: object) -> list[bool]:
     given = [Parameter(name, value=value) for name, value in orders.items()]
     return [each.successful for each in node.set_parameters(given)]
