@@ -15,7 +15,6 @@ import numpy as np
 from closed_loop.comparison.reasoning import place_plan
 from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan
 from closed_loop.control.faults import Faults
-from closed_loop.control.kart import Command
 from closed_loop.control.off_track import DriveGoal, OffTrackMonitor
 from closed_loop.control.wheel_odometry import WheelOdometry
 from closed_loop.course.course import Course
@@ -29,6 +28,7 @@ from collector.geometry.constants import NS_PER_S
 from collector.geometry.poses import FloatArray
 from collector.ros.parameters import Rules
 from collector.ros.topics import CONTROL_CMD
+from collector.vehicle.kart import Command
 from collector.vehicle.model import KART, VehicleModel
 from finetune.policy import Observation, Policy, cameras_of, frames_of
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from closed_loop.control.kart import Command
 from closed_loop.control.plan_path import PlanPath
 from collector.common.arguments import Arguments, same_as
 from collector.common.errors import MonoError
 from collector.geometry.poses import FloatArray
+from collector.vehicle.kart import Command
 from collector.vehicle.model import KART, VehicleModel
 from finetune.policy import STEP_S
 

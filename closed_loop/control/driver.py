@@ -17,7 +17,6 @@ import numpy as np
 from closed_loop.control.buffers import Images, Pose
 from closed_loop.control.controller import ControllerConfig, TrackingController
 from closed_loop.control.faults import NO_FAULTS, Faults
-from closed_loop.control.kart import Command
 from closed_loop.control.last_path import LastPath
 from closed_loop.control.safety_limits import DEFAULT_LIMITS, SafetyLimits
 from closed_loop.control.safety_monitor import HELD, STOPPING, Decision, SafetyMonitor
@@ -25,6 +24,7 @@ from closed_loop.control.senses import Heard, Senses
 from collector.common.arguments import Arguments, argument
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.poses import FloatArray, to_ego, to_map
+from collector.vehicle.kart import Command
 from finetune.policy import FRAMES_PER_CAMERA, FUTURE_STEPS, STEP_S, Observation, Plan
 
 LATE_PLANS = 5  # the latest but one of so many says how late the next may be

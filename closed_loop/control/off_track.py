@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from closed_loop.control.kart import footprint
 from closed_loop.course.course import Course
 from collector.geometry.poses import FloatArray
+from collector.vehicle.kart import footprint
 from collector.vehicle.model import KART, VehicleModel
 
 # So long the kart must be wholly on the road before it can leave it anew.

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from closed_loop.control.kart import Command
 from closed_loop.course.course import Course
 from closed_loop.simulator.expert import Expert, ExpertConfig
 from closed_loop.simulator.pacing import is_due
@@ -16,6 +15,7 @@ from closed_loop.simulator.vehicle import VehicleState
 from closed_loop.simulator.world import World, WorldConfig
 from collector.geometry.constants import HISTORY_STEPS, NS_PER_S, STEP_NS
 from collector.geometry.poses import FloatArray
+from collector.vehicle.kart import Command
 
 
 class WatchedWorld(World):

@@ -24,7 +24,6 @@ from closed_loop.control.buffers import Pose
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import Driver, DriverConfig, PlacedPlan, Tick
 from closed_loop.control.faults import Faults
-from closed_loop.control.kart import Command
 from closed_loop.control.off_track import OffTrackMonitor
 from closed_loop.control.safety_limits import SafetyLimits
 from closed_loop.course.design import course_named
@@ -48,6 +47,7 @@ from collector.ros.families import choose_family
 from collector.ros.graph import ONE_CONTROLLER, ONE_SIMULATOR, Strangers, UnorderedClock, Watch
 from collector.ros.parameters import declare_parameters
 from collector.ros.session import EXIT_FAILED, Session, node_main
+from collector.vehicle.kart import Command
 from collector.vehicle.model import vehicle_named
 from finetune.policy import frames_of
 

@@ -11,13 +11,13 @@ import numpy as np
 from rclpy.node import Node
 
 from closed_loop.control.driver import Driver, PlacedPlan, Tick
-from closed_loop.control.kart import Command
 from collector.geometry.constants import STEP_NS
 from collector.ros import topics
 from collector.ros.conversions import set_pose, set_stamp
 from collector.ros.families import Family
 from collector.ros.message_packages import message_class
 from collector.ros.topics import Message
+from collector.vehicle.kart import Command
 
 
 class DrivePublishing:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from closed_loop.control.kart import Command
 from closed_loop.course.course import Course
 from closed_loop.simulator.vehicle import VehicleState, actuate
 from collector.geometry.poses import FloatArray, advance
 from collector.ros.parameters import RoadParameters
+from collector.vehicle.kart import Command
 from collector.vehicle.model import VehicleModel
 
 

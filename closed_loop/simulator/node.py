@@ -23,7 +23,6 @@ import numpy as np
 from rclpy.node import Node
 
 from closed_loop.control.faults import Faults
-from closed_loop.control.kart import Command
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
@@ -42,6 +41,7 @@ from collector.ros.graph import NO_SIMULATOR, Strangers, Watch
 from collector.ros.message_packages import message_class
 from collector.ros.parameters import SimulateConfig, declare_parameters
 from collector.ros.session import Session, node_main
+from collector.vehicle.kart import Command
 from collector.vehicle.model import read_vehicle
 
 GEAR_DRIVE_LAST = 19

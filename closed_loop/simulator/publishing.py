@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 
-from closed_loop.control.kart import Command
 from closed_loop.simulator.camera import Camera
 from closed_loop.simulator.sensors import WheelReport
 from closed_loop.simulator.vehicle import VehicleState, yaw_rate_radps
@@ -20,6 +19,7 @@ from collector.ros import topics
 from collector.ros.conversions import fill_image, set_pose, set_stamp
 from collector.ros.families import Family
 from collector.ros.message_packages import message_class
+from collector.vehicle.kart import Command
 from collector.vehicle.model import VehicleModel
 
 

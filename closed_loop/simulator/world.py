@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from closed_loop.control.kart import Command
 from closed_loop.course.course import Course
 from closed_loop.simulator.camera import Camera
 from closed_loop.simulator.expert import Disturbance, DisturbanceConfig, DisturbedPhase, draw_phase
@@ -21,6 +20,7 @@ from closed_loop.simulator.scene import Scene
 from closed_loop.simulator.vehicle import Vehicle, VehicleState
 from collector.common.errors import MonoError
 from collector.geometry.poses import FloatArray, wrap_angle
+from collector.vehicle.kart import Command
 from collector.vehicle.model import VehicleModel
 
 # Courses lie side by side in the map, so that a pose belongs to exactly one of them.

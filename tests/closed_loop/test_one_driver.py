@@ -15,7 +15,6 @@ import pytest
 from closed_loop.comparison import rollout
 from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.control.faults import Faults
-from closed_loop.control.kart import Command
 from closed_loop.course.design import course_named
 from closed_loop.serving.client import Answers, PlanReply
 from closed_loop.simulator.pacing import is_due
@@ -23,6 +22,7 @@ from closed_loop.simulator.sensors import Sensors, WheelReport
 from closed_loop.simulator.vehicle import VehicleState, yaw_rate_radps
 from closed_loop.simulator.world import World
 from collector.ros.parameters import Rules
+from collector.vehicle.kart import Command
 from collector.vehicle.model import KART
 from finetune.policy import Observation, Plan
 from tests.helpers.paths import ROOT

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from closed_loop.control.driver import Driver, DriverConfig
-from closed_loop.control.kart import Command
 from closed_loop.control.off_track import OffTrackMonitor
 from closed_loop.control.wheel_odometry import WheelOdometry
 from closed_loop.course.course import Course
@@ -20,6 +19,7 @@ from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.pacing import is_due
 from closed_loop.simulator.vehicle import yaw_rate_radps
 from closed_loop.simulator.world import World
+from collector.vehicle.kart import Command
 from collector.vehicle.model import KART
 from finetune.policy import Observation, Plan
 from tests.helpers.driver_faults import Answer, Fault, Frame, Injected, Odometry

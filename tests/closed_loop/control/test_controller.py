@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from closed_loop.control.controller import ControllerConfig, PlanPath, TrackingController
-from closed_loop.control.kart import Command
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import Expert
 from closed_loop.simulator.vehicle import Vehicle
 from collector.common.errors import MonoError
 from collector.geometry.poses import mirror_poses, to_map
+from collector.vehicle.kart import Command
 from collector.vehicle.model import KART, VehicleModel
 
 STEP_S = 0.01

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from closed_loop.control.kart import Command
 from closed_loop.course.design import course_named
 from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.modes import MODES
@@ -16,6 +15,7 @@ from closed_loop.simulator.sensors import Sensors
 from closed_loop.simulator.session import SessionStates
 from closed_loop.simulator.vehicle import Vehicle
 from closed_loop.simulator.world import World, config_of
+from collector.vehicle.kart import Command
 from collector.vehicle.model import KART
 
 

@@ -19,7 +19,6 @@ pytestmark = pytest.mark.ros
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy  # noqa: E402
 
-from closed_loop.control.kart import Command  # noqa: E402
 from closed_loop.simulator.node import STANDSTILL, Heard, log_place, obeyed, world_config  # noqa: E402
 from closed_loop.simulator.publishing import quaternion_of  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
@@ -44,6 +43,7 @@ from collector.ros.topics import (  # noqa: E402
     Topic,
     qos_profile,
 )
+from collector.vehicle.kart import Command  # noqa: E402
 
 
 class Listener:

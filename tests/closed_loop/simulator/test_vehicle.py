@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from closed_loop.comparison.rollout import RolloutConfig
-from closed_loop.control.kart import footprint
 from closed_loop.course.design import course_named
 from closed_loop.simulator.expert import (
     Disturbance,
@@ -16,6 +15,7 @@ from closed_loop.simulator.expert import (
     speed_profile,
 )
 from closed_loop.simulator.vehicle import Vehicle
+from collector.vehicle.kart import footprint
 from collector.vehicle.model import VehicleModel
 from tests.helpers.rollouts import drive
 

@@ -5,7 +5,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from closed_loop.control.kart import Command
 from closed_loop.control.off_track import beyond_edges
 from closed_loop.course.course import Course
 from closed_loop.course.design import course_named
@@ -13,6 +12,7 @@ from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.expert import ExpertPool
 from closed_loop.simulator.world import COURSE_SPACING_M, EPISODE_ERROR_S, World, WorldConfig
 from collector.common.errors import MonoError
+from collector.vehicle.kart import Command
 
 
 def drive_on(world: World, seconds: float, pool: ExpertPool | None = None) -> list[tuple]:

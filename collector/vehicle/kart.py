@@ -1,4 +1,4 @@
-"""What the kart is told, and its outline; its numbers are :mod:`collector.vehicle.model`.
+"""What the kart is told, and its outline; its numbers are in :mod:`collector.vehicle.model`.
 
 The reference point is ``base_link``, the middle of the rear axle. Pure numpy.
 """
