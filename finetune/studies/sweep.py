@@ -83,7 +83,11 @@ class SweepConfig(FinetuneConfig):
         super().__post_init__()
         read_sizes(self.sizes)
         if self.more_datasets:
-            raise MonoError("a sweep over several datasets", "one, of which the sizes are cut", "leave out the others")
+            raise MonoError(
+                f"a sweep over several datasets, {', '.join(map(str, self.more_datasets))} among them",
+                "one, of which the sizes are cut",
+                "leave out the others",
+            )
 
 
 def read_sizes(words: Sequence[str]) -> tuple[int, ...]:

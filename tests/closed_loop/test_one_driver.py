@@ -309,7 +309,7 @@ def test_rollout_and_node_reach_the_kart_through_the_same_files() -> None:
     theirs = node | inputs
     drive_files = control_files("closed_loop/control/wheel_odometry.py") | {"closed_loop.control.wheel_odometry"}
     assert {
-        f"closed_loop.control.{name}" for name in ("buffers", "controller", "driver", "safety_monitor", "kart")
+        f"closed_loop.control.{name}" for name in ("buffers", "controller", "driver", "safety_monitor")
     } < drive_files
     assert drive_files <= ours and drive_files <= theirs
     # What they import beside that decides about the drive, not about the kart's commands.
