@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 GUARD_NODE = "alpamayo_guard"
 # Cyclone finds others in one second, Fast DDS in half a second; both need twice that on a machine that is busy.
 DISCOVERY_S = 2.5
-_LISTEN_S = 0.6  # for a message of somebody suspected; the slowest that may speak there do so at 10 Hz
+# For a message of somebody suspected: the slowest that may speak there do so at 10 Hz, but on a busy machine the first
+# comes to a new ear after a second or more, and a second driver then began to drive.
+_LISTEN_S = 2.5
 LOOK_S = 0.25
 _UNNAMED = "a node without a name"
 FORGET_S = 1.0  # so long after its last message somebody counts as speaking
