@@ -47,6 +47,12 @@ class MeasuredDrive:
     summary: Mapping[str, Any]  # as `closed_loop.comparison.deviation.summarise`
     reasonings: Mapping[str, Any] | None  # as `closed_loop.comparison.reasoning.summarise_checks`, None without plans
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it took place so far from the course that its distances from it say nothing."""
+        rms_m = self.summary["all"]["rms_m"]
+        return rms_m is not None and bool(rms_m > FOREIGN_M)
+
 
 def measure_drive(folder: Path, course: str = "", reference: str = "") -> MeasuredDrive:
     """Measure what ``alpamayo-mono drive out:=FOLDER`` wrote.
@@ -89,8 +95,9 @@ def deviation_line(folder: Path) -> str:
         drive = measure_drive(folder)
     except (MonoError, OSError) as error:
         return f"deviation not measured: {error}"
-    rms_m, curves, road = drive.summary["all"]["rms_m"], drive.summary["on_curves"], drive.measured.road.name
-    if rms_m is not None and rms_m > FOREIGN_M:
+    curves = drive.summary["on_curves"]
+    if drive.is_elsewhere:
+        road = drive.measured.road.name
         return f"deviation not measured: the track does not lie on the course {road}; name it with course:="
     if curves["max_m"] is None:
         return "deviation not measured: no curve was reached"
@@ -163,8 +170,8 @@ class MeasureConfig:
 
 def require_here(folder: Path, drive: MeasuredDrive) -> None:
     """Refuse (MonoError) a drive that took place elsewhere: its distances from this course say nothing."""
-    rms_m, road = drive.summary["all"]["rms_m"], drive.measured.road.name
-    if rms_m is not None and rms_m > FOREIGN_M:
+    if drive.is_elsewhere:
+        rms_m, road = drive.summary["all"]["rms_m"], drive.measured.road.name
         found = f"{folder} does not lie on the course {road}: its distance from it is {rms_m:.0f} m (RMS)"
         raise MonoError(found, "the course that was driven", "name it with --course")
 
@@ -176,17 +183,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise MonoError("no drive folder named", "at least one", "alpamayo-mono measure runs/...-drive")
     console = Console()
     for folder in config.drives:
-        if is_bag(folder):
-            drive = measure_bag(folder, config.course, config.reference)
-            require_here(folder, drive)
-        else:
-            if folder.is_dir():
-                check_file_place(folder / "deviation.json")
-            drive = measure_drive(folder, config.course, config.reference)
-            require_here(folder, drive)
+        has_folder = not is_bag(folder)
+        if has_folder and folder.is_dir():
+            check_file_place(folder / "deviation.json")
+        drive = (measure_drive if has_folder else measure_bag)(folder, config.course, config.reference)
+        require_here(folder, drive)
+        if has_folder:
             definitions = {"deviation": deviation.DEFINITIONS, "reasonings": reasoning.DEFINITIONS}
-            found = {"definitions": definitions, "deviation": drive.summary, "reasonings": drive.reasonings}
-            write_atomically(folder / "deviation.json", json.dumps(plain(found), indent=2) + "\n")
+            written = {"definitions": definitions, "deviation": drive.summary, "reasonings": drive.reasonings}
+            write_atomically(folder / "deviation.json", json.dumps(plain(written), indent=2) + "\n")
         rows = [
             (
                 f"{row['number']} {row['direction']}",

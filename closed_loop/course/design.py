@@ -38,6 +38,11 @@ OPTIONS: Mapping[str, tuple[str, Callable[[str], Mapping[str, Any]]]] = {
 }
 
 
+def listed_courses(text: str) -> list[str]:
+    """The names in a comma-separated list, each as :func:`course_named` takes it."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def course_named(spec: str) -> Course:
     """The course a person asked for: a name of :data:`COURSES`, also with ``-mirror`` behind it, or a file.
 

@@ -18,7 +18,7 @@ from closed_loop.comparison.rollout import RolloutConfig, drive_many
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import DriverConfig
 from closed_loop.course.course import Course
-from closed_loop.course.design import course_named
+from closed_loop.course.design import course_named, listed_courses
 from closed_loop.dagger.bags import LineCorrection
 from closed_loop.dagger.choice import THINNED, Choice, ChoiceConfig
 from closed_loop.dagger.watched import WatchedWorld
@@ -106,7 +106,7 @@ class DaggerConfig(ChoiceConfig, _Places):
     @property
     def course_names(self) -> list[str]:
         """Each by itself."""
-        return [spec.strip() for spec in self.courses.split(",") if spec.strip()]
+        return listed_courses(self.courses)
 
 
 Policies = Callable[[DaggerConfig], Policy]

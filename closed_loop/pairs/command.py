@@ -18,7 +18,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from closed_loop.course.design import course_named
+from closed_loop.course.design import course_named, listed_courses
 from closed_loop.pairs.branching import MANNERS, Future, futures_of, road_ahead
 from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
@@ -91,7 +91,7 @@ class PairsConfig(Arguments, _Out):
     @property
     def course_names(self) -> list[str]:
         """Each by itself."""
-        return [spec.strip() for spec in self.courses.split(",") if spec.strip()]
+        return listed_courses(self.courses)
 
 
 @dataclass(frozen=True, eq=False)

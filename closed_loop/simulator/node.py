@@ -23,7 +23,7 @@ import numpy as np
 from rclpy.node import Node
 
 from closed_loop.control.faults import Faults
-from closed_loop.course.design import course_named
+from closed_loop.course.design import course_named, listed_courses
 from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
 from closed_loop.simulator.manners import MannerDriver
@@ -72,7 +72,7 @@ class SimulatorNode(Node):
         self.values = declare_parameters(self, SimulateConfig)
         v = self.values
         self._log = log_place(Path(v.log)) if v.log else None
-        courses = [spec.strip() for spec in v.courses.split(",") if spec.strip()] or [v.course]
+        courses = listed_courses(v.courses) or [v.course]
         self._mode = MODES[v.mode]
         self.world = World([course_named(spec) for spec in courses], v.seed, world_config(v))
         if not v.episode_s:
