@@ -33,8 +33,9 @@ TOOLS := $(VENV)/.tools
 demo: messages
 	$(BIN)/alpamayo-mono demo $(ARGS)
 
+# One worker has all tests with nodes, which wait more than they compute: two more keep two cores busy.
 test: messages $(TOOLS)
-	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 $(ARGS)
 
 test-transformers: $(TOOLS)
 	$(BIN)/python benchmarks/golden_transformers.py $(or $(ARGS),5.17.0 5.24.0)

@@ -1,7 +1,8 @@
 """The whole mission in one command: record, build, finetune, drive, measure, report.
 
 Every stage is the command a person would type; the demo prints it, says how long the rest will take, keeps its log,
-times it, and on a second run goes on after the last stage that finished.
+times it, and on a second run goes on after the last stage that finished. The drives over ROS 2 keep the clock and leave
+half of two cores idle: the comparison begins beside them, on what they leave.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +67,7 @@ class Stage:
         folder: what it makes below the run folder; emptied before an unfinished stage is run again.
         resumes: its command goes on where a kill stopped it, so nothing of it is removed.
         may_fail: exit code 1 with metrics is a result (a kart that leaves the road), not an end of the demo.
+        beside: stages that keep the clock and leave cores idle; it begins beside the first of them, on what they leave.
     """
 
     name: str
@@ -74,14 +77,19 @@ class Stage:
     folder: str = ""
     may_fail: bool = False
     resumes: bool = False
+    beside: tuple[str, ...] = ()
 
 
 # Seeds of the courses recorded for finetuning: apart from the base's (0 ...) and from the held-out 9001.
 RECORD_SEED = 5000
 # Long enough to see where a kart goes that has lost the road.
 DRIVE_BEFORE_S = 15.0
+# Of the drives over ROS 2: how long their nodes take to start and end, a lap of the city course, and the share of the
+# cores that they leave.
+STARTING_S, LAP_S, IDLE_SHARE = 13.0, 86.0, 0.6
 # What the estimate trusts the expected seconds with before this machine has shown its own speed.
 PRIOR_S = 60.0
+_LOOK_S = 0.2  # between looks at what a stage says
 HELD_OUT = ("city", "city-mirror", "random:9001")
 
 
@@ -93,6 +101,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
     model = ("--model", str(TINY_BASE))
     adapter = ("--adapter", str(training / "adapter"))
     drive = ("drive", "simulator:=true", "course:=city", f"model:={TINY_BASE}", f"laps:={config.laps}")
+    before_s, after_s = STARTING_S + DRIVE_BEFORE_S, STARTING_S + LAP_S * config.laps
     return (
         Stage("messages", "find or build the Autoware messages", ("messages",), 15.0),
         Stage(
@@ -164,7 +173,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
             "drive-before",
             "one camera, bare model, over ROS 2",
             (*drive, f"duration_s:={DRIVE_BEFORE_S:g}", f"out:={out / 'drive_before'}"),
-            15.0 + DRIVE_BEFORE_S,
+            before_s,
             "drive_before",
             may_fail=True,
         ),
@@ -177,7 +186,7 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 f"adapter:={training / 'adapter'}",
                 f"out:={out / 'drive_after'}",
             ),
-            15.0 + 65.0 * config.laps,
+            after_s,
             "drive_after",
             may_fail=True,
         ),
@@ -199,7 +208,9 @@ def stages(config: DemoConfig) -> tuple[Stage, ...]:
                 "--out",
                 str(out / "compare"),
             ),
-            35.0 * config.starts,
+            # What is left of it after the drives.
+            max(10.0, 75.0 * config.starts - IDLE_SHARE * (before_s + after_s)),
+            beside=("drive-before", "drive-after"),
         ),
         Stage("report", "one page", ("report", "--run", str(out), "--out", str(out / "report.html")), 6.0),
     )
@@ -213,31 +224,41 @@ def _environment(out: Path) -> dict[str, str]:
     return {"ROS_DOMAIN_ID": str(1 + os.getpid() % 101), **without_our_libraries(), OWNER: str(out)}
 
 
-def run_stage(stage: Stage, logs: Path, out: Path) -> float:
-    """Run one stage of the demo in ``out`` as a child process, its output both shown and kept.
+def begin_stage(stage: Stage, logs: Path, out: Path) -> subprocess.Popen[bytes]:
+    """Start the command of a stage of the demo in ``out``; what it says goes to its log."""
+    # The nicest of all beside others: nodes that keep the clock come first.
+    aside = ("nice", "-n", "19") if stage.beside else ()
+    command = [*aside, *module_command("closed_loop.cli"), *stage.arguments]
+    with (logs / f"{stage.name}.log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=_environment(out))
+
+
+def run_stage(stage: Stage, logs: Path, out: Path, begun: subprocess.Popen[bytes] | None = None) -> float:
+    """Run one stage of the demo in ``out``, or the rest of one that has ``begun``, and show what it says.
 
     Returns:
-        Wall seconds.
+        Wall seconds from now on.
 
     Raises:
         MonoError: the stage failed and the demo cannot go on without it.
     """
-    command = [*module_command("closed_loop.cli"), *stage.arguments]
     print(f"$ alpamayo-mono {shlex.join(stage.arguments)}", flush=True)
     began = time.monotonic()
     log_path = logs / f"{stage.name}.log"
-    with (
-        log_path.open("wb") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_environment(out)) as process,
-    ):
-        try:
-            while process.stdout is not None and (chunk := os.read(process.stdout.fileno(), 65536)):
-                log.write(chunk)
-                sys.stdout.buffer.write(chunk)
-                sys.stdout.flush()
-        except BaseException:  # Ctrl-C, which a terminal sends to all, and kill -INT or a broken pipe to us alone
-            end_processes(out, first=signal.SIGINT)
-            raise
+    try:
+        process = begun or begin_stage(stage, logs, out)
+        with log_path.open("rb") as log:
+            ended = False
+            while not ended:
+                ended = process.poll() is not None  # and what it said last is in its log
+                while chunk := log.read(65536):
+                    sys.stdout.buffer.write(chunk)
+                    sys.stdout.flush()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_LOOK_S)
+    except BaseException:  # Ctrl-C, which a terminal sends to all, and kill -INT or a broken pipe to us alone
+        end_processes(out, first=signal.SIGINT)
+        raise
     seconds = time.monotonic() - began
     is_result = stage.may_fail and process.returncode == 1 and (out / stage.folder / "metrics.json").is_file()
     if process.returncode and not is_result:
@@ -257,6 +278,17 @@ def remaining_s(every: Sequence[Stage], times: Mapping[str, float]) -> float:
     return pace * sum(stage.expected_s for stage in every if stage.name not in times)
 
 
+@contextmanager
+def _beside(out: Path) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """The stages that were begun beside others; what of them still runs when the demo fails is ended."""
+    begun: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        yield begun
+    finally:
+        if any(process.poll() is None for process in begun.values()):
+            end_processes(out)
+
+
 def demo(config: DemoConfig) -> Path:
     """Run all stages that have not finished yet, after ending what an earlier, killed call left running.
 
@@ -266,7 +298,7 @@ def demo(config: DemoConfig) -> Path:
     Raises:
         MonoError: a stage failed; the folder is in use, or holds another demo or things that no demo made.
     """
-    with OutputFolder(config.out) as out:
+    with OutputFolder(config.out) as out, _beside(out.path) as begun:
         every, logs = stages(config), config.out / "logs"
         times = take_folder(out, config, [stage.name for stage in every], config.fresh)
         times.pop("report", None)
@@ -288,7 +320,11 @@ def demo(config: DemoConfig) -> Path:
             rebuilt = rebuilt or stage.name == "build"
             left = remaining_s(every, times)
             print(f"{place}: {stage.purpose} (about {max(1, round(left / 60.0))} min left)", flush=True)
-            times[stage.name] = round(run_stage(stage, logs, out.path), 1)
+            for other in every:
+                if stage.name in other.beside and other.name not in {*times, *begun}:
+                    print(f"beside it begins {other.name}: {other.purpose}", flush=True)
+                    begun[other.name] = begin_stage(other, logs, out.path)
+            times[stage.name] = round(run_stage(stage, logs, out.path, begun.get(stage.name)), 1)
             write_atomically(config.out / STAGES_FILE, json.dumps(times, indent=2) + "\n")
     return config.out / "report.html"
 

@@ -18,26 +18,43 @@ from tests.helpers.ros_processes import Domain
 # compute, and `make test` runs one worker per core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+_ASIDE = 10  # of 19: how nice a worker is to the one with the ROS tests
+
 
 @cache
-def has_ros_tests(file: Path) -> bool:
-    return "mark.ros" in file.read_text("utf-8")
+def has_mark(file: Path, mark: str) -> bool:
+    return f"mark.{mark}" in file.read_text("utf-8")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Hand out whole files, whose tests share fixtures, and all files with ROS tests to one worker.
 
-    Nodes keep time by the wall clock, and domains are drawn at random: two tests at once may be slow, or meet.
+    Nodes keep time by the wall clock, and domains are drawn at random: two tests at once may be slow, or meet. They
+    take longest and begin first, then the files with slow tests, lest one worker is left alone with them at the end.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "ros" if has_ros_tests(config.rootpath / file) else file
+            return "ros" if has_mark(config.rootpath / file, "ros") else file
+
+        def _assign_work_unit(self, node: Any) -> None:
+            def place(scope: str) -> int:
+                return 0 if scope == "ros" else 1 if has_mark(config.rootpath / scope, "slow") else 2
+
+            self.workqueue.move_to_end(min(self.workqueue, key=place), last=False)
+            super()._assign_work_unit(node)
 
     return ByFile(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Beside another worker's nodes, tests that keep no time step aside for them, from the first such test on."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not has_mark(item.path, "ros") and os.nice(0) < _ASIDE:
+        os.nice(_ASIDE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -55,7 +55,6 @@ def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str
             jobs.append(job)
         else:
             rows[job.index] = row
-    # Whole laps take longest; begun first, no worker is left alone with one at the end.
     jobs.sort(key=lambda job: LONGEST_FIRST.index(job.variant.role))
     if rows:
         print(f"{len(rows)} of {len(rows) + len(jobs)} runs are finished in {run.folder}", flush=True)

@@ -21,7 +21,9 @@ from collector.common.cpu import core_count
 from collector.common.errors import MonoError
 from collector.common.run_folder import hash_path, hash_sources
 
-LONGEST_FIRST = ("after", "control", "before", "expert")
+# What may last longest is begun first, lest one worker is left alone with it at the end: four cameras cost most, and
+# a base that is braked crawls, for how long nobody knows beforehand. One with an adapter drives its lap.
+LONGEST_FIRST = ("control", "before", "after", "expert")
 
 
 @dataclass

@@ -109,9 +109,9 @@ class OdometryHealth:
         limits = self.limits
         for window_s in _WINDOWS_S:
             steps = [step for step in self._steps if stamp_ns - step.end_ns < window_s * 1e9]
-            forward_m, aside_m, way_m, turn_rad = (
-                sum(getattr(step, name) for step in steps) for name in ("forward_m", "aside_m", "way_m", "turn_rad")
-            )
+            # Fifty times a second of every kart: lists are summed in half the time of generators.
+            forward_m, aside_m = sum([step.forward_m for step in steps]), sum([step.aside_m for step in steps])
+            way_m, turn_rad = sum([step.way_m for step in steps]), sum([step.turn_rad for step in steps])
             allowed_m = limits.drift_m + limits.drift_share * abs(way_m)
             if abs(forward_m - way_m) > allowed_m:
                 return f"the poses moved {forward_m:.2f} m where the speed says {way_m:.2f} m"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,8 @@ COURSE_SPACING_M = 1000.0
 # The first sample of an episode has its history after 1.5 s. An error that is long over by then leaves no recovery to
 # learn from, and one that goes on after it is learned itself.
 EPISODE_ERROR_S = (1.2, 2.0)
+# Painted and in use: worlds of one course and one day, such as those of karts side by side, look at one.
+_SCENES: WeakValueDictionary[tuple[Course, int], Scene] = WeakValueDictionary()
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,8 @@ class World:
         if self._scene is None or self._scene.course is not self.course:
             self._scene = None  # frees the old texture before the new one is painted
             stream = [23, self.seed, self.episode % len(self.courses)]
-            self._scene = Scene(self.course, int(np.random.default_rng(stream).integers(2**31)))
+            look = self.course, int(np.random.default_rng(stream).integers(2**31))
+            self._scene = _SCENES.get(look) or _SCENES.setdefault(look, Scene(*look))
         return self._scene
 
     def render(self, camera: Camera) -> NDArray[np.uint8]:

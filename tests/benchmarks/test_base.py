@@ -64,6 +64,7 @@ def test_the_prompt_of_a_rig_is_the_one_the_builder_writes(shards: Path) -> None
                 assert labels[row].nonzero().flatten().tolist() == list(range(len(expected) - learned, len(expected)))
 
 
+@pytest.mark.slow
 def test_the_seed_gives_the_weights_and_training_goes_on(shards: Path, tmp_path: Path) -> None:
     def train(out: str, *more: str) -> list[str]:
         words = ["--data", str(shards), "--out", str(tmp_path / out), "--validation-courses", "1", "--batch-size", "2"]

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +15,10 @@ import pytest
 
 from closed_loop import demo
 from closed_loop.demo import DemoConfig, Stage, remaining_s, stages
-from closed_loop.demo_folder import OWNER, end_left_over
+from closed_loop.demo_folder import OWNER, _processes_of, end_left_over
 from collector.common.errors import MonoError
 from collector.common.output_folder import OutputFolder
 from tests.helpers.other_process import held_elsewhere
-
-Runs = Callable[[Stage, Path, Path], float]
 
 
 @pytest.fixture
@@ -29,8 +26,13 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stages in the order they ran; each leaves its log and a folder with a file, and finetune breaks off once."""
     names: list[str] = []
 
-    def run(stage: Stage, logs: Path, out: Path) -> float:
+    def begin(stage: Stage, logs: Path, out: Path) -> subprocess.Popen[bytes]:
+        assert names[-1] == "evaluate" and stage.name == "compare", "before the first drive, and once"
+        return subprocess.Popen(["true"])
+
+    def run(stage: Stage, logs: Path, out: Path, begun: subprocess.Popen[bytes] | None) -> float:
         names.append(stage.name)
+        assert (begun is not None) is (stage.name == "compare")
         (logs / f"{stage.name}.log").touch()
         if stage.folder:
             (out / stage.folder).mkdir(exist_ok=True)
@@ -39,6 +41,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise MonoError("the stage 'finetune' ended with exit code 2", "exit code 0")
         return 2.0 * stage.expected_s
 
+    monkeypatch.setattr(demo, "begin_stage", begin)
     monkeypatch.setattr(demo, "run_stage", run)
     return names
 
@@ -159,6 +162,37 @@ def test_only_a_drive_that_was_driven_is_a_result(
     assert (tmp_path / "drive-before.log").read_text() == "driving\n"
     with pytest.raises(MonoError) if code else nullcontext():
         demo.run_stage(replace(drive, may_fail=False), tmp_path, tmp_path)
+
+
+def test_a_stage_begun_beside_another_is_nicer_shown_whole_and_ended_with_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Real processes: one compares beside a drive of half a second, and beside one that fails."""
+    code = (
+        "import os, sys, time\nname = sys.argv[1]\nprint(name, 'nice', os.nice(0), flush=True)\n"
+        "time.sleep({'quick': 1.5, 'drive': 0.5}.get(name, 60.0 * (name == 'slow')))\n"
+        "print(name, 'ends', flush=True)\nsys.exit(2 * (name == 'fails'))"
+    )
+    monkeypatch.setattr(demo, "module_command", lambda _: [sys.executable, "-c", code])
+    compare, report = Stage("compare", "", ("quick",), 1.0, beside=("drive",)), Stage("report", "", ("report",), 1.0)
+    every = [Stage("drive", "", ("drive",), 1.0), compare, report]
+    monkeypatch.setattr(demo, "stages", lambda _: tuple(every))
+    demo.demo(DemoConfig(out=tmp_path / "whole"))
+    said = capfdbinary.readouterr().out.decode()
+    order = (
+        "beside it begins compare",
+        f"drive nice {os.nice(0)}\ndrive ends\n",
+        "quick nice 19\nquick ends\n",
+        "report",
+    )
+    places = [said.index(words) for words in order[:3]] + [said.rindex(order[3])]
+    assert places == sorted(places)
+    times = json.loads((tmp_path / "whole" / "stages.json").read_text())
+    assert list(times) == ["drive", "compare", "report"]
+    every[:2] = [Stage("drive", "", ("fails",), 1.0), replace(compare, arguments=("slow",))]
+    with pytest.raises(MonoError, match="'drive' ended with exit code 2"):
+        demo.demo(DemoConfig(out=tmp_path / "failed"))
+    assert not _processes_of(tmp_path / "failed") and "ends" not in (tmp_path / "failed/logs/compare.log").read_text()
 
 
 def test_a_demo_of_an_earlier_version_goes_on(

@@ -1,5 +1,6 @@
 """One kart on one or more courses: laps, edges, episodes."""
 
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -44,6 +45,19 @@ def test_laps_and_progress_count_through_the_start_line() -> None:
     drive_on(world, 100.0)
     assert world.lap == 1 and 1.0 < world.progress < 1.5
     assert world.time_s == pytest.approx(103.0)
+
+
+def test_worlds_of_one_course_and_day_look_at_one_scene_while_they_are_in_use() -> None:
+    course = course_named("city")
+    one, beside, other_day = (World(course, seed) for seed in (4, 4, 5))
+    beside.reset(30.0)
+    assert one.scene is beside.scene and one.scene is not other_day.scene
+    kept = one.render(FRONT)
+    gone = weakref.ref(one.scene)
+    del one, beside
+    assert gone() is None, "a painted course is 64 MB"
+    again = World(course, 4)
+    assert np.array_equal(again.render(FRONT), kept)
 
 
 def test_a_kart_is_off_the_road_as_soon_as_one_corner_is() -> None:

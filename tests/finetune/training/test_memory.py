@@ -153,6 +153,7 @@ def test_a_full_memory_costs_a_pass_and_changes_no_number(
         curve("full")
 
 
+@pytest.mark.slow
 def test_compiled_layers_give_the_same_losses_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     # Without the C++ that would be written for a CPU, on which nothing is compiled, and which takes a minute.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
