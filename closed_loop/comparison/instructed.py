@@ -16,6 +16,7 @@ from closed_loop.comparison.deviation import Deviation, summarise
 from closed_loop.comparison.rollout import Rollout
 from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.course import Course
+from closed_loop.pairs.branching import AHEAD_M, BEHIND_M
 from collector.common.tables import Table, number, percent
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.poses import FloatArray, to_ego
@@ -43,7 +44,7 @@ DEFINITIONS = (
 )
 # Standing starts are over by then: of usual driving, and before the first instruction.
 _BEGIN_S = 6.0
-_GRID_M, _AHEAD_M, _BEHIND_M = 1.0, 48.0, 4.0
+_GRID_M = 1.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Usual:
     def ahead(self, placed: PlacedPlan) -> LocalRoad:
         """The usual line before a plan, as what asks for places on the road takes it; its edges are not told."""
         here_m = float(self.road.project(placed.pose_map[:2]).s_m)
-        stations = here_m + np.arange(-_BEHIND_M, _AHEAD_M, _GRID_M)
+        stations = here_m + np.arange(-BEHIND_M, AHEAD_M, _GRID_M)
         if not self.road.closed:
             stations = stations[(stations >= 0.0) & (stations <= self.road.length_m)]
         lateral, speed = self.at(stations)

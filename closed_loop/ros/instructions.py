@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
-
-from rclpy.node import Node
+from typing import TYPE_CHECKING, Any
 
 from closed_loop.control.driver import Driver
 from closed_loop.ros.diagnostics import Finding, Level
@@ -18,6 +16,9 @@ from collector.common.errors import MonoError
 from collector.reasoning.instructions import read_instruction
 from collector.ros.message_packages import message_class
 from collector.ros.topics import INSTRUCTION, Message, qos_profile
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
 
 _USUAL = "as usual"
 

@@ -32,10 +32,10 @@ UNDERSTOOD = (
 class Instruction:
     """A place on the road, a pace, or a way to go; nothing of these where nothing is asked for."""
 
-    line: AskedLine = "usual"
-    pace: Pace = "usual"
-    way: Way | None = None
-    language: Language = "en"
+    line: AskedLine
+    pace: Pace
+    way: Way | None
+    language: Language
 
     @property
     def is_usual(self) -> bool:
@@ -115,7 +115,7 @@ def _en(words: str) -> re.Pattern[str]:
 
 _THE = "(?:(?:the|our|your|its|this) )?"
 _ROAD = "(?:road|lane|track|course|street)"
-_SIDE = "(?P<side>left|right)"
+_WHICH = "(?P<side>left|right)"
 _EDGE = "(?:side|edge|border|kerb|curb|margin)"
 _SPEED = f"{_THE}(?:speed|pace)"
 _GOING = "走(?:って|る|り|れ)|進(?:んで|む|み|め)|通(?:って|る|り|れ)"
@@ -129,11 +129,11 @@ _JA_DRIVEN = f"と?(?:{_GOING}|曲が(?:って|る|り|れ)|して)?"
 _LEXICON: Mapping[Language, Sequence[tuple[str, re.Pattern[str]]]] = {
     "en": (
         ("", _en("right (?:now|away)|(?:since|as) (?:we were )?asked(?: to)?|as asked")),
-        ("bend", _en(f"{_SIDE}(?: hand)? (?:bend|curve|corner|turn|hairpin|hander)s?")),
-        ("way turn {side}", _en(f"(?:turn|steer|bear)(?: to)?(?: the)? {_SIDE}")),
+        ("bend", _en(f"{_WHICH}(?: hand)? (?:bend|curve|corner|turn|hairpin|hander)s?")),
+        ("way turn {side}", _en(f"(?:turn|steer|bear)(?: to)?(?: the)? {_WHICH}")),
         ("way straight on", _en("(?:(?:go|drive|keep|carry|continue) )?straight(?: on| ahead)?")),
-        ("either", _en(rf"(?:go|drive|head|veer)(?: to the)? {_SIDE}\b(?!(?: hand)?(?: {_ROAD})? {_EDGE})")),
-        ("line {side}", _en(f"{_SIDE}(?: hand)?(?: {_ROAD})?(?: {_EDGE})?(?: of {_THE}{_ROAD})?")),
+        ("either", _en(rf"(?:go|drive|head|veer)(?: to the)? {_WHICH}\b(?!(?: hand)?(?: {_ROAD})? {_EDGE})")),
+        ("line {side}", _en(f"{_WHICH}(?: hand)?(?: {_ROAD})?(?: {_EDGE})?(?: of {_THE}{_ROAD})?")),
         ("line middle", _en(f"(?:middle|cent(?:er|re)(?: ?line)?)(?: of {_THE}{_ROAD})?")),
         (
             "pace slow",

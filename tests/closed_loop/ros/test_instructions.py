@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,13 @@ from closed_loop.ros.drive_node import DriveNode  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
 from collector.ros import topics  # noqa: E402
 from collector.ros.message_packages import message_class  # noqa: E402
-from tests.closed_loop.ros.test_rules import make, reports, told  # noqa: E402, F401
+from tests.helpers.drive_nodes import driving_nodes, reports, told  # noqa: E402
+
+
+@pytest.fixture
+def make(tmp_path: Path, ros_environment: dict[str, str]) -> Iterator[Any]:
+    with driving_nodes(tmp_path) as made:
+        yield made
 
 
 def say(node: DriveNode, text: str) -> None:
@@ -34,7 +42,7 @@ def notes(node: DriveNode) -> list[tuple[str, str]]:
     return [(event["what"], event["detail"]) for event in node._log._events if "instruction" in event["what"]]
 
 
-def test_an_operator_is_heard_while_the_kart_drives(make: Any) -> None:  # noqa: F811
+def test_an_operator_is_heard_while_the_kart_drives(make: Any) -> None:
     node = make(instruction="keep left")
     assert topics.INSTRUCTION.name in {each.topic_name for each in node.subscriptions}
     assert asked(node) == "Keep to the left edge" and level(node) == "ok"
@@ -53,14 +61,14 @@ def test_an_operator_is_heard_while_the_kart_drives(make: Any) -> None:  # noqa:
     node.destroy_node()
 
 
-def test_nobody_is_heard_where_none_was_given(make: Any) -> None:  # noqa: F811
+def test_nobody_is_heard_where_none_was_given(make: Any) -> None:
     node = make()
     assert topics.INSTRUCTION.name not in {each.topic_name for each in node.subscriptions}
     assert node.instructions.status(1.0) == {} and node.instructions.findings(1.0) == []
     node.destroy_node()
 
 
-def test_an_instruction_is_no_order_to_go(make: Any) -> None:  # noqa: F811
+def test_an_instruction_is_no_order_to_go(make: Any) -> None:
     node = make(instruction="usual")
     reports(node, 5)
     assert told(node, hold="the marshal says so") == [True]
@@ -71,7 +79,7 @@ def test_an_instruction_is_no_order_to_go(make: Any) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("takes", [True, False])
-def test_a_policy_that_takes_none_is_refused_at_the_start(make: Any, takes: bool) -> None:  # noqa: F811
+def test_a_policy_that_takes_none_is_refused_at_the_start(make: Any, takes: bool) -> None:
     node = make(instruction="usual")
     node._policy.takes_instructions = takes
     node._on_ready(0.1)

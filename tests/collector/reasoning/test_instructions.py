@@ -9,15 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.common.errors import MonoError
-from collector.geometry.curvature import DEFAULT_THRESHOLDS
 from collector.reasoning.claims import Claim, Language
 from collector.reasoning.consistency import parse_claim
 from collector.reasoning.instructions import Instruction, read_instruction
-from collector.reasoning.manner_writing import refusals, write_manner, write_refusal
-from collector.reasoning.manners import Manner
 from collector.reasoning.places import pace_claim
-from tests.collector.reasoning.test_manners import LANGUAGES, motion_of
 
+LANGUAGES = pytest.mark.parametrize("language", ["en", "ja"])
 LINES = ("usual", "left", "middle", "right")
 PACES = ("usual", "slow", "brisk")
 WAYS = ("turn left", "turn right", "straight on")
@@ -130,28 +127,3 @@ def test_the_beginning_claims_what_was_asked_and_is_read_again(language: Languag
         position = "none" if line == "usual" else line
         assert claim == Claim(lateral, "none", position, pace_claim(pace))  # type: ignore[arg-type]
         assert read_instruction(asked.beginning) == asked
-
-
-@LANGUAGES
-def test_the_texts_of_the_training_begin_so(language: Language) -> None:
-    """What a model is made to begin with is the beginning of a text that it has learnt."""
-    for line, pace in itertools.product(LINES, PACES):
-        asked = Instruction(line, pace, None, language)  # type: ignore[arg-type]
-        if asked.is_usual:
-            continue
-        words = Manner(line, pace).words  # type: ignore[arg-type]
-        motion = motion_of(words, 0.0)
-        written = {
-            write_manner(motion, Manner(line, pace), seed, DEFAULT_THRESHOLDS, language)  # type: ignore[arg-type]
-            for seed in range(60)
-        }
-        # In a bend the pace is that of taking it.
-        texts = [text.replace("take the bend", "drive").replace("曲がる", "走る") for text in written if text]
-        texts += [text.replace("Take the bend", "Drive") for text in texts]
-        assert any(text.startswith(asked.beginning) for text in texts), asked.beginning
-    straight = motion_of("middle", 0.0)
-    for way in refusals(straight):
-        if way in WAYS:
-            beginning = Instruction(way=way, language=language).beginning  # type: ignore[arg-type]
-            text = write_refusal(straight, way, 0, DEFAULT_THRESHOLDS, language)
-            assert text.startswith(beginning)
