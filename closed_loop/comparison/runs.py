@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 import zlib
 from collections import Counter
@@ -248,6 +249,25 @@ class RunStore:
         row = {**plain(row), "drives": names[:usual], **told, "key": key}
         write_atomically(self.folder / "runs" / f"{stem}.json", json.dumps(row, indent=2, allow_nan=False) + "\n")
         return row
+
+
+def films_of_told(runs: Sequence[tuple[Mapping[str, Any], RunSettings]], folder: Path) -> None:
+    """``films/....webm`` of the first start of each run that was told something, where there is none of it yet."""
+    for row, settings in runs:
+        names = row.get("told_drives")
+        if settings.script is None or not names:
+            continue
+        from closed_loop.comparison.film import write_film
+
+        film = folder / "films" / f"{Path(names[0]).stem}.webm"
+        if film.is_file() and film.stat().st_mtime >= (folder / names[0]).stat().st_mtime:
+            continue
+        film.parent.mkdir(exist_ok=True)
+        world = World(course_named(row["course"]), settings.seed, config_of(settings.mode, settings.simulated_vehicle))
+        if write_film(film, load_drive(folder / names[0]), settings.script.part(0, len(names)), world):
+            print(f"film: {film}")
+        else:
+            print(f"no film: this OpenCV writes no WebM; the drive is in {folder / names[0]}", file=sys.stderr)
 
 
 def load_drive(path: Path) -> dict[str, NDArray[Any]]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from closed_loop.comparison.deviation import measure
+from closed_loop.comparison.film import film_pictures, write_film
 from closed_loop.comparison.instructed import SCRIPT, Script, Usual, measure_script, script_table
 from closed_loop.comparison.rollout import Rollout, RolloutConfig, drive_many
+from closed_loop.comparison.runs import drive_table
 from closed_loop.control.controller import ControllerConfig
 from closed_loop.control.driver import DriverConfig
 from closed_loop.course.course import Course
@@ -159,3 +163,24 @@ def test_who_takes_no_instructions_is_not_given_any(course: Course) -> None:
         drive_many([world], Deaf(world), [RolloutConfig(image_px=SMALL, instructions=((1.0, "keep left"),))])
     with pytest.raises(MonoError, match="takes none"):
         drive_many([world], ExpertConfig(), [RolloutConfig(image_px=SMALL, instructions=((1.0, "keep left"),))])
+
+
+def test_a_film_shows_a_picture_per_plan(course: Course, usual: Rollout, tmp_path: Path) -> None:
+    table = drive_table(usual, measure(usual.t_s, usual.poses, course))
+    table = {name: values[:12] if name.startswith("plan_") else values for name, values in table.items()}
+    table["plan_reasoning"][3] = "指示どおり左端を走る。" * 20
+    told = ((1.0, "keep left"), (2.0, ""))
+    path, world = tmp_path / "drive.webm", World(course, 0)
+    pictures = list(film_pictures(table, told, course, world.scene))
+    assert len(pictures) == 12 and {picture.shape for picture in pictures} == {(456, 1000, 3)}
+    # The line of what is asked is another while something is; the map moves with the kart.
+    asked = [(picture[360:390, 120:] != pictures[0][360:390, 120:]).any() for picture in pictures]
+    assert asked == [1.0 <= stamp_s < 2.0 for stamp_s in table["plan_stamp_s"]]
+    assert (pictures[11][:360, 640:] != pictures[9][:360, 640:]).any()
+    if write_film(path, table, told, world):
+        film = cv2.VideoCapture(str(path))
+        frames = 0
+        while film.read()[0]:
+            frames += 1
+        assert frames == 12
+    assert not list(tmp_path.glob("*.part*"))
