@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from collector.common.errors import MonoError
+from collector.reasoning.instructions import read_instruction
 from finetune.adapters.folder import adapter_facts, check_belongs
 from finetune.alpamayo.cache import PrefixCache
 from finetune.alpamayo.decoder import pack_linears
-from finetune.alpamayo.draft import ReasoningDraft, ReasoningPace
+from finetune.alpamayo.draft import ReasoningDraft, ReasoningPace, drafts_and_forced
 from finetune.alpamayo.generation import Generation, generate
 from finetune.alpamayo.placement import place_on_card
 from finetune.alpamayo.sampling import initial_noise, medoid
@@ -43,6 +44,7 @@ from finetune.processing.processor import Encoded, pad_right
 
 # Plans until nothing is made or recorded for the first time.
 _WARM_UPS = 3
+_LEAST_ROOM = 8  # words of its own that a reasoning needs after an instruction, its last ones included
 # What an engine is made for: the prompt, and number, height and width of the frames.
 _EngineKey = tuple[PromptShape, tuple[int, int, int]]
 
@@ -51,7 +53,8 @@ class AlpamayoPolicy:
     """Plans with an Alpamayo model folder, optionally with an adapter.
 
     The reasoning is decoded greedily. Noise is drawn per observation from its stamp and the seed, so a plan does not
-    depend on which others were planned beside it; with the fast engine rounding does on what was said before.
+    depend on which others were planned beside it; with the fast engine rounding does on what was said before. A text
+    that has to begin with an instruction is written on greedily from there.
 
     Raises:
         MonoError: unusable folder, adapter, camera mode or settings.
@@ -113,6 +116,11 @@ class AlpamayoPolicy:
         if self._draft and self.model.device.type == "cuda":
             self._engines = {}
 
+    @property
+    def takes_instructions(self) -> bool:
+        """Whether there is a reasoning that could begin with them."""
+        return self.reasoning
+
     def plan(self, observation: Observation) -> Plan:
         """Plan for one observation."""
         return self.plan_many([observation])[0]
@@ -160,19 +168,20 @@ class AlpamayoPolicy:
         clock.lap("encode")
         engine.see(images)
         clock.lap("vision")
-        [draft], [kept] = self._drafts([observation])
+        beginnings = self._beginnings([observation])
+        [draft], [forced] = self._drafts([observation], beginnings)
         choices = engine.prefill(ids, draft)
         clock.lap("prefill")
         tokens: list[list[int]] = []
         passes = 0
         if self.reasoning and self._draft:
-            words, passes = engine.write(draft, choices, self._draft.after, kept)
+            words, passes = engine.write(draft, choices, self._draft.after, forced)
             tokens = [words]
         clock.lap("decode")
         noise = self._noise([observation], 0)[0]
         actions = [engine.drive(one[None]) for one in noise]
         poses = self._poses([observation] * len(noise), torch.cat(actions))
-        return self._plans([observation], tokens, poses[None], passes, clock)[0]
+        return self._plans([observation], beginnings, tokens, poses[None], passes, clock)[0]
 
     def encode(self, observation: Observation) -> Encoded:
         """The prompt of an observation; MonoError where it lacks a camera of the mode."""
@@ -186,7 +195,7 @@ class AlpamayoPolicy:
         drafts: Sequence[Sequence[int]] | None = None,
         forced: Sequence[Sequence[int]] | None = None,
     ) -> Generation:
-        """The reasoning after a prefix that ends in drafts, greedily; ``forced`` are words to write instead."""
+        """The reasoning after a prefix that ends in drafts, greedily; ``forced`` are words to write at first."""
         return generate(
             self.model,
             prefix,
@@ -207,7 +216,7 @@ class AlpamayoPolicy:
         alone. With the prompts of :meth:`encode` given (``encoded``), frames are not looked at.
 
         Raises:
-            MonoError: an observation lacks a camera of the mode.
+            MonoError: an observation lacks a camera of the mode, or has an instruction that cannot be taken.
         """
         if not observations:
             return []
@@ -219,7 +228,8 @@ class AlpamayoPolicy:
                 self._engines = None
         clock = StageClock(self.model.device)
         prompts = encoded or [self.encode(observation) for observation in observations]
-        drafts, kept = self._drafts(observations)
+        beginnings = self._beginnings(observations)
+        drafts, forced = self._drafts(observations, beginnings)
         rows = [
             torch.cat([prompt.input_ids, torch.tensor(draft, dtype=torch.int64)])
             for prompt, draft in zip(prompts, drafts, strict=True)
@@ -237,28 +247,42 @@ class AlpamayoPolicy:
         tokens: list[list[int]] = []
         passes = 0
         if self.reasoning:
-            answer = self.write(prefix, drafts, kept)
+            answer = self.write(prefix, drafts, forced)
             prefix, passes, tokens = answer.prefix, answer.passes, answer.tokens
         clock.lap("decode")
         noise = self._noise(observations, draws)
         actions = self.model.sample_actions(prefix, noise.flatten(0, 1).to(device), self.flow_steps)
         poses = self._poses([o for o in observations for _ in range(noise.shape[1])], actions)
         poses = poses.reshape(len(observations), -1, FUTURE_STEPS, 3)
-        plans = self._plans(observations, tokens, poses[:, : self.samples], passes, clock)
+        plans = self._plans(observations, beginnings, tokens, poses[:, : self.samples], passes, clock)
         return list(zip(plans, poses[:, self.samples :], strict=True))
 
-    def _drafts(self, observations: Sequence[Observation]) -> tuple[list[list[int]], list[list[int]]]:
-        """Per row the words that are read along with the prompt, and those that are said again whatever is seen."""
+    def _beginnings(self, observations: Sequence[Observation]) -> list[list[int]]:
+        """Per row the words that an instruction has the reasoning begin with; none without one."""
+        texts = [read_instruction(observation.instruction).beginning for observation in observations]
+        if any(texts) and not self.reasoning:
+            raise MonoError("an instruction to a model that does not reason", "reasoning:=true", "leave either out")
+        rows = [self.processor.tokenizer.encode_plain(text) if text else [] for text in texts]
+        longest = max(map(len, rows))
+        if longest and longest + _LEAST_ROOM > self.max_reasoning_tokens:
+            found = f"an instruction of {longest} words where {self.max_reasoning_tokens} are all there is"
+            raise MonoError(found, "room for a reasoning after it", "raise max_new_tokens in generation_config.json")
+        return rows
+
+    def _drafts(
+        self, observations: Sequence[Observation], beginnings: Sequence[Sequence[int]]
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Per row the words that are read along with the prompt, and those that are written whatever is seen."""
         nothing: list[list[int]] = [[] for _ in observations]
         if not self.reasoning:
             return nothing, nothing
-        kept = self._pace.kept([observation.stamp_ns for observation in observations])
-        drafts = self._draft.first(len(observations)) if self._draft else nothing
-        return [words or draft for words, draft in zip(kept, drafts, strict=True)], kept
+        stamps_ns = [observation.stamp_ns for observation in observations]
+        return drafts_and_forced(self._draft, self._pace, stamps_ns, beginnings)
 
     def _plans(
         self,
         observations: Sequence[Observation],
+        beginnings: Sequence[Sequence[int]],
         tokens: Sequence[Sequence[int]],
         poses: np.ndarray,  # (B, samples, 64, 3)
         passes: int,
@@ -266,7 +290,7 @@ class AlpamayoPolicy:
     ) -> list[Plan]:
         """Plans of what a pass gave; what was said is remembered."""
         stamps_ns = [observation.stamp_ns for observation in observations]
-        ages_s = self._pace.said(stamps_ns, tokens) if tokens else [0.0] * len(observations)
+        ages_s = self._pace.said(stamps_ns, tokens, beginnings) if tokens else [0.0] * len(observations)
         if self._draft and tokens:
             self._draft.learn(tokens)
         reasonings = [self.processor.decode_reasoning(words) for words in tokens] or [""] * len(observations)

@@ -97,6 +97,9 @@ class Observation:
     frames: Mapping[str, NDArray[np.uint8]]  # camera -> (n, H, W, 3) uint8 RGB, oldest to newest, 10 Hz, the last at t0
     history: NDArray[np.float64]  # (16, 3) ego poses at t0-1.5 s ... t0, 10 Hz; the last row is the origin.
     speed_mps: float | None = None  # wheel speed at t0 where known
+    # What an operator asks for, as `collector.reasoning.instructions` reads it, empty for nothing. Only a policy that
+    # says `takes_instructions` is given one.
+    instruction: str = ""
 
     def __post_init__(self) -> None:
         if np.shape(self.history) != (HISTORY_STEPS, 3):
@@ -123,7 +126,10 @@ class Plan:
 
 @runtime_checkable
 class Policy(Protocol):
-    """A driver. ``plan_many`` exists so that several karts can share one forward pass."""
+    """A driver. ``plan_many`` exists so that several karts can share one forward pass.
+
+    One that heeds :attr:`Observation.instruction` says so in an attribute ``takes_instructions``.
+    """
 
     def plan(self, observation: Observation) -> Plan:
         """The plan of one kart."""
@@ -132,6 +138,16 @@ class Policy(Protocol):
     def plan_many(self, observations: Sequence[Observation]) -> list[Plan]:
         """A plan per observation, in order."""
         ...
+
+
+# What to say where one is given to another.
+NO_INSTRUCTIONS = "an instruction to a policy that takes none"
+TAKES_INSTRUCTIONS = "one with takes_instructions = True, as Alpamayo's has while it reasons"
+
+
+def takes_instructions(policy: object) -> bool:
+    """Whether a policy says that it heeds instructions."""
+    return getattr(policy, "takes_instructions", False) is True
 
 
 def mode_of(name: str) -> Mode:

@@ -12,7 +12,7 @@ from typing import Any
 
 from closed_loop.comparison.config import CompareConfig, Policies, make_policy
 from closed_loop.comparison.latency import write_latency_plot
-from closed_loop.comparison.runs import RunStore
+from closed_loop.comparison.runs import RunStore, films_of_told
 from closed_loop.comparison.table import assemble, has_latencies, printed_tables, write_table
 from closed_loop.comparison.workers import LONGEST_FIRST, Job, driven_jobs, jobs_of
 from closed_loop.course.design import course_named
@@ -29,7 +29,8 @@ from finetune.model_files.location import resolve_model
 def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str, Any]:
     """Run the experiment; writes ``metrics.json``, ``table.csv``, ``table.txt`` and the drives.
 
-    With several latencies also ``latency.png``. Returns what :func:`closed_loop.comparison.table.assemble` does.
+    With several latencies also ``latency.png``, with instructions a film of each told drive's first start. Returns what
+    :func:`closed_loop.comparison.table.assemble` does.
     ``policies`` makes the driver of a variant; a picklable function when several jobs run.
 
     Raises:
@@ -63,6 +64,7 @@ def compare(config: CompareConfig, policies: Policies = make_policy) -> dict[str
     finished = [rows[index] for index in sorted(rows)]
     metrics = assemble(config.chosen, config.courses, config.starts, config.laps, finished)
     run.write_metrics(metrics)
+    films_of_told([(rows[job.index], job.settings) for job in asked], run.folder)
     if has_latencies(metrics):
         write_latency_plot(metrics["by_latency"], run.folder)
     write_table(metrics, run.folder)

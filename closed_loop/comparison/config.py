@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from closed_loop.comparison.instructed import ALL, SCRIPT, Script
 from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.comparison.runs import BEFORE_AFTER, VARIANTS, RunSettings, Variant
 from closed_loop.control.controller import ControllerConfig
@@ -16,6 +17,7 @@ from closed_loop.simulator.expert import ExpertConfig
 from closed_loop.simulator.modes import ModeName
 from collector.common.arguments import MOST_SEED, OUT, Arguments, argument, same_as
 from collector.common.errors import MonoError
+from collector.reasoning.instructions import read_instruction
 from collector.ros.parameters import RoadParameters, Rules, SimulatorParameters
 from collector.vehicle.model import GivenGain, read_vehicle, vehicle_named
 from finetune import TINY_BASE
@@ -81,6 +83,11 @@ class CompareConfig(Arguments):
     seed: int = argument(
         DEFAULTS.seed, "of scenery, noise and everything drawn; the same for all variants", 0, MOST_SEED
     )
+    # what the kart is told while it drives once more from each start, such as 'keep left' slower; "all" for a list of
+    # two dozen. How far it obeys is a table of its own.
+    instructions: tuple[str, ...] = ()
+    hold_s: float = argument(8.0, "simulated seconds for which each of them holds", 2.0, 3600.0)
+    pause_s: float = argument(4.0, "simulated seconds of usual driving between them", 0.0, 60.0)
     fresh: bool = False  # drive finished runs again.
 
     def __post_init__(self) -> None:
@@ -95,8 +102,18 @@ class CompareConfig(Arguments):
         if len(set(self.latency_s)) < max(1, len(self.latency_s)):
             found = "the latencies " + ", ".join(f"{each:g}" for each in self.latency_s)
             raise MonoError(found, "at least one, and each once", "--latency_s 0,0.15,0.6")
+        if usual := [each for each in self.script_words if read_instruction(each).is_usual]:
+            found = f"the instruction {usual[0]!r}, which asks for nothing"
+            raise MonoError(found, "something to do", "leave it out: between instructions nothing is asked for")
+        if self.instructions and not self.reasoning:
+            raise MonoError("instructions together with --no-reasoning", "a model that reasons", "leave out either")
         if self.reference and len(self.courses) != 1:
             raise MonoError("one reference for several courses", "one course", "compare course by course")
+
+    @property
+    def script_words(self) -> tuple[str, ...]:
+        """Every instruction to be given."""
+        return SCRIPT if self.instructions == (ALL,) else self.instructions
 
     @property
     def chosen(self) -> tuple[Variant, ...]:
@@ -125,7 +142,9 @@ def settings_of(config: CompareConfig, latency_s: float | None) -> RunSettings:
     )
     expert = ExpertConfig(max_speed_mps=limit) if limit else ExpertConfig()
     simulated = read_vehicle(moved) if moved else None
-    return RunSettings(config.starts, config.reference, config.seed, rollout, expert, config.mode, simulated)
+    words = () if latency_s is None else config.script_words
+    script = Script(words, config.hold_s, config.pause_s) if words else None
+    return RunSettings(config.starts, config.reference, config.seed, rollout, expert, config.mode, simulated, script)
 
 
 # What decides a plan beside weights, code, cameras and seed.

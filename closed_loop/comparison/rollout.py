@@ -7,6 +7,7 @@ karts drive in lockstep, so that a policy can plan in one batch for all that ask
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -24,13 +25,23 @@ from closed_loop.simulator.pacing import is_due
 from closed_loop.simulator.sensors import Sensors
 from closed_loop.simulator.vehicle import yaw_rate_radps
 from closed_loop.simulator.world import World
+from collector.common.errors import MonoError
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.poses import FloatArray
+from collector.reasoning.instructions import read_instruction
 from collector.ros.parameters import Rules
 from collector.ros.topics import CONTROL_CMD
 from collector.vehicle.kart import Command
 from collector.vehicle.model import KART, VehicleModel
-from finetune.policy import Observation, Policy, cameras_of, frames_of
+from finetune.policy import (
+    NO_INSTRUCTIONS,
+    TAKES_INSTRUCTIONS,
+    Observation,
+    Policy,
+    cameras_of,
+    frames_of,
+    takes_instructions,
+)
 
 CAMERAS: Mapping[str, Camera] = {camera.name: camera for camera in FOUR_CAMERAS}
 # A kart that crawls so slowly through the laps asked for does not get there.
@@ -47,6 +58,8 @@ class RolloutConfig:
     rules: Rules = "free"  # what the driver may know
     vehicle: VehicleModel = KART  # as the driver knows it
     faults: Faults = field(default_factory=lambda: Faults(latency_s=0.15))
+    # What the driver is told, and from which simulated second on; "" takes it back.
+    instructions: tuple[tuple[float, str], ...] = ()
     # start_s_m, start_lateral_m, start_heading_rad, start_speed_mps: where the drive begins
     start_s_m: float = 0.0
     start_lateral_m: float = 0.0
@@ -109,7 +122,12 @@ def drive_many(
 
     The policy is asked once per instant (``plan_many``); an ExpertConfig drives as the expert. ``progress`` hears every
     simulated second the mean share of the asked laps driven.
+
+    Raises:
+        MonoError: instructions to a policy that takes none, or that are not understood.
     """
+    if any(config.instructions for config in configs) and not takes_instructions(driver):
+        raise MonoError(NO_INSTRUCTIONS, TAKES_INSTRUCTIONS, "let another drive, or leave out the instructions")
     karts = [_Kart(world, config, driver) for world, config in zip(worlds, configs, strict=True)]
     step = 0
     while running := [kart for kart in karts if not kart.goal.goal]:
@@ -154,6 +172,8 @@ class _Kart:
         limit_s = config.max_time_s if config.max_time_s is not None else _PATIENCE_S + crawl_s
         self.goal = DriveGoal(config.laps, limit_s, max_off_track=config.max_off_track)
         self._off_track = OffTrackMonitor(world.course, world.config.vehicle)
+        told = [(at_s, read_instruction(text).beginning) for at_s, text in config.instructions]
+        self._told = deque(sorted(told, key=lambda each: each[0]))
         self._now_s = 0.0
         self._command, self._plan_age_s = Command(0.0, 0.0), float("nan")
         self._poses: list[FloatArray] = []
@@ -168,6 +188,8 @@ class _Kart:
         if self._experts is not None:
             return
         now_s, stamp_ns = self._now_s, round(self._now_s * NS_PER_S)
+        while self._told and self._told[0][0] <= now_s:
+            self.driver.instruct(self._told.popleft()[1])
         if self._wheels is not None:
             if (report := self._sensors.wheels(step)) is not None:
                 self._wheels.velocity(stamp_ns, report.speed_mps, report.heading_rate_radps, now_s)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 import zlib
 from collections import Counter
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from closed_loop.comparison.deviation import Deviation, measure, summarise
+from closed_loop.comparison.instructed import Script, measure_script
 from closed_loop.comparison.reasoning import check_plans, summarise_checks
 from closed_loop.comparison.rollout import Rollout, RolloutConfig, drive_many
 from closed_loop.course.design import course_file, course_named
@@ -35,6 +37,7 @@ from collector.ros.parameters import SimulatorParameters
 from collector.vehicle.model import VehicleModel
 from finetune.policy import FUTURE_STEPS, Policy
 
+_ENDLESS = 1000.0  # laps that no script lasts
 # A finished run: its row for JSON, and a table of arrays per drive.
 Driven = tuple[dict[str, Any], list[dict[str, NDArray[Any]]]]
 
@@ -79,6 +82,7 @@ class RunSettings:
     expert: ExpertConfig = field(default_factory=ExpertConfig)
     mode: ModeName = SimulatorParameters.mode  # of the simulated world
     simulated_vehicle: VehicleModel | None = None  # the kart in it; None for the mode's own
+    script: Script | None = None  # the same starts are driven once more, and told this
 
 
 def run_key(variant: Variant, course: str, settings: RunSettings, driver: Mapping[str, Any]) -> str:
@@ -101,6 +105,8 @@ def drive_run(
 ) -> Driven:
     """Drive and measure one run: its row (:func:`closed_loop.comparison.table.assemble`) and one array table per drive.
 
+    With a script the told drives' tables follow those of the usual ones.
+
     Without a policy the expert drives. ``progress`` hears now and then the share driven.
     """
     road = course_named(course_spec)
@@ -115,12 +121,16 @@ def drive_run(
     worlds = [World(road, settings.seed, world) for _ in starts_m]
     expert = replace(settings.expert, vehicle=world.vehicle)
     rollouts = drive_many(worlds, policy or expert, configs, progress)
+    told = _drive_told(settings, policy, worlds, configs)
     wall_s = time.perf_counter() - began
     asked = max(1, round(settings.rollout.laps))
-    deviations = [
-        measure(rollout.t_s, rollout.poses, road, reference, resets_s=rollout.resets_s, laps_asked=asked)
-        for rollout in rollouts
-    ]
+    deviations, told_deviations = (
+        [
+            measure(rollout.t_s, rollout.poses, road, reference, resets_s=rollout.resets_s, laps_asked=asked)
+            for rollout in each
+        ]
+        for each in (rollouts, told)
+    )
     checks = [
         check
         for rollout, deviation in zip(rollouts, deviations, strict=True)
@@ -143,7 +153,28 @@ def drive_run(
         "simulated_s": float(sum(rollout.t_s[-1] for rollout in rollouts)),
         "wall_s": wall_s,
     }
-    return row, list(map(drive_table, rollouts, deviations))
+    tables = list(map(drive_table, rollouts, deviations))
+    if settings.script is not None and told:
+        usual, own = (list(zip(*each, strict=True)) for each in ((rollouts, deviations), (told, told_deviations)))
+        row["instructed"] = measure_script(settings.script, own, usual, road)
+        tables += list(map(drive_table, told, told_deviations))
+    return row, tables
+
+
+def _drive_told(
+    settings: RunSettings, policy: Policy | None, worlds: Sequence[World], configs: Sequence[RolloutConfig]
+) -> list[Rollout]:
+    """The same starts once more with a script, for as long as it takes; none where there is none, or no policy."""
+    script = settings.script
+    if script is None or policy is None:
+        return []
+    duration_s = script.duration_s(len(configs))
+    told = [
+        replace(config, instructions=script.part(start, len(configs)), laps=_ENDLESS, max_time_s=duration_s)
+        for start, config in enumerate(configs)
+    ]
+    getattr(policy, "forget", lambda: None)()
+    return drive_many([World(world.course, world.seed, world.config) for world in worlds], policy, told)
 
 
 def _timings(rollouts: Sequence[Rollout]) -> dict[str, dict[str, float]]:
@@ -199,7 +230,7 @@ class RunStore:
             row = read_json(self.folder / "runs" / f"{self._stem(variant, course, settings)}.json")
             if row.get("key") != key or not row.get("drives"):
                 return None
-            for name in row["drives"]:
+            for name in (*row["drives"], *row.get("told_drives", ())):
                 load_drive(self.folder / name)  # a power cut may have taken half of it
         except MonoError:
             return None
@@ -208,14 +239,35 @@ class RunStore:
     def save(
         self, row: dict[str, Any], tables: Sequence[Mapping[str, NDArray[Any]]], settings: RunSettings, key: str
     ) -> dict[str, Any]:
-        """Write a run, its row last; returns the row with ``drives`` (paths inside the folder) and ``key``."""
+        """Write a run, its row last; returns it with ``drives``, ``told_drives`` (paths inside) and ``key``."""
         stem = self._stem(row["variant"], row["course"], settings)
         names = [f"drives/{stem}__{index}.npz" for index in range(len(tables))]
         for name, table in zip(names, tables, strict=True):
             np.savez_compressed(self.folder / name, **dict(table))  # type: ignore[arg-type]
-        row = {**plain(row), "drives": names, "key": key}
+        usual = len(row["starts_m"])
+        told = {"told_drives": names[usual:]} if names[usual:] else {}
+        row = {**plain(row), "drives": names[:usual], **told, "key": key}
         write_atomically(self.folder / "runs" / f"{stem}.json", json.dumps(row, indent=2, allow_nan=False) + "\n")
         return row
+
+
+def films_of_told(runs: Sequence[tuple[Mapping[str, Any], RunSettings]], folder: Path) -> None:
+    """``films/....webm`` of the first start of each run that was told something, where there is none of it yet."""
+    for row, settings in runs:
+        names = row.get("told_drives")
+        if settings.script is None or not names:
+            continue
+        from closed_loop.comparison.film import write_film
+
+        film = folder / "films" / f"{Path(names[0]).stem}.webm"
+        if film.is_file() and film.stat().st_mtime >= (folder / names[0]).stat().st_mtime:
+            continue
+        film.parent.mkdir(exist_ok=True)
+        world = World(course_named(row["course"]), settings.seed, config_of(settings.mode, settings.simulated_vehicle))
+        if write_film(film, load_drive(folder / names[0]), settings.script.part(0, len(names)), world):
+            print(f"film: {film}")
+        else:
+            print(f"no film: this OpenCV writes no WebM; the drive is in {folder / names[0]}", file=sys.stderr)
 
 
 def load_drive(path: Path) -> dict[str, NDArray[Any]]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from closed_loop.comparison import deviation, reasoning
+from closed_loop.comparison import deviation, instructed, reasoning
 from closed_loop.comparison.latency import latency_table
 from closed_loop.comparison.runs import VARIANTS, Variant
 from collector.common.files import write_atomically
@@ -61,12 +61,16 @@ def assemble(
     ``courses``, ``starts``, ``laps``, ``runs`` (one per variant, course and latency: ``variant, course, latency_s,
     jitter_s, starts_m, deviation, reasonings, timings_ms, bad_plans, brakes, ends, drives, simulated_s, wall_s``;
     ``deviation`` as :func:`closed_loop.comparison.deviation.summarise`, ``reasonings`` as
-    :func:`closed_loop.comparison.reasoning.summarise_checks`), ``table`` (a row per variant, :func:`table_rows`, at the
+    :func:`closed_loop.comparison.reasoning.summarise_checks`; with instructions ``instructed`` as
+    :func:`closed_loop.comparison.instructed.measure_script`), ``table`` (a row per variant, :func:`table_rows`, at the
     first latency) and ``by_latency`` (a row per variant and latency, :func:`latency_rows`).
     """
+    definitions = {"deviation": deviation.DEFINITIONS, "reasonings": reasoning.DEFINITIONS}
+    if any(run.get("instructed") for run in runs):
+        definitions["instructed"] = instructed.DEFINITIONS
     return {
         "kind": "comparison",
-        "definitions": {"deviation": deviation.DEFINITIONS, "reasonings": reasoning.DEFINITIONS},
+        "definitions": definitions,
         "disclaimer": DISCLAIMER,
         "variants": [asdict(variant) for variant in variants],
         "courses": list(courses),
@@ -200,8 +204,13 @@ def headline_table(metrics: Mapping[str, Any], width: int = WIDE) -> Table:
 
 
 def printed_tables(metrics: Mapping[str, Any], width: int) -> list[Table]:
-    """The headline table, and where several latencies were driven that of all of them."""
-    return [headline_table(metrics, width), *([latency_table(metrics["by_latency"])] if has_latencies(metrics) else [])]
+    """The headline table, and where there were several latencies, or instructions, those of them."""
+    tables = [
+        headline_table(metrics, width),
+        *([latency_table(metrics["by_latency"])] if has_latencies(metrics) else []),
+    ]
+    told = instructed.script_table(metrics["runs"])
+    return [*tables, *([told] if told else [])]
 
 
 def write_table(metrics: Mapping[str, Any], folder: Path) -> None:

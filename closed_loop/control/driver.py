@@ -98,7 +98,7 @@ class Driver:
         self._asked_ns: int | None = None
         self._late_s: deque[float] = deque(maxlen=LATE_PLANS)
         self._policy_free = self._stopping = False
-        self.jumps, self._hold = 0, ""
+        self.jumps, self._hold, self._instruction = 0, "", ""
 
     def odometry(self, stamp_ns: int, pose_map: Pose, speed_mps: float, yaw_rate_radps: float, steady_s: float) -> bool:
         """Take an odometry message; False for one that cannot be used, or repeats, which so does not count as fresh."""
@@ -187,6 +187,11 @@ class Driver:
         """Stand, for this reason, until it is taken back by an empty one."""
         with self._lock:
             self._hold = why
+
+    def instruct(self, words: str) -> None:
+        """From the next frame on ask the policy to drive so; empty takes it back. It decides nothing but the plans."""
+        with self._lock:
+            self._instruction = words
 
     def forbid(self, reason: str, detail: str = "") -> None:
         """Brake for a reason from outside, until it is taken back with an empty one."""
@@ -283,7 +288,7 @@ class Driver:
         observation = self._senses.observation(self.config.frames, self.config.rolling_start_mps)
         if observation is not None:
             self._asked_ns, self._policy_free = newest.stamp_ns, False
-            self._submit(observation)
+            self._submit(replace(observation, instruction=self._instruction))
 
     def _forget(self, speed_mps: float) -> None:
         """The vehicle or its clock jumped, or is said to have."""

@@ -12,8 +12,9 @@ from closed_loop.control.safety_limits import SafetyLimits
 from closed_loop.serving.settings import PolicyPlace
 from collector.common.arguments import Arguments, argument, same_as
 from collector.common.errors import MonoError
+from collector.reasoning.instructions import read_instruction
 from collector.ros import parameters
-from collector.ros.topics import CONTROL_HZ
+from collector.ros.topics import CONTROL_HZ, INSTRUCTION
 from collector.vehicle.model import GivenGain
 
 
@@ -60,12 +61,23 @@ class DriveParameters(GoalParameters, parameters.RunParameters, PolicyPlace, Giv
     frame_timeout_s: float = same_as(SafetyLimits, "frame_age_s")
     odometry_timeout_s: float = same_as(SafetyLimits, "odometry_age_s")
     plan_timeout_s: float = same_as(SafetyLimits, "plan_age_s")
+    instruction: str = argument(
+        "",
+        "what the model is asked to do, such as 'keep left' or 'slower'; given one, the driver also hears others on "
+        f"{INSTRUCTION.name} ('usual' asks for nothing yet)",
+    )
     latency_s: float = argument(
         0.0, "a fault on purpose: plans are used no earlier than so many vehicle seconds after their frame", 0.0, 6.3
     )
     jitter_s: float = argument(
         0.0, "a fault on purpose: each plan comes up to so many vehicle seconds later still, drawn", 0.0, 3.0
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        read_instruction(self.instruction)
+        if self.instruction.strip() and not self.reasoning:
+            raise MonoError("instruction:= together with reasoning:=false", "a model that reasons", "leave out either")
 
 
 @dataclass(frozen=True)

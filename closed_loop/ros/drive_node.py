@@ -31,6 +31,7 @@ from closed_loop.ros.config import DriveParameters
 from closed_loop.ros.diagnostics import Diagnostics, findings
 from closed_loop.ros.guard import Guard
 from closed_loop.ros.inputs import DriveInputs
+from closed_loop.ros.instructions import Instructions
 from closed_loop.ros.log import DriveLog
 from closed_loop.ros.orders import DRIVER_NAME
 from closed_loop.ros.publishing import DrivePublishing, status_of
@@ -49,7 +50,7 @@ from collector.ros.parameters import declare_parameters
 from collector.ros.session import EXIT_FAILED, Session, node_main
 from collector.vehicle.kart import Command
 from collector.vehicle.model import vehicle_named
-from finetune.policy import frames_of
+from finetune.policy import NO_INSTRUCTIONS, TAKES_INSTRUCTIONS, frames_of
 
 STATUS_HZ = 5.0
 
@@ -132,6 +133,7 @@ class DriveNode(Node):
             self._ask_again,
         )
         self.termination.pose_topic = self.inputs.pose_topic.name
+        self.instructions = Instructions(self, v.instruction, self.driver, clock, self._note)
         if v.rules == "e2e" and v.evaluator:
             self.inputs.orders.wait(clock())
         told = (self._on_ready, self._on_plan, self._on_policy_error, self._on_policy_death, self._on_policy_line)
@@ -152,6 +154,9 @@ class DriveNode(Node):
     def _on_ready(self, load_s: float) -> None:
         self._ready = True
         self._note("policy ready", f"loaded in {load_s:.1f} s")
+        if self.instructions.is_heard and not self._policy.takes_instructions:
+            self.termination.failed = str(MonoError(NO_INSTRUCTIONS, TAKES_INSTRUCTIONS, "leave out instruction:="))
+            return
         self.driver.policy_ready()
 
     def _on_plan(self, reply: PlanReply) -> None:
@@ -212,9 +217,11 @@ class DriveNode(Node):
             self._last_reason = tick.decision.reason
             self._note("driving" if tick.decision.drive else f"braking: {tick.decision.reason}", tick.decision.detail)
         if changed or self._ticks % max(1, round(self.values.control_hz / STATUS_HZ)) == 0:
-            self._say.status(status_of(tick, self.driver, self.termination.laps_done))
+            status = status_of(tick, self.driver, self.termination.laps_done)
+            self._say.status({**status, **self.instructions.status(now_s)})
         if self._diagnostics.is_due(tick.decision.reason, now_s):
-            self._diagnostics.publish(findings(self.driver.safety_monitor, tick.decision, now_s))
+            found = findings(self.driver.safety_monitor, tick.decision, now_s)
+            self._diagnostics.publish([*found, *self.instructions.findings(now_s)])
         if now_s - self._engaged_s > 1.0:
             self._engaged_s = now_s
             self._say.engage()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from closed_loop.serving.handshake import RefusedError, connect
 from closed_loop.serving.messages import MOST_PLAN_BYTES, observation_message, read_plan
-from closed_loop.serving.metadata import check_metadata, description
+from closed_loop.serving.metadata import check_metadata, description, says_instructions
 from closed_loop.serving.msgpack_numpy import pack, unpack
 from closed_loop.serving.settings import FrameCoding, PolicyParameters, PolicyPlace
 from closed_loop.serving.websocket import BINARY, PING, TEXT, ConnectionLostError, WebSocket, readable
@@ -97,6 +97,11 @@ class PolicyClient:
         """Loaded, and neither working nor about to."""
         with self._condition:
             return self._idle and self._waiting is None
+
+    @property
+    def takes_instructions(self) -> bool:
+        """Whether the policy has said so; False before it is there."""
+        return says_instructions(self.metadata)
 
     def start(self) -> None:
         """Begin to connect."""

@@ -1,7 +1,8 @@
 """What is said between the node and its policy: an observation there, a plan back, as maps that msgpack carries.
 
 An observation is ``stamp_ns``, ``history`` (16, 3), ``speed_mps`` (or nil) and ``frames``: camera -> (n, H, W, 3) uint8
-RGB, (H, W, 3) for a single one, or a list of JPEGs. A plan is ``poses`` (64, 3) and what else
+RGB, (H, W, 3) for a single one, or a list of JPEGs; where an operator asks for something also ``prompt``, in words. A
+plan is ``poses`` (64, 3) and what else
 :class:`finetune.policy.Plan` holds, with ``server_timing`` in milliseconds beside it. Whoever writes is not trusted.
 """
 
@@ -17,13 +18,14 @@ from numpy.typing import NDArray
 from closed_loop.serving import jpeg
 from closed_loop.serving.settings import FrameCoding
 from collector.common.errors import MonoError
+from collector.reasoning.instructions import read_instruction
 from finetune.policy import FUTURE_STEPS, HISTORY_STEPS, Observation, Plan
 
 # Of an observation, its JPEGs decoded: four cameras of four raw frames at 1920 x 1080 are 100 MB.
 MOST_OBSERVATION_BYTES = 128 << 20
 MOST_PLAN_BYTES = 1 << 20
 _FRAMES_A_CAMERA, _CAMERAS, _MOST_REASONING = 16, 8, 1 << 16
-_OBSERVATION = ("stamp_ns", "frames", "history", "speed_mps")
+_OBSERVATION = ("stamp_ns", "frames", "history", "speed_mps", "prompt")
 
 Message = dict[str, Any]
 
@@ -34,19 +36,22 @@ def observation_message(observation: Observation, coding: FrameCoding) -> Messag
     if coding == "jpeg":
         frames = {camera: [jpeg.encode(image) for image in images] for camera, images in frames.items()}
         frames = {camera: [each.data for each in images] for camera, images in frames.items()}
-    return {
+    message = {
         "stamp_ns": int(observation.stamp_ns),
         "frames": frames,
         "history": np.asarray(observation.history, np.float64),
         "speed_mps": None if observation.speed_mps is None else float(observation.speed_mps),
     }
+    # Servers before protocol 1.1 know no such key.
+    return {**message, "prompt": observation.instruction} if observation.instruction else message
 
 
 def read_observation(message: object) -> Observation:
     """The observation of a message.
 
     Raises:
-        MonoError: a key that is unknown or missing, or a value of another kind, shape or size, or not finite.
+        MonoError: a key that is unknown or missing, a value of another kind, shape or size, or not finite, or a prompt
+            that is not understood.
     """
     if not isinstance(message, dict):
         raise _wrong(f"a message that is a {type(message).__name__}", "a map of " + ", ".join(_OBSERVATION))
@@ -60,8 +65,12 @@ def read_observation(message: object) -> Observation:
         raise _wrong(f"the stamp_ns {_short(stamp_ns)}", "nanoseconds as a whole number")
     if speed_mps is not None and (type(speed_mps) not in (int, float) or not abs(speed_mps) <= 1e3):
         raise _wrong(f"the speed_mps {_short(speed_mps)}", "metres per second, or nil where it is not known")
-    history = _numbers(message["history"], "history", (HISTORY_STEPS, 3))
-    return Observation(stamp_ns, _frames(message["frames"]), history, None if speed_mps is None else float(speed_mps))
+    history, prompt = _numbers(message["history"], "history", (HISTORY_STEPS, 3)), message.get("prompt", "")
+    if not isinstance(prompt, str):
+        raise _wrong(f"the prompt {_short(prompt)}", "a text")
+    read_instruction(prompt)  # refused before anybody plans with it
+    speed_mps = None if speed_mps is None else float(speed_mps)
+    return Observation(stamp_ns, _frames(message["frames"]), history, speed_mps, prompt)
 
 
 def plan_message(plan: object, stamp_ns: int) -> Message:

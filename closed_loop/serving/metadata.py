@@ -15,7 +15,7 @@ from collector.common.run_folder import hash_path
 from finetune.policy import CHALLENGE_FRAME_PX, FUTURE_STEPS, HISTORY_STEPS, STEP_S, cameras_of, frames_of
 
 # Of the messages: a server of another first number is not driven by, the second one only adds.
-PROTOCOL = "1.0"
+PROTOCOL = "1.1"
 # What a drive began with and must go on with.
 _SAME = ("policy", "model", "adapter", "settings")
 
@@ -77,6 +77,11 @@ def check_metadata(said: object, mode: str, before: Mapping[str, Any] | None = N
             found = f"the policy server came back as another, its {name} now {now}"
             raise MonoError(found, f"{then}, as when the drive began", "begin a new drive")
     return said
+
+
+def says_instructions(said: Mapping[str, Any] | None) -> bool:
+    """Whether a server has said that its policy heeds instructions; one before protocol 1.1 says nothing of it."""
+    return said is not None and said.get("instructions") is True
 
 
 def description(said: Mapping[str, Any]) -> str:

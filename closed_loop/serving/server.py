@@ -38,7 +38,7 @@ from closed_loop.serving.websocket import (
     readable,
 )
 from collector.common.errors import MonoError
-from finetune.policy import Observation, Policy
+from finetune.policy import NO_INSTRUCTIONS, TAKES_INSTRUCTIONS, Observation, Policy, takes_instructions
 
 _MOST_CLIENTS, _MOST_CONNECTIONS = 16, 64
 _HANDSHAKE_S, _TAKE_S = 5.0, 10.0  # a client that is slower is dropped: in its request, in a message either way
@@ -131,7 +131,9 @@ class PolicyServer:
                 self._changed.notify_all()
             return
         with self._changed:
-            self.metadata = {**self.metadata, "load_s": round(time.monotonic() - began_s, 3)}
+            heeds = takes_instructions(policy)
+            load_s = round(time.monotonic() - began_s, 3)
+            self.metadata = {**self.metadata, "load_s": load_s, "instructions": heeds}
             self._ready = True
             clients = [*self._clients]
         self.say(f"policy ready after {self.metadata['load_s']:.1f} s")
@@ -150,6 +152,8 @@ class PolicyServer:
                 if last is not client:  # another kart: what was said to the one before is not said to it
                     getattr(policy, "forget", lambda: None)()
                     last = client
+                if observation.instruction and not heeds:
+                    raise MonoError(NO_INSTRUCTIONS, TAKES_INSTRUCTIONS, "leave out the prompt")  # noqa: TRY301
                 message = plan_message(policy.plan(observation), observation.stamp_ns)
                 done_s = time.monotonic()
                 timing_ms = {

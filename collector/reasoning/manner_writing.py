@@ -16,10 +16,11 @@ from typing import Literal
 from collector.geometry.curvature import CurveThresholds
 from collector.reasoning.claims import Claim, Language, PositionClaim
 from collector.reasoning.consistency import Motion
-from collector.reasoning.manners import Manner
+from collector.reasoning.manners import Manner, Pace
 from collector.reasoning.places import DEFAULT_MANNER_THRESHOLDS, Place, pace_claim
 from collector.reasoning.writing import write_reasoning
 
+Way = Literal["turn left", "turn right", "straight on"]
 # What may be asked that a road does not allow: a side where there is no room, or a way that it does not go.
 Refused = Literal["left", "right", "turn left", "turn right", "straight on"]
 
@@ -33,10 +34,12 @@ class _Words:
     stops: Mapping[str, str]
     joint: str
     asked: tuple[str, ...]  # {acts}
+    demand: str  # {acts}: the beginning of an answer to them
     racing: str
     cause: str
     no_room: str
     ways: Mapping[str, str]
+    other: str  # {act}: a way that the road does not go, before the road is named
     other_way: tuple[str, str]  # {act}, {side}: the road bends, and the road is straight
     sides: Mapping[str, str]
     gap: str  # between two sentences
@@ -58,9 +61,11 @@ _WORDS: dict[Language, _Words] = {
         stops={"stop": "stop before the mark", "decelerate": "slow down for the mark"},
         joint=" and ",
         asked=("{acts}, as asked.", "{acts}, since we were asked to."),
+        demand="{acts}",  # "as asked" may follow, or "but the road ends there"
         racing="{acts}, since the racing line runs there.",
         cause="{acts}, since {cause}.",
         no_room="{act}, but the road ends there, so stay in the middle.",
+        other="{act}",
         ways={"turn left": "turn left", "turn right": "turn right", "straight on": "go straight on"},
         other_way=("{act}, but the lane bends {side}, so follow it.", "{act}, but the lane is straight, so follow it."),
         sides={"left": "left", "right": "right"},
@@ -81,9 +86,11 @@ _WORDS: dict[Language, _Words] = {
         stops={"stop": "目印の手前で止まる", "decelerate": "目印に向けて減速する"},
         joint="。",
         asked=("指示どおり{acts}。", "指示があったので、{acts}。"),
+        demand="指示どおり{acts}。",
         racing="レーシングラインがそこを通るので、{acts}。",
         cause="{cause}ので、{acts}。",
         no_room="{act}ところだが、道がそこで終わるので、中央を走る。",
+        other="{act}ところだが、",
         ways={"turn left": "左に曲がる", "turn right": "右に曲がる", "straight on": "まっすぐ進む"},
         other_way=(
             "{act}ところだが、車線が{side}に曲がるので、それに従う。",
@@ -175,7 +182,26 @@ def write_refusal(motion: Motion, refused: Refused, seed: int, thresholds: Curve
     return f"{said[:1].upper()}{said[1:]}{words.gap}{write_reasoning(motion, seed, thresholds, language)}"
 
 
-def _position(words: _Words, position: str, draw: random.Random) -> str:
+def write_demand(
+    line: Literal["left", "middle", "right"] | None, pace: Pace, way: Way | None, language: Language
+) -> str:
+    """How a text begins that answers a demand: a place, a pace or both, or a way to go.
+
+    In English whether the road allows it is left to what follows; in Japanese that stands before, and a place that a
+    text begins with is driven.
+    """
+    words = _WORDS[language]
+    if way is not None:
+        said = words.other.format(act=words.ways[way])
+    else:
+        acts = [] if line is None else [_position(words, line)]
+        acts += [] if pace == "usual" else [words.paces[pace, False]]
+        said = words.demand.format(acts=words.joint.join(acts))
+    return f"{said[:1].upper()}{said[1:]}"
+
+
+def _position(words: _Words, position: str, draw: random.Random | None = None) -> str:
     kind = "out" if position.startswith("out") else "side" if position in words.sides else position
     side = words.sides.get(position.removeprefix("out "), "")
-    return draw.choice(words.positions[kind]).format(side=side)
+    forms = words.positions[kind]
+    return (draw.choice(forms) if draw else forms[0]).format(side=side)

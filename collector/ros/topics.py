@@ -91,6 +91,8 @@ DRIVE_STATUS = Topic("/planning/alpamayo/status", "std_msgs/msg/String")  # one 
 # What the kart is asked to do where the road allows several things (collector.reasoning.manners): from our simulator's
 # expert, or from whoever drives by hand.
 MANNER = Topic("/planning/alpamayo/manner", "std_msgs/msg/String", depth=10)
+# What an operator asks of a model that drives, in words (collector.reasoning.instructions).
+INSTRUCTION = Topic("/planning/alpamayo/instruction", "std_msgs/msg/String", depth=10)
 
 VEHICLE_STATUS = (VELOCITY_STATUS, STEERING_STATUS, GEAR_STATUS, CONTROL_MODE)
 SIMULATOR_STATUS = (CLOCK, AWSIM_STATUS, AWSIM_STATE, TF_STATIC)
@@ -100,7 +102,7 @@ FROM_DRIVER = (PLANNED_PATH, REASONING, DRIVE_STATUS, DIAGNOSTICS)
 # The collector's bag, by the names and types it has inside the bag (frames arrive raw, are stored as JPEG).
 RECORDED = (CAMERA_JPEG, CAMERA_INFO, ODOMETRY, *VEHICLE_STATUS, CONTROL_CMD, *SIMULATOR_STATUS)
 MARKS = (MANNER,)  # recorded too where somebody sends them; nobody has to
-ALL_TOPICS = (*FROM_SIMULATOR, *TO_SIMULATOR, SCENARIO_TRAJECTORY, CAMERA_JPEG, *FROM_DRIVER, *MARKS)
+ALL_TOPICS = (*FROM_SIMULATOR, *TO_SIMULATOR, SCENARIO_TRAJECTORY, CAMERA_JPEG, *FROM_DRIVER, *MARKS, INSTRUCTION)
 
 # Meaning of the seven numbers in AWSIM_STATUS.data, in order.
 AWSIM_STATUS_FIELDS = (

@@ -15,6 +15,8 @@ _TEXTS = 512
 _CONTEXT = 8
 
 _Words = tuple[int, ...]
+_Said = tuple[int, _Words, _Words]  # stamp of the frame it was written for, the words, those it had to begin with
+_NOTHING: _Said = (0, (), ())
 
 
 class ReasoningDraft:
@@ -77,21 +79,48 @@ class ReasoningPace:
 
     def forget(self) -> None:
         """Nothing was said yet."""
-        self._said: list[tuple[int, _Words]] = []
+        self._said: list[_Said] = []
 
-    def kept(self, stamps_ns: Sequence[int]) -> list[list[int]]:
-        """Per row, by the stamp of its frame, the words that are said once more; none where new ones are due."""
-        known = [*self._said[: len(stamps_ns)], *[(0, ())] * (len(stamps_ns) - len(self._said))]
-        return [
-            list(words) if 0 <= stamp_ns - written_ns < self._every_ns else []
-            for stamp_ns, (written_ns, words) in zip(stamps_ns, known, strict=True)
-        ]
+    def kept(self, stamps_ns: Sequence[int], beginnings: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Per row, by the stamp of its frame, the words that are said once more; none where new ones are due.
 
-    def said(self, stamps_ns: Sequence[int], reasonings: Sequence[Sequence[int]]) -> list[float]:
-        """Note what each row said; seconds since it was written."""
-        kept = self.kept(stamps_ns)
+        They are where a text has to begin otherwise than the one before had to.
+        """
+        kept: list[list[int]] = []
+        for row, (stamp_ns, beginning) in enumerate(zip(stamps_ns, beginnings, strict=True)):
+            written_ns, words, began = self._said[row] if row < len(self._said) else _NOTHING
+            stays = began == tuple(beginning) and 0 <= stamp_ns - written_ns < self._every_ns
+            kept.append(list(words) if stays else [])
+        return kept
+
+    def said(
+        self, stamps_ns: Sequence[int], reasonings: Sequence[Sequence[int]], beginnings: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """Note what each row said, and what it had to begin with; seconds since it was written."""
+        kept = self.kept(stamps_ns, beginnings)
         self._said = [
-            self._said[row] if words else (stamp_ns, tuple(reasoning))
-            for row, (words, stamp_ns, reasoning) in enumerate(zip(kept, stamps_ns, reasonings, strict=True))
+            self._said[row] if words else (stamp_ns, tuple(reasoning), tuple(beginning))
+            for row, (words, stamp_ns, reasoning, beginning) in enumerate(
+                zip(kept, stamps_ns, reasonings, beginnings, strict=True)
+            )
         ]
-        return [(stamp_ns - written_ns) * 1e-9 for stamp_ns, (written_ns, _) in zip(stamps_ns, self._said, strict=True)]
+        return [(stamp_ns - said[0]) * 1e-9 for stamp_ns, said in zip(stamps_ns, self._said, strict=True)]
+
+
+def drafts_and_forced(
+    draft: ReasoningDraft | None, pace: ReasoningPace, stamps_ns: Sequence[int], beginnings: Sequence[Sequence[int]]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Per row the words that are read along with the prompt, and those that are written whatever is seen.
+
+    The latter are what is said once more, else the beginning that a text must have. Without a draft nothing but what is
+    said once more is read along.
+    """
+    kept = pace.kept(stamps_ns, beginnings)
+    drafts = draft.first(len(kept)) if draft else [[] for _ in kept]
+    forced = []
+    for row, (words, beginning) in enumerate(zip(kept, map(list, beginnings), strict=True)):
+        if draft and drafts[row][: len(beginning)] != beginning:
+            drafts[row] = [*beginning, *draft.after(beginning)]
+        drafts[row] = words or drafts[row]
+        forced.append(words or beginning)
+    return drafts, forced

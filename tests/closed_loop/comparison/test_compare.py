@@ -321,3 +321,53 @@ def test_rows_are_weighted_by_distance_and_missing_curves_do_not_count() -> None
     assert row["mean_speed_mps"] == pytest.approx(40.0 / 30.0)
     (empty,) = table_rows([VARIANTS["base-mono"]], [run(0.0, None, None)])
     assert empty["max_on_curves_m"] is None
+
+
+class Told(StraightOn):
+    takes_instructions = True
+
+
+def test_a_script_is_driven_beside_the_usual_drives(oval: Path, tmp_path: Path) -> None:
+    asked = CompareConfig(
+        courses=(str(oval),),
+        starts=2,
+        laps=0.1,
+        variants=("expert", "base-mono"),
+        jobs=1,
+        max_off_track=2,
+        out=tmp_path,
+    )
+    told = dataclasses.replace(asked, instructions=("keep left", "turn right"), hold_s=2.0, pause_s=0.0)
+    metrics = compare(told, lambda _, variant: None if variant.role == "expert" else Told())
+    expert, straight = sorted(metrics["runs"], key=lambda run: run["variant"] == "base-mono")
+    assert "instructed" not in expert and "told_drives" not in expert
+    found = straight["instructed"]
+    assert [row["text"] for row in found["instructions"]] + ["-"] * found["not_given"] == ["keep left", "turn right"]
+    assert found["instructions"][0]["obeyed"] is False
+    assert len(straight["drives"]) == len(straight["told_drives"]) == 2
+    assert load_drive(tmp_path / straight["told_drives"][0])["t_s"][-1] == pytest.approx(8.0, abs=0.1)
+    assert "Instructions to the driving kart" in (tmp_path / "table.txt").read_text()
+    assert "Obeyed" in (tmp_path / "definitions.txt").read_text()
+    films = list((tmp_path / "films").glob("*.webm"))
+    written = [film.stat().st_mtime_ns for film in films]
+    again = compare(told, lambda _, variant: None if variant.role == "expert" else Told())
+    assert again["runs"] == json.loads(json.dumps(metrics["runs"]))
+    assert [film.stat().st_mtime_ns for film in films] == written
+    # Told something else they are driven anew, and whoever takes no instructions is not asked to.
+    with pytest.raises(MonoError, match="takes none"):
+        compare(dataclasses.replace(told, instructions=("keep right",)), drivers)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"instructions": ("fly",)}, "'fly' is not understood"),
+        ({"instructions": ("all", "slower")}, "'all' is not understood"),
+        ({"instructions": ("usual",)}, "asks for nothing"),
+        ({"instructions": ("keep left",), "reasoning": False}, "a model that reasons"),
+        ({"hold_s": 0.0}, "hold_s"),
+    ],
+)
+def test_a_script_that_cannot_be_told_is_refused(settings: dict, why: str) -> None:
+    with pytest.raises(MonoError, match=why):
+        CompareConfig(**settings)

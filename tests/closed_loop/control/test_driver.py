@@ -239,3 +239,20 @@ def test_a_kart_that_is_held_stands_and_drives_on_when_let_go() -> None:
     loop.driver.hold("")
     loop.run(4.0)
     assert loop.vehicle.state.speed_mps > 2.0, "it starts anew after a stop"
+
+
+def test_an_instruction_reaches_the_next_frame_and_moves_no_held_kart() -> None:
+    loop, told = Loop(), list[str]()
+    ask = loop._ask
+    loop.driver._submit = lambda observation: (told.append(observation.instruction), ask(observation))  # type: ignore[func-returns-value]
+    loop.run(1.0)
+    loop.driver.hold("stand")
+    loop.run(3.0)
+    assert loop.vehicle.state.speed_mps == 0.0 and set(told) == {""}
+    loop.driver.instruct("Drive briskly")
+    ticks = loop.run(2.0)
+    assert told[-1] == "Drive briskly"
+    assert {tick.decision.reason for tick in ticks} == {"held"} and loop.vehicle.state.speed_mps == 0.0
+    loop.driver.instruct("")
+    loop.run(0.3)
+    assert told[-1] == ""

@@ -19,49 +19,22 @@ from tests.helpers.ros_processes import Domain
 pytest.importorskip("rclpy")
 pytestmark = pytest.mark.ros
 
-from rclpy.parameter import Parameter  # noqa: E402
 
 from closed_loop.comparison.measure import measure_drive  # noqa: E402
-from closed_loop.ros.drive_node import DriveNode  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
 from collector.ros import topics  # noqa: E402
-from collector.ros.conversions import set_stamp  # noqa: E402
 from collector.ros.message_packages import message_class  # noqa: E402
-from collector.ros.session import ros_session  # noqa: E402
+from tests.helpers.drive_nodes import driving_nodes, reports, told  # noqa: E402
 
 SMALL = {"image_width": 320, "image_height": 180}
 WHEELS = {topics.CAMERA_IMAGE, topics.VELOCITY_STATUS, topics.STEERING_STATUS, topics.GEAR_STATUS}
 FREE = {topics.CAMERA_IMAGE, topics.ODOMETRY, topics.AWSIM_STATUS, topics.AWSIM_STATE}
 
 
-class Idle:
-    """In the policy process's place: is never ready."""
-
-    pid, name = 0, "nobody"
-
-    def __init__(self, *_arguments: object) -> None: ...
-
-
 @pytest.fixture
 def make(tmp_path: Path, ros_environment: dict[str, str]) -> Iterator[Any]:
-    contexts = []
-
-    def made(**values: object) -> DriveNode:
-        given = {
-            "out": tmp_path / f"drive{len(contexts)}",
-            "policy": "none:None",
-            "use_sim_time": "true",
-            "messages": "autoware_auto",
-            **values,
-        }
-        words = [word for name, value in given.items() for word in ("-p", f"{name}:={value}")]
-        contexts.append(ros_session(["--ros-args", *words]))
-        session = contexts[-1].__enter__()
-        return DriveNode(session, lambda: 0.0, Idle)
-
-    yield made
-    for context in contexts:
-        context.__exit__(None, None, None)
+    with driving_nodes(tmp_path) as made:
+        yield made
 
 
 @pytest.mark.parametrize(("rules", "wanted"), [("e2e", WHEELS), ("free", FREE)])
@@ -88,17 +61,6 @@ def test_the_driver_does_not_know_the_evaluator() -> None:
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
-def reports(node: DriveNode, count: int, speed_mps: float = 3.0) -> None:
-    for step in range(count):
-        velocity = message_class(topics.VELOCITY_STATUS.type)()
-        steering = message_class(topics.STEERING_STATUS.type)()
-        set_stamp(velocity.header.stamp, (step + 1) * 33_000_000)
-        set_stamp(steering.stamp, (step + 1) * 33_000_000)
-        velocity.longitudinal_velocity, velocity.heading_rate = speed_mps, math.nan
-        node.inputs.on_velocity(velocity)
-        node.inputs.on_steering(steering)
-
-
 def test_wheels_become_the_drivers_odometry(make: Any) -> None:
     node = make(evaluator="false")
     reports(node, 31)
@@ -119,11 +81,6 @@ def test_a_kart_in_reverse_is_not_pushed(make: Any) -> None:
         assert (tick.decision.reason == "in reverse") == braked
         assert tick.command.accel_mps2 < 0.0
     node.destroy_node()
-
-
-def told(node: DriveNode, **orders: object) -> list[bool]:
-    given = [Parameter(name, value=value) for name, value in orders.items()]
-    return [each.successful for each in node.set_parameters(given)]
 
 
 def test_orders_hold_the_kart_count_laps_and_end_the_drive(make: Any) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -25,7 +26,7 @@ from closed_loop.serving.server import PolicyServer
 from closed_loop.serving.websocket import BINARY, PING, TEXT, ConnectionLostError, WebSocket
 from collector.common.files import PROJECT_ROOT
 from collector.common.start import module_command
-from finetune.policy import Observation
+from finetune.policy import Observation, Plan
 from tests.helpers.constant_curvature import ConstantCurvature
 from tests.helpers.hostile_policies import Odd, serving
 
@@ -52,7 +53,7 @@ def ask(websocket: WebSocket, value: object) -> Any:
 @contextmanager
 def client(server: PolicyServer, token: str = "") -> Iterator[WebSocket]:
     websocket = connect("127.0.0.1", server.port, 5.0, token)  # type: ignore[attr-defined]
-    assert reply(websocket)["protocol"] == "1.0"
+    assert reply(websocket)["protocol"] == "1.1"
     yield websocket
     websocket.close()
 
@@ -77,6 +78,32 @@ def test_a_plan_and_its_times(sound: PolicyServer) -> None:
     assert (first["stamp_ns"], second["stamp_ns"]) == (5, 6)
     assert first["server_timing"].keys() == {"infer_ms", "decode_ms", "queue_ms"}
     assert second["server_timing"]["prev_total_ms"] >= second["server_timing"]["infer_ms"] >= 0.0
+
+
+class Heeding(ConstantCurvature):
+    """Says what it was asked."""
+
+    takes_instructions = True
+
+    def plan(self, observation: Observation) -> Plan:
+        return replace(super().plan(observation), reasoning=observation.instruction)
+
+
+def test_instructions_reach_a_policy_that_takes_them(sound: PolicyServer) -> None:
+    assert "prompt" not in message()  # which no server before protocol 1.1 knows
+    with serving(Heeding) as server:
+        websocket = connect("127.0.0.1", server.port, 5.0)  # type: ignore[attr-defined]
+        assert reply(websocket)["instructions"] is True
+        seen = Observation(7, {"front": FRAMES}, np.zeros((16, 3)), 2.5, "keep left")
+        assert ask(websocket, observation_message(seen, "raw"))["reasoning"] == "keep left"
+        assert ask(websocket, message(8))["reasoning"] == ""
+        assert "'moon' is not understood" in ask(websocket, message(9, prompt="to the moon"))
+        assert "the prompt 7" in ask(websocket, message(9, prompt=7))
+        assert ask(websocket, message(9, prompt="左に寄って"))["stamp_ns"] == 9
+        websocket.close()
+    with client(sound) as websocket:
+        assert "takes none" in ask(websocket, message(5, prompt="keep left"))
+        assert ask(websocket, message(6, prompt=""))["stamp_ns"] == 6
 
 
 def test_health_and_metadata_while_loading() -> None:
@@ -355,4 +382,4 @@ def test_openpi_client(sound: PolicyServer) -> None:
     pytest.importorskip("typing_extensions")  # which it needs and does not ask for
     port = str(sound.port)  # type: ignore[attr-defined]
     said = subprocess.check_output([sys.executable, "-c", CLIENT, port], text=True, timeout=60)
-    assert said.split() == ["1.0", "(64,", "3)", "True"]
+    assert said.split() == ["1.1", "(64,", "3)", "True"]

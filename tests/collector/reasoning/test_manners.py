@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,8 +16,9 @@ from collector.geometry.poses import mirror_poses
 from collector.geometry.road import LocalRoad
 from collector.reasoning.claims import Claim, Language
 from collector.reasoning.consistency import Motion, check_claim, language_of, measure_motion, parse_claim
-from collector.reasoning.manner_writing import refusals, write_manner, write_refusal
-from collector.reasoning.manners import Manner, read_manner
+from collector.reasoning.instructions import AskedLine, Instruction
+from collector.reasoning.manner_writing import Way, refusals, write_manner, write_refusal
+from collector.reasoning.manners import Manner, Pace, read_manner
 from collector.reasoning.writing import swap_sides, write_reasoning
 
 LANGUAGES = pytest.mark.parametrize("language", ["en", "ja"])
@@ -251,3 +255,28 @@ def test_a_cause_of_ones_own_is_said() -> None:
     )
     assert text is not None and ", since cones stand on the right. " in text
     assert check_claim(parse_claim(text), motion_of("left", 0.05)).keep
+
+
+@LANGUAGES
+def test_the_texts_of_the_training_begin_so(language: Language) -> None:
+    """What a model is made to begin with is the beginning of a text that it has learnt."""
+    for line, pace in itertools.product(get_args(AskedLine), get_args(Pace)):
+        asked = Instruction(line, pace, None, language)  # type: ignore[arg-type]
+        if asked.is_usual:
+            continue
+        words = Manner(line, pace).words  # type: ignore[arg-type]
+        motion = motion_of(words, 0.0)
+        written = {
+            write_manner(motion, Manner(line, pace), seed, DEFAULT_THRESHOLDS, language)  # type: ignore[arg-type]
+            for seed in range(60)
+        }
+        # In a bend the pace is that of taking it.
+        texts = [text.replace("take the bend", "drive").replace("曲がる", "走る") for text in written if text]
+        texts += [text.replace("Take the bend", "Drive") for text in texts]
+        assert any(text.startswith(asked.beginning) for text in texts), asked.beginning
+    straight = motion_of("middle", 0.0)
+    for way in refusals(straight):
+        if way in get_args(Way):
+            beginning = Instruction("usual", "usual", way, language).beginning  # type: ignore[arg-type]
+            text = write_refusal(straight, way, 0, DEFAULT_THRESHOLDS, language)
+            assert text.startswith(beginning)

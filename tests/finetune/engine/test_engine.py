@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from collector.common.errors import MonoError
 from finetune.alpamayo.draft import ReasoningPace
 from finetune.alpamayo.placement import HostEmbedding, is_packed
 from finetune.alpamayo.sampling import medoid
@@ -17,7 +18,7 @@ from finetune.engine import engine as engine_module
 from finetune.engine.engine import DRAFT_LENGTHS, Engine, PromptShape
 from finetune.engine.fixed_decoder import UnsuitableError
 from finetune.engine.frames import FramePatches
-from finetune.policy import Observation, camera_of_each_image, select_images
+from finetune.policy import Observation, camera_of_each_image, select_images, takes_instructions
 from finetune.processing.images import ImageSettings, preprocess
 from finetune.processing.processor import Encoded
 from tests.helpers.driven_samples import arc
@@ -151,6 +152,65 @@ def test_the_policy_plans_alike_with_its_engine() -> None:
     other = replace(observation(0), frames={"front": np.zeros((1, 128, 192, 3), np.uint8)})
     np.testing.assert_allclose(fast.plan(other).poses, eager.plan(other).poses, atol=1e-3)
     assert len(fast._engines) == 2
+
+
+@pytest.mark.parametrize("engines", [None, {}])
+def test_a_reasoning_begins_as_it_is_asked_to(engines: dict[object, Engine] | None) -> None:
+    """By both ways of planning the same text and path, with an instruction, another, and none again."""
+    eager, fast = policy_of(), policy_of(engine="fast")
+    fast._engines = engines  # type: ignore[assignment]
+    paths = []
+    for instruction, beginning in (
+        ("", ""),
+        ("keep left", "Keep to the left edge"),
+        ("Keep to the left edge", "Keep to the left edge"),
+        ("slower, on the right", "Keep to the right edge and drive slowly"),
+        ("", ""),
+        ("左端を走って", "指示どおり左端を走る。"),
+    ):
+        seen = replace(observation(0), instruction=instruction)
+        expected, plan = eager.plan(seen), fast.plan(seen)
+        assert plan.reasoning == expected.reasoning
+        assert plan.reasoning.startswith(beginning)
+        assert len(plan.reasoning) > len(beginning)
+        np.testing.assert_allclose(plan.poses, expected.poses, atol=1e-3)
+        paths.append(plan.poses)
+    assert engines is None or len(engines) == 1  # which was made for the first plan
+    np.testing.assert_allclose(paths[0], paths[4], atol=1e-3)
+    np.testing.assert_allclose(paths[1], paths[2], atol=1e-3)
+    assert np.abs(paths[1] - paths[0]).max() > 0.01 and np.abs(paths[3] - paths[1]).max() > 0.01
+    # Several karts at once, each asked for something else, plan as each alone.
+    rows = [replace(observation(number), instruction=said) for number, said in enumerate(("", "faster", "keep right"))]
+    for plan, row in zip(fast.plan_many(rows), rows, strict=True):
+        alone = eager.plan(row)
+        assert plan.reasoning == alone.reasoning
+        np.testing.assert_allclose(plan.poses, alone.poses, atol=1e-3)
+
+
+def test_an_instruction_that_cannot_be_taken_is_refused() -> None:
+    with pytest.raises(MonoError, match="'moon' is not understood"):
+        policy_of().plan(replace(observation(0), instruction="to the moon"))
+    silent = policy_of(reasoning=False)
+    assert not takes_instructions(silent) and takes_instructions(policy_of())
+    with pytest.raises(MonoError, match="does not reason"):
+        silent.plan(replace(observation(0), instruction="keep left"))
+    short = policy_of()
+    short.max_reasoning_tokens = 10
+    short.plan(observation(0))
+    with pytest.raises(MonoError, match="where 10 are all there is"):
+        short.plan(replace(observation(0), instruction="keep left"))
+
+
+@pytest.mark.parametrize("engine", ["eager", "fast"])
+def test_what_is_said_once_more_makes_way_for_an_instruction(engine: str) -> None:
+    policy = policy_of(engine=engine)
+    policy._pace = ReasoningPace(2.0)
+    said = []
+    for stamp_s, instruction in ((10.0, ""), (10.1, "keep left"), (10.2, "keep left"), (10.3, ""), (10.4, "")):
+        seen = replace(observation(0), stamp_ns=round(stamp_s * 1e9), instruction=instruction)
+        plan = policy.plan(seen)
+        said.append((round(plan.reasoning_age_s, 3), plan.reasoning.startswith("Keep to the left edge")))
+    assert said == [(0.0, False), (0.0, True), (0.1, True), (0.0, False), (0.1, False)]
 
 
 def test_what_cannot_be_recorded_is_planned_operation_by_operation(capsys: pytest.CaptureFixture[str]) -> None:
