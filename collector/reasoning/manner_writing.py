@@ -9,8 +9,10 @@ middle."
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from collector.geometry.curvature import CurveThresholds
@@ -173,6 +175,30 @@ def write_refusal(motion: Motion, refused: Refused, seed: int, thresholds: Curve
         side = words.sides.get(motion.lateral, "")
         said = words.other_way[0 if bends else 1].format(act=words.ways[refused], side=side)
     return f"{said[:1].upper()}{said[1:]}{words.gap}{write_reasoning(motion, seed, thresholds, language)}"
+
+
+def asked_part(text: str) -> str:
+    """The words with which a text of this module begins that say what was asked; "" where nothing was.
+
+    "Keep to the left edge" of "Keep to the left edge, as asked. The lane ...": somebody else's words, that no picture
+    shows. What is answered to them, and what has a cause that can be seen, is not among them.
+    """
+    found = next((match for form in _asked_forms() if (match := form.match(text))), None)
+    return "" if found is None else text[: found.end("acts")]
+
+
+@cache
+def _asked_forms() -> tuple[re.Pattern[str], ...]:
+    forms = []
+    for words in _WORDS.values():
+        said = [*sum(words.positions.values(), ()), *words.paces.values(), *words.stops.values(), *words.ways.values()]
+        act = "|".join(re.escape(each.format(side=side)) for each in said for side in words.sides.values())
+        acts = f"(?P<acts>(?:{act})(?:{re.escape(words.joint)}(?:{act}))*)"
+        for form in (*words.asked, words.racing, words.no_room, *words.other_way):
+            before, after = re.split(r"\{acts?\}", form)
+            rest = ".+?".join(map(re.escape, after.split("{side}")))
+            forms.append(re.compile(f"{re.escape(before)}{acts}{rest}", re.IGNORECASE))
+    return tuple(forms)
 
 
 def _position(words: _Words, position: str, draw: random.Random) -> str:
