@@ -178,27 +178,32 @@ def write_refusal(motion: Motion, refused: Refused, seed: int, thresholds: Curve
 
 
 def asked_part(text: str) -> str:
-    """The words with which a text of this module begins that say what was asked; "" where nothing was.
+    """What a text of this module begins with that no picture shows, since somebody asked for it; "" where nobody did.
 
-    "Keep to the left edge" of "Keep to the left edge, as asked. The lane ...": somebody else's words, that no picture
-    shows. What is answered to them, and what has a cause that can be seen, is not among them.
+    "Keep to the left edge, as asked. " before "The lane ...", and "Turn left" before ", but the lane bends right". What
+    is answered to a wish, and what has a cause that can be seen, is not among it.
     """
-    found = next((match for form in _asked_forms() if (match := form.match(text))), None)
-    return "" if found is None else text[: found.end("acts")]
+    for form in _asked_forms():
+        if found := form.match(text):
+            return found["said"]
+    return ""
 
 
 @cache
 def _asked_forms() -> tuple[re.Pattern[str], ...]:
+    """Every form of a wish; its group ``said`` ends where the model's own words begin."""
     forms = []
     for words in _WORDS.values():
         said = [*sum(words.positions.values(), ()), *words.paces.values(), *words.stops.values(), *words.ways.values()]
         act = "|".join(re.escape(each.format(side=side)) for each in said for side in words.sides.values())
-        acts = f"(?P<acts>(?:{act})(?:{re.escape(words.joint)}(?:{act}))*)"
-        for form in (*words.asked, words.racing, words.no_room, *words.other_way):
-            before, after = re.split(r"\{acts?\}", form)
-            rest = ".+?".join(map(re.escape, after.split("{side}")))
-            forms.append(re.compile(f"{re.escape(before)}{acts}{rest}", re.IGNORECASE))
-    return tuple(forms)
+        acts = f"(?:{act})(?:{re.escape(words.joint)}(?:{act}))*"
+        for form in (*words.asked, words.racing):
+            before, after = form.split("{acts}")
+            forms.append(f"(?P<said>{re.escape(before)}{acts}{re.escape(after)}{words.gap}?)")
+        for form in (words.no_room, *words.other_way):
+            answered = form.removeprefix("{act}").split("{side}")[0]
+            forms.append(f"(?P<said>{acts}){re.escape(answered)}")
+    return tuple(re.compile(form, re.IGNORECASE) for form in forms)
 
 
 def _position(words: _Words, position: str, draw: random.Random) -> str:

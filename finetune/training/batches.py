@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, takewhile
+from itertools import chain, groupby, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from collector.geometry.poses import mirror_poses
 from collector.reasoning.manner_writing import asked_part
 from collector.reasoning.writing import swap_sides
 from finetune.alpamayo.model import VisionFeatures
+from finetune.alpamayo.packing import Packing
 from finetune.policy import Observation, PolicySettings, camera_of_each_image, frames_of, select_images
 from finetune.processing.images import preprocess
 from finetune.processing.processor import pad_right
@@ -67,6 +68,7 @@ class Batch:
     pixel_values: Tensor | None
     vision: VisionFeatures | None
     history: Tensor | None = None
+    packing: Packing | None = None  # rows of one pair behind one prompt; image features are then of the first of each
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -224,23 +226,30 @@ def _features(model: Any, rows: Sequence[EncodedSample], device: torch.device) -
 
 
 def collate(
-    rows: Sequence[EncodedSample], pad_id: int, silent: Sequence[bool] | None = None, multiple: int = 1
+    rows: Sequence[EncodedSample],
+    pad_id: int,
+    silent: Sequence[bool] | None = None,
+    multiple: int = 1,
+    packed: bool = False,
 ) -> Batch:
     """Right-pad rows (one at least) into a batch.
 
     A ``silent`` row has the prompt that skips the reasoning and no text label. The length is a multiple of so many
-    words, for programs compiled per length.
+    words, for programs compiled per length. ``packed``: rows of one pair that stand side by side share their prompt.
     """
     spoken = list(zip(rows, silent or [False] * len(rows), strict=True))
     ids = [row.silent_ids if quiet else row.input_ids for row, quiet in spoken]
     labels = [torch.zeros_like(row.silent_ids, dtype=torch.bool) if quiet else row.label_mask for row, quiet in spoken]
-    features = [row.vision for row in rows if row.vision is not None]
-    vision = VisionFeatures.cat(features) if len(features) == len(rows) else None
-    pixels = [row.pixels for row in rows if row.pixels is not None]
+    input_ids = pad_right(ids, pad_id, multiple)
+    packing = _packing(rows, ids, input_ids.shape[1], multiple) if packed else None
+    seen = rows if packing is None else [rows[index] for index in packing.firsts.tolist()]
+    features = [row.vision for row in seen if row.vision is not None]
+    vision = VisionFeatures.cat(features) if len(features) == len(seen) else None
+    pixels = [row.pixels for row in seen if row.pixels is not None]
     histories = [row.history for row in rows if row.history is not None]
     return Batch(
         sample_ids=tuple(row.sample_id for row in rows),
-        input_ids=pad_right(ids, pad_id, multiple),
+        input_ids=input_ids,
         attention_mask=pad_right([torch.ones_like(row) for row in ids], 0, multiple),
         label_mask=pad_right(labels, 0, multiple),
         actions=torch.stack([row.actions for row in rows]),
@@ -248,4 +257,22 @@ def collate(
         pixel_values=unpack_pixels(torch.cat(pixels)) if pixels and vision is None else None,
         vision=vision,
         history=torch.stack(histories) if len(histories) == len(rows) else None,
+        packing=packing,
     )
+
+
+def _packing(rows: Sequence[EncodedSample], ids: Sequence[Tensor], columns: int, multiple: int) -> Packing | None:
+    """How rows of one pair share the words they all begin with; None where no two of a pair stand side by side."""
+    groups = [list(group) for _, group in groupby(range(len(rows)), lambda index: rows[index].pair or index)]
+    if len(groups) == len(rows):
+        return None
+    of_row = [number for number, group in enumerate(groups) for _ in group]
+    shared = [common for group in groups for common in [_common([ids[index] for index in group])] * len(group)]
+    return Packing.of([len(row) for row in ids], shared, of_row, columns, multiple)
+
+
+def _common(ids: Sequence[Tensor]) -> int:
+    """With how many equal words all of them begin."""
+    shortest = min(len(row) for row in ids)
+    differs = (torch.stack([row[:shortest] for row in ids]) != ids[0][:shortest]).any(dim=0)
+    return int(differs.int().argmax()) if bool(differs.any()) else shortest

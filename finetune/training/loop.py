@@ -24,6 +24,7 @@ from finetune.training.batches import Batch, EncodedSample, collate
 from finetune.training.checkpoint import Checkpoints, MasterWeights, restore_state, state_tensors
 from finetune.training.loss import JointLoss, RowLosses, draws
 from finetune.training.memory import Recomputation, peak_memory_gib
+from finetune.training.order import row_order
 from finetune.training.processes import processes
 from finetune.training.run import CHECKPOINTS, TrainingLog
 from finetune.training.settings import LoopSettings, learning_rate_factor
@@ -33,17 +34,6 @@ _VALIDATION_STEP = 10_000_000
 # Compiled layers are padded to multiples of so many words: few lengths, and under a tenth of the work wasted.
 _COMPILED_LENGTHS = 32
 _TERMS = ("text", "flow", "xy")
-
-
-def row_order(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
-    """Endless batches of row indices: a fresh seeded permutation per epoch, none left out within one."""
-    generator = np.random.default_rng(seed)
-    pending: list[int] = []
-    while True:
-        while len(pending) < batch_size:
-            pending += generator.permutation(count).tolist()
-        yield pending[:batch_size]
-        pending = pending[batch_size:]
 
 
 def batch_to(batch: Batch, device: torch.device) -> Batch:
@@ -84,7 +74,8 @@ class Passes:
         table = torch.zeros(len(rows), len(_TERMS), device=device)
         for part in self._parts(len(rows)):
             chosen, quiet = [rows[index] for index in part], [silent[index] for index in part]
-            batch = collate(chosen, self._pad_id, quiet, self._multiple)
+            packed = learn is not None and self.settings.texts_per_frame > 1
+            batch = collate(chosen, self._pad_id, quiet, self._multiple, packed)
             losses = self._loss.rows(batch_to(batch, device), noise[part], times[part])
             if learn is not None:
                 self.recomputation.remembered(batch.input_ids.numel())
@@ -167,7 +158,8 @@ def train(  # noqa: C901, PLR0915 - the whole of a training, read from top to bo
     passes = Passes(loss, accelerator, settings, pad_id, rows)
     terms = _TERMS if settings.xy_weight > 0.0 else _TERMS[:2]
     chooser = np.random.default_rng(settings.seed + 17)
-    order = row_order(len(rows), settings.batch_size, settings.seed)
+    pairs = [row.pair for row in rows] if settings.texts_per_frame > 1 else None
+    order = row_order(len(rows), settings.batch_size, settings.seed, pairs, settings.texts_per_frame)
     for _ in range(done):
         next(order)
         chooser.random(settings.batch_size)

@@ -69,7 +69,7 @@ class JointLoss(nn.Module):
         vision = batch.vision
         if vision is None:
             vision = self.model.encode_images(batch.pixel_values, batch.grid_thw)
-        prefix = self.model.run_prefix(batch.input_ids, batch.attention_mask, vision, batch.grid_thw)
+        prefix = self.model.run_prefix(batch.input_ids, batch.attention_mask, vision, batch.grid_thw, batch.packing)
         speaks = batch.label_mask.any(dim=1)
         text = self.model.text_loss(prefix, batch.label_mask)
         text = torch.where(speaks, text, torch.zeros_like(text))

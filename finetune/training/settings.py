@@ -53,6 +53,13 @@ class LoopSettings(Arguments):
     noise_draws: int = argument(
         2, "flow noises per sample and step; the prefix is the expensive part, so several draws are cheap", 1, 1024
     )
+    texts_per_frame: int = argument(
+        1,
+        "texts of a pair that are trained side by side behind one reading of their picture, where a dataset has pairs; "
+        "samples for less time, and batches in which the text decides",
+        1,
+        64,
+    )
     reasoning_dropout: float = argument(
         0.1, "share of samples trained without their reasoning, so that the path also follows the image", 0.0, 1.0
     )

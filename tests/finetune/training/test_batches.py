@@ -124,8 +124,12 @@ def test_samples_of_one_frame_share_its_features_and_are_what_they_are_alone(
 def test_what_was_asked_is_read_and_not_learned(dataset: tuple[Path, list[Sample]]) -> None:
     folder, samples = dataset
     loaded = small_model()
-    text = f"Keep to the left edge, as asked. {samples[0].reasoning}"
-    row = encode_row(loaded, samples[0].model_copy(update={"reasoning": text}), folder, "mono")
     decode = loaded.processor.tokenizer.decode
-    assert text in decode(row.input_ids.tolist())
-    assert decode(row.input_ids[row.label_mask].tolist()) == f", as asked. {samples[0].reasoning}"
+    for asked, answer in (
+        ("Keep to the left edge, as asked. ", ""),
+        ("Turn left", ", but the lane is straight, so follow it. "),
+    ):
+        text = f"{asked}{answer}{samples[0].reasoning}"
+        row = encode_row(loaded, samples[0].model_copy(update={"reasoning": text}), folder, "mono")
+        assert text in decode(row.input_ids.tolist())
+        assert decode(row.input_ids[row.label_mask].tolist()) == f"{answer}{samples[0].reasoning}"
