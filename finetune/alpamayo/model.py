@@ -134,16 +134,13 @@ class AlpamayoR1(nn.Module):
         merge = self.settings.vlm["vision_config"]["spatial_merge_size"]
         filled = attention_mask.bool()
         positions, following = prefix_positions(input_ids, attention_mask, grid_thw, image_id, merge)
-        if packing is None:
-            ids, is_image, places, mask = input_ids, (input_ids == image_id) & filled, positions, None
-            image_tokens = int(grid_thw.prod(-1).sum()) // merge**2
-        else:
-            ids, mask = packing.packed(input_ids, filled), packing.mask(language.norm.weight.dtype)
-            is_image = packing.packed(input_ids == image_id, filled)
-            places = torch.stack([packing.packed(axis, filled) for axis in positions])
-            image_tokens = int(is_image.sum())
+        ids, places, there, mask = input_ids, positions, filled, None
+        if packing is not None:
+            ids, places, there = (packing.packed(each, filled) for each in (input_ids, positions, filled))
+            mask = packing.mask(language.norm.weight.dtype)
+        is_image = (ids == image_id) & there
         embeds = language.embed_tokens(ids)
-        if len(vision.embeds) != image_tokens:
+        if len(vision.embeds) != int(is_image.sum()):
             raise MonoError(f"{len(vision.embeds)} image tokens", f"those of {len(grid_thw)} grids")
         embeds = embeds.masked_scatter(is_image[..., None], vision.embeds.to(embeds))
         deepstack = [layer.to(embeds) for layer in vision.deepstack]
@@ -161,8 +158,10 @@ class AlpamayoR1(nn.Module):
             )
             keys, values = map(tuple, zip(*columns, strict=True))
             if packing is not None:
-                hidden = packing.apart(hidden)
-                keys, values = (tuple(map(packing.apart_heads, each)) for each in (keys, values))
+                hidden, (keys, values) = (
+                    packing.apart(hidden),
+                    (tuple(map(packing.apart_heads, k)) for k in (keys, values)),
+                )
         else:
             decoder, text = Decoder(language), language.config
             nothing = embeds.new_empty(len(embeds), text.num_key_value_heads, 0, text.head_dim)
@@ -267,14 +266,14 @@ class AlpamayoR1(nn.Module):
         Args:
             actions: (B, 64, 2) normalised.
             noise: (B, K, 64, 2); t: (B, K).
-            weights: (64,) of the waypoints, mean 1; None is the released loss, all alike.
+            weights: (64, 2) or (64, 1), see :func:`error_weights`; None is the released loss, all alike.
         """
         actions = actions.float()[:, None].expand_as(noise)
         x_t = flow_matching.interpolate(actions, noise, t)
         predicted = self.velocity(prefix, x_t.flatten(0, 1), t.flatten()).view_as(noise)
         error = (predicted - flow_matching.target_velocity(actions, noise)).square()
         if weights is not None:
-            error = error * weights[:, None]
+            error = error * weights
         # x_t lies on the straight line from noise to actions, so the rest of the way at this velocity ends at them.
         return error.mean(dim=(1, 2, 3)), x_t + (1.0 - t)[..., None, None] * predicted
 

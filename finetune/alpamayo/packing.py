@@ -64,10 +64,10 @@ class Packing:
         return changes.nonzero()[:, 0]
 
     def packed(self, values: Tensor, filled: Tensor) -> Tensor:
-        """Values (S, L) of samples, as (R, P); 0 on padding. What samples share has to be equal in all of them."""
-        out = values.new_zeros(self.part.shape)
+        """Values (..., S, L) of samples, as (..., R, P); 0 on padding. What samples share is alike in all."""
+        out = values.new_zeros(*values.shape[:-2], *self.part.shape)
         rows = self.row[:, None].expand_as(self.columns)
-        out[rows[filled], self.columns[filled]] = values[filled]
+        out[..., rows[filled], self.columns[filled]] = values[..., filled]
         return out
 
     def apart(self, values: Tensor) -> Tensor:

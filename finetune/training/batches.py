@@ -68,6 +68,8 @@ class Batch:
     pixel_values: Tensor | None
     vision: VisionFeatures | None
     history: Tensor | None = None
+    # (B,) the row with another text of the same frame that a row is held against; itself where there is none
+    partner: Tensor | None = None
     packing: Packing | None = None  # rows of one pair behind one prompt; image features are then of the first of each
 
     def __len__(self) -> int:
@@ -257,8 +259,21 @@ def collate(
         pixel_values=unpack_pixels(torch.cat(pixels)) if pixels and vision is None else None,
         vision=vision,
         history=torch.stack(histories) if len(histories) == len(rows) else None,
+        partner=_partners(rows, [row.pair != "" and not quiet for row, quiet in spoken]),
         packing=packing,
     )
+
+
+def _partners(rows: Sequence[EncodedSample], may_have_one: Sequence[bool]) -> Tensor:
+    """For each row the next one of its pair, for the last the first."""
+    partner = torch.arange(len(rows))
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        if may_have_one[index]:
+            groups.setdefault(row.pair, []).append(index)
+    for group in groups.values():
+        partner[group] = torch.tensor([*group[1:], group[0]])
+    return partner
 
 
 def _packing(rows: Sequence[EncodedSample], ids: Sequence[Tensor], columns: int, multiple: int) -> Packing | None:

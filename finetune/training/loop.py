@@ -33,7 +33,7 @@ from finetune.training.settings import LoopSettings, learning_rate_factor
 _VALIDATION_STEP = 10_000_000
 # Compiled layers are padded to multiples of so many words: few lengths, and under a tenth of the work wasted.
 _COMPILED_LENGTHS = 32
-_TERMS = ("text", "flow", "xy")
+_TERMS = ("text", "flow", "xy", "contrast")
 
 
 def batch_to(batch: Batch, device: torch.device) -> Batch:
@@ -64,7 +64,7 @@ class Passes:
         step: int,
         learn: Callable[[RowLosses], None] | None = None,
     ) -> Tensor:
-        """Losses (B, 3) of all rows of a global batch, the same in every process; columns text, flow, xy.
+        """Losses (B, 4) of all rows of a global batch, the same in every process; columns text, flow, xy, contrast.
 
         The step decides the noise. ``learn`` gets the losses of each pass, while their graph lives.
         """
@@ -93,9 +93,9 @@ class Passes:
 
 
 def means(table: Tensor, speaking: int) -> dict[str, float]:
-    """Mean text loss over the rows that speak, mean flow and xy losses over all; from a table (B, 3)."""
-    text, flow, xy = table.sum(dim=0).tolist()
-    return {"text": text / max(1, speaking), "flow": flow / len(table), "xy": xy / len(table)}
+    """Mean text loss over the rows that speak, the other means over all; from a table (B, 4)."""
+    sums = dict(zip(_TERMS, table.sum(dim=0).tolist(), strict=True))
+    return {term: value / max(1, speaking if term == "text" else len(table)) for term, value in sums.items()}
 
 
 def speaking_rows(rows: Sequence[EncodedSample], silent: Sequence[bool]) -> int:
@@ -154,9 +154,17 @@ def train(  # noqa: C901, PLR0915 - the whole of a training, read from top to bo
     if found is not None:
         restore_state(weights, optimizer, found.tensors)
         del found
-    loss = JointLoss(model, settings.horizon_s, settings.expert_gradient, with_xy=settings.xy_weight > 0.0)
+    weights_of_more = {"xy": settings.xy_weight, "contrast": settings.contrast_weight}
+    loss = JointLoss(
+        model,
+        settings.horizon_s,
+        settings.expert_gradient,
+        with_xy=settings.xy_weight > 0.0,
+        accel_weight=settings.accel_weight,
+        contrast_margin=settings.contrast_margin if settings.contrast_weight > 0.0 else 0.0,
+    )
     passes = Passes(loss, accelerator, settings, pad_id, rows)
-    terms = _TERMS if settings.xy_weight > 0.0 else _TERMS[:2]
+    terms = [term for term in _TERMS if weights_of_more.get(term, 1.0) > 0.0]
     chooser = np.random.default_rng(settings.seed + 17)
     pairs = [row.pair for row in rows] if settings.texts_per_frame > 1 else None
     order = row_order(len(rows), settings.batch_size, settings.seed, pairs, settings.texts_per_frame)
@@ -232,6 +240,8 @@ def _step(
         share = share + settings.flow_weight * losses.flow.sum() / len(rows)
         if settings.xy_weight > 0.0:
             share = share + settings.xy_weight * losses.xy.sum() / len(rows)
+        if settings.contrast_weight > 0.0:
+            share = share + settings.contrast_weight * losses.contrast.sum() / len(rows)
         share.backward()
 
     passes.recomputation.begin_step()

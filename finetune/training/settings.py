@@ -50,6 +50,13 @@ class LoopSettings(Arguments):
         0.0,
         1000.0,
     )
+    accel_weight: float = argument(
+        1.0,
+        "weight of the acceleration's errors in the flow loss beside the curvature's; 1 as released. In the released "
+        "units a kart's curvature varies several times as much as its acceleration, and speed is learned last",
+        0.0,
+        1000.0,
+    )
     noise_draws: int = argument(
         2, "flow noises per sample and step; the prefix is the expensive part, so several draws are cheap", 1, 1024
     )
@@ -59,6 +66,19 @@ class LoopSettings(Arguments):
         "samples for less time, and batches in which the text decides",
         1,
         64,
+    )
+    contrast_weight: float = argument(
+        0.0,
+        "weight of the contrast: under the text of another future of its frame, in the same pass, a path must be "
+        "predicted worse than under its own; for datasets with pairs, with --texts_per_frame above 1",
+        0.0,
+        1000.0,
+    )
+    contrast_margin: float = argument(
+        1.0,
+        "by how much worse, as flow loss; where the two futures differ by less than that, by as much as they do",
+        0.0,
+        1000.0,
     )
     reasoning_dropout: float = argument(
         0.1, "share of samples trained without their reasoning, so that the path also follows the image", 0.0, 1.0
@@ -84,6 +104,9 @@ class LoopSettings(Arguments):
             raise MonoError(
                 "text_weight, flow_weight and xy_weight are all 0", "a loss to train on", "leave one above 0"
             )
+        if self.contrast_weight > 0.0 and self.texts_per_frame == 1:
+            found = f"contrast_weight {self.contrast_weight:g} with one text per frame"
+            raise MonoError(found, "two texts of a frame to hold against each other", "add --texts_per_frame 4")
 
 
 def learning_rate_factor(step: int, settings: LoopSettings) -> float:
