@@ -51,18 +51,6 @@ def horizon_weights(horizon_s: float, waypoints: int = FUTURE_STEPS, step_s: flo
     return weights / weights.mean()
 
 
-def error_weights(horizon_s: float, accel_weight: float = 1.0) -> Tensor | None:
-    """Weights (64, 2), or (64, 1) for both columns, of the errors of acceleration and curvature; None: all alike.
-
-    Along the path :func:`horizon_weights`; the acceleration's are ``accel_weight`` times the curvature's.
-    """
-    weights = horizon_weights(horizon_s)
-    if accel_weight == 1.0:
-        return None if weights is None else weights[:, None]
-    weights = torch.ones(FUTURE_STEPS) if weights is None else weights
-    return weights[:, None] * torch.tensor([accel_weight, 1.0])
-
-
 def euler_times(steps: int) -> list[float]:
     """The times at which :func:`integrate` asks for a velocity."""
     times: list[float] = torch.linspace(0.0, 1.0, steps + 1)[:-1].tolist()

@@ -266,14 +266,14 @@ class AlpamayoR1(nn.Module):
         Args:
             actions: (B, 64, 2) normalised.
             noise: (B, K, 64, 2); t: (B, K).
-            weights: (64, 2) or (64, 1), see :func:`error_weights`; None is the released loss, all alike.
+            weights: (64,) of the waypoints, mean 1; None is the released loss, all alike.
         """
         actions = actions.float()[:, None].expand_as(noise)
         x_t = flow_matching.interpolate(actions, noise, t)
         predicted = self.velocity(prefix, x_t.flatten(0, 1), t.flatten()).view_as(noise)
         error = (predicted - flow_matching.target_velocity(actions, noise)).square()
         if weights is not None:
-            error = error * weights
+            error = error * weights[:, None]
         # x_t lies on the straight line from noise to actions, so the rest of the way at this velocity ends at them.
         return error.mean(dim=(1, 2, 3)), x_t + (1.0 - t)[..., None, None] * predicted
 

@@ -160,7 +160,6 @@ def train(  # noqa: C901, PLR0915 - the whole of a training, read from top to bo
         settings.horizon_s,
         settings.expert_gradient,
         with_xy=settings.xy_weight > 0.0,
-        accel_weight=settings.accel_weight,
         contrast_margin=settings.contrast_margin if settings.contrast_weight > 0.0 else 0.0,
     )
     passes = Passes(loss, accelerator, settings, pad_id, rows)

@@ -53,9 +53,9 @@ class RowLosses:
 class JointLoss(nn.Module):
     """Text and trajectory losses of a batch, by an ``AlpamayoR1`` with or without adapters.
 
-    ``horizon_s`` fades the flow loss along the path and ``accel_weight`` weighs its first column, see
-    :func:`finetune.alpamayo.flow_matching.error_weights`; with ``expert_gradient`` the trajectory losses reach the
-    language model through its keys and values; ``contrast_margin`` above 0 adds the contrast.
+    ``horizon_s`` fades the flow loss along the path, see :func:`finetune.alpamayo.flow_matching.horizon_weights`; with
+    ``expert_gradient`` the trajectory losses reach the language model through its keys and values; ``contrast_margin``
+    above 0 adds the contrast.
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class JointLoss(nn.Module):
         horizon_s: float = 0.0,
         expert_gradient: bool = True,
         with_xy: bool = False,
-        accel_weight: float = 1.0,
         contrast_margin: float = 0.0,
     ) -> None:
         super().__init__()
@@ -73,7 +72,7 @@ class JointLoss(nn.Module):
         self.with_xy = with_xy
         self.contrast_margin = contrast_margin
         # No buffer: moving the loss would move the model, parts of which may rest beside the card on purpose.
-        self._weights = flow_matching.error_weights(horizon_s, accel_weight)
+        self._weights = flow_matching.horizon_weights(horizon_s)
 
     def forward(self, batch: Batch, noise: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
         """Mean text loss over rows that speak, and mean flow loss over all rows; arguments as in :meth:`rows`."""
@@ -113,7 +112,7 @@ class JointLoss(nn.Module):
         other = batch.partner[at]
         wrong = self.model.flow_loss(prefix.rows(other), batch.actions[at], noise[at], times[at], weights)
         apart = (batch.actions[at] - batch.actions[other]).square()
-        apart = (apart if weights is None else apart * weights).mean(dim=(1, 2))
+        apart = (apart if weights is None else apart * weights[:, None]).mean(dim=(1, 2))
         hinge = functional.relu(apart.clamp(max=self.contrast_margin) + flow[at] - wrong)
         return contrast.index_add(0, at, hinge)
 

@@ -50,13 +50,6 @@ class LoopSettings(Arguments):
         0.0,
         1000.0,
     )
-    accel_weight: float = argument(
-        1.0,
-        "weight of the acceleration's errors in the flow loss beside the curvature's; 1 as released. In the released "
-        "units a kart's curvature varies several times as much as its acceleration, and speed is learned last",
-        0.0,
-        1000.0,
-    )
     noise_draws: int = argument(
         2, "flow noises per sample and step; the prefix is the expensive part, so several draws are cheap", 1, 1024
     )

@@ -169,21 +169,6 @@ def test_every_term_is_logged_by_name_and_weighs_what_it_is_told(loaded: LoadedM
     assert first[0]["flow_loss"] == pytest.approx(first[1]["flow_loss"], abs=2e-6), "logged without their weights"
 
 
-def test_the_acceleration_weighs_what_it_is_told(loaded: LoadedModel) -> None:
-    rows = list(cache_vision(loaded.model, rows_with_history(loaded), torch.device("cpu")))
-    batch = collate(rows, loaded.processor.pad_id)
-    noise, times = draws(len(rows), LoopSettings(noise_draws=3), 0, torch.device("cpu"))
-    with torch.no_grad():
-        plain, pedal, more = (
-            JointLoss(loaded.model, 3.0, accel_weight=weight).rows(batch, noise, times).flow
-            for weight in (1.0, 0.0, 5.0)
-        )
-        whole = JointLoss(loaded.model, 0.0, accel_weight=2.0).rows(batch, noise, times).flow
-        all_alike = JointLoss(loaded.model, 0.0).rows(batch, noise, times).flow
-    assert bool((pedal < plain).all() and (whole > all_alike).all())
-    assert torch.allclose(more, pedal + 5.0 * (plain - pedal), rtol=1e-4)
-
-
 def test_the_contrast_holds_a_path_against_the_text_of_another_future_of_its_frame(loaded: LoadedModel) -> None:
     plain = list(cache_vision(loaded.model, rows_with_history(loaded), torch.device("cpu")))
     one, two, three = (replace(row, vision=plain[0].vision, pair=pair) for row, pair in zip(plain, "aab", strict=False))
