@@ -133,6 +133,7 @@ def encode_row(
     reasoning, mark = sample.reasoning, _MIRRORED if mirrored else ""
     if mirrored:
         past, future, reasoning = mirror_poses(past), mirror_poses(future), swap_sides(reasoning)
+    pixels: Tensor | None
     if like is None:
         pixels, grid_thw = _picture(loaded, sample, folder, cameras, mirrored)
     else:
