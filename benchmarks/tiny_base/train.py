@@ -35,8 +35,8 @@ from finetune.checkpoint import LoadedModel, load_model, save_model
 from finetune.evaluation.consistency import check_reasoning, summarise
 from finetune.evaluation.metrics import path_errors
 from finetune.processing.processor import Processor
-from finetune.training.loop import row_order
 from finetune.training.loss import draws
+from finetune.training.order import row_order
 from finetune.training.settings import LoopSettings, learning_rate_factor
 
 VALIDATION_SAMPLES, LOG_EVERY = 512, 250

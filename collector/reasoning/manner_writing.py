@@ -9,8 +9,10 @@ middle."
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from collector.geometry.curvature import CurveThresholds
@@ -198,6 +200,35 @@ def write_demand(
         acts += [] if pace == "usual" else [words.paces[pace, False]]
         said = words.demand.format(acts=words.joint.join(acts))
     return f"{said[:1].upper()}{said[1:]}"
+
+
+def asked_part(text: str) -> str:
+    """What a text of this module begins with that no picture shows, since somebody asked for it; "" where nobody did.
+
+    "Keep to the left edge, as asked. " before "The lane ...", and "Turn left" before ", but the lane bends right". What
+    is answered to a wish, and what has a cause that can be seen, is not among it.
+    """
+    for form in _asked_forms():
+        if found := form.match(text):
+            return found["said"]
+    return ""
+
+
+@cache
+def _asked_forms() -> tuple[re.Pattern[str], ...]:
+    """Every form of a wish; its group ``said`` ends where the model's own words begin."""
+    forms = []
+    for words in _WORDS.values():
+        said = [*sum(words.positions.values(), ()), *words.paces.values(), *words.stops.values(), *words.ways.values()]
+        act = "|".join(re.escape(each.format(side=side)) for each in said for side in words.sides.values())
+        acts = f"(?:{act})(?:{re.escape(words.joint)}(?:{act}))*"
+        for form in (*words.asked, words.racing):
+            before, after = form.split("{acts}")
+            forms.append(f"(?P<said>{re.escape(before)}{acts}{re.escape(after)}{words.gap}?)")
+        for form in (words.no_room, *words.other_way):
+            answered = form.removeprefix("{act}").split("{side}")[0]
+            forms.append(f"(?P<said>{acts}){re.escape(answered)}")
+    return tuple(re.compile(form, re.IGNORECASE) for form in forms)
 
 
 def _position(words: _Words, position: str, draw: random.Random | None = None) -> str:

@@ -88,6 +88,17 @@ class PrefixCache:
             input_ids=input_ids,
         )
 
+    def rows(self, chosen: Tensor) -> PrefixCache:
+        """Some of the rows (n,), in this order."""
+        names = ("filled", "visible", "next_position", "expert_position", "input_ids")
+        return replace(
+            self,
+            keys=tuple(key[chosen] for key in self.keys),
+            values=tuple(value[chosen] for value in self.values),
+            hidden=None if self.hidden is None else self.hidden[chosen],
+            **{name: getattr(self, name)[chosen] for name in names},
+        )
+
     def detach(self) -> PrefixCache:
         """The same prefix through which no gradient flows (the expert alone learns)."""
         return replace(

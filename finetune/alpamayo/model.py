@@ -25,6 +25,7 @@ from finetune.alpamayo.cache import Columns, PrefixCache, VisionFeatures
 from finetune.alpamayo.configuration import AlpamayoConfig
 from finetune.alpamayo.decoder import Decoder, additive_mask
 from finetune.alpamayo.layers import forward_layers, run_layer
+from finetune.alpamayo.packing import Packing
 from finetune.alpamayo.rope import prefix_positions
 from finetune.alpamayo.vision import all_equal, encode_equal_images
 
@@ -108,7 +109,12 @@ class AlpamayoR1(nn.Module):
         return VisionFeatures(output.pooler_output, list(output.deepstack_features))
 
     def run_prefix(
-        self, input_ids: Tensor, attention_mask: Tensor, vision: VisionFeatures, grid_thw: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        vision: VisionFeatures,
+        grid_thw: Tensor,
+        packing: Packing | None = None,
     ) -> PrefixCache:
         """Read images and words; differentiable.
 
@@ -117,6 +123,8 @@ class AlpamayoR1(nn.Module):
             attention_mask: (B, L), zero on padding.
             vision: features of all images, row after row.
             grid_thw: (n, 3) their grids.
+            packing: which rows have their prompt in common, which is then read once; only where gradients are wanted.
+                ``vision`` is then of the first of these rows each.
 
         Raises:
             MonoError: features, grids and placeholders do not match.
@@ -124,10 +132,15 @@ class AlpamayoR1(nn.Module):
         language = self.vlm.model.language_model
         image_id = self.settings.vlm["image_token_id"]
         merge = self.settings.vlm["vision_config"]["spatial_merge_size"]
+        filled = attention_mask.bool()
         positions, following = prefix_positions(input_ids, attention_mask, grid_thw, image_id, merge)
-        embeds = language.embed_tokens(input_ids)
-        is_image = (input_ids == image_id) & attention_mask.bool()
-        if len(vision.embeds) != int(grid_thw.prod(-1).sum()) // merge**2:
+        ids, places, there, mask = input_ids, positions, filled, None
+        if packing is not None:
+            ids, places, there = (packing.packed(each, filled) for each in (input_ids, positions, filled))
+            mask = packing.mask(language.norm.weight.dtype)
+        is_image = (ids == image_id) & there
+        embeds = language.embed_tokens(ids)
+        if len(vision.embeds) != int(is_image.sum()):
             raise MonoError(f"{len(vision.embeds)} image tokens", f"those of {len(grid_thw)} grids")
         embeds = embeds.masked_scatter(is_image[..., None], vision.embeds.to(embeds))
         deepstack = [layer.to(embeds) for layer in vision.deepstack]
@@ -136,23 +149,28 @@ class AlpamayoR1(nn.Module):
             hidden, columns = forward_layers(
                 language,
                 embeds,
-                positions,
+                places,
+                mask=mask,
                 image_mask=is_image,
                 checkpointed_layers=self.checkpointed_layers,
                 body=self.body,
                 deepstack=deepstack,
             )
             keys, values = map(tuple, zip(*columns, strict=True))
+            if packing is not None:
+                hidden, (keys, values) = (
+                    packing.apart(hidden),
+                    (tuple(map(packing.apart_heads, k)) for k in (keys, values)),
+                )
         else:
             decoder, text = Decoder(language), language.config
             nothing = embeds.new_empty(len(embeds), text.num_key_value_heads, 0, text.head_dim)
             store = Columns([(nothing, nothing)] * text.num_hidden_layers, embeds.shape[1])
-            places, rotary = is_image.flatten().nonzero()[:, 0], decoder.rotary(positions, embeds)
-            places_of_new = store.open(embeds.shape[1])
-            hidden = decoder.run(embeds, rotary, places_of_new, causal=True, image_places=places, deepstack=deepstack)
+            images, rotary = is_image.flatten().nonzero()[:, 0], decoder.rotary(places, embeds)
+            new = store.open(embeds.shape[1])
+            hidden = decoder.run(embeds, rotary, new, causal=True, image_places=images, deepstack=deepstack)
             store.keep(embeds.shape[1])
             keys, values = store.tensors()
-        filled = attention_mask.bool()
         visible, expert_position = self.expert_start(input_ids, filled, positions[0], following)
         return PrefixCache(
             keys=keys,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from finetune.processing.processor import Encoded
 
 # Beside those of `counterfactual`: what else the model is made to think, or not to see.
-MORE_ARMS = ("again", "another", "opposite place", "opposite speed", "shuffled", "blank picture")
+MORE_ARMS = ("again", "another", "opposite place", "opposite pace", "opposite speed", "shuffled", "blank picture")
 TIMES_S = (1.0, 2.0, 3.0)
 SPREAD_DRAWS = 8  # plans at noise temperature 1 from the true text: the spread beside which a shift is seen
 _SPEED_STEPS = 5
@@ -63,12 +63,14 @@ def arm_text(arm: str, number: int, samples: Sequence[Sample], pairs: Mapping[st
     if arm == "opposite place":
         wanted = _OTHER_PLACE.get(sample.claim.position or "none")
         return next((one.reasoning for one in others if wanted and one.claim.position == wanted), None)
-    if arm == "opposite speed":
+    if arm in ("opposite pace", "opposite speed"):
         pace = _OTHER_PACE.get(sample.claim.pace or "none")
         fitting = [
             one for one in others if pace and one.claim.pace == pace and one.claim.position == sample.claim.position
         ]
-        return fitting[0].reasoning if fitting else _other_speed(sample)
+        if fitting:
+            return fitting[0].reasoning
+        return _other_speed(sample) if arm == "opposite speed" else None
     if arm == "shuffled":
         language = language_of(sample.reasoning)
         words = sample.reasoning.split() if language == "en" else list(sample.reasoning)
@@ -173,6 +175,7 @@ def measure_arm(arm: str, poses: ArrayLike, reference: ArrayLike, text: str, sam
     check = check_claim(claim, measure_motion(path, sample.dt_s, road=road))
     said = {
         "opposite place": check.position,
+        "opposite pace": check.pace,
         "opposite speed": check.longitudinal if claim.pace == "none" else check.pace,
     }
     verdict = said.get(arm, check.lateral)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, groupby, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,15 @@ from collector.common.errors import MonoError
 from collector.common.pictures import read_picture
 from collector.dataset.schema import Sample
 from collector.geometry.poses import mirror_poses
+from collector.reasoning.manner_writing import asked_part
 from collector.reasoning.writing import swap_sides
 from finetune.alpamayo.model import VisionFeatures
+from finetune.alpamayo.packing import Packing
 from finetune.policy import Observation, PolicySettings, camera_of_each_image, frames_of, select_images
+from finetune.processing.images import preprocess
 from finetune.processing.processor import pad_right
+
+_MIRRORED = "-mirror"  # how the id of a mirrored row ends
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,12 @@ class EncodedSample:
     pixels: Tensor | None = None  # packed patches (see `pack_pixels`); they go once features exist
     vision: VisionFeatures | None = None  # cached image features, or None while the vision tower trains
     history: Tensor | None = None  # (16, 3) poses before t0, for losses in metres
+    pair: str = ""  # the same for rows of one frame seen from the same side; empty for a sample alone
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether it is the mirror image of a sample."""
+        return self.sample_id.endswith(_MIRRORED)
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,9 @@ class Batch:
     pixel_values: Tensor | None
     vision: VisionFeatures | None
     history: Tensor | None = None
+    # (B,) the row with another text of the same frame that a row is held against; itself where there is none
+    partner: Tensor | None = None
+    packing: Packing | None = None  # rows of one pair behind one prompt; image features are then of the first of each
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -101,41 +115,71 @@ def _blame(sample: Sample, reason: str) -> Iterator[None]:
         raise SampleError(sample.id, reason, error) from error
 
 
-def encode_row(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool = False) -> EncodedSample:
+def encode_row(
+    loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool = False, like: EncodedSample | None = None
+) -> EncodedSample:
     """Encode one sample with the processor and action space of a ``finetune.checkpoint.LoadedModel``.
 
-    ``mirrored``: what a mirror would show; true to life for a camera on the kart's middle line.
+    ``mirrored``: what a mirror would show; true to life for a camera on the kart's middle line. ``like`` is a row of
+    the same frames, from either side as this one: its pixels are taken instead of reading them again.
+
+    What a text only repeats of what was asked (:func:`collector.reasoning.manner_writing.asked_part`) is read and not
+    learned: no picture shows it, and a model that learned it would ask itself for things.
 
     Raises:
         SampleError: a frame that cannot be read, or a history, reasoning or path that cannot be encoded.
     """
-    with _blame(sample, "unreadable frame"):
-        observation = observe(sample, folder, cameras)
-    future, reasoning = np.asarray(sample.future, np.float64), sample.reasoning
+    past, future = np.asarray(sample.history, np.float64), np.asarray(sample.future, np.float64)
+    reasoning, mark = sample.reasoning, _MIRRORED if mirrored else ""
     if mirrored:
-        frames = {name: images[:, :, ::-1] for name, images in observation.frames.items()}
-        observation = replace(observation, frames=frames, history=mirror_poses(observation.history))
-        future, reasoning = mirror_poses(future), swap_sides(reasoning)
+        past, future, reasoning = mirror_poses(past), mirror_poses(future), swap_sides(reasoning)
+    pixels: Tensor | None
+    if like is None:
+        pixels, grid_thw = _picture(loaded, sample, folder, cameras, mirrored)
+    else:
+        pixels, grid_thw = like.pixels, like.grid_thw
     with _blame(sample, "unusable frame, history or reasoning"):
-        images = select_images(observation, cameras)
         each = camera_of_each_image(cameras)
-        encoded = loaded.processor.encode(images, observation.history, reasoning, each)
-        silent_ids, _ = loaded.processor.tokens(encoded.grid_thw, observation.history, "", each)
-    history = torch.as_tensor(observation.history, dtype=torch.float64)[None]
+        input_ids, label_mask = loaded.processor.tokens(grid_thw, past, reasoning, each)
+        silent_ids, _ = loaded.processor.tokens(grid_thw, past, "", each)
+        label_mask[label_mask.nonzero()[: _asked_words(loaded.processor.tokenizer, reasoning)]] = False
+    history = torch.as_tensor(past, dtype=torch.float64)[None]
     actions = loaded.model.action_space.traj_to_action(history, torch.from_numpy(future)[None])[0].float()
     with _blame(sample, "path without finite actions"):
         if not torch.isfinite(actions).all():
             raise MonoError("non-finite actions", "finite poses", "look at its path")
     return EncodedSample(
-        sample_id=sample.id + ("-mirror" if mirrored else ""),
-        input_ids=encoded.input_ids,
-        label_mask=encoded.label_mask,
+        sample_id=sample.id + mark,
+        input_ids=input_ids,
+        label_mask=label_mask,
         silent_ids=silent_ids,
         actions=actions,
-        grid_thw=encoded.grid_thw,
-        pixels=pack_pixels(encoded.pixel_values),
+        grid_thw=grid_thw,
+        pixels=pixels,
         history=history[0].float(),
+        pair=sample.pair + mark if sample.pair else "",
     )
+
+
+def _picture(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: bool) -> tuple[Tensor, Tensor]:
+    """Packed pixels and grids of a sample's frames."""
+    with _blame(sample, "unreadable frame"):
+        observation = observe(sample, folder, cameras)
+    if mirrored:
+        frames = {name: images[:, :, ::-1] for name, images in observation.frames.items()}
+        observation = replace(observation, frames=frames)
+    with _blame(sample, "unusable frame, history or reasoning"):
+        patches, grids = preprocess(select_images(observation, cameras), loaded.processor.images)
+    return pack_pixels(torch.from_numpy(patches)), torch.from_numpy(grids)
+
+
+def _asked_words(tokenizer: Any, reasoning: str) -> int:
+    """How many of a reasoning's first words repeat what was asked."""
+    asked = asked_part(reasoning)
+    if not asked:
+        return 0
+    same = zip(tokenizer.encode_plain(asked), tokenizer.encode_plain(reasoning), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], same))
 
 
 def pack_pixels(pixel_values: Tensor) -> Tensor:
@@ -158,38 +202,57 @@ def cache_vision(
 ) -> Iterator[EncodedSample]:
     """Rows with their image features computed once, which a frozen vision tower permits.
 
-    Pixels weigh ten times what features do, so rows are taken a chunk at a time and their pixels let go.
+    Pixels weigh ten times what features do, so rows are taken a chunk of pictures at a time and their pixels let go.
+    Rows that share their pixels (see :func:`encode_row`) share their features, as long as they stand side by side.
     """
-    waiting = iter(rows)
-    while part := list(islice(waiting, chunk)):
-        pixels = unpack_pixels(torch.cat([row.pixels for row in part if row.pixels is not None]))
-        grids = torch.cat([row.grid_thw for row in part])
-        with torch.no_grad():
-            features = model.encode_images(pixels.to(device), grids.to(device))
-        # Four patches merge into one token of the language model.
-        tokens = [int(row.grid_thw.prod(dim=1).sum()) // 4 for row in part]
-        for row, cached in zip(part, features.to("cpu").split(tokens), strict=False):
-            yield replace(row, pixels=None, vision=cached)
+    part: list[EncodedSample] = []
+    pictures: dict[int, EncodedSample] = {}  # one row of each, by its pixels
+    for row in chain(rows, [None]):
+        is_new = row is not None and id(row.pixels) not in pictures
+        if part and (row is None or (is_new and len(pictures) == chunk)):
+            features = _features(model, list(pictures.values()), device)
+            of_each = dict(zip(pictures, features, strict=True))
+            yield from (replace(one, pixels=None, vision=of_each[id(one.pixels)]) for one in part)
+            part, pictures = [], {}
+        if row is not None:
+            part.append(row)
+            pictures[id(row.pixels)] = row
+
+
+def _features(model: Any, rows: Sequence[EncodedSample], device: torch.device) -> tuple[VisionFeatures, ...]:
+    pixels = unpack_pixels(torch.cat([row.pixels for row in rows if row.pixels is not None]))
+    grids = torch.cat([row.grid_thw for row in rows])
+    with torch.no_grad():
+        features = model.encode_images(pixels.to(device), grids.to(device))
+    # Four patches merge into one token of the language model.
+    return tuple(features.to("cpu").split([int(row.grid_thw.prod(dim=1).sum()) // 4 for row in rows]))
 
 
 def collate(
-    rows: Sequence[EncodedSample], pad_id: int, silent: Sequence[bool] | None = None, multiple: int = 1
+    rows: Sequence[EncodedSample],
+    pad_id: int,
+    silent: Sequence[bool] | None = None,
+    multiple: int = 1,
+    packed: bool = False,
 ) -> Batch:
     """Right-pad rows (one at least) into a batch.
 
     A ``silent`` row has the prompt that skips the reasoning and no text label. The length is a multiple of so many
-    words, for programs compiled per length.
+    words, for programs compiled per length. ``packed``: rows of one pair that stand side by side share their prompt.
     """
     spoken = list(zip(rows, silent or [False] * len(rows), strict=True))
     ids = [row.silent_ids if quiet else row.input_ids for row, quiet in spoken]
     labels = [torch.zeros_like(row.silent_ids, dtype=torch.bool) if quiet else row.label_mask for row, quiet in spoken]
-    features = [row.vision for row in rows if row.vision is not None]
-    vision = VisionFeatures.cat(features) if len(features) == len(rows) else None
-    pixels = [row.pixels for row in rows if row.pixels is not None]
+    input_ids = pad_right(ids, pad_id, multiple)
+    packing = _packing(rows, ids, input_ids.shape[1], multiple) if packed else None
+    seen = rows if packing is None else [rows[index] for index in packing.firsts.tolist()]
+    features = [row.vision for row in seen if row.vision is not None]
+    vision = VisionFeatures.cat(features) if len(features) == len(seen) else None
+    pixels = [row.pixels for row in seen if row.pixels is not None]
     histories = [row.history for row in rows if row.history is not None]
     return Batch(
         sample_ids=tuple(row.sample_id for row in rows),
-        input_ids=pad_right(ids, pad_id, multiple),
+        input_ids=input_ids,
         attention_mask=pad_right([torch.ones_like(row) for row in ids], 0, multiple),
         label_mask=pad_right(labels, 0, multiple),
         actions=torch.stack([row.actions for row in rows]),
@@ -197,4 +260,35 @@ def collate(
         pixel_values=unpack_pixels(torch.cat(pixels)) if pixels and vision is None else None,
         vision=vision,
         history=torch.stack(histories) if len(histories) == len(rows) else None,
+        partner=_partners(rows, [row.pair != "" and not quiet for row, quiet in spoken]),
+        packing=packing,
     )
+
+
+def _partners(rows: Sequence[EncodedSample], may_have_one: Sequence[bool]) -> Tensor:
+    """For each row the next one of its pair, for the last the first."""
+    partner = torch.arange(len(rows))
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        if may_have_one[index]:
+            groups.setdefault(row.pair, []).append(index)
+    for group in groups.values():
+        partner[group] = torch.tensor([*group[1:], group[0]])
+    return partner
+
+
+def _packing(rows: Sequence[EncodedSample], ids: Sequence[Tensor], columns: int, multiple: int) -> Packing | None:
+    """How rows of one pair share the words they all begin with; None where no two of a pair stand side by side."""
+    groups = [list(group) for _, group in groupby(range(len(rows)), lambda index: rows[index].pair or index)]
+    if len(groups) == len(rows):
+        return None
+    of_row = [number for number, group in enumerate(groups) for _ in group]
+    shared = [common for group in groups for common in [_common([ids[index] for index in group])] * len(group)]
+    return Packing.of([len(row) for row in ids], shared, of_row, columns, multiple)
+
+
+def _common(ids: Sequence[Tensor]) -> int:
+    """With how many equal words all of them begin."""
+    shortest = min(len(row) for row in ids)
+    differs = (torch.stack([row[:shortest] for row in ids]) != ids[0][:shortest]).any(dim=0)
+    return int(differs.int().argmax()) if bool(differs.any()) else shortest

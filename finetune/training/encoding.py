@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -150,25 +150,38 @@ def _encoded(
     aside: SetAside,
     bar: Any,
 ) -> Iterator[EncodedSample]:
-    def encode(placed: tuple[Sample, Path]) -> list[EncodedSample] | SampleError:
+    def encode(placed: tuple[Sample, Path], like: Sequence[EncodedSample | None]) -> list[EncodedSample] | SampleError:
         sample, dataset = placed
         try:
-            return [encode_row(loaded, sample, dataset, cameras, mirrored) for mirrored in views]
+            return [
+                encode_row(loaded, sample, dataset, cameras, mirrored, picture)
+                for mirrored, picture in zip(views, like, strict=True)
+            ]
         except SampleError as fault:
             return fault
         except (ValueError, cv2.error, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             return SampleError(sample.id, "cannot be encoded", MonoError(f"it cannot be encoded: {error}"))
 
-    waiting = iter(samples)
+    def encode_all(of_one_frame: Sequence[tuple[Sample, Path]]) -> list[list[EncodedSample] | SampleError]:
+        done: list[list[EncodedSample] | SampleError] = []
+        like: Sequence[EncodedSample | None] = [None] * len(views)
+        for placed in of_one_frame:
+            done.append(rows := encode(placed, like))
+            like = like if isinstance(rows, SampleError) else rows
+        return done
+
+    # The samples of a pair stand side by side and have their frames in common.
+    frames = (list(group) for _, group in groupby(samples, lambda placed: (placed[1], placed[0].frames)))
     with ThreadPoolExecutor(core_count(), thread_name_prefix="encode") as pool:
         # A few at a time: rows that wait to be written would fill the memory.
-        while part := list(islice(waiting, _ENCODED_AT_ONCE)):
-            for (sample, _), rows in zip(part, pool.map(encode, part), strict=True):
-                bar.update(len(views))
-                if isinstance(rows, SampleError):
-                    aside.add(sample.id, rows.reason, rows)
-                else:
-                    yield from rows
+        while part := list(islice(frames, _ENCODED_AT_ONCE)):
+            for group, done in zip(part, pool.map(encode_all, part), strict=True):
+                bar.update(len(views) * len(group))
+                for (sample, _), rows in zip(group, done, strict=True):
+                    if isinstance(rows, SampleError):
+                        aside.add(sample.id, rows.reason, rows)
+                    else:
+                        yield from rows
 
 
 def write_rows(rows: Iterable[EncodedSample], path: Path) -> None:
@@ -178,16 +191,23 @@ def write_rows(rows: Iterable[EncodedSample], path: Path) -> None:
         MonoError: the disk is full or cannot be written.
     """
     index: list[dict[str, Any]] = []
+    # What rows share is written once: the last tensor of each name and view, and where it lies.
+    last: dict[tuple[str, bool], tuple[Tensor, list[Any]]] = {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as data:
             for row in rows:
                 places: dict[str, Any] = {}
                 for name, tensor in _tensors(row).items():
+                    before = last.get((name, row.is_mirrored))
+                    if before is not None and before[0] is tensor:
+                        places[name] = before[1]
+                        continue
                     data.write(b"\0" * (-data.tell() % _ALIGNMENT))
                     places[name] = [data.tell(), str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
                     data.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-                index.append({"sample_id": row.sample_id, "tensors": places})
+                    last[name, row.is_mirrored] = tensor, places[name]
+                index.append({"sample_id": row.sample_id, "pair": row.pair, "tensors": places})
         write_atomically(path.with_suffix(".json"), json.dumps(index))
     except OSError as error:
         found = f"the encoded samples {path} cannot be written: {error}"
@@ -211,7 +231,7 @@ def read_rows(path: Path) -> list[EncodedSample]:
         deepstack = [tensors.pop(name) for name in sorted(tensors) if name.startswith("deepstack")]
         if "embeds" in tensors:
             tensors["vision"] = VisionFeatures(tensors.pop("embeds"), deepstack)
-        rows.append(EncodedSample(entry["sample_id"], **tensors))
+        rows.append(EncodedSample(entry["sample_id"], pair=entry.get("pair", ""), **tensors))
     return rows
 
 

@@ -24,6 +24,7 @@ from finetune.training.batches import Batch, EncodedSample, collate
 from finetune.training.checkpoint import Checkpoints, MasterWeights, restore_state, state_tensors
 from finetune.training.loss import JointLoss, RowLosses, draws
 from finetune.training.memory import Recomputation, peak_memory_gib
+from finetune.training.order import row_order
 from finetune.training.processes import processes
 from finetune.training.run import CHECKPOINTS, TrainingLog
 from finetune.training.settings import LoopSettings, learning_rate_factor
@@ -32,18 +33,7 @@ from finetune.training.settings import LoopSettings, learning_rate_factor
 _VALIDATION_STEP = 10_000_000
 # Compiled layers are padded to multiples of so many words: few lengths, and under a tenth of the work wasted.
 _COMPILED_LENGTHS = 32
-_TERMS = ("text", "flow", "xy")
-
-
-def row_order(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
-    """Endless batches of row indices: a fresh seeded permutation per epoch, none left out within one."""
-    generator = np.random.default_rng(seed)
-    pending: list[int] = []
-    while True:
-        while len(pending) < batch_size:
-            pending += generator.permutation(count).tolist()
-        yield pending[:batch_size]
-        pending = pending[batch_size:]
+_TERMS = ("text", "flow", "xy", "contrast")
 
 
 def batch_to(batch: Batch, device: torch.device) -> Batch:
@@ -74,7 +64,7 @@ class Passes:
         step: int,
         learn: Callable[[RowLosses], None] | None = None,
     ) -> Tensor:
-        """Losses (B, 3) of all rows of a global batch, the same in every process; columns text, flow, xy.
+        """Losses (B, 4) of all rows of a global batch, the same in every process; columns text, flow, xy, contrast.
 
         The step decides the noise. ``learn`` gets the losses of each pass, while their graph lives.
         """
@@ -84,7 +74,8 @@ class Passes:
         table = torch.zeros(len(rows), len(_TERMS), device=device)
         for part in self._parts(len(rows)):
             chosen, quiet = [rows[index] for index in part], [silent[index] for index in part]
-            batch = collate(chosen, self._pad_id, quiet, self._multiple)
+            packed = learn is not None and self.settings.texts_per_frame > 1
+            batch = collate(chosen, self._pad_id, quiet, self._multiple, packed)
             losses = self._loss.rows(batch_to(batch, device), noise[part], times[part])
             if learn is not None:
                 self.recomputation.remembered(batch.input_ids.numel())
@@ -102,9 +93,9 @@ class Passes:
 
 
 def means(table: Tensor, speaking: int) -> dict[str, float]:
-    """Mean text loss over the rows that speak, mean flow and xy losses over all; from a table (B, 3)."""
-    text, flow, xy = table.sum(dim=0).tolist()
-    return {"text": text / max(1, speaking), "flow": flow / len(table), "xy": xy / len(table)}
+    """Mean text loss over the rows that speak, the other means over all; from a table (B, 4)."""
+    sums = dict(zip(_TERMS, table.sum(dim=0).tolist(), strict=True))
+    return {term: value / max(1, speaking if term == "text" else len(table)) for term, value in sums.items()}
 
 
 def speaking_rows(rows: Sequence[EncodedSample], silent: Sequence[bool]) -> int:
@@ -163,11 +154,19 @@ def train(  # noqa: C901, PLR0915 - the whole of a training, read from top to bo
     if found is not None:
         restore_state(weights, optimizer, found.tensors)
         del found
-    loss = JointLoss(model, settings.horizon_s, settings.expert_gradient, with_xy=settings.xy_weight > 0.0)
+    weights_of_more = {"xy": settings.xy_weight, "contrast": settings.contrast_weight}
+    loss = JointLoss(
+        model,
+        settings.horizon_s,
+        settings.expert_gradient,
+        with_xy=settings.xy_weight > 0.0,
+        contrast_margin=settings.contrast_margin if settings.contrast_weight > 0.0 else 0.0,
+    )
     passes = Passes(loss, accelerator, settings, pad_id, rows)
-    terms = _TERMS if settings.xy_weight > 0.0 else _TERMS[:2]
+    terms = [term for term in _TERMS if weights_of_more.get(term, 1.0) > 0.0]
     chooser = np.random.default_rng(settings.seed + 17)
-    order = row_order(len(rows), settings.batch_size, settings.seed)
+    pairs = [row.pair for row in rows] if settings.texts_per_frame > 1 else None
+    order = row_order(len(rows), settings.batch_size, settings.seed, pairs, settings.texts_per_frame)
     for _ in range(done):
         next(order)
         chooser.random(settings.batch_size)
@@ -240,6 +239,8 @@ def _step(
         share = share + settings.flow_weight * losses.flow.sum() / len(rows)
         if settings.xy_weight > 0.0:
             share = share + settings.xy_weight * losses.xy.sum() / len(rows)
+        if settings.contrast_weight > 0.0:
+            share = share + settings.contrast_weight * losses.contrast.sum() / len(rows)
         share.backward()
 
     passes.recomputation.begin_step()

@@ -53,6 +53,26 @@ class LoopSettings(Arguments):
     noise_draws: int = argument(
         2, "flow noises per sample and step; the prefix is the expensive part, so several draws are cheap", 1, 1024
     )
+    texts_per_frame: int = argument(
+        1,
+        "texts of a pair that are trained side by side behind one reading of their picture, where a dataset has pairs; "
+        "samples for less time, and batches in which the text decides",
+        1,
+        64,
+    )
+    contrast_weight: float = argument(
+        0.0,
+        "weight of the contrast: under the text of another future of its frame, in the same pass, a path must be "
+        "predicted worse than under its own; for datasets with pairs, with --texts_per_frame above 1",
+        0.0,
+        1000.0,
+    )
+    contrast_margin: float = argument(
+        1.0,
+        "by how much worse, as flow loss; where the two futures differ by less than that, by as much as they do",
+        0.0,
+        1000.0,
+    )
     reasoning_dropout: float = argument(
         0.1, "share of samples trained without their reasoning, so that the path also follows the image", 0.0, 1.0
     )
@@ -77,6 +97,9 @@ class LoopSettings(Arguments):
             raise MonoError(
                 "text_weight, flow_weight and xy_weight are all 0", "a loss to train on", "leave one above 0"
             )
+        if self.contrast_weight > 0.0 and self.texts_per_frame == 1:
+            found = f"contrast_weight {self.contrast_weight:g} with one text per frame"
+            raise MonoError(found, "two texts of a frame to hold against each other", "add --texts_per_frame 4")
 
 
 def learning_rate_factor(step: int, settings: LoopSettings) -> float:

@@ -17,7 +17,7 @@ from collector.geometry.road import LocalRoad
 from collector.reasoning.claims import Claim, Language
 from collector.reasoning.consistency import Motion, check_claim, language_of, measure_motion, parse_claim
 from collector.reasoning.instructions import AskedLine, Instruction
-from collector.reasoning.manner_writing import Way, refusals, write_manner, write_refusal
+from collector.reasoning.manner_writing import Way, asked_part, refusals, write_manner, write_refusal
 from collector.reasoning.manners import Manner, Pace, read_manner
 from collector.reasoning.writing import swap_sides, write_reasoning
 
@@ -92,7 +92,11 @@ def test_every_written_manner_reads_back_to_its_path(
     assert claim.pace == ("slow" if "slow" in words else "brisk" if "brisk" in words else "none"), text
     verdict = check_claim(claim, motion)
     assert verdict.keep and verdict.lateral == verdict.longitudinal == "agree", (text, verdict.reason)
-    # In a mirror too.
+    # What was asked stands first, and the rest is what anybody would say; in a mirror too.
+    asked, plain = asked_part(text), write_reasoning(motion, seed, DEFAULT_THRESHOLDS, language)
+    assert text == asked + plain and asked_part(plain) == ""
+    assert (parse_claim(asked).position, parse_claim(asked).pace) == (claim.position, claim.pace), asked
+    assert asked_part(swap_sides(text)) == swap_sides(asked) != ""
     mirrored = measure_motion(mirror_poses(driven(words, curvature)), road=road(curvature).mirrored())
     assert check_claim(parse_claim(swap_sides(text)), mirrored).keep
 
@@ -159,6 +163,8 @@ def test_what_the_road_does_not_allow_is_taken_back(language: Language, curvatur
         claim = parse_claim(text)
         assert claim.lateral == motion.lateral and check_claim(claim, motion).keep, text
         assert claim.position == ("middle" if way in ("left", "right") else "none")
+        asked = asked_part(text)
+        assert text.startswith(asked) and claim != parse_claim(asked), "the answer to it is not among what was asked"
 
 
 @pytest.mark.parametrize(
@@ -254,6 +260,7 @@ def test_a_cause_of_ones_own_is_said() -> None:
         motion_of("left", 0.05), Manner("left", cause="cones stand on the right"), 1, DEFAULT_THRESHOLDS, "en"
     )
     assert text is not None and ", since cones stand on the right. " in text
+    assert asked_part(text) == "", "cones can be seen"
     assert check_claim(parse_claim(text), motion_of("left", 0.05)).keep
 
 

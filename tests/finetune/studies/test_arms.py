@@ -57,6 +57,8 @@ def test_the_texts_of_the_arms() -> None:
     assert texts["again"] == texts["blank picture"] == [one.reasoning for one in samples]
     places = [parse_claim(text).position if text else None for text in texts["opposite place"]]
     assert places == [None, "right", "left", None, None] * 2
+    paces = [parse_claim(text).pace if text else None for text in texts["opposite pace"]]
+    assert paces == [None, None, None, "brisk", "slow"] * 2
     claims = [parse_claim(str(text)) for text in texts["opposite speed"]]
     assert [claim.pace for claim in claims] == ["none", "none", "none", "brisk", "slow"] * 2
     assert {claim.longitudinal for claim in claims[:3]} <= {"decelerate", "accelerate"}

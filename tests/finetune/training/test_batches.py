@@ -19,7 +19,8 @@ from collector.reasoning.consistency import parse_claim  # noqa: E402
 from collector.reasoning.writing import swap_sides  # noqa: E402
 from finetune.alpamayo.configuration import ALPAMAYO_1_5  # noqa: E402
 from finetune.processing.processor import DISPLAY_NAMES, Processor  # noqa: E402
-from finetune.training.batches import encode_row, observe, read_frame, unpack_pixels  # noqa: E402
+from finetune.training.batches import cache_vision, encode_row, observe, read_frame, unpack_pixels  # noqa: E402
+from finetune.training.encoding import SetAside, encode_dataset, encoded_rows  # noqa: E402
 from tests.helpers.small_model import small_model  # noqa: E402
 from tests.helpers.synthetic_bag import drive_course, write_bag  # noqa: E402
 
@@ -93,3 +94,42 @@ def test_rows_of_alpamayo_1_5_name_their_cameras_with_and_without_reasoning(data
             assert all(f"{name}: frame 0 <|vision_start|>" in text for name in named)
         plain = encode_row(loaded, samples[0], folder, mode)
         assert "camera: frame" not in loaded.processor.tokenizer.decode(plain.input_ids.tolist())
+
+
+def test_samples_of_one_frame_share_its_features_and_are_what_they_are_alone(
+    tmp_path: Path, dataset: tuple[Path, list[Sample]]
+) -> None:
+    folder, (first, second, *_) = dataset
+    loaded = small_model()
+    asked = "Keep to the left edge, as asked. "
+    pair = [
+        first.model_copy(update={"id": name, "pair": "one", "reasoning": text})
+        for name, text in (("plain", first.reasoning), ("asked", asked + first.reasoning))
+    ]
+    chosen = {folder: [*pair, second.model_copy(update={"split": "train"})]}
+    how = {"cameras": "mono", "mirror": True, "frozen_vision": True, "device": torch.device("cpu")}
+    encode_dataset(loaded, chosen, tmp_path / "rows", SetAside(), **how)  # type: ignore[arg-type]
+    rows, _, _ = encoded_rows(tmp_path / "rows")
+    assert [row.pair for row in rows] == ["one", "one-mirror", "one", "one-mirror", "", ""]
+    alone = [encode_row(loaded, one, folder, "mono", mirrored) for one in chosen[folder] for mirrored in (False, True)]
+    for row, one in zip(rows, alone, strict=True):
+        expected = next(iter(cache_vision(loaded.model, [one], torch.device("cpu"))))
+        for name in ("input_ids", "label_mask", "silent_ids", "actions", "history"):
+            assert torch.equal(getattr(row, name), getattr(expected, name)), (row.sample_id, name)
+        assert torch.allclose(row.vision.embeds, expected.vision.embeds, atol=1e-5)
+    plain, mirrored, again, *_ = (row.vision.embeds.data_ptr() for row in rows)
+    assert plain == again != mirrored, "the features of one picture are there once"
+
+
+def test_what_was_asked_is_read_and_not_learned(dataset: tuple[Path, list[Sample]]) -> None:
+    folder, samples = dataset
+    loaded = small_model()
+    decode = loaded.processor.tokenizer.decode
+    for asked, answer in (
+        ("Keep to the left edge, as asked. ", ""),
+        ("Turn left", ", but the lane is straight, so follow it. "),
+    ):
+        text = f"{asked}{answer}{samples[0].reasoning}"
+        row = encode_row(loaded, samples[0].model_copy(update={"reasoning": text}), folder, "mono")
+        assert text in decode(row.input_ids.tolist())
+        assert decode(row.input_ids[row.label_mask].tolist()) == f"{answer}{samples[0].reasoning}"

@@ -167,3 +167,30 @@ def test_every_term_is_logged_by_name_and_weighs_what_it_is_told(loaded: LoadedM
     first = [json.loads((tmp_path / name / "training.jsonl").read_text().splitlines()[1]) for name in ("text", "xy")]
     assert "xy_loss" not in first[0] and first[1]["xy_loss"] > 0.0
     assert first[0]["flow_loss"] == pytest.approx(first[1]["flow_loss"], abs=2e-6), "logged without their weights"
+
+
+def test_the_contrast_holds_a_path_against_the_text_of_another_future_of_its_frame(loaded: LoadedModel) -> None:
+    plain = list(cache_vision(loaded.model, rows_with_history(loaded), torch.device("cpu")))
+    one, two, three = (replace(row, vision=plain[0].vision, pair=pair) for row, pair in zip(plain, "aab", strict=False))
+    rows = [one, two, three, replace(three, pair=""), replace(one, pair="b")]
+    batch = collate(rows, loaded.processor.pad_id, [False, False, False, False, True])
+    noise, times = draws(len(rows), LoopSettings(noise_draws=3), 0, torch.device("cpu"))
+    with torch.no_grad():
+        losses = JointLoss(loaded.model, contrast_margin=4.0).rows(batch, noise, times)
+        swapped = collate(
+            [replace(one, input_ids=two.input_ids), replace(two, input_ids=one.input_ids)], loaded.processor.pad_id
+        )
+        wrong = JointLoss(loaded.model).rows(swapped, noise[:2], times[:2])
+        assert torch.equal(JointLoss(loaded.model).rows(batch, noise, times).contrast, torch.zeros(5))
+    apart = float((one.actions - two.actions).square().mean())
+    expected = torch.relu(min(apart, 4.0) + losses.flow[:2] - wrong.flow)
+    assert bool((expected > 0.0).all())
+    assert torch.allclose(losses.contrast[:2], expected, atol=1e-4)
+    assert torch.equal(losses.contrast[2:], torch.zeros(3)), (
+        "a row alone, or beside a silent one, has nothing to be held against"
+    )
+
+
+def test_a_contrast_without_two_texts_of_a_frame_is_refused() -> None:
+    with pytest.raises(MonoError, match="texts_per_frame"):
+        LoopSettings(contrast_weight=0.5)

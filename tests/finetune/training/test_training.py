@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ pytest.importorskip("accelerate")
 from benchmarks.tiny_base.shards import patchify  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
 from finetune.adapters.lora import LoraSettings, add_lora, part_of  # noqa: E402
-from finetune.training.batches import cache_vision, collate  # noqa: E402
-from finetune.training.loop import JointLoss, LoopSettings, draws, learning_rate_factor, row_order, train  # noqa: E402
-from tests.helpers.small_model import small_model, small_rows  # noqa: E402
+from finetune.training.batches import EncodedSample, cache_vision, collate  # noqa: E402
+from finetune.training.loop import JointLoss, LoopSettings, draws, learning_rate_factor, train  # noqa: E402
+from finetune.training.order import row_order  # noqa: E402
+from tests.helpers.small_model import small_model, small_rows, stand_for_training  # noqa: E402
 
 SETTINGS = LoopSettings(
     steps=30, batch_size=3, learning_rate=1e-2, warmup_steps=3, noise_draws=4, reasoning_dropout=0.0, validate_every=15
@@ -123,6 +125,54 @@ def test_every_row_is_seen_once_per_epoch() -> None:
     assert sorted(seen[:10]) == list(range(10))
     assert sorted(seen[10:]) == list(range(10))
     assert seen[:10] != seen[10:]
+
+
+def test_texts_of_a_frame_train_side_by_side_and_each_once_per_epoch() -> None:
+    pairs = ["a"] * 5 + [""] * 4 + ["b"] * 7
+    order = row_order(16, 4, 0, pairs, 3)
+    epochs = [[row for _ in range(4) for row in next(order)] for _ in range(5)]
+    met = set()
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(16))
+        runs = [list(group) for _, group in groupby(epoch, lambda row: pairs[row] or row)]
+        assert all(len(run) <= 6 for run in runs) and sum(len(run) == 1 for run in runs) <= 7
+        met |= {frozenset(run[:3]) for run in runs if len(run) >= 3}
+    assert len(met) > 6, "which texts meet is drawn anew"
+
+
+def test_behind_one_reading_of_their_picture_texts_have_the_losses_and_gradients_they_have_alone() -> None:
+    loaded = small_model()
+    device = torch.device("cpu")
+    plain = list(cache_vision(loaded.model, small_rows(loaded, 6), device))
+    # Two frames of two and three texts, and one alone; of a frame the same picture and past, and one is silent.
+    rows = [
+        replace(plain[text], pair=pair, **shared(plain[of]))
+        for text, pair, of in ((0, "a", 0), (1, "a", 0), (2, "", 2), (3, "b", 3), (4, "b", 3), (5, "b", 3))
+    ]
+    silent = [False, False, False, False, True, False]
+    add_lora(loaded.model, LoraSettings(lora_rank=4))
+    stand_for_training(loaded.model, 0.05)
+    noise, times = draws(len(rows), SETTINGS, 0, device)
+    loss, found = JointLoss(loaded.model), []
+    for packed in (False, True):
+        batch = collate(rows, loaded.processor.pad_id, silent, packed=packed)
+        assert (batch.packing is not None) == packed
+        losses = loss.rows(batch, noise, times)
+        (losses.text.sum() + losses.flow.sum()).backward()
+        gradients = {name: one.grad for name, one in loaded.model.named_parameters() if one.grad is not None}
+        found.append((losses.table().detach(), {name: one.clone() for name, one in gradients.items()}))
+        loaded.model.zero_grad()
+        if batch.packing is not None:
+            assert len(batch.packing.part) == 3 and batch.packing.part.numel() < batch.input_ids.numel()
+    (alone, gradients), (together, same) = found
+    assert torch.allclose(alone, together, atol=1e-5)
+    assert alone[4, 0] == 0.0 and bool((alone[:, 1] > 0.0).all())
+    assert all(torch.allclose(gradients[name], same[name], atol=1e-5) for name in gradients)
+
+
+def shared(row: EncodedSample) -> dict[str, object]:
+    """What rows of one frame have in common."""
+    return {"vision": row.vision, "grid_thw": row.grid_thw}
 
 
 def test_learning_rate_warms_up_and_ends_at_a_hundredth() -> None:
