@@ -37,7 +37,8 @@ DEFINITIONS = (
     "Instructions: each is said for a while to a driving kart and then taken back. Obeyed: for a whole second in the "
     f"mean, left or right of its usual place there by at least {DEFAULT_MANNER_THRESHOLDS.side_m:g} m (middle: by "
     f"less), at most {DEFAULT_MANNER_THRESHOLDS.slow_share:.0%} or at least "
-    f"{DEFAULT_MANNER_THRESHOLDS.brisk_share:.0%} of its usual speed there; both where both are asked. Usual is the "
+    f"{DEFAULT_MANNER_THRESHOLDS.brisk_share:.0%} of its usual speed there; both where both are asked; "
+    "never where the kart left the road or was put back on it. Usual is the "
     "median of its drives without instructions. Time: until that second begins. Reached: means over the second half. "
     "Text, plan: shares of the plans made meanwhile that claim, and that do, what was asked. A way to go that the road "
     "may not have is not obeyed but survived: how far it drew the kart from its usual place."
@@ -129,7 +130,11 @@ def judge(
     step_s = float(np.median(np.diff(rollout.t_s)))
     width = max(1, round(DEFAULT_MANNER_THRESHOLDS.position_s / step_s))
     fits = np.flatnonzero(_does(asked, _means(offset, width), _means(share, width)))
-    half = len(offset) // 2
+    end_s, half = at_s + hold_s, len(offset) // 2
+    off_track = sum(at_s <= event.t_s < end_s for event in deviation.events)
+    # A kart that left the road, or was put back on it and stands, obeys nobody.
+    if off_track or any(at_s <= reset_s < end_s for reset_s in rollout.resets_s):
+        fits = fits[:0]
     plans = [each for each in rollout.plans if at_s <= each.plan.stamp_ns / NS_PER_S < at_s + hold_s]
     return {
         "text": text,
@@ -142,7 +147,7 @@ def judge(
         "speed_share": float(share[half:].mean()),
         "farthest_m": float(np.abs(offset).max()),
         **_shares(asked, plans, usual),
-        "off_track": sum(at_s <= event.t_s < at_s + hold_s for event in deviation.events),
+        "off_track": off_track,
     }
 
 
