@@ -259,10 +259,10 @@ class AlpamayoPolicy:
 
     def _beginnings(self, observations: Sequence[Observation]) -> list[list[int]]:
         """Per row the words that an instruction has the reasoning begin with; none without one."""
-        texts = [read_instruction(observation.instruction).beginning for observation in observations]
+        texts = [read_instruction(observation.instruction).lead_in for observation in observations]
         if any(texts) and not self.reasoning:
             raise MonoError("an instruction to a model that does not reason", "reasoning:=true", "leave either out")
-        rows = [self.processor.tokenizer.encode_plain(text) if text else [] for text in texts]
+        rows = [self.processor.tokenizer.encode_beginning(text) if text else [] for text in texts]
         longest = max(map(len, rows))
         if longest and longest + _LEAST_ROOM > self.max_reasoning_tokens:
             found = f"an instruction of {longest} words where {self.max_reasoning_tokens} are all there is"

@@ -18,7 +18,7 @@ from typing import Literal, cast
 from collector.common.errors import MonoError
 from collector.reasoning.claims import Language
 from collector.reasoning.consistency import language_of
-from collector.reasoning.manner_writing import Way, write_demand
+from collector.reasoning.manner_writing import Way, gap_after, write_demand
 from collector.reasoning.manners import MOST_LETTERS, Pace
 
 AskedLine = Literal["usual", "left", "middle", "right"]
@@ -47,6 +47,11 @@ class Instruction:
         """What the reasoning is to begin with, empty where nothing is asked for; read again it is the same."""
         line = None if self.line == "usual" else self.line
         return "" if self.is_usual else write_demand(line, self.pace, self.way, self.language)
+
+    @property
+    def lead_in(self) -> str:
+        """The beginning and what parts it from the model's own words."""
+        return self.beginning if self.is_usual or self.way else self.beginning + gap_after(self.language)
 
 
 @lru_cache(maxsize=256)

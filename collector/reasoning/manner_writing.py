@@ -36,7 +36,7 @@ class _Words:
     stops: Mapping[str, str]
     joint: str
     asked: tuple[str, ...]  # {acts}
-    demand: str  # {acts}: the beginning of an answer to them
+    demand: str  # {acts}: all that is said of them, up to the model's own words
     racing: str
     cause: str
     no_room: str
@@ -63,7 +63,7 @@ _WORDS: dict[Language, _Words] = {
         stops={"stop": "stop before the mark", "decelerate": "slow down for the mark"},
         joint=" and ",
         asked=("{acts}, as asked.", "{acts}, since we were asked to."),
-        demand="{acts}",  # "as asked" may follow, or "but the road ends there"
+        demand="{acts}, as asked.",
         racing="{acts}, since the racing line runs there.",
         cause="{acts}, since {cause}.",
         no_room="{act}, but the road ends there, so stay in the middle.",
@@ -102,6 +102,7 @@ _WORDS: dict[Language, _Words] = {
         gap="",
     ),
 }
+_OF_THE_BEND = 0.5  # share of the paces in bends that are said of the bend
 
 
 def write_manner(
@@ -124,7 +125,8 @@ def write_manner(
     elif manner.line != "usual":
         acts.append(_position(words, place.position(), draw))
     if manner.pace != "usual":
-        acts.append(words.paces[manner.pace, motion.lateral != "straight"])
+        # In a bend either may be said, for nobody who asks knows how the road runs.
+        acts.append(words.paces[manner.pace, motion.lateral != "straight" and draw.random() < _OF_THE_BEND])
     if manner.act == "stop":
         acts.append(words.stops[motion.longitudinal])
     form = draw.choice(words.asked)
@@ -189,8 +191,8 @@ def write_demand(
 ) -> str:
     """How a text begins that answers a demand: a place, a pace or both, or a way to go.
 
-    In English whether the road allows it is left to what follows; in Japanese that stands before, and a place that a
-    text begins with is driven.
+    A place or a pace is a sentence of its own, as in the texts that are learned from: what a model never learned to write
+    (see :func:`asked_part`) it could not go on with from the middle. What becomes of a way is left to what follows.
     """
     words = _WORDS[language]
     if way is not None:
@@ -200,6 +202,11 @@ def write_demand(
         acts += [] if pace == "usual" else [words.paces[pace, False]]
         said = words.demand.format(acts=words.joint.join(acts))
     return f"{said[:1].upper()}{said[1:]}"
+
+
+def gap_after(language: Language) -> str:
+    """What stands between two sentences."""
+    return _WORDS[language].gap
 
 
 def asked_part(text: str) -> str:

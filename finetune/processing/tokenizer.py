@@ -6,6 +6,7 @@ A thin layer over the ``tokenizers`` library, so that nothing depends on a downl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,15 @@ class Tokenizer:
         if "<|" in text or any(self._is_added(index) for index in ids):
             raise MonoError(f"a reasoning text with special words: {text!r}", "plain words", "clean the reasoning text")
         return ids
+
+    def encode_beginning(self, text: str, rest: str = "The") -> list[int]:
+        """Ids of a text that are the same with its continuation behind it: where a word reaches over, the ids before.
+
+        Raises:
+            MonoError: either smuggles in a special word.
+        """
+        both = zip(self.encode_plain(text), self.encode_plain(text + rest), strict=False)
+        return [alone for alone, _ in takewhile(lambda pair: pair[0] == pair[1], both)]
 
     def _is_added(self, index: int) -> bool:
         word = self._backend.id_to_token(index)

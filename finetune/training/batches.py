@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, groupby, takewhile
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -176,10 +176,7 @@ def _picture(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: 
 def _asked_words(tokenizer: Any, reasoning: str) -> int:
     """How many of a reasoning's first words repeat what was asked."""
     asked = asked_part(reasoning)
-    if not asked:
-        return 0
-    same = zip(tokenizer.encode_plain(asked), tokenizer.encode_plain(reasoning), strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], same))
+    return len(tokenizer.encode_beginning(asked, reasoning[len(asked) :])) if asked else 0
 
 
 def pack_pixels(pixel_values: Tensor) -> Tensor:

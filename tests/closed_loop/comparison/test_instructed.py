@@ -129,7 +129,7 @@ def test_an_instruction_lifts_no_limit(course: Course) -> None:
     driver = DriverConfig(controller=replace(ControllerConfig(), max_speed_mps=limit_mps))
     told = RolloutConfig(image_px=SMALL, driver=driver, instructions=((3.0, "faster"),), laps=9.0, max_time_s=15.0)
     rollout, policy = driven(told, course)
-    assert "Drive briskly" in policy.told
+    assert "Drive briskly, as asked." in policy.told
     assert rollout.speed_mps.max() <= limit_mps + 0.1
 
 

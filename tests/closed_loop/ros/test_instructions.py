@@ -45,19 +45,23 @@ def notes(node: DriveNode) -> list[tuple[str, str]]:
 def test_an_operator_is_heard_while_the_kart_drives(make: Any) -> None:
     node = make(instruction="keep left")
     assert topics.INSTRUCTION.name in {each.topic_name for each in node.subscriptions}
-    assert asked(node) == "Keep to the left edge" and level(node) == "ok"
+    assert asked(node) == "Keep to the left edge, as asked." and level(node) == "ok"
     say(node, "a bit slower please")
-    assert asked(node) == "Drive slowly"
+    assert asked(node) == "Drive slowly, as asked."
     say(node, "fly")  # changes nothing, and is said
-    assert asked(node) == "Drive slowly" and level(node) == "warn"
+    assert asked(node) == "Drive slowly, as asked." and level(node) == "warn"
     status = node.instructions.status(12.5)["instruction"]
-    assert (status["came"], status["understood"], status["for_s"]) == ("a bit slower please", "Drive slowly", 12.5)
+    assert (status["came"], status["understood"], status["for_s"]) == (
+        "a bit slower please",
+        "Drive slowly, as asked.",
+        12.5,
+    )
     assert "'fly' is not understood" in status["refused"]
     say(node, "usual")
     assert asked(node) == "" and level(node) == "ok"
     assert "refused" not in node.instructions.status(12.5)["instruction"]
     assert [what for what, _ in notes(node)] == ["instruction", "instruction", "instruction refused", "instruction"]
-    assert notes(node)[1][1] == "'a bit slower please', understood: Drive slowly"
+    assert notes(node)[1][1] == "'a bit slower please', understood: Drive slowly, as asked."
     node.destroy_node()
 
 

@@ -127,3 +127,16 @@ def test_the_beginning_claims_what_was_asked_and_is_read_again(language: Languag
         position = "none" if line == "usual" else line
         assert claim == Claim(lateral, "none", position, pace_claim(pace))  # type: ignore[arg-type]
         assert read_instruction(asked.beginning) == asked
+
+
+@pytest.mark.parametrize(
+    ("text", "lead_in"),
+    [
+        ("keep left", "Keep to the left edge, as asked. "),
+        ("左端をゆっくり", "指示どおり左端を走る。ゆっくり走る。"),
+        ("turn left", "Turn left"),
+        ("usual", ""),
+    ],
+)
+def test_a_place_or_a_pace_is_a_whole_sentence_and_a_way_is_left_to_be_answered(text: str, lead_in: str) -> None:
+    assert read_instruction(text).lead_in == lead_in
