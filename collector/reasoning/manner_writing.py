@@ -191,8 +191,9 @@ def write_demand(
 ) -> str:
     """How a text begins that answers a demand: a place, a pace or both, or a way to go.
 
-    A place or a pace is a sentence of its own, as in the texts that are learned from: what a model never learned to write
-    (see :func:`asked_part`) it could not go on with from the middle. What becomes of a way is left to what follows.
+    A place or a pace is a sentence of its own, as in the texts that are learned from: what a model never learned to
+    write (see :func:`asked_part`) it could not go on with from the middle. What becomes of a way is left to what
+    follows.
     """
     words = _WORDS[language]
     if way is not None:
