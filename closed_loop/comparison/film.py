@@ -21,8 +21,8 @@ from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.scene import Scene
 from closed_loop.simulator.world import World
 from collector.common.files import PART
-from collector.geometry.path_drawing import LEFT_RGB, RIGHT_RGB, draw_seen
-from collector.geometry.poses import FloatArray, to_map
+from collector.geometry.path_drawing import LEFT_RGB, RIGHT_RGB, TIME_RGB, draw_seen
+from collector.geometry.poses import FloatArray, to_ego, to_map
 from collector.vehicle.model import KART
 
 Picture = NDArray[np.uint8]
@@ -56,7 +56,7 @@ def film_pictures(
 ) -> Iterator[Picture]:
     """The film's pictures (456, 1000, 3), BGR, one per plan."""
     camera = replace(FRONT, width_px=_FRONT_PX[0], height_px=_FRONT_PX[1])
-    edges = [course.pose_at(course.s_m, side)[:, :2] for side in (course.width_left_m, -course.width_right_m)]
+    edges = [course.pose_at(course.s_m, side) for side in (course.width_left_m, -course.width_right_m)]
     for stamp_s, plan, text in zip(drive["plan_stamp_s"], drive["plan_poses"], drive["plan_reasoning"], strict=True):
         # Where the kart really was: by the rules e2e the driver only believes to know.
         row = int(np.searchsorted(drive["t_s"], stamp_s - 1e-6))
@@ -73,8 +73,7 @@ def _map(edges: Sequence[FloatArray], track: FloatArray, pose: FloatArray, plan:
     per_m = _MAP_PX / _MAP_M
 
     def place(points: FloatArray) -> NDArray[np.int32]:
-        gap, (c, s) = points[..., :2] - pose[:2], (np.cos(pose[2]), np.sin(pose[2]))
-        ahead, left = gap[..., 0] * c + gap[..., 1] * s, gap[..., 1] * c - gap[..., 0] * s
+        ahead, left = np.moveaxis(to_ego(points, pose)[..., :2], -1, 0)
         pixels = np.stack([0.5 * _MAP_PX - left * per_m, 0.7 * _MAP_PX - ahead * per_m], axis=-1)
         return np.clip(np.round(pixels), -30_000, 30_000).astype(np.int32)
 
@@ -86,7 +85,7 @@ def _map(edges: Sequence[FloatArray], track: FloatArray, pose: FloatArray, plan:
     for line, rgb in ((left, LEFT_RGB), (right, RIGHT_RGB)):
         cv2.polylines(canvas, [line], closed, rgb[::-1], 1, cv2.LINE_AA)
     cv2.polylines(canvas, [place(track)], False, _TRACK, 2, cv2.LINE_AA)
-    cv2.polylines(canvas, [place(np.vstack([pose, plan]))], False, (249, 0, 213), 2, cv2.LINE_AA)
+    cv2.polylines(canvas, [place(np.vstack([pose, plan]))], False, TIME_RGB[-1][::-1], 2, cv2.LINE_AA)
     half = 0.5 * KART.width_m
     corners = [
         (KART.front_m, half, 0.0),

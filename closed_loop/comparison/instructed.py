@@ -16,7 +16,7 @@ from closed_loop.comparison.deviation import Deviation, summarise
 from closed_loop.comparison.rollout import Rollout
 from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.course import Course
-from closed_loop.pairs.branching import AHEAD_M, BEHIND_M
+from closed_loop.pairs.branching import stations_ahead
 from collector.common.tables import Table, number, percent
 from collector.geometry.constants import NS_PER_S
 from collector.geometry.poses import FloatArray, to_ego
@@ -103,10 +103,7 @@ class Usual:
 
     def ahead(self, placed: PlacedPlan) -> LocalRoad:
         """The usual line before a plan, as what asks for places on the road takes it; its edges are not told."""
-        here_m = float(self.road.project(placed.pose_map[:2]).s_m)
-        stations = here_m + np.arange(-BEHIND_M, AHEAD_M, _GRID_M)
-        if not self.road.closed:
-            stations = stations[(stations >= 0.0) & (stations <= self.road.length_m)]
+        stations = stations_ahead(self.road, float(self.road.project(placed.pose_map[:2]).s_m))
         lateral, speed = self.at(stations)
         line = to_ego(self.road.pose_at(stations, lateral), placed.pose_map)[:, :2]
         return LocalRoad(line, np.zeros(len(line)), np.zeros(len(line)), speed)

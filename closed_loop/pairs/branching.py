@@ -50,7 +50,7 @@ MANNERS: tuple[Manner, ...] = (
 OFF_ROAD = "left the road"
 NOT_REACHED = "manner not reached within the window"
 # Of the road ahead that a sample keeps: a little behind, and as far as the fastest future gets.
-BEHIND_M, AHEAD_M = 4.0, 48.0
+_BEHIND_M, _AHEAD_M = 4.0, 48.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +64,15 @@ class Future:
     text: str
 
 
+def stations_ahead(course: Course, station_m: float) -> FloatArray:
+    """Every metre of the road ahead of a station, as far as there is a course."""
+    stations = station_m + np.arange(-_BEHIND_M, _AHEAD_M, 1.0)
+    return stations if course.closed else stations[(stations >= 0.0) & (stations <= course.length_m)]
+
+
 def road_ahead(course: Course, station_m: float, pose_map: FloatArray, usual_mps: FloatArray) -> LocalRoad:
     """The course as a sample keeps it; ``usual_mps`` (N,) is the expert's speed at each of its points."""
-    stations = station_m + np.arange(-BEHIND_M, AHEAD_M, 1.0)
-    if not course.closed:
-        stations = stations[(stations >= 0.0) & (stations <= course.length_m)]
+    stations = stations_ahead(course, station_m)
     ego = to_ego(course.pose_at(stations), pose_map)
     widths = course.at(stations, course.width_left_m), course.at(stations, course.width_right_m)
     return LocalRoad(ego[:, :2], *widths, course.at(stations, usual_mps))

@@ -2,8 +2,8 @@
 
 An observation is ``stamp_ns``, ``history`` (16, 3), ``speed_mps`` (or nil) and ``frames``: camera -> (n, H, W, 3) uint8
 RGB, (H, W, 3) for a single one, or a list of JPEGs; where an operator asks for something also ``prompt``, in words. A
-plan is ``poses`` (64, 3) and what else
-:class:`finetune.policy.Plan` holds, with ``server_timing`` in milliseconds beside it. Whoever writes is not trusted.
+plan is ``poses`` (64, 3) and what else :class:`finetune.policy.Plan` holds, with ``server_timing`` in milliseconds
+beside it. Whoever writes is not trusted.
 """
 
 from __future__ import annotations

@@ -35,8 +35,7 @@ class _Words:
     paces: Mapping[tuple[str, bool], str]  # with whether there is a bend to take
     stops: Mapping[str, str]
     joint: str
-    asked: tuple[str, ...]  # {acts}
-    demand: str  # {acts}: all that is said of them, up to the model's own words
+    asked: tuple[str, ...]  # {acts}: all that is said of them, up to the model's own words
     racing: str
     cause: str
     no_room: str
@@ -63,7 +62,6 @@ _WORDS: dict[Language, _Words] = {
         stops={"stop": "stop before the mark", "decelerate": "slow down for the mark"},
         joint=" and ",
         asked=("{acts}, as asked.", "{acts}, since we were asked to."),
-        demand="{acts}, as asked.",
         racing="{acts}, since the racing line runs there.",
         cause="{acts}, since {cause}.",
         no_room="{act}, but the road ends there, so stay in the middle.",
@@ -88,7 +86,6 @@ _WORDS: dict[Language, _Words] = {
         stops={"stop": "目印の手前で止まる", "decelerate": "目印に向けて減速する"},
         joint="。",
         asked=("指示どおり{acts}。", "指示があったので、{acts}。"),
-        demand="指示どおり{acts}。",
         racing="レーシングラインがそこを通るので、{acts}。",
         cause="{cause}ので、{acts}。",
         no_room="{act}ところだが、道がそこで終わるので、中央を走る。",
@@ -201,7 +198,7 @@ def write_demand(
     else:
         acts = [] if line is None else [_position(words, line)]
         acts += [] if pace == "usual" else [words.paces[pace, False]]
-        said = words.demand.format(acts=words.joint.join(acts))
+        said = words.asked[0].format(acts=words.joint.join(acts))
     return f"{said[:1].upper()}{said[1:]}"
 
 
