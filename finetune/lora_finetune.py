@@ -175,7 +175,8 @@ def prepare(model: Any, config: FinetuneConfig, device: Any) -> Any:
 
     on_card = device.type == "cuda"
     if config.compile and on_card and config.steps >= STEPS_WORTH_COMPILING:
-        model.body = compiled_layer(device)
+        # Texts behind one picture: how many pictures there are, and how long their texts, is another matter each step.
+        model.body = compiled_layer(device, many_shapes=config.texts_per_frame > 1)
     if config.method == "full":
         train_in_full(model.to(device), config)
         return None

@@ -31,7 +31,7 @@ class MannerConfig:
     """What a manner is in numbers."""
 
     edge_off_m: float = 0.35  # between the kart's side and the road's edge, where a side is kept
-    side_share: float = 0.85  # of what that leaves, the line of a side
+    side_share: float = 0.65  # of what that leaves, the line of a side
     slow_scale: float = 0.6  # of the usual speed
     brisk_scale: float = 1.25
     out_s: float = 2.6  # so long out to a side, then back

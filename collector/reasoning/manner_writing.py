@@ -99,6 +99,7 @@ _WORDS: dict[Language, _Words] = {
         gap="",
     ),
 }
+_ENDS = (".", "。")  # of a sentence
 _OF_THE_BEND = 0.5  # share of the paces in bends that are said of the bend
 
 
@@ -217,6 +218,15 @@ def asked_part(text: str) -> str:
         if found := form.match(text):
             return found["said"]
     return ""
+
+
+def unasked(text: str) -> str | None:
+    """What is left of a text where nobody asks: what the path does, in plain words; None where all of it is answer.
+
+    "The lane bends right, so slow down and steer right." of "Drive slowly, as asked. The lane bends right, ...".
+    """
+    asked = asked_part(text)
+    return text[len(asked) :] or None if asked.rstrip().endswith(_ENDS) else None
 
 
 @cache

@@ -52,12 +52,13 @@ def run_layer(
     return output, *store.new
 
 
-def compiled_layer(device: torch.device | None = None) -> Any:
+def compiled_layer(device: torch.device | None = None, many_shapes: bool = False) -> Any:
     """:func:`run_layer` compiled; the layers of a decoder share one program per shape.
 
     Compiling takes about a minute and pays where a GPU waits for launches. Every new length of a batch compiles again,
-    so pad to few lengths. Where nothing can be compiled for the device, for want of a compiler, :func:`run_layer`
-    itself is returned and the reason printed.
+    so pad to few lengths; with ``many_shapes`` what has changed once is left open, and few programs fit all. Where
+    nothing can be compiled for the device, for want of a compiler, :func:`run_layer` itself is returned and the reason
+    printed.
     """
     import torch._dynamo
 
@@ -71,7 +72,7 @@ def compiled_layer(device: torch.device | None = None) -> Any:
     except Exception as error:  # noqa: BLE001 - whatever it is, training goes on without
         print(f"layers are not compiled ({str(error).strip().splitlines()[0][:200]})", flush=True)
         return run_layer
-    return torch.compile(run_layer, dynamic=False)
+    return torch.compile(run_layer, dynamic=None if many_shapes else False)
 
 
 def forward_layers(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from collector.common.errors import MonoError
 from collector.common.pictures import read_picture
 from collector.dataset.schema import Sample
 from collector.geometry.poses import mirror_poses
-from collector.reasoning.manner_writing import asked_part
+from collector.reasoning.manner_writing import asked_part, unasked
 from collector.reasoning.writing import swap_sides
 from finetune.alpamayo.model import VisionFeatures
 from finetune.alpamayo.packing import Packing
@@ -32,6 +32,8 @@ from finetune.processing.images import preprocess
 from finetune.processing.processor import pad_right
 
 _MIRRORED = "-mirror"  # how the id of a mirrored row ends
+# How much of its reasoning a row is trained with: all of it; without what somebody asked for; none.
+Said = Literal["all", "unasked", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class EncodedSample:
     pixels: Tensor | None = None  # packed patches (see `pack_pixels`); they go once features exist
     vision: VisionFeatures | None = None  # cached image features, or None while the vision tower trains
     history: Tensor | None = None  # (16, 3) poses before t0, for losses in metres
+    unasked_ids: Tensor | None = None  # (L3,) without what somebody asked for, for wish dropout; None: nobody asked
     pair: str = ""  # the same for rows of one frame seen from the same side; empty for a sample alone
 
     @property
@@ -142,7 +145,12 @@ def encode_row(
         each = camera_of_each_image(cameras)
         input_ids, label_mask = loaded.processor.tokens(grid_thw, past, reasoning, each)
         silent_ids, _ = loaded.processor.tokens(grid_thw, past, "", each)
-        label_mask[label_mask.nonzero()[: _asked_words(loaded.processor.tokenizer, reasoning)]] = False
+        unasked_ids = None
+        if asked := asked_part(reasoning):
+            beginning = loaded.processor.tokenizer.encode_beginning(asked, reasoning[len(asked) :])
+            label_mask[label_mask.nonzero()[: len(beginning)]] = False
+        if rest := unasked(reasoning):
+            unasked_ids, _ = loaded.processor.tokens(grid_thw, past, rest, each)
     history = torch.as_tensor(past, dtype=torch.float64)[None]
     actions = loaded.model.action_space.traj_to_action(history, torch.from_numpy(future)[None])[0].float()
     with _blame(sample, "path without finite actions"):
@@ -157,6 +165,7 @@ def encode_row(
         grid_thw=grid_thw,
         pixels=pixels,
         history=history[0].float(),
+        unasked_ids=unasked_ids,
         pair=sample.pair + mark if sample.pair else "",
     )
 
@@ -171,12 +180,6 @@ def _picture(loaded: Any, sample: Sample, folder: Path, cameras: str, mirrored: 
     with _blame(sample, "unusable frame, history or reasoning"):
         patches, grids = preprocess(select_images(observation, cameras), loaded.processor.images)
     return pack_pixels(torch.from_numpy(patches)), torch.from_numpy(grids)
-
-
-def _asked_words(tokenizer: Any, reasoning: str) -> int:
-    """How many of a reasoning's first words repeat what was asked."""
-    asked = asked_part(reasoning)
-    return len(tokenizer.encode_beginning(asked, reasoning[len(asked) :])) if asked else 0
 
 
 def pack_pixels(pixel_values: Tensor) -> Tensor:
@@ -228,18 +231,19 @@ def _features(model: Any, rows: Sequence[EncodedSample], device: torch.device) -
 def collate(
     rows: Sequence[EncodedSample],
     pad_id: int,
-    silent: Sequence[bool] | None = None,
+    said: Sequence[Said] | None = None,
     multiple: int = 1,
     packed: bool = False,
 ) -> Batch:
     """Right-pad rows (one at least) into a batch.
 
-    A ``silent`` row has the prompt that skips the reasoning and no text label. The length is a multiple of so many
-    words, for programs compiled per length. ``packed``: rows of one pair that stand side by side share their prompt.
+    A row that says "nothing" has the prompt that skips the reasoning, and one that is "unasked" its reasoning without
+    what somebody asked for; neither has a text label. The length is a multiple of so many words, for programs compiled
+    per length. ``packed``: rows of one pair that stand side by side share their prompt.
     """
-    spoken = list(zip(rows, silent or [False] * len(rows), strict=True))
-    ids = [row.silent_ids if quiet else row.input_ids for row, quiet in spoken]
-    labels = [torch.zeros_like(row.silent_ids, dtype=torch.bool) if quiet else row.label_mask for row, quiet in spoken]
+    spoken = list(zip(rows, said or ["all"] * len(rows), strict=True))
+    ids = [_ids(row, how) for row, how in spoken]
+    labels = [row.label_mask if how == "all" else torch.zeros(len(_ids(row, how))).bool() for row, how in spoken]
     input_ids = pad_right(ids, pad_id, multiple)
     packing = _packing(rows, ids, input_ids.shape[1], multiple) if packed else None
     seen = rows if packing is None else [rows[index] for index in packing.firsts.tolist()]
@@ -257,20 +261,27 @@ def collate(
         pixel_values=unpack_pixels(torch.cat(pixels)) if pixels and vision is None else None,
         vision=vision,
         history=torch.stack(histories) if len(histories) == len(rows) else None,
-        partner=_partners(rows, [row.pair != "" and not quiet for row, quiet in spoken]),
+        partner=_partners(ids, [row.pair if how != "nothing" else "" for row, how in spoken]),
         packing=packing,
     )
 
 
-def _partners(rows: Sequence[EncodedSample], may_have_one: Sequence[bool]) -> Tensor:
-    """For each row the next one of its pair, for the last the first."""
-    partner = torch.arange(len(rows))
+def _ids(row: EncodedSample, how: Said) -> Tensor:
+    unasked_ids = row.input_ids if row.unasked_ids is None else row.unasked_ids
+    return {"all": row.input_ids, "unasked": unasked_ids, "nothing": row.silent_ids}[how]
+
+
+def _partners(ids: Sequence[Tensor], pairs: Sequence[str]) -> Tensor:
+    """For each row the next one of its pair with other words, the first following the last; of no pair, itself."""
+    partner = torch.arange(len(ids))
     groups: dict[str, list[int]] = {}
-    for index, row in enumerate(rows):
-        if may_have_one[index]:
-            groups.setdefault(row.pair, []).append(index)
+    for index, pair in enumerate(pairs):
+        if pair:
+            groups.setdefault(pair, []).append(index)
     for group in groups.values():
-        partner[group] = torch.tensor([*group[1:], group[0]])
+        for place, index in enumerate(group):
+            others = [*group[place + 1 :], *group[:place]]
+            partner[index] = next((other for other in others if not torch.equal(ids[other], ids[index])), index)
     return partner
 
 

@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from collector.common.errors import MonoError
 from finetune.alpamayo.layers import run_layer
-from finetune.training.batches import Batch, EncodedSample, collate
+from finetune.training.batches import Batch, EncodedSample, Said, collate
 from finetune.training.checkpoint import Checkpoints, MasterWeights, restore_state, state_tensors
 from finetune.training.loss import JointLoss, RowLosses, draws
 from finetune.training.memory import Recomputation, peak_memory_gib
-from finetune.training.order import row_order
+from finetune.training.order import drawn_words, row_order
 from finetune.training.processes import processes
 from finetune.training.run import CHECKPOINTS, TrainingLog
 from finetune.training.settings import LoopSettings, learning_rate_factor
@@ -60,7 +60,7 @@ class Passes:
     def losses(
         self,
         rows: Sequence[EncodedSample],
-        silent: Sequence[bool],
+        said: Sequence[Said],
         step: int,
         learn: Callable[[RowLosses], None] | None = None,
     ) -> Tensor:
@@ -73,9 +73,9 @@ class Passes:
         noise, times = draws(len(rows), self.settings, step, device)
         table = torch.zeros(len(rows), len(_TERMS), device=device)
         for part in self._parts(len(rows)):
-            chosen, quiet = [rows[index] for index in part], [silent[index] for index in part]
+            chosen, spoken = [rows[index] for index in part], [said[index] for index in part]
             packed = learn is not None and self.settings.texts_per_frame > 1
-            batch = collate(chosen, self._pad_id, quiet, self._multiple, packed)
+            batch = collate(chosen, self._pad_id, spoken, self._multiple, packed)
             losses = self._loss.rows(batch_to(batch, device), noise[part], times[part])
             if learn is not None:
                 self.recomputation.remembered(batch.input_ids.numel())
@@ -98,9 +98,9 @@ def means(table: Tensor, speaking: int) -> dict[str, float]:
     return {term: value / max(1, speaking if term == "text" else len(table)) for term, value in sums.items()}
 
 
-def speaking_rows(rows: Sequence[EncodedSample], silent: Sequence[bool]) -> int:
+def speaking_rows(rows: Sequence[EncodedSample], said: Sequence[Said]) -> int:
     """Rows with text to learn."""
-    return sum(not quiet and bool(row.label_mask.any()) for row, quiet in zip(rows, silent, strict=False))
+    return sum(how == "all" and bool(row.label_mask.any()) for row, how in zip(rows, said, strict=False))
 
 
 def validation_losses(passes: Passes, rows: Sequence[EncodedSample], settings: LoopSettings) -> dict[str, float]:
@@ -109,9 +109,9 @@ def validation_losses(passes: Passes, rows: Sequence[EncodedSample], settings: L
     with torch.no_grad():
         for start in range(0, len(rows), settings.batch_size):
             part = rows[start : start + settings.batch_size]
-            silent = [False] * len(part)
-            tables.append(passes.losses(part, silent, _VALIDATION_STEP + start))
-            speaking += speaking_rows(part, silent)
+            said: list[Said] = ["all"] * len(part)
+            tables.append(passes.losses(part, said, _VALIDATION_STEP + start))
+            speaking += speaking_rows(part, said)
     return means(torch.cat(tables).double(), speaking)
 
 
@@ -196,11 +196,11 @@ def train(  # noqa: C901, PLR0915 - the whole of a training, read from top to bo
         started = time.perf_counter()
         for step in range(done, settings.steps):
             chosen = [rows[index] for index in next(order)]
-            silent = (chooser.random(len(chosen)) < settings.reasoning_dropout).tolist()
+            said = drawn_words(chosen, chooser.random(len(chosen)).tolist(), settings)
             learning_rate = settings.learning_rate * learning_rate_factor(step, settings)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-            values = _step(passes, weights, optimizer, chosen, silent, step, settings, accelerator)
+            values = _step(passes, weights, optimizer, chosen, said, step, settings, accelerator)
             rate = (step + 1 - done) * settings.batch_size / (time.perf_counter() - started)
             write(step + 1, "", values, learning_rate=learning_rate, samples_per_s=rate)
             memory = peak_memory_gib(accelerator.device)
@@ -225,13 +225,13 @@ def _step(
     weights: MasterWeights,
     optimizer: torch.optim.Optimizer,
     rows: Sequence[EncodedSample],
-    silent: Sequence[bool],
+    said: Sequence[Said],
     step: int,
     settings: LoopSettings,
     accelerator: Any,
 ) -> dict[str, float]:
     """One optimiser step; returns the global mean losses."""
-    speaking = max(1, speaking_rows(rows, silent))
+    speaking = max(1, speaking_rows(rows, said))
 
     def learn(losses: RowLosses) -> None:
         # Shares of the global means: over passes and processes they add up to them, however unevenly rows speak.
@@ -244,7 +244,7 @@ def _step(
         share.backward()
 
     passes.recomputation.begin_step()
-    while (table := _tried(passes, rows, silent, step, learn)) is None:
+    while (table := _tried(passes, rows, said, step, learn)) is None:
         weights.drop_gradients()
         passes.recomputation.make_room()
     values = means(table, speaking)
@@ -269,14 +269,14 @@ def _step(
 
 
 def _tried(
-    passes: Passes, rows: Sequence[EncodedSample], silent: Sequence[bool], step: int, learn: Callable[[RowLosses], None]
+    passes: Passes, rows: Sequence[EncodedSample], said: Sequence[Said], step: int, learn: Callable[[RowLosses], None]
 ) -> Tensor | None:
     """:meth:`Passes.losses`; None where the memory was full and more layers can be computed again."""
     settings, accelerator = passes.settings, passes.accelerator
     # LoRA dropout is the one draw that takes torch's own generator.
     torch.manual_seed((settings.seed * 1_000_003 + step) * 1_009 + accelerator.process_index)
     try:
-        return passes.losses(rows, silent, step, learn)
+        return passes.losses(rows, said, step, learn)
     except torch.cuda.OutOfMemoryError as error:
         if passes.recomputation.can_make_room:
             return None

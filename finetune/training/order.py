@@ -1,10 +1,13 @@
-"""In which order rows train: every row once an epoch, and texts of one frame side by side where that is wanted."""
+"""In which order rows train, and with how much of their texts: every row once an epoch, all drawn by seed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+
+from finetune.training.batches import EncodedSample, Said
+from finetune.training.settings import LoopSettings
 
 
 def row_order(
@@ -35,3 +38,16 @@ def _side_by_side(drawn: Sequence[int], pairs: Sequence[str], texts_per_frame: i
             ordered += bundle
             bundles.pop(pairs[row], None)
     return ordered + [row for bundle in bundles.values() for row in bundle]
+
+
+def drawn_words(rows: Sequence[EncodedSample], drawn: Sequence[float], settings: LoopSettings) -> list[Said]:
+    """How much of its reasoning each row is trained with, from a number in [0, 1) for each.
+
+    Reasoning dropout takes the lowest, wish dropout its share of the rest, where there is a wish to leave out.
+    """
+    silent = settings.reasoning_dropout
+    unasked = silent + (1.0 - silent) * settings.wish_dropout
+    return [
+        "nothing" if at < silent else "unasked" if at < unasked and row.unasked_ids is not None else "all"
+        for row, at in zip(rows, drawn, strict=True)
+    ]

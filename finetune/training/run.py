@@ -52,7 +52,7 @@ def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:
     if known and not (settings.is_file() and provenance.is_file()):
         found = f"{folder} holds {', '.join(known)} but no config.yaml and {PROVENANCE_FILE} to tell of which run"
         raise MonoError(found, "an absent or empty folder", "choose another --out")
-    if overwrite:
+    if overwrite and known:
         _forget(folder, known, config, inputs)
         open_run(folder, config, inputs, _VERB)
         return

@@ -76,6 +76,13 @@ class LoopSettings(Arguments):
     reasoning_dropout: float = argument(
         0.1, "share of samples trained without their reasoning, so that the path also follows the image", 0.0, 1.0
     )
+    wish_dropout: float = argument(
+        0.0,
+        "share of samples driven as somebody asked that are trained without the wish, and without learning their text: "
+        "what is left of it in plain words (slow down) has to say how the path goes",
+        0.0,
+        1.0,
+    )
     gradient_clip: float = argument(1.0, "largest gradient norm", 1e-06, 1000000.0)
     validate_every: int = argument(50, "steps between validation losses", 1, 10_000_000)
     # compile the layers, on a card and for at least 100 steps: about a minute first, and then two to four times the

@@ -17,7 +17,7 @@ from collector.geometry.road import LocalRoad
 from collector.reasoning.claims import Claim, Language
 from collector.reasoning.consistency import Motion, check_claim, language_of, measure_motion, parse_claim
 from collector.reasoning.instructions import AskedLine, Instruction
-from collector.reasoning.manner_writing import Way, asked_part, refusals, write_manner, write_refusal
+from collector.reasoning.manner_writing import Way, asked_part, refusals, unasked, write_manner, write_refusal
 from collector.reasoning.manners import Manner, Pace, read_manner
 from collector.reasoning.writing import swap_sides, write_reasoning
 
@@ -95,6 +95,7 @@ def test_every_written_manner_reads_back_to_its_path(
     # What was asked stands first, and the rest is what anybody would say; in a mirror too.
     asked, plain = asked_part(text), write_reasoning(motion, seed, DEFAULT_THRESHOLDS, language)
     assert text == asked + plain and asked_part(plain) == ""
+    assert unasked(text) == plain and unasked(plain) is None
     assert (parse_claim(asked).position, parse_claim(asked).pace) == (claim.position, claim.pace), asked
     assert asked_part(swap_sides(text)) == swap_sides(asked) != ""
     mirrored = measure_motion(mirror_poses(driven(words, curvature)), road=road(curvature).mirrored())

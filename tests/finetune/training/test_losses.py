@@ -173,7 +173,7 @@ def test_the_contrast_holds_a_path_against_the_text_of_another_future_of_its_fra
     plain = list(cache_vision(loaded.model, rows_with_history(loaded), torch.device("cpu")))
     one, two, three = (replace(row, vision=plain[0].vision, pair=pair) for row, pair in zip(plain, "aab", strict=False))
     rows = [one, two, three, replace(three, pair=""), replace(one, pair="b")]
-    batch = collate(rows, loaded.processor.pad_id, [False, False, False, False, True])
+    batch = collate(rows, loaded.processor.pad_id, ["all", "all", "all", "all", "nothing"])
     noise, times = draws(len(rows), LoopSettings(noise_draws=3), 0, torch.device("cpu"))
     with torch.no_grad():
         losses = JointLoss(loaded.model, contrast_margin=4.0).rows(batch, noise, times)
@@ -189,6 +189,19 @@ def test_the_contrast_holds_a_path_against_the_text_of_another_future_of_its_fra
     assert torch.equal(losses.contrast[2:], torch.zeros(3)), (
         "a row alone, or beside a silent one, has nothing to be held against"
     )
+
+
+def test_the_same_words_are_no_contrast(loaded: LoadedModel) -> None:
+    one, two, three = (
+        replace(row, pair="a", unasked_ids=ids)
+        for row, ids in zip(small_rows(loaded, 3), (torch.arange(1, 5),) * 3, strict=True)
+    )
+    pad = loaded.processor.pad_id
+    partners = [
+        collate([one, two, three], pad, said).partner for said in (["unasked"] * 3, ["unasked", "all", "unasked"])
+    ]
+    assert partners[0] is not None and partners[0].tolist() == [0, 1, 2]
+    assert partners[1] is not None and partners[1].tolist() == [1, 2, 1]
 
 
 def test_a_contrast_without_two_texts_of_a_frame_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from finetune.adapters.lora import LoraSettings, add_lora  # noqa: E402
 from finetune.alpamayo.layers import compiled_layer  # noqa: E402
 from finetune.alpamayo.placement import HostEmbedding, place_on_card  # noqa: E402
 from finetune.checkpoint import LoadedModel  # noqa: E402
-from finetune.training.batches import collate  # noqa: E402
+from finetune.training.batches import cache_vision, collate  # noqa: E402
 from finetune.training.loop import JointLoss, LoopSettings, draws, train  # noqa: E402
 from finetune.training.memory import Recomputation  # noqa: E402
 from tests.helpers.small_model import small_model, small_rows  # noqa: E402
@@ -166,6 +167,27 @@ def test_compiled_layers_give_the_same_losses_and_gradients(monkeypatch: pytest.
     stats = torch._dynamo.utils.counters
     # First language layer, the other, and the expert's two: three programs, none broken into pieces.
     assert stats["stats"]["unique_graphs"] == 3 and not stats["graph_break"]
+
+
+@pytest.mark.slow
+def test_few_programs_fit_texts_of_any_number_and_length_behind_any_number_of_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    loaded = adapted()
+    fuse_lora(loaded.model)
+    plain = list(cache_vision(loaded.model, small_rows(loaded, 4), torch.device("cpu")))
+    picture = {"vision": plain[0].vision, "grid_thw": plain[0].grid_thw}
+    loaded.model.body = compiled_layer(many_shapes=True)
+    loss, made = JointLoss(loaded.model, contrast_margin=1.0), []
+    for pairs in (("aa", "b"), ("aaa", ""), ("a", "bbb"), ("a", "bb"), ("aaaa", ""), ("aa", "bb")):
+        rows = [replace(row, pair=pair, **picture) for row, pair in zip(plain, "".join(pairs), strict=False)]
+        noise, times = draws(len(rows), LoopSettings(), 0, torch.device("cpu"))
+        torch._dynamo.utils.counters.clear()
+        losses = loss.rows(collate(rows, loaded.processor.pad_id, multiple=32, packed=True), noise, times)
+        losses.table().sum().backward()
+        made.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert made[0] >= 3 and made[3:] == [0, 0, 0], made
 
 
 def test_fused_layers_with_bias_are_pefts_layers() -> None:

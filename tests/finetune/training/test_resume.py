@@ -213,6 +213,9 @@ def test_a_run_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         changed = replace(config, **changes)
         open_training_run(changed, inputs, changed.overwrite)
 
+    reopen(overwrite=True)  # with nothing there to overwrite
+    (tmp_path / "run" / "config.yaml").unlink()
+    (tmp_path / "run" / "provenance.json").unlink()
     reopen()
     again = command_line(FinetuneConfig, ["--config", str(tmp_path / "run" / "config.yaml")], "finetune")
     assert again == config, "a run folder's settings are those of the command line"

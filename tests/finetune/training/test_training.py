@@ -16,9 +16,9 @@ pytest.importorskip("accelerate")
 from benchmarks.tiny_base.shards import patchify  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
 from finetune.adapters.lora import LoraSettings, add_lora, part_of  # noqa: E402
-from finetune.training.batches import EncodedSample, cache_vision, collate  # noqa: E402
+from finetune.training.batches import EncodedSample, Said, cache_vision, collate  # noqa: E402
 from finetune.training.loop import JointLoss, LoopSettings, draws, learning_rate_factor, train  # noqa: E402
-from finetune.training.order import row_order  # noqa: E402
+from finetune.training.order import drawn_words, row_order  # noqa: E402
 from tests.helpers.small_model import small_model, small_rows, stand_for_training  # noqa: E402
 
 SETTINGS = LoopSettings(
@@ -86,9 +86,9 @@ def test_silent_rows_carry_no_text_loss() -> None:
     loss = JointLoss(loaded.model)
     noise, times = draws(3, SETTINGS, 0, torch.device("cpu"))
     with torch.no_grad():
-        text, _ = loss(collate(rows, loaded.processor.pad_id, [False, True, True]), noise, times)
+        text, _ = loss(collate(rows, loaded.processor.pad_id, ["all", "nothing", "nothing"]), noise, times)
         alone, _ = loss(collate(rows[:1], loaded.processor.pad_id), noise[:1], times[:1])
-        silence, _ = loss(collate(rows, loaded.processor.pad_id, [True] * 3), noise, times)
+        silence, _ = loss(collate(rows, loaded.processor.pad_id, ["nothing"] * 3), noise, times)
     assert float(text) == pytest.approx(float(alone), abs=1e-5)
     assert float(silence) == 0.0
 
@@ -144,18 +144,20 @@ def test_behind_one_reading_of_their_picture_texts_have_the_losses_and_gradients
     loaded = small_model()
     device = torch.device("cpu")
     plain = list(cache_vision(loaded.model, small_rows(loaded, 6), device))
-    # Two frames of two and three texts, and one alone; of a frame the same picture and past, and one is silent.
+    # Two frames of two and three texts, and one alone; of a frame the same picture and past. One row is silent, and one
+    # says all but what was asked.
     rows = [
         replace(plain[text], pair=pair, **shared(plain[of]))
         for text, pair, of in ((0, "a", 0), (1, "a", 0), (2, "", 2), (3, "b", 3), (4, "b", 3), (5, "b", 3))
     ]
-    silent = [False, False, False, False, True, False]
+    said: list[Said] = ["all", "all", "all", "all", "nothing", "unasked"]
+    rows[5] = replace(rows[5], unasked_ids=rows[5].input_ids[:-3])
     add_lora(loaded.model, LoraSettings(lora_rank=4))
     stand_for_training(loaded.model, 0.05)
     noise, times = draws(len(rows), SETTINGS, 0, device)
     loss, found = JointLoss(loaded.model), []
     for packed in (False, True):
-        batch = collate(rows, loaded.processor.pad_id, silent, packed=packed)
+        batch = collate(rows, loaded.processor.pad_id, said, packed=packed)
         assert (batch.packing is not None) == packed
         losses = loss.rows(batch, noise, times)
         (losses.text.sum() + losses.flow.sum()).backward()
@@ -166,8 +168,21 @@ def test_behind_one_reading_of_their_picture_texts_have_the_losses_and_gradients
             assert len(batch.packing.part) == 3 and batch.packing.part.numel() < batch.input_ids.numel()
     (alone, gradients), (together, same) = found
     assert torch.allclose(alone, together, atol=1e-5)
-    assert alone[4, 0] == 0.0 and bool((alone[:, 1] > 0.0).all())
+    assert alone[4, 0] == alone[5, 0] == 0.0 and bool((alone[:, 1] > 0.0).all())
     assert all(torch.allclose(gradients[name], same[name], atol=1e-5) for name in gradients)
+
+
+def test_wishes_are_left_out_of_their_share_of_the_rows_that_have_one() -> None:
+    asked, alone = (
+        replace(row, unasked_ids=ids)
+        for row, ids in zip(small_rows(small_model(), 2), (torch.ones(3), None), strict=True)
+    )
+    settings = LoopSettings(reasoning_dropout=0.1, wish_dropout=0.5)
+    drawn = [0.05, 0.1, 0.5, 0.55, 0.99]
+    assert drawn_words([asked] * 5, drawn, settings) == ["nothing", "unasked", "unasked", "all", "all"]
+    assert drawn_words([alone] * 5, drawn, settings) == ["nothing", "all", "all", "all", "all"]
+    assert drawn_words([asked] * 5, drawn, LoopSettings(reasoning_dropout=0.1))[1:] == ["all"] * 4
+    assert drawn_words([asked] * 5, drawn, LoopSettings(reasoning_dropout=1.0, wish_dropout=1.0)) == ["nothing"] * 5
 
 
 def shared(row: EncodedSample) -> dict[str, object]:
