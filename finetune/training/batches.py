@@ -241,7 +241,8 @@ def collate(
     what somebody asked for; neither has a text label. The length is a multiple of so many words, for programs compiled
     per length. ``packed``: rows of one pair that stand side by side share their prompt.
     """
-    spoken = list(zip(rows, said or ["all"] * len(rows), strict=True))
+    how_much: Sequence[Said] = said or ["all"] * len(rows)
+    spoken = list(zip(rows, how_much, strict=True))
     ids = [_ids(row, how) for row, how in spoken]
     labels = [row.label_mask if how == "all" else torch.zeros(len(_ids(row, how))).bool() for row, how in spoken]
     input_ids = pad_right(ids, pad_id, multiple)

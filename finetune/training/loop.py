@@ -250,8 +250,8 @@ def _step(
     values = means(table, speaking)
     guilty = [row.sample_id for row, fine in zip(rows, table.isfinite().all(dim=1).tolist(), strict=False) if not fine]
     if guilty:
-        said = ", ".join(f"{term} {value:g}" for term, value in values.items())
-        raise _not_finite(f"loss ({said})", step, guilty)
+        terms = ", ".join(f"{term} {value:g}" for term, value in values.items())
+        raise _not_finite(f"loss ({terms})", step, guilty)
     weights.take_gradients()
     masters = list(weights.masters.values())
     if accelerator.num_processes > 1:
