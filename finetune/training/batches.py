@@ -242,9 +242,11 @@ def collate(
     per length. ``packed``: rows of one pair that stand side by side share their prompt.
     """
     how_much: Sequence[Said] = said or ["all"] * len(rows)
-    spoken = list(zip(rows, how_much, strict=True))
-    ids = [_ids(row, how) for row, how in spoken]
-    labels = [row.label_mask if how == "all" else torch.zeros(len(_ids(row, how))).bool() for row, how in spoken]
+    ids = [_ids(row, how) for row, how in zip(rows, how_much, strict=True)]
+    labels = [
+        row.label_mask if how == "all" else torch.zeros(len(words), dtype=torch.bool)
+        for row, how, words in zip(rows, how_much, ids, strict=True)
+    ]
     input_ids = pad_right(ids, pad_id, multiple)
     packing = _packing(rows, ids, input_ids.shape[1], multiple) if packed else None
     seen = rows if packing is None else [rows[index] for index in packing.firsts.tolist()]
@@ -262,7 +264,7 @@ def collate(
         pixel_values=unpack_pixels(torch.cat(pixels)) if pixels and vision is None else None,
         vision=vision,
         history=torch.stack(histories) if len(histories) == len(rows) else None,
-        partner=_partners(ids, [row.pair if how != "nothing" else "" for row, how in spoken]),
+        partner=_partners(ids, ["" if how == "nothing" else row.pair for row, how in zip(rows, how_much, strict=True)]),
         packing=packing,
     )
 

@@ -107,6 +107,13 @@ class LoopSettings(Arguments):
         if self.contrast_weight > 0.0 and self.texts_per_frame == 1:
             found = f"contrast_weight {self.contrast_weight:g} with one text per frame"
             raise MonoError(found, "two texts of a frame to hold against each other", "add --texts_per_frame 4")
+        if self.contrast_weight > 0.0 and not self.contrast_margin:
+            found = f"contrast_weight {self.contrast_weight:g} with a margin of 0, under which nothing is ever too near"
+            raise MonoError(found, "a margin above 0", "leave --contrast_margin out, or --contrast_weight")
+        if self.contrast_weight > 0.0 and 0 < self.rows_per_pass < self.texts_per_frame:
+            found = f"rows_per_pass {self.rows_per_pass} with {self.texts_per_frame} texts per frame and a contrast"
+            expected = "the texts of a frame in one pass, where they are held against each other"
+            raise MonoError(found, expected, f"--rows_per_pass {self.texts_per_frame} or more, or fewer texts")
 
 
 def learning_rate_factor(step: int, settings: LoopSettings) -> float:

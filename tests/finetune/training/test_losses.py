@@ -204,6 +204,11 @@ def test_the_same_words_are_no_contrast(loaded: LoadedModel) -> None:
     assert partners[1] is not None and partners[1].tolist() == [1, 2, 1]
 
 
-def test_a_contrast_without_two_texts_of_a_frame_is_refused() -> None:
+def test_a_contrast_that_could_never_say_anything_is_refused() -> None:
     with pytest.raises(MonoError, match="texts_per_frame"):
         LoopSettings(contrast_weight=0.5)
+    with pytest.raises(MonoError, match="margin of 0"):
+        LoopSettings(contrast_weight=0.5, texts_per_frame=4, contrast_margin=0.0)
+    with pytest.raises(MonoError, match="rows_per_pass 2 with 4 texts"):
+        LoopSettings(contrast_weight=0.5, texts_per_frame=4, rows_per_pass=2)
+    LoopSettings(contrast_weight=0.5, texts_per_frame=4, rows_per_pass=4)
