@@ -97,6 +97,9 @@ def quantise_language_model(model: Any, device: torch.device | str = "cuda") -> 
             device="meta",
         )
         packed.quant_type = _PACK
+        # On CPUs that multiply bfloat16 themselves it would lay the weights out anew in its first pass: in steps of 32
+        # rows, which not every matrix has, and as nothing else reads them.
+        packed.support_avx512bf16_for_cpu = False
         # Moving the parameter to the card is what packs it.
         packed.weight = bitsandbytes.nn.Params4bit(
             layer.weight.data, requires_grad=False, compress_statistics=True, quant_type=_PACK, module=packed

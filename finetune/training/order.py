@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.training.batches import EncodedSample, Said
 from finetune.training.settings import LoopSettings
+
+if TYPE_CHECKING:
+    from finetune.training.batches import EncodedSample, Said
 
 
 def row_order(

@@ -21,7 +21,7 @@ from finetune.adapters.lora import LoraSettings, add_lora  # noqa: E402
 from finetune.alpamayo.generation import generate  # noqa: E402
 from finetune.alpamayo.model import AlpamayoR1  # noqa: E402
 from finetune.checkpoint import LoadedModel  # noqa: E402
-from finetune.training.batches import cache_vision, collate  # noqa: E402
+from finetune.training.batches import Said, cache_vision, collate  # noqa: E402
 from finetune.training.loop import train  # noqa: E402
 from finetune.training.loss import JointLoss, draws  # noqa: E402
 from finetune.training.settings import LoopSettings  # noqa: E402
@@ -134,8 +134,8 @@ def test_the_training_prefix_is_the_one_driven_with_and_one_without_reasoning_is
     assert processor.decode_reasoning(reasoning.tolist()) == TEXTS[0]
     noise, times = draws(1, SETTINGS, 0, torch.device("cpu"))
 
-    def trained_with(silent: bool) -> Any:
-        batch = collate([row], processor.pad_id, [silent])
+    def trained_with(said: Said) -> Any:
+        batch = collate([row], processor.pad_id, [said])
         vision = model.encode_images(batch.pixel_values, batch.grid_thw)
         prefix = model.run_prefix(batch.input_ids, batch.attention_mask, vision, batch.grid_thw)
         return model.velocity(prefix, noise[0], times[0])
@@ -152,8 +152,8 @@ def test_the_training_prefix_is_the_one_driven_with_and_one_without_reasoning_is
             forced=[reasoning.tolist()],
         )
         driven = model.velocity(answer.prefix, noise[0], times[0])
-        assert float((trained_with(silent=False) - driven).abs().max()) < 1e-4
-        assert float((trained_with(silent=True) - driven).abs().max()) > WRONG
+        assert float((trained_with("all") - driven).abs().max()) < 1e-4
+        assert float((trained_with("nothing") - driven).abs().max()) > WRONG
 
 
 def reasonings_trained_on(monkeypatch: pytest.MonkeyPatch, out: Path, reasoning_dropout: float) -> list[bool]:
