@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic_core import PydanticSerializationError
 
 from collector.geometry.constants import FRAME_STEPS, FUTURE_STEPS, HISTORY_STEPS, STEP_S
 from collector.geometry.curvature import CurveThresholds, PathLabel
@@ -186,3 +187,13 @@ def seen_m(poses: NDArray[np.float64], steps: int) -> float:
 def pose_rows(poses: NDArray[np.float64]) -> tuple[tuple[float, float, float], ...]:
     """(N, 3) as plain numbers."""
     return tuple((x, y, yaw) for x, y, yaw in poses.tolist())
+
+
+def written(sample: Sample) -> str:
+    """A sample as JSON. Ctrl-C in the middle of it stays one, of which pydantic makes an error of its own."""
+    try:
+        return sample.model_dump_json()
+    except PydanticSerializationError as error:
+        if KeyboardInterrupt.__name__ in str(error):
+            raise KeyboardInterrupt from error
+        raise

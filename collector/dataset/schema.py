@@ -23,7 +23,7 @@ from collector.common.files import write_atomically
 from collector.common.output_folder import OutputFolder, named
 from collector.common.replacement import UNFINISHED, Replacement, settle
 from collector.common.text_files import MOST_LINE_BYTES, read_json
-from collector.dataset.sample import AnySample, Curve, QuarantinedSample, Sample, Split, TextClaim
+from collector.dataset.sample import AnySample, Curve, QuarantinedSample, Sample, Split, TextClaim, written
 
 # Whoever reads a dataset finds what a sample is made of here too.
 __all__ = ["AnySample", "Curve", "QuarantinedSample", "Sample", "Split", "TextClaim"]
@@ -176,11 +176,11 @@ class DatasetWriter:
     def write(self, sample: Sample) -> None:
         """Append a sample that may train."""
         with self._writing():
-            self._metadata.write(sample.model_dump_json() + "\n")
+            self._metadata.write(written(sample) + "\n")
 
     def quarantine(self, sample: Sample, verdict: Mapping[str, Any]) -> None:
         """Append a refused sample: all its fields, and under ``verdict`` why."""
-        line = sample.model_dump(mode="json") | {"verdict": dict(verdict)}
+        line = json.loads(written(sample)) | {"verdict": dict(verdict)}
         with self._writing():
             self._quarantine.write(json.dumps(line, ensure_ascii=False) + "\n")
 

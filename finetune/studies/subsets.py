@@ -11,6 +11,7 @@ from pathlib import Path
 from collector.common.errors import MonoError
 from collector.common.files import write_atomically
 from collector.common.text_files import read_json_lines
+from collector.dataset.sample import written
 from collector.dataset.schema import IMAGE_FOLDER, MANIFEST_FILE, METADATA_FILE, Sample, load_manifest
 from collector.geometry.curvature import DEFAULT_THRESHOLDS
 
@@ -52,7 +53,7 @@ def write_subset(dataset: Path, out: Path, train: Sequence[Sample], validation: 
     lines, counts = [], Counter[str]()
     for split, samples in (("train", train), ("val", validation)):
         for sample in samples:
-            lines.append(sample.model_copy(update={"split": split}).model_dump_json())
+            lines.append(written(sample.model_copy(update={"split": split})))
             counts[sample.curve.label] += 1
     manifest = load_manifest(dataset)
     splits = {"train": len(train), "val": len(validation)}

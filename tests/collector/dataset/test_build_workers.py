@@ -12,11 +12,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pydantic_core import PydanticSerializationError
 
 from collector.common.errors import MonoError
 from collector.dataset import extraction
 from collector.dataset.builder import build_dataset
 from collector.dataset.config import BuildConfig
+from collector.dataset.sample import Sample, written
 from collector.dataset.schema import load_manifest, read_samples
 from collector.ros import images
 from collector.ros.topics import CAMERA_IMAGE, ODOMETRY
@@ -175,3 +177,17 @@ def test_interrupted_and_killed_builds(tmp_path: Path) -> None:
     assert load_manifest(out)["counts"]["kept"] == report.kept > 0 and not rest.exists()
     image = cv2.imread(str(out / next(iter(read_samples(out))).file_name))
     assert image.shape == (720, 960, 3)
+
+
+@pytest.mark.parametrize(
+    ("why", "kind"), [("KeyboardInterrupt: ", KeyboardInterrupt), ("x", PydanticSerializationError)]
+)
+def test_ctrl_c_in_the_middle_of_a_line_stays_one(
+    monkeypatch: pytest.MonkeyPatch, why: str, kind: type[BaseException]
+) -> None:
+    def failing(_: Sample) -> str:
+        raise PydanticSerializationError(f"Error calling function `_without_absent`: {why}")
+
+    monkeypatch.setattr(Sample, "model_dump_json", failing)
+    with pytest.raises(kind):
+        written(Sample.model_construct())
