@@ -12,7 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -153,10 +153,12 @@ def _encoded(
     def encode(placed: tuple[Sample, Path], like: Sequence[EncodedSample | None]) -> list[EncodedSample] | SampleError:
         sample, dataset = placed
         try:
-            return [
+            rows = [
                 encode_row(loaded, sample, dataset, cameras, mirrored, picture)
                 for mirrored, picture in zip(views, like, strict=True)
             ]
+            # Two datasets name their pairs alike: the first frame of each is one second old.
+            return [replace(row, pair=f"{dataset}: {row.pair}") if row.pair else row for row in rows]
         except SampleError as fault:
             return fault
         except (ValueError, cv2.error, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from collector.reasoning.consistency import parse_claim  # noqa: E402
 from collector.reasoning.writing import swap_sides  # noqa: E402
 from finetune.alpamayo.configuration import ALPAMAYO_1_5  # noqa: E402
 from finetune.processing.processor import DISPLAY_NAMES, Processor  # noqa: E402
-from finetune.training.batches import cache_vision, encode_row, observe, read_frame, unpack_pixels  # noqa: E402
+from finetune.training.batches import cache_vision, collate, encode_row, observe, read_frame, unpack_pixels  # noqa: E402
 from finetune.training.encoding import SetAside, encode_dataset, encoded_rows  # noqa: E402
 from tests.helpers.small_model import small_model  # noqa: E402
 from tests.helpers.synthetic_bag import drive_course, write_bag  # noqa: E402
@@ -110,7 +111,8 @@ def test_samples_of_one_frame_share_its_features_and_are_what_they_are_alone(
     how = {"cameras": "mono", "mirror": True, "frozen_vision": True, "device": torch.device("cpu")}
     encode_dataset(loaded, chosen, tmp_path / "rows", SetAside(), **how)  # type: ignore[arg-type]
     rows, _, _ = encoded_rows(tmp_path / "rows")
-    assert [row.pair for row in rows] == ["one", "one-mirror", "one", "one-mirror", "", ""]
+    pairs = [row.pair.removeprefix(f"{folder}: ") for row in rows]
+    assert pairs == ["one", "one-mirror", "one", "one-mirror", "", ""]
     alone = [encode_row(loaded, one, folder, "mono", mirrored) for one in chosen[folder] for mirrored in (False, True)]
     for row, one in zip(rows, alone, strict=True):
         expected = next(iter(cache_vision(loaded.model, [one], torch.device("cpu"))))
@@ -119,6 +121,28 @@ def test_samples_of_one_frame_share_its_features_and_are_what_they_are_alone(
         assert torch.allclose(row.vision.embeds, expected.vision.embeds, atol=1e-5)
     plain, mirrored, again, *_ = (row.vision.embeds.data_ptr() for row in rows)
     assert plain == again != mirrored, "the features of one picture are there once"
+
+
+def test_pairs_of_two_datasets_are_not_one_pair_though_they_have_one_name(
+    tmp_path: Path, dataset: tuple[Path, list[Sample]]
+) -> None:
+    folder, (first, second, *_) = dataset
+    copied = tmp_path / "copied"
+    shutil.copytree(folder, copied)
+    chosen = {
+        place: [
+            sample.model_copy(update={"id": f"one~{number}", "pair": "one", "reasoning": text, "split": "train"})
+            for number, text in enumerate((sample.reasoning, "Keep to the left edge, as asked. " + sample.reasoning))
+        ]
+        for place, sample in ((folder, first), (copied, second))
+    }
+    how = {"cameras": "mono", "mirror": False, "frozen_vision": True, "device": torch.device("cpu")}
+    encode_dataset(small_model(), chosen, tmp_path / "rows", SetAside(), **how)  # type: ignore[arg-type]
+    rows, _, _ = encoded_rows(tmp_path / "rows")
+    assert collate(rows, 0).partner.tolist() == [1, 0, 3, 2]
+    packed = collate(rows, 0, packed=True)
+    assert packed.packing is not None and packed.packing.row.tolist() == [0, 0, 1, 1]
+    assert torch.equal(packed.vision.embeds, torch.cat([rows[0].vision.embeds, rows[2].vision.embeds]))
 
 
 def test_what_was_asked_is_read_and_not_learned(dataset: tuple[Path, list[Sample]]) -> None:
