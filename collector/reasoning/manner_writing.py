@@ -221,12 +221,41 @@ def asked_part(text: str) -> str:
 
 
 def unasked(text: str) -> str | None:
-    """What is left of a text where nobody asks: what the path does, in plain words; None where all of it is answer.
+    """A text without the pace or the stop that somebody asked for; None where nobody did, or where nothing is left.
 
-    "The lane bends right, so slow down and steer right." of "Drive slowly, as asked. The lane bends right, ...".
+    "The lane bends right, so slow down and steer right." of "Drive slowly, as asked. The lane bends right, ...": what
+    the path does is said in plain words. A wish for another place than the middle is kept, since no other word says it.
     """
     asked = asked_part(text)
-    return text[len(asked) :] or None if asked.rstrip().endswith(_ENDS) else None
+    if not asked.rstrip().endswith(_ENDS):
+        return None
+    kept = ""
+    if _places_asked().search(asked):
+        kept = _paces_asked().sub("", asked)
+    return (kept + text[len(asked) :] or None) if kept != asked else None
+
+
+@cache
+def _places_asked() -> re.Pattern[str]:
+    """A wish for another place than the middle, in any language."""
+    return re.compile(
+        "|".join(
+            re.escape(form.format(side=side))
+            for words in _WORDS.values()
+            for position, forms in words.positions.items()
+            for form in forms
+            for side in words.sides.values()
+            if position != "middle"
+        ),
+        re.IGNORECASE,
+    )
+
+
+@cache
+def _paces_asked() -> re.Pattern[str]:
+    """A pace or a stop behind another wish, in any language."""
+    acts = (words.joint + act for words in _WORDS.values() for act in (*words.paces.values(), *words.stops.values()))
+    return re.compile("|".join(map(re.escape, acts)), re.IGNORECASE)
 
 
 @cache
