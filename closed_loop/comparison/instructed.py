@@ -6,14 +6,14 @@ Each is held against the same kart's usual drives on the same course: its usual 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from closed_loop.comparison.deviation import Deviation, summarise
-from closed_loop.comparison.rollout import Rollout
+from closed_loop.comparison.rollout import Rollout, RolloutConfig
 from closed_loop.control.driver import PlacedPlan
 from closed_loop.course.course import Course
 from closed_loop.pairs.branching import stations_ahead
@@ -46,6 +46,7 @@ DEFINITIONS = (
 # Standing starts are over by then: of usual driving, and before the first instruction.
 _BEGIN_S = 6.0
 _GRID_M = 1.0
+_ENDLESS = 1000.0  # laps that no script lasts
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class Script:
     def duration_s(self, starts: int) -> float:
         """Of the longest of the drives."""
         return _BEGIN_S + -(-len(self.instructions) // starts) * (self.hold_s + self.pause_s)
+
+    def drive(self, usual: RolloutConfig, start: int, starts: int) -> RolloutConfig:
+        """The drive from one of the starts, told its part, for as long as the script takes."""
+        return replace(usual, instructions=self.part(start, starts), laps=_ENDLESS, max_time_s=self.duration_s(starts))
 
 
 @dataclass(frozen=True, eq=False)

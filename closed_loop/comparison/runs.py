@@ -37,7 +37,6 @@ from collector.ros.parameters import SimulatorParameters
 from collector.vehicle.model import VehicleModel
 from finetune.policy import FUTURE_STEPS, Policy
 
-_ENDLESS = 1000.0  # laps that no script lasts
 # A finished run: its row for JSON, and a table of arrays per drive.
 Driven = tuple[dict[str, Any], list[dict[str, NDArray[Any]]]]
 
@@ -168,11 +167,7 @@ def _drive_told(
     script = settings.script
     if script is None or policy is None:
         return []
-    duration_s = script.duration_s(len(configs))
-    told = [
-        replace(config, instructions=script.part(start, len(configs)), laps=_ENDLESS, max_time_s=duration_s)
-        for start, config in enumerate(configs)
-    ]
+    told = [script.drive(config, start, len(configs)) for start, config in enumerate(configs)]
     getattr(policy, "forget", lambda: None)()
     return drive_many([World(world.course, world.seed, world.config) for world in worlds], policy, told)
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 
 from closed_loop.course.design import course_named, listed_courses
-from closed_loop.pairs.branching import MANNERS, Future, futures_of, road_ahead
+from closed_loop.pairs.branching import MANNERS, futures_of, road_ahead
+from closed_loop.pairs.moment import Moment, write_moment
 from closed_loop.simulator.camera import FRONT
 from closed_loop.simulator.expert import ExpertConfig, ExpertPool
 from closed_loop.simulator.manners import MannerDriver
@@ -33,15 +33,12 @@ from collector.common.tables import progress
 from collector.dataset.build_report import BuildReport
 from collector.dataset.builder import finish_dataset, print_report
 from collector.dataset.config import CurationConfig
-from collector.dataset.sample import judged_sample
-from collector.dataset.schema import DatasetWriter, Split, image_name
+from collector.dataset.schema import DatasetWriter
 from collector.geometry.constants import FRAME_STEPS, HISTORY_STEPS, NS_PER_S, STEP_NS
 from collector.geometry.curvature import CurveThresholds
-from collector.geometry.poses import FloatArray, to_ego
-from collector.geometry.road import LocalRoad
+from collector.geometry.poses import FloatArray
 from collector.reasoning.claims import Language
 from collector.reasoning.places import DEFAULT_MANNER_THRESHOLDS
-from collector.ros.images import encode_jpeg
 from collector.ros.parameters import DRAWN_MANNER, SimulatorParameters
 from collector.ros.topics import CONTROL_HZ
 
@@ -94,19 +91,6 @@ class PairsConfig(Arguments, _Out):
         return listed_courses(self.courses)
 
 
-@dataclass(frozen=True, eq=False)
-class Moment:
-    """A frame of the carrier drive, and what its futures are made of."""
-
-    stretch: int
-    stamp_ns: int
-    poses_map: FloatArray  # (16, 3) the last 1.5 s
-    speed_mps: float
-    road: LocalRoad
-    futures: tuple[Future | str, ...]
-    pictures: tuple[NDArray[np.uint8], ...]  # the last four, RGB
-
-
 def moments(config: PairsConfig) -> Iterator[Moment]:
     """Drive, and stop at every frame that is asked for to look what could come."""
     world = World([course_named(name) for name in config.course_names], config.seed, WorldConfig(episode_s=_STRETCH_S))
@@ -153,7 +137,15 @@ def make_pairs(config: PairsConfig, show_progress: bool = True) -> BuildReport:
         found = moments(config)
         for _ in progress(range(config.frames), "pairs", "frame", show=show_progress):
             moment = next(found)
-            _write(writer, report, config, moment, "val" if moment.stretch in validation else "train")
+            write_moment(
+                writer,
+                report,
+                moment,
+                "val" if moment.stretch in validation else "train",
+                bag=BAG,
+                thresholds=config.thresholds,
+                jpeg_quality=config.jpeg_quality,
+            )
         known = {
             "topic": "", "frame_id": "", "width": camera.width_px, "height": camera.height_px,
             "K": camera.K.ravel().tolist(), "distortion_model": "plumb_bob", "D": [],
@@ -169,39 +161,6 @@ def make_pairs(config: PairsConfig, show_progress: bool = True) -> BuildReport:
         }
         finish_dataset(writer, config, report, facts, private=("out", "overwrite"))
     return report
-
-
-def _write(writer: DatasetWriter, report: BuildReport, config: PairsConfig, moment: Moment, split: Split) -> None:
-    stamps = [moment.stamp_ns - back * STEP_NS for back in reversed(range(FRAME_STEPS))]
-    names = tuple(image_name(BAG, stamp_ns) for stamp_ns in stamps)
-    history = np.round(to_ego(moment.poses_map, moment.poses_map[-1]), 6) + 0.0
-    pair = f"{BAG}_{moment.stamp_ns}"
-    is_written = False
-    report.seen += 1
-    report.paired += len(moment.futures) - 1
-    for number, future in enumerate(moment.futures):
-        if isinstance(future, str):
-            report.reject(future)
-            continue
-        facts = {
-            "file_name": names[-1], "frames": names, "id": f"{pair}~{number}", "bag": BAG, "lap": moment.stretch,
-            "stamp_ns": moment.stamp_ns, "speed_mps": round(moment.speed_mps, 6), "split": split,
-        }  # fmt: skip
-        poses = np.concatenate([history, future.poses])
-        sample, verdict = judged_sample(
-            facts, poses, future.motion, future.text, config.thresholds, future.manner, moment.road, pair
-        )
-        if verdict is None:
-            writer.write(sample)
-            report.keep(sample)
-        else:
-            writer.quarantine(sample, verdict)
-            report.quarantined += 1
-        is_written = True
-    if is_written:
-        for stamp_ns, picture in zip(stamps, moment.pictures, strict=True):
-            bgr = np.ascontiguousarray(picture[:, :, ::-1])
-            writer.add_image(BAG, stamp_ns, encode_jpeg(bgr, config.jpeg_quality))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

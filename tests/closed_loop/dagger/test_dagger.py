@@ -10,7 +10,9 @@ import pytest
 
 from closed_loop.course.design import course_named
 from closed_loop.dagger.bags import ELSEWHERE
-from closed_loop.dagger.command import DaggerConfig, dagger
+from closed_loop.dagger.command import dagger
+from closed_loop.dagger.config import DaggerConfig
+from closed_loop.dagger.states import SLOW
 from closed_loop.dagger.watched import WatchedWorld
 from closed_loop.pairs.branching import OFF_ROAD, drive_on
 from closed_loop.simulator.expert import Expert, ExpertConfig
@@ -19,8 +21,10 @@ from collector.common.errors import MonoError
 from collector.dataset.schema import Sample, load_manifest, read_samples
 from collector.geometry.poses import interpolate_poses, to_map
 from collector.reasoning.consistency import check_claim, measure_motion, parse_claim
+from collector.reasoning.instructions import read_instruction
 from collector.reasoning.manners import Manner
 from collector.ros.topics import CONTROL_HZ
+from finetune.policy import Observation, Plan
 from tests.helpers.building import build
 from tests.helpers.constant_curvature import ConstantCurvature
 from tests.helpers.synthetic_bag import START_NS, SyntheticDrive, write_bag
@@ -51,6 +55,49 @@ def test_samples_are_what_the_expert_does_and_says(driven: Path) -> None:
         assert cv2.imread(str(driven / sample.file_name)).shape == (360, 640, 3)
     # A kart that goes straight on is to be turned back more than it has turned.
     assert max(abs(sample.future[19][2]) for sample in samples) > 0.5
+
+
+class Told(ConstantCurvature):
+    """Hears what it is told, and goes straight on."""
+
+    takes_instructions = True
+
+    def __init__(self) -> None:
+        super().__init__(speed_mps=3.0)
+        self.told: list[str] = []
+
+    def plan(self, observation: Observation) -> Plan:
+        self.told.append(observation.instruction)
+        return super().plan(observation)
+
+
+def test_a_told_drive_becomes_pairs_of_what_was_asked_and_what_is_usual(tmp_path: Path) -> None:
+    driver = Told()
+    told = {"instructions": ("keep left", "slower"), "hold_s": 5.0, "pause_s": 1.0, "straight_every_s": 0.5}
+    config = DaggerConfig(out=tmp_path / "told", adapter=ADAPTER, courses="city", val_fraction=0.0, **told)  # type: ignore[arg-type]
+    dagger(config, lambda _: driver, show_progress=False)
+    assert set(driver.told) == {"", *(read_instruction(each).beginning for each in config.instructions)}
+    samples, counts = list(read_samples(config.out)), load_manifest(config.out)["counts"]
+    assert {sample.manner for sample in samples} == {"usual", "left", "slow"}
+    pairs: dict[str, list[Sample]] = {}
+    for sample in samples:
+        assert sample.local_road is not None
+        motion = measure_motion(sample.future_array(), sample.dt_s, road=sample.local_road)
+        assert check_claim(parse_claim(sample.reasoning), motion).keep, sample.reasoning
+        pairs.setdefault(sample.pair or "", []).append(sample)
+    asked = [each for each in pairs.values() if len({one.manner for one in each}) > 1]
+    assert len(asked) > 5 and "" not in pairs
+    for each in asked:
+        assert len({one.frames for one in each}) == len({one.history for one in each}) == 1
+        assert len({one.reasoning for one in each}) == len(each)
+    # A driver is told nothing at first, and nothing is asked for in between.
+    first = min(samples, key=lambda sample: sample.stamp_ns)
+    assert {one.manner for one in pairs[first.pair or ""]} == {"usual"}
+    states, rejected = load_manifest(config.out)["correction"]["states"], counts["rejected"]
+    looked = sum(states["reached"].values()) - sum(states["taken"].values())
+    assert looked == sum(count for why, count in rejected.items() if why.startswith("thinned"))
+    futures = counts["kept"] + counts["quarantined"] + sum(rejected.values()) - looked - rejected.get(SLOW, 0)
+    assert futures >= sum(states["taken"].values())
 
 
 def test_every_state_is_accounted_for(driven: Path) -> None:
@@ -148,6 +195,8 @@ def test_what_cannot_be_corrected_is_refused(tmp_path: Path) -> None:
         ({"adapter": ADAPTER, "courses": " , "}, "no course"),
         ({"bags": (tmp_path,)}, "8 courses"),
         ({"bags": (tmp_path,), "adapter": ADAPTER, "courses": "city"}, "adapter and bags"),
+        ({"bags": (tmp_path,), "courses": "city", "instructions": ("slower",)}, "recorded drives"),
+        ({"adapter": ADAPTER, "instructions": ("fly",)}, "not understood"),
     ):
         with pytest.raises(MonoError, match=said):
             DaggerConfig(out=out, **wrong)  # type: ignore[arg-type]
