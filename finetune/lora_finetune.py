@@ -20,6 +20,7 @@ from collector.common.files import sentence_of
 from collector.common.output_folder import alone_in_out
 from collector.common.run_folder import RunFolder, plain
 from collector.dataset.schema import METADATA_FILE
+from finetune.adapters.folder import adapter_facts
 from finetune.adapters.settings import LoraSettings
 from finetune.model_files.location import resolve_model
 from finetune.policy import FrontMode, PolicySettings
@@ -42,6 +43,9 @@ class Place:
     # lora; qlora, LoRA with the frozen language model in four bits (needs the extra [gpu]); or full, which trains all
     # weights of the chosen parts and writes a whole model instead of an adapter.
     method: Method = "lora"
+    # an adapter whose weights this run begins with, such as the one that drove for `dagger`; of the same base, cameras,
+    # rank, alpha and parts. The run itself begins at its first step.
+    start_from: Path | None = None
     overwrite: bool = False  # forget the run that OUT holds, finished or not, and begin again.
 
     @property
@@ -85,6 +89,11 @@ def refuse_early(config: FinetuneConfig) -> None:
         raise MonoError(found, "a whole model", do)
     if len({folder.resolve() for folder in config.datasets}) < len(config.datasets):
         raise MonoError("a dataset that is named twice", "each once", "leave it out of --more_datasets")
+    if config.start_from is not None:
+        if config.method == "full":
+            found, expected = "--start_from with --method full", "an adapter to go on with, or all weights to train"
+            raise MonoError(found, expected, "merge the adapter, and give the result to --model")
+        adapter_facts(config.start_from)
     if config.method == "qlora":
         require("bitsandbytes", "gpu")
     if config.device == "cuda" and not torch.cuda.is_available():
@@ -123,7 +132,9 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     rows_folder = config.out / ROWS
 
     def begin() -> None:
-        open_training_run(config, [*(each / METADATA_FILE for each in samples), base], config.overwrite)
+        inputs = [*(each / METADATA_FILE for each in samples), base]
+        inputs += [config.start_from] if config.start_from is not None else []
+        open_training_run(config, inputs, config.overwrite)
         if not rows_folder.is_dir():
             loaded.model.vlm.model.visual.to(accelerator.device)
             encode_dataset(
@@ -139,7 +150,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
     on_main(accelerator, begin)
     rows, validation, aside = encoded_rows(rows_folder)
-    adapted = prepare(loaded.model, config, accelerator.device)
+    adapted = prepare(loaded.model, config, accelerator.device, base)
     if accelerator.is_main_process:
         print(trainable_table(loaded.model))
         if aside.entries:
@@ -166,10 +177,13 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     return metrics
 
 
-def prepare(model: Any, config: FinetuneConfig, device: Any) -> Any:
-    """Put a model where it trains and mark what trains: the ``PeftModel`` around it, None where all weights train."""
+def prepare(model: Any, config: FinetuneConfig, device: Any, base: Path | None = None) -> Any:
+    """Put a model where it trains and mark what trains: the ``PeftModel`` around it, None where all weights train.
+
+    ``base`` is its folder, which an adapter to start from has to belong to.
+    """
     from finetune.adapters.fused import fuse_lora
-    from finetune.adapters.lora import add_lora, train_in_full
+    from finetune.adapters.lora import add_lora, go_on_from, train_in_full
     from finetune.alpamayo.layers import compiled_layer
     from finetune.alpamayo.placement import place_on_card, quantise_language_model
 
@@ -185,6 +199,8 @@ def prepare(model: Any, config: FinetuneConfig, device: Any) -> Any:
     elif config.method == "qlora":
         quantise_language_model(model, device)
     adapted = add_lora(model, config)
+    if config.start_from is not None:
+        go_on_from(adapted, config.start_from, base=base, cameras=config.cameras)
     for parameter in model.parameters():
         if parameter.requires_grad:
             # The projections too: the expert reads noise through features that bfloat16 would blur.

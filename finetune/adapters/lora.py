@@ -23,12 +23,14 @@ from finetune.adapters.folder import (
     OWN_FACTS,
     adapter_facts,
     check_belongs,
+    check_whole,
     write_checksum,
 )
 from finetune.adapters.settings import LoraSettings
-from finetune.adapters.weights import AdapterWeights, PartChanges
+from finetune.adapters.weights import AdapterWeights, PartChanges, to_tensor
 from finetune.alpamayo.model import AlpamayoR1
 from finetune.model_files.location import base_fingerprint, model_name
+from finetune.model_files.weight_files import read_header
 
 _TEXT_LINEARS = r"self_attn\.(?:q|k|v|o)_proj|mlp\.(?:gate|up|down)_proj"
 # A part is a place in the model that can be adapted; each has its own column in the trainable table.
@@ -74,6 +76,35 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> Any:
     adapted = peft.get_peft_model(model, config)
     refuse_parts_without_training(model, settings)
     return adapted
+
+
+def go_on_from(adapted: Any, folder: Path, *, base: Path | None = None, cameras: str | None = None) -> None:
+    """Give what :func:`add_lora` returned the weights of an adapter; ``base`` and ``cameras`` as in load_adapter.
+
+    Raises:
+        MonoError: not an adapter, damaged, of another base or camera mode, or of other parts, rank or alpha.
+    """
+    peft, facts = require("peft", "model"), adapter_facts(folder)
+    check_belongs(facts, base, cameras)
+    check_whole(folder)
+    stored, wanted = read_header(folder / ADAPTER_WEIGHTS), peft.get_peft_model_state_dict(adapted)
+    config = adapted.peft_config["default"]
+    shapes = [{name: tuple(each.shape) for name, each in of.items()} for of in (stored, wanted)]
+    apart = sorted(name for name, _ in shapes[0].items() ^ shapes[1].items())
+    if apart or (facts.rank, facts.alpha) != (config.r, config.lora_alpha):
+        found = f"the adapter {folder} has rank {facts.rank}, alpha {facts.alpha:g} and {len(stored)} tensors"
+        found += f", and not the same {apart[0]}" if apart else ""
+        expected = f"rank {config.r}, alpha {config.lora_alpha:g} and {len(wanted)} tensors, as this run trains"
+        do = "give --lora_rank, --lora_alpha and the parts to adapt as the adapter was trained with"
+        raise MonoError(found, expected, do)
+    with torch.no_grad():
+        for name, value in wanted.items():
+            values = to_tensor(stored[name].read(), stored[name].dtype, stored[name].shape)
+            if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+                raise MonoError(
+                    f"the adapter {folder} holds NaN or infinity in {name}", "finite weights", "train again"
+                )
+            value.copy_(values)
 
 
 def train_in_full(model: nn.Module, settings: LoraSettings) -> None:

@@ -35,7 +35,7 @@ _INSIDE = {
 }
 # Settings that change where, or how safely, but not what.
 _FREE = ("out", "overwrite", "checkpoint_every", "threads")
-_PATHS = ("model", "dataset", "more_datasets")
+_PATHS = ("model", "dataset", "more_datasets", "start_from")
 
 
 def open_training_run(config: Any, inputs: list[Path], overwrite: bool) -> None:

@@ -21,6 +21,7 @@ from finetune.adapters.lora import (  # noqa: E402
     LoraSettings,
     add_lora,
     fixed_answer,
+    go_on_from,
     load_adapter,
     part_of,
     save_adapter,
@@ -88,6 +89,54 @@ def test_a_trained_adapter_reloads_to_the_same_losses(tmp_path: Path) -> None:
     again = type(again)(load_adapter(again.model, tmp_path / "adapter"), again.processor, again.config, None)
     assert not [name for name, _ in again.model.named_parameters() if "lora_" in name], "weights must be merged"
     assert torch.allclose(torch.stack(_losses(again, rows)), torch.stack(changed), atol=1e-5)
+
+
+def test_training_goes_on_from_an_adapter_where_it_was(tmp_path: Path) -> None:
+    loaded, settings = small_model(), LoraSettings(lora_rank=4, lora_alpha=8)
+    adapted = add_lora(loaded.model, settings)
+    stand_for_training(loaded.model, 0.05)
+    save_adapter(adapted, tmp_path / "adapter", Path("small"), "mono")
+    again = small_model()
+    go_on_from(add_lora(again.model, settings), tmp_path / "adapter", cameras="mono")
+    assert torch.equal(fixed_answer(again.model), fixed_answer(loaded.model))
+    assert not torch.equal(fixed_answer(again.model), fixed_answer(small_model().model))
+    assert trainable_counts(again.model) == trainable_counts(loaded.model)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (LoraSettings(lora_rank=2, lora_alpha=8), "rank 4, alpha 8"),
+        (LoraSettings(lora_rank=4, lora_alpha=16), "alpha 16"),
+        (LoraSettings(lora_rank=4, lora_alpha=8, adapt_language=False), "not the same"),
+        (LoraSettings(lora_rank=4, lora_alpha=8, train_projections=False), "not the same"),
+    ],
+)
+def test_an_adapter_of_other_settings_is_no_beginning(tmp_path: Path, settings: LoraSettings, said: str) -> None:
+    loaded = small_model()
+    adapted = add_lora(loaded.model, LoraSettings(lora_rank=4, lora_alpha=8))
+    stand_for_training(loaded.model, 0.05)
+    save_adapter(adapted, tmp_path / "adapter", Path("small"), "mono")
+    with pytest.raises(MonoError, match=said):
+        go_on_from(add_lora(small_model().model, settings), tmp_path / "adapter")
+
+
+def test_no_training_begins_with_a_damaged_adapter_or_for_other_cameras(tmp_path: Path) -> None:
+    loaded, settings, folder = small_model(), LoraSettings(lora_rank=4), tmp_path / "adapter"
+    adapted = add_lora(loaded.model, settings)
+    stand_for_training(loaded.model, 0.05)
+    save_adapter(adapted, folder, Path("small"), "mono")
+    fresh = add_lora(small_model().model, settings)
+    with pytest.raises(MonoError, match="cameras"):
+        go_on_from(fresh, folder, cameras="four")
+    weights = folder / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(MonoError, match="not as it was saved"):
+        go_on_from(fresh, folder)
+    with pytest.raises(MonoError, match="no adapter"):
+        go_on_from(fresh, tmp_path)
 
 
 def test_an_untrained_adapter_is_refused(tmp_path: Path) -> None:
