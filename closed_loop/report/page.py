@@ -34,6 +34,8 @@ class ReportConfig:
     # the page to write; empty is report.html in the run folder.
     out: Annotated[Path | None, OUT] = None
     compare: Path | None = None  # run folder of compare, where it is not RUN/compare.
+    # run folder of compare with --instructions, where that is neither RUN/steer nor the comparison's own.
+    steering: Path | None = None
     training: Path | None = None  # run folder of finetune, where it is not RUN/finetune.
     evaluation: Path | None = None  # run folder of evaluate, where it is not RUN/evaluate.
     dataset: Path | None = None  # dataset folder, where it is not RUN/dataset.
@@ -46,8 +48,10 @@ class ReportConfig:
         compare = self.compare
         if compare is None:
             compare = self.run if (self.run / "runs").is_dir() else self.run / "compare"
+        told = self.run / "steer"
         return {
             "compare": compare,
+            "steer": self.steering or (told if told.is_dir() else compare),
             "finetune": self.training or self.run / "finetune",
             "evaluate": self.evaluation or self.run / "evaluate",
             "dataset": self.dataset or self.run / "dataset",
@@ -63,6 +67,10 @@ class ReportConfig:
 # What is said where a part of the page is missing, and the command that makes it.
 MISSING = {
     "comparison": ("No comparison here", "compare --model MODEL --adapter ADAPTER --out {compare}"),
+    "steering": (
+        "No kart was told how to drive here",
+        "compare --model MODEL --adapter ADAPTER --instructions all --out {steer}",
+    ),
     "open_loop": (
         "No open-loop evaluation here",
         "evaluate --model MODEL --adapter ADAPTER --dataset {dataset} --out {evaluate}",
@@ -75,11 +83,13 @@ MISSING = {
 
 def context(config: ReportConfig) -> dict[str, object]:
     """Everything the template shows; a part that cannot be made is ``{"why", "command"}``."""
-    from closed_loop.report import comparison, sections
+    from closed_loop.report import comparison, sections, steering
 
     folders, drives, stages = config.folders, config.drive_folders, _stages(config.run)
+    origins = {name: path for name, path in folders.items() if name == "compare" or path != folders["compare"]}
     makers: dict[str, Callable[[], dict[str, object]]] = {
         "comparison": partial(comparison.comparison, folders["compare"]),
+        "steering": partial(steering.steering, folders["steer"]),
         "open_loop": partial(sections.open_loop, folders["evaluate"]),
         "training": partial(sections.training, folders["finetune"]),
         "dataset": partial(sections.dataset, folders["dataset"]),
@@ -99,7 +109,7 @@ def context(config: ReportConfig) -> dict[str, object]:
         **parts,
         "title": config.title,
         "disclaimer": DISCLAIMER,
-        "origins": sections.provenance({**folders, **{f"drive {path.name}": path for path in drives}}),
+        "origins": sections.provenance({**origins, **{f"drive {path.name}": path for path in drives}}),
         "stages": stages,
         "total_minutes": sum(seconds for _name, seconds in stages) / 60.0,
         "commit": git_commit() or "not a checkout",
