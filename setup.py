@@ -82,7 +82,7 @@ setup(
     packages=find_packages(include=["collector*", "finetune*", "closed_loop*"], exclude=["launch*", "tests*"]),
     package_data={
         "collector": ["msg/*/msg/*.msg", "msg/*/*/msg/*.msg", "bags/*.json", "dataset/templates/*", "ros/*.xml"],
-        "finetune": ["tiny_base/*", "adapters/*.md"],
+        "finetune": ["tiny_base/*", "tiny_steered/*", "adapters/*.md"],
         "closed_loop": ["report/templates/*"],
     },
     data_files=[

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from closed_loop import demo
-from closed_loop.demo import DemoConfig, Stage, remaining_s, stages
+from closed_loop.demo import remaining_s
 from closed_loop.demo_folder import OWNER, _processes_of, end_left_over
+from closed_loop.demo_stages import DemoConfig, Stage, stages
 from collector.common.errors import MonoError
 from collector.common.output_folder import OutputFolder
 from tests.helpers.other_process import held_elsewhere
@@ -59,7 +60,7 @@ def test_a_second_run_goes_on_after_the_last_finished_stage(
     assert ran[4:] == [stage.name for stage in stages(config)][3:]
     assert (tmp_path / "bag").is_dir() and (tmp_path / "finetune" / "checkpoint").exists(), "it resumes by itself"
     said = capsys.readouterr().out
-    assert "== stage 2 of 9, record: finished before" in said and "== stage 4 of 9, finetune: " in said
+    assert "== stage 2 of 10, record: finished before" in said and "== stage 4 of 10, finetune: " in said
     demo.demo(config)
     assert ran[-1] == "report" and ran.count("compare") == 1
 
