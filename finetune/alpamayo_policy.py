@@ -262,12 +262,21 @@ class AlpamayoPolicy:
         texts = [read_instruction(observation.instruction).lead_in for observation in observations]
         if any(texts) and not self.reasoning:
             raise MonoError("an instruction to a model that does not reason", "reasoning:=true", "leave either out")
-        rows = [self.processor.tokenizer.encode_beginning(text) if text else [] for text in texts]
-        longest = max(map(len, rows))
-        if longest and longest + _LEAST_ROOM > self.max_reasoning_tokens:
-            found = f"an instruction of {longest} words where {self.max_reasoning_tokens} are all there is"
-            raise MonoError(found, "room for a reasoning after it", "raise max_new_tokens in generation_config.json")
-        return rows
+        return [self._beginning(text) if text else [] for text in texts]
+
+    def check_instruction(self, text: str) -> None:
+        """Raise MonoError for an instruction that is not understood, or that leaves no room for a reasoning."""
+        if lead_in := read_instruction(text).lead_in:
+            self._beginning(lead_in)
+
+    def _beginning(self, lead_in: str) -> list[int]:
+        words = self.processor.tokenizer.encode_beginning(lead_in)
+        if len(words) + _LEAST_ROOM > self.max_reasoning_tokens:
+            found = f"the instruction {lead_in.strip()!r}, {len(words)} tokens to this model, "
+            found += f"where {self.max_reasoning_tokens} are all there is"
+            do = "say less, or say it in the language of the model's training, whose words are a token each"
+            raise MonoError(found, f"at least {_LEAST_ROOM} left for a reasoning after it", do)
+        return words
 
     def _drafts(
         self, observations: Sequence[Observation], beginnings: Sequence[Sequence[int]]

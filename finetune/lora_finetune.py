@@ -20,7 +20,6 @@ from collector.common.files import sentence_of
 from collector.common.output_folder import alone_in_out
 from collector.common.run_folder import RunFolder, plain
 from collector.dataset.schema import METADATA_FILE
-from finetune.adapters.folder import adapter_facts
 from finetune.adapters.settings import LoraSettings
 from finetune.model_files.location import resolve_model
 from finetune.policy import FrontMode, PolicySettings
@@ -93,7 +92,7 @@ def refuse_early(config: FinetuneConfig) -> None:
         if config.method == "full":
             found, expected = "--start_from with --method full", "an adapter to go on with, or all weights to train"
             raise MonoError(found, expected, "merge the adapter, and give the result to --model")
-        adapter_facts(config.start_from)
+        config.check_start(config.start_from, cameras=config.cameras)
     if config.method == "qlora":
         require("bitsandbytes", "gpu")
     if config.device == "cuda" and not torch.cuda.is_available():
@@ -126,6 +125,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     aside = SetAside()
     samples = {folder: usable_samples(folder, aside) for folder in config.datasets}
     base = resolve_model(config.model)
+    if config.start_from is not None:
+        config.check_start(config.start_from, base, config.cameras)
     accelerator = processes(config.device)
     # What trains on a card is brought there part by part, see `prepare`.
     loaded = load_model(base, dtype=getattr(torch, config.precision))
@@ -200,7 +201,7 @@ def prepare(model: Any, config: FinetuneConfig, device: Any, base: Path | None =
         quantise_language_model(model, device)
     adapted = add_lora(model, config)
     if config.start_from is not None:
-        go_on_from(adapted, config.start_from, base=base, cameras=config.cameras)
+        go_on_from(adapted, config.start_from, config, base=base, cameras=config.cameras)
     for parameter in model.parameters():
         if parameter.requires_grad:
             # The projections too: the expert reads noise through features that bfloat16 would blur.

@@ -112,6 +112,15 @@ class Rollout:
         return tuple(float(self.t_s[i]) for i in after if i < len(self.t_s))
 
 
+def check_told(driver: Policy | ExpertConfig, texts: Sequence[str]) -> None:
+    """Raise MonoError where a driver takes no instructions, or cannot take one of these."""
+    if texts and not takes_instructions(driver):
+        raise MonoError(NO_INSTRUCTIONS, TAKES_INSTRUCTIONS, "let another drive, or leave out the instructions")
+    check = getattr(driver, "check_instruction", read_instruction)
+    for text in texts:
+        check(text)
+
+
 def drive_many(
     worlds: Sequence[World],
     driver: Policy | ExpertConfig,
@@ -126,8 +135,7 @@ def drive_many(
     Raises:
         MonoError: instructions to a policy that takes none, or that are not understood.
     """
-    if any(config.instructions for config in configs) and not takes_instructions(driver):
-        raise MonoError(NO_INSTRUCTIONS, TAKES_INSTRUCTIONS, "let another drive, or leave out the instructions")
+    check_told(driver, [text for config in configs for _, text in config.instructions])
     karts = [_Kart(world, config, driver) for world, config in zip(worlds, configs, strict=True)]
     step = 0
     while running := [kart for kart in karts if not kart.goal.goal]:

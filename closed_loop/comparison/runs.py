@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from closed_loop.comparison.deviation import Deviation, measure, summarise
 from closed_loop.comparison.instructed import Script, measure_script
 from closed_loop.comparison.reasoning import check_plans, summarise_checks
-from closed_loop.comparison.rollout import Rollout, RolloutConfig, drive_many
+from closed_loop.comparison.rollout import Rollout, RolloutConfig, check_told, drive_many
 from closed_loop.course.design import course_file, course_named
 from closed_loop.simulator.expert import ExpertConfig
 from closed_loop.simulator.modes import ModeName
@@ -113,6 +113,8 @@ def drive_run(
     # Evenly spread over a lap; an open course has one start, its beginning.
     starts_m = [road.length_m * index / settings.starts for index in range(settings.starts)] if road.closed else [0.0]
     configs = [replace(settings.rollout, start_s_m=start_m) for start_m in starts_m]
+    if settings.script is not None and policy is not None:
+        check_told(policy, settings.script.instructions)  # before the usual drives, which take their time
     began = time.perf_counter()
     # A run is the same whichever was driven before it in this process.
     getattr(policy, "forget", lambda: None)()

@@ -23,6 +23,7 @@ from collector.common.text_files import read_yaml
 from collector.geometry.poses import FloatArray
 from collector.vehicle.model import KART
 
+_IN_A_ROW = 6
 _OBEYED, _MISSED, _SURVIVED = "#dcefe0", "#f6dcd9", "#e9ecef"
 
 
@@ -32,25 +33,35 @@ def steering(folder: Path) -> dict[str, object]:
     table = instructed.script_table(runs)
     if table is None:
         raise MonoError(f"in {folder} nobody was told anything", "a comparison with --instructions")
-    hold_s = float(read_yaml(folder / "config.yaml")["hold_s"])
+    figures, missing = [], []
+    for run in runs:
+        if not run.get("instructed"):
+            continue
+        name = f"{plots.label_of(run['variant'])} on {run['course']}"
+        try:
+            figure = _figure(folder, run)
+        except (MonoError, KeyError, ValueError, TypeError, IndexError) as error:
+            missing.append(f"{name} cannot be drawn, for what its drives left does not fit ({error!r})")
+            continue
+        figures += [] if figure is None else [image(figure, f"{name} while it was told")]
     return {
         "headings": table.headings,
         "rows": table.rows,
         "definitions": instructed.DEFINITIONS,
-        "figures": [
-            image(figure, f"{plots.label_of(run['variant'])} on {run['course']} while it was told")
-            for run in runs
-            if run.get("instructed") and (figure := _figure(folder, run, hold_s)) is not None
-        ],
+        "figures": figures,
+        "missing": missing,
     }
 
 
-def _figure(folder: Path, run: Mapping[str, Any], hold_s: float) -> Figure | None:
+def _figure(folder: Path, run: Mapping[str, Any]) -> Figure | None:
     """Of the first start; None where its drive was over before anything was said."""
     told = [row for row in run["instructed"]["instructions"] if row["start"] == 0]
     if not told:
         return None
-    drive, *_ = (load_drive(folder / path) for path in run["told_drives"][:1])
+    hold_s = float(read_yaml(folder / "config.yaml")["hold_s"])
+    if not 0.0 < hold_s < float("inf"):
+        raise MonoError(f"hold_s {hold_s}", "seconds")
+    drive = load_drive(folder / run["told_drives"][0])
     usual = [load_drive(folder / path) for path in run["drives"]]
     title = f"{plots.label_of(run['variant'])}, {run['course']}"
     return told_figure(course_named(run["course"]), drive, usual, told, hold_s, title)
@@ -85,7 +96,9 @@ def told_figure(
         axes.grid(axis="x", visible=False)
     for row in told:
         at = row["at_s"] + 0.5 * hold_s
-        place.text(at, 1.02, row["text"], ha="center", va="bottom", fontsize=8, transform=place.get_xaxis_transform())
+        # Many of them stand aslant, lest they run into each other.
+        aslant = {"rotation": 35, "ha": "left"} if len(told) > _IN_A_ROW else {"ha": "center"}
+        place.text(at, 1.02, row["text"], va="bottom", fontsize=8, transform=place.get_xaxis_transform(), **aslant)
     for sign, width_m in ((1.0, road.width_left_m), (-1.0, road.width_right_m)):
         edge_m = sign * (road.at(station_m, width_m) - 0.5 * KART.width_m)
         place.plot(time_s, edge_m, color=INK, linewidth=0.9, linestyle=(0, (5, 4)))

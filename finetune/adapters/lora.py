@@ -23,7 +23,6 @@ from finetune.adapters.folder import (
     OWN_FACTS,
     adapter_facts,
     check_belongs,
-    check_whole,
     write_checksum,
 )
 from finetune.adapters.settings import LoraSettings
@@ -78,25 +77,23 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> Any:
     return adapted
 
 
-def go_on_from(adapted: Any, folder: Path, *, base: Path | None = None, cameras: str | None = None) -> None:
+def go_on_from(
+    adapted: Any, folder: Path, settings: LoraSettings, *, base: Path | None = None, cameras: str | None = None
+) -> None:
     """Give what :func:`add_lora` returned the weights of an adapter; ``base`` and ``cameras`` as in load_adapter.
 
     Raises:
-        MonoError: not an adapter, damaged, of another base or camera mode, or of other parts, rank or alpha.
+        MonoError: see :meth:`LoraSettings.check_start`; or an adapter of other parts.
     """
-    peft, facts = require("peft", "model"), adapter_facts(folder)
-    check_belongs(facts, base, cameras)
-    check_whole(folder)
+    peft = require("peft", "model")
+    settings.check_start(folder, base, cameras)
     stored, wanted = read_header(folder / ADAPTER_WEIGHTS), peft.get_peft_model_state_dict(adapted)
-    config = adapted.peft_config["default"]
     shapes = [{name: tuple(each.shape) for name, each in of.items()} for of in (stored, wanted)]
     apart = sorted(name for name, _ in shapes[0].items() ^ shapes[1].items())
-    if apart or (facts.rank, facts.alpha) != (config.r, config.lora_alpha):
-        found = f"the adapter {folder} has rank {facts.rank}, alpha {facts.alpha:g} and {len(stored)} tensors"
-        found += f", and not the same {apart[0]}" if apart else ""
-        expected = f"rank {config.r}, alpha {config.lora_alpha:g} and {len(wanted)} tensors, as this run trains"
-        do = "give --lora_rank, --lora_alpha and the parts to adapt as the adapter was trained with"
-        raise MonoError(found, expected, do)
+    if apart:
+        found = f"the adapter {folder} has {len(stored)} tensors, and not the same {apart[0]}"
+        expected = f"the {len(wanted)} tensors that this run trains"
+        raise MonoError(found, expected, "choose the parts to adapt that the adapter was trained with")
     with torch.no_grad():
         for name, value in wanted.items():
             values = to_tensor(stored[name].read(), stored[name].dtype, stored[name].shape)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from collector.common.arguments import Arguments, argument
+from collector.common.errors import MonoError
+from finetune.adapters.folder import adapter_facts, check_belongs, check_whole
 
 
 @dataclass(frozen=True)
@@ -28,3 +31,23 @@ class LoraSettings(Arguments):
             "vision tower": self.adapt_vision,
         }
         return [name for name, on in wanted.items() if on]
+
+    def check_start(self, folder: Path, base: Path | None = None, cameras: str | None = None) -> None:
+        """Refuse an adapter from which a training with these settings cannot go on.
+
+        Raises:
+            MonoError: not an adapter, damaged, or of another rank, alpha, base or camera mode.
+        """
+        facts, rank, alpha = adapter_facts(folder), self.lora_rank, self.lora_alpha
+        check_whole(folder)
+        if cameras is not None and facts.cameras not in ("", cameras):
+            found = f"the adapter {folder} was trained for the cameras {facts.cameras!r}"
+            raise MonoError(found, f"{cameras!r}, as this run", f"add --cameras {facts.cameras}")
+        check_belongs(facts, base)
+        if (facts.rank, facts.alpha, facts.scale) != (rank, alpha, alpha / rank):
+            found = f"the adapter {folder} has rank {facts.rank}, alpha {facts.alpha:g} and a scale of {facts.scale:g}"
+            expected = f"rank {rank}, alpha {alpha:g} and a scale of {alpha / rank:g}, as this run"
+            do = f"give --lora_rank {facts.rank} --lora_alpha {facts.alpha:g}"
+            if facts.scale != facts.alpha / facts.rank:
+                do = "begin with an adapter that was trained without rsLoRA"
+            raise MonoError(found, expected, do)

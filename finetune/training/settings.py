@@ -78,7 +78,7 @@ class LoopSettings(Arguments):
     )
     wish_dropout: float = argument(
         0.0,
-        "share of samples driven at a pace or to a stop that somebody asked for that are trained without that wish, and "
+        "share of samples driven at a pace or to a stop that somebody asked for that train without that wish, and "
         "without learning their text: what is left of it in plain words (slow down) has to say how the path goes",
         0.0,
         1.0,

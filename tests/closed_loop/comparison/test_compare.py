@@ -358,6 +358,21 @@ def test_a_script_is_driven_beside_the_usual_drives(oval: Path, tmp_path: Path) 
         compare(dataclasses.replace(told, instructions=("keep right",)), drivers)
 
 
+def test_an_instruction_without_room_is_refused_before_anything_is_driven(oval: Path, tmp_path: Path) -> None:
+    class Short(Told):
+        def check_instruction(self, text: str) -> None:
+            raise MonoError(f"the instruction {text!r}", "room", "say less")
+
+        def plan_many(self, _: object) -> list[Plan]:
+            raise AssertionError("it was asked to drive")
+
+    told = CompareConfig(
+        courses=(str(oval),), starts=1, variants=("base-mono",), jobs=1, instructions=("keep left",), out=tmp_path
+    )
+    with pytest.raises(MonoError, match="the instruction 'keep left'"):
+        compare(told, lambda _, __: Short())
+
+
 @pytest.mark.parametrize(
     ("settings", "why"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,23 @@ def test_the_figure_marks_what_was_said_and_where_the_road_was_left(told: Path) 
     assert np.array_equal(crosses.get_xdata(), drive["t_s"][[5, 20]])
     driven = next(line for line in place.lines if line.get_label() == "told")
     assert np.array_equal(driven.get_ydata(), drive["lateral_m"])
+    many = told_figure(course, drive, [usual], [{**rows[0], "at_s": float(each)} for each in range(12)], 1.0, "a drive")
+    assert {text.get_rotation() for text in many.axes[0].texts} == {35.0}, "they would run into each other"
+
+
+@pytest.mark.parametrize("spoilt", ["config", "hold_s", "told drive", "usual drive"])
+def test_a_figure_that_cannot_be_drawn_costs_the_figure_only(told: Path, tmp_path: Path, spoilt: str) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(told, folder)
+    (run,) = read_comparison(folder)["runs"]
+    config = folder / "config.yaml"
+    if spoilt == "config":
+        config.unlink()
+    elif spoilt == "hold_s":
+        config.write_text("".join(line for line in config.open() if not line.startswith("hold_s")))
+    else:
+        (folder / run["told_drives" if spoilt == "told drive" else "drives"][0]).write_bytes(b"torn")
+    shown = context(ReportConfig(run=folder))["steering"]
+    assert isinstance(shown, dict) and len(shown["rows"]) == 3 and not shown["figures"]
+    assert "cannot be drawn" in shown["missing"][0]
+    assert "cannot be drawn" in write_report(ReportConfig(run=folder)).read_text("utf-8")

@@ -97,7 +97,7 @@ def test_training_goes_on_from_an_adapter_where_it_was(tmp_path: Path) -> None:
     stand_for_training(loaded.model, 0.05)
     save_adapter(adapted, tmp_path / "adapter", Path("small"), "mono")
     again = small_model()
-    go_on_from(add_lora(again.model, settings), tmp_path / "adapter", cameras="mono")
+    go_on_from(add_lora(again.model, settings), tmp_path / "adapter", settings, cameras="mono")
     assert torch.equal(fixed_answer(again.model), fixed_answer(loaded.model))
     assert not torch.equal(fixed_answer(again.model), fixed_answer(small_model().model))
     assert trainable_counts(again.model) == trainable_counts(loaded.model)
@@ -118,7 +118,7 @@ def test_an_adapter_of_other_settings_is_no_beginning(tmp_path: Path, settings: 
     stand_for_training(loaded.model, 0.05)
     save_adapter(adapted, tmp_path / "adapter", Path("small"), "mono")
     with pytest.raises(MonoError, match=said):
-        go_on_from(add_lora(small_model().model, settings), tmp_path / "adapter")
+        go_on_from(add_lora(small_model().model, settings), tmp_path / "adapter", settings)
 
 
 def test_no_training_begins_with_a_damaged_adapter_or_for_other_cameras(tmp_path: Path) -> None:
@@ -128,15 +128,27 @@ def test_no_training_begins_with_a_damaged_adapter_or_for_other_cameras(tmp_path
     save_adapter(adapted, folder, Path("small"), "mono")
     fresh = add_lora(small_model().model, settings)
     with pytest.raises(MonoError, match="cameras"):
-        go_on_from(fresh, folder, cameras="four")
+        go_on_from(fresh, folder, settings, cameras="four")
     weights = folder / "adapter_model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1
     weights.write_bytes(content)
     with pytest.raises(MonoError, match="not as it was saved"):
-        go_on_from(fresh, folder)
+        go_on_from(fresh, folder, settings)
     with pytest.raises(MonoError, match="no adapter"):
-        go_on_from(fresh, tmp_path)
+        go_on_from(fresh, tmp_path, settings)
+
+
+def test_no_training_begins_with_an_adapter_of_another_scale(tmp_path: Path) -> None:
+    loaded, settings, folder = small_model(), LoraSettings(lora_rank=4, lora_alpha=8), tmp_path / "adapter"
+    adapted = add_lora(loaded.model, settings)
+    stand_for_training(loaded.model, 0.05)
+    save_adapter(adapted, folder, Path("small"), "mono")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"use_rslora": True}))
+    write_checksum(folder)
+    with pytest.raises(MonoError, match=r"scale of 4[\s\S]*without rsLoRA"):
+        settings.check_start(folder)
 
 
 def test_an_untrained_adapter_is_refused(tmp_path: Path) -> None:

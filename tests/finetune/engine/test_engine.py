@@ -199,6 +199,10 @@ def test_an_instruction_that_cannot_be_taken_is_refused() -> None:
     short.plan(observation(0))
     with pytest.raises(MonoError, match="where 10 are all there is"):
         short.plan(replace(observation(0), instruction="keep left"))
+    short.check_instruction("")
+    for said, why in (("keep left", "as asked.', .* tokens"), ("to the moon", "not understood")):
+        with pytest.raises(MonoError, match=why):
+            short.check_instruction(said)
 
 
 @pytest.mark.parametrize("engine", ["eager", "fast"])

@@ -17,11 +17,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
+from safetensors.torch import load_file  # noqa: E402
+
 from closed_loop.cli import main as cli  # noqa: E402
 from collector.common.errors import pip_install  # noqa: E402
 from collector.dataset.builder import main as build  # noqa: E402
 from collector.dataset.schema import read_samples  # noqa: E402
-from finetune import TINY_BASE  # noqa: E402
+from finetune import TINY_BASE, TINY_STEERED  # noqa: E402
 from finetune.adapters.lora import LoraSettings, add_lora, save_adapter  # noqa: E402
 from finetune.checkpoint import load_model  # noqa: E402
 from finetune.training.batches import cache_vision, collate  # noqa: E402
@@ -237,3 +239,31 @@ def test_a_gpu_that_is_not_there_is_said(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert finetune(built, tmp_path / "run", "--device", "cuda") == 2
     assert "no GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("also", "said"),
+    [
+        (("--lora_rank", "8"), "--lora_rank 16 --lora_alpha 32"),
+        (("--lora_rank", "16", "--cameras", "mono-4frames"), "--cameras mono"),
+        (("--method", "full"), "--start_from with --method full"),
+        (("--lora_rank", "16", "--no-adapt_language"), "that the adapter was trained with"),
+    ],
+)
+def test_an_adapter_that_cannot_be_gone_on_from_is_refused(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], also: tuple[str, ...], said: str
+) -> None:
+    out = tmp_path / "out"
+    assert finetune(built, out, "--start_from", str(TINY_STEERED), *also) == 2
+    assert said in capsys.readouterr().err
+    if also[-1] != "--no-adapt_language":  # which only the model with its layers tells
+        assert not out.exists() or not any(out.iterdir())
+
+
+def test_a_training_goes_on_from_the_adapter_that_is_here(built: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert finetune(built, out, "--lora_rank", "16", "--start_from", str(TINY_STEERED), "--learning_rate", "1e-9") == 0
+    before, after = (load_file(each / "adapter_model.safetensors") for each in (TINY_STEERED, out / "adapter"))
+    assert before.keys() == after.keys()
+    assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-6) for name in before)
+    assert len(json.loads((out / "provenance.json").read_text())["inputs"]) == 3
