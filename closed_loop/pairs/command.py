@@ -137,6 +137,7 @@ def make_pairs(config: PairsConfig, show_progress: bool = True) -> BuildReport:
         found = moments(config)
         for _ in progress(range(config.frames), "pairs", "frame", show=show_progress):
             moment = next(found)
+            report.seen += 1
             write_moment(
                 writer,
                 report,

@@ -15,6 +15,7 @@ from collector.geometry.constants import FRAME_STEPS, STEP_NS
 from collector.geometry.curvature import CurveThresholds
 from collector.geometry.poses import FloatArray, to_ego
 from collector.geometry.road import LocalRoad
+from collector.reasoning.manners import Manner
 from collector.ros.images import encode_jpeg
 
 
@@ -26,7 +27,7 @@ class Moment:
     stamp_ns: int
     poses_map: FloatArray  # (16, 3) the last 1.5 s
     speed_mps: float
-    road: LocalRoad
+    road: LocalRoad | None  # ahead; None for a moment of one future, which is a sample alone and tells no manner
     futures: tuple[Future | str, ...]  # or the reason why there is none
     pictures: tuple[NDArray[np.uint8], ...]  # the last four, RGB
 
@@ -41,7 +42,7 @@ def write_moment(
     thresholds: CurveThresholds,
     jpeg_quality: int,
 ) -> None:
-    """Write each future as a sample of a pair, its pictures where one is usable, and count all of them.
+    """Write each future as a sample of a pair, or as one alone, and the pictures where one is usable; count them all.
 
     ``bag`` is what the samples call their drive; its moments have stamps of their own.
     """
@@ -50,20 +51,21 @@ def write_moment(
     history = np.round(to_ego(moment.poses_map, moment.poses_map[-1]), 6) + 0.0
     pair = f"{bag}_{moment.stamp_ns}"
     is_written = False
-    report.seen += 1
     report.paired += len(moment.futures) - 1
     for number, future in enumerate(moment.futures):
         if isinstance(future, str):
             report.reject(future)
             continue
+        sample_id = pair
+        told: tuple[()] | tuple[Manner, LocalRoad, str] = ()
+        if moment.road is not None:
+            sample_id, told = f"{pair}~{number}", (future.manner, moment.road, pair)
         facts = {
-            "file_name": names[-1], "frames": names, "id": f"{pair}~{number}", "bag": bag, "lap": moment.stretch,
+            "file_name": names[-1], "frames": names, "id": sample_id, "bag": bag, "lap": moment.stretch,
             "stamp_ns": moment.stamp_ns, "speed_mps": round(moment.speed_mps, 6), "split": split,
         }  # fmt: skip
         poses = np.concatenate([history, future.poses])
-        sample, verdict = judged_sample(
-            facts, poses, future.motion, future.text, thresholds, future.manner, moment.road, pair
-        )
+        sample, verdict = judged_sample(facts, poses, future.motion, future.text, thresholds, *told)
         if verdict is None:
             writer.write(sample)
             report.keep(sample)
