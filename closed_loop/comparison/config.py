@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from closed_loop.comparison.instructed import ALL, SCRIPT, Script
+from closed_loop.comparison.instructed import Script, script_words
 from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.comparison.runs import BEFORE_AFTER, VARIANTS, RunSettings, Variant
 from closed_loop.control.controller import ControllerConfig
@@ -113,7 +113,7 @@ class CompareConfig(Arguments):
     @property
     def script_words(self) -> tuple[str, ...]:
         """Every instruction to be given."""
-        return SCRIPT if self.instructions == (ALL,) else self.instructions
+        return script_words(self.instructions)
 
     @property
     def chosen(self) -> tuple[Variant, ...]:

@@ -49,6 +49,11 @@ _GRID_M = 1.0
 _ENDLESS = 1000.0  # laps that no script lasts
 
 
+def script_words(instructions: tuple[str, ...]) -> tuple[str, ...]:
+    """Every instruction that is meant on a command line."""
+    return SCRIPT if instructions == (ALL,) else instructions
+
+
 @dataclass(frozen=True)
 class Script:
     """What a kart is told, dealt out to several starts in turn."""
@@ -84,13 +89,27 @@ class Usual:
 
     @classmethod
     def of(cls, drives: Sequence[tuple[Rollout, Deviation]], road: Course) -> Usual:
-        """The median of drives; a place that none of them came by has its neighbours' values."""
+        """As :meth:`of_tables`, of drives as they come from the simulator."""
+        names = ("t_s", "speed_mps", "lateral_m")
+        return cls.of_tables(
+            [
+                {"station_m": deviation.station_m, **{name: getattr(rollout, name) for name in names}}
+                for rollout, deviation in drives
+            ],
+            road,
+        )
+
+    @classmethod
+    def of_tables(cls, drives: Sequence[Mapping[str, NDArray[Any]]], road: Course) -> Usual:
+        """The median of drives; a place that none of them came by has its neighbours' values.
+
+        Each has ``t_s``, ``speed_mps``, ``station_m`` and ``lateral_m``, all (T,).
+        """
         count = int(np.ceil(road.length_m / _GRID_M))
         found: list[list[tuple[float, float]]] = [[] for _ in range(count)]
-        for rollout, deviation in drives:
-            for t_s, speed, station, lateral in zip(
-                rollout.t_s, rollout.speed_mps, deviation.station_m, rollout.lateral_m, strict=True
-            ):
+        for drive in drives:
+            columns = (drive[name] for name in ("t_s", "speed_mps", "station_m", "lateral_m"))
+            for t_s, speed, station, lateral in zip(*columns, strict=True):
                 if t_s >= _BEGIN_S:
                     found[min(int(station / _GRID_M), count - 1)].append((lateral, speed))
         known = np.array([bool(each) for each in found])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from closed_loop.comparison.config import CompareConfig
-from closed_loop.comparison.instructed import ALL, SCRIPT
+from closed_loop.comparison.instructed import script_words
 from closed_loop.comparison.rollout import RolloutConfig
 from closed_loop.course.design import listed_courses
 from closed_loop.dagger.choice import ChoiceConfig
@@ -88,4 +88,4 @@ class DaggerConfig(ChoiceConfig, _Places):
     @property
     def script_words(self) -> tuple[str, ...]:
         """Every instruction to be given."""
-        return SCRIPT if self.instructions == (ALL,) else self.instructions
+        return script_words(self.instructions)

@@ -20,7 +20,6 @@ from closed_loop.report.comparison import image
 from collector.common.errors import MonoError
 from collector.common.plotting import INK
 from collector.common.text_files import read_yaml
-from collector.geometry.poses import FloatArray
 from collector.vehicle.model import KART
 
 _IN_A_ROW = 6
@@ -102,13 +101,12 @@ def told_figure(
     for sign, width_m in ((1.0, road.width_left_m), (-1.0, road.width_right_m)):
         edge_m = sign * (road.at(station_m, width_m) - 0.5 * KART.width_m)
         place.plot(time_s, edge_m, color=INK, linewidth=0.9, linestyle=(0, (5, 4)))
-    for axes, name, label in (
-        (place, "lateral_m", "beside the line [m]\nright  |  left"),
-        (speed, "speed_mps", "speed [m/s]"),
+    usual_m, usual_mps = instructed.Usual.of_tables(usual, road).at(station_m)
+    for axes, name, as_ever, label in (
+        (place, "lateral_m", usual_m, "beside the line [m]\nright  |  left"),
+        (speed, "speed_mps", usual_mps, "speed [m/s]"),
     ):
-        axes.plot(
-            time_s, _usual(usual, name, station_m, road.length_m), color=plots.EDGE, linewidth=1.4, label="told nothing"
-        )
+        axes.plot(time_s, as_ever, color=plots.EDGE, linewidth=1.4, label="told nothing")
         axes.plot(time_s, drive[name], color=plots.COLOURS["adapter-mono"], linewidth=1.7, label="told")
         axes.set_ylabel(label)
     exits = np.flatnonzero(np.diff(drive["off_track"].astype(int), prepend=0) == 1)
@@ -118,13 +116,3 @@ def told_figure(
     figure.suptitle(title, fontsize=10)
     speed.legend(loc="lower right", ncols=2)
     return figure
-
-
-def _usual(drives: Sequence[plots.Table], name: str, station_m: FloatArray, length_m: float) -> FloatArray:
-    """The median of drives at stations, metre by metre; where none came by, what its neighbours have."""
-    cells = [np.minimum(drive["station_m"], length_m - 1e-6).astype(int) for drive in drives]
-    where, values = np.concatenate(cells), np.concatenate([drive[name] for drive in drives])
-    known = np.unique(where)
-    medians = np.array([np.median(values[where == cell]) for cell in known])
-    found: FloatArray = np.interp(station_m, known + 0.5, medians)
-    return found
