@@ -92,7 +92,7 @@ def refuse_early(config: FinetuneConfig) -> None:
         if config.method == "full":
             found, expected = "--start_from with --method full", "an adapter to go on with, or all weights to train"
             raise MonoError(found, expected, "merge the adapter, and give the result to --model")
-        config.check_start(config.start_from, cameras=config.cameras)
+        config.check_start(config.start_from, resolve_model(config.model), config.cameras)
     if config.method == "qlora":
         require("bitsandbytes", "gpu")
     if config.device == "cuda" and not torch.cuda.is_available():
@@ -125,8 +125,6 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     aside = SetAside()
     samples = {folder: usable_samples(folder, aside) for folder in config.datasets}
     base = resolve_model(config.model)
-    if config.start_from is not None:
-        config.check_start(config.start_from, base, config.cameras)
     accelerator = processes(config.device)
     # What trains on a card is brought there part by part, see `prepare`.
     loaded = load_model(base, dtype=getattr(torch, config.precision))
@@ -151,7 +149,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
 
     on_main(accelerator, begin)
     rows, validation, aside = encoded_rows(rows_folder)
-    adapted = prepare(loaded.model, config, accelerator.device, base)
+    adapted = prepare(loaded.model, config, accelerator.device)
     if accelerator.is_main_process:
         print(trainable_table(loaded.model))
         if aside.entries:
@@ -178,11 +176,8 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     return metrics
 
 
-def prepare(model: Any, config: FinetuneConfig, device: Any, base: Path | None = None) -> Any:
-    """Put a model where it trains and mark what trains: the ``PeftModel`` around it, None where all weights train.
-
-    ``base`` is its folder, which an adapter to start from has to belong to.
-    """
+def prepare(model: Any, config: FinetuneConfig, device: Any) -> Any:
+    """Put a model where it trains and mark what trains: the ``PeftModel`` around it, None where all weights train."""
     from finetune.adapters.fused import fuse_lora
     from finetune.adapters.lora import add_lora, go_on_from, train_in_full
     from finetune.alpamayo.layers import compiled_layer
@@ -201,7 +196,7 @@ def prepare(model: Any, config: FinetuneConfig, device: Any, base: Path | None =
         quantise_language_model(model, device)
     adapted = add_lora(model, config)
     if config.start_from is not None:
-        go_on_from(adapted, config.start_from, config, base=base, cameras=config.cameras)
+        go_on_from(adapted, config.start_from)
     for parameter in model.parameters():
         if parameter.requires_grad:
             # The projections too: the expert reads noise through features that bfloat16 would blur.

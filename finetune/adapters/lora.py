@@ -77,16 +77,13 @@ def add_lora(model: nn.Module, settings: LoraSettings) -> Any:
     return adapted
 
 
-def go_on_from(
-    adapted: Any, folder: Path, settings: LoraSettings, *, base: Path | None = None, cameras: str | None = None
-) -> None:
-    """Give what :func:`add_lora` returned the weights of an adapter; ``base`` and ``cameras`` as in load_adapter.
+def go_on_from(adapted: Any, folder: Path) -> None:
+    """Give what :func:`add_lora` returned the weights of an adapter that :meth:`LoraSettings.check_start` has passed.
 
     Raises:
-        MonoError: see :meth:`LoraSettings.check_start`; or an adapter of other parts.
+        MonoError: it is of other parts, or not finite.
     """
     peft = require("peft", "model")
-    settings.check_start(folder, base, cameras)
     stored, wanted = read_header(folder / ADAPTER_WEIGHTS), peft.get_peft_model_state_dict(adapted)
     shapes = [{name: tuple(each.shape) for name, each in of.items()} for of in (stored, wanted)]
     apart = sorted(name for name, _ in shapes[0].items() ^ shapes[1].items())

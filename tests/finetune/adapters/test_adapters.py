@@ -97,7 +97,8 @@ def test_training_goes_on_from_an_adapter_where_it_was(tmp_path: Path) -> None:
     stand_for_training(loaded.model, 0.05)
     save_adapter(adapted, tmp_path / "adapter", Path("small"), "mono")
     again = small_model()
-    go_on_from(add_lora(again.model, settings), tmp_path / "adapter", settings, cameras="mono")
+    settings.check_start(tmp_path / "adapter", cameras="mono")
+    go_on_from(add_lora(again.model, settings), tmp_path / "adapter")
     assert torch.equal(fixed_answer(again.model), fixed_answer(loaded.model))
     assert not torch.equal(fixed_answer(again.model), fixed_answer(small_model().model))
     assert trainable_counts(again.model) == trainable_counts(loaded.model)
@@ -117,8 +118,13 @@ def test_an_adapter_of_other_settings_is_no_beginning(tmp_path: Path, settings: 
     adapted = add_lora(loaded.model, LoraSettings(lora_rank=4, lora_alpha=8))
     stand_for_training(loaded.model, 0.05)
     save_adapter(adapted, tmp_path / "adapter", Path("small"), "mono")
+
+    def begin() -> None:
+        settings.check_start(tmp_path / "adapter")
+        go_on_from(add_lora(small_model().model, settings), tmp_path / "adapter")
+
     with pytest.raises(MonoError, match=said):
-        go_on_from(add_lora(small_model().model, settings), tmp_path / "adapter", settings)
+        begin()
 
 
 def test_no_training_begins_with_a_damaged_adapter_or_for_other_cameras(tmp_path: Path) -> None:
@@ -126,17 +132,16 @@ def test_no_training_begins_with_a_damaged_adapter_or_for_other_cameras(tmp_path
     adapted = add_lora(loaded.model, settings)
     stand_for_training(loaded.model, 0.05)
     save_adapter(adapted, folder, Path("small"), "mono")
-    fresh = add_lora(small_model().model, settings)
     with pytest.raises(MonoError, match="cameras"):
-        go_on_from(fresh, folder, settings, cameras="four")
+        settings.check_start(folder, cameras="four")
     weights = folder / "adapter_model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1
     weights.write_bytes(content)
     with pytest.raises(MonoError, match="not as it was saved"):
-        go_on_from(fresh, folder, settings)
+        settings.check_start(folder)
     with pytest.raises(MonoError, match="no adapter"):
-        go_on_from(fresh, tmp_path, settings)
+        settings.check_start(tmp_path)
 
 
 def test_no_training_begins_with_an_adapter_of_another_scale(tmp_path: Path) -> None:
