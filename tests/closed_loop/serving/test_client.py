@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -142,6 +143,8 @@ def test_a_server_that_is_stopped_and_continued(to: Connect) -> None:
     client, told = to(int(process.stdout.readline().split(":")[1].split()[0]), timeout_s=0.3)
     until(lambda: told.ready)
     process.send_signal(signal.SIGSTOP)
+    # On a busy machine a thread of the server may go on, and answer, until the signal has reached another one.
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
     client.submit(observation(1))
     until(lambda: told.errors)
     process.send_signal(signal.SIGCONT)
