@@ -18,7 +18,7 @@ from collector.common.cpu import share_cores
 from collector.common.errors import MonoError, require
 from collector.common.files import sentence_of
 from collector.common.output_folder import alone_in_out
-from collector.common.run_folder import RunFolder, plain
+from collector.common.run_folder import RunFolder, hash_path, plain
 from collector.dataset.schema import METADATA_FILE
 from finetune.adapters.settings import LoraSettings
 from finetune.model_files.location import resolve_model
@@ -88,6 +88,12 @@ def refuse_early(config: FinetuneConfig) -> None:
         raise MonoError(found, "a whole model", do)
     if len({folder.resolve() for folder in config.datasets}) < len(config.datasets):
         raise MonoError("a dataset that is named twice", "each once", "leave it out of --more_datasets")
+    first: dict[str, Path] = {}
+    for folder in config.datasets:
+        held = hash_path(folder / METADATA_FILE)
+        if held is not None and (same := first.setdefault(held, folder)) != folder:
+            found = f"{folder} holds the same samples as {same}"
+            raise MonoError(found, "each sample once", f"leave {folder} out of --more_datasets")
     if config.start_from is not None:
         if config.method == "full":
             found, expected = "--start_from with --method full", "an adapter to go on with, or all weights to train"

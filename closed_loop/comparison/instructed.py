@@ -50,8 +50,8 @@ _ENDLESS = 1000.0  # laps that no script lasts
 
 
 def script_words(instructions: tuple[str, ...]) -> tuple[str, ...]:
-    """Every instruction that is meant on a command line."""
-    return SCRIPT if instructions == (ALL,) else instructions
+    """Every instruction that is meant on a command line; "all" stands for the whole list, wherever it is said."""
+    return tuple(word for each in instructions for word in (SCRIPT if each == ALL else (each,)))
 
 
 @dataclass(frozen=True)

@@ -377,7 +377,7 @@ def test_an_instruction_without_room_is_refused_before_anything_is_driven(oval: 
     ("settings", "why"),
     [
         ({"instructions": ("fly",)}, "'fly' is not understood"),
-        ({"instructions": ("all", "slower")}, "'all' is not understood"),
+        ({"instructions": ("all", "fly")}, "'fly' is not understood"),
         ({"instructions": ("usual",)}, "asks for nothing"),
         ({"instructions": ("keep left",), "reasoning": False}, "a model that reasons"),
         ({"hold_s": 0.0}, "hold_s"),

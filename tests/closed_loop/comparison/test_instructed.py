@@ -12,7 +12,7 @@ import pytest
 
 from closed_loop.comparison.deviation import measure
 from closed_loop.comparison.film import film_pictures, write_film
-from closed_loop.comparison.instructed import SCRIPT, Script, Usual, measure_script, script_table
+from closed_loop.comparison.instructed import SCRIPT, Script, Usual, measure_script, script_table, script_words
 from closed_loop.comparison.rollout import Rollout, RolloutConfig, drive_many
 from closed_loop.comparison.runs import drive_table
 from closed_loop.control.controller import ControllerConfig
@@ -184,3 +184,8 @@ def test_a_film_shows_a_picture_per_plan(course: Course, usual: Rollout, tmp_pat
             frames += 1
         assert frames == 12
     assert not list(tmp_path.glob("*.part*"))
+
+
+def test_all_stands_for_the_list_wherever_it_is_said() -> None:
+    assert script_words(("slower", "all")) == ("slower", *SCRIPT)
+    assert script_words(("keep left",)) == ("keep left",)

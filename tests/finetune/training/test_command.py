@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -139,6 +140,9 @@ def test_a_second_dataset_trains_beside_the_first(trained: tuple[Path, Path], tm
         finetune([*words[:-1], "--out", str(tmp_path / "run")])
     with pytest.raises(MonoError, match="named twice"):
         finetune([*words, str(first), "--out", str(tmp_path / "twice")])
+    shutil.copytree(second, tmp_path / "copy")
+    with pytest.raises(MonoError, match=r"copy holds the same samples as .*second"):
+        finetune([*words, str(second), str(tmp_path / "copy"), "--out", str(tmp_path / "twice")])
 
 
 def test_cameras_a_front_dataset_cannot_give_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
