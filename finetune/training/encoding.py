@@ -179,11 +179,26 @@ def _encoded(
         while part := list(islice(frames, _ENCODED_AT_ONCE)):
             for group, done in zip(part, pool.map(encode_all, part), strict=True):
                 bar.update(len(views) * len(group))
+                usable: list[EncodedSample] = []
                 for (sample, _), rows in zip(group, done, strict=True):
                     if isinstance(rows, SampleError):
                         aside.add(sample.id, rows.reason, rows)
                     else:
-                        yield from rows
+                        usable += rows
+                yield from told_apart_unasked(usable)
+
+
+def told_apart_unasked(rows: Sequence[EncodedSample]) -> list[EncodedSample]:
+    """Rows of one frame; one that has the words of another once its wish is left out keeps its wish.
+
+    Wish dropout is to teach that plain words decide. Of two futures with the same words it would teach the mean.
+    """
+    count = Counter(words for row in rows for words in (_words(row, row.input_ids), _words(row, row.unasked_ids)))
+    return [row if count[_words(row, row.unasked_ids)] == 1 else replace(row, unasked_ids=None) for row in rows]
+
+
+def _words(row: EncodedSample, ids: Tensor | None) -> tuple[bool, tuple[int, ...]]:
+    return row.is_mirrored, () if ids is None else tuple(ids.tolist())
 
 
 def write_rows(rows: Iterable[EncodedSample], path: Path) -> None:

@@ -17,6 +17,7 @@ from benchmarks.tiny_base.shards import patchify  # noqa: E402
 from collector.common.errors import MonoError  # noqa: E402
 from finetune.adapters.lora import LoraSettings, add_lora, part_of  # noqa: E402
 from finetune.training.batches import EncodedSample, Said, cache_vision, collate  # noqa: E402
+from finetune.training.encoding import told_apart_unasked  # noqa: E402
 from finetune.training.loop import JointLoss, LoopSettings, draws, learning_rate_factor, train  # noqa: E402
 from finetune.training.order import drawn_words, row_order  # noqa: E402
 from tests.helpers.small_model import small_model, small_rows, stand_for_training  # noqa: E402
@@ -183,6 +184,22 @@ def test_wishes_are_left_out_of_their_share_of_the_rows_that_have_one() -> None:
     assert drawn_words([alone] * 5, drawn, settings) == ["nothing", "all", "all", "all", "all"]
     assert drawn_words([asked] * 5, drawn, LoopSettings(reasoning_dropout=0.1))[1:] == ["all"] * 4
     assert drawn_words([asked] * 5, drawn, LoopSettings(reasoning_dropout=1.0, wish_dropout=1.0)) == ["nothing"] * 5
+
+
+def test_a_wish_without_which_two_futures_have_the_same_words_is_kept() -> None:
+    words = [torch.arange(1, length) for length in (5, 6, 7, 8)]
+    rows = [
+        replace(row, sample_id=name, input_ids=ids, unasked_ids=unasked)
+        for row, name, ids, unasked in zip(
+            small_rows(small_model(), 5),
+            ("slow", "brisk", "stop", "usual", "slow-mirror"),
+            (*words, words[0]),
+            (torch.arange(10, 14), torch.arange(10, 14), words[3], None, torch.arange(10, 14)),
+            strict=True,
+        )
+    ]
+    kept = [row.sample_id for row in told_apart_unasked(rows) if row.unasked_ids is not None]
+    assert kept == ["slow-mirror"], "the words of another, those of the usual future, and nobody's from this side"
 
 
 def shared(row: EncodedSample) -> dict[str, object]:
