@@ -84,6 +84,19 @@ class LocalRoad:
         stations, _ = self.feet(xy)
         return bool(stations[-1] < self.length_m - 1e-6)
 
+    def walked(self, xy: ArrayLike) -> FloatArray | None:
+        """The middle line walked at the pace of a path (M, 2): as many points, (M, 2); None where the line ends before.
+
+        The first point is the one beside the path's first, each other one as far along as the path has come.
+        """
+        points, along = np.asarray(xy, np.float64), self._along_m
+        stations = self.feet(points[:1])[0][0] + np.concatenate(
+            [[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))]
+        )
+        if stations[-1] >= self.length_m - 1e-6:
+            return None
+        return np.column_stack([np.interp(stations, along, self.xy[:, axis]) for axis in (0, 1)])
+
     def usual_at(self, station_m: FloatArray) -> FloatArray:
         """The usual speed at places along the line, m/s."""
         return np.interp(station_m, self._along_m, self.usual_mps)

@@ -34,7 +34,11 @@ AxisCheck = Literal["agree", "contradict", "no_claim", "unjudged"]
 
 @dataclass(frozen=True)
 class Motion:
-    """What a path does within the window of a reasoning: the direction of its first curve, its change of speed."""
+    """What a path does within the window of a reasoning: the direction of its first curve, its change of speed.
+
+    Where the road is known, ``curve`` and ``lateral`` are those of the lane as far as the path gets: a kart that moves
+    to its edge turns, and the lane does not. ``turns`` is then what the path itself does.
+    """
 
     lateral: Direction
     longitudinal: SpeedChange
@@ -42,6 +46,7 @@ class Motion:
     speed_start_mps: float
     speed_end_mps: float
     place: Place | None = None  # where on the road, None where that is not known
+    turns: Direction | None = None  # of the path, where ``lateral`` is the lane's
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def measure_motion(
     speed_mps: float | None = None,
     road: LocalRoad | None = None,
 ) -> Motion:
-    """Measure the first ``window_s`` seconds of a future, and where on the road it runs where that is known.
+    """Measure the first ``window_s`` seconds of a future, and of the road, where that is known, how it bends there.
 
     ``future``: (N, 3) ego poses at dt_s, 2 dt_s, ... (64 for a plan); the origin is put before them. (N, 2) works.
     ``speed_mps`` is the true speed at t0 where known; else it is the path's own mean over its first
@@ -82,7 +87,9 @@ def measure_motion(
         raise MonoError(f"a future of shape {poses.shape}", "(N, 3) ego poses, N at least 2", "pass one future")
     steps = min(len(poses), max(2, round(thresholds.window_s / dt_s)))
     xy = np.concatenate([np.zeros((1, 2)), poses[:steps, :2]])
-    curve = label_path(xy, thresholds)
+    walked = None if road is None else road.walked(xy)
+    own = label_path(xy, thresholds)
+    curve = own if walked is None else label_path(walked, thresholds)
     speed = np.linalg.norm(np.diff(xy, axis=0), axis=1) / dt_s
     averaged = min(max(1, round(thresholds.speed_average_s / dt_s)), len(speed))
     start_mps = float(np.mean(speed[:averaged])) if speed_mps is None else float(speed_mps)
@@ -96,20 +103,22 @@ def measure_motion(
     elif change_mps <= -thresholds.speed_change_mps:
         longitudinal = "decelerate"
     place = None if road is None else measure_place(road, poses, thresholds.window_s, dt_s)
-    return Motion(curve.direction, longitudinal, curve, start_mps, end_mps, place)
+    turns = None if walked is None else own.direction
+    return Motion(curve.direction, longitudinal, curve, start_mps, end_mps, place, turns)
 
 
 def check_claim(claim: Claim, motion: Motion) -> ClaimCheck:
     """Compare a claim with a motion on every axis.
 
-    Slowing down is said truly of a kart that comes to a stop, and of a sideways move both that it goes to the left and
-    that it ends there; apart from that the words must be the same.
+    A direction is said truly of the lane and of the path, where both are known. Slowing down is said truly of a kart
+    that comes to a stop, and of a sideways move both that it goes to the left and that it ends there; apart from that
+    the words must be the same.
     """
     position, pace = _check_place(claim, motion.place)
     lateral: AxisCheck = "no_claim"
     if claim.lateral != "none":
         moves = position == "agree" and claim.position == claim.lateral
-        lateral = "agree" if claim.lateral == motion.lateral or moves else "contradict"
+        lateral = "agree" if claim.lateral in (motion.lateral, motion.turns) or moves else "contradict"
     longitudinal: AxisCheck = "no_claim"
     if claim.longitudinal != "none":
         true_words = {motion.longitudinal, "decelerate"} if motion.longitudinal == "stop" else {motion.longitudinal}
@@ -117,7 +126,7 @@ def check_claim(claim: Claim, motion: Motion) -> ClaimCheck:
     reasons = []
     if lateral == "contradict":
         reasons.append(
-            f"the text claims {claim.lateral}, the path goes {motion.lateral} "
+            f"the text claims {claim.lateral}, the {'path' if motion.turns is None else 'lane'} goes {motion.lateral} "
             f"(turn {motion.curve.turn_rad:+.2f} rad, curvature up to "
             f"{motion.curve.max_abs_curvature_1pm:.3f} 1/m)"
         )

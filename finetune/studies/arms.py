@@ -81,7 +81,7 @@ def arm_text(arm: str, number: int, samples: Sequence[Sample], pairs: Mapping[st
 
 def _other_speed(sample: Sample) -> str:
     """The plain reasoning of the sample's path with a change of speed turned round."""
-    motion = measure_motion(sample.future_array(), sample.dt_s)
+    motion = measure_motion(sample.future_array(), sample.dt_s, road=sample.local_road)
     change: Literal["accelerate", "decelerate"] = "decelerate"
     if motion.longitudinal in ("decelerate", "stop"):
         change = "accelerate"
@@ -178,7 +178,8 @@ def measure_arm(arm: str, poses: ArrayLike, reference: ArrayLike, text: str, sam
         "opposite pace": check.pace,
         "opposite speed": check.longitudinal if claim.pace == "none" else check.pace,
     }
-    verdict = said.get(arm, check.lateral)
+    # What a text says of the lane is true or not; whether the path goes there is another question.
+    verdict = said.get(arm, check_claim(claim, measure_motion(path, sample.dt_s)).lateral)
     row["obeys"] = None if verdict in ("no_claim", "unjudged") else verdict == "agree"
     row["off_road"] = None
     if road is not None and np.all(road.left_m > 0.0) and np.all(road.right_m > 0.0):

@@ -296,3 +296,25 @@ def test_the_texts_of_the_training_begin_so(language: Language) -> None:
             beginning = Instruction("usual", "usual", way, language).beginning  # type: ignore[arg-type]
             text = write_refusal(straight, way, 0, DEFAULT_THRESHOLDS, language)
             assert text.startswith(beginning)
+
+
+@LANGUAGES
+def test_what_is_said_of_the_lane_is_true_of_the_lane(language: Language) -> None:
+    along = 0.4 * np.arange(1, 65)
+    to_the_edge = line(0.0, along, 0.8 * (1.0 - np.cos(np.pi * np.minimum(1.0, along / 8.0))))
+    assert measure_motion(to_the_edge).lateral == "left", "the path turns"
+    motion = measure_motion(to_the_edge, road=road(0.0, half_m=3.5))
+    text = write_manner(motion, Manner("left"), 1, DEFAULT_THRESHOLDS, language)
+    assert text is not None
+    claim = parse_claim(text)
+    assert (claim.lateral, claim.position) == ("straight", "left") and check_claim(claim, motion).keep
+    assert set(refusals(motion)) == {"turn left", "turn right"}, "neither way is there"
+    said = {side: check_claim(Claim(lateral=side), motion).lateral for side in ("left", "right")}
+    assert said == {"left": "agree", "right": "contradict"}, "a text of one's own may speak of the path"
+
+
+def test_a_road_that_ends_before_the_path_does_says_nothing_of_the_lane() -> None:
+    short = LocalRoad(np.array([[0.0, 0.0], [3.0, 0.0]]), np.full(2, 2.5), np.full(2, 2.5), np.full(2, USUAL_MPS))
+    bend = driven("usual", 0.15)
+    assert short.walked(bend[:, :2]) is None
+    assert measure_motion(bend, road=short).lateral == "left"
