@@ -192,7 +192,7 @@ def _shares(asked: Instruction, plans: Sequence[PlacedPlan], usual: Usual) -> di
     wanted, texts, paths = parse_claim(asked.beginning), [], []
     for placed in plans:
         claim = parse_claim(placed.plan.reasoning)
-        verdict = check_claim(wanted, measure_motion(placed.plan.poses, road=usual.ahead(placed)))
+        verdict = check_claim(wanted, measure_motion(placed.plan.poses, road=usual.ahead(placed)).of_path)
         if asked.way:
             texts.append(claim.lateral == wanted.lateral)
             paths.append(verdict.lateral == "agree")

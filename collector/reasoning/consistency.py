@@ -13,7 +13,7 @@ The same functions curate datasets, score a model's consistency and judge what t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -47,6 +47,11 @@ class Motion:
     speed_end_mps: float
     place: Place | None = None  # where on the road, None where that is not known
     turns: Direction | None = None  # of the path, where ``lateral`` is the lane's
+
+    @property
+    def of_path(self) -> Motion:
+        """The same with the path's own direction: what a plan is judged by, which may leave the lane."""
+        return self if self.turns is None else replace(self, lateral=self.turns, turns=None)
 
 
 @dataclass(frozen=True)

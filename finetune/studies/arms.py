@@ -172,14 +172,13 @@ def measure_arm(arm: str, poses: ArrayLike, reference: ArrayLike, text: str, sam
     seen = slice(round(TIMES_S[-1] / STEP_S))
     row["ade_3s_m"] = float(np.linalg.norm((path - sample.future_array())[seen, :2], axis=1).mean())
     claim, road = parse_claim(text), sample.local_road
-    check = check_claim(claim, measure_motion(path, sample.dt_s, road=road))
+    check = check_claim(claim, measure_motion(path, sample.dt_s, road=road).of_path)
     said = {
         "opposite place": check.position,
         "opposite pace": check.pace,
         "opposite speed": check.longitudinal if claim.pace == "none" else check.pace,
     }
-    # What a text says of the lane is true or not; whether the path goes there is another question.
-    verdict = said.get(arm, check_claim(claim, measure_motion(path, sample.dt_s)).lateral)
+    verdict = said.get(arm, check.lateral)
     row["obeys"] = None if verdict in ("no_claim", "unjudged") else verdict == "agree"
     row["off_road"] = None
     if road is not None and np.all(road.left_m > 0.0) and np.all(road.right_m > 0.0):

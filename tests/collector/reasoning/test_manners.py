@@ -311,6 +311,8 @@ def test_what_is_said_of_the_lane_is_true_of_the_lane(language: Language) -> Non
     assert set(refusals(motion)) == {"turn left", "turn right"}, "neither way is there"
     said = {side: check_claim(Claim(lateral=side), motion).lateral for side in ("left", "right")}
     assert said == {"left": "agree", "right": "contradict"}, "a text of one's own may speak of the path"
+    planned = {side: check_claim(Claim(lateral=side), motion.of_path).lateral for side in ("left", "straight")}
+    assert planned == {"left": "agree", "straight": "contradict"}, "a plan is judged by where it goes"
 
 
 def test_a_road_that_ends_before_the_path_does_says_nothing_of_the_lane() -> None:
